@@ -1,0 +1,57 @@
+# Three words run everything: `make run` opens the page, `make test` runs the tests, `make check` lints and types.
+# Each makes what it needs first: .venv with the versions of constraints.txt, the oracle's environment, a browser.
+
+PYTHON ?= $(shell command -v python3.13 || command -v python3.12 || command -v python3.11 || command -v python3)
+BIN := .venv/bin
+# Two torch threads beside another busy process collapse (4,576 -> 320 tokens/s measured); waiting must not spin.
+export OMP_WAIT_POLICY ?= PASSIVE
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+export GRADIO_ANALYTICS_ENABLED = False
+
+.PHONY: run test check format demo constraints clean
+
+run: .venv/made
+	$(BIN)/python app.py $(ARGS)
+
+test: .venv/made-test .venv-mergekit/made .venv/made-browser
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --cov=merging --cov-report=term --cov-fail-under=100 $(ARGS)
+
+check: .venv/made-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: .venv/made-test
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+demo: .venv/made
+	$(BIN)/dem demo build
+
+.venv/made: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Python 3.11 or newer is needed, found: $$($(PYTHON) --version). Name one: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+.venv/made-test: .venv/made
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[test]'
+	touch $@
+
+# mergekit is compared with, never imported: it lives in an environment of its own.
+.venv-mergekit/made: constraints.txt
+	test -x .venv-mergekit/bin/python || $(PYTHON) -m venv .venv-mergekit
+	.venv-mergekit/bin/pip install --quiet --constraint constraints.txt mergekit==0.1.5
+	touch $@
+
+.venv/made-browser: .venv/made-test tests/browser.sh
+	sh tests/browser.sh
+	touch $@
+
+# The exact versions that both commands install. The local tag of a CPU build of torch is cut off: it names one index.
+constraints:
+	$(BIN)/pip freeze --exclude-editable | sed 's/+cpu//' | LC_ALL=C sort -f > constraints.txt
+
+clean:
+	rm -rf .venv .venv-mergekit

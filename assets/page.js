@@ -1,0 +1,131 @@
+/* What the page does by itself: settle the sliders, keys, copy buttons, theme, sorting. No values live here. */
+(() => {
+  const SETTLE = 180; // milliseconds of rest after the last change before anything expensive starts
+  let timer = 0;
+  const press = (id) => { const button = document.getElementById(id); if (button) button.click(); };
+  const shown = () => [...document.querySelectorAll("#sliders .omega input[type=range]")];
+  const two = (value) => Math.abs(value).toFixed(2);
+
+  function figures() { // number boxes with two decimals, as everywhere else
+    document.querySelectorAll("#sliders .omega input[type=number]").forEach((box) => {
+      if (box === document.activeElement || box.value === "") return;
+      const text = (+box.value).toFixed(2);
+      if (box.value !== text) box.value = text;
+    });
+  }
+
+  function readout() { // the formula follows at once; the server's own formula replaces it when settled
+    shown().forEach((range, place) => {
+      const term = document.querySelector(`.formula [data-term="${place}"]`);
+      if (!term) return;
+      const value = +range.value;
+      term.querySelector("b").textContent = two(value);
+      term.querySelector(".sign").textContent = value < 0 ? "−" : "+";
+      term.classList.toggle("zero", value === 0);
+    });
+  }
+
+  const dem = {
+    moved() {
+      readout();
+      setTimeout(figures, 30);
+      const state = document.getElementById("state");
+      if (state && !state.classList.contains("moving")) {
+        state.className = "state composing moving";
+        state.lastChild.textContent = "composing";
+      }
+      document.querySelector("section.bullets")?.classList.add("behind");
+      dem.settle();
+    },
+    settle(wait = SETTLE) {
+      clearTimeout(timer);
+      timer = setTimeout(() => { dem.settledAt = performance.now(); figures(); press("settle"); }, wait);
+    },
+    arrived() {
+      if (!shown().length) return;
+      for (const wait of [50, 300, 1000, 3000]) setTimeout(figures, wait); // gradio writes the boxes in its own time
+      dem.settle(50);
+    },
+    dark: () => document.body.classList.contains("dark"),
+    theme() {
+      const kept = localStorage.getItem("dem-theme");
+      if (kept && !new URLSearchParams(location.search).has("__theme")) document.body.classList.toggle("dark", kept === "dark");
+      return dem.named();
+    },
+    toggleTheme() {
+      document.body.classList.toggle("dark");
+      localStorage.setItem("dem-theme", dem.dark() ? "dark" : "light");
+      return dem.named();
+    },
+    named() {
+      const button = document.getElementById("theme-toggle");
+      if (button) button.textContent = dem.dark() ? "light" : "dark";
+      return dem.dark() ? "dark" : "light";
+    },
+  };
+  window.dem = dem;
+
+  async function copy(button) {
+    const text = button.dataset.copy;
+    try {
+      await navigator.clipboard.writeText(text);
+    } catch { // no permission, or not a secure origin
+      const area = document.createElement("textarea");
+      area.value = text;
+      document.body.append(area);
+      area.select();
+      document.execCommand("copy");
+      area.remove();
+    }
+    const before = button.textContent;
+    button.textContent = "copied";
+    setTimeout(() => { button.textContent = before; }, 1200);
+  }
+
+  function sort(button) {
+    const head = button.closest("th"), body = button.closest("table").tBodies[0];
+    const place = [...head.parentNode.children].indexOf(head);
+    const down = head.getAttribute("aria-sort") === "ascending";
+    head.parentNode.querySelectorAll("th").forEach((other) => other.removeAttribute("aria-sort"));
+    head.setAttribute("aria-sort", down ? "descending" : "ascending");
+    const value = (row) => row.cells[place].textContent.trim();
+    const number = (text) => parseFloat(text.replace("−", "-").replace("±", ""));
+    [...body.rows]
+      .sort((a, b) => {
+        const [x, y] = [value(a), value(b)];
+        const [p, q] = [number(x), number(y)];
+        const order = Number.isNaN(p) || Number.isNaN(q) ? x.localeCompare(y) : p - q;
+        return down ? -order : order;
+      })
+      .forEach((row) => body.append(row));
+  }
+
+  document.addEventListener("click", (event) => {
+    const target = event.target.closest ? event.target.closest("[data-copy], .sort") : null;
+    if (!target) return;
+    if (target.matches(".sort")) sort(target);
+    else copy(target);
+  });
+
+  document.addEventListener("keydown", (event) => {
+    const field = event.target.matches?.("input:not([type=range]), textarea, [contenteditable]");
+    const key = event.key.toLowerCase();
+    if ((event.ctrlKey || event.metaKey) && !field && (key === "z" || key === "y")) {
+      event.preventDefault();
+      press(key === "y" || event.shiftKey ? "redo" : "undo");
+      return;
+    }
+    const range = event.target;
+    if (!range.matches?.(".omega input[type=range]")) return;
+    const sign = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1 }[event.key];
+    let value = null;
+    if (event.shiftKey && sign) value = +range.value + sign * 0.1;
+    else if (event.key === "0") value = 0;
+    if (value === null) return;
+    event.preventDefault();
+    range.value = Math.min(+range.max, Math.max(+range.min, value)).toFixed(2);
+    range.dispatchEvent(new Event("input", { bubbles: true }));
+  });
+
+  document.addEventListener("focusout", () => requestAnimationFrame(figures));
+})();

@@ -1,0 +1,129 @@
+"""Talking to a model: greedy text, piece by piece, as it is made."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from evaluation.errors import DataError
+
+BROKEN = "\ufffd"  # what a tokenizer shows for bytes that are not yet a whole character
+
+
+def generate(
+    module: nn.Module,
+    tokenizer: Any,
+    prompt: str,
+    *,
+    max_new_tokens: int = 64,
+    stop: Sequence[str] = (),
+    should_stop: Callable[[], bool] | None = None,
+    chat: bool = False,
+) -> Iterator[str]:
+    """Continue a prompt with the likeliest token at each step, yielding text as soon as it is certain.
+
+    Args:
+        module: a causal language model in evaluation mode.
+        tokenizer: its tokenizer.
+        prompt: plain text; with `chat` it is one user turn, put through the tokenizer's chat template.
+        max_new_tokens: at most this many tokens; fewer where the model's context ends.
+        stop: the text ends before the first of these strings.
+        should_stop: asked before each token.
+        chat: whether the chat template is applied.
+
+    Yields:
+        Non-empty pieces; joined they are the continuation, without special tokens and without half characters.
+
+    Raises:
+        DataError: an empty prompt, one that fills the model's context, or `chat` without a template.
+    """
+    ids = _encode(tokenizer, prompt, chat)
+    context = getattr(module.config, "max_position_embeddings", None) or len(ids) + max_new_tokens
+    if len(ids) >= context:
+        raise DataError(f"the prompt is {len(ids)} tokens long, the model reads at most {context}. Shorten the prompt.")
+    tokens = _tokens(module, ids, min(max_new_tokens, context - len(ids)), _ends(module, tokenizer))
+    return _until(_text(tokenizer, ids, tokens, should_stop), tuple(filter(None, stop)))
+
+
+def _encode(tokenizer: Any, prompt: str, chat: bool) -> list[int]:
+    if chat:
+        if not getattr(tokenizer, "chat_template", None):
+            raise DataError("this tokenizer has no chat template. Write the prompt out, or add chat_template.jinja.")
+        turns = [{"role": "user", "content": prompt}]
+        ids = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=True)["input_ids"]
+    else:
+        ids = tokenizer(prompt)["input_ids"]
+    if not ids:
+        raise DataError("the prompt holds no token. Write at least one character.")
+    return list(ids)
+
+
+def _ends(module: nn.Module, tokenizer: Any) -> frozenset[int]:
+    """The tokens that end a text: the tokenizer's, and those of generation_config.json (one or several)."""
+    configured = getattr(getattr(module, "generation_config", None), "eos_token_id", None)
+    several = configured if isinstance(configured, list) else [configured]
+    return frozenset(token for token in (tokenizer.eos_token_id, *several) if token is not None)
+
+
+def _tokens(module: nn.Module, ids: list[int], count: int, ends: frozenset[int]) -> Iterator[int]:
+    device = next(module.parameters()).device
+    fed, cache = torch.tensor([ids], device=device), None
+    for _ in range(count):
+        # Not around the loop: between two tokens the caller's code runs, and inference mode would leak into it.
+        with torch.inference_mode():
+            output = module(input_ids=fed, past_key_values=cache, use_cache=True)
+            token = int(output.logits[0, -1].argmax())
+        if token in ends:
+            return
+        yield token
+        cache = getattr(output, "past_key_values", None)
+        new = fed.new_tensor([[token]])
+        fed = torch.cat([fed, new], dim=1) if cache is None else new  # without a cache the whole text is read again
+
+
+def _text(
+    tokenizer: Any, prompt: list[int], tokens: Iterator[int], should_stop: Callable[[], bool] | None
+) -> Iterator[str]:
+    """Text per token, held back while its last bytes are not a whole character.
+
+    A token's text may depend on the token before it (a leading space is shown only after another word), so each piece
+    is the difference of two decodings that begin some tokens earlier, as in vLLM's incremental detokenizer.
+    """
+
+    def decode(ids: list[int]) -> str:
+        return str(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+    ids = list(prompt[-1:])
+    begin, done = 0, len(ids)
+    while should_stop is None or not should_stop():
+        token = next(tokens, None)
+        if token is None:
+            break
+        ids.append(token)
+        before, after = decode(ids[begin:done]), decode(ids[begin:])
+        if after.endswith(BROKEN) or len(after) <= len(before):
+            continue
+        yield after[len(before) :]
+        begin, done = done, len(ids)
+    rest = decode(ids[begin:])[len(decode(ids[begin:done])) :]
+    if rest:  # the text ended inside a character, or with one that is really U+FFFD
+        yield rest
+
+
+def _until(pieces: Iterator[str], stop: tuple[str, ...]) -> Iterator[str]:
+    """The pieces up to the first stop string; what might be the beginning of one is held back."""
+    held = ""
+    for piece in pieces:
+        held += piece
+        ends = [at for at in (held.find(word) for word in stop) if at >= 0]
+        if ends:
+            if min(ends):
+                yield held[: min(ends)]
+            return
+        keep = max((n for word in stop for n in range(1, len(word)) if held.endswith(word[:n])), default=0)
+        if len(held) > keep:
+            yield held[: len(held) - keep]
+            held = held[len(held) - keep :]
+    if held:
+        yield held

@@ -1,0 +1,111 @@
+"""Coordinate search: move one ω at a time, keep what helps, halve the step when nothing does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+Point = dict[str, float]
+DIGITS = 4
+"""Points are rounded to so many decimals, so that one met again by another way is recognised and not scored twice."""
+
+
+class Trial(NamedTuple):
+    """One scored point; lower is better."""
+
+    point: Point
+    score: float
+
+
+class CoordinateSearch:
+    """Minimises a score over named coordinates by asking for points and being told their scores.
+
+    Each round tries every coordinate at +step, then -step, around the best point so far, and moves at once when the
+    score is lower. A round without a move halves the step; the search ends when the step falls below `smallest`.
+
+    >>> search = CoordinateSearch({"cot": 0.5, "p3": 0.5}, step=0.2)
+    >>> while (point := search.ask()) is not None:
+    ...     search.tell(point, (point["cot"] - 0.7) ** 2 + (point["p3"] - 0.3) ** 2)
+    >>> search.best.point
+    {'cot': 0.7, 'p3': 0.3}
+
+    Args:
+        start: where to begin; its keys are the coordinates, in the order in which they are tried.
+        step: the first step.
+        smallest: steps below this are not tried.
+        low: least value of a coordinate.
+        high: greatest value of a coordinate.
+    """
+
+    def __init__(
+        self,
+        start: Mapping[str, float],
+        *,
+        step: float = 0.2,
+        smallest: float = 0.05,
+        low: float = 0.0,
+        high: float = 1.5,
+    ) -> None:
+        if not start:
+            raise ValueError('a search needs at least one coordinate, for example {"cot": 0.5}; got none.')
+        if not (low <= high and 0 < smallest <= step):
+            raise ValueError(
+                f"expected low <= high and 0 < smallest <= step, got low {low}, high {high}, smallest {smallest}, step {step}."
+            )
+        self._names = tuple(start)
+        self._low, self._high = low, high
+        self._best = self._inside(tuple(start.values()))
+        self._scores: dict[tuple[float, ...], float] = {}
+        self._walk = self._points(step, smallest)
+        self._pending: tuple[float, ...] | None = None
+
+    def ask(self) -> Point | None:
+        """The next point to score, never one that was scored before; None when the search has ended."""
+        if self._pending is None:
+            self._pending = next(self._walk, None)
+        return None if self._pending is None else self._named(self._pending)
+
+    def tell(self, point: Mapping[str, float], score: float) -> None:
+        """Records the score, lower is better, of the point that was asked for.
+
+        Raises:
+            ValueError: this is not the point that ask() returned last.
+        """
+        values = tuple(point.get(name, float("nan")) for name in self._names)
+        if self._pending is None or values != self._pending:
+            raise ValueError(f"tell() takes the point that ask() returned last, {self.ask()}; got {dict(point)}.")
+        self._scores[values] = score
+        self._pending = None
+
+    @property
+    def best(self) -> Trial:
+        """The best point scored so far; infinity as its score before the first."""
+        best = min(self._scores, key=self._scores.__getitem__, default=self._best)
+        return Trial(self._named(best), self._scores.get(best, float("inf")))
+
+    @property
+    def trials(self) -> list[Trial]:
+        """Every scored point, in the order in which they were asked for."""
+        return [Trial(self._named(values), score) for values, score in self._scores.items()]
+
+    def _points(self, step: float, smallest: float) -> Iterator[tuple[float, ...]]:
+        yield self._best
+        while step >= smallest:
+            moved = False
+            for axis in range(len(self._names)):
+                for change in (step, -step):
+                    shifted = (*self._best[:axis], self._best[axis] + change, *self._best[axis + 1 :])
+                    point = self._inside(shifted)
+                    if point not in self._scores:
+                        yield point
+                    if self._scores[point] < self._scores[self._best]:
+                        self._best, moved = point, True
+                        break
+            if not moved:
+                step /= 2
+
+    def _inside(self, values: tuple[float, ...]) -> tuple[float, ...]:
+        return tuple(round(min(max(value, self._low), self._high), DIGITS) for value in values)
+
+    def _named(self, values: tuple[float, ...]) -> Point:
+        return dict(zip(self._names, values, strict=True))

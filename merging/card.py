@@ -1,0 +1,59 @@
+"""The model card of an export: what it is made of, the formula, and the command that makes it again."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+
+from merging import method as methods
+from merging.checkpoint import Checkpoint
+from merging.vector import Vector
+
+if TYPE_CHECKING:
+    from merging.recipe import Recipe
+
+
+def card(recipe: "Recipe", base: Checkpoint, vectors: Mapping[str, Vector], command: str) -> str:
+    """Markdown with the front matter that model hubs read."""
+    from merging import __version__
+
+    front = {"library_name": "transformers", "tags": ["merge", "distribution-edited-model"]}
+    rows = [
+        f"| {_plain(source.name)} | {_plain(Path(source.location).name)} | {_plain(str(recipe.omegas[source.name]))} | "
+        f"`{vectors[source.name].digest[:12]}` |"
+        for source in recipe.models
+    ]
+    module = methods.load(recipe.method)
+    lines = [
+        "---",
+        yaml.safe_dump(front, sort_keys=False).strip(),
+        "---",
+        "",
+        "# A merged model",
+        "",
+        f"    {recipe.formula()}",
+        "",
+        f"Method `{recipe.method}`: {module.FORMULA} ({module.PAPER}).",
+        f"Base Θ: {_plain(base.path.resolve().name)}, digest `{base.digest[:12]}`. "
+        f"Made by dem-workbench {__version__}, recipe `{recipe.digest}` (`recipe.yml`, and in the header of each weight file).",
+        "",
+        "| vector | checkpoint | ω | digest |",
+        "|---|---|---|---|",
+        *rows,
+        "",
+        "To make it again:",
+        "",
+        f"    {command or 'dem merge recipe.yml OUT'}",
+        "",
+        "To check that the files are what was written:",
+        "",
+        "    dem verify FOLDER",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _plain(text: str) -> str:
+    """Text that cannot break out of a table cell."""
+    return text.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")

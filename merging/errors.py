@@ -1,0 +1,50 @@
+"""The errors of this package: one tree, so that a caller catches everything a user can cause with one name.
+
+MergingError
+├── CheckpointError   a folder or file cannot be read as weights
+├── MismatchError     weights that do not belong together: names, shapes, vocabularies, another base
+├── RecipeError       a recipe, a method or a parameter that cannot be carried out
+└── ExportError       the result could not be written, or does not verify
+
+Each message says what was given, what was expected and what to do next, in that order.
+"""
+
+from difflib import get_close_matches
+
+
+class MergingError(Exception):
+    """Anything a user of this package can cause and mend."""
+
+
+class CheckpointError(MergingError):
+    """A folder or file that cannot be read as weights."""
+
+
+class MismatchError(MergingError):
+    """Weights that do not belong together."""
+
+
+class RecipeError(MergingError):
+    """A recipe, a method or a parameter that cannot be carried out."""
+
+
+class ExportError(MergingError):
+    """A result that could not be written, or that does not verify."""
+
+
+def nearest(word: str, known: list[str] | tuple[str, ...]) -> str:
+    """The hint that follows an unknown word: the nearest known one, or all of them.
+
+    >>> nearest("wieght", ["weight", "density"])
+    "did you mean 'weight'?"
+    >>> nearest("zzz", ["weight", "density"])
+    'known: density, weight'
+    """
+    close = get_close_matches(word, known, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(sorted(known))}"
+
+
+def listed(names: list[str], most: int = 5) -> str:
+    """The first few names and how many more there are: 'a, b, c and 7 more'."""
+    shown = ", ".join(names[:most])
+    return f"{shown} and {len(names) - most} more" if len(names) > most else shown

@@ -1,0 +1,141 @@
+"""How distribution vectors relate: norms, cosines and distances, all from one pass over the weights.
+
+For each tensor the pass keeps the Gram matrix of the deltas, ⟨Δ_i, Δ_j⟩, and the base's squared norm, in float64. These
+add up over any group of tensors, so every cosine and distance of a layer, a part or the whole model follows from them.
+DEM (arXiv 2406.15570) shows cosines of whole vectors (table 7) and distances per layer (figure 3) without saying what
+is normalised or left out, so both the raw norm and the norm relative to the base's are given, for any group.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from merging.checkpoint import Weights, dtype_of, read_block, shape_of
+from merging.merge import BLOCK
+from merging.names import PARTS, Place, place, reading_order
+from merging.vector import Vector
+
+Matrix = NDArray[np.float64]
+
+
+class Table(NamedTuple):
+    """Numbers with names, drawable by anyone."""
+
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    values: Matrix
+    """(rows, columns); NaN where a value is undefined."""
+    unit: str
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The Gram matrices of a set of vectors over one base."""
+
+    vectors: tuple[str, ...]
+    tensors: tuple[str, ...]
+    """Names of the base's floating-point tensors, in reading order."""
+    grams: Matrix
+    """(tensors, vectors, vectors): ⟨Δ_i, Δ_j⟩."""
+    base_squares: Matrix
+    """(tensors,): ‖Θ‖²."""
+    sizes: NDArray[np.int64]
+    """(tensors,): number of elements."""
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """Where each tensor stands."""
+        return tuple(place(name) for name in self.tensors)
+
+    def groups(self, by: str) -> dict[str, list[int]]:
+        """Label -> positions of its tensors, for by = 'layer', 'part', 'tensor' or 'model'.
+
+        Tensors outside the layers are rows of their own, named by their part (embeddings, norms, head).
+        """
+        if by == "part":
+            found = {part: [i for i, where in enumerate(self.places) if where.part == part] for part in PARTS}
+            return {part: rows for part, rows in found.items() if rows}
+        labels: dict[str, list[int]] = {}
+        several = len({where.stack for where in self.places if where.layer is not None}) > 1
+        for i, (name, where) in enumerate(zip(self.tensors, self.places, strict=True)):
+            layered = f"{where.stack}.{where.label}" if several and where.layer is not None else where.label
+            labels.setdefault({"layer": layered, "tensor": name, "model": "model"}[by], []).append(i)
+        return labels
+
+    @property
+    def layers(self) -> list[str]:
+        """The rows of a table by layer."""
+        return list(self.groups("layer"))
+
+    def gram(self, *, layer: str | None = None, part: str | None = None) -> Matrix:
+        """⟨Δ_i, Δ_j⟩ over the whole model, one layer, one part, or one part of one layer: (vectors, vectors)."""
+        rows = set(range(len(self.tensors)))
+        if layer is not None:
+            rows &= set(self.groups("layer")[layer])
+        if part is not None:
+            rows &= set(self.groups("part")[part])
+        total: Matrix = self.grams[sorted(rows)].sum(0)
+        return total
+
+    def cosine(self, layer: str | None = None, part: str | None = None) -> Matrix:
+        """Cosines between the vectors: (vectors, vectors), NaN where one of the two is zero there.
+
+        The cosine of a zero vector is undefined. It is not 0, which would read as orthogonal.
+        """
+        gram = self.gram(layer=layer, part=part)
+        norms = np.sqrt(np.diag(gram))
+        scale = np.outer(norms, norms)
+        out: Matrix = np.full_like(gram, np.nan)
+        np.divide(gram, scale, out=out, where=scale > 0)
+        return out
+
+    def distance(self, *, relative: bool = False, by: str = "layer") -> Table:
+        """‖Δ_i‖, the Euclidean distance from the base, by 'layer', 'part', 'tensor' or for the whole 'model'.
+
+        Args:
+            relative: divide by ‖Θ‖ of the same tensors; NaN where that is 0.
+            by: the rows.
+        """
+        groups = self.groups(by)
+        squares = np.array([np.diagonal(self.grams[rows].sum(0)) for rows in groups.values()])
+        values: Matrix = np.sqrt(squares)
+        if relative:
+            base = np.sqrt(np.array([self.base_squares[rows].sum() for rows in groups.values()]))[:, None]
+            values = np.divide(values, base, out=np.full_like(values, np.nan), where=base > 0)
+        return Table(tuple(groups), self.vectors, values, "‖Δ‖ / ‖Θ‖" if relative else "‖Δ‖")
+
+
+def measure(
+    base: Weights,
+    vectors: Mapping[str, Vector],
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Geometry:
+    """Read every floating-point tensor of base and vectors once, in blocks.
+
+    Args:
+        base: Θ.
+        vectors: the vectors by name.
+        progress: called with elements done and in all.
+    """
+    tensors = reading_order([name for name in base if dtype_of(base, name).is_floating_point])
+    sizes = np.array([int(np.prod(shape_of(base, name))) for name in tensors], dtype=np.int64)
+    count = len(vectors)
+    grams = np.zeros((len(tensors), count, count))
+    squares = np.zeros(len(tensors))
+    done, total = 0, int(sizes.sum())
+    for row, (name, size) in enumerate(zip(tensors, sizes.tolist(), strict=True)):
+        for start in range(0, size, BLOCK):
+            stop = min(start + BLOCK, size)
+            stack = np.zeros((count, stop - start))
+            for i, vector in enumerate(vectors.values()):
+                if name in vector:
+                    stack[i] = vector.block(name, start, stop).numpy()
+            values = read_block(base, name, start, stop).double().numpy()
+            grams[row] += stack @ stack.T
+            squares[row] += values @ values
+            done += stop - start
+            progress(done, total)
+    return Geometry(tuple(vectors), tuple(tensors), grams, squares, sizes)

@@ -1,0 +1,126 @@
+"""LiveModel: a module in memory that always equals its recipe.
+
+Each tensor is computed from the base, never by adding to what is there, so that the weights are the same bits after
+any history of sliders, and the same bits that an export of the recipe writes.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from merging.checkpoint import Weights
+from merging.errors import MergingError
+from merging.merge import Task, blocks, tasks, tensor
+from merging.recipe import Recipe
+from merging.vector import Vector
+
+Index = tuple[int | tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class View:
+    """Where a tensor of the files lives in a loaded module.
+
+    Some families store names and shapes in their files that their module does not have: experts one by one that the
+    module fuses, a head under another name, matrices transposed.
+    """
+
+    parameter: str
+    """Name of a parameter or persistent buffer of the module."""
+    index: Index = ()
+    """For each leading dimension a position or a (start, stop); () is the whole parameter."""
+    transposed: bool = False
+    """Whether the last two dimensions are swapped relative to the file."""
+
+
+def resolve(module: nn.Module, view: View) -> Tensor:
+    """The module's own storage that a view names, in the orientation of the file."""
+    path, _, leaf = view.parameter.rpartition(".")
+    region: Tensor = getattr(module.get_submodule(path), leaf)
+    region = region.detach()
+    steps = tuple(slice(*step) if isinstance(step, tuple) else step for step in view.index)
+    region = region[steps] if steps else region
+    return region.transpose(-2, -1) if view.transposed else region
+
+
+class LiveModel:
+    """A module whose parameters equal `merge(recipe)`, rounded to the module's dtype where that is another.
+
+    Args:
+        module: what is evaluated; its storage is written in place and never replaced.
+        base: Θ. Which mapping is passed (files, RAM) decides what a composition costs.
+        vectors: the vectors that recipes may name, by name.
+        views: where each tensor of the files lives in the module.
+        reload: for models whose loading is no plain copy: called with all tensors of the result instead of writing.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        base: Weights,
+        vectors: Mapping[str, Vector],
+        views: Mapping[str, View],
+        *,
+        reload: Callable[[Iterator[tuple[str, Tensor]]], None] | None = None,
+    ) -> None:
+        self.module = module
+        self.base = base
+        self.vectors = vectors
+        self.views = views
+        self.reload = reload
+        self.recipe: Recipe | None = None
+        """The recipe that the module equals; None before the first, and after one that was broken off."""
+        self._written: dict[str, Task] = {}
+
+    def apply(self, recipe: Recipe, should_stop: Callable[[], bool] = lambda: False) -> int:
+        """Make the module equal the recipe, computing only the tensors whose ω differ from what they hold.
+
+        Args:
+            recipe: what to compose.
+            should_stop: asked between tensors; a superseded composition is broken off there, and the next call goes on.
+
+        Returns:
+            the number of tensors computed.
+
+        Raises:
+            MergingError: when the recipe cannot be carried out; nothing has been written then.
+        """
+        wanted = tasks(recipe, self.base, self.vectors)
+        changed = [
+            task for task in wanted if (self.reload or task.name in self.views) and self._written.get(task.name) != task
+        ]
+        if changed:
+            self.recipe = None
+        if changed and self.reload:
+            self._written.clear()  # if it fails half way, nothing is known of the module
+            self.reload((task.name, tensor(task, self.base, self.vectors)) for task in wanted)
+            self._written = {task.name: task for task in wanted}
+            changed = wanted
+        else:
+            for done, task in enumerate(changed):
+                if should_stop():
+                    return done
+                self._write(task)
+        self.recipe = recipe
+        return len(changed)
+
+    @torch.no_grad()
+    def _write(self, task: Task) -> None:
+        self._written.pop(task.name, None)
+        region = resolve(self.module, self.views[task.name])
+        if tuple(region.shape) != task.shape:
+            raise MergingError(f"{task.name}: the module holds {list(region.shape)}, the files {list(task.shape)}.")
+        if region.is_contiguous():
+            flat = region.view(-1)
+            for block in blocks(task, self.base, self.vectors):
+                flat[block.start : block.start + block.values.numel()].copy_(block.values)
+        else:
+            region.copy_(tensor(task, self.base, self.vectors))
+        self._written[task.name] = task
+
+    def forget(self) -> None:
+        """Compute every tensor at the next `apply`: after a vector was exchanged for another of the same name."""
+        self._written.clear()
+        self.recipe = None

@@ -1,0 +1,1 @@
+"""The merge methods, one file each: this folder is the list."""

@@ -1,0 +1,30 @@
+"""Model interpolation, the weighted average of the fine-tuned models: Σ ω_i Θ_i / Σ ω_i."""
+
+from typing import Annotated
+
+from jaxtyping import Float
+from torch import Tensor
+
+from merging.method import Site
+from merging.methods.task_arithmetic import weighted_sum
+
+PAPER = "https://arxiv.org/abs/2406.15570 (DEM, equation 3); https://arxiv.org/abs/2203.05482 (model soups)"
+FORMULA = "Σ ωᵢ Θᵢ / Σ ωᵢ"
+SPACE = "weights"
+SCOPE = "element"
+
+
+def combine(
+    stack: Float[Tensor, "vectors *shape"],
+    omegas: Float[Tensor, "vectors"],
+    site: Site,
+    *,
+    normalize: Annotated[bool, "divide by the sum of the ω, so that the weights keep their scale"] = True,
+) -> Float[Tensor, "*shape"]:
+    """The weighted sum of the weights, in the order given; mergekit's `linear` has the same formula.
+
+    >>> combine(torch.tensor([[1.0, 2.0], [4.0, 0.0]]), torch.tensor([1.0, 3.0]), site).tolist()
+    [3.25, 0.5]
+    """
+    total = weighted_sum(stack, omegas)
+    return total.div_(omegas.sum()) if normalize else total

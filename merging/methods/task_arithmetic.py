@@ -1,0 +1,46 @@
+"""Task arithmetic with one ω per vector: Θ + λ·Σ ω_i Δ_i. This is DEM, and the default."""
+
+from typing import Annotated
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from merging.method import Range, Site
+
+PAPER = "https://arxiv.org/abs/2406.15570 (DEM, equation 2); https://arxiv.org/abs/2212.04089 (one shared λ)"
+FORMULA = "Θ + λ · Σ ωᵢ Δᵢ"
+SPACE = "deltas"
+SCOPE = "element"
+
+
+def combine(
+    stack: Float[Tensor, "vectors *shape"],
+    omegas: Float[Tensor, "vectors"],
+    site: Site,
+    *,
+    normalize: Annotated[bool, "divide by the sum of the ω"] = False,
+    lambda_: Annotated[float, Range(-10.0, 10.0), "a factor on the whole sum"] = 1.0,
+) -> Float[Tensor, "*shape"]:
+    """The weighted sum of the deltas, in the order given.
+
+    >>> combine(torch.tensor([[1.0, 2.0], [4.0, 0.0]]), torch.tensor([0.5, -1.0]), site).tolist()
+    [-3.5, 1.0]
+    """
+    total = weighted_sum(stack, omegas)
+    if normalize:
+        total /= omegas.sum()
+    return total if lambda_ == 1.0 else total.mul_(lambda_)
+
+
+def weighted_sum(stack: Float[Tensor, "vectors *shape"], omegas: Float[Tensor, "vectors"]) -> Float[Tensor, "*shape"]:
+    """Σ ω_i x_i, each product and each sum rounded by itself.
+
+    A fused multiply-add would round once where this rounds twice, and torch uses it in the vectorised body of an
+    operation but not in its remainder: the bits of a result would then depend on block size and thread count.
+    """
+    total = torch.mul(stack[0], omegas[0])
+    product = torch.empty_like(total)
+    for values, omega in zip(stack[1:], omegas[1:], strict=True):
+        total.add_(torch.mul(values, omega, out=product))
+    return total

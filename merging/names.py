@@ -1,0 +1,116 @@
+"""Where a tensor stands in the model, read from its name alone: layer, part, and the order a reader expects.
+
+There is no table of architectures here, on purpose: tables are how merging tools lose tensors in silence. What is
+read from a name decides only how things are grouped on screen and which slider rules match, never which tensors exist.
+"""
+
+import re
+from typing import NamedTuple
+
+PARTS = ("embeddings", "attention", "mlp", "norms", "head", "other")
+
+# The words that families use for the parts of a block. The first list in which a component of the name occurs decides,
+# read from the end of the name, so that `self_attn.q_norm.weight` is a norm and `mlp.experts.3.w1.weight` is an MLP.
+_WORDS: dict[str, tuple[str, ...]] = {
+    "norms": ("norm", "layernorm", "rmsnorm", "ln", "ln_f", "ln_1", "ln_2"),
+    "head": ("lm_head", "embed_out", "output_projection", "score", "classifier"),
+    "embeddings": ("wte", "wpe", "embed", "embedding", "embeddings", "embed_tokens", "embed_in", "embed_positions"),
+    "attention": ("attn", "attention", "self_attn", "self_attention", "selfattention", "encdecattention", "mixer"),
+    "mlp": (
+        "mlp",
+        "ffn",
+        "feed_forward",
+        "densereludense",
+        "experts",
+        "block_sparse_moe",
+        "fc1",
+        "fc2",
+        "dense_h_to_4h",
+    ),
+}
+
+
+class Place(NamedTuple):
+    """Where a tensor stands."""
+
+    stack: str
+    """What precedes the layer number, such as 'model.layers'; empty outside the layers."""
+    layer: int | None
+    """The first integer in the name, or None outside the layers."""
+    part: str
+    """One of PARTS."""
+
+    @property
+    def label(self) -> str:
+        """The row of a table by layer: the layer's number, or the part for tensors outside the layers."""
+        return self.part if self.layer is None else str(self.layer)
+
+
+def place(name: str) -> Place:
+    """Read the place of a tensor from its name.
+
+    >>> place("model.layers.12.self_attn.q_proj.weight")
+    Place(stack='model.layers', layer=12, part='attention')
+    >>> place("model.embed_tokens.weight")
+    Place(stack='', layer=None, part='embeddings')
+    """
+    components = name.split(".")
+    for position, component in enumerate(components):
+        if component.isdecimal():
+            return Place(".".join(components[:position]), int(component), _part(components[position + 1 :]))
+    return Place("", None, _part(components))
+
+
+def _part(components: list[str]) -> str:
+    for component in reversed(components):
+        word = component.lower()
+        for part, words in _WORDS.items():
+            if word in words or (part == "norms" and (word.endswith("norm") or word.startswith(("norm", "ln_")))):
+                return part
+    for component in reversed(components):
+        word = component.lower()
+        if "norm" in word:
+            return "norms"
+        if "attn" in word or "attention" in word:
+            return "attention"
+        if "mlp" in word or "ffn" in word:
+            return "mlp"
+        if "embed" in word:
+            return "embeddings"
+    return "other"
+
+
+def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
+    """A sort key that reads numbers as numbers, so that layer 2 precedes layer 10."""
+    pieces = re.split(r"(\d+)", name)
+    return tuple((1, int(piece), "") if piece.isdecimal() else (0, 0, piece) for piece in pieces if piece)
+
+
+def reading_order(names: list[str]) -> list[str]:
+    """The names as a reader walks the model: embeddings, layers in order, what follows them, the head."""
+    outside = {"embeddings": 0, "norms": 2, "other": 2, "head": 3}
+
+    def key(name: str) -> tuple[object, ...]:
+        where = place(name)
+        rank = 1 if where.layer is not None else outside.get(where.part, 2)
+        return (rank, natural_key(where.stack), where.layer or 0, natural_key(name))
+
+    return sorted(names, key=key)
+
+
+_BUFFERS = (
+    "inv_freq",
+    "masked_bias",
+    "position_ids",
+    "token_type_ids",
+    "relative_position_index",
+    "num_batches_tracked",
+)
+
+
+def is_buffer(name: str, dimensions: int) -> bool:
+    """Whether a stored tensor is a constant of the code, not a weight: some files carry them, others of the same model do not.
+
+    GPT-2's files hold the causal mask as `attn.bias`, with four dimensions; a bias proper has one.
+    """
+    return name.rsplit(".", 1)[-1] in _BUFFERS or (name.endswith("attn.bias") and dimensions == 4)

@@ -1,0 +1,67 @@
+"""From folders to base and vectors: decides what a folder holds, and opens what a recipe names."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from merging.adapter import LoraVector
+from merging.checkpoint import Checkpoint, is_adapter
+from merging.errors import MismatchError, RecipeError
+from merging.recipe import Recipe
+from merging.vector import DistributionVector, Vector
+
+
+def open_vector(path: str | Path, base: Checkpoint, name: str | None = None) -> Vector:
+    """The distribution vector of a folder: a fine-tuned checkpoint, or a PEFT LoRA adapter.
+
+    Args:
+        path: the folder.
+        base: Θ.
+        name: what to call it; the folder's name if not given.
+
+    Raises:
+        CheckpointError: when the folder cannot be read.
+        MismatchError: when it does not fit the base.
+    """
+    folder = Path(path)
+    if is_adapter(folder):
+        return LoraVector(folder, base, name)
+    return DistributionVector(name or folder.resolve().name, base, Checkpoint(folder))
+
+
+def open_recipe(recipe: Recipe, locate: Callable[[str], Path] = Path) -> tuple[Checkpoint, dict[str, Vector]]:
+    """The base and the vectors that a recipe names, checked against the digests in it where it has some.
+
+    Args:
+        recipe: what to open.
+        locate: a reference as written -> a folder.
+
+    Raises:
+        CheckpointError, MismatchError: as open_vector.
+        RecipeError: for a reference that this version does not read.
+    """
+    base_reference = recipe.base or recipe.models[0].path
+    base = Checkpoint(locate(base_reference))
+    _same_input(recipe, "base", base.digest)
+    vectors: dict[str, Vector] = {}
+    for source in recipe.models:
+        if source.lora is not None and not _same_folder(locate(source.path), base.path):
+            raise RecipeError(
+                f"{source.path}+{source.lora}: an adapter is read on the recipe's base ({base_reference}) only. "
+                "Merge it into its own base with peft's merge_and_unload and name the result."
+            )
+        vectors[source.name] = open_vector(locate(source.location), base, source.name)
+        _same_input(recipe, source.name, vectors[source.name].digest)
+    return base, vectors
+
+
+def _same_folder(one: Path, other: Path) -> bool:
+    return one.resolve() == other.resolve()
+
+
+def _same_input(recipe: Recipe, name: str, digest: str) -> None:
+    expected = recipe.inputs.get(name)
+    if expected is not None and expected != digest:
+        raise MismatchError(
+            f"{name}: the recipe was made for weights with digest {expected[:12]}…, the folder holds {digest[:12]}…. "
+            "Give the folder that the recipe was made for, or remove dem.inputs from the recipe to use this one."
+        )

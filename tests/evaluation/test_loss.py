@@ -1,0 +1,225 @@
+"""Validation loss: equal to a plain float64 loop, whatever the batching, with the worked example of its docstring."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from corpus.sources import Example
+from evaluation.errors import DataError, Stopped
+from evaluation.loss import Loss, losses, prepare, ratio
+
+Build = Callable[..., Any]
+
+WORDS = [
+    "the",
+    "sum",
+    "of",
+    "12",
+    "and",
+    "7",
+    "is",
+    "19",
+    "what",
+    "colour",
+    "has",
+    "a",
+    "sky",
+    "in",
+    "31",
+    "towns",
+    "yes",
+    "or",
+    "no",
+]
+
+
+def examples(count: int, seed: int) -> list[Example]:
+    generator = torch.Generator().manual_seed(seed)
+
+    def text(most: int) -> str:
+        picked = torch.randint(len(WORDS), (int(torch.randint(1, most, (), generator=generator)),), generator=generator)
+        return " ".join(WORDS[i] for i in picked)
+
+    return [Example(text(11), " " + text(7)) for _ in range(count)]
+
+
+DATA = {"sums": examples(13, 1), "skies": examples(7, 2), "single": examples(1, 3)}
+
+
+def plain(module: Any, tokenizer: Any, data: list[Example]) -> tuple[float, float, int]:
+    """One example at a time, full logits, float64: the definition."""
+    sums, counts = [], []
+    for example in data:
+        prompt = tokenizer(example.prompt)["input_ids"]
+        answer = [*tokenizer(example.completion)["input_ids"], tokenizer.eos_token_id]
+        with torch.no_grad():
+            logits = module(torch.tensor([prompt + answer])).logits[0].double()
+        log = torch.log_softmax(logits, dim=-1)
+        sums.append(-sum(float(log[len(prompt) + i - 1, token]) for i, token in enumerate(answer)))
+        counts.append(len(answer))
+    value, n = sum(sums) / sum(counts), len(sums)
+    residuals = [loss - value * count for loss, count in zip(sums, counts, strict=True)]
+    variance = n / (n - 1) * sum(r * r for r in residuals) / sum(counts) ** 2 if n > 1 else math.nan
+    return value, math.sqrt(variance), sum(counts)
+
+
+@pytest.mark.parametrize("family", ["llama-tied", "gpt2", "gemma2", "mixtral", "phi"])
+@pytest.mark.parametrize("batch_tokens", [1, 97, 2048])
+def test_equals_a_plain_loop_whatever_the_batches(family: str, batch_tokens: int, build: Build, tokenizer: Any) -> None:
+    exact = family != "mixtral"  # torch multiplies groups of experts in float32, in rows of whole 16 bytes
+    module = build(family).double() if exact else build(family, intermediate_size=52)
+    found = list(losses(module, prepare(DATA, tokenizer, batch_tokens=batch_tokens)))
+    assert [(loss.dataset, loss.n) for loss in found] == [("sums", 13), ("skies", 7), ("single", 1)]
+    for loss in found:
+        value, stderr, tokens = plain(module, tokenizer, DATA[loss.dataset])
+        assert loss.tokens == tokens
+        assert loss.value == pytest.approx(value, rel=3e-7 if exact else 1e-6)  # cross_entropy itself is float32
+        assert loss.stderr == pytest.approx(stderr, rel=1e-4, nan_ok=True)
+
+
+@pytest.mark.parametrize("family", ["llama-tied", "gpt2", "phi", "mixtral"])
+def test_the_faster_products_differ_in_rounding_only(
+    family: str, build: Build, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, prepared = (
+        build(family, **({"intermediate_size": 52} if family == "mixtral" else {})),
+        prepare(DATA, tokenizer),
+    )
+    fast = list(losses(module, prepared))
+    monkeypatch.setattr("evaluation.loss._FUSED", None)
+    for one, other in zip(fast, losses(module, prepared), strict=True):
+        assert one.value == pytest.approx(other.value, rel=1e-6)
+
+
+class Wrapped(torch.nn.Module):
+    """A model behind a wrapper that has no logits_to_keep, or that takes and ignores it."""
+
+    def __init__(self, inner: Any) -> None:
+        super().__init__()
+        self.inner, self.config = inner, inner.config
+
+
+class Without(Wrapped):
+    def forward(self, input_ids: torch.Tensor, use_cache: bool = True) -> Any:
+        return self.inner(input_ids=input_ids, use_cache=use_cache)
+
+
+class Ignoring(Wrapped):
+    def forward(self, input_ids: torch.Tensor, use_cache: bool = True, logits_to_keep: Any = 0) -> Any:
+        return self.inner(input_ids=input_ids, use_cache=use_cache)
+
+
+@pytest.mark.parametrize("wrapper", [Without, Ignoring])
+def test_models_that_cannot_select_columns_give_the_same(wrapper: Any, build: Build, tokenizer: Any) -> None:
+    module, prepared = build("llama"), prepare(DATA, tokenizer)
+    for one, other in zip(losses(module, prepared), losses(wrapper(module), prepared), strict=True):
+        assert one.value == pytest.approx(other.value, rel=1e-6)
+
+
+def test_ratio_by_hand() -> None:
+    # L = 6/4, residuals 2 − 1.5 and 4 − 4.5, variance 2/1 · (0.25 + 0.25) / 16 = 1/16
+    assert ratio(torch.tensor([2.0, 4.0]), torch.tensor([1.0, 3.0])) == (1.5, 0.25)
+
+
+def test_stderr_of_equal_lengths_is_that_of_a_mean() -> None:
+    means = torch.tensor([0.3, 1.1, 0.7, 2.0, 0.4], dtype=torch.float64)
+    value, stderr = ratio(means * 7, torch.full((5,), 7.0, dtype=torch.float64))
+    assert value == pytest.approx(float(means.mean()))
+    assert stderr == pytest.approx(float(means.std() / math.sqrt(5)))
+
+
+def test_stderr_covers_the_truth() -> None:
+    # 2,000 samples of 40 examples with correlated tokens: 95 % intervals must hold the true ratio 95 % of the time
+    generator = torch.Generator().manual_seed(0)
+    counts = torch.randint(1, 20, (2000, 40), generator=generator).double()
+    sums = counts * (1 + 0.5 * torch.randn(2000, 40, generator=generator, dtype=torch.float64))
+    found = torch.tensor([ratio(s, c) for s, c in zip(sums, counts, strict=True)])
+    covered = ((found[:, 0] - 1).abs() < 1.96 * found[:, 1]).double().mean()
+    assert 0.92 < covered < 0.96
+
+
+def test_limit_takes_the_first_examples(build: Build, tokenizer: Any) -> None:
+    module = build("llama")
+    quick = list(losses(module, prepare(DATA, tokenizer, limit=5)))
+    cut = {name: data[:5] for name, data in DATA.items()}
+    assert [loss.n for loss in quick] == [5, 5, 1]
+    assert [loss.value for loss in quick] == [loss.value for loss in losses(module, prepare(cut, tokenizer))]
+
+
+def test_one_example_has_no_error_and_nan_stays_nan(build: Build, tokenizer: Any) -> None:
+    module = build("llama")
+    assert math.isnan(next(losses(module, prepare({"one": DATA["sums"][:1]}, tokenizer))).stderr)
+    with torch.no_grad():
+        module.model.norm.weight.fill_(math.nan)
+    assert all(math.isnan(loss.value) for loss in losses(module, prepare(DATA, tokenizer)))
+
+
+def test_bfloat16_is_near_float32(build: Build, tokenizer: Any) -> None:
+    prepared = prepare(DATA, tokenizer)
+    for exact, rounded in zip(
+        losses(build("llama"), prepared), losses(build("llama").bfloat16(), prepared), strict=True
+    ):
+        assert rounded.value == pytest.approx(exact.value, rel=0.01)
+
+
+def test_module_is_left_as_it_was(build: Build, tokenizer: Any) -> None:
+    module = build("llama")
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    list(losses(module, prepare(DATA, tokenizer)))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
+    assert torch.is_grad_enabled()
+    assert not torch.is_inference_mode_enabled()
+
+
+def test_too_long_examples_are_left_out_and_counted(build: Build, tokenizer: Any) -> None:
+    data = [Example("the sky", " yes"), Example("the sky " * 90, " no")]
+    prepared = prepare({"skies": data}, tokenizer)
+    assert prepared.dropped == {"skies": 1}
+    assert next(losses(build("llama"), prepared)).n == 1
+    with pytest.raises(DataError, match=r"dataset 'long': none of 1 examples can be scored \(1 are longer than 127"):
+        prepare({"long": data[1:]}, tokenizer)
+
+
+def test_stop(build: Build, tokenizer: Any) -> None:
+    asked = iter([False, True])
+    found: list[Loss] = []
+    with pytest.raises(Stopped, match="stopped at dataset 'skies'"):
+        found.extend(losses(build("llama"), prepare(DATA, tokenizer), should_stop=lambda: next(asked)))
+    generator = losses(build("llama"), prepare(DATA, tokenizer), should_stop=lambda: True)
+    with pytest.raises(Stopped, match="stopped at dataset 'sums'"):
+        next(generator)
+
+
+def test_tokens_of_another_model(build: Build, tokenizer: Any) -> None:
+    prepared = prepare(DATA, tokenizer)
+    known = prepared.largest
+    assert next(losses(build("llama", vocab_size=known + 1), prepared)).n == 13
+    with pytest.raises(DataError, match=rf"token {known} occurs in the data, the model knows {known} tokens"):
+        list(losses(build("llama", vocab_size=known), prepared))
+
+
+def test_wrong_arguments(tokenizer: Any) -> None:
+    with pytest.raises(DataError, match="no datasets were given"):
+        prepare({}, tokenizer)
+    with pytest.raises(DataError, match="limit is 0; expected at least 1"):
+        prepare(DATA, tokenizer, limit=0)
+
+
+def test_padding_is_little(tokenizer: Any) -> None:
+    prepared = prepare({"sums": examples(200, 4)}, tokenizer)
+    real = sum(len(batch.targets) for batch in prepared.datasets[0].batches)
+    assert prepared.tokens == real
+    needed = sum(len(tokenizer(example.prompt + example.completion)["input_ids"]) for example in examples(200, 4))
+    assert prepared.positions < 1.15 * needed
+
+
+def test_file_order_does_not_matter_to_the_value(build: Build, tokenizer: Any, tmp_path: Path) -> None:
+    module = build("llama")
+    there = next(losses(module, prepare({"sums": DATA["sums"]}, tokenizer)))
+    back = next(losses(module, prepare({"sums": DATA["sums"][::-1]}, tokenizer)))
+    assert there.value == pytest.approx(back.value, rel=1e-6)
+    assert there.stderr == pytest.approx(back.stderr, rel=1e-5)

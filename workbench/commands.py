@@ -1,0 +1,45 @@
+"""The command line of each action on the page, ready to copy into a shell."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def shown(path: str | Path) -> str:
+    """A path as a reader writes it: relative where it lies under the working directory."""
+    real = os.path.realpath(path)
+    relative = os.path.relpath(real)
+    return real if relative.startswith("..") else relative
+
+
+def _line(*words: str) -> str:
+    return shlex.join(("dem", *words))
+
+
+def loss(recipe: Path, data: Path) -> str:
+    """Validation loss per dataset."""
+    return _line("loss", shown(recipe), "--data", shown(data))
+
+
+def bench(recipe: Path, suite: str, tasks: Sequence[str], limit: int | None) -> str:
+    """A benchmark of one composition."""
+    what = ("--tasks", ",".join(tasks)) if tasks else ("--suite", suite)
+    return _line("bench", shown(recipe), *what, *(("--limit", str(limit)) if limit else ()))
+
+
+def merge(recipe: Path, out: Path, dtype: str | None) -> str:
+    """An export."""
+    return _line("merge", shown(recipe), shown(out), *(("--dtype", dtype) if dtype else ()))
+
+
+def inspect(base: Path, checkpoints: Sequence[Path]) -> str:
+    """Preflight report and geometry."""
+    return _line("inspect", shown(base), *map(shown, checkpoints))
+
+
+def verify(folder: Path) -> str:
+    """Recompute an export's manifest."""
+    return _line("verify", shown(folder))

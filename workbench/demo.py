@@ -1,0 +1,268 @@
+"""Builds the embedded demo from its seed: data, base and experts, ω searched on validation, one table on test."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import corpus.demo as families
+from corpus import Example
+from workbench.demo_table import table
+
+if TYPE_CHECKING:
+    from evaluation.loss import Prepared
+    from merging import LiveModel, Recipe
+    from training.finetune import Stage
+
+ROOT = Path(__file__).parents[1]
+DEMO = ROOT / "assets" / "demo"
+"""Where the demo ships."""
+
+SECONDS = "seconds.json"
+"""What each training took, kept while the demo is being built."""
+
+Progress = Callable[[str, float, float], None]
+"""Called with what is being done, the share done so far, and the share in all (1)."""
+
+BASE_STEPS, BASE_RATE, BASE_HARD = 1700, 2e-3, 0.15
+"""The base sees the easy kinds, and this share of what the experts will learn: partly able, with room above."""
+
+EXPERTS: dict[str, dict[str, Any]] = {
+    "cot": {"steps": 380, "rate": 6e-4},
+    "mathqa": {"steps": 300, "rate": 6e-4},
+    "p3": {"steps": 300, "rate": 3e-3, "lora_rank": 16},
+    "sni": {"steps": 300, "rate": 6e-4},
+    "dialog": {"steps": 250, "rate": 3e-3, "lora_rank": 16},
+}
+COMMON: dict[str, Any] = {"replay_share": 0.25, "frozen": ("*embed_tokens*",)}
+"""Without these two the vectors did not compose: the sum of five was worse than the base on every dataset."""
+
+LINE = (0.2, 0.4, 0.6, 0.8, 1.0)
+"""One ω for all, tried first; the coordinate search starts from the best."""
+
+
+def build(out: Path, *, seed: int = 0, progress: Progress | None = None, resume: bool = False) -> str:
+    """Makes the demo again and returns its table, which is also written to out/RESULTS.md.
+
+    Everything is made in <out>.partial, which takes the place of `out` at the end.
+
+    Args:
+        out: the folder to make or to replace.
+        seed: seed of data, first weights and order of training.
+        progress: see Progress.
+        resume: go on with the checkpoints that a broken-off build with the same seed left in <out>.partial.
+    """
+    report = _Report(progress)
+    staged = out.with_name(out.name + ".partial")
+    if not resume:
+        shutil.rmtree(staged, ignore_errors=True)
+    staged.mkdir(parents=True, exist_ok=True)
+    data = families.datasets(seed)
+    families.write(staged / "data", data)
+    name = out.resolve().relative_to(ROOT).as_posix() if out.resolve().is_relative_to(ROOT) else out.as_posix()
+    with tempfile.TemporaryDirectory() as scratch:
+        seconds = _train(data, staged, Path(scratch), seed, f"{name}/base", report)
+        results = _measure(data, staged, Path(scratch), report)
+    omegas = results["omegas"]
+    (staged / "recipe.yml").write_text(_recipe(staged, omegas).to_yaml().replace(staged.as_posix(), name), "utf-8")
+    results |= {"seed": seed, "seconds": seconds, "formula": _recipe(staged, omegas).formula()}
+    (staged / "results.json").write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    (staged / "RESULTS.md").write_text(table(results), "utf-8")
+    _replace(out, staged)
+    return table(results)
+
+
+class _Report:
+    """One bar for all: each part has its share of it, about as long as it takes."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        self.progress, self.done = progress, 0.0
+
+    @contextmanager
+    def part(self, what: str, share: float) -> Any:
+        """A part of the work; what it yields is called with steps done, steps in all, and anything more."""
+
+        def step(done: float, total: float, *_: object) -> None:
+            if self.progress:
+                self.progress(what, self.done + share * done / total, 1.0)
+
+        step(0, 1)
+        yield step
+        self.done += share
+        step(0, 1)
+
+
+def _train(
+    data: Mapping[str, Mapping[str, list[Example]]],
+    staged: Path,
+    scratch: Path,
+    seed: int,
+    base_name: str,
+    report: _Report,
+) -> dict[str, float]:
+    """Base, experts and the mixed-data model; the seconds each took. What is there already stays."""
+    from training.blank import write_blank
+    from training.finetune import Stage
+
+    kept_out = families.held_out({name: dict(splits) for name, splits in data.items()})
+
+    def joint(number: int, size: int, hard: float) -> tuple[Example, ...]:
+        return tuple(families.mixture(3 * seed + number, size, hard=hard, held_out=kept_out))
+
+    spent = staged / SECONDS
+    seconds: dict[str, float] = json.loads(spent.read_text("utf-8")) if spent.exists() else {}
+
+    def made(name: str, stage: Stage, share: float) -> None:
+        if not (staged / name).exists():
+            seconds[name] = _run(stage, staged / name, report, share)
+            spent.write_text(json.dumps(seconds), "utf-8")
+
+    if not (staged / "base").exists():
+        texts = (example.prompt + example.completion for example in joint(1, 6000, 0.5))
+        blank = write_blank(scratch / "blank", texts, seed=seed)
+        examples = joint(0, 60_000, BASE_HARD)
+        stage = Stage(base=blank, examples=examples, steps=BASE_STEPS, rate=BASE_RATE, seed=seed)
+        made("base", stage, 0.33)
+    replay = joint(2, 6000, 0.0)
+    common = Stage(base=staged / "base", base_name=base_name, examples=replay, replay=replay, seed=seed, **COMMON)
+    for name, settings in EXPERTS.items():
+        made(name, replace(common, examples=tuple(data[name]["train"]), **settings), 0.06)
+    union = tuple(example for splits in data.values() for example in splits["train"])
+    steps = sum(settings["steps"] for settings in EXPERTS.values())
+    made("mixed", replace(common, examples=union, steps=steps, rate=6e-4), 0.27)
+    return seconds
+
+
+def _run(stage: Stage, out: Path, report: _Report, share: float) -> float:
+    from training.finetune import run
+
+    started = time.perf_counter()
+    with report.part(f"training {out.name}", share) as step:
+        run(stage, out, step)
+    return round(time.perf_counter() - started, 1)
+
+
+def _recipe(folder: Path, omegas: Mapping[str, float]) -> Recipe:
+    from merging import Recipe, open_recipe
+
+    recipe = Recipe.compose(folder / "base", {name: folder / name for name in omegas}, omegas)
+    base, vectors = open_recipe(recipe)
+    return replace(recipe, inputs={"base": base.digest} | {name: vector.digest for name, vector in vectors.items()})
+
+
+def _measure(
+    data: Mapping[str, Mapping[str, list[Example]]], staged: Path, scratch: Path, report: _Report
+) -> dict[str, Any]:
+    """ω from the validation split, then every row of the table on the test split."""
+    from evaluation.loss import prepare
+    from evaluation.model import load
+    from merging import Checkpoint, LiveModel, in_memory, open_recipe
+
+    zero = _recipe(staged, dict.fromkeys(EXPERTS, 0.0))
+    base, vectors = open_recipe(zero)
+    loaded = load(staged / "base", checkpoint=base)
+    live = LiveModel(loaded.module, in_memory(base), vectors, loaded.views)
+    validation, test = (
+        prepare({name: splits[split] for name, splits in data.items()}, loaded.tokenizer)
+        for split in ("validation", "test")
+    )
+    with report.part("searching ω", 0.04) as step:
+        omegas, line, trials = search(live, zero, validation, step)
+    compositions = {
+        "base": {},
+        **{f"expert {name}": {name: 1.0} for name in EXPERTS},
+        "uniform average": dict.fromkeys(EXPERTS, round(1 / len(EXPERTS), 4)),
+        f"one ω for all ({line:g})": dict.fromkeys(EXPERTS, line),
+        "DEM, ω tuned": omegas,
+    }
+    suite = _suite(staged / "data", scratch / "suite")
+    rows = []
+    with report.part("measuring", 0.06) as step:
+        for number, (label, omega) in enumerate(compositions.items()):
+            live.apply(zero.with_omegas(omega))
+            rows.append(_row(label, loaded.module, loaded.tokenizer, test, suite))
+            step(number + 1, len(compositions) + 1)
+        mixed = load(staged / "mixed", checkpoint=Checkpoint(staged / "mixed"))
+        rows.append(_row("data mixing", mixed.module, mixed.tokenizer, test, suite))
+    return {"split": "test", "omegas": omegas, "evaluations": len(trials), "rows": rows}
+
+
+def search(
+    live: LiveModel, zero: Recipe, validation: Prepared, step: Callable[..., None]
+) -> tuple[dict[str, float], float, list[Any]]:
+    """The ω with the highest mean share of each expert's gain in loss; the best single ω; and all trials.
+
+    A dataset counts as 0 where the loss is the base's and as 1 where it is its own expert's, so that a dataset with
+    large losses does not rule the search.
+    """
+    from evaluation.loss import losses
+    from evaluation.search import CoordinateSearch
+
+    def measured(omegas: Mapping[str, float]) -> dict[str, float]:
+        live.apply(zero.with_omegas(omegas))
+        return {loss.dataset: loss.value for loss in losses(live.module, validation)}
+
+    names = list(zero.omegas)
+    nothing: dict[str, float] = dict.fromkeys(names, 0.0)
+    start = measured(nothing)
+    gains = {name: start[name] - measured(nothing | {name: 1.0})[name] for name in names}
+
+    def score(omegas: Mapping[str, float]) -> float:
+        found = measured(omegas)
+        return sum((found[name] - start[name]) / gains[name] for name in names) / len(names)
+
+    line = min(LINE, key=lambda omega: score({name: omega for name in names}))  # noqa: C420 (mypy reads fromkeys as None)
+    searcher = CoordinateSearch(dict.fromkeys(names, line), step=0.2, smallest=0.05, high=1.2)
+    while (point := searcher.ask()) is not None:
+        searcher.tell(point, score(point))
+        step(len(searcher.trials), len(searcher.trials) + 20)
+    return searcher.best.point, line, searcher.trials
+
+
+def _suite(data: Path, folder: Path) -> Path:
+    """The demo suite over this build's own data: the shipped one reads the shipped data, which may have another seed."""
+    from evaluation.harness import suites
+
+    folder.mkdir(parents=True)
+    for file in suites()["demo"].glob("*.yaml"):
+        text = file.read_text("utf-8").replace("assets/demo/data", data.resolve().as_posix()).replace("demo_", "built_")
+        (folder / file.name).write_text(text.replace("group: demo", "group: built"), "utf-8")
+    return folder
+
+
+def _row(label: str, module: Any, tokenizer: Any, test: Prepared, suite: Path) -> dict[str, Any]:
+    from evaluation.harness import run
+    from evaluation.loss import losses
+
+    scores = {score.task: score for score in run(module, tokenizer, "built", include=[suite])}
+    return {
+        "label": label,
+        "datasets": {
+            loss.dataset: {
+                "loss": round(loss.value, 4),
+                "loss_stderr": round(loss.stderr, 4),
+                "accuracy": round(scores[f"built_{loss.dataset}"].value, 4),
+                "accuracy_stderr": round(scores[f"built_{loss.dataset}"].stderr, 4),
+                "n": loss.n,
+            }
+            for loss in losses(module, test)
+        },
+    }
+
+
+def _replace(out: Path, staged: Path) -> None:
+    shutil.rmtree(staged / "mixed", ignore_errors=True)
+    (staged / SECONDS).unlink(missing_ok=True)
+    old = out.with_name(out.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
+    if out.exists():
+        out.rename(old)
+    staged.rename(out)
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,45 @@
+"""RESULTS.md of the demo, printed from results.json: data apart from drawing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def table(results: Mapping[str, Any]) -> str:
+    """RESULTS.md, from what results.json holds."""
+    names = list(results["rows"][0]["datasets"])
+    lines = [
+        "# The demo, measured",
+        "",
+        f"Loss in nats per supervised token, then accuracy in percent, on the {results['split']} split "
+        f"(n = {results['rows'][0]['datasets'][names[0]]['n']} per dataset). ω is tuned on the validation split only.",
+        "",
+        "| | " + " | ".join([*names, "mean"]) + " |",
+        "|---|" + "---|" * (len(names) + 1),
+    ]
+    for row in results["rows"]:
+        cells = [row["datasets"][name] for name in names]
+        cells.append({key: sum(cell[key] for cell in cells) / len(cells) for key in ("loss", "accuracy")})
+        shown = (f"{cell['loss']:.3f} / {100 * cell['accuracy']:.1f}" for cell in cells)
+        lines.append(f"| {row['label']} | " + " | ".join(shown) + " |")
+    worst = max(cell["accuracy_stderr"] for row in results["rows"] for cell in row["datasets"].values())
+    omegas = ", ".join(f"{name} {omega:g}" for name, omega in results["omegas"].items())
+    mean = {
+        row["label"]: sum(cell["accuracy"] for cell in row["datasets"].values()) / len(names) for row in results["rows"]
+    }
+    dem, mixing = mean["DEM, ω tuned"], mean["data mixing"]
+    lines += [
+        "",
+        f"Tuned ω after {results['evaluations']} evaluations: {omegas}. Standard errors of accuracies are at most "
+        f"{100 * worst:.1f} points.",
+        "",
+        f"At this size {'data mixing' if mixing > dem else 'DEM'} has the higher mean accuracy "
+        f"({100 * mixing:.1f} for mixing, {100 * dem:.1f} for DEM). Mixing was trained on the union with as many steps as "
+        "the five experts together, from the same base, with the same frozen embedding and replay.",
+        "",
+        f"Seconds of training: {', '.join(f'{name} {spent:g}' for name, spent in results['seconds'].items())}. "
+        f"One seed ({results['seed']}). Made by `dem demo build`.",
+        "",
+    ]
+    return "\n".join(lines)

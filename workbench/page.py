@@ -1,0 +1,354 @@
+"""The page: assembles the tabs, wires what they share, and launches hardened."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import gradio as gr
+from markupsafe import Markup
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from workbench import plots
+from workbench.commands import shown
+from workbench.session import Session, SessionError
+from workbench.tabs import benchmark, compose, export, geometry, models, sliders
+from workbench.tabs.common import POOL, QUIET, Board, omegas_of, told
+
+ASSETS = Path(__file__).resolve().parents[1] / "assets"
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+)
+
+
+class Guard:
+    """Refuses writes that another site's page asks for, and adds the headers that keep this page in its own frame.
+
+    A form on any web page can post to a port of this machine; browsers then send that page's Origin.
+    """
+
+    def __init__(self, app: ASGIApp):
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        headers = {key.lower(): value.decode("latin-1") for key, value in scope["headers"]}
+        origin = headers.get(b"origin")
+        elsewhere = origin is not None and (origin == "null" or urlsplit(origin).netloc != headers.get(b"host", ""))
+        if elsewhere and scope["method"] not in ("GET", "HEAD", "OPTIONS"):
+            start = {"type": "http.response.start", "status": 403, "headers": [(b"content-type", b"text/plain")]}
+            await send(start)
+            await send({"type": "http.response.body", "body": b"This request came from another site.\n"})
+            return
+
+        async def guarded(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                present = {key.lower() for key, _ in message["headers"]}
+                message["headers"] = [*message["headers"], *((k, v) for k, v in HEADERS if k not in present)]
+            await send(message)
+
+        await self.app(scope, receive, guarded)
+
+
+def header_html(session: Session, state: str = "live", digest: str = "") -> Markup:
+    """The bar at the top: what is open, and whether the model in memory is what the sliders say."""
+    words = {"live": "live, exact", "composing": "composing", "empty": "nothing open", "loading": "loading"}
+    if session.ready:
+        open_now = session.models
+        facts = Markup("<span>base <b>{}</b></span><span>{} vectors</span>").format(
+            shown(open_now.base.path), len(open_now.names)
+        )
+    else:
+        facts = Markup("")
+        state = "empty" if session.opened.is_set() else "loading"
+    recipe = Markup('<span>recipe <b class="digest">{}</b></span>').format(digest) if digest else Markup("")
+    return Markup(
+        '<div class="bar"><h1>DEM workbench</h1>{}{}<span id="state" class="state {}" role="status"><i></i>{}</span></div>'
+    ).format(facts, recipe, state, words[state])
+
+
+def build(session: Session) -> gr.Blocks:
+    """The page of a session."""
+    stamps = itertools.count(1)
+
+    def stamp() -> str:
+        return str(next(stamps))
+
+    def gone(request: gr.Request) -> None:
+        session.forget(request.session_hash or "page")
+
+    with gr.Blocks(title="DEM workbench", analytics_enabled=False, fill_width=True) as page:
+        with gr.Row(elem_id="top"):
+            header = gr.HTML(header_html(session), elem_id="header")
+            toggle = gr.Button("dark", size="sm", elem_id="theme-toggle", scale=0, min_width=64)
+        theme = gr.Textbox("light", visible="hidden", elem_id="theme", label="theme")
+        digest = gr.Textbox("", visible="hidden", elem_id="digest", label="digest")
+        opened = gr.Textbox("", visible="hidden", elem_id="opened", label="opened")
+        boot = gr.Timer(0.4)
+        clock = gr.Timer(1.0, active=False)
+        with gr.Row(elem_id="shell"):
+            with gr.Column(elem_id="side", scale=0, min_width=320):
+                pane = sliders.build(session)
+            with gr.Column(elem_id="main", scale=1, min_width=320):
+                board = Board(pane.sliders, pane.settle, digest, theme, opened)
+                with gr.Tabs(elem_id="tabs"):
+                    with gr.Tab("Compose", elem_id="tab-compose", render_children=True):
+                        composing = compose.build(session)
+                    with gr.Tab("Models", elem_id="tab-models", render_children=True) as tab:
+                        models.build(session, board, tab, stamp)
+                    with gr.Tab("Geometry", elem_id="tab-geometry", render_children=True) as tab:
+                        geometry.build(session, board, tab)
+                    with gr.Tab("Benchmark", elem_id="tab-benchmark", render_children=True) as tab:
+                        bench_parts = benchmark.build(session, board, tab, clock)
+                    with gr.Tab("Export", elem_id="tab-export", render_children=True) as tab:
+                        export_parts = export.build(session, board, tab, clock)
+        _settling(session, pane, composing, header, digest)
+        _arriving(session, page, pane, composing, header, opened, boot, stamp)
+        _clock(session, page, clock, bench_parts, export_parts)
+        toggle.click(None, None, theme, js="() => window.dem.toggleTheme()", **QUIET)
+        page.load(None, None, theme, js="() => window.dem.theme()", **QUIET)
+        page.unload(gone)
+    return page
+
+
+def _settling(
+    session: Session, pane: sliders.Pane, composing: compose.Tab, header: gr.HTML, digest: gr.Textbox
+) -> None:
+    """What happens when the sliders came to rest."""
+
+    def settled(prompt: str, request: gr.Request, *values: float) -> Iterator[list[Any]]:
+        if not session.ready:
+            yield [gr.skip()] * 5
+            return
+        recipe = session.settle(omegas_of(session, values))
+        stale = session.ticket(request.session_hash or "page")
+        formula = sliders.formula_html(session.models.names, session.omegas, recipe.method)
+        yield [header_html(session, "composing", recipe.digest), formula, gr.skip(), gr.skip(), gr.skip()]
+        shown_state = "composing"
+        for chart, answer, state in compose.settled(session, recipe, prompt, stale):
+            if stale():
+                return
+            top: Any = gr.skip() if state == shown_state else header_html(session, state, recipe.digest)
+            told_digest: Any = gr.skip() if state == shown_state else recipe.digest
+            shown_state = state
+            yield [top, gr.skip(), chart, answer, told_digest]
+
+    pane.settle.click(
+        told(settled),
+        [composing.prompt, *pane.sliders],
+        [header, pane.formula, composing.chart, composing.answer, digest],
+        # A newer press must reach the server while an older one works: it is what makes the older one stop.
+        trigger_mode="multiple",
+        concurrency_limit=8,
+        **QUIET,
+    )
+
+
+def _arriving(
+    session: Session,
+    page: gr.Blocks,
+    pane: sliders.Pane,
+    composing: compose.Tab,
+    header: gr.HTML,
+    opened: gr.Textbox,
+    boot: gr.Timer,
+    stamp: Callable[[], str],
+) -> None:
+    """A page opens, or other models were opened: fill the sliders and settle once."""
+    count = 2 * POOL + 2
+
+    def arrive() -> list[Any]:
+        if not session.opened.is_set():
+            return [gr.skip()] * (count + 5)
+        if not session.ready:
+            chart = models.models_html(session)
+            return [*[gr.skip()] * count, header_html(session), gr.skip(), gr.skip(), chart, gr.Timer(active=False)]
+        prompts = [
+            (f"{name}: {text if len(text) < 70 else text[:69] + '…'}", text)
+            for name, data in session.models.data.items()
+            for text in data.prompts[:3]
+        ]
+        first = prompts[0][1] if prompts else None
+        return [
+            *sliders.arrival(session),
+            header_html(session, "composing"),
+            gr.Dropdown(prompts, value=first, visible=bool(prompts)),
+            gr.Dropdown(["base", *session.models.names], value="base"),
+            gr.skip(),
+            gr.Timer(active=False),
+        ]
+
+    targets = [
+        *pane.sliders,
+        *pane.alone,
+        pane.best,
+        pane.history,
+        header,
+        composing.examples,
+        composing.other,
+        composing.chart,
+        boot,
+    ]
+    after = "() => window.dem.arrived()"
+    page.load(told(arrive), None, targets, **QUIET).then(None, None, None, js=after, **QUIET)
+    boot.tick(told(arrive), None, targets, **QUIET).then(None, None, None, js=after, **QUIET)
+    opened.change(told(arrive), None, targets, **QUIET).then(None, None, None, js=after, **QUIET)
+
+
+def _clock(session: Session, page: gr.Blocks, clock: gr.Timer, bench: list[Any], exports: list[Any]) -> None:
+    """Once a second while a job works, and never otherwise: every page shows the same row of the job table."""
+    before = gr.State(())
+
+    def tick(before: tuple[int, ...]) -> list[Any]:
+        now = tuple(job.id for job in session.jobs.active())
+        for id in set(before) - set(now):
+            job = session.jobs.get(id)
+            if job.state == "done":
+                gr.Info(f"{job.kind.capitalize()} {job.id} is done.", title="Done")
+            elif job.state == "failed":
+                gr.Warning(f"{job.kind.capitalize()} {job.id} failed; its panel says why.", title="Failed")
+        return [*benchmark.refreshed(session), *export.refreshed(session), gr.Timer(active=bool(now)), now]
+
+    targets = [*bench, *exports, clock, before]
+    clock.tick(told(tick), before, targets, **QUIET)
+    page.load(told(tick), before, targets, **QUIET)
+
+
+def theme() -> gr.themes.Base:
+    """Ink on paper, one accent; IBM Plex comes with gradio, so nothing is fetched."""
+    # gradio's copies of the 600 weights hold only part of the alphabet (4 and 20 kB); 400 and 700 are whole
+    sans, mono = (gr.themes.LocalFont(name, weights=(400, 700)) for name in ("IBM Plex Sans", "IBM Plex Mono"))
+    return gr.themes.Base(
+        font=[sans, "ui-sans-serif", "system-ui", "sans-serif"],
+        font_mono=[mono, "ui-monospace", "monospace"],
+        primary_hue=gr.themes.colors.indigo,
+        neutral_hue=gr.themes.colors.slate,
+        radius_size=gr.themes.sizes.radius_sm,
+        spacing_size=gr.themes.sizes.spacing_md,
+        text_size=gr.themes.sizes.text_md,
+    )
+
+
+def launch(
+    session: Session,
+    host: str = "127.0.0.1",
+    port: int = 7860,
+    auth: tuple[str, str] | None = None,
+    *,
+    block: bool = True,
+) -> str:
+    """Start the server and return its address (when `block` is off), hardened as docs and tests say.
+
+    Raises:
+        SessionError: for a host that others can reach without a login.
+    """
+    _reachable(host, auth is not None)
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ.setdefault("GRADIO_TEMP_DIR", str(_private(session.workdir / "tmp")))
+    for risky in ("GRADIO_ALLOWED_PATHS", "GRADIO_SHARE", "GRADIO_VIBE_MODE", "GRADIO_MCP_SERVER"):
+        os.environ.pop(risky, None)
+    hosts = ["*"] if host not in LOOPBACK else ["127.0.0.1", "localhost", "[::1]", "::1"]
+    page = build(session)
+    page.queue(max_size=64, default_concurrency_limit=4)
+    _, address, _ = page.launch(
+        server_name=host,
+        server_port=port,
+        auth=auth,
+        share=False,
+        ssr_mode=False,
+        strict_cors=True,
+        max_file_size="1mb",
+        allowed_paths=[],
+        enable_monitoring=False,
+        run_history=False,
+        show_error=False,
+        mcp_server=False,
+        pwa=False,
+        state_session_capacity=200,
+        footer_links=[],
+        quiet=True,
+        prevent_thread_lock=not block,
+        app_kwargs={"middleware": [Middleware(TrustedHostMiddleware, allowed_hosts=hosts), Middleware(Guard)]},
+        theme=theme(),
+        css=plots.palette_css() + (ASSETS / "page.css").read_text(encoding="utf-8"),
+        head=f"<script>{(ASSETS / 'page.js').read_text(encoding='utf-8')}</script>",
+    )
+    return str(address)
+
+
+def serve(
+    *,
+    host: str = "127.0.0.1",
+    port: int = 7860,
+    workdir: Path = Path("workdir"),
+    models: Sequence[Path] = (),
+    auth: str = "",
+    demo: bool | Path = True,
+    device: str = "cpu",
+) -> None:
+    """Open a session and serve its page until the process is ended: what app.py and `dem ui` do.
+
+    Args:
+        host: address to listen on; any but this machine's own needs `auth`.
+        port: port to listen on.
+        workdir: where jobs, runs, recipes and exports are kept.
+        models: folders whose models the page may open.
+        auth: USER:PASSWORD, or empty.
+        demo: whether to open with the demo; or another folder laid out like it.
+        device: where the live model stands, as torch names it.
+
+    Raises:
+        SessionError: for a flag that cannot be followed.
+    """
+    # Before torch starts its threads: two that spin at a barrier beside anything else cost ten times their gain.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    user, _, password = auth.partition(":")
+    if auth and not (user and password):
+        raise SessionError("--auth takes USER:PASSWORD, both non-empty.")
+    for folder in models:
+        if not folder.is_dir():
+            raise SessionError(f"--models {folder} is not a folder.")
+    _reachable(host, bool(auth))
+    shipped = ASSETS / "demo" if demo is True else demo or None
+    session = Session(models, workdir, demo=shipped if shipped and (shipped / "base").is_dir() else None, device=device)
+    # Opening imports torch and transformers, some seconds; the page starts beside it and says so.
+    threading.Thread(target=session.open_demo, name="open", daemon=True).start()
+    try:
+        address = launch(session, host, port, (user, password) if auth else None, block=False)
+        print(f"DEM workbench: {address}", flush=True)  # noqa: T201
+        threading.Event().wait()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        session.close()
+
+
+def _reachable(host: str, login: bool) -> None:
+    """Refuse a page that strangers could use."""
+    if host not in LOOPBACK and not login:
+        raise SessionError(
+            f"{host} can be reached from other machines, and whoever reaches the page can use it. "
+            "Give --auth USER:PASSWORD, or leave out --host to serve this machine only."
+        )
+
+
+def _private(folder: Path) -> Path:
+    """A folder that only this user can read."""
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)
+    return folder.resolve()

@@ -1,0 +1,578 @@
+"""Session: the verbs of every journey, for the page, the command line and tests. It knows no page.
+
+One module is live in memory. Whoever needs it names the recipe, and gets it under a lock as exactly that composition;
+so two pages may pull at it and no number is ever shown under the wrong ω. Work that a newer wish has overtaken is
+dropped at its next step.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+import numpy as np
+import psutil
+
+from workbench import commands
+from workbench.folders import Folders, Found, SessionError
+from workbench.jobs import Cancelled, Handle, Job, Jobs
+from workbench.lossbook import Entry, LossBook
+from workbench.models import FULL, OMEGA_RANGE, QUICK, Models, Stale, open_models
+
+if TYPE_CHECKING:
+    from evaluation.results import Run
+    from merging.geometry import Geometry
+    from merging.recipe import Recipe
+
+__all__ = ["OMEGA_RANGE", "Point", "Reading", "Session", "SessionError", "Stale", "is_for_the_reader"]
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Point:
+    """One dataset's loss under a composition, and the two ends of its axis, all on the same examples."""
+
+    loss: Entry
+    base: Entry
+    expert: Entry | None
+    quick: bool
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What is known about a composition at some moment of measuring it."""
+
+    recipe: Recipe
+    stage: Literal["composing", "measuring", "exact"]
+    points: Mapping[str, Point] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+class Session:
+    """One workdir, its allowed folders, and what is open.
+
+    Args:
+        roots: folders that may be read; the demo's folder is one if it is given.
+        workdir: where jobs, runs, recipes and exports are kept.
+        demo: a folder with base/, one folder per checkpoint, data/ and recipe.yml.
+        device: where the live module stands, as torch names it.
+    """
+
+    def __init__(self, roots: Sequence[Path], workdir: Path, demo: Path | None = None, device: str = "cpu"):
+        self.workdir = Path(workdir)
+        self.workdir.mkdir(parents=True, exist_ok=True)
+        self.demo = demo
+        self.folders = Folders([*([demo] if demo else []), *roots])
+        self.jobs = Jobs(self.workdir / "jobs.sqlite")
+        self.device = device
+        self.opened = threading.Event()
+        self.problem = ""
+        self._book = LossBook(self.workdir / "losses.sqlite")
+        self._models: Models | None = None
+        self._omegas: tuple[float, ...] = ()
+        self._model_lock = threading.RLock()
+        self._open_lock = threading.Lock()
+        self._tickets: dict[str, int] = {}
+        self._ticket_lock = threading.Lock()
+        self._geometry: tuple[Models, Geometry] | None = None
+        self._geometry_lock = threading.Lock()
+
+    # what is open
+
+    @property
+    def models(self) -> Models:
+        """What is open; SessionError while nothing is."""
+        if self._models is None:
+            raise SessionError(self.problem or "no models are open yet. Choose a base and checkpoints under Models.")
+        return self._models
+
+    @property
+    def ready(self) -> bool:
+        """Whether models are open."""
+        return self._models is not None
+
+    def found_models(self) -> list[Found]:
+        """Folders under the allowed roots that can be opened."""
+        return self.folders.models()
+
+    def found_data(self) -> list[Found]:
+        """Folders under the allowed roots that hold validation data."""
+        return self.folders.data()
+
+    def open_demo(self) -> None:
+        """Open the demo; a failure is kept in `problem`, for this runs beside the start of the page."""
+        try:
+            if self.demo is None:
+                return
+            known = {found.path: found for found in self.folders.models()}
+            base = (self.demo / "base").resolve()
+            recipe = self.demo / "recipe.yml"
+            order = list(_recipe_names(recipe)) if recipe.is_file() else []
+            rest = sorted(
+                (path for path in known if path.parent == base.parent and path != base),
+                key=lambda path: (order.index(path.name) if path.name in order else len(order), path.name),
+            )
+            self.open(base, [(path, None) for path in rest], self.demo / "data")
+        except Exception as error:
+            log.exception("the demo could not be opened")
+            self.problem = f"the demo could not be opened: {error}"
+        finally:
+            self.opened.set()
+
+    def open(
+        self, base: str | Path, checkpoints: Sequence[tuple[str | Path, str | None]], data: str | Path | None = None
+    ) -> Models:
+        """Open a base, its checkpoints and data; if anything fails, what was open stays open.
+
+        Raises:
+            SessionError, MergingError, EvaluationError, CorpusError.
+        """
+        with self._open_lock:
+            allowed = [(self.folders.resolve(path), name) for path, name in checkpoints]
+            folder = self.folders.resolve(data) if data else None
+            models = open_models(self.folders.resolve(base), allowed, folder, device=self.device)
+            with self._model_lock:
+                self._models = models
+                self._omegas = tuple((models.best or {}).get(name, 0.0) for name in models.names)
+                self.problem = ""
+                self.opened.set()
+        return models
+
+    def add_checkpoint(self, path: str | Path, name: str | None = None) -> Models:
+        """Open one more checkpoint on the same base."""
+        models = self.models
+        have = [(vector.path or "", key) for key, vector in models.vectors.items()]
+        return self.open(models.base.path, [*have, (path, name)], models.data_folder)
+
+    def remove(self, name: str) -> Models:
+        """Close one vector."""
+        models = self.models
+        models.recipe({name: 0.0})  # raises for a name that is not there
+        rest = [(vector.path or "", key) for key, vector in models.vectors.items() if key != name]
+        return self.open(models.base.path, rest, models.data_folder)
+
+    # recipes
+
+    @property
+    def omegas(self) -> tuple[float, ...]:
+        """The ω that were settled last, in the order of the sliders: where a new page starts."""
+        return self._omegas
+
+    def recipe(self, omegas: Mapping[str, float] | Sequence[float], method: str | None = None) -> Recipe:
+        """The composition with these ω."""
+        from dataclasses import replace
+
+        made = self.models.recipe(omegas)
+        return made if method in (None, made.method) else replace(made, method=method)
+
+    def settle(self, omegas: Sequence[float]) -> Recipe:
+        """The composition that a page now stands at; remembered for pages that open later."""
+        made = self.models.recipe(omegas)
+        self._omegas = tuple(float(omega) for omega in omegas)
+        return made
+
+    def preset(self, name: str) -> tuple[float, ...]:
+        """The ω of `base`, `uniform`, `best` or of one vector alone (`only:NAME`)."""
+        models = self.models
+        if name == "base":
+            return (0.0,) * len(models.names)
+        if name == "uniform":
+            return (round(1 / len(models.names), 2),) * len(models.names)
+        if name == "best":
+            if models.best is None:
+                raise SessionError("no best ω are known for these models yet; they come from a recipe.yml or a search.")
+            return tuple(models.best[key] for key in models.names)
+        alone = name.removeprefix("only:")
+        return tuple(models.recipe({alone: 1.0}).omegas[key] for key in models.names)
+
+    def save_recipe(self, recipe: Recipe) -> Path:
+        """The recipe as a file of the workdir, so that a command line can name it."""
+        file = self.workdir / "recipes" / f"{recipe.digest}.yml"
+        if not file.exists():
+            file.parent.mkdir(exist_ok=True)
+            draft = file.with_suffix(f".{threading.get_ident()}.tmp")
+            draft.write_text(recipe.to_yaml(), encoding="utf-8")
+            draft.replace(file)
+        return file
+
+    # who is overtaken by whom
+
+    def ticket(self, client: str) -> Stale:
+        """A new wish of a page; the answer tells whether a newer one of the same page has come."""
+        with self._ticket_lock:
+            number = self._tickets[client] = self._tickets.get(client, 0) + 1
+        return lambda: self._tickets.get(client) != number
+
+    def forget(self, client: str) -> None:
+        """The page is gone: its work is overtaken, and nothing of it is kept."""
+        with self._ticket_lock:
+            self._tickets.pop(client, None)
+
+    # measuring
+
+    def compose(self, recipe: Recipe, stale: Stale = lambda: False) -> float:
+        """Make the live module this composition; the seconds that took."""
+        begin = time.monotonic()
+        with self._model_lock:
+            self.models.composer.compose(recipe, stale)
+        return time.monotonic() - begin
+
+    def measure(self, recipe: Recipe, *, stale: Stale = lambda: False, full: bool = True) -> Iterator[Reading]:
+        """Compose, then the losses: quick ones first, all at once, then each on its whole validation set.
+
+        Ends early, without an `exact` reading, once it is stale.
+        """
+        from evaluation.errors import Stopped
+
+        begin = time.monotonic()
+        models = self.models
+        points: dict[str, Point] = {}
+
+        def reading(stage: Literal["composing", "measuring", "exact"]) -> Reading:
+            return Reading(recipe, stage, dict(points), time.monotonic() - begin)
+
+        yield reading("composing")
+        try:
+            self.compose(recipe, stale)
+            shown = time.monotonic()
+            for size in (QUICK, FULL) if full else (QUICK,):
+                for name in models.data:
+                    if stale():
+                        return
+                    known = self._known(models, recipe, name)
+                    points[name] = known or self._point(models, recipe, name, size, stale)
+                    if size == FULL or time.monotonic() - shown > 0.5:  # a small model's quick bars move together
+                        shown = time.monotonic()
+                        yield reading("measuring")
+                yield reading("measuring")
+            self.compose(recipe, stale)
+        except Stopped:
+            return
+        if not stale():
+            yield reading("exact")
+
+    def losses(self, recipe: Recipe, size: str = FULL) -> dict[str, Entry]:
+        """The losses of a composition on every dataset."""
+        return {name: self._loss(self.models, recipe, name, size) for name in self.models.data}
+
+    def baselines(self, size: str = FULL) -> dict[str, tuple[Entry, Entry | None]]:
+        """Per dataset the base's loss and its own expert's; measured once, then read from the workdir."""
+        models = self.models
+        return {name: self._ends(models, name, size, lambda: False) for name in models.data}
+
+    def interference(self, stale: Stale = lambda: False) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Losses of each dataset (columns) under each vector alone at ω = 1 (rows), and their errors, as they come.
+
+        Not yet measured cells are NaN.
+        """
+        from evaluation.errors import Stopped
+
+        models = self.models
+        values = np.full((len(models.names), len(models.data)), np.nan)
+        errors = values.copy()
+        for row, vector in enumerate(models.names):
+            alone = models.recipe({vector: 1.0})
+            for column, dataset in enumerate(models.data):
+                try:
+                    found = self._loss(models, alone, dataset, FULL, stale)
+                except Stopped:
+                    return
+                values[row, column], errors[row, column] = found.value, found.stderr
+            yield values.copy(), errors.copy()
+
+    def generate(
+        self, recipe: Recipe, prompt: str, *, stale: Stale = lambda: False, max_new_tokens: int = 64
+    ) -> Iterator[str]:
+        """The composition's continuation of a prompt, piece by piece."""
+        from evaluation.model import generate
+
+        tokenizer = self.models.loaded.tokenizer
+        if tokenizer is None:
+            raise SessionError("the base has no tokenizer, so it cannot be asked. Copy one into its folder.")
+        pieces: queue.Queue[str | Exception | None] = queue.Queue()
+        gone = threading.Event()
+
+        def stop() -> bool:
+            return gone.is_set() or stale()
+
+        def answer(module: Any) -> None:
+            for piece in generate(module, tokenizer, prompt, max_new_tokens=max_new_tokens, should_stop=stop):
+                pieces.put(piece)
+
+        def work() -> None:  # a thread of its own: a lock may not be held across the yields of a page's generator
+            try:
+                self._with_module(recipe, answer)
+                pieces.put(None)
+            except Exception as error:
+                pieces.put(error)
+
+        threading.Thread(target=work, name="answer", daemon=True).start()
+        try:
+            while (piece := pieces.get()) is not None:
+                if isinstance(piece, Exception):
+                    raise piece
+                yield piece
+        finally:
+            gone.set()
+
+    def geometry(self, progress: Callable[[int, int], None] = lambda done, total: None) -> Geometry:
+        """Cosines and distances of what is open; computed once."""
+        from merging import open_vector
+        from merging.checkpoint import Checkpoint
+        from merging.geometry import measure
+
+        with self._geometry_lock:
+            models = self.models
+            if self._geometry is None or self._geometry[0] is not models:
+                # opened again: vectors keep the last chunk they computed, and the live model uses its own
+                base = Checkpoint(models.base.path)
+                vectors = {
+                    key: open_vector(vector.path or key, base, name=key) for key, vector in models.vectors.items()
+                }
+                self._geometry = (models, measure(base, vectors, progress))
+            return self._geometry[1]
+
+    @property
+    def has_geometry(self) -> bool:
+        """Whether the geometry of what is open was measured."""
+        return self._geometry is not None and self._geometry[0] is self._models
+
+    def known_interference(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """The interference table if every cell was measured before, else None."""
+        models = self.models
+        cells = [
+            [
+                self._book.get(models.identity(models.recipe({vector: 1.0})), data.keys[FULL])
+                for data in models.data.values()
+            ]
+            for vector in models.names
+        ]
+        if not models.data or any(cell is None for row in cells for cell in row):
+            return None
+        both = np.array([[(cell.value, cell.stderr) for cell in row if cell] for row in cells])
+        return both[..., 0], both[..., 1]
+
+    # jobs
+
+    def benchmark(self, recipe: Recipe, suite: str, tasks: Sequence[str] = (), limit: int | None = None) -> Job:
+        """Score a composition as a job, on a module of its own where memory allows, so that sliders stay free."""
+        if limit is not None and limit < 1:
+            raise SessionError(f"the limit is {limit}; give at least 1 example per task, or leave it empty for all.")
+        if not suite and not tasks:
+            raise SessionError("no task is chosen; choose a suite, or name tasks.")
+        models = self.models
+        command = commands.bench(self.save_recipe(recipe), suite, tasks, limit)
+
+        def work(handle: Handle) -> str:
+            handle.log(f"composing {recipe.formula()}")
+            return self._with_frozen(
+                models, recipe, lambda module: self._score(handle, models, recipe, module, suite, tasks, limit)
+            )
+
+        title = f"{', '.join(tasks) or suite} on {recipe.formula()}"
+        return self.jobs.submit("benchmark", title, work, key=command, command=command)
+
+    def _score(
+        self,
+        handle: Handle,
+        models: Models,
+        recipe: Recipe,
+        module: Any,
+        suite: str,
+        tasks: Sequence[str],
+        limit: int | None,
+    ) -> str:
+        from evaluation import harness
+        from evaluation.errors import Stopped
+
+        try:
+            scores = harness.run(
+                module,
+                models.loaded.tokenizer,
+                list(tasks) or suite,
+                limit=limit,
+                progress=handle.progress,
+                should_stop=lambda: handle.should_stop,
+            )
+        except Stopped:
+            raise Cancelled from None
+        for score in scores:
+            handle.log(f"{score.task} {score.metric} {score.value:.3f} (n={score.n})")
+        self._keep_runs(recipe, scores, "" if tasks else suite, limit)
+        return ", ".join(f"{score.task} {score.value:.3f}" for score in scores)
+
+    def _keep_runs(self, recipe: Recipe, scores: Sequence[Any], suite: str, limit: int | None) -> None:
+        from evaluation.results import Run, RunStore
+
+        store = RunStore(self.workdir / "runs.sqlite")
+        try:
+            for score in scores:
+                store.add(
+                    Run(
+                        recipe_digest=recipe.digest,
+                        recipe_yaml=recipe.to_yaml(),
+                        formula=recipe.formula(),
+                        kind="bench",
+                        task=score.task,
+                        metric=score.metric,
+                        value=score.value,
+                        stderr=score.stderr,
+                        n=score.n,
+                        seed=recipe.seed,
+                        limit=limit,
+                        suite=suite,
+                        seconds=score.seconds,
+                    )
+                )
+        finally:
+            store.close()
+
+    def runs(self, limit: int = 200) -> list[Run]:
+        """Scores of this workdir, newest first."""
+        if not (self.workdir / "runs.sqlite").exists():
+            return []
+        from evaluation.results import RunStore
+
+        store = RunStore(self.workdir / "runs.sqlite")
+        try:
+            return list(store.runs(limit))
+        finally:
+            store.close()
+
+    def export(self, recipe: Recipe, out: str, dtype: str | None = None, shard_bytes: int = 5_000_000_000) -> Job:
+        """Write a composition as an ordinary model folder under workdir/exports, as a job, and verify it."""
+        from dataclasses import replace
+
+        folder = self.export_folder(out)
+        if folder.exists():
+            raise SessionError(f"{commands.shown(folder)} exists already; choose another name, nothing is overwritten.")
+        frozen = replace(recipe, out_dtype=dtype) if dtype else recipe
+        models = self.models
+        command = commands.merge(self.save_recipe(recipe), folder, dtype)
+
+        def work(handle: Handle) -> str:
+            from merging import open_vector
+            from merging.checkpoint import Checkpoint
+            from merging.export import export, verify
+
+            base = Checkpoint(models.base.path)
+            vectors = {key: open_vector(vector.path or key, base, name=key) for key, vector in models.vectors.items()}
+
+            def progress(stage: str, done: int, total: int) -> None:
+                handle.progress(done / total * 0.5 + (0.5 if stage == "verify" else 0.0), 1.0, stage)
+
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            path = export(frozen, base, vectors, folder, shard_bytes=shard_bytes, progress=progress, command=command)
+            handle.log("verifying the written folder")
+            verify(path)
+            handle.log(f"verified: {commands.shown(path)}")
+            return str(path)
+
+        return self.jobs.submit("export", f"{recipe.formula()} to {out}", work, key=str(folder), command=command)
+
+    def export_folder(self, name: str) -> Path:
+        """workdir/exports/NAME; SessionError for a name that is not a plain file name."""
+        import re
+
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name or ""):
+            raise SessionError(
+                f"the folder name is {name!r}; use 1 to 64 letters, digits, dots, dashes or underscores, "
+                "starting with a letter or a digit."
+            )
+        return self.workdir / "exports" / name
+
+    def export_bytes(self, dtype: str | None) -> int:
+        """About how many bytes of weights an export has."""
+        base = self.models.base
+        width = {"float16": 2, "bfloat16": 2, "float32": 4}.get(dtype or "")
+        infos = [base.info(name) for name in base]
+        return sum(info.numel * width if width and info.dtype.is_floating_point else info.nbytes for info in infos)
+
+    def close(self) -> None:
+        """Stop the jobs and close the files."""
+        self.jobs.close()
+        self._book.close()
+
+    # the one live module
+
+    def _with_module(self, recipe: Recipe, work: Callable[[Any], T]) -> T:
+        """Run work on the live module as exactly this composition."""
+        with self._model_lock:
+            return work(self.models.composer.compose(recipe))
+
+    def _with_frozen(self, models: Models, recipe: Recipe, work: Callable[[Any], T]) -> T:
+        """Run work on a copy of the module if memory allows, else on the live one under the lock."""
+        size = sum(p.numel() * p.element_size() for p in models.loaded.module.parameters())
+        if size < psutil.virtual_memory().available / 2:
+            with self._model_lock:
+                module = copy.deepcopy(models.composer.compose(recipe))
+            return work(module)
+        with self._model_lock:
+            return work(models.composer.compose(recipe))
+
+    def _known(self, models: Models, recipe: Recipe, name: str) -> Point | None:
+        """A full point, if all its parts were measured before."""
+        base, expert = models.recipe({}), self._expert(models, name)
+        key = models.data[name].keys[FULL]
+        wanted = [recipe, base, *([expert] if expert else [])]
+        parts = [self._book.get(models.identity(one), key) for one in wanted]
+        if any(part is None for part in parts):
+            return None
+        return Point(parts[0], parts[1], parts[2] if expert else None, quick=False)  # type: ignore[arg-type]
+
+    def _point(self, models: Models, recipe: Recipe, name: str, size: str, stale: Stale) -> Point:
+        loss = self._loss(models, recipe, name, size, stale)
+        base, expert = self._ends(models, name, size, stale)
+        whole = models.data[name].keys[QUICK] == models.data[name].keys[FULL]
+        return Point(loss, base, expert, quick=size == QUICK and not whole)
+
+    def _ends(self, models: Models, name: str, size: str, stale: Stale) -> tuple[Entry, Entry | None]:
+        """The two ends of a dataset's axis: the base, and the vector that bears the dataset's name at ω = 1."""
+        expert = self._expert(models, name)
+        base = self._loss(models, models.recipe({}), name, size, stale)
+        return base, self._loss(models, expert, name, size, stale) if expert else None
+
+    def _expert(self, models: Models, name: str) -> Recipe | None:
+        return models.recipe({name: 1.0}) if name in models.vectors else None
+
+    def _loss(self, models: Models, recipe: Recipe, name: str, size: str, stale: Stale = lambda: False) -> Entry:
+        """One loss, from the book or measured now."""
+        from evaluation.loss import losses
+
+        dataset = models.data[name]
+        identity = models.identity(recipe)
+        if known := self._book.get(identity, dataset.keys[size]):
+            return known._replace(dataset=name)
+        with self._model_lock:
+            module = models.composer.compose(recipe, stale)
+            found = next(iter(losses(module, dataset.prepared[size], should_stop=stale)))
+        return self._book.put(identity, dataset.keys[size], found)
+
+
+def is_for_the_reader(error: BaseException) -> bool:
+    """Whether an error's message was written for the person at the page."""
+    from corpus.errors import CorpusError
+    from evaluation.errors import EvaluationError
+    from merging.errors import MergingError
+
+    return isinstance(error, SessionError | MergingError | EvaluationError | CorpusError)
+
+
+def _recipe_names(file: Path) -> list[str]:
+    """The names in a recipe file, in its order, without failing on a bad one."""
+    from merging.errors import MergingError
+    from merging.recipe import Recipe
+
+    try:
+        return list(Recipe.read(file).omegas)
+    except MergingError:
+        return []

@@ -1,0 +1,82 @@
+"""What all parts of the page share: how listeners are wired, how errors are told, what the panes exchange."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import gradio as gr
+
+from workbench.session import Session, is_for_the_reader
+
+log = logging.getLogger(__name__)
+
+POOL = 16
+"""Sliders made in advance; as many as there are vectors are shown. gradio's render() would lose their values."""
+
+QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+"""For every listener: no public endpoint, no spinner over what the reader looks at."""
+
+
+@dataclass(frozen=True)
+class Board:
+    """The components that more than one part of the page reads."""
+
+    sliders: list[gr.Slider]
+    settle: gr.Button
+    """Pressed by the page's script when the sliders came to rest."""
+    digest: gr.Textbox
+    """The digest of the recipe that the page stands at; its change tells the tabs."""
+    theme: gr.Textbox
+    """light or dark."""
+    opened: gr.Textbox
+    """Changes when other models were opened."""
+
+
+def told(work: Callable[..., Any]) -> Callable[..., Any]:
+    """Show an error as one message: its own words where it was written for the reader, else where to look."""
+
+    def tell(error: Exception) -> gr.Error:
+        if is_for_the_reader(error):
+            return gr.Error(
+                escape(str(error)).replace("\n", "<br>"),
+                title="That did not work",
+                duration=None,
+                print_exception=False,
+            )
+        log.exception("a listener failed", exc_info=error)
+        return gr.Error("Something unexpected happened; the server's log has the details.", title="Error")
+
+    if inspect.isgeneratorfunction(work):
+
+        @functools.wraps(work)
+        def stream(*values: Any) -> Any:
+            try:
+                yield from work(*values)
+            except gr.Error:
+                raise
+            except Exception as error:
+                raise tell(error) from None
+
+        return stream
+
+    @functools.wraps(work)
+    def once(*values: Any) -> Any:
+        try:
+            return work(*values)
+        except gr.Error:
+            raise
+        except Exception as error:
+            raise tell(error) from None
+
+    return once
+
+
+def omegas_of(session: Session, values: tuple[float, ...]) -> tuple[float, ...]:
+    """The ω of the sliders that are in use, out of the whole pool."""
+    return tuple(0.0 if value is None else value for value in values[: len(session.models.names)])

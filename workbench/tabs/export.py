@@ -1,0 +1,87 @@
+"""Export: the composition as an ordinary model folder; a tick only after every written byte was read again."""
+
+from __future__ import annotations
+
+import shutil
+from typing import Any
+
+import gradio as gr
+from markupsafe import Markup
+
+from workbench import commands
+from workbench.session import Session
+from workbench.tabs import jobs, markup
+from workbench.tabs.common import QUIET, Board, omegas_of, told
+
+EMPTY = "Nothing was exported to this workdir yet."
+STORED = "as the base stores it"
+DTYPES = [STORED, "float32", "bfloat16", "float16"]
+
+
+def build(session: Session, board: Board, tab: gr.Tab, timer: gr.Timer) -> list[Any]:
+    """The tab; returns the components that the page's clock refreshes, in the order of `refreshed`."""
+    with gr.Row(elem_id="export-controls"):
+        name = gr.Textbox("composition", label="Folder name", elem_id="export-name", min_width=180)
+        dtype = gr.Dropdown(DTYPES, value=STORED, label="Number format", elem_id="export-dtype", min_width=160)
+        shard = gr.Number(5.0, label="Largest file, GB", minimum=0.001, elem_id="export-shard", min_width=120)
+    before = gr.HTML(elem_id="export-preflight")
+    with gr.Row(elem_id="export-row"):
+        go = gr.Button("Export", variant="primary", size="sm", elem_id="export-run", scale=0, min_width=96)
+        stop = gr.Button("Cancel", size="sm", elem_id="export-cancel", scale=0, min_width=96)
+    panel = gr.HTML(elem_id="export-job")
+
+    def preflight(name: str, dtype: str, shard: float, *values: float) -> Markup:
+        if not session.ready:
+            return markup.message(session.problem or "Open models first, under Models.")
+        return preflight_html(session, name, dtype, omegas_of(session, values))
+
+    def run(name: str, dtype: str, shard: float | None, *values: float) -> list[Any]:
+        recipe = session.recipe(omegas_of(session, values))
+        session.export(recipe, name, None if dtype == STORED else dtype, int((shard or 5.0) * 1e9))
+        return [jobs.panel(session, "export", EMPTY), gr.Timer(active=True)]
+
+    def cancel() -> list[Any]:
+        for job in session.jobs.active():
+            if job.kind == "export":
+                session.jobs.cancel(job.id)
+        return [jobs.panel(session, "export", EMPTY), gr.Timer(active=True)]
+
+    asked = [name, dtype, shard, *board.sliders]
+    tab.select(told(preflight), asked, before, **QUIET)
+    tab.select(lambda: refreshed(session), None, [panel], **QUIET)
+    gr.on([name.change, dtype.input, board.digest.change], told(preflight), asked, before, **QUIET)
+    go.click(told(run), asked, [panel, timer], trigger_mode="once", **QUIET)
+    stop.click(told(cancel), None, [panel, timer], queue=False, **QUIET)
+    return [panel]
+
+
+def refreshed(session: Session) -> list[Any]:
+    """What the clock writes into the components that `build` returned."""
+    return [jobs.panel(session, "export", EMPTY)]
+
+
+def preflight_html(session: Session, name: str, dtype: str, omegas: tuple[float, ...]) -> Markup:
+    """Where it goes, how large it is, whether it fits, what stands in the way, and the command."""
+    recipe = session.recipe(omegas)
+    need = session.export_bytes(None if dtype == STORED else dtype)
+    free = shutil.disk_usage(session.workdir).free
+    problem = ""
+    try:
+        folder = session.export_folder(name)
+        if folder.exists():
+            problem = f"{commands.shown(folder)} exists already; choose another name, nothing is overwritten."
+    except Exception as error:
+        return markup.message(str(error), "problem", "This name cannot be used")
+    if need * 1.05 > free:
+        problem = f"{markup.size(need)} are needed, {markup.size(free)} are free."
+    facts = [
+        ("composition", recipe.formula()),
+        ("recipe", recipe.digest),
+        ("folder", commands.shown(folder)),
+        ("size", f"{markup.size(need)} of {markup.size(free)} free"),
+    ]
+    listed = markup.join(Markup("<dt>{}</dt><dd>{}</dd>").format(key, value) for key, value in facts)
+    line = markup.command(commands.merge(session.save_recipe(recipe), folder, None if dtype == STORED else dtype))
+    return Markup('<dl class="facts-list">{}</dl>{}{}').format(
+        listed, markup.message(problem, "problem") if problem else "", line
+    )
