@@ -191,7 +191,7 @@ def bench(
     with _progress() as bar:
         task = bar.add_task("benchmark")
 
-        def progress(what: str, done: int, total: int) -> None:
+        def progress(done: int, total: int, what: str) -> None:
             bar.update(task, description=what, completed=done, total=total)
 
         chosen: Any = suite or [name for name in tasks.split(",") if name]

@@ -94,7 +94,9 @@ def test_the_flag_decides_for_square_matrices(tmp_path, llama, adapter):
 
 def test_square_matrices_beside_others_that_stand_both_ways_are_refused(tmp_path, llama, adapter):
     base = llama()
-    with pytest.raises(MismatchError, match=rf"stand both ways .*{SQUARE}.weight, which are square, it cannot be known"):
+    with pytest.raises(
+        MismatchError, match=rf"stand both ways .*{SQUARE}.weight, which are square, it cannot be known"
+    ):
         LoraVector(adapter(tmp_path / "l", base, [UP, SQUARE], fan_in_fan_out=True), base)
 
 
@@ -235,7 +237,10 @@ def test_it_equals_what_peft_merges(case, tmp_path, recipe):
         ({"kasa_config": {"k": 1}}, "kasa_config is set: KaSA truncates the base's weights"),
         ({"bias": "all"}, "bias is 'all': biases were trained beside the adapter"),
         ({"bias": "lora_only"}, "bias is 'lora_only'"),
-        ({"init_lora_weights": "pissa"}, "init_lora_weights is 'pissa', which changes the base's weights before training"),
+        (
+            {"init_lora_weights": "pissa"},
+            "init_lora_weights is 'pissa', which changes the base's weights before training",
+        ),
         ({"init_lora_weights": "pissa_niter_4"}, "init_lora_weights is 'pissa_niter_4'.*path_initial_model_for_weight"),
         ({"init_lora_weights": "olora"}, "init_lora_weights is 'olora'"),
         ({"init_lora_weights": "corda"}, "init_lora_weights is 'corda'"),
@@ -302,14 +307,34 @@ A, B = f"base_model.model.{UP}.lora_A.weight", f"base_model.model.{UP}.lora_B.we
         (lambda f: f.pop(B), CheckpointError, rf"{UP} has only .*lora_A.weight; its other factor is missing"),
         (lambda f: f.pop(A), CheckpointError, rf"{UP} has only .*lora_B.weight; its other factor is missing"),
         (lambda f: f.clear(), CheckpointError, "no tensor is not a factor A or B of a LoRA product"),
-        (lambda f: f.update({"x.lora_magnitude_vector": torch.ones(3)}), CheckpointError, "x.lora_magnitude_vector is not"),
-        (lambda f: f.update({A: torch.ones(4, 7)}), CheckpointError, r"A is \[4, 7\] and B is \[11, 3\]; B·A has no product"),
+        (
+            lambda f: f.update({"x.lora_magnitude_vector": torch.ones(3)}),
+            CheckpointError,
+            "x.lora_magnitude_vector is not",
+        ),
+        (
+            lambda f: f.update({A: torch.ones(4, 7)}),
+            CheckpointError,
+            r"A is \[4, 7\] and B is \[11, 3\]; B·A has no product",
+        ),
         (lambda f: f.update({A: torch.ones(3, 7, 1, 1)}), CheckpointError, "B·A has no product"),
-        (lambda f: f.update({A: torch.ones(3, 7).to(torch.int8)}), CheckpointError, "quantised adapters cannot be merged"),
+        (
+            lambda f: f.update({A: torch.ones(3, 7).to(torch.int8)}),
+            CheckpointError,
+            "quantised adapters cannot be merged",
+        ),
         (lambda f: f.update({A: torch.ones(3, 7).to(torch.float8_e5m2)}), CheckpointError, "quantised adapters cannot"),
         (lambda f: f.update({A: torch.ones(0, 7), B: torch.ones(11, 0)}), CheckpointError, "lora_alpha is 6"),
-        (lambda f: f.update({A: torch.ones(3, 5)}), MismatchError, rf"B·A of {UP} has shape \[11, 5\], and the base's '{UP}.weight' has \[11, 7\]. The adapter was trained on another base"),
-        (lambda f: f.update({A.replace("up", "un"): f.pop(A), B.replace("up", "un"): f.pop(B)}), MismatchError, "it adapts 'model.layers.0.mlp.un_proj', and the base has no tensor .*did you mean"),
+        (
+            lambda f: f.update({A: torch.ones(3, 5)}),
+            MismatchError,
+            rf"B·A of {UP} has shape \[11, 5\], and the base's '{UP}.weight' has \[11, 7\]. The adapter was trained on another base",
+        ),
+        (
+            lambda f: f.update({A.replace("up", "un"): f.pop(A), B.replace("up", "un"): f.pop(B)}),
+            MismatchError,
+            "it adapts 'model.layers.0.mlp.un_proj', and the base has no tensor .*did you mean",
+        ),
     ],
 )
 def test_tensors_that_are_no_lora_of_this_base(change, kind, message, tmp_path, llama, adapter):
@@ -333,7 +358,9 @@ def test_an_adapter_on_a_quantised_base_is_refused(dtype, tmp_path, llama, adapt
     base = llama()
     folder = adapter(tmp_path / "l", base, [UP])
     word = str(dtype).removeprefix("torch.")
-    with pytest.raises(MismatchError, match=rf"the base holds '{UP}.weight' as {word}: quantised weights cannot be merged"):
+    with pytest.raises(
+        MismatchError, match=rf"the base holds '{UP}.weight' as {word}: quantised weights cannot be merged"
+    ):
         LoraVector(folder, base | {f"{UP}.weight": torch.zeros(11, 7).to(dtype)})
 
 

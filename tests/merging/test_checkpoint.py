@@ -121,7 +121,10 @@ def test_a_hub_cache_of_links_into_blobs_is_read(tmp_path, write):
         (["model.gguf"], "holds model.gguf; only safetensors weights in full precision can be merged"),
         (["model.onnx"], "holds model.onnx; only safetensors"),
         (["tf_model.h5"], "holds tf_model.h5; only safetensors"),
-        (["adapter_config.json", "adapter_model.safetensors"], "is a PEFT adapter, expected a full checkpoint. Add it as"),
+        (
+            ["adapter_config.json", "adapter_model.safetensors"],
+            "is a PEFT adapter, expected a full checkpoint. Add it as",
+        ),
         ([f"{i}.safetensors" for i in range(7)], "and 2 more but no"),
     ],
 )
@@ -215,7 +218,10 @@ ONE, TWO = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors
         (lambda m: m.update(ghost=ONE), rf"says that 'ghost' is in {ONE}; it is in none. Copy the folder again"),
         (lambda m: m.update({"model.embed_tokens.weight": TWO}), rf"is in {TWO}; it is in {ONE}"),
         (lambda m: m.pop("model.norm.weight"), r"does not list model.norm.weight, which the shards hold"),
-        (lambda m: m.update(ghost="model-00003-of-00002.safetensors"), "names model-00003-of-00002.safetensors, which is"),
+        (
+            lambda m: m.update(ghost="model-00003-of-00002.safetensors"),
+            "names model-00003-of-00002.safetensors, which is",
+        ),
         (lambda m: m.update(ghost="../x.safetensors"), "An index that points elsewhere is not followed"),
     ],
 )
@@ -329,7 +335,9 @@ except CheckpointError as error:
 
 def test_a_file_cut_short_while_it_is_read_does_not_kill_the_process(tmp_path, write):
     folder = write(tmp_path / "m", {"w": torch.ones(1_000_003)})
-    ended = subprocess.run([sys.executable, "-c", TRUNCATED, folder], capture_output=True, text=True, timeout=60, check=False)
+    ended = subprocess.run(
+        [sys.executable, "-c", TRUNCATED, folder], capture_output=True, text=True, timeout=60, check=False
+    )
     assert ended.returncode == 0, ended.stderr  # mapped, it would be −7: SIGBUS
     assert "has changed on disk" in ended.stdout or "was cut short" in ended.stdout
 

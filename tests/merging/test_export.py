@@ -131,7 +131,9 @@ def test_the_file_is_laid_out_as_the_library_lays_it_out(tmp_path, write, tuned,
     assert int.from_bytes((out / "model.safetensors").read_bytes()[:8], "little") % 8 == 0
 
 
-def test_transformers_loads_it_with_nothing_missing_unexpected_or_mismatched(parts, tmp_path, tuned, llama, write, bits):
+def test_transformers_loads_it_with_nothing_missing_unexpected_or_mismatched(
+    parts, tmp_path, tuned, llama, write, bits
+):
     from transformers import AutoModelForCausalLM
 
     heads = {"q": (14, 7), "k": (2, 7), "v": (2, 7), "o": (7, 14)}
@@ -233,7 +235,7 @@ def test_every_file_and_folder_is_flushed_before_the_rename_and_the_parent_after
     real_fsync, real_rename = os.fsync, Path.rename
 
     def fsync(descriptor):
-        events.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        events.append(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
         real_fsync(descriptor)
 
     def rename(self, target):
@@ -313,7 +315,9 @@ def test_float16_overflow_is_refused_with_the_name_of_the_tensor(omega, tmp_path
     assert [file.name for file in tmp_path.iterdir() if file.name.startswith(".")] == []
 
 
-def test_values_that_are_not_finite_are_refused_where_they_are_computed_and_copied_where_not(tmp_path, llama, tuned, write):
+def test_values_that_are_not_finite_are_refused_where_they_are_computed_and_copied_where_not(
+    tmp_path, llama, tuned, write
+):
     weights = llama()
     fine = tuned(weights, 1)
     fine["model.norm.weight"][2] = float("nan")
@@ -527,7 +531,8 @@ def test_verify_finds_each_kind_of_change(change, message, parts, tmp_path):
     manifest = verify(out)
     assert manifest.recipe == parts[0].digest
     assert {
-        name: (size, hashlib.sha256((out / name).read_bytes()).hexdigest()) for name, (size, _) in manifest.files.items()
+        name: (size, hashlib.sha256((out / name).read_bytes()).hexdigest())
+        for name, (size, _) in manifest.files.items()
     } == manifest.files
     change(out)
     with pytest.raises(ExportError, match=message):
@@ -576,8 +581,6 @@ def test_a_manifest_cannot_make_verify_read_outside_its_folder(name, tmp_path):
     (tmp_path / "secret").write_text("s")
     (folder / "sub" / "x").write_text("s")
     digest = hashlib.sha256(b"s").hexdigest()
-    (folder / "MANIFEST.json").write_text(
-        json.dumps({"recipe": "x", "files": {name: {"bytes": 1, "sha256": digest}}})
-    )
+    (folder / "MANIFEST.json").write_text(json.dumps({"recipe": "x", "files": {name: {"bytes": 1, "sha256": digest}}}))
     with pytest.raises(ExportError, match="is missing"):
         verify(folder)

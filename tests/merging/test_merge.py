@@ -215,7 +215,9 @@ def test_every_tensor_comes_out_with_its_name_shape_and_dtype_in_the_base_order(
 
 @pytest.mark.parametrize("method", ["task_arithmetic", "linear"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_block_size_does_not_change_a_bit(method, dtype, tmp_path, llama, tuned, adapter, write, recipe, bits, monkeypatch):
+def test_block_size_does_not_change_a_bit(
+    method, dtype, tmp_path, llama, tuned, adapter, write, recipe, bits, monkeypatch
+):
     weights = llama(dtype=dtype)
     base = Checkpoint(write(tmp_path / "base", weights))
     paths = [write(tmp_path / "cot", tuned(weights, 1)), adapter(tmp_path / "lora", weights, ATTENTION)]
@@ -266,7 +268,9 @@ def test_neither_base_nor_vectors_are_changed_by_a_merge(llama, tuned, recipe, b
             value.zero_()
     assert all(bits(base[name], kept[name]) for name in base)
     assert all(
-        bits(vector.tuned[name], old[name]) for vector, old in zip(vectors.values(), before, strict=True) for name in old
+        bits(vector.tuned[name], old[name])
+        for vector, old in zip(vectors.values(), before, strict=True)
+        for name in old
     )
 
 
@@ -364,9 +368,7 @@ def test_what_cannot_be_carried_out_is_said_before_anything_is_computed(llama, t
     refused("the recipe names 'v7', and only v0, v1 is loaded", recipe({"v0": 1, "v7": 1}))
     refused("the recipe names 'v0', and only none is loaded", recipe({"v0": 1}), given={})
     refused("ω sum to 0 and linear divides by their sum.*normalize: false", recipe({"v0": 1, "v1": -1}, "linear"))
-    refused(
-        "ω sum to 0 and task_arithmetic divides", recipe({"v0": 0.3, "v1": -0.3}, parameters={"normalize": True})
-    )
+    refused("ω sum to 0 and task_arithmetic divides", recipe({"v0": 0.3, "v1": -0.3}, parameters={"normalize": True}))
     refused(
         "all ω are 0, so that linear has nothing to average",
         recipe({"v0": 0, "v1": 0}, "linear", parameters={"normalize": False}),

@@ -199,7 +199,15 @@ def test_any_byte_changed_or_cut_gives_the_same_tensors_or_an_error_of_ours(tmp_
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(), lambda x: st.lists(x) | st.dictionaries(st.sampled_from(["t", "dtype", "shape", "data_offsets", "__metadata__"]) | st.text(), x)))
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+        lambda x: (
+            st.lists(x)
+            | st.dictionaries(st.sampled_from(["t", "dtype", "shape", "data_offsets", "__metadata__"]) | st.text(), x)
+        ),
+    )
+)
 def test_any_json_as_a_header_gives_an_error_of_ours(tmp_path_factory, document):
     folder = tmp_path_factory.getbasetemp() / "fuzz2"
     folder.mkdir(exist_ok=True)

@@ -19,7 +19,12 @@ def test_the_difference_with_the_numbers_written_out():
 
 @pytest.mark.parametrize(
     ("dtype", "wanted"),
-    [(torch.bfloat16, torch.float32), (torch.float16, torch.float32), (torch.float32, torch.float32), (torch.float64,) * 2],
+    [
+        (torch.bfloat16, torch.float32),
+        (torch.float16, torch.float32),
+        (torch.float32, torch.float32),
+        (torch.float64,) * 2,
+    ],
 )
 def test_deltas_are_float32_or_float64_where_the_base_is(dtype, wanted, llama, tuned):
     base = llama(dtype=dtype)
@@ -130,7 +135,10 @@ def test_another_shape_elsewhere_is_another_base(shape, llama):
     base = llama()
     other = base | {"model.layers.1.mlp.up_proj.weight": torch.ones(shape)}
     by = "×".join(map(str, shape)) or "scalar"
-    with pytest.raises(MismatchError, match=rf"'model.layers.1.mlp.up_proj.weight' has shape {by}, the base has 11×7. It is not a fine-tune of this base"):
+    with pytest.raises(
+        MismatchError,
+        match=rf"'model.layers.1.mlp.up_proj.weight' has shape {by}, the base has 11×7. It is not a fine-tune of this base",
+    ):
         DistributionVector("a", base, other)
 
 
@@ -156,5 +164,7 @@ def test_a_quantised_checkpoint_is_refused(dtype, llama):
 
 def test_a_quantised_base_is_refused(llama):
     base = llama() | {"q.weight": torch.zeros(3, 5).to(torch.float8_e5m2)}
-    with pytest.raises(MismatchError, match=r"the base holds 'q.weight' in torch.float8_e5m2: quantised weights cannot"):
+    with pytest.raises(
+        MismatchError, match=r"the base holds 'q.weight' in torch.float8_e5m2: quantised weights cannot"
+    ):
         DistributionVector("a", base, base)
