@@ -22,8 +22,11 @@ def formula(recipe: "Recipe") -> str:
     arguments = methods.arguments(recipe.method, _scalars(recipe))
     if arguments.get("normalize"):
         total = f"({total}) / {_total(recipe)}"
-    if arguments.get("lambda_", 1.0) != 1.0:
-        total = f"{arguments['lambda_']:g}·({total})"
+    factor = arguments.get("lambda_", 1.0)
+    if isinstance(recipe.parameters.get("lambda"), list | dict):
+        total = f"λ(layer)·({total})"
+    elif factor != 1.0:
+        total = f"{MINUS if factor < 0 else ''}{abs(factor):g}·({total})"
     if module.SPACE == "weights":
         return total
     if total.startswith(MINUS):

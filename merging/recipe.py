@@ -150,7 +150,9 @@ class Recipe:
         models = _sources(document.get("models"), extra.get("names"))
         if methods.load(method).SPACE == "deltas":
             # mergekit's recipes may list the base among the models, without a weight; its difference from itself is 0.
-            models = tuple(source for source in models if source.location != base)
+            models = tuple(
+                source for source in models if source.location != base or methods.WEIGHT in source.parameters
+            )
         return cls(
             base=base,
             models=models,
@@ -355,7 +357,7 @@ def _seed(given: Any) -> int:
 
 def _dtype(given: Any, where: str) -> str | None:
     name = given.removeprefix("torch.") if isinstance(given, str) else given
-    if name is not None and name not in DTYPES:
+    if name is not None and not (isinstance(name, str) and name in DTYPES):
         raise RecipeError(f"{where} is {given!r}; {nearest(str(given), list(DTYPES))}")
     return name
 

@@ -153,6 +153,11 @@ def write() -> Callable[..., Path]:
     return write_folder
 
 
+@pytest.fixture(scope="session")
+def write_once() -> Callable[..., Path]:
+    return write_folder
+
+
 @pytest.fixture
 def module_of() -> Callable[..., nn.Module]:
     return make_module

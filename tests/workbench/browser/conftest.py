@@ -144,7 +144,7 @@ class Steps:
     @staticmethod
     def exact(page, timeout=60_000):
         """Wait until the page stands still: the model is live and every loss is of the whole validation set."""
-        page.locator("section.bullets[data-stage=exact]").wait_for(timeout=timeout)
+        page.locator("section.bullets[data-stage=exact]").wait_for(state="attached", timeout=timeout)
         page.locator("#state.live:not(.moving)").wait_for(timeout=timeout)
 
     @staticmethod
