@@ -272,6 +272,10 @@ def _checked(recipe: Recipe) -> dict[str, Any]:
             raise RecipeError(f"two models are called {source.name!r}; give each a name of its own in dem.names.")
         if not (source.name.strip() and source.name.isprintable()):
             raise RecipeError(f"a model is called {source.name!r}; give it a name that can be shown, in dem.names.")
+        if not (source.path + (source.lora or "")).isprintable():
+            raise RecipeError(
+                f"{where}: {source.location!r} has characters that a recipe cannot hold; rename the folder."
+            )
         if "+" in source.path:
             raise RecipeError(
                 f"{where}: {source.path!r}: a recipe reads what follows a + as an adapter; rename the folder."
