@@ -1,7 +1,9 @@
 # Three words run everything: `make run` opens the page, `make test` runs the tests, `make check` lints and types.
 # Each makes what it needs first: .venv with the versions of constraints.txt, the oracle's environment, a browser.
 
-PYTHON ?= $(shell command -v python3.13 || command -v python3.12 || command -v python3.11 || command -v python3)
+# The first that runs and is new enough: a version manager may put names on the path that only print an error.
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
+  $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 BIN := .venv/bin
 # Two torch threads beside another busy process collapse (4,576 -> 320 tokens/s measured); waiting must not spin.
 export OMP_WAIT_POLICY ?= PASSIVE
@@ -29,8 +31,8 @@ demo: .venv/made
 	$(BIN)/dem demo build
 
 .venv/made: pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-	  echo "Python 3.11 or newer is needed, found: $$($(PYTHON) --version). Name one: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
+	@test -n "$(PYTHON)" || { \
+	  echo "Python 3.11 or newer is needed and none was found. Name one: make $(MAKECMDGOALS) PYTHON=/path/to/python3"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable .
 	touch $@
