@@ -16,7 +16,7 @@ run: .venv/made
 	$(BIN)/python app.py $(ARGS)
 
 test: .venv/made-test .venv-mergekit/made .venv/made-browser
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --cov=merging --cov-report=term --cov-fail-under=90 $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --cov=merging --cov-report=term --cov-fail-under=100 $(ARGS)
 
 check: .venv/made-test
 	$(BIN)/ruff check .

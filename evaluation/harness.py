@@ -251,7 +251,11 @@ def _library() -> Any:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """lm_eval, datasets and transformers below their errors: their warnings concern their own command lines."""
+    """lm_eval, datasets and transformers below their errors and without bars: `progress` is the report here."""
+    from datasets.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    drawn = not are_progress_bars_disabled()
+    disable_progress_bars()
     loggers = [logging.getLogger(name) for name in ("lm_eval", "datasets", "transformers")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -261,3 +265,5 @@ def _quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+        if drawn:
+            enable_progress_bars()

@@ -223,7 +223,9 @@ def _train(
         )
         trainer = Batched(model=model, args=settings, train_dataset=data, callbacks=[Report()])
         trainer.remove_callback(PrinterCallback)  # `progress` is the report; the printer would write to stdout
+        cached = getattr(model.config, "use_cache", None)
         trainer.train()
+        model.config.use_cache = cached  # the trainer turns it off and would save it so: generation without a cache
 
 
 def _freeze(model: Any, patterns: tuple[str, ...]) -> None:

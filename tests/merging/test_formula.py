@@ -19,6 +19,8 @@ def recipe(omegas, method="task_arithmetic", **parameters):
         (recipe({"cot": 1.0, "p3": 1.0}, normalize=True), "Θ + (1.00·Δcot + 1.00·Δp3) / 2.00"),
         (recipe({"cot": [0, 1]}, normalize=True), "Θ + (ω(layer)·Δcot) / Σω"),
         (recipe({"cot": 1.0}, **{"lambda": 0.5}), "Θ + 0.5·(1.00·Δcot)"),
+        (recipe({"cot": 1.0}, **{"lambda": -2.0}), "Θ − 2·(1.00·Δcot)"),
+        (recipe({"cot": 1.0}, **{"lambda": [0.5, 1.0]}), "Θ + λ(layer)·(1.00·Δcot)"),
         (recipe({"cot": 0.5, "p3": 0.25}, "linear"), "(0.50·Θcot + 0.25·Θp3) / 0.75"),
         (recipe({"cot": 0.5}, "linear", normalize=False), "0.50·Θcot"),
     ],

@@ -86,3 +86,23 @@ def test_layers_of_two_stacks_are_kept_apart():
     base = {"encoder.block.0.w": torch.ones(2), "decoder.block.0.w": torch.ones(2)}
     found = measure(base, {"a": DistributionVector("a", base, {name: value + 1 for name, value in base.items()})})
     assert found.layers == ["decoder.block.0", "encoder.block.0"]
+
+
+def test_a_tensor_that_a_vector_leaves_alone_counts_as_zero():
+    """An adapter reaches some tensors only; the others are unchanged, not unknown."""
+    base = {"a": torch.ones(2), "b": torch.ones(2)}
+    vectors = {
+        "whole": DistributionVector("whole", base, {name: value + 1 for name, value in base.items()}),
+    }
+
+    class Part(DistributionVector):
+        def __iter__(self):
+            return iter(["a"])
+
+        def __contains__(self, name):
+            return name == "a"
+
+    vectors["part"] = Part("part", base, {"a": torch.tensor([2.0, 1.0]), "b": base["b"]})
+    found = measure(base, vectors)
+    assert found.gram().tolist() == [[4.0, 1.0], [1.0, 1.0]]
+    assert found.distance(by="tensor").values[1].tolist() == [pytest.approx(2**0.5), 0.0]
