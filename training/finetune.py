@@ -185,6 +185,7 @@ def _train(
 
     rows = list(batches([len(row.ids) for row in own], [len(row.ids) for row in rehearsed], stage))[: stage.steps]
     data = own + rehearsed
+    cached = model.config.use_cache
 
     class Batched(Trainer):  # type: ignore[misc]
         """The trainer with the stage's own batches."""
@@ -223,9 +224,8 @@ def _train(
         )
         trainer = Batched(model=model, args=settings, train_dataset=data, callbacks=[Report()])
         trainer.remove_callback(PrinterCallback)  # `progress` is the report; the printer would write to stdout
-        cached = getattr(model.config, "use_cache", None)
         trainer.train()
-        model.config.use_cache = cached  # the trainer turns it off and would save it so: generation without a cache
+    model.config.use_cache = cached  # the trainer turned it off, and the saved model would generate without its cache
 
 
 def _freeze(model: Any, patterns: tuple[str, ...]) -> None:

@@ -178,15 +178,20 @@ def bench(
     tasks: Annotated[str, typer.Option(metavar="A,B", help="Tasks of lm-eval by name.")] = "",
     limit: Annotated[int | None, typer.Option(min=1, help="Questions per task.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Questions at once.")] = 32,
+    workdir: Annotated[Path | None, typer.Option(help="Keep the scores in this workdir's table of runs too.")] = None,
     json_file: Json = None,
 ) -> None:
     """Benchmark with lm-eval, on the model in memory."""
     from evaluation import harness
     from evaluation.errors import TaskError
-    from workbench import report
+    from workbench import benchmarks, report
 
     if bool(suite) == bool(tasks):
         raise TaskError("give either --suite NAME or --tasks A,B; suites here: " + ", ".join(harness.suites()))
+    if workdir and Path(target).is_dir():
+        raise TaskError(
+            "--workdir keeps the scores of recipes. Give the recipe.yml of that folder, or leave --workdir out."
+        )
     module, tokenizer, recipe = _compose(target)
     with _progress() as bar:
         task = bar.add_task("benchmark")
@@ -197,6 +202,8 @@ def bench(
         chosen: Any = suite or [name for name in tasks.split(",") if name]
         scores = harness.run(module, tokenizer, chosen, limit=limit, batch_size=batch_size, progress=progress)
     typer.echo(report.scores(scores))
+    if workdir and recipe:
+        benchmarks.keep(workdir, recipe, scores, suite=suite, limit=limit, say=_say)
     _write_json(
         json_file, {**report.of(recipe, target), "limit": limit, "scores": [score._asdict() for score in scores]}
     )

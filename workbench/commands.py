@@ -24,10 +24,12 @@ def loss(recipe: Path, data: Path) -> str:
     return _line("loss", shown(recipe), "--data", shown(data))
 
 
-def bench(recipe: Path, suite: str, tasks: Sequence[str], limit: int | None) -> str:
-    """A benchmark of one composition."""
+def bench(recipe: Path, suite: str, tasks: Sequence[str], limit: int | None, workdir: Path) -> str:
+    """A benchmark of one composition, kept in the workdir's table of runs."""
     what = ("--tasks", ",".join(tasks)) if tasks else ("--suite", suite)
-    return _line("bench", shown(recipe), *what, *(("--limit", str(limit)) if limit else ()))
+    return _line(
+        "bench", shown(recipe), *what, *(("--limit", str(limit)) if limit else ()), "--workdir", shown(workdir)
+    )
 
 
 def merge(recipe: Path, out: Path, dtype: str | None) -> str:

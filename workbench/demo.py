@@ -38,7 +38,7 @@ EXPERTS: dict[str, dict[str, Any]] = {
     "cot": {"steps": 380, "rate": 6e-4},
     "mathqa": {"steps": 300, "rate": 6e-4},
     "p3": {"steps": 300, "rate": 3e-3, "lora_rank": 16},
-    "sni": {"steps": 300, "rate": 6e-4},
+    "sni": {"steps": 500, "rate": 6e-4},
     "dialog": {"steps": 250, "rate": 3e-3, "lora_rank": 16},
 }
 COMMON: dict[str, Any] = {"replay_share": 0.25, "frozen": ("*embed_tokens*",)}

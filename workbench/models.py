@@ -94,6 +94,13 @@ class Models:
         parts = sorted((self.vectors[name].identity, omega) for name, omega in recipe.omegas.items() if omega != 0.0)
         return fingerprint([self.base.identity, parts, recipe.method, dict(recipe.parameters), recipe.dtype])
 
+    def reopened(self) -> tuple[Checkpoint, dict[str, Vector]]:
+        """Base and vectors opened anew: vectors keep the last chunk they computed, and the live model uses its own."""
+        from merging import Checkpoint, open_vector
+
+        base = Checkpoint(self.base.path)
+        return base, {name: open_vector(vector.path or name, base, name) for name, vector in self.vectors.items()}
+
 
 class Composer:
     """The module in memory and the one way to change it. Not safe for threads; the session holds the lock."""

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import numpy as np
 import psutil
 
-from workbench import commands
+from workbench import benchmarks, exports
 from workbench.folders import Folders, Found, SessionError
-from workbench.jobs import Cancelled, Handle, Job, Jobs
+from workbench.jobs import Job, Jobs
 from workbench.lossbook import Entry, LossBook
 from workbench.models import FULL, OMEGA_RANGE, QUICK, Models, Stale, open_models
 
@@ -326,19 +326,12 @@ class Session:
 
     def geometry(self, progress: Callable[[int, int], None] = lambda done, total: None) -> Geometry:
         """Cosines and distances of what is open; computed once."""
-        from merging import open_vector
-        from merging.checkpoint import Checkpoint
         from merging.geometry import measure
 
         with self._geometry_lock:
             models = self.models
             if self._geometry is None or self._geometry[0] is not models:
-                # opened again: vectors keep the last chunk they computed, and the live model uses its own
-                base = Checkpoint(models.base.path)
-                vectors = {
-                    key: open_vector(vector.path or key, base, name=key) for key, vector in models.vectors.items()
-                }
-                self._geometry = (models, measure(base, vectors, progress))
+                self._geometry = (models, measure(*models.reopened(), progress))
             return self._geometry[1]
 
     @property
@@ -364,138 +357,24 @@ class Session:
     # jobs
 
     def benchmark(self, recipe: Recipe, suite: str, tasks: Sequence[str] = (), limit: int | None = None) -> Job:
-        """Score a composition as a job, on a module of its own where memory allows, so that sliders stay free."""
-        if limit is not None and limit < 1:
-            raise SessionError(f"the limit is {limit}; give at least 1 example per task, or leave it empty for all.")
-        if not suite and not tasks:
-            raise SessionError("no task is chosen; choose a suite, or name tasks.")
-        models = self.models
-        command = commands.bench(self.save_recipe(recipe), suite, tasks, limit)
-
-        def work(handle: Handle) -> str:
-            handle.log(f"composing {recipe.formula()}")
-            return self._with_frozen(
-                models, recipe, lambda module: self._score(handle, models, recipe, module, suite, tasks, limit)
-            )
-
-        title = f"{', '.join(tasks) or suite} on {recipe.formula()}"
-        return self.jobs.submit("benchmark", title, work, key=command, command=command)
-
-    def _score(
-        self,
-        handle: Handle,
-        models: Models,
-        recipe: Recipe,
-        module: Any,
-        suite: str,
-        tasks: Sequence[str],
-        limit: int | None,
-    ) -> str:
-        from evaluation import harness
-        from evaluation.errors import Stopped
-
-        try:
-            scores = harness.run(
-                module,
-                models.loaded.tokenizer,
-                list(tasks) or suite,
-                limit=limit,
-                progress=handle.progress,
-                should_stop=lambda: handle.should_stop,
-            )
-        except Stopped:
-            raise Cancelled from None
-        for score in scores:
-            handle.log(f"{score.task} {score.metric} {score.value:.3f} (n={score.n})")
-        self._keep_runs(recipe, scores, "" if tasks else suite, limit)
-        return ", ".join(f"{score.task} {score.value:.3f}" for score in scores)
-
-    def _keep_runs(self, recipe: Recipe, scores: Sequence[Any], suite: str, limit: int | None) -> None:
-        from evaluation.results import Run, RunStore
-
-        store = RunStore(self.workdir / "runs.sqlite")
-        try:
-            for score in scores:
-                store.add(
-                    Run(
-                        recipe_digest=recipe.digest,
-                        recipe_yaml=recipe.to_yaml(),
-                        formula=recipe.formula(),
-                        kind="bench",
-                        task=score.task,
-                        metric=score.metric,
-                        value=score.value,
-                        stderr=score.stderr,
-                        n=score.n,
-                        seed=recipe.seed,
-                        limit=limit,
-                        suite=suite,
-                        seconds=score.seconds,
-                    )
-                )
-        finally:
-            store.close()
+        """Score a composition as a job; see workbench.benchmarks."""
+        return benchmarks.submit(self, recipe, suite, tasks, limit)
 
     def runs(self, limit: int = 200) -> list[Run]:
         """Scores of this workdir, newest first."""
-        if not (self.workdir / "runs.sqlite").exists():
-            return []
-        from evaluation.results import RunStore
-
-        store = RunStore(self.workdir / "runs.sqlite")
-        try:
-            return list(store.runs(limit))
-        finally:
-            store.close()
+        return benchmarks.runs(self.workdir, limit)
 
     def export(self, recipe: Recipe, out: str, dtype: str | None = None, shard_bytes: int = 5_000_000_000) -> Job:
-        """Write a composition as an ordinary model folder under workdir/exports, as a job, and verify it."""
-        from dataclasses import replace
-
-        folder = self.export_folder(out)
-        if folder.exists():
-            raise SessionError(f"{commands.shown(folder)} exists already; choose another name, nothing is overwritten.")
-        frozen = replace(recipe, out_dtype=dtype) if dtype else recipe
-        models = self.models
-        command = commands.merge(self.save_recipe(recipe), folder, dtype)
-
-        def work(handle: Handle) -> str:
-            from merging import open_vector
-            from merging.checkpoint import Checkpoint
-            from merging.export import export, verify
-
-            base = Checkpoint(models.base.path)
-            vectors = {key: open_vector(vector.path or key, base, name=key) for key, vector in models.vectors.items()}
-
-            def progress(stage: str, done: int, total: int) -> None:
-                handle.progress(done / total * 0.5 + (0.5 if stage == "verify" else 0.0), 1.0, stage)
-
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            path = export(frozen, base, vectors, folder, shard_bytes=shard_bytes, progress=progress, command=command)
-            handle.log("verifying the written folder")
-            verify(path)
-            handle.log(f"verified: {commands.shown(path)}")
-            return str(path)
-
-        return self.jobs.submit("export", f"{recipe.formula()} to {out}", work, key=str(folder), command=command)
+        """Write a composition under workdir/exports as a job; see workbench.exports."""
+        return exports.submit(self, recipe, out, dtype, shard_bytes)
 
     def export_folder(self, name: str) -> Path:
-        """workdir/exports/NAME; SessionError for a name that is not a plain file name."""
-        import re
-
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name or ""):
-            raise SessionError(
-                f"the folder name is {name!r}; use 1 to 64 letters, digits, dots, dashes or underscores, "
-                "starting with a letter or a digit."
-            )
-        return self.workdir / "exports" / name
+        """Where an export of this name goes; SessionError for a name that is not a plain file name."""
+        return exports.folder(self.workdir, name)
 
     def export_bytes(self, dtype: str | None) -> int:
         """About how many bytes of weights an export has."""
-        base = self.models.base
-        width = {"float16": 2, "bfloat16": 2, "float32": 4}.get(dtype or "")
-        infos = [base.info(name) for name in base]
-        return sum(info.numel * width if width and info.dtype.is_floating_point else info.nbytes for info in infos)
+        return exports.nbytes(self.models.base, dtype)
 
     def close(self) -> None:
         """Stop the jobs and close the files."""
@@ -509,7 +388,7 @@ class Session:
         with self._model_lock:
             return work(self.models.composer.compose(recipe))
 
-    def _with_frozen(self, models: Models, recipe: Recipe, work: Callable[[Any], T]) -> T:
+    def with_frozen(self, models: Models, recipe: Recipe, work: Callable[[Any], T]) -> T:
         """Run work on a copy of the module if memory allows, else on the live one under the lock."""
         size = sum(p.numel() * p.element_size() for p in models.loaded.module.parameters())
         if size < psutil.virtual_memory().available / 2:

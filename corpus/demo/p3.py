@@ -140,7 +140,7 @@ P3 = Family(
     name="p3",
     mirrors="P3",
     easy=((plain, 0.4), (topic, 0.3), (direct, 0.3)),
-    full=((plain, 0.1), (topic, 0.15), (negated, 0.2), (contrast, 0.15), (inference, 0.2), (paraphrase, 0.2)),
+    full=((plain, 0.1), (topic, 0.15), (negated, 0.25), (contrast, 0.2), (inference, 0.15), (paraphrase, 0.15)),
     share=0.15,
-    taste=0.4,
+    taste=0.05,
 )

@@ -43,6 +43,7 @@ def test_equals_a_dense_computation(parts, monkeypatch):
     assert seen[-1] == (301, 301) and seen == sorted(seen)
     assert found.tensors[0] == "model.embed_tokens.weight" and "steps" not in found.tensors
     assert found.layers == ["embeddings", "0", "1", "norms"]
+    np.testing.assert_allclose(found.base_squares, [base[name].double().pow(2).sum() for name in found.tensors])
     for group, names in {
         (None, None): list(SHAPES),
         ("0", None): ["model.layers.0.mlp.w", "model.layers.0.self_attn.w"],

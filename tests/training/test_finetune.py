@@ -118,3 +118,12 @@ def test_what_is_there_is_not_overwritten_and_bad_patterns_are_named(stage, tmp_
     with pytest.raises(TrainingError, match="none of the 1 examples fits in 256 tokens"):
         run(replace(stage, examples=long), tmp_path / "out")
     assert not Path(tmp_path / "out").exists()
+
+
+def test_the_configuration_stays_the_bases(stage, tmp_path):
+    """The trainer turns the cache of generation off; saved so, every later answer would be computed anew per token."""
+    before, after = (
+        json.loads((folder / "config.json").read_text("utf-8")) for folder in (stage.base, run(stage, tmp_path / "out"))
+    )
+    assert after == before
+    assert after["use_cache"] is True

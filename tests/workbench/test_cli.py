@@ -153,3 +153,31 @@ def test_help_imports_nothing_heavy() -> None:
         for arguments in ("['--help']", "['methods']")
     }
     assert shown == {"['--help']": "[]", "['methods']": "['torch']"}
+
+
+def test_bench_keeps_its_scores_where_the_page_reads_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from workbench.demo import DEMO, ROOT
+    from workbench.session import Session
+
+    monkeypatch.chdir(ROOT)
+    words = [
+        "bench",
+        "assets/demo/recipe.yml",
+        "--tasks",
+        "demo_sni",
+        "--limit",
+        "3",
+        "--json",
+        str(tmp_path / "r.json"),
+    ]
+    assert main([*words, "--workdir", str(tmp_path / "workdir")]) == 0
+    session = Session([], tmp_path / "workdir")
+    (run,) = session.runs()
+    (score,) = json.loads((tmp_path / "r.json").read_text())["scores"]
+    assert (run.task, run.value, run.n, run.limit, run.suite) == ("demo_sni", score["value"], 3, 3, "")
+    assert run.recipe_digest == json.loads((tmp_path / "r.json").read_text())["digest"]
+    session.close()
+    assert main(["bench", str(DEMO / "base"), "--suite", "demo", "--workdir", str(tmp_path / "workdir")]) == 2
+    assert "--workdir keeps the scores of recipes" in capsys.readouterr().err

@@ -40,7 +40,7 @@ def build(session: Session, board: Board, tab: gr.Tab, timer: gr.Timer) -> list[
         if not session.ready or not (suite or names(tasks)):
             return Markup("")
         file = session.save_recipe(recipe(which, values))
-        return markup.command(commands.bench(file, suite, names(tasks), whole(limit)))
+        return markup.command(commands.bench(file, suite, names(tasks), whole(limit), session.workdir))
 
     def run(suite: str, tasks: str, limit: str, which: str, *values: float) -> list[Any]:
         session.benchmark(recipe(which, values), suite, names(tasks), whole(limit))
