@@ -51,10 +51,12 @@ def _single(mean: Mapping[str, float], dem: float) -> list[str]:
     found = [(label, accuracy) for label, accuracy in mean.items() if label.startswith("one ω for all")]
     said = []
     for label, accuracy in found:
-        than = "more than" if accuracy > dem else "less than" if accuracy < dem else "as much as"
-        said += [
-            "",
-            f"On the mean accuracy, {label} reaches {100 * accuracy:.1f}, {than} the tuned ω: the search lowers the "
-            "validation loss, each dataset's as a share of what its expert gains, and accuracy need not follow.",
-        ]
+        if accuracy > dem:
+            why = (
+                ", more than the tuned ω: the search lowers the validation loss, each dataset's as a share of what its "
+                "expert gains, and accuracy need not follow."
+            )
+        else:
+            why = f"; the tuned ω {100 * dem:.1f}."
+        said += ["", f"On the mean accuracy, {label} reaches {100 * accuracy:.1f}{why}"]
     return said
