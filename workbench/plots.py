@@ -156,7 +156,7 @@ def cosine_figure(names: Sequence[str], matrix: np.ndarray, dark: bool = False) 
     """The cosine map: fixed -1..1, its numbers in the cells, undefined cells grey and named."""
     values = np.asarray(matrix, dtype=float)
     text = [["undefined" if np.isnan(value) else f"{value:.3f}" for value in row] for row in values]
-    figure = _heatmap(np.clip(values, -1, 1), names, names, text, scale("cosine", dark), "cosine", dark, names)
+    figure = _heatmap(np.clip(values, -1, 1), names, names, text, scale("cosine", dark), dark, names)
     hover = "%{y} · %{x}<br>cosine %{customdata:.5f}<extra></extra>"
     figure.update_traces(customdata=values, hovertemplate=hover)
     return figure
@@ -171,8 +171,8 @@ def distance_figure(
     top = float(np.nanmax(table)) if np.isfinite(table).any() else 0.0
     digits = 3 if top < 1 else 2 if top < 100 else 0
     text = [["undefined" if np.isnan(value) else f"{value:.{digits}f}" for value in row] for row in table]
-    figure = _heatmap(table, rows, columns, text, scale("distance", dark) | {"zmax": top or 1.0}, unit, dark, columns)
-    figure.update_traces(hovertemplate="%{y} · %{x}<br>%{z:.4g}<extra></extra>")
+    figure = _heatmap(table, rows, columns, text, scale("distance", dark) | {"zmax": top or 1.0}, dark, columns)
+    figure.update_traces(hovertemplate="%{y} · %{x}<br>" + unit + " %{z:.4g}<extra></extra>")
     return figure
 
 
@@ -189,9 +189,7 @@ def interference_figure(
         ["…" if np.isnan(loss) else f"{loss:.3f}<br>{_percent(share)}" for loss, share in zip(*both, strict=True)]
         for both in zip(table, change, strict=True)
     ]
-    figure = _heatmap(
-        np.clip(change, -1, 1), vectors, datasets, text, scale("change", dark), "change of loss", dark, vectors
-    )
+    figure = _heatmap(np.clip(change, -1, 1), vectors, datasets, text, scale("change", dark), dark, vectors)
     hover = "%{x} under %{y} alone<br>change of loss %{customdata:+.1%}<extra></extra>"
     figure.update_traces(colorbar_tickformat="+.0%", customdata=change, hovertemplate=hover)
     return figure
@@ -208,14 +206,12 @@ def _heatmap(
     columns: Sequence[str],
     text: list[list[str]],
     colours: dict[str, Any],
-    unit: str,
     dark: bool,
     vectors: Sequence[str],
 ) -> go.Figure:
     """A heatmap with our font, paper and margins. Names go in as categories, never as markup."""
     theme = theme_of(dark)
     bar = {
-        "title": {"text": unit, "side": "right"},
         "thickness": 8,
         "outlinewidth": 0,
         "len": 1.0,
