@@ -8,7 +8,7 @@ from merging.geometry import Geometry, Table, measure
 from merging.live import LiveModel, View
 from merging.merge import merge
 from merging.opening import open_recipe, open_vector
-from merging.preflight import Problem, check, preflight
+from merging.preflight import Problem, check, preflight, prepare
 from merging.recipe import Recipe, Source
 from merging.vector import DistributionVector, Vector
 
@@ -41,5 +41,6 @@ __all__ = [
     "open_recipe",
     "open_vector",
     "preflight",
+    "prepare",
     "verify",
 ]

@@ -19,8 +19,9 @@ def card(recipe: "Recipe", base: Checkpoint, vectors: Mapping[str, Vector], comm
     from merging import __version__
 
     front = {"library_name": "transformers", "tags": ["merge", "distribution-edited-model"]}
+    omegas = {name: "–" if omega is None else str(omega) for name, omega in recipe.omegas.items()}
     rows = [
-        f"| {_plain(source.name)} | {_plain(Path(source.location).name)} | {_plain(str(recipe.omegas[source.name]))} | "
+        f"| {_plain(source.name)} | {_plain(Path(source.location).name)} | {_plain(omegas[source.name])} | "
         f"`{vectors[source.name].digest[:12]}` |"
         for source in recipe.models
     ]

@@ -21,6 +21,8 @@ from merging.safetensors_header import TensorInfo, read_header, read_index, read
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 ADAPTER = "adapter_config.json"
+DELTAS = "delta.safetensors"
+"""The file of a distribution vector that was saved on its own; see merging.saved."""
 SAMPLES, SAMPLE_BYTES = 64, 4096
 
 Weights = Mapping[str, Tensor]
@@ -234,7 +236,7 @@ def _shards(path: Path) -> tuple[list[str], dict[str, str] | None]:
     found = sorted((file.name for file in path.glob("*.safetensors")), key=natural_key)
     if SINGLE in found:
         return [SINGLE], None
-    if len(found) == 1 and not is_adapter(path):
+    if len(found) == 1 and not is_adapter(path) and found != [DELTAS]:
         return found, None
     raise CheckpointError(_what_is_there(path, found))
 
@@ -243,6 +245,10 @@ def _what_is_there(path: Path, found: list[str]) -> str:
     if (path / ADAPTER).exists():
         return (
             f"{path} is a PEFT adapter, expected a full checkpoint. Add it as a vector to the base it was trained on."
+        )
+    if found == [DELTAS]:
+        return (
+            f"{path} is a saved distribution vector, expected weights. Add it as a vector to the base it was made on."
         )
     if found:
         return f"{path} holds {listed(found)} but no {INDEX} that says which shards belong together."

@@ -19,12 +19,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from merging.arranged import Grown
 from merging.card import card
 from merging.checkpoint import INDEX, Checkpoint, exists
 from merging.errors import CheckpointError, ExportError
 from merging.merge import Task, blocks, tasks
 from merging.recipe import DTYPES, Recipe
 from merging.safetensors_header import NAMES, read_json
+from merging.tokens import with_added
 from merging.vector import Vector
 
 MANIFEST = "MANIFEST.json"
@@ -302,6 +304,8 @@ def _write_side_files(
         content = source.read_bytes()
         if name == "config.json":
             content = _config_json(base, recipe, content)
+        if isinstance(base, Grown):
+            content = with_added(name, content, base.entries, base.rows)
         files[name] = _write(staging / name, content)
     if index is not None:
         files[INDEX] = _write(staging / INDEX, json.dumps(index, indent=2).encode())
@@ -319,15 +323,14 @@ def side_files(folder: Path) -> list[Path]:
 
 
 def _config_json(base: Checkpoint, recipe: Recipe, content: bytes) -> bytes:
-    """The base's configuration, unchanged unless the recipe asks for another dtype."""
+    """The base's configuration, unchanged unless the recipe asks for another dtype or restacks its layers."""
     named = recipe.out_dtype or recipe.dtype
-    if named is None or all(not base.info(name).dtype.is_floating_point for name in base):
-        return content
     config = dict(base.config)
-    keys = [key for key in ("dtype", "torch_dtype") if key in config] or ["dtype"]
-    if all(config.get(key) == named for key in keys):
+    if named is not None and any(base.info(name).dtype.is_floating_point for name in base):
+        keys = [key for key in ("dtype", "torch_dtype") if key in config] or ["dtype"]
+        config |= dict.fromkeys(keys, named)
+    if config == base.config and not recipe.slices:
         return content
-    config |= dict.fromkeys(keys, named)
     return (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode()
 
 

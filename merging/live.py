@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from merging.checkpoint import Weights
-from merging.errors import MergingError
+from merging.errors import MergingError, RecipeError
 from merging.merge import Task, blocks, tasks, tensor
 from merging.recipe import Recipe
 from merging.vector import Vector
@@ -87,6 +87,11 @@ class LiveModel:
         Raises:
             MergingError: when the recipe cannot be carried out; nothing has been written then.
         """
+        if recipe.slices:
+            raise RecipeError(
+                "a recipe with slices has other layers than the model in memory. Write it with `dem merge RECIPE OUT` and "
+                "give that folder."
+            )
         wanted = tasks(recipe, self.base, self.vectors)
         changed = [
             task for task in wanted if (self.reload or task.name in self.views) and self._written.get(task.name) != task

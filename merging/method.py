@@ -9,24 +9,48 @@ A method module has
     FORMULA   as it is shown to users
     SPACE     "deltas": combine takes the deltas Δ_i and returns the delta to add to the base; no vectors, no change.
               "weights": combine takes the fine-tuned weights Θ_i and returns weights.
+              "either": deltas where the recipe names a base, weights where it names none.
     SCOPE     "element": any block of a tensor can be computed apart; "tensor": the whole tensor is needed
     combine(stack, omegas, site, *, …) -> Tensor
+
+and may have
+
+    VECTORS   the least and the greatest number of vectors; (1, None) where it says nothing
+    WEIGHTED  False where ω plays no part
+    BASE      for SPACE "weights": "unused" (the default), "operand" where combine reads site.base, "vector" where the
+              base is one more of the Θ_i
+    STATISTICS  the kind of statistics that it reads in site.statistics; each model's `statistics` names the file that
+              holds them, see merging.statistics
+    IGNORED   keys that mergekit's recipes may have for this method and that change nothing, there as here
+    refusal(omegas, arguments) -> str | None: why these numbers cannot be combined, for the reader
+
+`combine` may overwrite the stack, which is its own, and nothing else. A parameter annotated PerVector has one value
+for each vector; one without a default must be in the recipe.
 """
 
 import inspect
 import math
 import pkgutil
 from collections.abc import Mapping
+from functools import cache
 from importlib import import_module
 from types import ModuleType
-from typing import Annotated, Any, NamedTuple, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 from torch import Tensor
 
 from merging.errors import RecipeError, nearest
 
 WEIGHT = "weight"
-"""The recipe's key for ω: a parameter of each model, for every method so far."""
+"""The recipe's key for ω, a parameter of each model."""
+
+STATISTICS = "statistics"
+"""The recipe's key for a model's file of statistics, a path."""
+
+PerVector = tuple[float, ...]
+"""The type of a parameter that has a value of its own for each vector, in the order of the stack."""
+
+Value = float | int | bool | str
 
 
 class Range(NamedTuple):
@@ -41,10 +65,26 @@ class Param(NamedTuple):
 
     name: str
     type: type
-    default: float | int | bool
+    default: Value | None
+    """None where the recipe must give it."""
     low: float
     high: float
     help: str
+    choices: tuple[str, ...] = ()
+    per_vector: bool = False
+    file: bool = False
+    """Whether the value is the path of a file, which the engine reads, and which combine does not get."""
+
+
+class Statistic(NamedTuple):
+    """What is known of one model's use of a tensor; see merging.statistics."""
+
+    values: Tensor
+    """In the working dtype: the Fisher information in the shape of the stack's rows, or a Gram matrix (inputs, inputs)."""
+    norm: float = 1.0
+    """The L2 norm of such values over all tensors of the model."""
+    axis: int = 1
+    """Of a Gram matrix: along which axis of the tensor the inputs lie."""
 
 
 class Site(NamedTuple):
@@ -54,13 +94,20 @@ class Site(NamedTuple):
     """The tensor's name in the base's files."""
     base: Tensor
     """The base's values there, in the working dtype."""
+    depth: float | None = None
+    """i/(L−1) of the tensor's layer, from 0 to 1; None outside the layers."""
+    seeds: tuple[int, ...] = ()
+    """A seed for each vector, from the recipe's seed, the tensor's name and the vector's name only."""
+    statistics: tuple[Statistic | None, ...] = ()
+    """For each vector, for methods that declare STATISTICS; all None where nothing was measured of the tensor."""
 
 
-def names() -> list[str]:
+@cache
+def names() -> tuple[str, ...]:
     """The merge methods there are."""
     from merging import methods
 
-    return sorted(module.name for module in pkgutil.iter_modules(methods.__path__))
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(methods.__path__)))
 
 
 def load(name: str) -> ModuleType:
@@ -74,43 +121,112 @@ def load(name: str) -> ModuleType:
     return import_module(f"merging.methods.{name}")
 
 
-def parameters(name: str) -> list[Param]:
-    """The parameters of a method besides ω, in the order of its signature."""
+def weighted(name: str) -> bool:
+    """Whether ω plays a part in a method."""
+    return bool(getattr(load(name), "WEIGHTED", True))
+
+
+def span(name: str) -> tuple[int, int | None]:
+    """The least and the greatest number of vectors that a method takes."""
+    least, most = getattr(load(name), "VECTORS", (1, None))
+    return least, most
+
+
+def statistics(name: str) -> str | None:
+    """The kind of statistics of each model that a method needs; None for most methods."""
+    kind: str | None = getattr(load(name), "STATISTICS", None)
+    return kind
+
+
+def role_of_base(name: str) -> Literal["origin", "optional", "unused", "operand", "vector"]:
+    """What the base is to a method: where deltas begin, perhaps that, only the source of names, an operand, or a Θ_i."""
+    module = load(name)
+    if module.SPACE == "weights":
+        role: Literal["unused", "operand", "vector"] = getattr(module, "BASE", "unused")
+        return role
+    return "optional" if module.SPACE == "either" else "origin"
+
+
+@cache
+def parameters(name: str) -> tuple[Param, ...]:
+    """The parameters of a method besides ω: the file that it may need, then those of its signature in their order."""
     combine = load(name).combine
     hints = get_type_hints(combine, include_extras=True)
     found = []
+    if holds := statistics(name):
+        wrote = f"the file that `dem statistics --kind {holds}` wrote of this model"
+        found.append(Param(STATISTICS, str, None, -math.inf, math.inf, wrote, per_vector=True, file=True))
     for parameter in inspect.signature(combine).parameters.values():
         if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
             continue
-        hint = hints[parameter.name]
-        kind, *notes = get_args(hint) if get_origin(hint) is Annotated else (hint,)
+        hint, *notes = get_args(hints[parameter.name])
         bounds = next((note for note in notes if isinstance(note, Range)), Range(-math.inf, math.inf))
-        text = next((note for note in notes if isinstance(note, str)), "")
+        text = next(note for note in notes if isinstance(note, str))
+        choices = get_args(hint) if get_origin(hint) is Literal else ()
+        per_vector = hint == PerVector
+        kind = float if per_vector else str if choices else hint
+        default = None if parameter.default is inspect.Parameter.empty else parameter.default
+        default = default[0] if per_vector and default is not None else default
         # `lambda` is a keyword of Python and a key of mergekit's recipes.
-        found.append(Param(parameter.name.rstrip("_"), kind, parameter.default, *bounds, text))
-    return found
+        found.append(Param(parameter.name.rstrip("_"), kind, default, *bounds, text, choices, per_vector))
+    return tuple(found)
 
 
-def arguments(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+def default(name: str, parameter: str) -> Value | None:
+    """The default of a parameter; None where the method has no such parameter, or no default for it."""
+    return next((param.default for param in parameters(name) if param.name == parameter), None)
+
+
+def ignored(name: str) -> tuple[str, ...]:
+    """Keys that mergekit accepts for a method and that change nothing."""
+    return ("int8_mask", *getattr(load(name), "IGNORED", ()))
+
+
+def keyword(param: Param) -> str:
+    """The name of a parameter in Python."""
+    return "lambda_" if param.name == "lambda" else param.name
+
+
+def arguments(name: str, given: Mapping[str, Any], vectors: int = 1) -> dict[str, Any]:
     """Recipe keys and values -> keyword arguments of `combine`, complete with defaults and checked.
 
+    Args:
+        name: the method.
+        given: values by key; of a parameter that is PerVector one for all, or a tuple with one for each.
+        vectors: how many vectors are combined.
+
     Raises:
-        RecipeError: for an unknown key, a wrong type or a value out of range.
+        RecipeError: for an unknown key, a missing one, a wrong type or a value out of range.
     """
     known = {param.name: param for param in parameters(name)}
     if unknown := [key for key in given if key not in known]:
         raise RecipeError(f"{name} has no parameter {unknown[0]!r}; {nearest(unknown[0], [*known, WEIGHT])}")
-    values = {param.name: checked(name, param, given.get(param.name, param.default)) for param in known.values()}
-    return {"lambda_" if key == "lambda" else key: value for key, value in values.items()}
+    values: dict[str, Any] = {}
+    for param in known.values():
+        if param.file:
+            continue
+        value = given.get(param.name, param.default)
+        if value is None:
+            raise RecipeError(f"{name}: parameters.{param.name} is missing; it is {param.help}.")
+        if param.per_vector:
+            each = value if isinstance(value, tuple) else (value,) * vectors
+            values[keyword(param)] = tuple(checked(name, param, one) for one in each)
+        else:
+            values[keyword(param)] = checked(name, param, value)
+    return values
 
 
-def checked(method: str, param: Param, value: Any) -> float | int | bool:
+def checked(method: str, param: Param, value: Any) -> Value:
     """The value of one parameter, of its type and in its range.
 
     Raises:
         RecipeError: saying what was given and what is allowed.
     """
     where = f"{method}: {param.name} is {value!r}"
+    if param.choices:
+        if value not in param.choices:
+            raise RecipeError(f"{where}; {nearest(str(value), param.choices)}")
+        return str(value)
     if param.type is bool:
         if not isinstance(value, bool):
             raise RecipeError(f"{where}, expected true or false.")
@@ -119,5 +235,7 @@ def checked(method: str, param: Param, value: Any) -> float | int | bool:
         raise RecipeError(f"{where}, expected a finite number.")
     if not param.low <= value <= param.high:
         raise RecipeError(f"{where}, expected {param.low:g} to {param.high:g}.")
+    if param.type is int and value != int(value):
+        raise RecipeError(f"{where}, expected a whole number.")
     number: float | int = param.type(value)
     return number

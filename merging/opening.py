@@ -7,25 +7,36 @@ from merging.adapter import LoraVector
 from merging.checkpoint import Checkpoint, is_adapter
 from merging.errors import MismatchError, RecipeError
 from merging.recipe import Recipe
+from merging.saved import SavedVector, is_saved_vector
+from merging.stacked import open_slices
 from merging.vector import DistributionVector, Vector
+from merging.vocabulary import Arrangement, arrange
 
 
-def open_vector(path: str | Path, base: Checkpoint, name: str | None = None) -> Vector:
-    """The distribution vector of a folder: a fine-tuned checkpoint, or a PEFT LoRA adapter.
+def open_vector(
+    path: str | Path, base: Checkpoint, name: str | None = None, arrangement: Arrangement | None = None
+) -> Vector:
+    """The distribution vector of a folder: a fine-tuned checkpoint, a PEFT LoRA adapter, or a saved vector.
 
     Args:
         path: the folder.
         base: Θ.
         name: what to call it; the folder's name if not given.
+        arrangement: of the vocabularies, where the recipe asks for one; see merging.vocabulary.
 
     Raises:
         CheckpointError: when the folder cannot be read.
         MismatchError: when it does not fit the base.
     """
     folder = Path(path)
+    name = name or folder.resolve().name
+    arrangement = arrangement or Arrangement(base, {})
     if is_adapter(folder):
-        return LoraVector(folder, base, name)
-    return DistributionVector(name or folder.resolve().name, base, Checkpoint(folder))
+        return arrangement.fitted(LoraVector(folder, base, name))
+    if is_saved_vector(folder):
+        return arrangement.fitted(SavedVector(folder, base, name))
+    tuned = arrangement.tuned[name] if name in arrangement.tuned else Checkpoint(folder)
+    return DistributionVector(name, arrangement.base, tuned)
 
 
 def open_recipe(recipe: Recipe, locate: Callable[[str], Path] = Path) -> tuple[Checkpoint, dict[str, Vector]]:
@@ -39,9 +50,16 @@ def open_recipe(recipe: Recipe, locate: Callable[[str], Path] = Path) -> tuple[C
         CheckpointError, MismatchError: as open_vector.
         RecipeError: for a reference that this version does not read.
     """
+    if recipe.slices:
+        restacked, columns = open_slices(recipe, locate)
+        for name, digest in {"base": restacked.digest, **{name: one.digest for name, one in columns.items()}}.items():
+            _same_input(recipe, name, digest)
+        return restacked, columns
     base_reference = recipe.base or recipe.models[0].path
     base = Checkpoint(locate(base_reference))
     _same_input(recipe, "base", base.digest)
+    folders = {source.name: locate(source.location) for source in recipe.models}
+    arrangement = arrange(base, folders, recipe.vocabulary)
     vectors: dict[str, Vector] = {}
     for source in recipe.models:
         if source.lora is not None and not _same_folder(locate(source.path), base.path):
@@ -49,9 +67,9 @@ def open_recipe(recipe: Recipe, locate: Callable[[str], Path] = Path) -> tuple[C
                 f"{source.path}+{source.lora}: an adapter is read on the recipe's base ({base_reference}) only. "
                 "Merge it into its own base with peft's merge_and_unload and name the result."
             )
-        vectors[source.name] = open_vector(locate(source.location), base, source.name)
+        vectors[source.name] = open_vector(folders[source.name], base, source.name, arrangement)
         _same_input(recipe, source.name, vectors[source.name].digest)
-    return base, vectors
+    return arrangement.base, vectors
 
 
 def _same_folder(one: Path, other: Path) -> bool:

@@ -3,37 +3,25 @@
 A report with every problem and its fix, before gigabytes are read, instead of the first one after twenty minutes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import NamedTuple
 
-from merging.adapter import LoraVector
-from merging.checkpoint import Checkpoint, Weights, dtype_of, read_block, shape_of
-from merging.errors import CheckpointError, MergingError, MismatchError, listed
-from merging.opening import open_vector
-from merging.recipe import Recipe, unique
-from merging.safetensors_header import read_json
-from merging.vector import DistributionVector, Vector
+from merging import method as methods
+from merging import room
+from merging.checkpoint import Checkpoint
+from merging.comparing import compare, vocabulary
+from merging.errors import MergingError, MismatchError, RecipeError
+from merging.merge import Task, out_dtype_of, space_of, tasks
+from merging.opening import open_recipe, open_vector
+from merging.problem import Problem, of_base
+from merging.recipe import VOCABULARIES, Recipe, unique
+from merging.restack import aligned
+from merging.tokens import difference
+from merging.vector import Vector
+from merging.vocabulary import Arrangement, arrange, is_whole, same_rows
 
-SAMPLE = 2**16
-"""Elements read of each sampled matrix."""
-MATRICES = 8
-UNRELATED = 0.2
-"""A cosine between tuned and base weights below this means another base: fine-tunes measure above 0.9, other
-initialisations about 1/√SAMPLE = 0.004."""
-
-_SAME = ("model_type", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim")
-_TELL = ("rope_parameters", "rope_theta", "tie_word_embeddings", "max_position_embeddings", "rms_norm_eps")
-_TOKENIZER_BYTES = 256_000_000
-
-
-class Problem(NamedTuple):
-    """One thing that stands in the way, or that the user should know."""
-
-    severity: Literal["error", "warning"]
-    subject: str
-    """The vector, or 'base'."""
-    message: str
+__all__ = ["Opened", "Problem", "check", "compare", "preflight", "prepare"]
 
 
 class Opened(NamedTuple):
@@ -44,186 +32,192 @@ class Opened(NamedTuple):
     problems: list[Problem]
 
 
-def preflight(base_path: str | Path, paths: Sequence[str | Path], names: Sequence[str] | None = None) -> Opened:
+def preflight(
+    base_path: str | Path,
+    paths: Sequence[str | Path],
+    names: Sequence[str] | None = None,
+    vocabularies: str = "refuse",
+) -> Opened:
     """Open a base and checkpoints and report every problem, not only the first.
+
+    Args:
+        base_path: the folder of Θ.
+        paths: those of checkpoints, adapters and saved vectors.
+        names: what to call them; the folders' names if not given.
+        vocabularies: what to do where they differ: 'refuse', 'base' or 'union'; see merging.vocabulary.
 
     Raises:
         CheckpointError: when the base itself cannot be read; there is nothing to compare with then.
+        RecipeError: for a word that is none of these.
     """
+    if vocabularies not in VOCABULARIES:
+        raise RecipeError(f"vocabulary is {vocabularies!r}, expected one of {', '.join(VOCABULARIES)}.")
     base = Checkpoint(base_path)
-    problems = _of_base(base)
-    vectors: dict[str, Vector] = {}
-    failed: list[str] = []
+    folders: dict[str, Path] = {}
     for number, path in enumerate(paths):
-        name = names[number] if names else unique(Path(path).resolve().name, [*vectors, *failed])
-        try:
-            vector = open_vector(path, base, name)
-            problems += compare(base, vector)
-            vectors[name] = vector
-        except MergingError as error:
-            failed.append(name)
-            problems.append(Problem("error", name, str(error)))
-    return Opened(base, vectors, problems)
+        folders[names[number] if names else unique(Path(path).resolve().name, list(folders))] = Path(path)
+    opened = _open(base, folders, vocabularies)
+    problems = of_base(opened.base) + opened.problems + _alike(base, opened.vectors)
+    return Opened(opened.base, opened.vectors, problems)
+
+
+def prepare(recipe: Recipe, locate: Callable[[str], Path] = Path, out: Path | None = None) -> Opened:
+    """Open what a recipe names, and report every problem before anything is merged or written.
+
+    Args:
+        recipe: what to merge.
+        locate: a reference as written -> a folder.
+        out: the folder to make; room on its disk is looked for if it is given.
+
+    Returns:
+        base and vectors, and what the user should know.
+
+    Raises:
+        MergingError: with all errors in one message.
+    """
+    try:
+        base, vectors = open_recipe(recipe, locate)
+    except MergingError as error:
+        if recipe.slices:
+            raise
+        others = [line for line in _everything_wrong(recipe, locate) if line not in str(error)]
+        if not others:
+            raise
+        raise MismatchError("\n".join([str(error), *others])) from None
+    problems = problems_of(recipe, base, vectors)
+    if not any(problem.severity == "error" for problem in problems):
+        problems += _of_work(recipe, base, vectors, out)
+    return Opened(base, vectors, _none_wrong(problems))
 
 
 def check(recipe: Recipe, base: Checkpoint, vectors: Mapping[str, Vector]) -> list[Problem]:
-    """Compare each vector of a recipe with the base; the warnings, for the user to read.
+    """Compare each vector of a recipe with the base; what the user should know.
 
     Raises:
         MismatchError: with all errors in one message.
     """
-    problems = _of_base(base)
+    return _none_wrong(problems_of(recipe, base, vectors))
+
+
+def problems_of(recipe: Recipe, base: Checkpoint, vectors: Mapping[str, Vector]) -> list[Problem]:
+    """All that check finds, errors too."""
+    problems = of_base(base) + _of_keys(recipe)
+    alike = not recipe.slices or aligned(recipe)  # other layers of one model are no more alike than other models
+    related = alike and not recipe.allow_unrelated and recipe.method != "linear"
     for source in recipe.models:
-        problems += compare(
-            base, vectors[source.name], related=not recipe.allow_unrelated and recipe.method != "linear"
-        )
-    if errors := [problem.message for problem in problems if problem.severity == "error"]:
+        problems += compare(base, vectors[source.name], related=related)
+    if not recipe.slices:
+        named = {source.name: vectors[source.name] for source in recipe.models}
+        problems += _alike(base, named, differences=space_of(recipe) == "deltas")
+    return problems
+
+
+def _none_wrong(problems: list[Problem]) -> list[Problem]:
+    if errors := [problem.text for problem in problems if problem.severity == "error"]:
         raise MismatchError("\n".join(errors))
     return problems
 
 
-def compare(base: Checkpoint, vector: Vector, *, related: bool = True) -> list[Problem]:
-    """What differs between the base and one vector that could be opened.
+def _open(base: Checkpoint, folders: Mapping[str, Path], how: str, *, related: bool = True) -> Opened:
+    """Every vector that can be opened; those of a vocabulary that is refused are looked at, and left out."""
+    problems: list[Problem] = []
+    sound: dict[str, Path] = {}
+    refused: dict[str, Path] = {}
+    for name, folder in folders.items():
+        try:
+            tuned = Checkpoint(folder) if is_whole(folder) else None
+            if how == "refuse" and tuned is not None and not same_rows(base, tuned):
+                problems += vocabulary(base, name, tuned, difference(base, tuned))
+                refused[name] = folder
+            else:
+                sound[name] = folder
+        except MergingError as error:
+            problems.append(Problem("error", name, str(error)))
+    arrangement, more = _arrangement(base, sound, how)
+    problems += more
+    aside = arrange(base, refused, "base")
+    for view in aside.tuned.values():
+        view.note = ""  # nothing is done with it
+    vectors: dict[str, Vector] = {}
+    for name in [name for name in folders if name in sound or name in refused]:
+        here = arrangement if name in sound else aside
+        try:
+            vector = open_vector(folders[name], base, name, here)
+            problems += compare(here.base, vector, related=related)
+            if name in sound:
+                vectors[name] = vector
+        except MergingError as error:
+            problems.append(Problem("error", name, str(error)))
+    order = {name: number for number, name in enumerate(folders)}
+    return Opened(arrangement.base, vectors, sorted(problems, key=lambda problem: order.get(problem.subject, -1)))
 
-    Args:
-        base: Θ.
-        vector: opened on it, so that names and shapes agree already.
-        related: also sample weights, to see whether the checkpoint descends from this base.
-    """
-    if isinstance(vector, LoraVector) or vector.path is None:
+
+def _arrangement(base: Checkpoint, folders: Mapping[str, Path], how: str) -> tuple[Arrangement, list[Problem]]:
+    """The vocabularies as they are wanted; where that cannot be, the base's rows, so that what else is wrong is found."""
+    try:
+        return arrange(base, folders, how), []
+    except MismatchError as error:
+        lines = str(error).splitlines()
+        return arrange(base, folders, "base"), [Problem("error", line.partition(":")[0], line) for line in lines]
+
+
+def _everything_wrong(recipe: Recipe, locate: Callable[[str], Path]) -> list[str]:
+    """Every error of the folders that a recipe names, where it could not be opened."""
+    try:
+        base = Checkpoint(locate(recipe.base or recipe.models[0].path))
+        folders = {source.name: locate(source.location) for source in recipe.models}
+    except MergingError:
         return []
-    problems = _configs(base, vector.name, Checkpoint(vector.path).config)
-    problems += _tokenizers(base.path, vector.name, vector.path)
-    if related and isinstance(vector, DistributionVector):
-        cosine, name = relationship(base, vector.tuned)
-        if cosine is not None and cosine < UNRELATED:
+    related = not recipe.allow_unrelated and recipe.method != "linear"
+    problems = of_base(base) + _open(base, folders, recipe.vocabulary, related=related).problems
+    return [problem.text for problem in problems if problem.severity == "error"]
+
+
+def _alike(base: Checkpoint, vectors: Mapping[str, Vector], *, differences: bool = True) -> list[Problem]:
+    """Checkpoints that are given twice, and those that are the base itself."""
+    problems = []
+    seen: dict[str, str] = {}
+    for name, vector in vectors.items():
+        if differences and vector.digest == base.digest:
+            message = f"{name} ({vector.path}) has the base's weights: its distribution vector is 0."
             problems.append(
-                Problem(
-                    "error",
-                    vector.name,
-                    f"{vector.name} ({vector.path}) is a checkpoint of another base: its weights have cosine {cosine:.3f} "
-                    f"with those of {base.path} (median of sampled matrices, {name!r} among them), where a fine-tune has "
-                    "more than 0.9. Choose the base that it was trained from, or set dem.allow_unrelated: true in the "
-                    "recipe to merge it all the same.",
-                )
+                Problem("warning", name, message, "Give the checkpoint after fine-tuning, or leave it out.")
             )
+        if vector.digest and vector.digest in seen:
+            message = f"{name} ({vector.path}) has the same weights as {seen[vector.digest]}: its ω counts on top of the other's."
+            problems.append(Problem("warning", name, message, "Leave one of them out."))
+        seen.setdefault(vector.digest, name)
     return problems
 
 
-def relationship(base: Weights, tuned: Weights) -> tuple[float | None, str]:
-    """The median cosine between tuned and base weights over a few large matrices, and the name of one of them.
-
-    None where the base has no matrix that is not zero. Norms and biases are left out: in any two models they are near
-    one and near zero.
-    """
-    matrices = [
-        name
-        for name in base
-        if name in tuned and len(shape_of(base, name)) >= 2 and dtype_of(base, name).is_floating_point
-    ]
-    step = max(1, len(matrices) // MATRICES)
-    cosines = []
-    for name in matrices[::step]:
-        size = 1
-        for length in shape_of(base, name):
-            size *= length
-        ours = read_block(base, name, 0, min(size, SAMPLE)).double()
-        theirs = read_block(tuned, name, 0, min(size, SAMPLE)).double()
-        scale = float(ours.norm() * theirs.norm())
-        if scale > 0:
-            cosines.append((float(ours @ theirs) / scale, name))
-    return sorted(cosines)[len(cosines) // 2] if cosines else (None, "")
+def _of_work(recipe: Recipe, base: Checkpoint, vectors: Mapping[str, Vector], out: Path | None) -> list[Problem]:
+    """What the recipe's settings, the disk and the memory say against carrying it out."""
+    try:
+        if hasattr(methods.load(recipe.method), "closed_form"):  # its ω are computed from all weights: not yet
+            todo = [_whole_task(recipe, base, name) for name in base]
+        else:
+            todo = tasks(recipe, base, vectors)
+    except MergingError as error:
+        return [Problem("error", "recipe", str(error))]
+    return room.memory(todo, base) + (room.disk(todo, out) if out is not None else [])
 
 
-def _of_base(base: Checkpoint) -> list[Problem]:
-    problems = []
-    if keys := code_keys(base.config):
-        problems.append(
-            Problem(
-                "warning",
-                "base",
-                f"{base.path / 'config.json'} asks for code from the folder ({listed(keys)}). It is never run here, so the "
-                "model can be merged and exported but not evaluated live.",
-            )
-        )
-    if "quantization_config" in base.config:
-        problems.append(
-            Problem(
-                "error",
-                "base",
-                f"{base.path} is quantised (quantization_config). Give the full-precision model as the base.",
-            )
-        )
-    return problems
+def _whole_task(recipe: Recipe, base: Checkpoint, name: str) -> Task:
+    info = base.info(name)
+    names = tuple(source.name for source in recipe.models)
+    return Task(name, info.shape, out_dtype_of(recipe, info.dtype), recipe.method, names)
 
 
-def code_keys(config: Any) -> list[str]:
-    """The keys of a configuration, at any depth, that make a loader run code from the folder."""
-    found, rest = [], [config]
-    while rest:  # no recursion: a stranger's file may be nested as deep as its reader allows
-        node = rest.pop()
-        if isinstance(node, dict):
-            found += [key for key in node if key in ("auto_map", "trust_remote_code", "custom_pipelines") and node[key]]
-            rest += node.values()
-        elif isinstance(node, list):
-            rest += node
-    return found
-
-
-def _configs(base: Checkpoint, name: str, config: Mapping[str, Any]) -> list[Problem]:
-    problems = []
-    for severity, keys in (("error", _SAME), ("warning", _TELL)):
-        for key in keys:
-            given, expected = config.get(key), base.config.get(key)
-            if key in config and key in base.config and given != expected:
-                advice = (
-                    "Choose the base that it was trained from."
-                    if severity == "error"
-                    else "The export follows the base; what was trained for the other value may suffer."
-                )
-                message = f"{name}: config.json says {key} = {given!r}, the base says {expected!r}. {advice}"
-                problems.append(Problem(severity, name, message))  # type: ignore[arg-type]
-    return problems
-
-
-def _tokenizers(base: Path, name: str, tuned: Path) -> list[Problem]:
-    ours, theirs = _vocabulary(base), _vocabulary(tuned)
-    if not ours or not theirs or ours == theirs:
-        return []
-    moved = [token for token in ours if token in theirs and ours[token] != theirs[token]]
-    if moved:
-        token = moved[0]
-        return [
-            Problem(
-                "error",
-                name,
-                f"{name}: {len(moved):,} tokens have other ids than in the base: {token!r} is {theirs[token]}, in the base "
-                f"{ours[token]}. Rows of the embeddings would be added to those of other tokens. Merge only checkpoints with "
-                "the base's tokenizer.",
-            )
-        ]
-    added, lost = sorted(set(theirs) - set(ours)), sorted(set(ours) - set(theirs))
+def _of_keys(recipe: Recipe) -> list[Problem]:
+    """Keys that mergekit's recipes may have and that change nothing."""
+    given = {**recipe.parameters, **{key: 0 for source in recipe.models for key in source.parameters}}
     return [
         Problem(
             "warning",
-            name,
-            f"{name}: its tokenizer adds {len(added)} tokens ({listed(added, 3) or 'none'}) and lacks {len(lost)}. "
-            "The export has the base's tokenizer, without them.",
+            "recipe",
+            f"parameters.{key} has no effect on {recipe.method}, here as in mergekit.",
+            "Leave it out, or choose a method that has it.",
         )
+        for key in methods.ignored(recipe.method)
+        if key in given
     ]
-
-
-def _vocabulary(folder: Path) -> dict[str, int]:
-    """Token -> id from tokenizer.json, added tokens included; empty where there is none."""
-    file = folder / "tokenizer.json"
-    if not file.is_file():
-        return {}
-    document = read_json(file, _TOKENIZER_BYTES, finite=False)
-    try:
-        vocabulary = document["model"]["vocab"]
-        if isinstance(vocabulary, list):  # Unigram: pairs of token and score, the id is the position
-            vocabulary = {entry[0]: number for number, entry in enumerate(vocabulary)}
-        added = {entry["content"]: entry["id"] for entry in document.get("added_tokens", [])}
-        return {**vocabulary, **added}
-    except (KeyError, IndexError, TypeError, AttributeError):
-        raise CheckpointError(f"{file} is not a tokenizer of the tokenizers library. Copy the folder again.") from None

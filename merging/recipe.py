@@ -23,23 +23,47 @@ import torch
 import yaml
 
 from merging import method as methods
-from merging import settings
+from merging import settings, slices
 from merging.checkpoint import exists, is_adapter
-from merging.errors import RecipeError, nearest
+from merging.errors import RecipeError, listed, nearest
 from merging.settings import Setting
+from merging.slices import Slice
 
 FORMAT = 1
 MAX_BYTES = 200_000
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32, "float64": torch.float64}
 
-_KEYS = ("merge_method", "base_model", "models", "parameters", "dtype", "out_dtype", "tokenizer_source", "name", "dem")
+_KEYS = (
+    "merge_method",
+    "base_model",
+    "models",
+    "slices",
+    "parameters",
+    "dtype",
+    "out_dtype",
+    "tokenizer_source",
+    "name",
+    "dem",
+)
+_MOE = "it makes a mixture of experts (mergekit-moe), another model than its inputs; make it there and name its folder here"
 _LATER = {
-    "slices": "restacking layers is not part of this version",
-    "modules": "merging the modules of a multi-modal model apart is not part of this version",
-    "tokenizer": "building a tokenizer is not part of this version; the base's is used",
+    "modules": "merging the modules of a multi-modal model apart is not part of this version; give models: or slices:",
+    "experts": _MOE,
+    "shared_experts": _MOE,
+    "experts_per_token": _MOE,
+    "gate_mode": _MOE,
+    "tokenizer": (
+        "a tokenizer is not built from several models here, the base's is used; remove the key, or write "
+        "tokenizer_source: base"
+    ),
     "chat_template": "the base's chat template is used as it is",
 }
-_DEM_KEYS = ("format", "version", "seed", "names", "revision", "inputs", "allow_unrelated")
+_DEM_KEYS = (
+    "format", "version", "seed", "names", "base", "revision", "inputs", "allow_unrelated", "include", "exclude", "rounding",
+    "vocabulary",
+)  # fmt: skip
+ROUNDINGS = ("nearest", "stochastic")
+VOCABULARIES = ("refuse", "base", "union")
 
 
 @dataclass(frozen=True)
@@ -65,7 +89,7 @@ class Recipe:
     """A merge: which weights, which method, which ω, which output dtype."""
 
     base: str | None
-    """The base's folder; None only for `linear`, which then takes the first model's names and files."""
+    """The base's folder; None only for methods that need none, which then take the first model's names and files."""
     models: tuple[Source, ...]
     method: str = "task_arithmetic"
     parameters: Mapping[str, Setting] = field(default_factory=dict)
@@ -76,6 +100,16 @@ class Recipe:
     """Name -> digest of what the recipe was made for ('base' and each model's name)."""
     allow_unrelated: bool = False
     """Merge checkpoints even when they do not descend from the base."""
+    include: tuple[str, ...] = ()
+    """Parts of tensor names: only tensors that have one of them are merged, all others are the base's; () for all."""
+    exclude: tuple[str, ...] = ()
+    """Parts of tensor names: tensors that have one of them are the base's."""
+    rounding: str = "nearest"
+    """How the output dtype is rounded to: 'nearest', or 'stochastic', unbiased and seeded; see merging.stochastic."""
+    vocabulary: str = "refuse"
+    """What to do with a checkpoint of another vocabulary: 'refuse', 'base' or 'union'; see merging.vocabulary."""
+    slices: tuple[Slice, ...] = ()
+    """Layers restacked from the models, whose parameters then stand here; () merges whole models. See merging.restack."""
 
     def __post_init__(self) -> None:
         for key, value in _checked(self).items():
@@ -90,11 +124,12 @@ class Recipe:
         **more: Any,
     ) -> "Recipe":
         """A recipe from folders: name -> checkpoint or adapter, and ω by name (0 where none is given)."""
+        weighted = methods.weighted(more.get("method", "task_arithmetic"))
         sources = tuple(
             Source(
                 path=str(base) if is_adapter(path) else str(path),
                 name=name,
-                parameters={methods.WEIGHT: (omegas or {}).get(name, 0.0)},
+                parameters={methods.WEIGHT: (omegas or {}).get(name, 0.0)} if weighted else {},
                 lora=str(path) if is_adapter(path) else None,
             )
             for name, path in models.items()
@@ -130,6 +165,8 @@ class Recipe:
             RecipeError: for an unknown key, with the nearest known one; for a value that cannot be.
         """
         document = _parse(text)
+        if document.get("tokenizer") == {"source": "base"}:
+            del document["tokenizer"]  # what is done anyway
         for key in document:
             if key in _LATER:
                 raise RecipeError(f"{key!r} is not read: {_LATER[key]}.")
@@ -137,7 +174,8 @@ class Recipe:
                 raise RecipeError(f"unknown key {key!r}; {nearest(str(key), _KEYS)}")
         if document.get("tokenizer_source") not in (None, "base"):
             raise RecipeError(
-                f"tokenizer_source is {document['tokenizer_source']!r}; only the base's tokenizer is used."
+                f"tokenizer_source is {document['tokenizer_source']!r}; only the base's tokenizer is used. "
+                "Remove the key, or write base."
             )
         extra = _mapping(document.get("dem"), "dem")
         for key in extra:
@@ -145,24 +183,33 @@ class Recipe:
                 raise RecipeError(f"dem: unknown key {key!r}; {nearest(str(key), _DEM_KEYS)}")
         if extra.get("format", FORMAT) != FORMAT:
             raise RecipeError(f"dem.format is {extra['format']!r}, this version reads {FORMAT}: update to open it.")
-        base = _text(document.get("base_model"), "base_model")
         method = _text(document.get("merge_method"), "merge_method") or ""
-        models = _sources(document.get("models"), extra.get("names"))
-        if methods.load(method).SPACE == "deltas":
-            # mergekit's recipes may list the base among the models, without a weight; its difference from itself is 0.
-            models = tuple(
-                source for source in models if source.location != base or methods.WEIGHT in source.parameters
-            )
+        parameters = _mapping(document.get("parameters"), "parameters")
+        base = _text(document.get("base_model"), "base_model")
+        models: tuple[Source, ...]
+        restacked: tuple[Slice, ...] = ()
+        if "slices" in document:
+            if "models" in document:
+                raise RecipeError("models and slices are both given, and a recipe has one of them. Remove the other.")
+            models, restacked = slices.read(document["slices"], extra.get("names"), base)
+        else:
+            models = _sources(document.get("models"), extra.get("names"))
+            base, models = _placed(method, base, models, parameters)
         return cls(
-            base=base,
+            base=base or _text(extra.get("base"), "dem.base"),
             models=models,
             method=method,
-            parameters=_mapping(document.get("parameters"), "parameters"),
+            parameters=parameters,
             dtype=document.get("dtype"),
             out_dtype=document.get("out_dtype"),
             seed=extra.get("seed", 0),
             inputs={str(key): str(value) for key, value in _mapping(extra.get("inputs"), "dem.inputs").items()},
             allow_unrelated=extra.get("allow_unrelated") is True,
+            include=_parts(extra.get("include"), "dem.include"),
+            exclude=_parts(extra.get("exclude"), "dem.exclude"),
+            rounding=extra.get("rounding", "nearest"),
+            vocabulary=extra.get("vocabulary", "refuse"),
+            slices=restacked,
         )
 
     def to_yaml(self) -> str:
@@ -170,15 +217,18 @@ class Recipe:
         from merging import __version__
 
         document: dict[str, Any] = {"merge_method": self.method}
-        if self.base is not None:
+        apart = methods.role_of_base(self.method) == "unused" and not self._lists_base
+        donor = self.base is not None and apart and not self.slices
+        if self.base is not None and not donor:
             document["base_model"] = self.base
-        document["models"] = [
+        models = [
             {
                 "model": source.path if source.lora is None else f"{source.path}+{source.lora}",
                 "parameters": dict(source.parameters),
             }
             for source in self.models
         ]
+        document |= {"slices": slices.written(self)} if self.slices else {"models": models}
         optional = {"parameters": dict(self.parameters), "dtype": self.dtype, "out_dtype": self.out_dtype}
         document |= {key: value for key, value in optional.items() if value}
         document["dem"] = {
@@ -187,15 +237,21 @@ class Recipe:
             "seed": self.seed,
             "names": [source.name for source in self.models],
         }
+        # mergekit would average a base_model that it finds, and only the base's names and files are wanted here
+        document["dem"] |= {"base": self.base} if donor else {}
         document["dem"] |= {"inputs": dict(self.inputs)} if self.inputs else {}
         document["dem"] |= {"allow_unrelated": True} if self.allow_unrelated else {}
-        text: str = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=120)
+        document["dem"] |= {"include": list(self.include)} if self.include else {}
+        document["dem"] |= {"exclude": list(self.exclude)} if self.exclude else {}
+        document["dem"] |= {"rounding": self.rounding} if self.rounding != "nearest" else {}
+        document["dem"] |= {"vocabulary": self.vocabulary} if self.vocabulary != "refuse" else {}
+        text: str = yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
         return text
 
     @property
     def digest(self) -> str:
         """The first 12 hex digits of a SHA-256 over all that decides the result."""
-        facts = {
+        facts: dict[str, Any] = {
             "method": self.method,
             "base": self.base,
             "models": [(source.path, source.lora, source.name, dict(source.parameters)) for source in self.models],
@@ -205,12 +261,21 @@ class Recipe:
             "seed": self.seed,
             "inputs": dict(sorted(self.inputs.items())),
         }
+        # only where they say something, so that recipes without them keep the digests they always had
+        chosen = {"include": self.include, "exclude": self.exclude, "rounding": self.rounding}
+        chosen |= {"vocabulary": self.vocabulary}
+        facts |= {key: value for key, value in chosen.items() if value not in ((), "nearest", "refuse")}
+        facts |= {"slices": slices.facts(self.slices)} if self.slices else {}
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
 
     @property
     def omegas(self) -> dict[str, Setting]:
-        """Name -> ω as written: a number, a gradient or rules."""
+        """Name -> ω as written: a number, a gradient or rules; None where the method has no ω."""
         return {source.name: self._weight(source) for source in self.models}
+
+    @property
+    def _lists_base(self) -> bool:
+        return any(source.location == self.base for source in self.models)
 
     def _weight(self, source: Source) -> Setting:
         return source.parameters.get(methods.WEIGHT, self.parameters.get(methods.WEIGHT))
@@ -222,6 +287,12 @@ class Recipe:
             RecipeError: for a name that is not in the recipe, or an ω that is not a finite number.
         """
         known = [source.name for source in self.models]
+        if not methods.weighted(self.method):
+            raise RecipeError(f"{self.method} has no ω to set; choose a method that has, for example task_arithmetic.")
+        if self.slices:
+            raise RecipeError(
+                "the ω of a recipe with slices stand at the sources of its slices; edit them in its file."
+            )
         for name in omegas:
             if name not in known:
                 raise RecipeError(f"no vector is called {name!r}; {nearest(name, known)}")
@@ -233,18 +304,51 @@ class Recipe:
         )
         return replace(self, models=models)
 
+    def with_method(self, method: str, parameters: Mapping[str, Setting] | None = None) -> "Recipe":
+        """The same models under another method, with ω = 1 where they had none.
+
+        Args:
+            method: its name.
+            parameters: its parameters; those of the present method that it knows too, if not given.
+        """
+        if self.slices:
+            raise RecipeError("a recipe with slices keeps its method; edit merge_method and the slices in its file.")
+        known = {param.name for param in methods.parameters(method)}
+        own = {param.name for param in methods.parameters(method) if param.per_vector}
+        weighted = methods.weighted(method)
+
+        def kept(source: Source) -> Source:
+            values = {key: value for key, value in source.parameters.items() if key in own}
+            omega = self._weight(source)
+            own_omega = {methods.WEIGHT: 1.0 if omega is None else omega} if weighted else {}
+            return replace(source, parameters={**own_omega, **values})
+
+        shared = self.parameters if parameters is None else parameters
+        return replace(
+            self,
+            method=method,
+            models=tuple(kept(source) for source in self.models),
+            parameters={key: value for key, value in shared.items() if key in known},
+        )
+
     def relative_to(self, folder: Path) -> "Recipe":
-        """The same recipe with each relative folder that is not below the working directory looked up in `folder`."""
+        """The same recipe with each relative path that is not below the working directory looked up in `folder`."""
 
         def found(path: str | None) -> str | None:
             if path is None or Path(path).is_absolute() or exists(Path(path)) or not exists(folder / path):
                 return path
             return str(folder / path)
 
+        def parameters(given: Mapping[str, Setting]) -> dict[str, Setting]:
+            return {key: found(value) if key == methods.STATISTICS else value for key, value in given.items()}
+
         models = tuple(
-            replace(source, path=found(source.path) or "", lora=found(source.lora)) for source in self.models
+            replace(
+                source, path=found(source.path) or "", lora=found(source.lora), parameters=parameters(source.parameters)
+            )
+            for source in self.models
         )
-        return replace(self, base=found(self.base), models=models)
+        return replace(self, base=found(self.base), models=models, parameters=parameters(self.parameters))
 
     def formula(self) -> str:
         """The merge as one line of algebra: 'Θ + 0.70·Δcot − 0.40·Δmathqa'."""
@@ -259,48 +363,125 @@ def _checked(recipe: Recipe) -> dict[str, Any]:
     Raises:
         RecipeError: naming the key and what was expected.
     """
-    known = [param.name for param in methods.parameters(recipe.method)]
-    if not recipe.models:
-        raise RecipeError("models is empty, expected at least one checkpoint.")
-    if recipe.base is None and methods.load(recipe.method).SPACE == "deltas":
-        raise RecipeError(f"base_model is missing; {recipe.method} adds differences to a base.")
+    if recipe.slices:
+        from merging.slice_check import checked
+
+        restacked = checked(recipe)
+    else:
+        restacked, recipe = (), _with_base(recipe)
     names = [source.name for source in recipe.models]
     models = []
     for source in recipe.models:
         where = f"models: {source.name}"
         if names.count(source.name) > 1:
             raise RecipeError(f"two models are called {source.name!r}; give each a name of its own in dem.names.")
-        if not (source.name.strip() and source.name.isprintable()):
-            raise RecipeError(f"a model is called {source.name!r}; give it a name that can be shown, in dem.names.")
-        if not (source.path + (source.lora or "")).isprintable():
-            raise RecipeError(
-                f"{where}: {source.location!r} has characters that a recipe cannot hold; rename the folder."
-            )
-        if "+" in source.path:
-            raise RecipeError(
-                f"{where}: {source.path!r}: a recipe reads what follows a + as an adapter; rename the folder."
-            )
-        for key in source.parameters:
-            if key != methods.WEIGHT:
-                hint = (
-                    "it belongs under parameters of the recipe"
-                    if key in known
-                    else nearest(str(key), [methods.WEIGHT, *known])
-                )
-                raise RecipeError(f"{where}: unknown parameter {key!r}; {hint}")
-        if recipe._weight(source) is None:
-            raise RecipeError(f"{where}: parameters.weight is missing; it is the ω of this checkpoint.")
-        checked = {key: settings.check(setting, f"{where}: {key}") for key, setting in source.parameters.items()}
-        models.append(replace(source, parameters=checked))
-    for key in recipe.parameters:
-        if key not in (methods.WEIGHT, *known):
-            raise RecipeError(f"parameters: unknown key {key!r}; {nearest(str(key), [methods.WEIGHT, *known])}")
+        _named(source, where)
+        if not restacked:
+            _known_keys(recipe, source, where)
+        models.append(replace(source, parameters=_settings(recipe.method, source.parameters, where)))
+    if not restacked:
+        _shared_keys(recipe)
     return {
         "models": tuple(models),
-        "parameters": {key: settings.check(value, f"parameters: {key}") for key, value in recipe.parameters.items()},
+        "parameters": _settings(recipe.method, recipe.parameters, "parameters"),
         "dtype": _dtype(recipe.dtype, "dtype"),
         "out_dtype": _dtype(recipe.out_dtype, "out_dtype"),
         "seed": _seed(recipe.seed),
+        "include": _parts(recipe.include, "include"),
+        "exclude": _parts(recipe.exclude, "exclude"),
+        "rounding": _word(recipe.rounding, "dem.rounding", ROUNDINGS),
+        "vocabulary": _word(recipe.vocabulary, "dem.vocabulary", VOCABULARIES),
+        "slices": restacked,
+    }
+
+
+def _with_base(recipe: Recipe) -> Recipe:
+    """The recipe with its base in the role that the method gives it, and as many models as the method takes."""
+    role = methods.role_of_base(recipe.method)
+    if not recipe.models:
+        raise RecipeError("models is empty, expected at least one checkpoint.")
+    if recipe.base is None and role in ("origin", "operand"):
+        needs = "adds differences to a base" if role == "origin" else "has the base as an operand"
+        raise RecipeError(f"base_model is missing; {recipe.method} {needs}.")
+    if recipe.base is not None and role == "vector" and not recipe._lists_base:
+        name = unique("base", [source.name for source in recipe.models])
+        recipe = replace(recipe, models=(*recipe.models, Source(recipe.base, name)))
+    least, most = methods.span(recipe.method)
+    if not least <= len(recipe.models) <= (most or len(recipe.models)):
+        wanted = f"exactly {least}" if least == most else f"at least {least}"
+        raise RecipeError(
+            f"{recipe.method} takes {wanted} model{'s' if least > 1 else ''}{' beside the base' if recipe.base else ''}, "
+            f"and {len(recipe.models)} are given: {listed([source.name for source in recipe.models])}."
+        )
+    return recipe
+
+
+def _placed(
+    method: str, base: str | None, models: tuple[Source, ...], parameters: Mapping[str, Any]
+) -> tuple[str | None, tuple[Source, ...]]:
+    """A file's base and models as mergekit understands them."""
+    role, listed_there = methods.role_of_base(method), [source for source in models if source.location == base]
+    if base is not None and role in ("origin", "optional", "operand"):
+        # The base may stand among the models, without a weight; its difference from itself is 0.
+        models = tuple(source for source in models if source not in listed_there or methods.WEIGHT in source.parameters)
+    if base is not None and role == "unused" and not listed_there and methods.WEIGHT in parameters:
+        models = (*models, Source(base, unique("base", [source.name for source in models])))
+    return base, models
+
+
+def _named(source: Source, where: str) -> None:
+    if not (source.name.strip() and source.name.isprintable()):
+        raise RecipeError(f"a model is called {source.name!r}; give it a name that can be shown, in dem.names.")
+    if not (source.path + (source.lora or "")).isprintable():
+        raise RecipeError(f"{where}: {source.location!r} has characters that a recipe cannot hold; rename the folder.")
+    if "+" in source.path:
+        raise RecipeError(
+            f"{where}: {source.path!r}: a recipe reads what follows a + as an adapter; rename the folder."
+        )
+
+
+def _known_keys(recipe: Recipe, source: Source, where: str) -> None:
+    """Every key of a model is known, and none that it needs is missing."""
+    weighted = methods.weighted(recipe.method)
+    known = methods.parameters(recipe.method)
+    own = [methods.WEIGHT] * weighted + [param.name for param in known if param.per_vector]
+    for key in source.parameters:
+        if key not in (*own, *methods.ignored(recipe.method)):
+            hint = (
+                "it belongs under parameters of the recipe"
+                if key in [param.name for param in known]
+                else f"{recipe.method} has no ω"
+                if key == methods.WEIGHT
+                else nearest(str(key), own)
+            )
+            raise RecipeError(f"{where}: unknown parameter {key!r}; {hint}")
+    if weighted and recipe._weight(source) is None:
+        raise RecipeError(f"{where}: parameters.weight is missing; it is the ω of this checkpoint.")
+    for param in known:
+        if param.per_vector and param.default is None and param.name not in {**recipe.parameters, **source.parameters}:
+            raise RecipeError(f"{where}: parameters.{param.name} is missing; it is {param.help}.")
+
+
+def _shared_keys(recipe: Recipe) -> None:
+    """Every key under the recipe's parameters is known, and none that the method needs is missing."""
+    known = methods.parameters(recipe.method)
+    names = [methods.WEIGHT] * methods.weighted(recipe.method) + [param.name for param in known]
+    for key in recipe.parameters:
+        if key not in (*names, *methods.ignored(recipe.method)):
+            raise RecipeError(f"parameters: unknown key {key!r}; {nearest(str(key), names)}")
+    for param in known:
+        if not param.per_vector and param.default is None and param.name not in recipe.parameters:
+            raise RecipeError(f"parameters.{param.name} is missing; for {recipe.method} it is {param.help}.")
+
+
+def _settings(method: str, given: Mapping[str, Any], where: str) -> dict[str, Setting]:
+    words = {param.name: param.choices for param in methods.parameters(method)}
+    files = [param.name for param in methods.parameters(method) if param.file]
+    return {
+        key: settings.path(value, f"{where}: {key}")
+        if key in files
+        else settings.check(value, f"{where}: {key}", words.get(key, ()))
+        for key, value in given.items()
     }
 
 
@@ -353,6 +534,20 @@ def _text(given: Any, where: str) -> str | None:
     return given
 
 
+def _parts(given: Any, where: str) -> tuple[str, ...]:
+    if given is not None and not (
+        isinstance(given, list | tuple) and all(isinstance(part, str) and part for part in given)
+    ):
+        raise RecipeError(f"{where} is {given!r}, expected a list of parts of tensor names, for example [embed].")
+    return tuple(given or ())
+
+
+def _word(given: Any, where: str, words: tuple[str, ...]) -> str:
+    if given not in words:
+        raise RecipeError(f"{where} is {given!r}; {nearest(str(given), words)}")
+    return str(given)
+
+
 def _seed(given: Any) -> int:
     if isinstance(given, bool) or not isinstance(given, int) or not 0 <= given < 2**63:
         raise RecipeError(f"dem.seed is {given!r}, expected a whole number from 0.")
@@ -364,6 +559,13 @@ def _dtype(given: Any, where: str) -> str | None:
     if name is not None and not (isinstance(name, str) and name in DTYPES):
         raise RecipeError(f"{where} is {given!r}; {nearest(str(given), list(DTYPES))}")
     return name
+
+
+class _Dumper(yaml.SafeDumper):
+    """YAML without aliases, which the reader refuses: what two models share is written out twice."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
 
 
 class _Loader(yaml.SafeLoader):

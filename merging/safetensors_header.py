@@ -86,12 +86,14 @@ def read_header(path: Path) -> Header:
             )
         if len(prefix) < 8:
             raise CheckpointError(f"{path} has {size} bytes, too few for a safetensors file. Copy it again.")
-        if prefix[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05") or prefix[:4] == b"PK\x03\x04":
+        length = struct.unpack("<Q", prefix)[0]
+        # A header of 640 bytes begins as pickles do, with 80 02: only a length that cannot be is looked at.
+        pickled = prefix[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05") or prefix[:4] == b"PK\x03\x04"
+        if pickled and length > min(MAX_HEADER, size - 8):
             raise CheckpointError(
                 f"{path} is a pickle (PyTorch) file under another name. Pickles can run code and are never opened; "
                 "save the model again with save_pretrained, which writes safetensors."
             )
-        length = struct.unpack("<Q", prefix)[0]
         if length > min(MAX_HEADER, size - 8):
             raise CheckpointError(
                 f"{path}: the header claims {length:,} bytes and the file has {size:,}. "

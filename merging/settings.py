@@ -11,15 +11,20 @@ The grammar is mergekit's, quirks included, so that a recipe gives the same ω i
 import math
 from typing import Any
 
-from merging.errors import RecipeError
+from merging.errors import RecipeError, nearest
 
-Scalar = float | int | bool
+Scalar = float | int | bool | str
 Setting = Any
 """A scalar, a list of scalars, a rule, or a list of rules; see the module's first lines."""
 
 
-def check(setting: Setting, where: str) -> Setting:
+def check(setting: Setting, where: str, words: tuple[str, ...] = ()) -> Setting:
     """A setting with its numbers checked, numeric text such as '1e-3' (YAML 1.1 reads it as text) made a number.
+
+    Args:
+        setting: as it was read.
+        where: the key, for messages.
+        words: the words that the parameter takes, where it takes words.
 
     Raises:
         RecipeError: naming the key and what was expected.
@@ -28,9 +33,20 @@ def check(setting: Setting, where: str) -> Setting:
         if not setting:
             raise RecipeError(f"{where} is an empty list, expected a number, a gradient or rules.")
         if any(isinstance(entry, dict) for entry in setting):
-            return [_rule(entry, f"{where}[{number}]") for number, entry in enumerate(setting)]
-        return [_scalar(entry, f"{where}[{number}]") for number, entry in enumerate(setting)]
-    return _rule(setting, where) if isinstance(setting, dict) else _scalar(setting, where)
+            return [_rule(entry, f"{where}[{number}]", words) for number, entry in enumerate(setting)]
+        return [_scalar(entry, f"{where}[{number}]", words) for number, entry in enumerate(setting)]
+    return _rule(setting, where, words) if isinstance(setting, dict) else _scalar(setting, where, words)
+
+
+def path(value: Setting, where: str) -> str:
+    """The path of a file, the same for all tensors.
+
+    Raises:
+        RecipeError: naming the key and what was expected.
+    """
+    if not (isinstance(value, str) and value.strip() and value.isprintable()):
+        raise RecipeError(f"{where} is {str(value)[:80]!r}, expected the path of one file.")
+    return value
 
 
 def resolve(setting: Setting, name: str, depth: float) -> Scalar | None:
@@ -59,7 +75,7 @@ def resolve(setting: Setting, name: str, depth: float) -> Scalar | None:
         position = depth * (len(setting) - 1)
         low = math.floor(position)
         high = min(low + 1, len(setting) - 1)
-        if isinstance(setting[low], bool):
+        if isinstance(setting[low], bool | str):
             value: Scalar = setting[low]
             return value
         share = position - low
@@ -74,19 +90,23 @@ def filters(setting: Setting) -> list[str]:
     return [rule["filter"] for rule in rules if isinstance(rule, dict) and rule.get("filter") not in (None, "*")]
 
 
-def _rule(entry: Any, where: str) -> dict[str, Any]:
+def _rule(entry: Any, where: str, words: tuple[str, ...]) -> dict[str, Any]:
     if not (isinstance(entry, dict) and "value" in entry and set(entry) <= {"filter", "value"}):
         raise RecipeError(f"{where} is {entry!r}, expected {{filter: part of a tensor's name, value: number}}.")
     wanted = entry.get("filter")
     if wanted is not None and not isinstance(wanted, str):
         raise RecipeError(f"{where}.filter is {wanted!r}, expected a part of a tensor's name.")
-    value = check(entry["value"], f"{where}.value")
+    value = check(entry["value"], f"{where}.value", words)
     return {"value": value} if wanted is None else {"filter": wanted, "value": value}
 
 
-def _scalar(value: Any, where: str) -> Scalar:
+def _scalar(value: Any, where: str, words: tuple[str, ...]) -> Scalar:
     if isinstance(value, bool):
         return value
+    if words:
+        if value not in words:
+            raise RecipeError(f"{where} is {str(value)[:80]!r}; {nearest(str(value), words)}")
+        return str(value)
     try:
         number = float(value) + 0.0  # −0 becomes 0, and 1 becomes 1.0: equal settings are written alike
     except (TypeError, ValueError, OverflowError):

@@ -7,6 +7,7 @@ weights are meant, which is how a merge comes out plausible and wrong.
 import math
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -16,6 +17,8 @@ from merging.checkpoint import Checkpoint, Weights, dtype_of, read_block, shape_
 from merging.errors import MismatchError, listed
 from merging.names import is_buffer, place
 
+PIECE = 2**18
+"""Elements read at once."""
 QUANTISED = (torch.float8_e4m3fn, torch.float8_e5m2)
 
 
@@ -31,6 +34,8 @@ class Vector(Mapping[str, Tensor]):
     """
 
     name: str
+    base: Weights
+    """Θ, under whose names and shapes its tensors stand."""
     path: Path | None
     digest: str
     """SHA-256 of what it was made from; see Checkpoint.digest."""
@@ -44,6 +49,17 @@ class Vector(Mapping[str, Tensor]):
     @abstractmethod
     def weights_block(self, name: str, start: int, stop: int) -> Tensor:
         """The same elements of the fine-tuned weights Θ_i themselves, in the working dtype."""
+
+    @cached_property
+    def squared_length(self) -> float:
+        """‖Δ‖² over the whole model, summed in float64; every tensor is read for it, once."""
+        total = 0.0
+        for name in self:
+            size = math.prod(shape_of(self.base, name))
+            for start in range(0, size, PIECE):
+                values = self.block(name, start, min(start + PIECE, size)).double()
+                total += float(values @ values)
+        return total
 
 
 class DistributionVector(Vector):
@@ -128,8 +144,8 @@ def _same_shapes(where: str, base: Weights, tuned: Weights, source: Mapping[str,
         given, expected = shape_of(tuned, name), shape_of(base, name)
         if given != expected:
             hint = (
-                "The vocabularies differ: fine-tuning added tokens, or the tokenizer is another. Merge only models with "
-                "the base's vocabulary, or resize the checkpoint's embeddings to the base's first."
+                "The vocabularies differ: fine-tuning added tokens, or the tokenizer is another. Set dem.vocabulary in the "
+                "recipe (base or union), or resize the checkpoint's embeddings to the base's first."
                 if given[1:] == expected[1:] and place(name).part in ("embeddings", "head")
                 else "It is not a fine-tune of this base. Choose the base that it was trained from."
             )

@@ -20,7 +20,7 @@ MAY_IMPORT = {
 
 HEAVY = {"gradio", "lm_eval", "transformers", "peft", "accelerate", "datasets", "plotly", "sklearn", "optuna"}
 NEVER = {
-    "merging": HEAVY,
+    "merging": HEAVY | {"huggingface_hub"},
     "corpus": HEAVY - {"datasets"} | {"torch"},
     "evaluation": {"gradio", "plotly", "peft", "accelerate"},
     "training": {"gradio", "plotly", "lm_eval"},
@@ -32,6 +32,7 @@ DOORS = {
     "lm_eval": {"evaluation/harness.py", "evaluation/tasks.py"},
     "peft": {"training/finetune.py"},
     "gradio": {"workbench/page.py", "workbench/tabs"},
+    "huggingface_hub": {"merging/hub.py"},
 }
 """Dependency -> the only files, or folders, that import it."""
 

@@ -37,9 +37,10 @@ def merge(recipe: Path, out: Path, dtype: str | None) -> str:
     return _line("merge", shown(recipe), shown(out), *(("--dtype", dtype) if dtype else ()))
 
 
-def inspect(base: Path, checkpoints: Sequence[Path]) -> str:
+def inspect(base: Path, checkpoints: Sequence[Path], vocabulary: str = "refuse") -> str:
     """Preflight report and geometry."""
-    return _line("inspect", shown(base), *map(shown, checkpoints))
+    choice = ("--vocabulary", vocabulary) if vocabulary != "refuse" else ()
+    return _line("inspect", shown(base), *map(shown, checkpoints), *choice)
 
 
 def verify(folder: Path) -> str:

@@ -14,6 +14,8 @@ from workbench.jobs import Handle, Job
 if TYPE_CHECKING:
     from merging.checkpoint import Checkpoint
     from merging.recipe import Recipe
+    from merging.rounding import RoundingCost
+    from workbench.models import Models, Stale
     from workbench.session import Session
 
 
@@ -52,6 +54,22 @@ def folder(workdir: Path, name: str) -> Path:
             "starting with a letter or a digit."
         )
     return workdir / "exports" / name
+
+
+def rounding(models: Models, recipe: Recipe, dtype: str | None, stale: Stale) -> RoundingCost:
+    """What an export in this dtype would lose of a composition, from one pass over the files.
+
+    Raises:
+        Stopped: it became stale on the way.
+    """
+    from evaluation.errors import Stopped
+    from merging.rounding import rounding_cost
+
+    def progress(done: int, total: int) -> None:
+        if stale():
+            raise Stopped("another composition or number format was asked for")
+
+    return rounding_cost(replace(recipe, out_dtype=dtype or recipe.out_dtype), *models.reopened(), progress)
 
 
 def nbytes(base: Checkpoint, dtype: str | None) -> int:

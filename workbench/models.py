@@ -91,15 +91,24 @@ class Models:
 
     def identity(self, recipe: Recipe) -> str:
         """The key under which measurements of a composition are kept: the very files, and the ω that take part."""
-        parts = sorted((self.vectors[name].identity, omega) for name, omega in recipe.omegas.items() if omega != 0.0)
-        return fingerprint([self.base.identity, parts, recipe.method, dict(recipe.parameters), recipe.dtype])
+        parts = [
+            (self.vectors[source.name].identity, dict(source.parameters))
+            for source in recipe.models
+            if recipe.omegas[source.name] != 0.0
+        ]
+        chosen = [list(recipe.include), list(recipe.exclude), recipe.rounding]
+        settings = [recipe.method, dict(recipe.parameters), recipe.dtype, recipe.seed]
+        return fingerprint([self.base.identity, parts, *settings, *chosen])
 
     def reopened(self) -> tuple[Checkpoint, dict[str, Vector]]:
         """Base and vectors opened anew: vectors keep the last chunk they computed, and the live model uses its own."""
         from merging import Checkpoint, open_vector
+        from merging.vocabulary import arrange
 
         base = Checkpoint(self.base.path)
-        return base, {name: open_vector(vector.path or name, base, name) for name, vector in self.vectors.items()}
+        folders = {name: Path(vector.path or name) for name, vector in self.vectors.items()}
+        arrangement = arrange(base, folders, self.start.vocabulary)
+        return base, {name: open_vector(folder, base, name, arrangement) for name, folder in folders.items()}
 
 
 class Composer:
@@ -150,8 +159,17 @@ def open_models(
     data: Path | None = None,
     *,
     device: str = "cpu",
+    vocabulary: str = "refuse",
 ) -> Models:
     """Open a base with its fine-tuned checkpoints and its data.
+
+    Args:
+        base: the folder of Θ.
+        checkpoints: folders, and what to call them; the folder's name if None.
+        data: a folder of datasets to measure losses on.
+        device: where the model in memory lives.
+        vocabulary: for checkpoints of another one, 'refuse' or 'base'; see merging.vocabulary. The model in memory has
+            the base's rows, so that 'union' is for exports by a recipe only.
 
     Raises:
         MergingError, EvaluationError, CorpusError, SessionError: nothing was opened; the message says what to do.
@@ -167,14 +185,16 @@ def open_models(
         names.append(_unique(name or path.name, names))
     if not paths:
         raise SessionError(f"{base} is open without a checkpoint; choose at least one that was fine-tuned from it.")
-    opened, vectors, problems = preflight(base, paths, names)
+    if vocabulary == "union":
+        raise SessionError("a union of vocabularies is not composed in memory; write its recipe and run dem merge.")
+    opened, vectors, problems = preflight(base, paths, names, vocabulary)
     if errors := [problem for problem in problems if problem.severity == "error"]:
-        raise SessionError("\n".join(f"{problem.subject}: {problem.message}" for problem in errors))
+        raise SessionError("\n".join(f"{problem.subject}: {problem.text}" for problem in errors))
     weights, memory = _hold(opened, vectors)
     loaded = load(base, checkpoint=opened, device=device)
     folders = {name: shown(vector.path or "") for name, vector in vectors.items()}
     digests = {"base": opened.digest} | {name: vector.digest for name, vector in vectors.items()}
-    start = Recipe.compose(shown(base), folders, inputs=digests)
+    start = Recipe.compose(shown(base), folders, inputs=digests, vocabulary=vocabulary)
     return Models(
         base=opened,
         vectors=vectors,
@@ -185,7 +205,7 @@ def open_models(
         data=_datasets(data, loaded.tokenizer) if data else {},
         data_folder=data,
         memory=memory,
-        notes=(*(f"{p.subject}: {p.message}" for p in problems), *loaded.notes),
+        notes=(*(f"{p.subject}: {p.text}" for p in problems), *loaded.notes),
     )
 
 
@@ -199,6 +219,7 @@ def _unique(name: str, taken: Iterable[str]) -> str:
 def _hold(base: Checkpoint, vectors: Mapping[str, Vector]) -> tuple[Mapping[str, Any], str]:
     """Read all weights into memory if they take less than half of what is free, else leave them in their files."""
     from merging import DistributionVector, LoraVector, in_memory
+    from merging.saved import SavedVector
 
     size = base.nbytes + sum(_size(vector) for vector in vectors.values())
     free = psutil.virtual_memory().available
@@ -206,7 +227,7 @@ def _hold(base: Checkpoint, vectors: Mapping[str, Vector]) -> tuple[Mapping[str,
         return base, f"read from files, for {_bytes(size)} of weights do not fit in half of {_bytes(free)} free memory"
     held = in_memory(base)
     for vector in vectors.values():
-        if isinstance(vector, LoraVector):
+        if isinstance(vector, LoraVector | SavedVector):
             vector.hold_in_memory()
         elif isinstance(vector, DistributionVector):
             vector.base, vector.tuned = held, in_memory(vector.tuned)

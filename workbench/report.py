@@ -1,7 +1,7 @@
 """Results as plain text for the terminal, and as data for --json."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from evaluation.harness import Score
     from evaluation.loss import Loss
     from merging import Geometry, Recipe
+    from merging.adapter_fit import Fit
     from merging.preflight import Opened
+    from merging.rounding import RoundingCost
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
@@ -82,6 +84,67 @@ def _data(values: np.ndarray) -> list[list[float | None]]:
     return [[None if math.isnan(value) else value for value in row] for row in values.tolist()]
 
 
+def adapter(fit: "Fit") -> str:
+    """Rank, norm and relative error of an adapter per layer and in all, then what is not in the adapter."""
+    rows = [["layer", "tensors", "rank", "‖Δ‖", "relative error"]]
+    for row in fit.by_layer():
+        low, high = row.ranks
+        ranks = str(low) if low == high else f"{low} to {high}"
+        rows.append([row.layer, str(row.tensors), ranks, f"{row.norm:.4g}", f"{row.error:.2e}"])
+    lines = [table(rows), f"relative error of what is in the adapter: {fit.error:.2e}"]
+    lines += [
+        f"not in the adapter: {part.kind} (tensors: {part.tensors}), {fit.share(part):.2%} of ‖Δ‖²"
+        for part in fit.left_out
+    ]
+    if fit.left_out:
+        lines.append(
+            f"in all, {fit.missing:.2%} of ‖Δ‖² is not in the adapter: it holds matrices of linear modules only"
+        )
+    return "\n".join(lines)
+
+
+def rounding(cost: "RoundingCost") -> str:
+    """What the output dtype loses of a merge, per layer and in all, and the advice that follows."""
+    found = cost.table()
+    rows = [["layer", *found.columns]]
+    for name, row in [*zip(found.rows, found.values.tolist(), strict=True), ("whole model", [*cost.total.values()])]:
+        cells = [
+            f"{value:.4f}" if kind == "cosine" else f"{value:.1%}"
+            for kind, value in zip(found.columns, row, strict=True)
+        ]
+        rows.append(
+            [name, *("undefined" if math.isnan(value) else cell for cell, value in zip(cells, row, strict=True))]
+        )
+    title = f"What {' and '.join(cost.dtypes)} loses of the merge's displacement"
+    return "\n".join([title, table(rows), "", cost.advice()])
+
+
+def rounding_as_data(cost: "RoundingCost") -> dict[str, Any]:
+    """The same, as data; what is undefined is null."""
+    found = cost.table()
+    total = np.array([list(cost.total.values())])
+    return {
+        "dtypes": list(cost.dtypes),
+        "columns": list(found.columns),
+        "layers": list(found.rows),
+        "values": _data(found.values),
+        "total": _data(total)[0],
+        "not_finite": int(cost.overflown.sum()),
+        "advice": cost.advice(),
+    }
+
+
+def weights(found: "Mapping[str, Mapping[str, float | None]]") -> str:
+    """Tensors down, models across: the ω in force, or "base" where a tensor is the base's whatever the ω."""
+    models = list(next(iter(found.values()), {}))
+    rows = [["tensor", *models]]
+    rows += [
+        [name, *("base" if row[model] is None else f"{row[model]:g}" for model in models)]
+        for name, row in found.items()
+    ]
+    return table(rows)
+
+
 def losses(found: "Sequence[Loss]") -> str:
     """Loss per dataset with standard error and counts, and the mean."""
     rows = [["dataset", "loss", "± s.e.", "examples", "tokens"]]
@@ -116,12 +179,22 @@ def methods() -> str:
     blocks = []
     for name in merge_methods.names():
         module = merge_methods.load(name)
-        lines = [f"{name}: {module.FORMULA}", f"    {module.PAPER}", "    weight: ω of each model"]
-        for param in merge_methods.parameters(name):
-            span = "" if math.isinf(param.low) else f", {param.low:g} to {param.high:g}"
-            lines.append(f"    {param.name} = {str(param.default).lower()}{span}: {param.help}")
+        lines = [f"{name}: {module.FORMULA}", f"    {module.PAPER}"]
+        lines += ["    weight, per model: ω"] if merge_methods.weighted(name) else []
+        lines += [_parameter(param) for param in merge_methods.parameters(name)]
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks)
+
+
+def _parameter(param: "merge_methods.Param") -> str:
+    """One line: name, default, what it may be, what it is."""
+    where = ", per model" if param.per_vector else ""
+    default = "" if param.default is None else f" = {str(param.default).lower()}"
+    if param.choices:
+        may_be = f", {' or '.join(param.choices)}"
+    else:
+        may_be = "" if math.isinf(param.low) else f", {param.low:g} to {param.high:g}"
+    return f"    {param.name}{default}{where}{may_be}: {param.help}"
 
 
 def methods_as_data() -> list[dict[str, Any]]:
@@ -136,9 +209,23 @@ def methods_as_data() -> list[dict[str, Any]]:
                 "default": param.default,
                 "low": None if math.isinf(param.low) else param.low,
                 "high": None if math.isinf(param.high) else param.high,
+                "choices": list(param.choices),
+                "per_model": param.per_vector,
                 "help": param.help,
             }
             for param in merge_methods.parameters(name)
         ]
-        found.append({"name": name, "formula": module.FORMULA, "paper": module.PAPER, "parameters": parameters})
+        least, most = merge_methods.span(name)
+        found.append(
+            {
+                "name": name,
+                "formula": module.FORMULA,
+                "paper": module.PAPER,
+                "models": {"least": least, "most": most},
+                "weighted": merge_methods.weighted(name),
+                "base": merge_methods.role_of_base(name),
+                "scope": module.SCOPE,
+                "parameters": parameters,
+            }
+        )
     return found

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from evaluation.results import Run
     from merging.geometry import Geometry
     from merging.recipe import Recipe
+    from merging.rounding import RoundingCost
 
 __all__ = ["OMEGA_RANGE", "Point", "Reading", "Session", "SessionError", "Stale", "is_for_the_reader"]
 
@@ -129,9 +130,13 @@ class Session:
             self.opened.set()
 
     def open(
-        self, base: str | Path, checkpoints: Sequence[tuple[str | Path, str | None]], data: str | Path | None = None
+        self,
+        base: str | Path,
+        checkpoints: Sequence[tuple[str | Path, str | None]],
+        data: str | Path | None = None,
+        vocabulary: str = "refuse",
     ) -> Models:
-        """Open a base, its checkpoints and data; if anything fails, what was open stays open.
+        """Open a base, its checkpoints and data; if anything fails, what was open stays open. See open_models.
 
         Raises:
             SessionError, MergingError, EvaluationError, CorpusError.
@@ -139,7 +144,8 @@ class Session:
         with self._open_lock:
             allowed = [(self.folders.resolve(path), name) for path, name in checkpoints]
             folder = self.folders.resolve(data) if data else None
-            models = open_models(self.folders.resolve(base), allowed, folder, device=self.device)
+            folders = self.folders.resolve(base), allowed, folder
+            models = open_models(*folders, device=self.device, vocabulary=vocabulary)
             with self._model_lock:
                 self._models = models
                 self._omegas = tuple((models.best or {}).get(name, 0.0) for name in models.names)
@@ -151,14 +157,14 @@ class Session:
         """Open one more checkpoint on the same base."""
         models = self.models
         have = [(vector.path or "", key) for key, vector in models.vectors.items()]
-        return self.open(models.base.path, [*have, (path, name)], models.data_folder)
+        return self.open(models.base.path, [*have, (path, name)], models.data_folder, models.start.vocabulary)
 
     def remove(self, name: str) -> Models:
         """Close one vector."""
         models = self.models
         models.recipe({name: 0.0})  # raises for a name that is not there
         rest = [(vector.path or "", key) for key, vector in models.vectors.items() if key != name]
-        return self.open(models.base.path, rest, models.data_folder)
+        return self.open(models.base.path, rest, models.data_folder, models.start.vocabulary)
 
     # recipes
 
@@ -169,10 +175,8 @@ class Session:
 
     def recipe(self, omegas: Mapping[str, float] | Sequence[float], method: str | None = None) -> Recipe:
         """The composition with these ω."""
-        from dataclasses import replace
-
         made = self.models.recipe(omegas)
-        return made if method in (None, made.method) else replace(made, method=method)
+        return made if method in (None, made.method) else made.with_method(method)
 
     def settle(self, omegas: Sequence[float]) -> Recipe:
         """The composition that a page now stands at; remembered for pages that open later."""
@@ -375,6 +379,10 @@ class Session:
     def export_bytes(self, dtype: str | None) -> int:
         """About how many bytes of weights an export has."""
         return exports.nbytes(self.models.base, dtype)
+
+    def rounding(self, recipe: Recipe, dtype: str | None, stale: Stale = lambda: False) -> RoundingCost:
+        """What an export in this dtype would lose of the composition; see workbench.exports."""
+        return exports.rounding(self.models, recipe, dtype, stale)
 
     def close(self) -> None:
         """Stop the jobs and close the files."""

@@ -6,6 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from merging.method import Site
+from merging.methods.task_arithmetic import refusal as refusal
 from merging.methods.task_arithmetic import weighted_sum
 
 PAPER = "https://arxiv.org/abs/2406.15570 (DEM, equation 3); https://arxiv.org/abs/2203.05482 (model soups)"

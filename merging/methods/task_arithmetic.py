@@ -1,6 +1,7 @@
 """Task arithmetic with one ω per vector: Θ + λ·Σ ω_i Δ_i. This is DEM, and the default."""
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import torch
 from jaxtyping import Float
@@ -12,6 +13,7 @@ PAPER = "https://arxiv.org/abs/2406.15570 (DEM, equation 2); https://arxiv.org/a
 FORMULA = "Θ + λ · Σ ωᵢ Δᵢ"
 SPACE = "deltas"
 SCOPE = "element"
+IGNORED = ("density", "rescale")
 
 
 def combine(
@@ -31,6 +33,13 @@ def combine(
     if normalize:
         total /= omegas.sum()
     return total if lambda_ == 1.0 else total.mul_(lambda_)
+
+
+def refusal(omegas: tuple[float, ...], arguments: Mapping[str, Any]) -> str | None:
+    """A sum of ω that is 0 cannot be divided by; mergekit divides by 1 there, without a word."""
+    if arguments["normalize"] and abs(sum(omegas)) < 1e-8:
+        return "the ω sum to 0, and it divides by their sum. Change one, or set normalize: false."
+    return None
 
 
 def weighted_sum(stack: Float[Tensor, "vectors *shape"], omegas: Float[Tensor, "vectors"]) -> Float[Tensor, "*shape"]:

@@ -121,6 +121,72 @@ CASES = {
     "linear float64": ("float64", False, {"merge_method": "linear"}, [0.7, 0.4, 1.3]),
 }
 
+# Of odd digits: with 0.7, −0.4 and 1.3 bfloat16 deltas cancel exactly here and there, and any sign is then right.
+W = [{"weight": 0.7123}, {"weight": -0.4311}, {"weight": 1.3071}]
+D = [
+    {"weight": 0.7123, "density": 0.5},
+    {"weight": -0.4311, "density": 0.31},
+    {"weight": 1.3071, "density": [0.2, 0.9]},
+]
+NONE = [{}, {}, {}]
+
+# name: (the recipe besides its folders, the parameters of each model); each runs on float32 and, where it says so, bfloat16
+METHODS = {
+    "ties": ({"merge_method": "ties"}, D),
+    "ties scaled": ({"merge_method": "ties", "parameters": {"rescale": True, "lambda": 0.7, "normalize": False}}, D),
+    "ties of dense deltas": ({"merge_method": "ties", "parameters": {"int8_mask": True}}, W),
+    "ties by layer": (
+        {"merge_method": "ties", "parameters": {"density": [{"filter": "mlp", "value": 0.2}, {"value": 0.6}]}},
+        W,
+    ),
+    "dare_linear dense": ({"merge_method": "dare_linear", "parameters": {"density": 1.0}}, W),
+    "dare_linear dense normalized": ({"merge_method": "dare_linear", "parameters": {"normalize": True}}, W),
+    "dare_ties dense": ({"merge_method": "dare_ties"}, W),
+    "dare_ties dense normalized": ({"merge_method": "dare_ties", "parameters": {"normalize": True}}, W),
+    "della dense": ({"merge_method": "della"}, W),
+    "della_linear dense": ({"merge_method": "della_linear", "parameters": {"lambda": 1.5}}, W),
+    "breadcrumbs": ({"merge_method": "breadcrumbs", "parameters": {"gamma": 0.1}}, D),
+    "breadcrumbs defaults": ({"merge_method": "breadcrumbs", "parameters": {"density": 0.9}}, W),
+    "breadcrumbs scaled": (
+        {"merge_method": "breadcrumbs", "parameters": {"gamma": 0.05, "rescale": True, "normalize": True}},
+        D,
+    ),
+    "breadcrumbs_ties": ({"merge_method": "breadcrumbs_ties", "parameters": {"gamma": 0.1}}, D),
+    "sce": ({"merge_method": "sce"}, NONE),
+    "sce selected": ({"merge_method": "sce", "parameters": {"select_topk": 0.3}}, NONE),
+    "ram": ({"merge_method": "ram", "parameters": {"epsilon": 0.05}}, NONE),
+    "ramplus_tl": ({"merge_method": "ramplus_tl", "parameters": {"epsilon": 0.1}}, NONE),
+    "ramplus_tl defaults": ({"merge_method": "ramplus_tl"}, NONE),
+    "model_stock": ({"merge_method": "model_stock"}, NONE),
+    "model_stock by rows": ({"merge_method": "model_stock", "parameters": {"filter_wise": True}}, NONE),
+    "slerp": ({"merge_method": "slerp", "parameters": {"t": 0.3}}, NONE[:1]),
+    "slerp by layer": (
+        {"merge_method": "slerp", "parameters": {"t": [{"filter": "self_attn", "value": [0, 0.5, 1]}, {"value": 0.4}]}},
+        NONE[:1],
+    ),
+    "nuslerp with a base": ({"merge_method": "nuslerp"}, W[::2]),
+    "nuslerp by rows": ({"merge_method": "nuslerp", "parameters": {"nuslerp_flatten": False}}, W[::2]),
+    "nuslerp by columns": (
+        {"merge_method": "nuslerp", "parameters": {"nuslerp_flatten": False, "nuslerp_row_wise": True}},
+        W[::2],
+    ),
+    "multislerp with a base": ({"merge_method": "multislerp"}, W),
+    "multislerp raw": ({"merge_method": "multislerp", "parameters": {"normalize_weights": False}}, W),
+    "karcher with a base": ({"merge_method": "karcher", "parameters": {"max_iter": 50}}, NONE),
+    "nearswap": ({"merge_method": "nearswap", "parameters": {"t": 0.02}}, NONE[:1]),
+    "arcee_fusion": ({"merge_method": "arcee_fusion"}, NONE[:1]),
+    "nuslerp": ({"merge_method": "nuslerp", "base": False}, W[::2]),
+    "multislerp": ({"merge_method": "multislerp", "base": False}, W),
+    "karcher": ({"merge_method": "karcher", "base": False}, NONE),
+    "passthrough": (
+        {"merge_method": "passthrough", "base": False},
+        [{"scale": [{"filter": "mlp", "value": 0.5}, {"value": 1}]}],
+    ),
+}
+HALF = [name for name in METHODS if name not in ("ram", "arcee_fusion")]
+"""Also run on bfloat16. Left out: ram compares with a threshold that bfloat16 deltas stand on; arcee_fusion's threshold
+is a cancellation, so that any change of precision takes other entries."""
+
 
 def weights(seed, dtype, tied):
     random = torch.Generator().manual_seed(seed)
@@ -170,6 +236,26 @@ def ran(tmp_path_factory, write_once):
         jobs.append((str(path), str(theirs)))
         recipe = Recipe.read(path)
         found[name] = (export(recipe, *open_recipe(recipe), ours), theirs, recipe)
+    for name in METHODS:
+        for dtype in ("float32", "bfloat16") if name in HALF else ("float32",):
+            document, parameters = METHODS[name]
+            document = dict(document)
+            folder = str(root / f"{dtype}-False-")
+            base = {"base_model": f"{folder}0"} if document.pop("base", True) else {}
+            models = [
+                {"model": f"{folder}{number}", "parameters": given} if given else {"model": f"{folder}{number}"}
+                for number, given in enumerate(parameters, 1)
+            ]
+            path = root / f"{name.replace(' ', '_')}-{dtype}.yml"
+            path.write_text(yaml.safe_dump(document | base | {"models": models}))
+            theirs, ours = root / f"{path.stem}-mergekit", root / f"{path.stem}-ours"
+            jobs.append((str(path), str(theirs)))
+            recipe = Recipe.read(path)
+            found[name, dtype] = (export(recipe, *open_recipe(recipe), ours), theirs, recipe)
+            if dtype == "float32":
+                written = root / f"{path.stem}-written.yml"
+                written.write_text(recipe.to_yaml())
+                jobs.append((str(written), str(root / f"{path.stem}-again")))
     (root / "jobs.json").write_text(json.dumps(jobs))
     (root / "run.py").write_text(textwrap.dedent(SCRIPT))
     ended = subprocess.run(
@@ -232,3 +318,54 @@ def test_in_half_precision_ours_is_no_farther_from_the_float64_result(case, ran)
         assert own < 0.95 * others  # measured: 0.917 in bfloat16, 0.932 in float16
     else:
         assert own <= others * 1.0001
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_deterministic_method_gives_mergekits_numbers(name, ran):
+    folder, theirs, _ = ran[name, "float32"]
+    ours, wanted = tensors(folder), tensors(theirs)
+    assert ours.keys() == wanted.keys()
+    for tensor, value in wanted.items():
+        # relative to the largest entry, about 3: where terms cancel, an entry's own size says nothing of its rounding
+        torch.testing.assert_close(ours[tensor], value, rtol=0, atol=1e-6 * float(value.abs().max()), msg=tensor)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_what_this_project_writes_mergekit_reads_as_the_same_recipe(name, ran):
+    _, theirs, _ = ran[name, "float32"]
+    wanted, again = tensors(theirs), tensors(theirs.with_name(theirs.name.replace("-mergekit", "-again")))
+    assert wanted.keys() == again.keys()
+    for tensor, value in wanted.items():
+        torch.testing.assert_close(again[tensor], value, rtol=0, atol=1e-6 * float(value.abs().max()), msg=tensor)
+
+
+@pytest.mark.parametrize("name", HALF)
+def test_in_bfloat16_every_method_is_no_farther_from_the_float64_result(name, ran):
+    """The float64 result is the same recipe on the same stored values, widened first."""
+    folder, theirs, recipe = ran[name, "bfloat16"]
+    ours, wanted = tensors(folder), tensors(theirs)
+    result = widened(recipe)
+    errors = torch.zeros(2, dtype=torch.float64)
+    for tensor in wanted:
+        assert ours[tensor].dtype == torch.bfloat16
+        theirs_stored = wanted[tensor].to(
+            torch.bfloat16
+        )  # ramplus_tl's file is float32 there, whatever its config says
+        errors += torch.stack([(one.double() - result[tensor]).square().sum() for one in (ours[tensor], theirs_stored)])
+    own, others = errors.sqrt().tolist()
+    print(f"{name}: RMS error to float64: ours {own:.6f}, mergekit {others:.6f}")
+    assert own <= others * 1.0001
+
+
+def widened(recipe):
+    """The merge of the stored values as float64."""
+    from merging import DistributionVector, in_memory
+    from merging.merge import merge
+
+    base, vectors = open_recipe(recipe)
+    wide = {name: value.double() for name, value in in_memory(base).items()}
+    deltas = {
+        name: DistributionVector(name, wide, {key: vector.tuned[key].double() for key in vector.tuned})
+        for name, vector in vectors.items()
+    }
+    return dict(merge(recipe, wide, deltas))

@@ -1,6 +1,7 @@
 """The contract of methods: what is read from a signature, and what is refused."""
 
 import math
+from pathlib import Path
 
 import pytest
 
@@ -9,13 +10,27 @@ from merging.errors import RecipeError
 
 
 def test_the_folder_is_the_list():
-    assert method.names() == ["linear", "task_arithmetic"]
+    from merging import methods
+
+    assert set(method.names()) == {path.stem for path in Path(methods.__path__[0]).glob("[!_]*.py")}
+    assert list(method.names()) == sorted(method.names())
 
 
 def test_parameters_come_from_the_signature():
     normalize, lambda_ = method.parameters("task_arithmetic")
-    assert normalize == ("normalize", bool, False, -math.inf, math.inf, "divide by the sum of the ω")
-    assert lambda_ == ("lambda", float, 1.0, -10.0, 10.0, "a factor on the whole sum")
+    assert normalize == method.Param("normalize", bool, False, -math.inf, math.inf, "divide by the sum of the ω")
+    assert lambda_ == method.Param("lambda", float, 1.0, -10.0, 10.0, "a factor on the whole sum")
+    density, *_, elect, _ = method.parameters("ties")
+    assert (density.name, density.default, density.per_vector, density.low, density.high) == (
+        "density",
+        1.0,
+        True,
+        0,
+        1,
+    )
+    assert (elect.name, elect.type, elect.choices) == ("elect", str, ("weighted", "unweighted"))
+    (t,) = method.parameters("slerp")
+    assert t.default is None
 
 
 def test_arguments_are_complete_and_named_as_in_python():
@@ -40,3 +55,38 @@ def test_wrong_arguments_are_refused(given, message):
 def test_an_unknown_method_is_refused_with_the_nearest():
     with pytest.raises(RecipeError, match="merge_method 'task_aritmetic' is unknown; did you mean 'task_arithmetic'"):
         method.load("task_aritmetic")
+
+
+def test_each_vector_has_its_value():
+    assert method.arguments("ties", {"density": 0.5}, 3)["density"] == (0.5, 0.5, 0.5)
+    assert method.arguments("ties", {"density": (0.5, 0.25)}, 2)["density"] == (0.5, 0.25)
+    with pytest.raises(RecipeError, match="ties: density is 1.5, expected 0 to 1"):
+        method.arguments("ties", {"density": (0.5, 1.5)}, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "message"),
+    [
+        ("slerp", {}, "slerp: parameters.t is missing; it is how far from the base"),
+        ("karcher", {"max_iter": 2.5}, "karcher: max_iter is 2.5, expected a whole number"),
+        ("ties", {"elect": "weigted"}, "ties: elect is 'weigted'; did you mean 'weighted'"),
+    ],
+)
+def test_more_wrong_arguments(name, given, message):
+    with pytest.raises(RecipeError, match=message):
+        method.arguments(name, given)
+
+
+def test_roles_of_the_base_and_numbers_of_vectors():
+    roles = {name: method.role_of_base(name) for name in ("ties", "nuslerp", "linear", "slerp", "karcher")}
+    assert roles == {
+        "ties": "origin",
+        "nuslerp": "optional",
+        "linear": "unused",
+        "slerp": "operand",
+        "karcher": "vector",
+    }
+    assert [method.span(name) for name in ("ties", "slerp", "model_stock")] == [(1, None), (1, 1), (2, None)]
+    assert [method.weighted(name) for name in ("ties", "sce")] == [True, False]
+    assert method.default("ties", "normalize") is True and method.default("sce", "normalize") is None
+    assert method.ignored("task_arithmetic") == ("int8_mask", "density", "rescale")

@@ -244,7 +244,7 @@ def models(**parameters):
         ("a: 2020-13-45", "not a recipe: month must be in 1..12"),
         ("a: " + "9" * 5000, "not a recipe: Exceeds the limit"),
         ("x" * (MAX_BYTES + 1), "a recipe of 200,001 characters; at most 200,000 are read"),
-        (text(slices=[]), "'slices' is not read: restacking layers is not part of this version"),
+        (text(slices=[]), "models and slices are both given, and a recipe has one of them"),
         (text(modules={}), "'modules' is not read"),
         (text(tokenizer={}), "'tokenizer' is not read: .*the base's is used"),
         (text(chat_template="chatml"), "'chat_template' is not read"),
@@ -264,7 +264,7 @@ def models(**parameters):
         (text(dem={"names": ["a\nb"]}), r"a model is called 'a\\nb'; give it a name that can be shown"),
         (text(dem={"names": [" "]}), "a model is called ' '"),
         (text(dem={"inputs": [1]}), r"dem.inputs is \[1\], expected keys and values"),
-        (text(merge_method=None), "merge_method '' is unknown; known: linear, task_arithmetic"),
+        (text(merge_method=None), "merge_method '' is unknown; known: arcee_fusion, breadcrumbs"),
         (
             text(merge_method="task_arithmatic"),
             "merge_method 'task_arithmatic' is unknown; did you mean 'task_arithmetic'",
@@ -285,7 +285,7 @@ def models(**parameters):
         (text(models=[{"model": "a"}]), "models: a: parameters.weight is missing; it is the ω of this checkpoint"),
         (text(models=[{"model": "a", "parameters": 3}]), r"models\[0\].parameters is 3, expected keys and values"),
         (text(models=models(wieght=1)), "models: cot: unknown parameter 'wieght'; did you mean 'weight'"),
-        (text(models=models(weight=1, density=0.5)), "unknown parameter 'density'"),
+        (text(models=models(weight=1, gamma=0.5)), "unknown parameter 'gamma'"),
         (text(models=models(weight=1, normalize=True)), "'normalize'; it belongs under parameters of the recipe"),
         (text(models=models(weight=float("nan"))), "models: cot: weight is nan, expected a finite number"),
         (text(models=models(weight=float("inf"))), "models: cot: weight is inf"),
@@ -335,7 +335,7 @@ def test_many_keys_take_no_time():
         ),
         (lambda: Recipe.compose("b", {"a": "a"}, seed=-1), "dem.seed is -1"),
         (lambda: Recipe.compose("b", {"a": "a"}, dtype="int4"), "dtype is 'int4'"),
-        (lambda: Recipe.compose("b", {"a": "a"}, method="ties"), "merge_method 'ties' is unknown"),
+        (lambda: Recipe.compose("b", {"a": "a"}, method="tie"), "merge_method 'tie' is unknown; did you mean 'ties'"),
     ],
 )
 def test_a_recipe_made_in_code_is_checked_too(build, message):

@@ -65,6 +65,14 @@ def test_every_dtype_of_the_format_has_a_name_and_the_size_it_says(dtype, tmp_pa
     assert NAMES[DTYPES[dtype]] == dtype
 
 
+@pytest.mark.parametrize("length", [0x280, 0x380, 0x480, 0x580])
+def test_a_header_whose_length_reads_like_the_magic_of_pickles_is_read(length, tmp_path):
+    text = b'{"w":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}'
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(struct.pack("<Q", length) + text.ljust(length) + b"x")
+    assert path.read_bytes()[0] == 0x80 and list(read_header(path).tensors) == ["w"]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

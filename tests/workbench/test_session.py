@@ -1,11 +1,13 @@
 """The session's promises: exact compositions, nothing lost by a failed open, overtaken work dropped, jobs that end."""
 
 import math
+import shutil
 import threading
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from merging.errors import MergingError
 from workbench.folders import Folders, SessionError
@@ -170,6 +172,17 @@ def test_an_export_is_verified_and_loads_as_the_live_model(session):
         session.export(recipe, "first", None)
 
 
+def test_what_rounding_costs_is_measured_for_the_dtype_asked_for(session):
+    from evaluation.errors import Stopped
+
+    recipe = session.recipe((0.5, -0.25, 0.75))
+    cost = session.rounding(recipe, "bfloat16")
+    assert cost.dtypes == ("bfloat16",) and 0 < cost.total["lost"] < 0.5
+    assert session.rounding(recipe, None).total["lost"] == 0.0
+    with pytest.raises(Stopped):
+        session.rounding(recipe, "bfloat16", lambda: True)
+
+
 @pytest.mark.parametrize("name", ["", "../up", "a/b", "-x", ".hidden", "a" * 65, "a\nb", "$(x)"])
 def test_export_names_are_plain(session, name):
     with pytest.raises(SessionError, match="folder name"):
@@ -212,3 +225,30 @@ def test_undo_and_redo_are_inverse_over_any_walk():
         walked = walked.redone()
     assert walked == history and walked.redone() is walked
     assert walked.undone().moved((0.5,)).future == ()
+
+
+def test_a_checkpoint_of_another_vocabulary_is_refused_or_leaves_the_embeddings(session, world, tmp_path):
+    base = load_file(world / "base" / "model.safetensors")
+    tall = shutil.copytree(world / "ada", world / "tall")
+    try:
+        tuned = load_file(tall / "model.safetensors")
+        (embeddings,) = [key for key in tuned if "embed_tokens" in key]
+        tuned[embeddings] = torch.cat([tuned[embeddings], tuned[embeddings][:2]])
+        save_file(tuned, tall / "model.safetensors", metadata={"format": "pt"})
+        chosen = [(world / "bob", None), (tall, None)]
+        with pytest.raises(SessionError, match="tall.* has another vocabulary.*dem.vocabulary: base"):
+            session.open(world / "base", chosen, world / "data")
+        with pytest.raises(SessionError, match="write its recipe and run dem merge"):
+            session.open(world / "base", chosen, world / "data", "union")
+        models = session.open(world / "base", chosen, world / "data", "base")
+        assert any("its vocabulary is not the base's" in note for note in models.notes)
+        recipe = session.recipe((0.0, 1.0))
+        assert recipe.vocabulary == "base"
+        now = weights(session, recipe)
+        assert torch.equal(now["model.embed_tokens.weight"], base[embeddings])
+        assert not torch.equal(now["model.norm.weight"], base["model.norm.weight"])
+        _, again = models.reopened()
+        assert not again["tall"][embeddings].any() and again["bob"][embeddings].any()
+        assert list(session.remove("bob").vectors) == ["tall"]  # and the choice stays
+    finally:
+        shutil.rmtree(tall)

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import shutil
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 from markupsafe import Markup
 
+from evaluation.errors import Stopped
 from workbench import commands
 from workbench.session import Session
 from workbench.tabs import jobs, markup
 from workbench.tabs.common import QUIET, Board, omegas_of, told
+
+if TYPE_CHECKING:
+    from merging.rounding import RoundingCost
 
 EMPTY = "Nothing was exported to this workdir yet."
 STORED = "as the base stores it"
@@ -28,7 +33,9 @@ def build(session: Session, board: Board, tab: gr.Tab, timer: gr.Timer) -> list[
     with gr.Row(elem_id="export-row"):
         go = gr.Button("Export", variant="primary", size="sm", elem_id="export-run", scale=0, min_width=96)
         stop = gr.Button("Cancel", size="sm", elem_id="export-cancel", scale=0, min_width=96)
+        weigh = gr.Button("What rounding costs", size="sm", elem_id="rounding-run", scale=0, min_width=160)
     panel = gr.HTML(elem_id="export-job")
+    cost = gr.HTML(elem_id="rounding")
 
     def preflight(name: str, dtype: str, shard: float, *values: float) -> Markup:
         if not session.ready:
@@ -46,11 +53,26 @@ def build(session: Session, board: Board, tab: gr.Tab, timer: gr.Timer) -> list[
                 session.jobs.cancel(job.id)
         return [jobs.panel(session, "export", EMPTY), gr.Timer(active=True)]
 
+    def measure(dtype: str, request: gr.Request, *values: float) -> Iterator[Markup]:
+        recipe = session.recipe(omegas_of(session, values))
+        stale = session.ticket(f"{request.session_hash}:rounding")
+        yield markup.message("Merging once without writing.", title="Measuring")
+        try:
+            yield rounding_html(session.rounding(recipe, None if dtype == STORED else dtype, stale))
+        except Stopped:
+            return  # `clear` has emptied the place
+
+    def clear(request: gr.Request) -> Markup:
+        session.ticket(f"{request.session_hash}:rounding")
+        return Markup("")
+
     asked = [name, dtype, shard, *board.sliders]
     tab.select(told(preflight), asked, before, **QUIET)
     tab.select(lambda: refreshed(session), None, [panel], **QUIET)
     gr.on([name.change, dtype.input, board.digest.change], told(preflight), asked, before, **QUIET)
     go.click(told(run), asked, [panel, timer], trigger_mode="once", **QUIET)
+    weigh.click(told(measure), [dtype, *board.sliders], cost, concurrency_limit=2, **QUIET)
+    gr.on([dtype.input, board.digest.change, board.opened.change], told(clear), None, cost, **QUIET)
     stop.click(told(cancel), None, [panel, timer], queue=False, **QUIET)
     return [panel]
 
@@ -85,3 +107,18 @@ def preflight_html(session: Session, name: str, dtype: str, omegas: tuple[float,
     return Markup('<dl class="facts-list">{}</dl>{}{}').format(
         listed, markup.message(problem, "problem") if problem else "", line
     )
+
+
+def rounding_html(cost: RoundingCost) -> Markup:
+    """What the number format loses of the displacement: the advice, the whole model and the rows that lose most."""
+    found = cost.table()
+    by_name = dict(zip(found.rows, found.values.tolist(), strict=True))
+    rows = [("whole model", list(cost.total.values()))]
+    rows += [(name, by_name[name]) for name, _ in cost.worst(5)]
+    shares = [[name, *(f"{markup.number(value * 100, 1)} %" for value in row)] for name, row in rows]
+    for line, (_, row) in zip(shares, rows, strict=True):
+        line[1 + found.columns.index("cosine")] = markup.number(row[found.columns.index("cosine")], 4)
+    table = markup.table(
+        ["worst layers", *found.columns], shares, numeric=range(1, 1 + len(found.columns)), label="What rounding costs"
+    )
+    return Markup("{}{}").format(markup.message(cost.advice(), title="What rounding costs"), table)

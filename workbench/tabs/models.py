@@ -15,6 +15,9 @@ from workbench.session import Session, is_for_the_reader
 from workbench.tabs import markup
 from workbench.tabs.common import QUIET, Board, log
 
+VOCABULARIES = [("are refused, with what differs", "refuse"), ("leave the base's embeddings and head", "base")]
+"""What is shown -> dem.vocabulary. A union grows the model, which is for exports by a recipe."""
+
 
 def build(session: Session, board: Board, tab: gr.Tab, opened: Callable[[], str]) -> None:
     """The tab. `opened` gives the word whose change tells the page that other models are open."""
@@ -25,6 +28,9 @@ def build(session: Session, board: Board, tab: gr.Tab, opened: Callable[[], str]
         data = gr.Dropdown([], label="Validation data (optional)", elem_id="pick-data")
     checkpoints = gr.Dropdown(
         [], label="Fine-tuned checkpoints and LoRA adapters", multiselect=True, elem_id="pick-checkpoints"
+    )
+    vocabulary = gr.Dropdown(
+        VOCABULARIES, value="refuse", label="Checkpoints of another vocabulary", elem_id="pick-vocabulary"
     )
     with gr.Row(elem_id="open-row"):
         go = gr.Button("Open", variant="primary", size="sm", elem_id="open")
@@ -38,7 +44,7 @@ def build(session: Session, board: Board, tab: gr.Tab, opened: Callable[[], str]
     def listed() -> list[Any]:
         return choices(session)
 
-    def open_them(base: str | None, chosen: list[str] | None, data: str | None) -> Any:
+    def open_them(base: str | None, chosen: list[str] | None, data: str | None, rows: str) -> Any:
         if not base or not chosen:
             text = "Choose a base and at least one checkpoint that was fine-tuned from it."
             yield markup.message(text, "problem", "Nothing was opened"), *[gr.skip()] * 3
@@ -48,7 +54,7 @@ def build(session: Session, board: Board, tab: gr.Tab, opened: Callable[[], str]
             *[gr.skip()] * 3,
         )
         try:
-            session.open(base, [(path, None) for path in chosen], data or None)
+            session.open(base, [(path, None) for path in chosen], data or None, rows)
         except Exception as error:
             if not is_for_the_reader(error):
                 log.exception("opening failed")
@@ -63,7 +69,7 @@ def build(session: Session, board: Board, tab: gr.Tab, opened: Callable[[], str]
     board.opened.change(lambda: [models_html(session), inspect_line(session)], None, [now, line], **QUIET)
     refresh.click(listed, None, [base, checkpoints, data], **QUIET)
     go.click(
-        open_them, [base, checkpoints, data], [report, now, line, board.opened],
+        open_them, [base, checkpoints, data, vocabulary], [report, now, line, board.opened],
         concurrency_id="open", concurrency_limit=1, **QUIET,
     )  # fmt: skip
 
@@ -129,4 +135,4 @@ def inspect_line(session: Session) -> Markup:
     if not session.ready:
         return Markup("")
     models = session.models
-    return markup.command(commands.inspect(models.base.path, models.checkpoints))
+    return markup.command(commands.inspect(models.base.path, models.checkpoints, models.start.vocabulary))

@@ -218,6 +218,26 @@ def test_an_export_is_a_verified_folder_that_loads(server, open_page, steps):
     page.get_by_text("exists already").first.wait_for()
 
 
+def test_what_rounding_costs_is_shown_on_demand_and_never_under_another_composition(open_page, steps):
+    page = open_page()
+    steps.tab(page, "Export")
+    page.locator("#rounding-run").click()
+    page.locator("#rounding table.data").wait_for()
+    assert (
+        "float32 loses 0.0% of the displacement; nothing needs doing."
+        in page.locator("#rounding .message").inner_text()
+    )
+    page.locator("#export-dtype input").click()
+    page.get_by_role("option", name="bfloat16").click()
+    page.locator("#rounding table.data").wait_for(state="detached")
+    page.locator("#rounding-run").click()
+    page.get_by_text("bfloat16 loses").wait_for()
+    assert page.locator("#rounding tbody tr").count() == 6  # the whole model and the five layers that lose most
+    assert page.locator("#rounding tbody tr").first.inner_text().startswith("whole model")
+    page.locator("#preset-base").click()
+    page.locator("#rounding table.data").wait_for(state="detached")
+
+
 def test_a_bad_folder_is_told_and_what_was_open_stays(open_page, steps):
     page = open_page()
     before = steps.on_page(page)

@@ -1,0 +1,49 @@
+"""Model Breadcrumbs: leave out the smallest entries of each delta and its largest outliers, add the deltas."""
+
+from jaxtyping import Float
+from torch import Tensor
+
+from merging.editing import (
+    Density,
+    Gamma,
+    Lambda,
+    NormalizeSum,
+    RescaleL1,
+    keep_below_outliers,
+    scale_to,
+    summed,
+    total_magnitude,
+)
+from merging.method import Site
+from merging.methods.task_arithmetic import refusal as refusal
+
+PAPER = "https://arxiv.org/abs/2312.06795"
+FORMULA = "Θ + λ · Σ ωᵢ Δᵢ, each Δᵢ without its smallest entries and its outliers"
+SPACE = "deltas"
+SCOPE = "tensor"
+
+
+def combine(
+    stack: Float[Tensor, "vectors *shape"],
+    omegas: Float[Tensor, "vectors"],
+    site: Site,
+    *,
+    density: Density = (1.0,),
+    gamma: Gamma = (0.01,),
+    normalize: NormalizeSum = False,
+    rescale: RescaleL1 = False,
+    lambda_: Lambda = 1.0,
+) -> Float[Tensor, "*shape"]:
+    """[4, −1, 3, −2] at density 0.5 and gamma 0.25 becomes [0, 0, 3, −2]."""
+    trim(stack, density, gamma, rescale)
+    return summed(stack, omegas * (lambda_ / omegas.sum() if normalize else lambda_))
+
+
+def trim(
+    stack: Float[Tensor, "vectors *shape"], density: tuple[float, ...], gamma: tuple[float, ...], rescale: bool
+) -> None:
+    """Trims each delta in place."""
+    for delta, share, outliers in zip(stack, density, gamma, strict=True):
+        before = total_magnitude(delta) if rescale else 0.0
+        keep_below_outliers(delta, share, outliers)
+        scale_to(delta, before)

@@ -1,0 +1,33 @@
+"""Model Breadcrumbs with TIES' sign election."""
+
+from jaxtyping import Float
+from torch import Tensor
+
+from merging.editing import Density, DivideBy, Elect, Gamma, Lambda, NormalizeAgreeing, RescaleL1, agreed
+from merging.method import Site
+from merging.methods.breadcrumbs import trim
+
+PAPER = "https://arxiv.org/abs/2312.06795; https://arxiv.org/abs/2306.01708 (signs)"
+FORMULA = "Θ + λ · Σ ωᵢ Δᵢ, without smallest entries and outliers, over those that have the elected sign"
+SPACE = "deltas"
+SCOPE = "tensor"
+
+
+def combine(
+    stack: Float[Tensor, "vectors *shape"],
+    omegas: Float[Tensor, "vectors"],
+    site: Site,
+    *,
+    density: Density = (1.0,),
+    gamma: Gamma = (0.01,),
+    normalize: NormalizeAgreeing = False,
+    rescale: RescaleL1 = False,
+    lambda_: Lambda = 1.0,
+    elect: Elect = "weighted",
+    divide_by: DivideBy = "weight",
+) -> Float[Tensor, "*shape"]:
+    """Of [4, −1, 3, −2] and [1, 2, −4, −9] at density 0.5 and gamma 0.25, [0, 0, 3, −2] and [0, 2, −4, 0] are left;
+    at equal ω the third entry elects −, and the result is [0, 2, −4, −2]."""
+    trim(stack, density, gamma, rescale)
+    total = agreed(stack, omegas, normalize=normalize, elect=elect, divide_by=divide_by)
+    return total if lambda_ == 1.0 else total.mul_(lambda_)

@@ -1,0 +1,33 @@
+"""LiNeS: scale the sum of the deltas by depth, little in the first layers and much in the last."""
+
+from typing import Annotated
+
+from jaxtyping import Float
+from torch import Tensor
+
+from merging.editing import Lambda
+from merging.method import Range, Site
+from merging.methods.task_arithmetic import combine as add
+
+PAPER = "https://arxiv.org/abs/2410.17146"
+FORMULA = "Θ + λ · (α + β · l / (L−1)) · Σ ωᵢ Δᵢ in layer l of L; α alone outside the layers"
+SPACE = "deltas"
+SCOPE = "element"
+
+
+def combine(
+    stack: Float[Tensor, "vectors *shape"],
+    omegas: Float[Tensor, "vectors"],
+    site: Site,
+    *,
+    alpha: Annotated[float, Range(-10.0, 10.0), "the factor in the first layer and outside the layers"] = 0.5,
+    beta: Annotated[float, Range(-10.0, 10.0), "how much the factor grows to the last layer"] = 0.5,
+    lambda_: Lambda = 1.0,
+) -> Float[Tensor, "*shape"]:
+    """At α = 0.5 and β = 1 the first layer of three is scaled by 0.5, the second by 1, the third by 1.5.
+
+    The paper tunes β on validation data; for several tasks it sets α to the ratio of the sums of magnitudes of the
+    summed deltas and of the merged one, over the number of tasks.
+    """
+    factor = alpha + beta * (site.depth or 0.0)
+    return add(stack, omegas, site, lambda_=lambda_ * factor)

@@ -1,0 +1,44 @@
+"""Model Stock: the mean of the models, drawn back to the base the more, the less their deltas agree in direction."""
+
+from itertools import combinations
+from typing import Annotated
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from merging.method import Site
+
+PAPER = "https://arxiv.org/abs/2403.19522"
+FORMULA = "Θ + t · mean(Δᵢ), t = N·c / (1 + (N−1)·c), c the mean cosine of two deltas"
+SPACE = "deltas"
+SCOPE = "tensor"
+VECTORS = (2, None)
+WEIGHTED = False
+
+
+def combine(
+    stack: Float[Tensor, "vectors *shape"],
+    omegas: Float[Tensor, "vectors"],
+    site: Site,
+    *,
+    filter_wise: Annotated[bool, "a cosine, and so a t, for each row instead of each tensor"] = False,
+) -> Float[Tensor, "*shape"]:
+    """Of [1, 0] and [1, 1] the cosine is √½, t = 2c / (1 + c) = 0.828, and the result is t·[1, 0.5].
+
+    Added to the base as t·mean(Δ): t·mean(Θ) + (1 − t)·Θ, mergekit's form, rounds a small difference of large numbers.
+    """
+    rows = stack.view(len(stack), 1, -1) if stack.dim() < 3 or not filter_wise else stack
+    norms = [torch.linalg.vector_norm(row, dim=-1) for row in rows]
+    cosines = [
+        ((one * other).sum(-1) / (a * b).clamp(min=1e-6)).clamp(-1, 1)
+        for (one, a), (other, b) in combinations(zip(rows, norms, strict=True), 2)
+    ]
+    cosine = torch.stack(cosines).mean(0).unsqueeze(-1)
+    divisor = 1 + (len(rows) - 1) * cosine
+    singular = divisor.abs() < 1e-6  # no finite estimate there: the base stays
+    share = torch.where(singular, 0.0, len(rows) * cosine / torch.where(singular, 1.0, divisor))
+    total = rows[0]
+    for row in rows[1:]:
+        total += row
+    return total.mul_(share / len(rows)).view(stack.shape[1:])

@@ -1,0 +1,38 @@
+"""NAN: deltas weighted by the inverse length of each model's weights, tensor by tensor."""
+
+from typing import Annotated, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from merging.editing import Lambda, chunks, summed
+from merging.method import Site
+
+PAPER = "https://arxiv.org/abs/2505.16148"
+FORMULA = "Θ + λ · Σ ωᵢ Δᵢ, ωᵢ = ‖Θᵢ‖⁻¹ / Σⱼ ‖Θⱼ‖⁻¹ per tensor"
+SPACE = "deltas"
+SCOPE = "tensor"
+WEIGHTED = False
+
+
+def combine(
+    stack: Float[Tensor, "vectors *shape"],
+    omegas: Float[Tensor, "vectors"],
+    site: Site,
+    *,
+    norm_of: Annotated[
+        Literal["weights", "deltas"],
+        "the length that is inverted: of Θᵢ, as the paper; or of Δᵢ, where those differ more",
+    ] = "weights",
+    lambda_: Lambda = 1.0,
+) -> Float[Tensor, "*shape"]:
+    """Weights of lengths 1 and 3 get ω = 0.75 and 0.25. A tensor of zeros has no inverse length and no part."""
+    squares = torch.zeros(len(stack), dtype=torch.float64)
+    for part, origin in zip(chunks(stack.flatten(1)), chunks(site.base.reshape(-1)), strict=True):
+        values = part + origin if norm_of == "weights" else part
+        squares += values.double().square().sum(1)
+    lengths = squares.sqrt().to(stack.dtype)
+    inverse = torch.where(lengths > 0, 1 / lengths, 0.0)
+    total = inverse.sum().clamp(min=torch.finfo(stack.dtype).tiny)
+    return summed(stack, inverse * (lambda_ / total))

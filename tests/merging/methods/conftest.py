@@ -1,0 +1,34 @@
+"""Calling a method as the engine does."""
+
+import pytest
+import torch
+
+from merging import method
+from merging.method import Site
+
+
+def apply(name, stack, omegas=None, base=None, *, seeds=None, depth=None, **given):
+    """The method's result on rows of numbers, in float64."""
+    rows = torch.tensor(stack, dtype=torch.float64)
+    omegas = torch.tensor(omegas or [1.0] * len(rows), dtype=torch.float64)
+    origin = (
+        torch.zeros(rows.shape[1:], dtype=torch.float64) if base is None else torch.tensor(base, dtype=torch.float64)
+    )
+    site = Site("model.layers.0.w", origin, depth, seeds or tuple(range(len(rows))))
+    return method.load(name).combine(rows, omegas, site, **method.arguments(name, given, len(rows)))
+
+
+@pytest.fixture
+def combine():
+    """apply(name, stack, omegas, base, seeds=…, depth=…, **parameters) -> result."""
+    return apply
+
+
+@pytest.fixture
+def close():
+    """Whether a result is these numbers, to 1e-12."""
+
+    def check(found, wanted):
+        torch.testing.assert_close(found, torch.tensor(wanted, dtype=torch.float64), rtol=1e-12, atol=1e-12)
+
+    return check

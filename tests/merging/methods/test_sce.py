@@ -1,0 +1,24 @@
+"""sce by numbers written out."""
+
+
+def test_weights_are_shares_of_the_mean_squares(combine, close):
+    # squares 9 and 1: weights 0.9 and 0.1; + is elected, and a lone 3 is divided by its own weight
+    close(combine("sce", [[3.0], [-1.0]]), [3])
+    close(combine("sce", [[3.0], [1.0]]), [0.9 * 3 + 0.1 * 1])
+
+
+def test_signs_are_elected_by_the_bare_sum(combine, close):
+    close(combine("sce", [[1.0, 2.0], [-2.0, 2.0]]), [-2, 2])
+
+
+def test_only_entries_of_high_variance_are_kept(combine, close):
+    # variances 4, 0, 1: of the two that are not 0 the half is one
+    close(combine("sce", [[5.0, 3.0, 2.0], [1.0, 3.0, 4.0]], select_topk=0.5), [(25 * 5 + 1) / 26, 0, 0])
+    close(combine("sce", [[5.0, 3.0], [1.0, 3.0]], select_topk=0.3), [0, 0])
+
+
+def test_mergekit_weighs_small_deltas_alike_and_the_paper_does_not(combine, close):
+    small = [[3e-4], [1e-4]]
+    close(combine("sce", small), [2e-4])
+    close(combine("sce", small, uniform_below=0.0), [0.9 * 3e-4 + 0.1 * 1e-4])
+    close(combine("sce", [[0.0], [0.0]], uniform_below=0.0), [0])
