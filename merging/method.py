@@ -110,6 +110,7 @@ def names() -> tuple[str, ...]:
     return tuple(sorted(module.name for module in pkgutil.iter_modules(methods.__path__)))
 
 
+@cache
 def load(name: str) -> ModuleType:
     """The module of a method.
 

@@ -220,6 +220,8 @@ def test_an_export_is_a_verified_folder_that_loads(server, open_page, steps):
 
 def test_what_rounding_costs_is_shown_on_demand_and_never_under_another_composition(open_page, steps):
     page = open_page()
+    page.locator("#preset-uniform").click()
+    steps.settled(page, [0.2])
     steps.tab(page, "Export")
     page.locator("#rounding-run").click()
     page.locator("#rounding table.data").wait_for()

@@ -1,0 +1,142 @@
+"""What the commands share: references to folders, bars on stderr, lines for the reader, JSON."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from merging import Checkpoint, Problem, Recipe, Vector
+
+Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON too.")]
+Target = Annotated[
+    str,
+    typer.Argument(metavar="RECIPE|FOLDER", help="A recipe file, the folder of a model, or a hub id, org/name@rev."),
+]
+
+
+def compose(target: str) -> tuple[Any, Any, "Recipe | None"]:
+    """The module and tokenizer of a folder, or of a recipe composed in memory; the recipe, if it was one."""
+    from evaluation.model import load
+    from merging import Checkpoint, Recipe, RecipeError, prepare
+    from merging.arranged import Grown
+    from merging.recipe import DTYPES
+    from workbench.models import Composer
+
+    if is_model(target):
+        with locating() as located:
+            folder = located(target)
+        loaded = load(folder, checkpoint=Checkpoint(folder))
+        return loaded.module, loaded.tokenizer, None
+    recipe = Recipe.read(target)
+    if recipe.slices:
+        raise RecipeError(
+            f"{target} has slices, which make a model of other layers than its base's; it is not composed in memory. "
+            f"Write it first, `dem merge {target} OUT`, and give OUT here."
+        )
+    with locating() as located:
+        base, vectors, problems = prepare(recipe, located)
+    tell(problems)
+    if isinstance(base, Grown):
+        raise RecipeError(
+            f"{target}: dem.vocabulary: union adds {len(base.entries)} tokens, which the model in memory has no rows for. "
+            "Export it with dem merge and give the folder that is written."
+        )
+    named = recipe.out_dtype or recipe.dtype
+    loaded = load(base.path, checkpoint=base, dtype=DTYPES[named] if named else None)
+    module = Composer(base.path, loaded, base, vectors).compose(recipe)
+    return module, loaded.tokenizer, with_digests(recipe, base, vectors)
+
+
+def with_digests(recipe: "Recipe", base: "Checkpoint", vectors: "dict[str, Vector]") -> "Recipe":
+    """The recipe with the digests of what it is carried out on."""
+    from dataclasses import replace
+
+    return replace(recipe, inputs={"base": base.digest} | {name: vector.digest for name, vector in vectors.items()})
+
+
+def is_model(target: str) -> bool:
+    """Whether RECIPE|FOLDER is a model: a folder, or a hub id that is not a recipe's name mistyped."""
+    from merging.hub import is_hub_id
+
+    return Path(target).is_dir() or (is_hub_id(target) and not target.endswith((".yml", ".yaml")))
+
+
+def names_of(checkpoints: "Sequence[str | Path]") -> list[str]:
+    """A name for each reference, numbered where two are alike."""
+    from merging.hub import is_hub_id
+    from merging.recipe import unique
+
+    names: list[str] = []
+    for reference in map(str, checkpoints):
+        path = Path(reference.partition("@")[0]) if is_hub_id(reference) else Path(reference).resolve()
+        names.append(unique(path.name, names))
+    return names
+
+
+@contextmanager
+def locating() -> "Iterator[Callable[[str], Path]]":
+    """A reference -> its folder, with a bar for what comes from the hub; a branch means one commit to one command."""
+    from functools import cache
+
+    from merging.hub import locate
+
+    with progress_bar() as bar:
+
+        @cache
+        def located(reference: str) -> Path:
+            task = bar.add_task(reference, visible=False)
+            return locate(reference, lambda done, total: bar.update(task, completed=done, total=total, visible=True))
+
+        yield located
+
+
+@contextmanager
+def progress_bar() -> "Iterator[Progress]":
+    """A bar on stderr, where that is a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        yield bar
+
+
+@contextmanager
+def stage_bars() -> "Iterator[Callable[[str, int, int], None]]":
+    """A bar for each stage of an export."""
+    with progress_bar() as bar:
+        rows: dict[str, Any] = {}
+
+        def progress(stage: str, done: int, total: int) -> None:
+            if stage not in rows:
+                rows[stage] = bar.add_task(stage)
+            bar.update(rows[stage], completed=done, total=total)
+
+        yield progress
+
+
+def tell(problems: "Sequence[Problem]") -> None:
+    """Problems, a line each, on stderr."""
+    for problem in problems:
+        say(f"{problem.severity}: {problem.text}")
+
+
+def say(message: str) -> None:
+    """A line on stderr."""
+    typer.echo(message, err=True)
+
+
+def write_json(file: Path | None, content: Any) -> None:
+    """The content as a file that appears whole; nothing where no file was asked for."""
+    if file is None:
+        return
+    draft = file.with_name(f".{file.name}.tmp")
+    draft.write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    draft.replace(file)
