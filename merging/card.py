@@ -36,7 +36,7 @@ def card(recipe: "Recipe", base: Checkpoint, vectors: Mapping[str, Vector], comm
         f"    {recipe.formula()}",
         "",
         f"Method `{recipe.method}`: {module.FORMULA} ({module.PAPER}).",
-        f"Base Θ: {_plain(base.path.resolve().name)}, digest `{base.digest[:12]}`. "
+        f"Base Θ: {_plain(_named(recipe.base, base))}, digest `{base.digest[:12]}`. "
         f"Made by dem-workbench {__version__}, recipe `{recipe.digest}` (`recipe.yml`, and in the header of each weight file).",
         "",
         "| vector | checkpoint | ω | digest |",
@@ -53,6 +53,13 @@ def card(recipe: "Recipe", base: Checkpoint, vectors: Mapping[str, Vector], comm
         "",
     ]
     return "\n".join(lines)
+
+
+def _named(reference: str | None, base: Checkpoint) -> str:
+    """A hub id as it was given, with its commit; of a folder only the last part, which is nobody's home."""
+    if base.path.parent.name == "snapshots":
+        return f"{(reference or '').partition('@')[0]}, commit {base.path.name}"
+    return base.path.resolve().name
 
 
 def _plain(text: str) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 from merging.adapter import LoraVector
 from merging.checkpoint import Checkpoint, is_adapter
 from merging.errors import MismatchError, RecipeError
+from merging.hub import is_hub_id
 from merging.recipe import Recipe
 from merging.saved import SavedVector, is_saved_vector
 from merging.stacked import open_slices
@@ -56,13 +57,13 @@ def open_recipe(recipe: Recipe, locate: Callable[[str], Path] = Path) -> tuple[C
             _same_input(recipe, name, digest)
         return restacked, columns
     base_reference = recipe.base or recipe.models[0].path
-    base = Checkpoint(locate(base_reference))
+    base = Checkpoint(locate(_pinned(recipe, base_reference)))
     _same_input(recipe, "base", base.digest)
     folders = {source.name: locate(source.location) for source in recipe.models}
     arrangement = arrange(base, folders, recipe.vocabulary)
     vectors: dict[str, Vector] = {}
     for source in recipe.models:
-        if source.lora is not None and not _same_folder(locate(source.path), base.path):
+        if source.lora is not None and not _same_folder(locate(_pinned(recipe, source.path)), base.path):
             raise RecipeError(
                 f"{source.path}+{source.lora}: an adapter is read on the recipe's base ({base_reference}) only. "
                 "Merge it into its own base with peft's merge_and_unload and name the result."
@@ -70,6 +71,12 @@ def open_recipe(recipe: Recipe, locate: Callable[[str], Path] = Path) -> tuple[C
         vectors[source.name] = open_vector(folders[source.name], base, source.name, arrangement)
         _same_input(recipe, source.name, vectors[source.name].digest)
     return arrangement.base, vectors
+
+
+def _pinned(recipe: Recipe, reference: str) -> str:
+    """A reference to the base with the commit that the recipe was made at, where it is a hub id without a revision."""
+    same = reference == recipe.base and recipe.revision and "@" not in reference
+    return f"{reference}@{recipe.revision}" if same and is_hub_id(reference) else reference
 
 
 def _same_folder(one: Path, other: Path) -> bool:

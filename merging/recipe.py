@@ -106,6 +106,8 @@ class Recipe:
     """Parts of tensor names: tensors that have one of them are the base's."""
     rounding: str = "nearest"
     """How the output dtype is rounded to: 'nearest', or 'stochastic', unbiased and seeded; see merging.stochastic."""
+    revision: str = ""
+    """The commit of a base that came from the hub; read again at that commit. No part of the digest: `inputs` tells."""
     vocabulary: str = "refuse"
     """What to do with a checkpoint of another vocabulary: 'refuse', 'base' or 'union'; see merging.vocabulary."""
     slices: tuple[Slice, ...] = ()
@@ -208,6 +210,7 @@ class Recipe:
             include=_parts(extra.get("include"), "dem.include"),
             exclude=_parts(extra.get("exclude"), "dem.exclude"),
             rounding=extra.get("rounding", "nearest"),
+            revision=_text(extra.get("revision"), "dem.revision") or "",
             vocabulary=extra.get("vocabulary", "refuse"),
             slices=restacked,
         )
@@ -239,6 +242,7 @@ class Recipe:
         }
         # mergekit would average a base_model that it finds, and only the base's names and files are wanted here
         document["dem"] |= {"base": self.base} if donor else {}
+        document["dem"] |= {"revision": self.revision} if self.revision else {}
         document["dem"] |= {"inputs": dict(self.inputs)} if self.inputs else {}
         document["dem"] |= {"allow_unrelated": True} if self.allow_unrelated else {}
         document["dem"] |= {"include": list(self.include)} if self.include else {}

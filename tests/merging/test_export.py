@@ -83,6 +83,18 @@ def test_the_header_and_the_folder_carry_the_recipe(parts, tmp_path):
     assert f"| cot | cot | 0.7 | `{vectors['cot'].digest[:12]}` |" in card
 
 
+def test_the_card_names_a_base_from_the_hub_by_its_id_and_commit(tmp_path, llama, tuned, write):
+    """The folder is a cache's; its name is the commit."""
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    base = llama()
+    write(tmp_path / "snapshots" / commit, base, {})
+    write(tmp_path / "cot", tuned(base, 1), {})
+    recipe = Recipe.compose("org/base@main", {"cot": tmp_path / "cot"}, {"cot": 1.0})
+    opened = open_recipe(recipe, lambda name: tmp_path / "snapshots" / commit if "org" in name else Path(name))
+    out = export(recipe, *opened, tmp_path / "out")
+    assert f"Base Θ: org/base, commit {commit}, digest" in (out / "README.md").read_text()
+
+
 def test_an_export_can_be_repeated_from_its_own_recipe_byte_for_byte(parts, tmp_path):
     recipe, base, vectors = parts
     first = export(recipe, base, vectors, tmp_path / "first")

@@ -83,3 +83,31 @@ def test_an_adapter_named_with_a_plus_is_read_on_the_base(folders):
 def test_an_adapter_on_another_model_is_refused(folders):
     with pytest.raises(RecipeError, match=r"cot\+p3: an adapter is read on the recipe's base \(base\) only"):
         open_recipe(Recipe.from_yaml(RECIPE.format(base="cot")), folders.joinpath)
+
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.mark.parametrize(
+    ("base", "revision", "asked"),
+    [
+        ("org/base", COMMIT, f"org/base@{COMMIT}"),
+        ("org/base@v1", COMMIT, "org/base@v1"),
+        ("org/base", "", "org/base"),
+        ("base", COMMIT, "base"),
+    ],
+)
+def test_a_base_from_the_hub_is_read_at_the_commit_of_the_recipe(folders, base, revision, asked):
+    """Without asking the hub: `locate` is what would."""
+    from dataclasses import replace
+
+    seen = []
+
+    def locate(reference):
+        seen.append(reference)
+        return folders / ("base" if "base" in reference else "cot")
+
+    recipe = replace(Recipe.compose(base, {"cot": "cot"}, {"cot": 1.0}), revision=revision)
+    assert Recipe.from_yaml(recipe.to_yaml()) == recipe
+    open_recipe(recipe, locate)
+    assert seen[0] == asked

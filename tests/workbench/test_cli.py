@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file, save_file
 
 from workbench.cli import main
@@ -235,6 +236,11 @@ def test_hub_ids_stand_wherever_a_folder_may(
     one, other = (load_file(tmp_path / name / "model.safetensors") for name in ("here", "there"))
     assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
     assert (tmp_path / "there" / "tokenizer.json").read_bytes() == (world / "base" / "tokenizer.json").read_bytes()
+    written = yaml.safe_load((tmp_path / "there" / "recipe.yml").read_text())
+    commit = written["dem"]["revision"]
+    assert (tmp_path / "home" / "hub" / "models--org--base" / "snapshots" / commit).is_dir()
+    assert f"Base Θ: org/base, commit {commit}, digest" in (tmp_path / "there" / "README.md").read_text()
+    assert "revision" not in yaml.safe_load((tmp_path / "here" / "recipe.yml").read_text())["dem"]
     capsys.readouterr()
     measured = []
     for target in ("org/ada@v2", str(world / "ada")):

@@ -54,10 +54,11 @@ def compose(target: str) -> tuple[Any, Any, "Recipe | None"]:
 
 
 def with_digests(recipe: "Recipe", base: "Checkpoint", vectors: "dict[str, Vector]") -> "Recipe":
-    """The recipe with the digests of what it is carried out on."""
+    """The recipe with the digests of what it is carried out on, and the commit of a base from the hub's cache."""
     from dataclasses import replace
 
-    return replace(recipe, inputs={"base": base.digest} | {name: vector.digest for name, vector in vectors.items()})
+    digests = {"base": base.digest} | {name: vector.digest for name, vector in vectors.items()}
+    return replace(recipe, inputs=digests, revision=base.path.name if base.path.parent.name == "snapshots" else "")
 
 
 def is_model(target: str) -> bool:
