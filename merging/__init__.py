@@ -3,13 +3,14 @@
 from merging.adapter import LoraVector
 from merging.checkpoint import Checkpoint, Weights, in_memory
 from merging.errors import CheckpointError, ExportError, MergingError, MismatchError, RecipeError
-from merging.export import Manifest, export, verify
+from merging.export import export
 from merging.geometry import Geometry, Table, measure
 from merging.live import LiveModel, View
 from merging.merge import merge
 from merging.opening import open_recipe, open_vector
 from merging.preflight import Problem, check, preflight, prepare
 from merging.recipe import Recipe, Source
+from merging.staging import Manifest, verify
 from merging.vector import DistributionVector, Vector
 
 __version__ = "0.1.0"

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import yaml
 
 from merging.adapter_fit import Fit, LeftOut
-from merging.card import _plain
+from merging.card import plain
 from merging.checkpoint import Checkpoint
 from merging.recipe import Recipe
 
@@ -38,8 +38,8 @@ def card(fit: Fit, base: Checkpoint, about: About) -> str:
     ]
     lines = [
         *("---", front.strip(), "---", ""),
-        *(f"# {_plain(about.title)}", "", f"    {about.text}", ""),
-        f"Base Θ: {_plain(base.path.resolve().name)}, digest `{base.digest[:12]}`. Made by dem-workbench {__version__}.",
+        *(f"# {plain(about.title)}", "", f"    {about.text}", ""),
+        f"Base Θ: {plain(base.path.resolve().name)}, digest `{base.digest[:12]}`. Made by dem-workbench {__version__}.",
         f"Rank {fit.rank} at most, relative error of Δ in the adapter {fit.error:.2e} (Frobenius norm).",
         *parts,
         "",

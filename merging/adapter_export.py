@@ -15,9 +15,9 @@ from merging.adapter_fit import Fit, Row
 from merging.adapter_folder import Module, Part, file_dtype, refuse_not_finite, write_adapter
 from merging.checkpoint import Checkpoint
 from merging.errors import MismatchError, RecipeError, listed
-from merging.export import Progress
 from merging.merge import Task, tasks
 from merging.recipe import Recipe
+from merging.staging import Progress
 from merging.vector import Vector
 
 

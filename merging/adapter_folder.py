@@ -7,7 +7,6 @@ first to a file of their own, since the header, which stands before them, holds 
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,25 +19,11 @@ from merging.adapter_card import About, card
 from merging.adapter_fit import Fit, Row
 from merging.checkpoint import ADAPTER, Checkpoint, dtype_of, exists
 from merging.errors import ExportError, RecipeError
-from merging.export import (
-    CARD,
-    MANIFEST,
-    RECIPE,
-    Manifest,
-    Progress,
-    _appear,
-    _flush_folder,
-    _header,
-    _manifest_json,
-    _process,
-    _room,
-    _sweep,
-    _write,
-    verify,
-)
+from merging.export import CARD, RECIPE, header_of
 from merging.lowrank import Product
 from merging.merge import Task
 from merging.recipe import DTYPES
+from merging.staging import Manifest, Progress, staged, verify, write_file, write_manifest
 from merging.vector import working_dtype
 
 _FACTORS = ".factors"
@@ -91,23 +76,10 @@ def write_adapter(
             No folder named `out` is left, then or when the process is ended.
     """
     out = Path(out)
-    _room(out, 2 * nbytes)
-    staging = out.parent / f".{out.name}.staging-{_process(os.getpid())}"
-    _sweep(out)
-    try:
-        staging.mkdir()
+    with staged(out, 2 * nbytes) as staging:
         fit, written = _fill(staging, base, parts, about)
-        _flush_folder(staging)
         verify(staging, progress)
         _read_back(staging, base, written)
-        _appear(staging, out)
-    except BaseException as error:
-        shutil.rmtree(staging, ignore_errors=True)
-        if isinstance(error, OSError):
-            raise ExportError(
-                f"{out} could not be written: {error.strerror or error}. Nothing was left behind."
-            ) from None
-        raise
     return fit
 
 
@@ -167,13 +139,13 @@ def _fill(staging: Path, base: Checkpoint, parts: Iterable[Part], about: About) 
     config = json.dumps(config_of(ranks, base, about.base), indent=2, ensure_ascii=False) + "\n"
     files = {
         WEIGHTS: _assemble(staging, stored, about),
-        ADAPTER: _write(staging / ADAPTER, config.encode()),
-        CARD: _write(staging / CARD, card(fit, base, about).encode(errors="replace")),
+        ADAPTER: write_file(staging / ADAPTER, config.encode()),
+        CARD: write_file(staging / CARD, card(fit, base, about).encode(errors="replace")),
     }
     if about.recipe is not None:
-        files[RECIPE] = _write(staging / RECIPE, about.recipe.to_yaml().encode())
+        files[RECIPE] = write_file(staging / RECIPE, about.recipe.to_yaml().encode())
     manifest = Manifest(about.recipe.digest if about.recipe else "", dict(sorted(files.items())))
-    _write(staging / MANIFEST, _manifest_json(manifest))
+    write_manifest(staging, manifest)
     return fit, written
 
 
@@ -194,7 +166,7 @@ def _assemble(staging: Path, stored: list[Task], about: About) -> tuple[int, str
         metadata |= {"dem_recipe": about.recipe.to_yaml(), "dem_digest": about.recipe.digest}
     checksum = hashlib.sha256()
     with (staging / WEIGHTS).open("xb") as file, (staging / _FACTORS).open("rb") as spool:
-        piece = _header(stored, metadata)
+        piece = header_of(stored, metadata)
         while piece:
             file.write(piece)
             checksum.update(piece)

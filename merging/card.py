@@ -21,7 +21,7 @@ def card(recipe: "Recipe", base: Checkpoint, vectors: Mapping[str, Vector], comm
     front = {"library_name": "transformers", "tags": ["merge", "distribution-edited-model"]}
     omegas = {name: "–" if omega is None else str(omega) for name, omega in recipe.omegas.items()}
     rows = [
-        f"| {_plain(source.name)} | {_plain(Path(source.location).name)} | {_plain(omegas[source.name])} | "
+        f"| {plain(source.name)} | {plain(Path(source.location).name)} | {plain(omegas[source.name])} | "
         f"`{vectors[source.name].digest[:12]}` |"
         for source in recipe.models
     ]
@@ -36,7 +36,7 @@ def card(recipe: "Recipe", base: Checkpoint, vectors: Mapping[str, Vector], comm
         f"    {recipe.formula()}",
         "",
         f"Method `{recipe.method}`: {module.FORMULA} ({module.PAPER}).",
-        f"Base Θ: {_plain(_named(recipe.base, base))}, digest `{base.digest[:12]}`. "
+        f"Base Θ: {plain(_named(recipe.base, base))}, digest `{base.digest[:12]}`. "
         f"Made by dem-workbench {__version__}, recipe `{recipe.digest}` (`recipe.yml`, and in the header of each weight file).",
         "",
         "| vector | checkpoint | ω | digest |",
@@ -62,6 +62,6 @@ def _named(reference: str | None, base: Checkpoint) -> str:
     return base.path.resolve().name
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Text that cannot break out of a table cell."""
     return text.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")

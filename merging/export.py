@@ -5,14 +5,11 @@ renamed. The library's own writer leaves files unreadable to others (mode 0600) 
 and needs whole tensors; this one writes block by block.
 """
 
-import glob
 import hashlib
 import json
 import os
 import re
-import shutil
-import struct
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,15 +18,15 @@ from torch import Tensor
 
 from merging.arranged import Grown
 from merging.card import card
-from merging.checkpoint import INDEX, Checkpoint, exists
-from merging.errors import CheckpointError, ExportError
+from merging.checkpoint import INDEX, Checkpoint
+from merging.errors import ExportError
 from merging.merge import Task, blocks, tasks
-from merging.recipe import DTYPES, Recipe
-from merging.safetensors_header import NAMES, read_json
+from merging.recipe import Recipe
+from merging.safetensors_header import written_header
+from merging.staging import Manifest, Progress, staged, verify, write_file, write_manifest
 from merging.tokens import with_added
 from merging.vector import Vector
 
-MANIFEST = "MANIFEST.json"
 RECIPE = "recipe.yml"
 CARD = "README.md"
 SHARD_BYTES = 5_000_000_000
@@ -37,22 +34,6 @@ SHARD_BYTES = 5_000_000_000
 # What comes along from the base: configuration, tokenizer, chat templates. Never code, never weights of any kind.
 _SIDE_FILES = re.compile(r".*\.(json|txt|model|jinja|tiktoken|vocab|merges)|LICENSE.*|NOTICE.*|USE_POLICY.*")
 _NOT_COPIED = re.compile(r".*\.index\.json|adapter_config\.json|trainer_state\.json|MANIFEST\.json|recipe\.(yml|json)")
-
-Progress = Callable[[str, int, int], None]
-"""Called with the stage ('write' or 'verify'), bytes done and bytes in all. May raise to cancel the export."""
-
-
-class Manifest(NamedTuple):
-    """What a folder holds: its files by name, with size and SHA-256."""
-
-    recipe: str
-    """The recipe's digest."""
-    files: dict[str, tuple[int, str]]
-
-    @property
-    def nbytes(self) -> int:
-        """Size of all files."""
-        return sum(size for size, _ in self.files.values())
 
 
 class _Shard(NamedTuple):
@@ -91,129 +72,38 @@ def export(
     """
     out = Path(out)
     todo = tasks(recipe, base, vectors)
-    total = sum(_nbytes(task) for task in todo)
-    _room(out, total)
-    staging = out.parent / f".{out.name}.staging-{_process(os.getpid())}"
-    _sweep(out)
-    try:
-        staging.mkdir()
+    total = sum(nbytes_of(task) for task in todo)
+    with staged(out, total) as staging:
         shards = _shards(todo, shard_bytes)
         files = _write_shards(staging, shards, (recipe, base, vectors), progress, total)
         files |= _write_side_files(staging, base, recipe, _index(shards, total))
         text = card(recipe, base, vectors, command)
-        files[CARD] = _write(staging / CARD, text.encode(errors="replace"))
-        files[RECIPE] = _write(staging / RECIPE, recipe.to_yaml().encode())
-        manifest = Manifest(recipe.digest, dict(sorted(files.items())))
-        _write(staging / MANIFEST, _manifest_json(manifest))
-        for folder in {(staging / name).parent for name in files}:
-            _flush_folder(folder)
-        _read_back(staging, todo, manifest, progress)
-        _appear(staging, out)
-    except BaseException as error:
-        shutil.rmtree(staging, ignore_errors=True)
-        if isinstance(error, OSError):
-            raise ExportError(
-                f"{out} could not be written: {error.strerror or error}. Nothing was left behind."
-            ) from None
-        raise
+        files[CARD] = write_file(staging / CARD, text.encode(errors="replace"))
+        files[RECIPE] = write_file(staging / RECIPE, recipe.to_yaml().encode())
+        write_manifest(staging, Manifest(recipe.digest, dict(sorted(files.items()))))
+        _read_back(staging, todo, progress)
     return out
-
-
-def verify(folder: str | Path, progress: Progress = lambda stage, done, total: None) -> Manifest:
-    """Read every file of an export again and compare it with the manifest.
-
-    Raises:
-        ExportError: naming each file that is missing, changed or not listed.
-    """
-    folder = Path(folder)
-    if not (folder / MANIFEST).is_file():
-        raise ExportError(f"{folder} has no {MANIFEST}; it is not a folder that `dem merge` finished.")
-    try:
-        document = read_json(folder / MANIFEST)
-        files = {str(name): (int(entry["bytes"]), str(entry["sha256"])) for name, entry in document["files"].items()}
-        manifest = Manifest(str(document["recipe"]), files)
-    except CheckpointError as error:
-        raise ExportError(str(error)) from None
-    except (KeyError, TypeError, ValueError, OverflowError, AttributeError):
-        raise ExportError(f"{folder / MANIFEST} is not a manifest of this tool.") from None
-    wrong = []
-    done = 0
-    for name, (size, digest) in files.items():
-        file = folder / name
-        if "/" in name.replace("additional_chat_templates/", "") or ".." in name or not file.is_file():
-            wrong.append(f"{name} is missing")
-        elif file.stat().st_size != size:
-            wrong.append(f"{name} has {file.stat().st_size:,} bytes, {size:,} were written")
-        elif _sha256(file) != digest:
-            wrong.append(f"{name} has changed")
-        done += size
-        progress("verify", done, manifest.nbytes)
-    present = {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()}
-    wrong += [f"{name} is not listed" for name in sorted(present - set(files) - {MANIFEST})]
-    if wrong:
-        raise ExportError(f"{folder} is not what was exported: {'; '.join(wrong)}. Export it again.")
-    return manifest
 
 
 def export_bytes(recipe: Recipe, base: Checkpoint, vectors: Mapping[str, Vector]) -> int:
     """Bytes of weights that an export of the recipe writes."""
-    return sum(_nbytes(task) for task in tasks(recipe, base, vectors))
+    return sum(nbytes_of(task) for task in tasks(recipe, base, vectors))
 
 
-def _nbytes(task: Task) -> int:
+def nbytes_of(task: Task) -> int:
+    """Bytes of one tensor of the result."""
     return task.numel * task.out_dtype.itemsize
-
-
-def _room(out: Path, nbytes: int) -> None:
-    if os.path.lexists(out):
-        raise ExportError(f"{out} exists. Give a new folder; nothing is written into an old one.")
-    if not (exists(out.parent) and out.parent.is_dir()):
-        raise ExportError(f"{out.parent} is not a folder. Make it first, or give another place.")
-    if not os.access(out.parent, os.W_OK):
-        raise ExportError(f"{out.parent} is not writable. Give another place.")
-    needed = nbytes + nbytes // 50 + 64_000_000
-    free = shutil.disk_usage(out.parent).free
-    if free < needed:
-        raise ExportError(
-            f"{out.parent} has {free / 1e9:.2f} GB free, the export needs {needed / 1e9:.2f} GB. "
-            "Free some, choose a smaller out_dtype, or give another place."
-        )
-
-
-def _sweep(out: Path) -> None:
-    """Remove the staging folders of exports to this name whose process was killed."""
-    for folder in out.parent.glob(f".{glob.escape(out.name)}.staging-*"):
-        owner = folder.name.rpartition(".staging-")[2]
-        number = re.match(r"\d{1,9}(?=-)", owner)
-        if number and _process(int(number[0])) == owner:
-            raise ExportError(f"{out} is being written by process {number[0]}. Wait for it, or give another name.")
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _process(number: int) -> str | None:
-    """A process and when it began, since numbers are used again; None when there is none."""
-    try:
-        os.kill(number, 0)
-    except ProcessLookupError:
-        return None
-    except PermissionError:
-        pass  # it is somebody else's, and alive
-    try:
-        began = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[19]
-    except OSError:  # no /proc on this system
-        began = "0"
-    return f"{number}-{began}"
 
 
 def _shards(todo: Sequence[Task], shard_bytes: int) -> list[_Shard]:
     groups: list[list[Task]] = [[]]
     filled = 0
     for task in todo:
-        if groups[-1] and filled + _nbytes(task) > shard_bytes:
+        if groups[-1] and filled + nbytes_of(task) > shard_bytes:
             groups.append([])
             filled = 0
         groups[-1].append(task)
-        filled += _nbytes(task)
+        filled += nbytes_of(task)
     if len(groups) == 1:
         return [_Shard("model.safetensors", tuple(groups[0]))]
     return [
@@ -252,7 +142,7 @@ def _write_shards(
 def _pieces(
     ordered: Sequence[Task], metadata: Mapping[str, str], base: Checkpoint, vectors: Mapping[str, Vector]
 ) -> Iterator[bytes | memoryview]:
-    yield _header(ordered, metadata)
+    yield header_of(ordered, metadata)
     for task in ordered:
         for block in blocks(task, base, vectors):
             computed = task.vectors or task.out_dtype != base.info(task.name).dtype
@@ -261,21 +151,9 @@ def _pieces(
             yield block.values.contiguous().view(torch.uint8).numpy().data
 
 
-def _header(ordered: Sequence[Task], metadata: Mapping[str, str]) -> bytes:
-    """The header of a safetensors file, padded with spaces to a multiple of 8 bytes, as the library writes it."""
-    document: dict[str, Any] = {"__metadata__": dict(metadata)}
-    offset = 0
-    for task in ordered:
-        end = offset + _nbytes(task)
-        document[task.name] = {
-            "dtype": NAMES[task.out_dtype],
-            "shape": list(task.shape),
-            "data_offsets": [offset, end],
-        }
-        offset = end
-    text = json.dumps(document, ensure_ascii=True, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    return struct.pack("<Q", len(text)) + text
+def header_of(ordered: Sequence[Task], metadata: Mapping[str, str]) -> bytes:
+    """The header of a safetensors file with these tensors, in this order."""
+    return written_header([(task.name, task.out_dtype, task.shape) for task in ordered], metadata)
 
 
 def _not_finite(task: Task, values: Tensor, base: Checkpoint) -> str:
@@ -306,9 +184,9 @@ def _write_side_files(
             content = _config_json(base, recipe, content)
         if isinstance(base, Grown):
             content = with_added(name, content, base.entries, base.rows)
-        files[name] = _write(staging / name, content)
+        files[name] = write_file(staging / name, content)
     if index is not None:
-        files[INDEX] = _write(staging / INDEX, json.dumps(index, indent=2).encode())
+        files[INDEX] = write_file(staging / INDEX, json.dumps(index, indent=2).encode())
     return files
 
 
@@ -334,50 +212,10 @@ def _config_json(base: Checkpoint, recipe: Recipe, content: bytes) -> bytes:
     return (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode()
 
 
-def _write(path: Path, content: bytes) -> tuple[int, str]:
-    with path.open("xb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    return len(content), hashlib.sha256(content).hexdigest()
-
-
-def _manifest_json(manifest: Manifest) -> bytes:
-    files = {name: {"bytes": size, "sha256": digest} for name, (size, digest) in manifest.files.items()}
-    return (json.dumps({"format": 1, "recipe": manifest.recipe, "files": files}, indent=2) + "\n").encode()
-
-
-def _read_back(staging: Path, todo: Sequence[Task], manifest: Manifest, progress: Progress) -> None:
+def _read_back(staging: Path, todo: Sequence[Task], progress: Progress) -> None:
     verify(staging, progress)
     written = Checkpoint(staging)
     wanted = {task.name: (task.out_dtype, task.shape) for task in todo}
     found = {name: (written.info(name).dtype, written.info(name).shape) for name in written}
     if found != wanted:
         raise ExportError(f"what was written to {staging} is not the base's set of tensors. Please report this.")
-
-
-def _appear(staging: Path, out: Path) -> None:
-    if out.exists():
-        raise ExportError(f"{out} was made by somebody else while the export ran. Give another name.")
-    staging.rename(out)
-    try:
-        _flush_folder(out.parent)
-    except BaseException:
-        out.rename(staging)
-        raise
-
-
-def _flush_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-__all__ = ["DTYPES", "Manifest", "export", "export_bytes", "side_files", "verify"]

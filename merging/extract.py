@@ -15,9 +15,9 @@ from merging.adapter_fit import Fit, LeftOut, Row
 from merging.adapter_folder import Module, Part, file_dtype, refuse_not_finite, write_adapter
 from merging.checkpoint import Checkpoint, shape_of
 from merging.errors import MismatchError, RecipeError
-from merging.export import Progress
 from merging.merge import BLOCK
 from merging.names import place
+from merging.staging import Progress
 from merging.vector import Vector
 
 # Matrices that no linear module holds: transformers 5 fuses the experts of a layer into one parameter, routers are

@@ -8,9 +8,10 @@ import torch
 from merging import method as methods
 from merging.checkpoint import Checkpoint
 from merging.errors import ExportError
-from merging.export import _nbytes, _room
+from merging.export import nbytes_of
 from merging.merge import BLOCK, Task
 from merging.problem import Problem
+from merging.staging import room
 from merging.vector import working_dtype
 
 
@@ -22,7 +23,7 @@ def disk(todo: Sequence[Task], out: Path) -> list[Problem]:
         out: the folder to make.
     """
     try:
-        _room(out, sum(_nbytes(task) for task in todo))
+        room(out, sum(nbytes_of(task) for task in todo))
     except ExportError as error:
         return [Problem("error", "disk", str(error))]
     return []

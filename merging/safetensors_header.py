@@ -1,4 +1,4 @@
-"""A strict reader of safetensors headers and index files, for folders that nobody here made.
+"""Headers of safetensors files and their index: a strict reader, for folders that nobody here made, and a writer.
 
 The library's own reader is lenient where a server must not be: it accepts a key twice (the last wins), shapes such as
 [0, 2**62], and a million empty tensors at a cost of 800 MB. transformers joins the file names of an index to the
@@ -12,6 +12,7 @@ import os
 import re
 import stat
 import struct
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -226,3 +227,21 @@ def _naturals(values: Any) -> bool:
 
 def _keys(entry: Any) -> str:
     return (", ".join(entry) if isinstance(entry, dict) and entry else repr(entry))[:200]
+
+
+def written_header(tensors: Sequence[tuple[str, torch.dtype, tuple[int, ...]]], metadata: Mapping[str, str]) -> bytes:
+    """The header of a safetensors file, padded with spaces to a multiple of 8 bytes, as the library writes it.
+
+    Args:
+        tensors: name, dtype and shape, in the order of their data.
+        metadata: text by key.
+    """
+    document: dict[str, Any] = {"__metadata__": dict(metadata)}
+    offset = 0
+    for name, dtype, shape in tensors:
+        end = offset + math.prod(shape) * dtype.itemsize
+        document[name] = {"dtype": NAMES[dtype], "shape": list(shape), "data_offsets": [offset, end]}
+        offset = end
+    text = json.dumps(document, ensure_ascii=True, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text

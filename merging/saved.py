@@ -9,7 +9,6 @@ import hashlib
 import json
 import math
 import os
-import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,23 +18,11 @@ from torch import Tensor
 
 from merging.checkpoint import DELTAS, Checkpoint, Weights, dtype_of, exists, in_memory, read_block, shape_of
 from merging.errors import CheckpointError, ExportError, MismatchError, nearest
-from merging.export import (
-    MANIFEST,
-    Manifest,
-    Progress,
-    _appear,
-    _flush_folder,
-    _header,
-    _manifest_json,
-    _process,
-    _room,
-    _sweep,
-    _write,
-    verify,
-)
+from merging.export import header_of
 from merging.merge import BLOCK, Task
 from merging.recipe import DTYPES
 from merging.safetensors_header import read_json
+from merging.staging import Manifest, Progress, staged, verify, write_file, write_manifest
 from merging.vector import Vector, working_dtype
 
 FACTS = "vector.json"
@@ -71,7 +58,7 @@ def save_vector(
         vector: of any kind: the difference of two checkpoints, an adapter, a combination, a saved one.
         out: the folder to make; it must not exist.
         dtype: float32, which is exact, or float16 or bfloat16 at half the size, the error of which is in vector.json.
-        progress: see merging.export.Progress.
+        progress: see merging.staging.Progress.
 
     Returns:
         `out`.
@@ -86,25 +73,12 @@ def save_vector(
         )
     out = Path(out)
     todo = [_task(vector, name, dtype) for name in vector]
-    _room(out, sum(task.numel * task.out_dtype.itemsize for task in todo))
-    staging = out.parent / f".{out.name}.staging-{_process(os.getpid())}"
-    _sweep(out)
-    try:
-        staging.mkdir()
+    with staged(out, sum(task.numel * task.out_dtype.itemsize for task in todo)) as staging:
         written, error = _write_deltas(staging / DELTAS, vector, todo, progress)
         facts = json.dumps(_facts(vector, dtype, error)._asdict(), indent=2) + "\n"
-        files = {DELTAS: written, FACTS: _write(staging / FACTS, facts.encode())}
-        _write(staging / MANIFEST, _manifest_json(Manifest(vector.digest[:12], files)))
-        _flush_folder(staging)
+        files = {DELTAS: written, FACTS: write_file(staging / FACTS, facts.encode())}
+        write_manifest(staging, Manifest(vector.digest[:12], files))
         verify(staging, progress)
-        _appear(staging, out)
-    except BaseException as failure:
-        shutil.rmtree(staging, ignore_errors=True)
-        if isinstance(failure, OSError):
-            raise ExportError(
-                f"{out} could not be written: {failure.strerror or failure}. Nothing was left behind."
-            ) from None
-        raise
     return out
 
 
@@ -125,7 +99,7 @@ def _write_deltas(file: Path, vector: Vector, todo: list[Task], progress: Progre
     ordered = sorted(todo, key=lambda task: -task.out_dtype.itemsize)
     facts = _facts(vector, "", 0.0)
     # The digest of the folder is taken over this header: two vectors of one shape are told apart by it.
-    header = _header(
+    header = header_of(
         ordered, {"format": "pt", "dem_vector": facts.name, "dem_base": facts.base, "dem_tuned": facts.tuned}
     )
     total, done = sum(task.numel * task.out_dtype.itemsize for task in todo), 0

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from merging.checkpoint import exists
 from merging.errors import ExportError
-from merging.export import _header
-from merging.merge import Task
+from merging.safetensors_header import written_header
 from merging.statistics import KEY, Facts
 
 
@@ -44,12 +43,11 @@ def write(out: str | Path, facts: Facts, tensors: Mapping[str, Tensor]) -> None:
     """
     out = Path(out)
     check_target(out, sum(4 * value.numel() for value in tensors.values()))
-    # The header is written as that of an export is; its tasks hold names, shapes and dtypes only.
-    tasks = [Task(name, tuple(value.shape), torch.float32, "") for name, value in tensors.items()]
+    stored = [(name, torch.float32, tuple(value.shape)) for name, value in tensors.items()]
     draft = out.with_name(f".{out.name}.{os.getpid()}.draft")
     try:
         with draft.open("xb") as file:
-            file.write(_header(tasks, {"format": "pt", KEY: json.dumps(facts._asdict())}))
+            file.write(written_header(stored, {"format": "pt", KEY: json.dumps(facts._asdict())}))
             for value in tensors.values():
                 file.write(value.detach().float().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
             file.flush()

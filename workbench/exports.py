@@ -29,7 +29,7 @@ def submit(session: Session, recipe: Recipe, name: str, dtype: str | None, shard
     command = commands.merge(session.save_recipe(recipe), out, dtype)
 
     def work(handle: Handle) -> str:
-        from merging.export import export, verify
+        from merging import export, verify
 
         base, vectors = models.reopened()
 

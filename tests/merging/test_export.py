@@ -21,6 +21,10 @@ from merging import Checkpoint, ExportError, Recipe, RecipeError, export, merge,
 from merging.export import export_bytes, side_files
 
 
+def staging():
+    return sys.modules["merging.staging"]
+
+
 def engine():
     return sys.modules["merging.export"]
 
@@ -410,15 +414,15 @@ def test_a_full_disk_while_writing_leaves_nothing(parts, tmp_path):
 
 
 def test_what_was_written_is_read_back_and_compared(parts, tmp_path, monkeypatch):
-    real = engine()._manifest_json
+    real = engine().write_manifest
 
-    def spoiled(manifest):
+    def spoiled(folder, manifest):
         with next(tmp_path.glob(".out.*/model.safetensors")).open("r+b") as file:
             file.seek(-1, os.SEEK_END)
             file.write(b"\x55")  # a disk that forgets
-        return real(manifest)
+        return real(folder, manifest)
 
-    monkeypatch.setattr(engine(), "_manifest_json", spoiled)
+    monkeypatch.setattr(engine(), "write_manifest", spoiled)
     with pytest.raises(ExportError, match=r"model.safetensors has changed. Export it again"):
         export(*parts, tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -511,10 +515,10 @@ def test_a_process_of_somebody_else_or_without_proc_counts_as_alive(monkeypatch)
         raise PermissionError
 
     monkeypatch.setattr(os, "kill", denied)
-    began = engine()._process(os.getpid())
+    began = staging()._process(os.getpid())
     assert began.startswith(f"{os.getpid()}-")
     assert int(began.split("-")[1]) > 0
-    assert engine()._process(4_000_000) == "4000000-0"  # /proc has no such entry
+    assert staging()._process(4_000_000) == "4000000-0"  # /proc has no such entry
 
 
 # ------------------------------------------------------------------------------------------------------------ verify
