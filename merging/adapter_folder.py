@@ -22,7 +22,7 @@ from merging.errors import ExportError, RecipeError
 from merging.export import CARD, RECIPE, header_of
 from merging.lowrank import Product
 from merging.merge import Task
-from merging.recipe import DTYPES
+from merging.recipe_values import DTYPES
 from merging.staging import Manifest, Progress, staged, verify, write_file, write_manifest
 from merging.vector import working_dtype
 

@@ -21,7 +21,8 @@ from merging.checkpoint import Weights, dtype_of, read_block, shape_of
 from merging.errors import MismatchError, RecipeError, listed
 from merging.method import Site
 from merging.names import is_buffer, place
-from merging.recipe import DTYPES, Recipe, Source
+from merging.recipe import Recipe, Source
+from merging.recipe_values import DTYPES
 from merging.statistics import Statistics
 from merging.stochastic import stochastic
 from merging.vector import Vector, working_dtype

@@ -15,7 +15,8 @@ from merging.errors import MergingError, MismatchError, RecipeError
 from merging.merge import Task, out_dtype_of, space_of, tasks
 from merging.opening import open_recipe, open_vector
 from merging.problem import Problem, of_base
-from merging.recipe import VOCABULARIES, Recipe, unique
+from merging.recipe import Recipe
+from merging.recipe_values import VOCABULARIES, unique
 from merging.restack import aligned
 from merging.tokens import difference
 from merging.vector import Vector

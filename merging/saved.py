@@ -20,7 +20,7 @@ from merging.checkpoint import DELTAS, Checkpoint, Weights, dtype_of, exists, in
 from merging.errors import CheckpointError, ExportError, MismatchError, nearest
 from merging.export import header_of
 from merging.merge import BLOCK, Task
-from merging.recipe import DTYPES
+from merging.recipe_values import DTYPES
 from merging.safetensors_header import read_json
 from merging.staging import Manifest, Progress, staged, verify, write_file, write_manifest
 from merging.vector import Vector, working_dtype

@@ -70,7 +70,8 @@ def read(given: Any, names: Any, base: str | None) -> tuple[tuple["Source", ...]
     Raises:
         RecipeError: naming the key and what was expected.
     """
-    from merging.recipe import Source, unique
+    from merging.recipe import Source
+    from merging.recipe_values import unique
 
     if not isinstance(given, list) or not given:
         raise RecipeError(

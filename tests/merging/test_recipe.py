@@ -8,7 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from merging import Recipe, RecipeError, Source
-from merging.recipe import MAX_BYTES, unique
+from merging.recipe_values import unique
+from merging.strict_yaml import MAX_BYTES
 
 TEXT = """
 merge_method: task_arithmetic

@@ -27,7 +27,7 @@ def merge(
     from merging import Recipe, export, prepare
     from merging.adapter_export import export_adapter
     from merging.errors import RecipeError
-    from merging.recipe import DTYPES
+    from merging.recipe_values import DTYPES
     from workbench import report
 
     if rank is not None and not as_adapter:

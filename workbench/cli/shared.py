@@ -25,7 +25,7 @@ def compose(target: str) -> tuple[Any, Any, "Recipe | None"]:
     from evaluation.model import load
     from merging import Checkpoint, Recipe, RecipeError, prepare
     from merging.arranged import Grown
-    from merging.recipe import DTYPES
+    from merging.recipe_values import DTYPES
     from workbench.models import Composer
 
     if is_model(target):
@@ -71,7 +71,7 @@ def is_model(target: str) -> bool:
 def names_of(checkpoints: "Sequence[str | Path]") -> list[str]:
     """A name for each reference, numbered where two are alike."""
     from merging.hub import is_hub_id
-    from merging.recipe import unique
+    from merging.recipe_values import unique
 
     names: list[str] = []
     for reference in map(str, checkpoints):

@@ -124,19 +124,21 @@ def test_two_pages_do_not_mix_their_compositions(open_page, steps):
     one, two = open_page(), open_page()
     one.locator("#preset-base").click()
     two.locator("#preset-uniform").click()
-    steps.settled(one, [0.0])
-    steps.settled(two, [])
+    steps.settled(one, [0.0] * 5)
+    steps.settled(two, [0.2] * 5)
     assert steps.on_server(one) != steps.on_server(two)
     assert one.locator("#header .digest").inner_text() != two.locator("#header .digest").inner_text()
 
 
 def test_the_composition_answers_and_follows_the_sliders(open_page, steps):
     page = open_page()
+    page.locator("#preset-uniform").click()  # wherever the test before left the sliders
+    steps.settled(page, [0.2] * 5)
     note = page.locator("#answer-a small")
     digest = page.locator("#header .digest").inner_text()
     page.wait_for_function("d => document.querySelector('#answer-a small').textContent.includes(d)", arg=digest)
     page.locator("#preset-base").click()
-    steps.settled(page, [0.0])
+    steps.settled(page, [0.0] * 5)
     now = page.locator("#header .digest").inner_text()
     page.wait_for_function("d => document.querySelector('#answer-a small').textContent.includes(d)", arg=now)
     assert digest != now and now in note.inner_text()
@@ -190,7 +192,7 @@ def test_a_benchmark_runs_beside_the_sliders_and_survives_a_reload(server, open_
 def test_a_benchmark_can_be_cancelled(open_page, steps):
     page = open_page()
     page.locator("#preset-base").click()
-    steps.settled(page, [0.0])
+    steps.settled(page, [0.0] * 5)
     steps.tab(page, "Benchmark")
     page.locator("#bench-line code").wait_for()
     page.locator("#bench-run").click()
@@ -221,7 +223,7 @@ def test_an_export_is_a_verified_folder_that_loads(server, open_page, steps):
 def test_what_rounding_costs_is_shown_on_demand_and_never_under_another_composition(open_page, steps):
     page = open_page()
     page.locator("#preset-uniform").click()
-    steps.settled(page, [0.2])
+    steps.settled(page, [0.2] * 5)
     steps.tab(page, "Export")
     page.locator("#rounding-run").click()
     page.locator("#rounding table.data").wait_for()
