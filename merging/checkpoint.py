@@ -187,11 +187,14 @@ class Checkpoint(Mapping[str, Tensor]):
             os.close(descriptor)
 
 
-def read_block(weights: Weights, name: str, start: int, stop: int) -> Tensor:
-    """Elements `start` to `stop` of a flattened tensor of any mapping, with no more of it in memory than that."""
+def read_block(weights: Weights, name: str, start: int, stop: int, scratch: Tensor | None = None) -> Tensor:
+    """Elements `start` to `stop` of a flattened tensor of any mapping, with no more of it in memory than that.
+
+    They may lie in `scratch`, see Checkpoint.block, or be the mapping's own.
+    """
     block = getattr(weights, "block", None)
     if block is not None:
-        found: Tensor = block(name, start, stop)
+        found: Tensor = block(name, start, stop) if scratch is None else block(name, start, stop, scratch)
         return found
     return weights[name].reshape(-1)[start:stop]
 

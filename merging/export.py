@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+import xxhash
 from torch import Tensor
 
 from merging.card import card
@@ -42,6 +43,16 @@ _NOT_COPIED = re.compile(r".*\.index\.json|adapter_config\.json|trainer_state\.j
 class _Shard(NamedTuple):
     name: str
     tasks: tuple[Task, ...]
+
+
+class _Written(NamedTuple):
+    """The shards by name, and the promises that they are on the disk: that goes on beside what comes next."""
+
+    files: dict[str, tuple[int, str]]
+    """Size and SHA-256."""
+    sums: dict[str, str]
+    """XXH3."""
+    flushed: list[Future[None]]
 
 
 class _Span(NamedTuple):
@@ -91,16 +102,14 @@ def export(
     total = sum(nbytes_of(task) for task in todo)
     with staged(out, total) as staging, ThreadPoolExecutor(1, thread_name_prefix="flush") as disk:
         shards = _shards(todo, shard_bytes)
-        files, flushed = _write_shards(
-            staging, shards, (recipe, base, vectors), disk, progress=progress, threads=threads
-        )
-        files |= _write_side_files(staging, base, recipe, _index(shards, total))
+        written = _write_shards(staging, shards, (recipe, base, vectors), disk, progress=progress, threads=threads)
+        files = written.files | _write_side_files(staging, base, recipe, _index(shards, total))
         text = card(recipe, base, vectors, command)
         files[CARD] = write_file(staging / CARD, text.encode(errors="replace"))
         files[RECIPE] = write_file(staging / RECIPE, recipe.to_yaml().encode())
         write_manifest(staging, Manifest(recipe.digest, dict(sorted(files.items()))))
-        _read_back(staging, todo, progress)
-        for shard in flushed:
+        _read_back(staging, todo, progress, written.sums)
+        for shard in written.flushed:
             shard.result()
     return out
 
@@ -140,30 +149,30 @@ def _write_shards(
     *,
     progress: Progress,
     threads: int | None,
-) -> tuple[dict[str, tuple[int, str]], list[Future[None]]]:
-    """Size and SHA-256 of each file, and the promises that they are on the disk: that goes on beside what comes next."""
+) -> _Written:
     recipe, base, vectors = inputs
     metadata = {"format": "pt", "dem_recipe": recipe.to_yaml(), "dem_digest": recipe.digest}
     total = sum(nbytes_of(task) for shard in shards for task in shard.tasks)
-    files = {}
-    flushed = []
+    written = _Written({}, {}, [])
     done = 0
     for shard in shards:
         # Wide dtypes first, so that every tensor begins at a multiple of its element size, as the library writes.
         ordered = sorted(shard.tasks, key=lambda task: -task.out_dtype.itemsize)
         header = header_of(ordered, metadata)
-        checksum = hashlib.sha256(header)
+        checksum, quick = hashlib.sha256(header), xxhash.xxh3_128(header)
         with (staging / shard.name).open("xb", buffering=0) as file:
             reserve(file.fileno(), len(header) + sum(nbytes_of(task) for task in ordered))
             _write_whole(file, memoryview(header))
             for piece in _pieces(ordered, base, vectors, threads):
                 _write_whole(file, piece)
                 checksum.update(piece)
+                quick.update(piece)
                 done += len(piece)
                 progress("write", done, total)
-        files[shard.name] = ((staging / shard.name).stat().st_size, checksum.hexdigest())
-        flushed.append(disk.submit(flush, staging / shard.name))
-    return files, flushed
+        written.files[shard.name] = ((staging / shard.name).stat().st_size, checksum.hexdigest())
+        written.sums[shard.name] = quick.hexdigest()
+        written.flushed.append(disk.submit(flush, staging / shard.name))
+    return written
 
 
 def _write_whole(file: FileIO, piece: memoryview) -> None:
@@ -268,8 +277,8 @@ def _config_json(base: Checkpoint, recipe: Recipe, content: bytes) -> bytes:
     return (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode()
 
 
-def _read_back(staging: Path, todo: Sequence[Task], progress: Progress) -> None:
-    verify(staging, progress)
+def _read_back(staging: Path, todo: Sequence[Task], progress: Progress, sums: Mapping[str, str]) -> None:
+    verify(staging, progress, sums)
     written = Checkpoint(staging)
     wanted = {task.name: (task.out_dtype, task.shape) for task in todo}
     found = {name: (written.info(name).dtype, written.info(name).shape) for name in written}

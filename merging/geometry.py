@@ -17,6 +17,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from merging import kernel, rows
 from merging.checkpoint import Weights, dtype_of, read_into, shape_of
 from merging.merge import BLOCK, Workspace, read_deltas
 from merging.names import PARTS, Place, place, reading_order
@@ -142,10 +143,13 @@ def measure(
         row, start, stop = piece
         name = tensors[row]
         with workspaces.lent() as workspace:
-            rows = workspace.rows(1 + len(given), stop - start, working_dtype(dtype_of(base, name)))
-            read_into(base, name, start, rows[0], workspace.scratch)
-            read_deltas(name, start, rows, base, given, workspace.scratch)
-            return piece, gram_of(rows[1:]).numpy(), square_of(rows[0])
+            if kernel.reads(dtype_of(base, name)) and len(given) <= kernel.MOST:
+                theta, stored = rows.deltas(name, (start, stop), base, given, workspace.input, workspace.scratch)
+                return piece, *kernel.inner_products(theta, stored)
+            stack = workspace.rows(1 + len(given), stop - start, working_dtype(dtype_of(base, name)))
+            read_into(base, name, start, stack[0], workspace.scratch)
+            read_deltas(name, start, stack, base, given, workspace.scratch)
+            return piece, gram_of(stack[1:]).numpy(), square_of(stack[0])
 
     grams = np.zeros((len(tensors), len(vectors), len(vectors)))
     squares = np.zeros(len(tensors))

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from merging import kernel, rows
 from merging import method as methods
 from merging.checkpoint import Weights, dtype_of, read_block, read_into
 from merging.method import Site
@@ -67,6 +68,7 @@ class Workspace:
     def __init__(self) -> None:
         self.scratch = torch.empty(8 * BLOCK, dtype=torch.uint8)
         self._kept = torch.empty(0, dtype=torch.uint8)
+        self._inputs: list[Tensor] = []
 
     def rows(self, count: int, size: int, dtype: torch.dtype) -> Tensor:
         """(count, size), not initialised; the next call may give the same memory again."""
@@ -76,6 +78,12 @@ class Workspace:
         if self._kept.numel() < nbytes:
             self._kept = torch.empty(nbytes, dtype=torch.uint8)
         return self._kept[:nbytes].view(dtype).view(count, size)
+
+    def input(self, number: int) -> Tensor:
+        """Bytes for a block of one input, so that those of several lie side by side."""
+        while len(self._inputs) <= number:
+            self._inputs.append(torch.empty(4 * BLOCK, dtype=torch.uint8))
+        return self._inputs[number]
 
 
 def compute(
@@ -94,11 +102,34 @@ def compute(
     if not task.vectors:
         read_into(base, task.name, start, out, workspace.scratch)
         return
+    if _summed(task, base, vectors, start, out, workspace):
+        return
     working = working_dtype(dtype_of(base, task.name))
-    rows = workspace.rows(len(task.vectors) + 1, out.numel(), working)
-    read_into(base, task.name, start, rows[0], workspace.scratch)
-    values = _combined(task, base, vectors, start, rows, workspace)
+    stack = workspace.rows(len(task.vectors) + 1, out.numel(), working)
+    read_into(base, task.name, start, stack[0], workspace.scratch)
+    values = _combined(task, base, vectors, start, stack, workspace)
     out.copy_(rounded(task, start, values) if task.stochastic else values)
+
+
+def _summed(
+    task: Task, base: Weights, vectors: Mapping[str, Vector], start: int, out: Tensor, workspace: Workspace
+) -> bool:
+    """The piece in one pass by the compiled loop, where the method is nothing but a weighted sum; else False.
+
+    The bits are those of its `combine`.
+    """
+    scale = getattr(methods.load(task.method), "scale", None)
+    if scale is None or task.stochastic or not kernel.reads(out.dtype, dtype_of(base, task.name)):
+        return False
+    divisor, factor = scale(torch.tensor(task.omegas), **dict(task.arguments))
+    taking_part = [vectors[name] for name in task.vectors]
+    span, theta = (start, start + out.numel()), None
+    if task.space == "deltas":
+        theta, given = rows.deltas(task.name, span, base, taking_part, workspace.input, workspace.scratch)
+    else:
+        given = rows.weights(task.name, span, taking_part, workspace.input, workspace.scratch)
+    kernel.weighted_sum(theta, given, task.omegas, float(divisor), float(factor), out)
+    return True
 
 
 def rounded(task: Task, start: int, values: Tensor) -> Tensor:
@@ -118,24 +149,24 @@ def unrounded_blocks(task: Task, base: Weights, vectors: Mapping[str, Vector]) -
     for start, stop in spans(task):
         stored = read_block(base, task.name, start, stop)
         if task.vectors:
-            rows = workspace.rows(len(task.vectors) + 1, stop - start, working_dtype(stored.dtype))
-            rows[0] = stored
-            yield start, stored, _combined(task, base, vectors, start, rows, workspace)
+            stack = workspace.rows(len(task.vectors) + 1, stop - start, working_dtype(stored.dtype))
+            stack[0] = stored
+            yield start, stored, _combined(task, base, vectors, start, stack, workspace)
         else:
             yield start, stored, stored
 
 
 def _combined(
-    task: Task, base: Weights, vectors: Mapping[str, Vector], start: int, rows: Tensor, workspace: Workspace
+    task: Task, base: Weights, vectors: Mapping[str, Vector], start: int, stack: Tensor, workspace: Workspace
 ) -> Tensor:
     """One piece in the working dtype, before it is rounded. The first row holds the base, the others are written."""
     module = methods.load(task.method)
-    theta, stack = rows[0], rows[1:]
+    theta, others = stack[0], stack[1:]
     taking_part = [vectors[name] for name in task.vectors]
     if task.space == "deltas":
-        read_deltas(task.name, start, rows, base, taking_part, workspace.scratch)
+        read_deltas(task.name, start, stack, base, taking_part, workspace.scratch)
     else:
-        for row, vector in zip(stack, taking_part, strict=True):
+        for row, vector in zip(others, taking_part, strict=True):
             vector.read_weights(task.name, start, row, workspace.scratch)
     shape = (-1,) if module.SCOPE == "element" else task.shape or (1,)
     seeds = tuple(seed_of(task.seed, task.name, name) for name in task.vectors)
@@ -143,7 +174,7 @@ def _combined(
     known = tuple(one.at(task.name, span, shape, theta.dtype) for one in task.statistics)
     site = Site(task.name, theta.view(shape), task.depth, seeds, known)
     omegas = torch.tensor(task.omegas, dtype=theta.dtype)
-    result: Tensor = module.combine(stack.view(len(stack), *shape), omegas, site, **dict(task.arguments)).reshape(-1)
+    result: Tensor = module.combine(others.view(len(others), *shape), omegas, site, **dict(task.arguments)).reshape(-1)
     return result.add_(theta) if task.space == "deltas" else result
 
 

@@ -17,11 +17,14 @@ and may have
 
     VECTORS   the least and the greatest number of vectors; (1, None) where it says nothing
     WEIGHTED  False where ω plays no part
+    LINEAR    True where the result is a sum of the stack, each with a factor that the values in it do not change
     BASE      for SPACE "weights": "unused" (the default), "operand" where combine reads site.base, "vector" where the
               base is one more of the Θ_i
     STATISTICS  the kind of statistics that it reads in site.statistics; each model's `statistics` names the file that
               holds them, see merging.statistics
     IGNORED   keys that mergekit's recipes may have for this method and that change nothing, there as here
+    scale(omegas, *, …) -> divisor, factor: where combine is nothing but factor · Σ ω_i x_i / divisor, what those two are;
+              a weighted sum can be computed in one pass, see merging.kernel
     refusal(omegas, arguments) -> str | None: why these numbers cannot be combined, for the reader
 
 `combine` may overwrite the stack, which is its own, and nothing else. A parameter annotated PerVector has one value
@@ -125,6 +128,11 @@ def load(name: str) -> ModuleType:
 def weighted(name: str) -> bool:
     """Whether ω plays a part in a method."""
     return bool(getattr(load(name), "WEIGHTED", True))
+
+
+def linear(name: str) -> bool:
+    """Whether a method is a sum of its vectors, so that a vector's part in it is told by one factor."""
+    return bool(getattr(load(name), "LINEAR", False))
 
 
 def span(name: str) -> tuple[int, int | None]:

@@ -50,6 +50,10 @@ class Vector(Mapping[str, Tensor]):
     def weights_block(self, name: str, start: int, stop: int) -> Tensor:
         """The same elements of the fine-tuned weights Θ_i themselves, in the working dtype."""
 
+    def as_stored(self, name: str, start: int, stop: int, scratch: Tensor) -> Tensor | None:
+        """Elements of Θ_i as they are stored, perhaps in `scratch`; None where they are stored in another form."""
+        return None
+
     def read_weights(self, name: str, start: int, out: Tensor, scratch: Tensor) -> None:
         """Elements of Θ_i from `start` on, as many as `out` has, into memory that is there.
 
@@ -125,6 +129,10 @@ class DistributionVector(Vector):
         """Elements of Θ_i in the working dtype, in memory of their own."""
         stored = read_block(self.tuned, self._source[name], start, stop)
         return stored.to(working_dtype(dtype_of(self.base, name)), copy=True)
+
+    def as_stored(self, name: str, start: int, stop: int, scratch: Tensor) -> Tensor | None:
+        """See Vector."""
+        return read_block(self.tuned, self._source[name], start, stop, scratch)
 
     def read_weights(self, name: str, start: int, out: Tensor, scratch: Tensor) -> None:
         """See Vector: nothing but `out` and `scratch` is written."""

@@ -13,6 +13,7 @@ PAPER = "https://arxiv.org/abs/2406.15570 (DEM, equation 3); https://arxiv.org/a
 FORMULA = "Σ ωᵢ Θᵢ / Σ ωᵢ"
 SPACE = "weights"
 SCOPE = "element"
+LINEAR = True
 
 
 def combine(
@@ -28,4 +29,9 @@ def combine(
     [3.25, 0.5]
     """
     total = weighted_sum(stack, omegas)
-    return total.div_(omegas.sum()) if normalize else total
+    return total.div_(scale(omegas, normalize=normalize)[0])
+
+
+def scale(omegas: Float[Tensor, "vectors"], *, normalize: bool) -> tuple[Tensor | float, float]:
+    """What the weighted sum is divided by, and what it is multiplied by then."""
+    return omegas.sum() if normalize else 1.0, 1.0

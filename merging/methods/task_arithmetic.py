@@ -13,6 +13,7 @@ PAPER = "https://arxiv.org/abs/2406.15570 (DEM, equation 2); https://arxiv.org/a
 FORMULA = "Θ + λ · Σ ωᵢ Δᵢ"
 SPACE = "deltas"
 SCOPE = "element"
+LINEAR = True
 IGNORED = ("density", "rescale")
 
 
@@ -29,10 +30,16 @@ def combine(
     >>> combine(torch.tensor([[1.0, 2.0], [4.0, 0.0]]), torch.tensor([0.5, -1.0]), site).tolist()
     [-3.5, 1.0]
     """
+    divisor, factor = scale(omegas, normalize=normalize, lambda_=lambda_)
     total = weighted_sum(stack, omegas)
-    if normalize:
-        total /= omegas.sum()
-    return total if lambda_ == 1.0 else total.mul_(lambda_)
+    if divisor != 1.0:
+        total /= divisor
+    return total if factor == 1.0 else total.mul_(factor)
+
+
+def scale(omegas: Float[Tensor, "vectors"], *, normalize: bool, lambda_: float) -> tuple[Tensor | float, float]:
+    """What the weighted sum is divided by, and what it is multiplied by then."""
+    return omegas.sum() if normalize else 1.0, lambda_
 
 
 def refusal(omegas: tuple[float, ...], arguments: Mapping[str, Any]) -> str | None:

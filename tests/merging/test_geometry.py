@@ -35,9 +35,12 @@ def dense(base, vectors, names):
     )
 
 
-def test_equals_a_dense_computation(parts, monkeypatch):
+@pytest.mark.parametrize("compiled", [True, False])
+def test_equals_a_dense_computation(parts, monkeypatch, compiled):
     base, vectors = parts
     monkeypatch.setattr("merging.geometry.BLOCK", 17)
+    if not compiled:
+        monkeypatch.setattr("merging.kernel.library", lambda: None)
     seen = []
     found = measure(base, vectors, lambda done, total: seen.append((done, total)))
     assert seen[-1] == (301, 301) and seen == sorted(seen)

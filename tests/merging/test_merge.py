@@ -407,6 +407,7 @@ def test_a_method_of_tensor_scope_gets_the_whole_tensor(monkeypatch, recipe):
 
     monkeypatch.setattr(task_arithmetic, "SCOPE", "tensor")
     monkeypatch.setattr(task_arithmetic, "combine", combine)
+    monkeypatch.delattr(task_arithmetic, "scale")  # it is no weighted sum any more
     monkeypatch.setattr(engine(), "BLOCK", 4)
     base = {"w": torch.zeros(5, 7), "none": torch.zeros(0, 3)}
     vectors = {"a": DistributionVector("a", base, {"w": torch.ones(5, 7), "none": torch.zeros(0, 3)})}
