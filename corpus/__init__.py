@@ -1,17 +1,34 @@
 """Data in, examples out. Knows no other package of ours; imports neither torch nor transformers."""
 
+from corpus.counting import Counts, count
 from corpus.errors import CorpusError
-from corpus.examples import Dropped, Encoded, encode, encode_all
-from corpus.sources import Example, read_datasets, read_jsonl, write_jsonl
+from corpus.examples import Dropped, Encoded, check_template, encode, encode_all
+from corpus.records import Chat, Example, Message, Record
+from corpus.source import Source, load
+from corpus.sources import read_datasets, read_jsonl, read_records, write_jsonl
+from corpus.subsets import PROPORTIONS, nested, share_of, split
 
 __all__ = [
+    "PROPORTIONS",
+    "Chat",
     "CorpusError",
+    "Counts",
     "Dropped",
     "Encoded",
     "Example",
+    "Message",
+    "Record",
+    "Source",
+    "check_template",
+    "count",
     "encode",
     "encode_all",
+    "load",
+    "nested",
     "read_datasets",
     "read_jsonl",
+    "read_records",
+    "share_of",
+    "split",
     "write_jsonl",
 ]

@@ -1,64 +1,51 @@
-"""JSONL files in, validated examples out."""
+"""JSONL files in, validated records out."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from corpus.errors import CorpusError
+from corpus.records import LABEL, Chat, Example, Record, kind, record, row
 
-FIELDS = ("prompt", "completion", "choices", "answer")
-"""Fields that are read; a file may carry others, which are ignored."""
+__all__ = ["ORDER_FILE", "Example", "read_datasets", "read_jsonl", "read_records", "write_jsonl"]
 
 ORDER_FILE = "order.json"
 """A JSON list of dataset names, beside the dataset folders, in the order in which the page shows them."""
 
 
-@dataclass(frozen=True)
-class Example:
-    """One prompt with the completion a model should give.
+def read_records(path: Path | str, label_field: str = LABEL) -> list[Record]:
+    """Records of one JSONL file, in file order; blank lines are skipped.
 
-    Attributes:
-        prompt: what the model is shown, without trailing whitespace.
-        completion: what it should write; starts with a space, so that tokens(prompt) + tokens(completion) are the tokens
-            of the whole text.
-        choices: for multiple choice, the texts to choose from, without the leading space; else empty.
-        answer: index of the right choice, or None.
-    """
+    A line is an object such as {"prompt": "2 + 2 =", "completion": " 4"} or {"messages": [{"role": "user", "content": "Hi"},
+    {"role": "assistant", "content": "Hello"}]}; corpus.records lists every layout. Multiple choice adds "choices" and
+    "answer". Other fields are ignored.
 
-    prompt: str
-    completion: str
-    choices: tuple[str, ...] = ()
-    answer: int | None = None
-
-
-def read_jsonl(path: Path | str) -> list[Example]:
-    """Examples of one JSONL file, in file order; blank lines are skipped.
-
-    A line is an object such as {"prompt": "2 + 2 =", "completion": " 4"}; multiple choice adds "choices" and "answer".
+    Args:
+        path: the file, UTF-8.
+        label_field: the field that names the task of a line; "" reads none.
 
     Raises:
         CorpusError: the file is missing, empty or not UTF-8, or a line is malformed; names file, line number and field.
     """
-    path = Path(path)
-    try:
-        text = path.read_bytes().decode("utf-8")
-    except OSError as error:
-        raise CorpusError(
-            f"{path}: cannot be read ({error.strerror}). Give a JSONL file with one example per line."
-        ) from None
-    except UnicodeDecodeError as error:
-        raise CorpusError(f"{path}: byte {error.start} is not UTF-8. Save the file as UTF-8 and try again.") from None
-    # str.splitlines would also split at characters that JSON allows inside a string, such as U+2028
-    lines = text.split("\n")
-    examples = [_example(path, number, line) for number, line in enumerate(lines, start=1) if line.strip()]
-    if not examples:
-        raise CorpusError(
-            f'{path}: holds no examples. Write one object per line: {{"prompt": "…", "completion": " …"}}.'
-        )
+    return [item for _, item in _numbered(Path(path), label_field)]
+
+
+def read_jsonl(path: Path | str) -> list[Example]:
+    """As read_records, for prompts with completions only: a chat is refused. Labels are not read.
+
+    Raises:
+        CorpusError: as read_records, or a line holds a chat.
+    """
+    examples = []
+    for number, item in _numbered(Path(path), ""):
+        if isinstance(item, Chat):
+            raise CorpusError(
+                f'{path}, line {number}: holds a chat, expected "prompt" and "completion". Write what comes before the '
+                'answer as "prompt" and the answer as "completion"; chats can be trained on, and are read there.'
+            )
+        examples.append(item)
     return examples
 
 
@@ -80,19 +67,43 @@ def read_datasets(folder: Path | str, split: str = "validation") -> dict[str, li
     return {name: read_jsonl(found[name]) for name in names}
 
 
-def write_jsonl(path: Path, examples: Iterable[Example]) -> None:
-    """Writes examples so that read_jsonl returns them; the same examples give the same bytes."""
+def write_jsonl(path: Path, records: Iterable[Record], label_field: str = LABEL) -> None:
+    """Writes records so that read_records returns them; the same records give the same bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(
-        "".join(json.dumps(_row(example), ensure_ascii=False) + "\n" for example in examples).encode("utf-8")
-    )
+    lines = (json.dumps(row(item, label_field), ensure_ascii=False) + "\n" for item in records)
+    path.write_bytes("".join(lines).encode("utf-8"))
 
 
-def _row(example: Example) -> dict[str, Any]:
-    row: dict[str, Any] = {"prompt": example.prompt, "completion": example.completion}
-    if example.choices:
-        row |= {"choices": list(example.choices), "answer": example.answer}
-    return row
+def _numbered(path: Path, label_field: str) -> list[tuple[int, Record]]:
+    """Line number, from 1, and record of every line that is not blank."""
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except OSError as error:
+        raise CorpusError(
+            f"{path}: cannot be read ({error.strerror}). Give a JSONL file with one example per line."
+        ) from None
+    except UnicodeDecodeError as error:
+        raise CorpusError(f"{path}: byte {error.start} is not UTF-8. Save the file as UTF-8 and try again.") from None
+    # str.splitlines would also split at characters that JSON allows inside a string, such as U+2028
+    lines = enumerate(text.split("\n"), start=1)
+    found = [(number, _record(f"{path}, line {number}", line, label_field)) for number, line in lines if line.strip()]
+    if not found:
+        raise CorpusError(
+            f'{path}: holds no examples. Write one object per line: {{"prompt": "…", "completion": " …"}}.'
+        )
+    return found
+
+
+def _record(where: str, line: str, label_field: str) -> Record:
+    try:
+        fields = json.loads(line)
+    except ValueError as error:
+        raise CorpusError(f"{where}: not valid JSON ({error}). Write one JSON object per line.") from None
+    if not isinstance(fields, dict):
+        raise CorpusError(
+            f"{where}: expected a JSON object with prompt and completion, or with messages, got {kind(fields)}."
+        )
+    return record(fields, where, label_field)
 
 
 def _order(path: Path) -> list[str]:
@@ -107,46 +118,3 @@ def _order(path: Path) -> list[str]:
             f'{path}: expected a JSON list of dataset names, such as ["cot", "p3"]. Correct or remove the file.'
         )
     return order
-
-
-def _example(path: Path, number: int, line: str) -> Example:
-    where = f"{path}, line {number}"
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise CorpusError(f"{where}: not valid JSON ({error}). Write one JSON object per line.") from None
-    if not isinstance(row, dict):
-        raise CorpusError(f"{where}: expected a JSON object with prompt and completion, got {_kind(row)}.")
-    prompt, completion = _text(where, row, "prompt"), _text(where, row, "completion")
-    choices, answer = _choices(where, row)
-    return Example(prompt, completion, choices, answer)
-
-
-def _text(where: str, row: dict[str, Any], field: str) -> str:
-    if field not in row:
-        near = ", ".join(sorted(row)) or "no fields"
-        raise CorpusError(f'{where}, field "{field}": missing (the line has {near}). Add "{field}" with a text.')
-    value = row[field]
-    if not isinstance(value, str):
-        raise CorpusError(f'{where}, field "{field}": expected a text, got {_kind(value)}. Put it in quotes.')
-    if not value.strip():
-        raise CorpusError(f'{where}, field "{field}": empty. Write the {field} or remove the line.')
-    return value
-
-
-def _choices(where: str, row: dict[str, Any]) -> tuple[tuple[str, ...], int | None]:
-    choices, answer = row.get("choices"), row.get("answer")
-    if choices is None and answer is None:
-        return (), None
-    if not isinstance(choices, list) or len(choices) < 2 or not all(isinstance(c, str) and c.strip() for c in choices):
-        raise CorpusError(f'{where}, field "choices": expected a list of two or more texts, got {_kind(choices)}.')
-    if isinstance(answer, bool) or not isinstance(answer, int) or not 0 <= answer < len(choices):
-        raise CorpusError(
-            f'{where}, field "answer": expected the index of the right choice, 0 to {len(choices) - 1}, got {answer!r}.'
-        )
-    return tuple(choices), answer
-
-
-def _kind(value: object) -> str:
-    names = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
-    return names.get(type(value), "a number")

@@ -1,0 +1,223 @@
+"""One line of data -> one record: an Example or a Chat, validated field by field.
+
+Four layouts are known, told apart by their fields; `prompt`/`completion` is the first choice where several fit:
+
+    prompt, completion            an Example, as it stands; choices and answer are read too
+    messages                      a Chat: [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}]
+    conversations                 a Chat: [{"from": "human", "value": "…"}, {"from": "gpt", "value": "…"}]
+    instruction, input, output    an Example: "Instruction: …", a line "Input: …" unless that is empty, then "Output:"
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+from corpus.errors import CorpusError
+
+ROLES = ("system", "user", "assistant")
+SPEAKERS = {"system": "system", "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"}
+"""Who speaks in `conversations` -> the role."""
+
+LABEL = "task"
+"""The field that names the task of a record, unless another is asked for."""
+
+Layout = Literal["completion", "messages", "conversations", "instruction"]
+
+
+@dataclass(frozen=True)
+class Example:
+    """One prompt with the completion a model should give.
+
+    Attributes:
+        prompt: what the model is shown, without trailing whitespace.
+        completion: what it should write; starts with a space, so that tokens(prompt) + tokens(completion) are the tokens
+            of the whole text.
+        choices: for multiple choice, the texts to choose from, without the leading space; else empty.
+        answer: index of the right choice, or None.
+        label: the task it belongs to, for grouping; empty where none is given.
+    """
+
+    prompt: str
+    completion: str
+    choices: tuple[str, ...] = ()
+    answer: int | None = None
+    label: str = ""
+
+
+class Message(NamedTuple):
+    """One turn of a chat."""
+
+    role: str
+    """"system", "user" or "assistant"."""
+    content: str
+
+
+@dataclass(frozen=True)
+class Chat:
+    """A conversation. Every turn of the assistant is to be learnt.
+
+    Attributes:
+        messages: the turns in order; at least one is the assistant's.
+        label: the task it belongs to, for grouping; empty where none is given.
+    """
+
+    messages: tuple[Message, ...]
+    label: str = ""
+
+    def __post_init__(self) -> None:
+        if not any(message.role == "assistant" for message in self.messages):
+            raise CorpusError(
+                f"no message of a chat of {len(self.messages)} is the assistant's, so there is nothing to learn."
+            )
+
+
+Record = Example | Chat
+
+
+def layout(fields: Mapping[str, Any]) -> Layout | None:
+    """Which of the four layouts a line has, by the names of its fields; None where it is none of them.
+
+    >>> layout({"id": 1, "messages": [...]}), layout({"question": "…", "answer": "…"})
+    ("messages", None)
+    """
+    if {"prompt", "completion"} <= fields.keys():
+        return "completion"
+    if "messages" in fields:
+        return "messages"
+    if "conversations" in fields:
+        return "conversations"
+    return "instruction" if {"instruction", "output"} <= fields.keys() else None
+
+
+def record(row: Mapping[str, Any], where: str, label_field: str = LABEL) -> Record:
+    """The record of one line.
+
+    Args:
+        row: the line's fields; those that no layout names are ignored.
+        where: how messages begin, for example "data.jsonl, line 7".
+        label_field: the field that names the task; "" reads none.
+
+    Raises:
+        CorpusError: names `where` and the field.
+    """
+    label = _label(row, where, label_field)
+    match layout(row):
+        case "messages" | "conversations" as field:
+            if "completion" in row:
+                raise CorpusError(f'{where}: has both "{field}" and "completion". Keep one of them.')
+            return Chat(_messages(row[field], where, field), label)
+        case "instruction":
+            return _instruction(row, where, label)
+        case _:
+            prompt, completion = _text(row, where, "prompt"), _text(row, where, "completion")
+            return Example(prompt, completion, *_choices(row, where), label)
+
+
+def row(record: Record, label_field: str = LABEL) -> dict[str, Any]:
+    """The line of a record: what `record` reads back as the same."""
+    line: dict[str, Any]
+    if isinstance(record, Chat):
+        line = {"messages": [message._asdict() for message in record.messages]}
+    else:
+        line = {"prompt": record.prompt, "completion": record.completion}
+        if record.choices:
+            line |= {"choices": list(record.choices), "answer": record.answer}
+    return line | ({label_field: record.label} if record.label and label_field else {})
+
+
+def kind(value: object) -> str:
+    """What a JSON value is, in words."""
+    names = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
+    return names.get(type(value), "a number")
+
+
+def _messages(turns: Any, where: str, field: str) -> tuple[Message, ...]:
+    who, what = ("role", "content") if field == "messages" else ("from", "value")
+    # A Sequence of objects comes out of the `datasets` library as an object of lists.
+    if isinstance(turns, dict) and turns and all(isinstance(column, list) for column in turns.values()):
+        turns = [dict(zip(turns, values, strict=False)) for values in zip(*turns.values(), strict=False)]
+    if not isinstance(turns, list) or not turns:
+        got = "an empty list" if turns == [] else kind(turns)
+        raise CorpusError(
+            f'{where}, field "{field}": expected a list of messages, got {got}. '
+            f'Write [{{"{who}": "user", "{what}": "…"}}, {{"{who}": "assistant", "{what}": "…"}}].'
+        )
+    messages = tuple(_message(turn, where, f"{field}[{at}]", field) for at, turn in enumerate(turns))
+    if not any(message.role == "assistant" for message in messages):
+        raise CorpusError(f'{where}, field "{field}": no message is the assistant\'s, so there is nothing to learn.')
+    return messages
+
+
+def _message(turn: Any, where: str, field: str, style: str) -> Message:
+    if not isinstance(turn, dict):
+        raise CorpusError(f'{where}, field "{field}": expected an object, got {kind(turn)}.')
+    # Some sets name the column conversations and still write role and content.
+    who, what = ("role", "content") if style == "messages" or "role" in turn else ("from", "value")
+    known = {role: role for role in ROLES} if who == "role" else SPEAKERS
+    if turn.get(who) not in tuple(known):
+        got = repr(turn[who]) if isinstance(turn.get(who), str) else _got(turn, who)
+        raise CorpusError(f'{where}, field "{field}.{who}": expected one of {", ".join(known)}, got {got}.')
+    if turn.get("tool_calls"):
+        raise CorpusError(
+            f'{where}, field "{field}.tool_calls": calls of tools cannot be trained on here. Write them into the {what}, '
+            "or remove the line."
+        )
+    content = turn.get(what)
+    if not isinstance(content, str) or not content.strip():
+        got = "an empty one" if isinstance(content, str) else _got(turn, what)
+        raise CorpusError(f'{where}, field "{field}.{what}": expected a text, got {got}. Write it or remove the line.')
+    return Message(known[turn[who]], content)
+
+
+def _got(turn: Mapping[str, Any], field: str) -> str:
+    return kind(turn[field]) if field in turn else f"nothing (the message has {', '.join(sorted(turn)) or 'no fields'})"
+
+
+def _instruction(row: Mapping[str, Any], where: str, label: str) -> Example:
+    lines = [f"Instruction: {_text(row, where, 'instruction')}"]
+    given = row.get("input")
+    if given is not None and not isinstance(given, str):
+        raise CorpusError(f'{where}, field "input": expected a text, got {kind(given)}. Put it in quotes.')
+    if given and given.strip():
+        lines.append(f"Input: {given}")
+    output = _text(row, where, "output")
+    return Example("\n".join([*lines, "Output:"]), output if output[0].isspace() else f" {output}", label=label)
+
+
+def _label(row: Mapping[str, Any], where: str, field: str) -> str:
+    value = row.get(field) if field else None
+    if value is None:
+        return ""
+    if isinstance(value, bool) or not isinstance(value, (str, int)):
+        raise CorpusError(
+            f'{where}, field "{field}": expected the name of a task, got {kind(value)}. Put it in quotes, or set '
+            'label_field to the field that names the task, or to "".'
+        )
+    return str(value)
+
+
+def _text(row: Mapping[str, Any], where: str, field: str) -> str:
+    if field not in row:
+        near = ", ".join(sorted(row)) or "no fields"
+        raise CorpusError(f'{where}, field "{field}": missing (the line has {near}). Add "{field}" with a text.')
+    value = row[field]
+    if not isinstance(value, str):
+        raise CorpusError(f'{where}, field "{field}": expected a text, got {kind(value)}. Put it in quotes.')
+    if not value.strip():
+        raise CorpusError(f'{where}, field "{field}": empty. Write the {field} or remove the line.')
+    return value
+
+
+def _choices(row: Mapping[str, Any], where: str) -> tuple[tuple[str, ...], int | None]:
+    choices, answer = row.get("choices"), row.get("answer")
+    if choices is None and answer is None:
+        return (), None
+    if not isinstance(choices, list) or len(choices) < 2 or not all(isinstance(c, str) and c.strip() for c in choices):
+        raise CorpusError(f'{where}, field "choices": expected a list of two or more texts, got {kind(choices)}.')
+    if isinstance(answer, bool) or not isinstance(answer, int) or not 0 <= answer < len(choices):
+        raise CorpusError(
+            f'{where}, field "answer": expected the index of the right choice, 0 to {len(choices) - 1}, got {answer!r}.'
+        )
+    return tuple(choices), answer
