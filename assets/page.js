@@ -2,7 +2,9 @@
 (() => {
   const SETTLE = 180; // milliseconds of rest after the last change before anything expensive starts
   const TYPED = 900; // the same after a key in a number field
-  let timer = 0, written = false;
+  const HELD = 1500; // the same while a thumb is held down and what is shown follows it: a pause is not yet the end of a drag
+  const PATIENCE = 5000; // an answer to a preview that is this late is not waited for
+  let timer = 0, written = false, wishes = 0, asked = 0, waiting = null, held = false;
   const press = (id) => { const button = document.getElementById(id); if (button) button.click(); };
   const shown = () => [...document.querySelectorAll("#sliders .omega input[type=range]")];
   const two = (value) => Math.abs(value).toFixed(2);
@@ -29,17 +31,32 @@
   }
 
   const dem = {
-    moved(wait = SETTLE) {
+    moved(wait = held && document.querySelector("section.bullets.preview") ? HELD : SETTLE, place = null) {
       readout();
       setTimeout(figures, 30);
       const state = document.getElementById("state");
-      if (state && !state.classList.contains("moving")) {
+      if (state && !state.classList.contains("moving") && !state.classList.contains("preview")) {
         state.className = "state composing moving";
         state.lastChild.textContent = "composing";
       }
-      document.querySelector("section.bullets")?.classList.add("behind");
+      document.querySelector("section.bullets:not(.preview)")?.classList.add("behind");
       dem.settle(wait);
+      if (document.querySelector(`#omega-${place}.adapter`)) dem.preview(place);
     },
+    preview(place) { // one is under way at a time; of the moves meanwhile the last waits, and settling lands in any case
+      const now = performance.now();
+      waiting = asked && now - asked < PATIENCE ? place : null;
+      if (waiting !== null) return;
+      asked = now;
+      press("preview");
+    },
+    previewed() {
+      asked = 0;
+      const place = waiting;
+      waiting = null;
+      if (place !== null && timer) dem.preview(place);
+    },
+    numbered: (words) => [++wishes, ...words.slice(1)], // the server drops what comes after a later wish
     typed() { // a number is being written: half of it is no wish, and an empty field is none before it is left
       const box = document.activeElement;
       written = true;
@@ -52,7 +69,7 @@
     },
     settle(wait = SETTLE) {
       clearTimeout(timer);
-      timer = setTimeout(() => { written = false; dem.settledAt = performance.now(); figures(); press("settle"); }, wait);
+      timer = setTimeout(() => { timer = 0; written = false; dem.settledAt = performance.now(); figures(); press("settle"); }, wait);
     },
     arrived() {
       if (!shown().length) return;
@@ -114,11 +131,23 @@
   }
 
   document.addEventListener("click", (event) => {
-    const target = event.target.closest ? event.target.closest("[data-copy], .sort") : null;
+    const target = event.target.closest ? event.target.closest("[data-copy], [data-press], .sort") : null;
     if (!target) return;
     if (target.matches(".sort")) sort(target);
+    else if (target.matches("[data-press]")) { // a row's button: the hidden one that it names reads which row it is
+      dem.value = target.dataset.value;
+      press(target.dataset.press);
+    }
     else copy(target);
   });
+
+  document.addEventListener("pointerdown", (event) => { held = !!event.target.matches?.(".omega.adapter input[type=range]"); }, true);
+  const released = () => {
+    if (held && timer) dem.settle();
+    held = false;
+  };
+  for (const end of ["pointerup", "pointercancel"]) document.addEventListener(end, released, true);
+  window.addEventListener("blur", released); // the pointer may be let go where the page does not see it
 
   document.addEventListener("click", (event) => {
     // The sliders are about to be written by the server: what they show until then is no wish.

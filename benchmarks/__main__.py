@@ -17,10 +17,17 @@ WEIGHTED = (
     "merge_against_copy",
     "merge_memory",
     "compose_against_copy",
+    "mounted_against_composed",
     "geometry_against_read",
 )
 """Those that take a size."""
-OTHERS = {"start": (), "slider_to_losses": (), "method_memory": ("--rows", "2048")}
+OTHERS = {
+    "start": (),
+    "slider_to_losses": (),
+    "sampler_against_step": (),
+    "method_memory": ("--rows", "2048"),
+    "device": (),
+}
 """Those that take none, with the options that they run with here."""
 
 

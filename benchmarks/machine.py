@@ -146,6 +146,18 @@ def timed(work: Callable[[], object]) -> Cost:
     return Cost(time.perf_counter() - start)
 
 
+def timed_on(device: str, work: Callable[[], object]) -> Cost:
+    """Run it once in this process, until the device, as torch names it, has done it."""
+    import torch
+
+    def finished() -> None:
+        work()
+        if device.startswith("cuda"):
+            torch.cuda.synchronize(device)
+
+    return timed(finished)
+
+
 def cold(words: Sequence[str | Path], flush: Path | None = None) -> Cost:
     """Run a command as a process of its own, from its start until it has ended.
 

@@ -22,7 +22,10 @@ SIZES = {
     "0.1B": (768, 2048, 12, 12, 4, 32_000),
     "0.5B": (1024, 4096, 20, 16, 8, 64_000),
     "1.2B": (2048, 8192, 16, 32, 8, 128_256),
+    "8B": (4096, 14_336, 32, 32, 8, 128_256),
 }
+UNTIED = ("8B",)
+"""Those with a head of their own."""
 
 
 def up_to(size: str) -> list[str]:
@@ -32,7 +35,7 @@ def up_to(size: str) -> list[str]:
 
 
 def tensors(size: str) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Names and shapes of a Llama of one of SIZES, with tied embeddings."""
+    """Names and shapes of a Llama of one of SIZES."""
     hidden, inner, layers, heads, kv_heads, vocabulary = SIZES[size]
     key_value = hidden // heads * kv_heads
     yield "model.embed_tokens.weight", (vocabulary, hidden)
@@ -48,6 +51,8 @@ def tensors(size: str) -> Iterator[tuple[str, tuple[int, ...]]]:
         yield f"{prefix}.input_layernorm.weight", (hidden,)
         yield f"{prefix}.post_attention_layernorm.weight", (hidden,)
     yield "model.norm.weight", (hidden,)
+    if size in UNTIED:
+        yield "lm_head.weight", (vocabulary, hidden)
 
 
 def config(size: str) -> dict[str, object]:
@@ -62,7 +67,7 @@ def config(size: str) -> dict[str, object]:
         "num_attention_heads": heads,
         "num_key_value_heads": kv_heads,
         "vocab_size": vocabulary,
-        "tie_word_embeddings": True,
+        "tie_word_embeddings": size not in UNTIED,
         "dtype": "bfloat16",
     }
 

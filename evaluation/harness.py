@@ -45,6 +45,8 @@ class Score(NamedTuple):
     """Examples."""
     seconds: float
     """Wall time of the whole run that this score is part of: lm-eval mixes the requests of all tasks."""
+    group: bool = False
+    """Whether it is of a group, so that its examples are those of other rows."""
 
 
 def suites() -> dict[str, Path]:
@@ -146,7 +148,7 @@ def _scores(report: Mapping[str, Any], found: Mapping[str, Any], seconds: float)
         complete = {key for key, count in counted.items() if count == everything}
         if complete:
             only = {key: value for key, value in results[name].items() if key.replace("_stderr", "") in complete}
-            scores += _metrics(name, only, everything, seconds)
+            scores += (score._replace(group=True) for score in _metrics(name, only, everything, seconds))
         elif set(members) <= set(first):
             scores.append(_mean(name, [first[member] for member in members], seconds))
     return scores
@@ -165,7 +167,7 @@ def _mean(group: str, members: list[Score], seconds: float) -> Score:
     """The unweighted mean over tasks; its error follows from the independence of their examples."""
     value = math.fsum(score.value for score in members) / len(members)
     stderr = math.sqrt(math.fsum(score.stderr**2 for score in members)) / len(members)
-    return Score(group, "mean", value, stderr, sum(score.n for score in members), seconds)
+    return Score(group, "mean", value, stderr, sum(score.n for score in members), seconds, group=True)
 
 
 class _Watch:

@@ -6,8 +6,6 @@ aside under another name, never deleted, and a new one is started.
 
 import json
 import math
-import sqlite3
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
@@ -15,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
-from evaluation.errors import StoreError
+from evaluation.database import Database, Schema
 
 SCHEMA = 1
 """Version of the table, kept in SQLite's user_version; a newer file is refused, an older one is migrated here."""
@@ -80,6 +78,7 @@ _TABLE = f"""
 CREATE TABLE runs (id INTEGER PRIMARY KEY AUTOINCREMENT, {", ".join(f'"{name}" {_TYPES.get(name, "TEXT")}' for name in COLUMNS)});
 CREATE INDEX runs_of_recipe ON runs (recipe_digest);
 """
+TABLES = Schema(SCHEMA, _TABLE, "run history")
 
 
 class RunStore:
@@ -94,28 +93,8 @@ class RunStore:
     """
 
     def __init__(self, path: str | Path, say: Callable[[str], None] = lambda message: None) -> None:
-        self.path = Path(path)
-        self.message: str | None = None
-        """What happened at opening that a reader should know, or None."""
-        self._lock = threading.Lock()
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StoreError(
-                f"{self.path.parent} cannot be made: {error.strerror}. Give a folder you may write to."
-            ) from None
-        try:
-            self._connection = self._open()
-        except sqlite3.DatabaseError as error:
-            if isinstance(
-                error, sqlite3.OperationalError
-            ):  # no permission, locked, disk full: the file itself is sound
-                raise StoreError(
-                    f"{self.path} cannot be opened: {error}. Check its permissions and the disk."
-                ) from None
-            self.message = self._set_aside()
-            say(self.message)
-            self._connection = self._open()
+        self._database = Database(Path(path), TABLES, say)
+        self.path, self.message = self._database.path, self._database.message
 
     def add(self, run: Run) -> int:
         """Store a run and return its id; it is on disk when this returns."""
@@ -125,10 +104,9 @@ class RunStore:
         """Store the runs of one measurement: all of them or, when anything fails, none."""
         marks = ", ".join("?" * len(COLUMNS))
         names = ", ".join(f'"{name}"' for name in COLUMNS)
-        with self._lock, self._connection:
-            self._connection.execute("BEGIN IMMEDIATE")
+        with self._database.writing() as connection:
             return [
-                int(self._connection.execute(f"INSERT INTO runs ({names}) VALUES ({marks})", _row(run)).lastrowid or 0)
+                int(connection.execute(f"INSERT INTO runs ({names}) VALUES ({marks})", _row(run)).lastrowid or 0)
                 for run in runs
             ]
 
@@ -138,8 +116,7 @@ class RunStore:
         given = [] if recipe_digest is None else [recipe_digest]
         names = ", ".join(f'"{name}"' for name in ("id", *COLUMNS))
         query = f"SELECT {names} FROM runs {where} ORDER BY id DESC LIMIT ?"
-        with self._lock:
-            rows = self._connection.execute(query, [*given, -1 if limit is None else limit]).fetchall()
+        rows = self._database.rows(query, [*given, -1 if limit is None else limit])
         return [_run(row) for row in rows]
 
     def label(self, run: int, label: str) -> None:
@@ -148,60 +125,20 @@ class RunStore:
         Raises:
             KeyError: there is no such run.
         """
-        with self._lock, self._connection:
-            changed = self._connection.execute("UPDATE runs SET label = ? WHERE id = ?", (label, run)).rowcount
+        with self._database.writing() as connection:
+            changed = connection.execute("UPDATE runs SET label = ? WHERE id = ?", (label, run)).rowcount
         if not changed:
             raise KeyError(f"{self.path} has no run {run}")
 
     def close(self) -> None:
         """Close the file. Calling it again does nothing."""
-        with self._lock:
-            self._connection.close()
+        self._database.close()
 
     def __enter__(self) -> "RunStore":
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _open(self) -> sqlite3.Connection:
-        # isolation_level=None: transactions are begun by hand, so that a write takes its lock at the start
-        connection = sqlite3.connect(self.path, timeout=5, check_same_thread=False, isolation_level=None)
-        try:
-            connection.execute("PRAGMA busy_timeout = 5000")
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = FULL")
-            if (said := connection.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
-                raise sqlite3.DatabaseError(said)
-            self._migrate(connection)
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
-    def _migrate(self, connection: sqlite3.Connection) -> None:
-        connection.execute("BEGIN IMMEDIATE")  # two processes may start on the same new file
-        found = connection.execute("PRAGMA user_version").fetchone()[0]
-        if found == 0:
-            for statement in filter(str.strip, _TABLE.split(";")):
-                connection.execute(statement)
-            connection.execute(f"PRAGMA user_version = {SCHEMA}")
-        connection.execute("COMMIT")
-        if found > SCHEMA:
-            raise StoreError(
-                f"{self.path} was made by a newer version of this program (table version {found}, known up to {SCHEMA}). "
-                "Update the program, or give another working directory."
-            )
-
-    def _set_aside(self) -> str:
-        stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H%M%S.%f")
-        aside = self.path.with_name(f"{self.path.name}.corrupt-{stamp}")
-        self.path.rename(aside)
-        for suffix in ("-wal", "-shm"):  # they belong to the old file, and would be applied to the new one
-            beside = self.path.with_name(self.path.name + suffix)
-            if beside.exists():
-                beside.rename(aside.with_name(aside.name + suffix))
-        return f"{self.path} is damaged; it was kept as {aside.name} and a new run history was started."
 
 
 def _row(run: Run) -> list[Any]:

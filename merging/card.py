@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from merging.recipe import Recipe
 
 
-def card(recipe: "Recipe", base: Checkpoint, vectors: Mapping[str, Vector], command: str) -> str:
-    """Markdown with the front matter that model hubs read."""
+def card(recipe: "Recipe", base: Checkpoint, vectors: Mapping[str, Vector], command: str, computed: str = "") -> str:
+    """Markdown with the front matter that model hubs read; `computed` says where, if not on a processor alone."""
     from merging import __version__
 
     front = {"library_name": "transformers", "tags": ["merge", "distribution-edited-model"]}
@@ -38,6 +38,7 @@ def card(recipe: "Recipe", base: Checkpoint, vectors: Mapping[str, Vector], comm
         f"Method `{recipe.method}`: {module.FORMULA} ({module.PAPER}).",
         f"Base Θ: {plain(_named(recipe.base, base))}, digest `{base.digest[:12]}`. "
         f"Made by dem-workbench {__version__}, recipe `{recipe.digest}` (`recipe.yml`, and in the header of each weight file).",
+        *([f"\n{plain(computed[:1].upper() + computed[1:])}"] if computed else []),
         "",
         "| vector | checkpoint | ω | digest |",
         "|---|---|---|---|",

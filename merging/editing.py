@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from merging.method import PerVector, Range
-from merging.methods.task_arithmetic import weighted_sum
+from merging.methods.task_arithmetic import divided, weighted_sum
 
 Density = Annotated[PerVector, Range(0.0, 1.0), "the share of the entries of each delta that is kept"]
 Gamma = Annotated[PerVector, Range(0.0, 1.0), "the share of the largest entries that is left out as outliers"]
@@ -223,7 +223,7 @@ def summed(stack: Float[Tensor, "vectors *shape"], omegas: Float[Tensor, "vector
 
 def mean_of(stack: Float[Tensor, "vectors *shape"], omegas: Float[Tensor, "vectors"]) -> Float[Tensor, "*shape"]:
     """Σ ωᵢΔᵢ / n: what methods of singular vectors do with what has none."""
-    return summed(stack, omegas).div_(len(stack))
+    return divided(summed(stack, omegas), float(len(stack)))
 
 
 def gram(stack: Float[Tensor, "vectors *shape"]) -> Float[Tensor, "vectors vectors"]:

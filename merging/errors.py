@@ -4,7 +4,9 @@ MergingError
 ├── CheckpointError   a folder or file cannot be read as weights
 ├── MismatchError     weights that do not belong together: names, shapes, vocabularies, another base
 ├── RecipeError       a recipe, a method or a parameter that cannot be carried out
-└── ExportError       the result could not be written, or does not verify
+├── ExportError       the result could not be written, or does not verify
+├── DeviceError       a device that is not there
+└── NotMounted        a move of a slider that has to be composed: nothing is wrong, it only takes longer
 
 Each message says what was given, what was expected and what to do next, in that order.
 """
@@ -30,6 +32,14 @@ class RecipeError(MergingError):
 
 class ExportError(MergingError):
     """A result that could not be written, or that does not verify."""
+
+
+class DeviceError(MergingError):
+    """A device that is not there, or that nothing is computed on here."""
+
+
+class NotMounted(MergingError):
+    """A move of a slider that cannot be shown without composing weights; the message says why."""
 
 
 def nearest(word: str, known: list[str] | tuple[str, ...]) -> str:

@@ -20,8 +20,9 @@ from torch import Tensor
 
 from merging.card import card
 from merging.checkpoint import INDEX, Checkpoint
+from merging.device import Accelerator, on_device
 from merging.errors import ExportError
-from merging.merge import BLOCK, Workspace, compute, spans
+from merging.merge import Processor, spans
 from merging.pool import Spare, in_order, workers
 from merging.recipe import Recipe
 from merging.safetensors_header import written_header
@@ -30,6 +31,9 @@ from merging.task import Task, tasks
 from merging.vector import Vector
 from merging.vocabulary.arranged import Grown
 from merging.vocabulary.tokens import with_added
+
+Place = Processor | Accelerator
+"""Where pieces are computed."""
 
 RECIPE = "recipe.yml"
 CARD = "README.md"
@@ -75,6 +79,7 @@ def export(
     progress: Progress = lambda stage, done, total: None,
     command: str = "",
     threads: int | None = None,
+    device: Accelerator | None = None,
 ) -> Path:
     """Write the merged model.
 
@@ -87,6 +92,7 @@ def export(
         progress: see Progress.
         command: the command line that repeats the export, for the model card.
         threads: how many read and compute; see merging.pool. The bytes are the same.
+        device: where to compute, if not on the processor; see merging.device.named. The card says what was computed where.
 
     Returns:
         `out`.
@@ -100,11 +106,13 @@ def export(
     # In the order of the base's files, so that they, and those of its fine-tunes as a rule, are read from end to end.
     todo = sorted(tasks(recipe, base, vectors), key=lambda task: base.position(task.name))
     total = sum(nbytes_of(task) for task in todo)
+    place = device if device and on_device(recipe.method) else Processor()
     with staged(out, total) as staging, ThreadPoolExecutor(1, thread_name_prefix="flush") as disk:
         shards = _shards(todo, shard_bytes)
-        written = _write_shards(staging, shards, (recipe, base, vectors), disk, progress=progress, threads=threads)
+        inputs = recipe, base, vectors
+        written = _write_shards(staging, shards, inputs, place, disk, progress=progress, threads=threads)
         files = written.files | _write_side_files(staging, base, recipe, _index(shards, total))
-        text = card(recipe, base, vectors, command)
+        text = card(recipe, base, vectors, command, device.report(recipe.method) if device else "")
         files[CARD] = write_file(staging / CARD, text.encode(errors="replace"))
         files[RECIPE] = write_file(staging / RECIPE, recipe.to_yaml().encode())
         write_manifest(staging, Manifest(recipe.digest, dict(sorted(files.items()))))
@@ -145,6 +153,7 @@ def _write_shards(
     staging: Path,
     shards: Sequence[_Shard],
     inputs: tuple[Recipe, Checkpoint, Mapping[str, Vector]],
+    place: Place,
     disk: Executor,
     *,
     progress: Progress,
@@ -163,7 +172,7 @@ def _write_shards(
         with (staging / shard.name).open("xb", buffering=0) as file:
             reserve(file.fileno(), len(header) + sum(nbytes_of(task) for task in ordered))
             _write_whole(file, memoryview(header))
-            for piece in _pieces(ordered, base, vectors, threads):
+            for piece in _pieces(ordered, base, vectors, place, threads):
                 _write_whole(file, piece)
                 checksum.update(piece)
                 quick.update(piece)
@@ -181,30 +190,29 @@ def _write_whole(file: FileIO, piece: memoryview) -> None:
 
 
 def _pieces(
-    ordered: Sequence[Task], base: Checkpoint, vectors: Mapping[str, Vector], threads: int | None
+    ordered: Sequence[Task], base: Checkpoint, vectors: Mapping[str, Vector], place: Place, threads: int | None
 ) -> Iterator[memoryview]:
     """The bytes of the tensors, in order; each piece is good until the next one is asked for.
 
     Reading and arithmetic go on in threads while the pieces before are written.
     """
-    workspaces = Spare(Workspace)
-    memories = Spare(lambda: torch.empty(8 * BLOCK, dtype=torch.uint8))
+    block = place.block
+    memories = Spare(lambda: place.memory(8 * block))
 
     def computed(span: _Span) -> tuple[Tensor | None, Tensor]:
         dtype = span.task.out_dtype
-        memory = memories.take() if span.size <= BLOCK else None
+        memory = memories.take() if span.size <= block else None
         out = (
             torch.empty(span.size, dtype=dtype) if memory is None else memory[: span.size * dtype.itemsize].view(dtype)
         )
-        with workspaces.lent() as workspace:
-            compute(span.task, base, vectors, span.start, out, workspace)
+        place.compute(span.task, base, vectors, span.start, out)
         if (span.task.vectors or dtype != base.info(span.task.name).dtype) and not all_finite(out):
             raise ExportError(_not_finite(span.task, out, base))
         return memory, out
 
-    todo = [_Span(task, *span) for task in ordered for span in spans(task)]
+    todo = [_Span(task, *span) for task in ordered for span in spans(task, block)]
     count = threads or workers()
-    room = max([2 * count * BLOCK, *(span.size for span in todo)])
+    room = max([2 * count * block, *(span.size for span in todo)])
     for memory, out in in_order(todo, computed, size=lambda span: span.size, room=room, threads=count):
         yield out.view(torch.uint8).numpy().data
         if memory is not None:

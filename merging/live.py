@@ -85,6 +85,8 @@ class LiveModel:
         self.reload = reload
         self.recipe: Recipe | None = None
         """The recipe that the module equals; None before the first, and after one that was broken off."""
+        self.mounted = False
+        """Whether something adds to what its layers compute, so that the weights must stay; see merging.mounted."""
         self._written: dict[str, Task] = {}
         self._workspaces = Spare(Workspace)
 
@@ -101,6 +103,8 @@ class LiveModel:
         Raises:
             MergingError: when the recipe cannot be carried out; nothing has been written then.
         """
+        if self.mounted:
+            raise MergingError("adapters are mounted on this module. Leave that block before composing.")
         if recipe.slices:
             raise RecipeError(
                 "a recipe with slices has other layers than the model in memory. Write it with `dem merge RECIPE OUT` and "

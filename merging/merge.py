@@ -17,6 +17,7 @@ from merging import kernel, rows
 from merging import method as methods
 from merging.checkpoint import Weights, dtype_of, read_block, read_into
 from merging.method import Site
+from merging.pool import Spare
 from merging.recipe import Recipe
 from merging.stochastic import stochastic
 from merging.task import Task, tasks
@@ -51,13 +52,13 @@ def tensor(task: Task, base: Weights, vectors: Mapping[str, Vector]) -> Tensor:
     return out.view(task.shape)
 
 
-def spans(task: Task) -> Iterator[tuple[int, int]]:
+def spans(task: Task, block: int | None = None) -> Iterator[tuple[int, int]]:
     """The first element of each piece of a tensor that is computed at once, and one past its last.
 
-    No piece is larger than BLOCK, but for methods that need the whole tensor.
+    No piece is larger than `block`, or BLOCK where none is given, but for methods that need the whole tensor.
     """
     whole = task.vectors and methods.load(task.method).SCOPE == "tensor"
-    size = max(task.numel, 1) if whole else BLOCK
+    size = max(task.numel, 1) if whole else block or BLOCK
     for start in range(0, task.numel, size):
         yield start, min(start + size, task.numel)
 
@@ -84,6 +85,27 @@ class Workspace:
         while len(self._inputs) <= number:
             self._inputs.append(torch.empty(4 * BLOCK, dtype=torch.uint8))
         return self._inputs[number]
+
+
+class Processor:
+    """This machine's processor, as the place where pieces are computed; merging.device.Accelerator is the other kind."""
+
+    def __init__(self) -> None:
+        self._workspaces = Spare(Workspace)
+
+    @property
+    def block(self) -> int:
+        """The most elements of a piece, but for methods that need the whole tensor."""
+        return BLOCK
+
+    def memory(self, nbytes: int) -> Tensor:
+        """Bytes for results."""
+        return torch.empty(nbytes, dtype=torch.uint8)
+
+    def compute(self, task: Task, base: Weights, vectors: Mapping[str, Vector], start: int, out: Tensor) -> None:
+        """See compute; called from any thread."""
+        with self._workspaces.lent() as workspace:
+            compute(task, base, vectors, start, out, workspace)
 
 
 def compute(
@@ -160,14 +182,25 @@ def _combined(
     task: Task, base: Weights, vectors: Mapping[str, Vector], start: int, stack: Tensor, workspace: Workspace
 ) -> Tensor:
     """One piece in the working dtype, before it is rounded. The first row holds the base, the others are written."""
-    module = methods.load(task.method)
-    theta, others = stack[0], stack[1:]
     taking_part = [vectors[name] for name in task.vectors]
     if task.space == "deltas":
         read_deltas(task.name, start, stack, base, taking_part, workspace.scratch)
     else:
-        for row, vector in zip(others, taking_part, strict=True):
+        for row, vector in zip(stack[1:], taking_part, strict=True):
             vector.read_weights(task.name, start, row, workspace.scratch)
+    return combined(task, start, stack)
+
+
+def combined(task: Task, start: int, stack: Tensor) -> Tensor:
+    """What the method makes of one piece, on the device of the stack: in the working dtype, before it is rounded.
+
+    Args:
+        task: the tensor.
+        start: the first element.
+        stack: (1 + vectors, elements), used up: the base's values, then the deltas or the weights, as the task asks.
+    """
+    module = methods.load(task.method)
+    theta, others = stack[0], stack[1:]
     shape = (-1,) if module.SCOPE == "element" else task.shape or (1,)
     seeds = tuple(seed_of(task.seed, task.name, name) for name in task.vectors)
     span = (start, start + theta.numel())

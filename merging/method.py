@@ -17,6 +17,8 @@ and may have
 
     VECTORS   the least and the greatest number of vectors; (1, None) where it says nothing
     WEIGHTED  False where ω plays no part
+    ON_DEVICE True where combine runs wherever stack and site are, with the ω on the processor: nothing is drawn there, goes
+              through numpy or is divided by a number, of which CUDA takes the reciprocal (see task_arithmetic.divided)
     LINEAR    True where the result is a sum of the stack, each with a factor that the values in it do not change
     BASE      for SPACE "weights": "unused" (the default), "operand" where combine reads site.base, "vector" where the
               base is one more of the Θ_i
@@ -46,10 +48,8 @@ from merging.errors import RecipeError, nearest
 
 WEIGHT = "weight"
 """The recipe's key for ω, a parameter of each model."""
-
 STATISTICS = "statistics"
 """The recipe's key for a model's file of statistics, a path."""
-
 PerVector = tuple[float, ...]
 """The type of a parameter that has a value of its own for each vector, in the order of the stack."""
 

@@ -1,4 +1,4 @@
-"""Pieces of base and vectors as the compiled loop takes them: as stored where that can be, else in float32."""
+"""Pieces of base and vectors for arithmetic elsewhere: as they are stored where that can be read there, else as floats."""
 
 from collections.abc import Callable, Sequence
 
@@ -11,6 +11,8 @@ from merging.vector import Vector
 
 Memory = Callable[[int], Tensor]
 """Bytes for a piece of the input of that number, at least four for each element; the same number, the same bytes."""
+Reads = Callable[[Tensor], bool]
+"""Whether values can be taken as they are stored."""
 
 
 def deltas(
@@ -27,40 +29,74 @@ def deltas(
         scratch: see merging.checkpoint.read_into.
     """
     theta = read_block(base, name, *span, memory(len(vectors))).cpu().contiguous()
-    rows = []
-    for number, vector in enumerate(vectors):
-        row = weights_as_stored(name, span, vector, memory(number)) if name in vector and vector.base is base else None
-        if row is None:
-            values = _floats(memory(number), span)
-            if name in vector:
-                vector.read_delta(name, span[0], values, scratch)
-            else:
-                values.zero_()
-            row = Row(values, difference=True)
-        rows.append(row)
-    return theta, rows
+    return theta, [delta(name, span, base, one, memory(number), scratch) for number, one in enumerate(vectors)]
 
 
 def weights(name: str, span: tuple[int, int], vectors: Sequence[Vector], memory: Memory, scratch: Tensor) -> list[Row]:
     """A piece of the fine-tuned weights of each vector; arguments as for deltas."""
-    rows = []
-    for number, vector in enumerate(vectors):
-        row = weights_as_stored(name, span, vector, memory(number)) if name in vector else None
-        if row is None:
-            row = Row(_floats(memory(number), span), difference=False)
-            vector.read_weights(name, span[0], row.values, scratch)
-        rows.append(row)
-    return rows
+    return [weight(name, span, one, memory(number), scratch) for number, one in enumerate(vectors)]
 
 
-def weights_as_stored(name: str, span: tuple[int, int], vector: Vector, memory: Tensor) -> Row | None:
-    """A piece of the fine-tuned weights of a vector that holds them in one of kernel.DTYPES, in this machine's memory."""
+def by_the_kernel(values: Tensor) -> bool:
+    """Whether the compiled loop can read them: in one of its dtypes, in this machine's memory."""
+    return values.dtype in DTYPES and values.device.type == "cpu"
+
+
+def delta(
+    name: str,
+    span: tuple[int, int],
+    base: Weights,
+    vector: Vector,
+    memory: Tensor,
+    scratch: Tensor,
+    *,
+    dtype: torch.dtype = torch.float32,
+    reads: Reads = by_the_kernel,
+) -> Row:
+    """A piece of one vector: its fine-tuned weights as stored, where it is on this base, else differences in `dtype`.
+
+    Args:
+        name: of the tensor; a vector that leaves it alone is 0 there.
+        span: the first element, and one past the last.
+        base: Θ.
+        vector: Δ_i.
+        memory: bytes that the result may lie in, as many for each element as the widest dtype takes.
+        scratch: see merging.checkpoint.read_into.
+        dtype: of differences.
+        reads: see Reads.
+    """
+    row = _stored(name, span, vector, memory, reads) if name in vector and vector.base is base else None
+    if row is None:
+        row = Row(_floats(memory, span, dtype), difference=True)
+        if name in vector:
+            vector.read_delta(name, span[0], row.values, scratch)
+        else:
+            row.values.zero_()
+    return row
+
+
+def weight(
+    name: str,
+    span: tuple[int, int],
+    vector: Vector,
+    memory: Tensor,
+    scratch: Tensor,
+    *,
+    dtype: torch.dtype = torch.float32,
+    reads: Reads = by_the_kernel,
+) -> Row:
+    """A piece of the fine-tuned weights of one vector, as stored or in `dtype`; arguments as for delta."""
+    row = _stored(name, span, vector, memory, reads) if name in vector else None
+    if row is None:
+        row = Row(_floats(memory, span, dtype), difference=False)
+        vector.read_weights(name, span[0], row.values, scratch)
+    return row
+
+
+def _stored(name: str, span: tuple[int, int], vector: Vector, memory: Tensor, reads: Reads) -> Row | None:
     values = vector.as_stored(name, *span, memory)
-    if values is None or values.dtype not in DTYPES or values.device.type != "cpu":
-        return None
-    return Row(values.contiguous(), difference=False)
+    return None if values is None or not reads(values) else Row(values.contiguous(), difference=False)
 
 
-def _floats(memory: Tensor, span: tuple[int, int]) -> Tensor:
-    size = span[1] - span[0]
-    return memory[: 4 * size].view(torch.float32)
+def _floats(memory: Tensor, span: tuple[int, int], dtype: torch.dtype) -> Tensor:
+    return memory[: dtype.itemsize * (span[1] - span[0])].view(dtype)

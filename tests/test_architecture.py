@@ -19,6 +19,7 @@ MAY_IMPORT = {
 """Package -> the packages of ours that it may import; the design's arrows."""
 
 HEAVY = {"gradio", "lm_eval", "transformers", "peft", "accelerate", "datasets", "plotly", "sklearn", "optuna"}
+HEAVY |= {"sentence_transformers"}
 NEVER = {
     "merging": HEAVY | {"huggingface_hub"},
     "corpus": HEAVY - {"datasets"} | {"torch"},
@@ -30,7 +31,8 @@ NEVER = {
 
 DOORS = {
     "lm_eval": {"evaluation/harness.py", "evaluation/tasks.py"},
-    "peft": {"training/finetune.py"},
+    "peft": {"training/adapters.py"},
+    "sentence_transformers": {"corpus/encoders.py"},
     "gradio": {"workbench/page.py", "workbench/tabs"},
     "huggingface_hub": {"merging/hub.py"},
 }

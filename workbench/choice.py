@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from merging.recipe import Recipe
+    from workbench.models import Models
 
 Value = float | int | bool | str
 
@@ -48,6 +53,25 @@ class Standing:
     omegas: tuple[float, ...]
     """In the order of the sliders. A vector at 0 takes no part, also where the method has no ω."""
     choice: Choice = PLAIN
+
+
+def standing_of(models: Models, recipe: Recipe) -> Standing | None:
+    """Where a page's sliders and fields make the weights of a recipe; None where they cannot."""
+    from workbench.errors import is_for_the_reader
+    from workbench.spending import key
+
+    given = recipe.omegas
+    try:
+        if all(isinstance(given.get(name, 0.0), int | float) for name in models.names):
+            omegas = tuple(float(given.get(name, 0.0)) for name in models.names)  # type: ignore[arg-type]
+        else:  # a method without ω
+            omegas = tuple(float(name in given) for name in models.names)
+        made = Standing(omegas, Choice.of(recipe.method, dict(recipe.parameters)))
+        return made if key(models.recipe(made.omegas, made.choice)) == key(recipe) else None
+    except Exception as error:  # gradients and filters of ω, parameters per layer
+        if not is_for_the_reader(error):
+            raise
+        return None
 
 
 def offered(vectors: int) -> list[str]:

@@ -37,10 +37,39 @@ def merge(recipe: Path, out: Path, dtype: str | None) -> str:
     return _line("merge", shown(recipe), shown(out), *(("--dtype", dtype) if dtype else ()))
 
 
+def train(plan: Path, out: Path, workdir: Path, resume: bool = False) -> str:
+    """A plan carried out, its cost in the workdir's ledger."""
+    return _line("train", shown(plan), shown(out), "--workdir", shown(workdir), *(("--resume",) if resume else ()))
+
+
 def inspect(base: Path, checkpoints: Sequence[Path], vocabulary: str = "refuse") -> str:
     """Preflight report and geometry."""
     choice = ("--vocabulary", vocabulary) if vocabulary != "refuse" else ()
     return _line("inspect", shown(base), *map(shown, checkpoints), *choice)
+
+
+def compare(
+    base: Path,
+    checkpoints: Sequence[Path],
+    workdir: Path,
+    data: Path | None = None,
+    recipes: Sequence[Path] = (),
+    suite: str = "",
+    tasks: Sequence[str] = (),
+    limit: int | None = None,
+    mixed: Sequence[str] | None = None,
+    vocabulary: str = "refuse",
+) -> str:
+    """Everything of a workdir side by side with its costs; what is missing is measured."""
+    words = [shown(base), *map(shown, checkpoints), "--workdir", shown(workdir)]
+    words += ["--data", shown(data)] if data else []
+    words += ["--vocabulary", vocabulary] if vocabulary != "refuse" else []
+    words += [word for recipe in recipes for word in ("--recipe", shown(recipe))]
+    words += ["--tasks", ",".join(tasks)] if tasks else ["--suite", suite] if suite else []
+    words += ["--limit", str(limit)] if limit and (suite or tasks) else []
+    words += ["--measure", "--cost"]
+    words += [word for name in mixed or () for word in ("--mixed", name)]
+    return _line("compare", *words)
 
 
 def verify(folder: Path) -> str:

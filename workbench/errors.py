@@ -10,5 +10,6 @@ def is_for_the_reader(error: BaseException) -> bool:
     from corpus.errors import CorpusError
     from evaluation.errors import EvaluationError
     from merging.errors import MergingError
+    from training.errors import TrainingError
 
-    return isinstance(error, SessionError | MergingError | EvaluationError | CorpusError)
+    return isinstance(error, SessionError | MergingError | EvaluationError | CorpusError | TrainingError)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from workbench import commands
 from workbench.errors import SessionError
 from workbench.jobs import Handle, Job
+from workbench.spending import key
 
 if TYPE_CHECKING:
     from merging.checkpoint import Checkpoint
@@ -29,6 +30,7 @@ def submit(session: Session, recipe: Recipe, name: str, dtype: str | None, shard
     command = commands.merge(session.save_recipe(recipe), out, dtype)
 
     def work(handle: Handle) -> str:
+        from evaluation.meter import measured
         from merging import export
 
         base, vectors = models.reopened(recipe)
@@ -37,7 +39,8 @@ def submit(session: Session, recipe: Recipe, name: str, dtype: str | None, shard
             handle.progress(done / total * 0.5 + (0.5 if stage == "verify" else 0.0), 1.0, stage)
 
         out.parent.mkdir(parents=True, exist_ok=True)
-        path = export(frozen, base, vectors, out, shard_bytes=shard_bytes, progress=progress, command=command)
+        with measured(session.ledger, "export", name, digest=key(recipe), output=str(out.resolve())):
+            path = export(frozen, base, vectors, out, shard_bytes=shard_bytes, progress=progress, command=command)
         handle.log(f"verified: {commands.shown(path)}")
         return str(path)
 

@@ -20,7 +20,7 @@ class Found:
     path: Path
     label: str
     kind: str
-    """model, adapter or data."""
+    """model, adapter, data, or source for a training, which may be a file."""
 
 
 class Folders:
@@ -40,7 +40,7 @@ class Folders:
             SessionError: for a folder outside every root, whatever links or dots it was written with.
         """
         real = Path(os.path.realpath(path))
-        if not any(real == root or root in real.parents for root in self.roots):
+        if not self.holds(real):
             known = ", ".join(map(str, self.roots)) or "none"
             raise SessionError(
                 f"{path} is outside the folders this server may read ({known}). "
@@ -49,6 +49,11 @@ class Folders:
         if not real.is_dir():
             raise SessionError(f"{path} is not a folder. Choose one of the list, or refresh it.")
         return real
+
+    def holds(self, path: str | Path) -> bool:
+        """Whether a file or folder lies under a root, after resolving links."""
+        real = Path(os.path.realpath(path))
+        return any(real == root or root in real.parents for root in self.roots)
 
     def label(self, path: Path) -> str:
         """How a folder is called on the page: from its root's name down."""
@@ -71,6 +76,17 @@ class Folders:
         """Folders that hold <dataset>/validation.jsonl."""
         return [Found(path, self.label(path), "data") for path in self._walk() if any(path.glob("*/validation.jsonl"))]
 
+    def sources(self) -> list[Found]:
+        """What can be trained on: folders with a train.jsonl, and JSONL files of folders without one."""
+        found = []
+        for path in self._walk():
+            if (path / "train.jsonl").is_file():
+                found.append(Found(path, self.label(path), "source"))
+                continue
+            files = [file for file in sorted(path.glob("*.jsonl")) if self.holds(file)]
+            found += [Found(file, self.label(file), "source") for file in files[:MOST]]
+        return found
+
     def _walk(self) -> Iterator[Path]:
         """Folders under the roots, each once, in order, at most DEPTH down, never outside a root."""
         seen: set[Path] = set()
@@ -82,5 +98,10 @@ class Folders:
                     continue
                 seen.add(path)
                 deep = len(Path(folder).relative_to(root).parts) >= DEPTH
-                names[:] = [] if deep else sorted(name for name in names if not name.startswith("."))
+                names[:] = [] if deep else sorted(name for name in names if not _passing(name))
                 yield path
+
+
+def _passing(name: str) -> bool:
+    """Whether a folder is hidden, or holds what is not done yet: states of a training, and drafts."""
+    return name.startswith(".") or name.endswith((".training", ".partial"))

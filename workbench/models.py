@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from evaluation.model import Loaded
     from merging.checkpoint import Checkpoint
     from merging.live import LiveModel
+    from merging.mounted.mount import Mounts
     from merging.recipe import Recipe
     from merging.vector import Vector
 
@@ -66,6 +68,13 @@ class Models:
     def checkpoints(self) -> list[Path]:
         """The folders of the vectors."""
         return [Path(vector.path or "") for vector in self.vectors.values()]
+
+    @property
+    def adapters(self) -> list[str]:
+        """The names of those vectors whose moves can be shown without composing."""
+        from merging import LoraVector
+
+        return [name for name, vector in self.vectors.items() if isinstance(vector, LoraVector)]
 
     @property
     def base_name(self) -> str:
@@ -162,6 +171,7 @@ class Composer:
     def __init__(self, folder: Path, loaded: Loaded, base: Mapping[str, Any], vectors: Mapping[str, Vector]):
         self._folder, self._loaded, self._base, self._vectors = folder, loaded, base, vectors
         self._live: LiveModel | None = None
+        self._mounts: Mounts | None = None
         self._assembled: tuple[str, Any] | None = None
 
     def check(self, recipe: Recipe) -> None:
@@ -185,17 +195,43 @@ class Composer:
         """
         if self._loaded.reloads:
             return self._assemble(recipe)
-        if self._live is None:
-            from merging.live import LiveModel
-
-            self._live = LiveModel(self._loaded.module, self._base, self._vectors, self._loaded.views)
-        if self._live.recipe is None or self._live.recipe.digest != recipe.digest:
-            self._live.apply(recipe, stale)
-            if self._live.recipe is None:
+        live = self._in_place()
+        if live.recipe is None or live.recipe.digest != recipe.digest:
+            live.apply(recipe, stale)
+            if live.recipe is None:
                 from evaluation.errors import Stopped
 
                 raise Stopped("a newer composition was asked for")
         return self._loaded.module
+
+    @contextmanager
+    def mounted(self, settled: Recipe, recipe: Recipe, stale: Stale = lambda: False) -> Iterator[Any]:
+        """The module at what is settled, computing as another recipe would have it while the block lasts.
+
+        Raises:
+            NotMounted: saying why this move has to be composed.
+            Stopped: it became stale before the block.
+        """
+        from merging.errors import NotMounted
+        from merging.mounted.mount import Mounts
+
+        if self._loaded.reloads:
+            raise NotMounted(
+                "this model's tensors are no plain copies of its files', so each composition is loaded anew."
+            )
+        self._mounts = self._mounts or Mounts(self._in_place())
+        self._mounts.plan(settled, recipe)  # before anything is composed for it
+        self.compose(settled, stale)
+        with self._mounts.mounted(recipe) as module:
+            yield module
+
+    def _in_place(self) -> LiveModel:
+        """The module as one whose weights are written where they are."""
+        if self._live is None:
+            from merging.live import LiveModel
+
+            self._live = LiveModel(self._loaded.module, self._base, self._vectors, self._loaded.views)
+        return self._live
 
     def _assemble(self, recipe: Recipe) -> Any:
         """For a model whose file tensors are no plain copies: through transformers' own loader, each time."""

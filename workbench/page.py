@@ -21,7 +21,7 @@ from workbench.commands import shown
 from workbench.errors import SessionError, is_for_the_reader
 from workbench.history import History
 from workbench.session import Session, Stale, Standing
-from workbench.tabs import benchmark, compose, export, geometry, models, sliders
+from workbench.tabs import benchmark, compare, compose, export, geometry, models, preview, sliders, train
 from workbench.tabs.common import POOL, QUIET, Board, stands_at, told
 
 if TYPE_CHECKING:
@@ -69,9 +69,15 @@ class Guard:
         await self.app(scope, receive, guarded)
 
 
-def header_html(session: Session, state: str = "live", digest: str = "") -> Markup:
+def header_html(session: Session, state: str = "live", digest: str = "", note: str = "") -> Markup:
     """The bar at the top: what is open, and whether the model in memory is what the sliders say."""
-    words = {"live": "live, exact", "composing": "composing", "empty": "nothing open", "loading": "loading"}
+    words = {
+        "live": "live, exact",
+        "preview": "preview",
+        "composing": "composing",
+        "empty": "nothing open",
+        "loading": "loading",
+    }
     if session.ready:
         open_now = session.models
         facts = Markup("<span>base <b>{}</b></span><span>{} vectors</span>").format(
@@ -82,8 +88,8 @@ def header_html(session: Session, state: str = "live", digest: str = "") -> Mark
         state = "empty" if session.opened.is_set() else "loading"
     recipe = Markup('<span>recipe <b class="digest">{}</b></span>').format(digest) if digest else Markup("")
     return Markup(
-        '<div class="bar"><h1>DEM workbench</h1>{}{}<span id="state" class="state {}" role="status"><i></i>{}</span></div>'
-    ).format(facts, recipe, state, words[state])
+        '<div class="bar"><h1>DEM workbench</h1>{}{}<span id="state" class="state {}" role="status" title="{}"><i></i>{}</span></div>'
+    ).format(facts, recipe, state, note, words[state])
 
 
 def build(session: Session) -> gr.Blocks:
@@ -119,9 +125,14 @@ def build(session: Session) -> gr.Blocks:
                         geometry.build(session, board, tab)
                     with gr.Tab("Benchmark", elem_id="tab-benchmark", render_children=True) as tab:
                         bench_parts = benchmark.build(session, board, tab, clock)
+                    with gr.Tab("Compare", elem_id="tab-compare", render_children=True) as tab:
+                        compare.build(session, board, pane, tab, clock)
+                    with gr.Tab("Train", elem_id="tab-train", render_children=True) as tab:
+                        train.build(session, board, tab, clock, stamp)
                     with gr.Tab("Export", elem_id="tab-export", render_children=True) as tab:
                         export_parts = export.build(session, board, tab, clock)
         _settling(session, pane, composing, header, digest)
+        preview.wire(session, pane, composing.chart, header, header_html)
         _arriving(session, page, pane, composing, header, opened, boot, stamp)
         _clock(session, page, clock, bench_parts, export_parts)
         toggle.click(None, None, theme, js="() => window.dem.toggleTheme()", **QUIET)
@@ -135,8 +146,8 @@ def _settling(
 ) -> None:
     """What happens when the sliders and fields came to rest: the page moves there at once, then measures."""
 
-    def moved(history: History[Standing], *wish: Any) -> list[Any]:
-        if not session.ready:
+    def moved(request: gr.Request, number: int, history: History[Standing], *wish: Any) -> list[Any]:
+        if not session.ready or not session.newest(request.session_hash or "page", number):
             return [gr.skip()] * len(moves)
         shown = sliders.settled(session, history, wish)
         now = stands_at(session, shown[0]).digest
@@ -174,7 +185,8 @@ def _settling(
     wire = {"trigger_mode": "multiple", **QUIET}
     moves = [*pane.stood, pane.picker.members, digest, header]
     measures = [header, composing.chart, composing.answer, *pane.stood, digest]
-    pressed = pane.settle.click(told(moved), [pane.history, *pane.wish], moves, queue=False, **wire)
+    asked = [pane.number, pane.history, *pane.wish]
+    pressed = pane.settle.click(told(moved), asked, moves, queue=False, js=preview.numbered(asked), **wire)
     pressed.then(told(measured), [composing.prompt, pane.history], measures, concurrency_limit=8, **wire)
 
 

@@ -259,12 +259,12 @@ def _numbers(
 def _label(name: str, vectors: tuple[str, ...], theme: Theme) -> str:
     """An axis label; a vector's name bears its colour."""
     if name not in vectors:
-        return _plain(name)
+        return plain(name)
     colour = dataset_colour(vectors.index(name), theme == "dark")
-    return f'<span style="color:{colour}">■</span> {_plain(name)}'
+    return f'<span style="color:{colour}">■</span> {plain(name)}'
 
 
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
     """A name as plotly may show it: plotly reads a small set of tags in labels, so `<` and `&` are written out."""
     short = name if len(name) <= 24 else name[:23] + "…"
     return short.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

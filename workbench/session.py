@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import psutil
 
-from workbench import answers, benchmarks, exports
+from evaluation.cost import FILE as LEDGER
+from evaluation.cost import Ledger
+from workbench import answers, benchmarks, exports, training
 from workbench.choice import PLAIN, Choice, Standing
 from workbench.errors import SessionError
 from workbench.folders import Folders, Found
@@ -27,6 +29,8 @@ from workbench.lossbook import Entry, LossBook
 from workbench.measuring import Losses, Point, Reading
 from workbench.models import FULL, OMEGA_RANGE, Models, Stale
 from workbench.opening import by_recipe, open_models
+from workbench.spending import Spending
+from workbench.training_plans import TRAINED
 
 if TYPE_CHECKING:
     from evaluation.results import Run
@@ -62,18 +66,21 @@ class Session:
         self.workdir = Path(workdir)
         self.workdir.mkdir(parents=True, exist_ok=True)
         self.demo = demo
-        self.folders = Folders([*([demo] if demo else []), *roots])
+        self.folders = Folders([*([demo] if demo else []), *roots, self.workdir / TRAINED])
         self.jobs = Jobs(self.workdir / "jobs.sqlite")
         self.device = device
         self.opened = threading.Event()
         self.problem = ""
         self._book = LossBook(self.workdir / "losses.sqlite")
+        self.ledger = Ledger(self.workdir / LEDGER, log.warning)
+        self.spending = Spending(self.ledger, device)
         self._models: Models | None = None
         self._standing = Standing(())
         self._model_lock = threading.RLock()
-        self._losses = Losses(self._book, self._model_lock)
+        self._losses = Losses(self._book, self._model_lock, self.spending)
         self._open_lock = threading.Lock()
         self._tickets: dict[str, int] = {}
+        self._numbers: dict[str, int] = {}
         self._ticket_lock = threading.Lock()
         self._geometry: tuple[Models, Geometry] | None = None
         self._geometry_lock = threading.Lock()
@@ -86,6 +93,11 @@ class Session:
         if self._models is None:
             raise SessionError(self.problem or "no models are open yet. Choose a base and checkpoints under Models.")
         return self._models
+
+    @property
+    def book(self) -> LossBook:
+        """The losses that were measured in this workdir."""
+        return self._book
 
     @property
     def ready(self) -> bool:
@@ -132,12 +144,16 @@ class Session:
             folder = self.folders.resolve(data) if data else None
             folders = self.folders.resolve(base), allowed, folder
             models = open_models(*folders, device=self.device, vocabulary=vocabulary)
-            with self._model_lock:
-                self._models = models
-                self._standing = Standing(tuple((models.best or {}).get(name, 0.0) for name in models.names))
-                self.problem = ""
-                self.opened.set()
+            self.use(models)
         return models
+
+    def use(self, models: Models) -> None:
+        """Make models what is open, and stand at their best known ω."""
+        with self._model_lock:
+            self._models = models
+            self._standing = Standing(tuple((models.best or {}).get(name, 0.0) for name in models.names))
+            self.problem = ""
+            self.opened.set()
 
     def add_checkpoint(self, path: str | Path, name: str | None = None) -> Models:
         """Open one more checkpoint on the same base."""
@@ -207,10 +223,18 @@ class Session:
             number = self._tickets[client] = self._tickets.get(client, 0) + 1
         return lambda: self._tickets.get(client) != number
 
+    def newest(self, client: str, number: int) -> bool:
+        """Whether no wish with a higher number, as the page counts its own, was seen before this one."""
+        with self._ticket_lock:
+            newest = number >= self._numbers.get(client, 0)
+            self._numbers[client] = max(number, self._numbers.get(client, 0))
+        return newest
+
     def forget(self, client: str) -> None:
         """The page is gone: its work is overtaken, and nothing of it is kept."""
         with self._ticket_lock:
             self._tickets.pop(client, None)
+            self._numbers.pop(client, None)
 
     # measuring
 
@@ -225,9 +249,13 @@ class Session:
         """Compose, then the losses as they become known; see Losses.measure."""
         return self._losses.measure(self.models, recipe, stale=stale, full=full)
 
-    def losses(self, recipe: Recipe, size: str = FULL) -> dict[str, Entry]:
-        """The losses of a composition on every dataset."""
-        return {name: self._losses.of(self.models, recipe, name, size) for name in self.models.data}
+    def preview(self, settled: Recipe, recipe: Recipe, stale: Stale = lambda: False) -> Reading | None:
+        """The quick losses of a move of adapters while it lasts, without composing it; see Losses.preview."""
+        return self._losses.preview(self.models, settled, recipe, stale)
+
+    def losses(self, recipe: Recipe, size: str = FULL, stale: Stale = lambda: False) -> dict[str, Entry]:
+        """The losses of a composition on every dataset; see Losses.on_all."""
+        return self._losses.on_all(self.models, recipe, size, stale)
 
     def baselines(self, size: str = FULL) -> dict[str, tuple[Entry, Entry | None]]:
         """Per dataset the base's loss and its own expert's; measured once, then read from the workdir."""
@@ -293,10 +321,16 @@ class Session:
         """What an export in this dtype would lose of the composition; see workbench.exports."""
         return exports.rounding(self.models, recipe, dtype, stale)
 
+    def train(self, plan: Path, name: str, *, resume: bool = False) -> Job:
+        """Carry out a plan into workdir/trained/NAME as a job; see workbench.training."""
+        return training.submit(self, plan, name, resume=resume)
+
     def close(self) -> None:
         """Stop the jobs and close the files."""
         self.jobs.close()
         self._book.close()
+        self.spending.flush()
+        self.ledger.close()
 
     # the one live module
 

@@ -56,8 +56,6 @@ def check_rank(rank: int | None) -> None:
 def coefficients(task: Task) -> list[float]:
     """The factor of each vector of a task in the merged displacement: ω, times λ, over a divisor where there is one.
 
-    Read off the method itself: what it makes of the unit vectors.
-
     Raises:
         RecipeError: for a method that is not such a sum.
     """
@@ -66,10 +64,15 @@ def coefficients(task: Task) -> list[float]:
             f"merge_method {task.method} is not a sum of the adapters' products, so that its result is no adapter. "
             f"Use {SUM}, or leave --as-adapter out and get a full model."
         )
+    return factors_of(task)
+
+
+def factors_of(task: Task) -> list[float]:
+    """The factor of each vector of a task, of any method that is LINEAR: what it makes of the unit vectors."""
     units = torch.eye(len(task.vectors), dtype=torch.float64)
     omegas = torch.tensor(task.omegas, dtype=torch.float64)
     found: Tensor = methods.load(task.method).combine(
-        units.clone(), omegas, Site(task.name, units[0]), **dict(task.arguments)
+        units.clone(), omegas, Site(task.name, units[0], task.depth), **dict(task.arguments)
     )
     values: list[float] = found.tolist()
     return values

@@ -12,6 +12,7 @@ PAPER = "https://arxiv.org/abs/2502.04959"
 FORMULA = "Θ + λ · mean(σ) · U Vᵀ, of U diag(σ) Vᵀ = Σ ωᵢ Δᵢ; vectors are averaged"
 SPACE = "deltas"
 SCOPE = "tensor"
+ON_DEVICE = True
 
 
 def combine(

@@ -14,6 +14,7 @@ PAPER = "https://arxiv.org/abs/2502.04959"
 FORMULA = "Θ + λ · mean(σ) · U⊥ V⊥ᵀ, of the common directions of Σ ωᵢ Δᵢ and each ωᵢΔᵢ's own; vectors are averaged"
 SPACE = "deltas"
 SCOPE = "tensor"
+ON_DEVICE = True
 
 
 def combine(

@@ -6,14 +6,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from merging.method import Site
+from merging.methods.task_arithmetic import divided, weighted_sum
 from merging.methods.task_arithmetic import refusal as refusal
-from merging.methods.task_arithmetic import weighted_sum
 
 PAPER = "https://arxiv.org/abs/2406.15570 (DEM, equation 3); https://arxiv.org/abs/2203.05482 (model soups)"
 FORMULA = "Σ ωᵢ Θᵢ / Σ ωᵢ"
 SPACE = "weights"
 SCOPE = "element"
 LINEAR = True
+ON_DEVICE = True
 
 
 def combine(
@@ -28,8 +29,7 @@ def combine(
     >>> combine(torch.tensor([[1.0, 2.0], [4.0, 0.0]]), torch.tensor([1.0, 3.0]), site).tolist()
     [3.25, 0.5]
     """
-    total = weighted_sum(stack, omegas)
-    return total.div_(scale(omegas, normalize=normalize)[0])
+    return divided(weighted_sum(stack, omegas), scale(omegas, normalize=normalize)[0])
 
 
 def scale(omegas: Float[Tensor, "vectors"], *, normalize: bool) -> tuple[Tensor | float, float]:

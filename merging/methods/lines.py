@@ -13,6 +13,8 @@ PAPER = "https://arxiv.org/abs/2410.17146"
 FORMULA = "Θ + λ · (α + β · l / (L−1)) · Σ ωᵢ Δᵢ in layer l of L; α alone outside the layers"
 SPACE = "deltas"
 SCOPE = "element"
+LINEAR = True
+ON_DEVICE = True
 
 
 def combine(

@@ -13,6 +13,7 @@ SPACE = "weights"
 SCOPE = "element"
 VECTORS = (1, 1)
 WEIGHTED = False
+ON_DEVICE = True
 
 
 def combine(

@@ -14,6 +14,7 @@ FORMULA = "Θ + λ · Σ ωᵢ Δᵢ"
 SPACE = "deltas"
 SCOPE = "element"
 LINEAR = True
+ON_DEVICE = True
 IGNORED = ("density", "rescale")
 
 
@@ -33,13 +34,22 @@ def combine(
     divisor, factor = scale(omegas, normalize=normalize, lambda_=lambda_)
     total = weighted_sum(stack, omegas)
     if divisor != 1.0:
-        total /= divisor
+        divided(total, divisor)
     return total if factor == 1.0 else total.mul_(factor)
 
 
 def scale(omegas: Float[Tensor, "vectors"], *, normalize: bool, lambda_: float) -> tuple[Tensor | float, float]:
     """What the weighted sum is divided by, and what it is multiplied by then."""
     return omegas.sum() if normalize else 1.0, lambda_
+
+
+def divided(total: Float[Tensor, "*shape"], divisor: Tensor | float) -> Float[Tensor, "*shape"]:
+    """The quotient, in place, rounded once on any device.
+
+    CUDA multiplies by the reciprocal of a divisor that is on the processor (torch 2.13, BinaryDivTrueKernel.cu), which
+    rounds twice. So the divisor goes to where the values are.
+    """
+    return total.div_(torch.as_tensor(divisor, dtype=total.dtype, device=total.device))
 
 
 def refusal(omegas: tuple[float, ...], arguments: Mapping[str, Any]) -> str | None:

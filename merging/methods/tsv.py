@@ -11,6 +11,7 @@ PAPER = "https://arxiv.org/abs/2412.00081"
 FORMULA = "Θ + λ · U⊥ Σ V⊥ᵀ, from the leading r/n singular triples of each of n ωᵢΔᵢ; vectors are averaged"
 SPACE = "deltas"
 SCOPE = "tensor"
+ON_DEVICE = True
 
 
 def combine(

@@ -13,12 +13,15 @@ from benchmarks import __main__ as runner
 from benchmarks import (
     compose_against_copy,
     copying,
+    device,
     geometry_against_read,
     machine,
     merge_against_copy,
     merge_against_mergekit,
     merge_memory,
     method_memory,
+    mounted_against_composed,
+    sampler_against_step,
     shapes,
     slider_to_losses,
     start,
@@ -115,6 +118,14 @@ def test_compose_against_copy(tiny, capsys):
     assert moved[0][1:3] == ["one of 2, seconds", "one of 10, seconds"]
 
 
+def test_mounted_against_composed(tiny, capsys):
+    mounted_against_composed.main([*tiny, "--rank", "3", "--positions", "7"])
+    printed = capsys.readouterr().out
+    (table,) = tables(printed, "mounted_against_composed")
+    assert firsts(table) == ["composed", "mounted", "forward alone", "compose alone", "mount alone"]
+    assert "92,160 of them in 14 layers that the adapters change (rank 3); 7 positions, module on cpu" in printed
+
+
 def test_a_model_that_does_not_fit_in_memory_gives_way_to_a_smaller_one(monkeypatch):
     free = shapes.nbytes("0.5B", 13) / 0.9
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=free + 10))
@@ -139,6 +150,13 @@ def test_slider_to_losses_counts_the_examples_it_measured(tmp_path, capsys):
     assert [row[:2] for row in table[2:]] == [["the composition", ""], ["quick losses", "24"], ["full losses", "28"]]
 
 
+def test_sampler_against_step(capsys):
+    sampler_against_step.main(["--rounds", "1", "--batch", "2", "--most", "1000"])
+    (table,) = tables(capsys.readouterr().out, "sampler_against_step")
+    assert firsts(table) == ["1,000"]
+    assert table[2][-1] == "≤ 2 %: met"
+
+
 def test_start(capsys, monkeypatch):
     monkeypatch.setattr(start, "COMMANDS", {name: start.COMMANDS[name] for name in ("python -c pass", "dem --help")})
     start.main(["--rounds", "1"])
@@ -151,6 +169,49 @@ def test_method_memory(capsys):
     method_memory.main(["--method", "fisher", "regmean", "--rows", "67"])
     (table,) = tables(capsys.readouterr().out, "method_memory")
     assert [row[:2] for row in table[2:]] == [["fisher", "67"], ["regmean", "67"]]
+
+
+def test_device_on_the_processor(tmp_path, capsys, monkeypatch):
+    words = ["--device", "cpu", "--sizes", "tiny", "--rounds", "1", "--weights", str(tmp_path)]
+    device.main(words)
+    printed = capsys.readouterr().out
+    assert "device:   cpu (the processor)." in printed
+    merged, composed = tables(printed, "device")
+    assert firsts(merged) == ["merge on the device", "merge on the processor"]
+    pieces = ["composition, pieces of 2^20", "composition, pieces of 2^24"]
+    assert firsts(composed) == [*pieces, "copy of the same bytes", "one step of generation"]
+    assert ["≤ 2: " in row[-1] for row in composed[2:]] == [True, True, False, False]
+    assert not (tmp_path / "tiny" / "out").exists()
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: SimpleNamespace(free=1e5))
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=1e5, total=1e9))
+    device.main([*words[:3], "8B", *words[4:]])
+    printed = capsys.readouterr().out
+    assert "8B: a merge needs 67 GB of disk and 0 are free. It is left out." in printed
+    assert "8B: a composition needs 71 GB of the device and 0 are free. Left out." in printed
+
+
+def test_the_composition_of_the_device_benchmark_is_the_merge():
+    import torch
+
+    from merging import DistributionVector, Recipe, merge
+
+    module = device._module("tiny", "cpu")
+    base = {name: value.clone() for name, value in module.named_parameters()}
+    tuned = {"a": {name: value + 1 for name, value in base.items()}}
+    device._composer(module, base, tuned, 1009)()
+    recipe = Recipe.compose("base", {"a": "a"}, {"a": 0.3})
+    wanted = dict(merge(recipe, base, {"a": DistributionVector("a", base, tuned["a"])}))
+    assert all(torch.equal(value, wanted[name]) for name, value in module.named_parameters())
+    device._copy(module, base, tuned)
+    assert all(torch.equal(value, base[name]) for name, value in module.named_parameters())
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:99"])
+def test_device_says_that_there_is_none(name, capsys):
+    device.main(["--device", name])
+    printed = capsys.readouterr().out
+    assert f"No accelerator here, nothing was measured: device '{name}' is" in printed
+    assert tables(printed, "device") == []
 
 
 def test_merge_against_mergekit_says_how_to_get_mergekit(tiny, monkeypatch, tmp_path):

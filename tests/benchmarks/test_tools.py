@@ -16,6 +16,11 @@ class TestShapes:
         assert shapes.parameters("1.2B") == 1_235_814_400
         assert shapes.nbytes("1.2B", 7) == 17_301_401_600
 
+    def test_one_has_a_head_of_its_own_and_as_many_as_llama_3_1_8b(self):
+        assert shapes.parameters("8B") == 8_030_261_248
+        assert shapes.config("8B")["tie_word_embeddings"] is False
+        assert shapes.config("1.2B")["tie_word_embeddings"] is True
+
     def test_sizes_up_to_one(self):
         assert shapes.up_to("1.2B") == ["0.1B", "0.5B", "1.2B"]
         assert shapes.up_to("0.1B") == ["0.1B"]

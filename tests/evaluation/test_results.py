@@ -81,9 +81,9 @@ def test_label(tmp_path: Path) -> None:
 
 def test_durable_settings(tmp_path: Path) -> None:
     with RunStore(tmp_path / "runs.db") as store:
-        assert store._connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-        assert store._connection.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
-        assert store._connection.execute("PRAGMA busy_timeout").fetchone() == (5000,)
+        assert store._database._connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        assert store._database._connection.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
+        assert store._database._connection.execute("PRAGMA busy_timeout").fetchone() == (5000,)
 
 
 def test_threads_and_a_second_store_at_once(tmp_path: Path) -> None:

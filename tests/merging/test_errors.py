@@ -3,10 +3,10 @@
 import pytest
 
 from merging import CheckpointError, ExportError, MergingError, MismatchError, RecipeError
-from merging.errors import listed, nearest
+from merging.errors import DeviceError, listed, nearest
 
 
-@pytest.mark.parametrize("kind", [CheckpointError, MismatchError, RecipeError, ExportError])
+@pytest.mark.parametrize("kind", [CheckpointError, MismatchError, RecipeError, ExportError, DeviceError])
 def test_one_name_catches_everything_a_user_can_cause(kind):
     assert issubclass(kind, MergingError)
     assert str(kind("one message")) == "one message"

@@ -71,6 +71,37 @@ def test_merge_in_another_dtype(models: Path) -> None:
     assert {value.dtype for value in load_file(models / "out" / "model.safetensors").values()} == {torch.bfloat16}
 
 
+CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device here")
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=CUDA)])
+@pytest.mark.parametrize("method", ["task_arithmetic", "ties"])
+def test_merge_on_a_device(
+    models: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], device: str, method: str
+) -> None:
+    """The processor stands in for `cuda` first, on the same way; then a CUDA device, where there is one."""
+    from merging import device as devices
+
+    if device == "cpu":
+        monkeypatch.setattr(devices, "named", lambda name: devices.Accelerator(torch.device(device), 997))
+    recipe = models / "recipe.yml"
+    recipe.write_text(recipe.read_text().replace("task_arithmetic", method))
+    assert main(["merge", str(recipe), str(models / "there"), "--device", "cuda"]) == 0
+    said = {
+        "task_arithmetic": f"computed on {device}",
+        "ties": "computed on the processor: ties is computed there only",
+    }
+    assert said[method] in capsys.readouterr().out
+    card = (models / "there" / "README.md").read_text()
+    assert said[method][1:] in card and f"dem merge {recipe} {models / 'there'} --device cuda\n" in card
+    monkeypatch.undo()
+    assert main(["merge", str(recipe), str(models / "plain"), "--device", "cpu"]) == 0
+    assert "computed on" not in capsys.readouterr().out
+    there, plain = (load_file(models / name / "model.safetensors") for name in ("there", "plain"))
+    assert all(torch.equal(there[name], plain[name]) for name in SHAPES)
+    assert main(["verify", str(models / "there")]) == 0
+
+
 def test_inspect_prints_and_writes_the_geometry(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folders = [str(models / name) for name in ("base", "math", "chat")]
     assert main(["inspect", *folders, "--json", str(models / "report.json")]) == 0
@@ -117,7 +148,12 @@ def test_a_bad_recipe_is_refused(models: Path, capsys: pytest.CaptureFixture[str
         (["merge", "{}/nothing.yml", "{}/out"], "is not a file"),
         (["merge", "{}/recipe.yml", "{}/base"], "exists"),
         (["merge", "{}/recipe.yml", "{}/out", "--dtype", "int8"], "expected one of"),
-        (["merge", "{}/recipe.yml", "{}/out", "--device", "cuda"], "not available"),
+        (["merge", "{}/recipe.yml", "{}/out", "--device", "gpu"], "expected cpu, cuda or cuda:N. torch finds cpu"),
+        (["merge", "{}/recipe.yml", "{}/out", "--device", "cuda:99"], "device 'cuda:99' is not there"),
+        (
+            ["merge", "{}/recipe.yml", "{}/out", "--device", "cuda", "--as-adapter"],
+            "adapters are computed on the processor",
+        ),
         (["inspect", "{}/nowhere", "{}/math"], "does not exist"),
         (["inspect", "{}/base", "{}/nowhere"], "does not exist"),
         (["verify", "{}/base"], "MANIFEST.json"),

@@ -78,7 +78,7 @@ def test_the_folder_is_small_and_clean():
 
 def test_three_experts_are_whole_and_two_are_adapters_of_the_base():
     adapters = [name for name in NAMES if (DEMO / name / "adapter_config.json").exists()]
-    assert adapters == [name for name in NAMES if "lora_rank" in EXPERTS[name]]
+    assert adapters == [name for name in NAMES if "lora" in EXPERTS[name]]
     assert len(adapters) == 2
     for name in adapters:
         settings = json.loads((DEMO / name / "adapter_config.json").read_text("utf-8"))

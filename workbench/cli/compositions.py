@@ -15,7 +15,7 @@ def merge(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to make; it must not exist.")],
     dtype: Annotated[str, typer.Option(help="Write float32, bfloat16 or float16 whatever the recipe says.")] = "",
     shard_gb: Annotated[float, typer.Option(help="The most gigabytes of weights in one file.", min=1e-6)] = 5.0,
-    device: Annotated[str, typer.Option(help="Where to compute.")] = "cpu",
+    device: Annotated[str, typer.Option(help="Where to compute: cpu, cuda or cuda:N.")] = "cpu",
     as_adapter: Annotated[
         bool, typer.Option("--as-adapter", help="Write one PEFT adapter; all models of the recipe must be adapters.")
     ] = False,
@@ -25,6 +25,7 @@ def merge(
     from dataclasses import replace
 
     from merging import Recipe, export, identified, prepare
+    from merging.device import named
     from merging.errors import RecipeError
     from merging.hub import ask
     from merging.lora.export import export_adapter
@@ -35,10 +36,11 @@ def merge(
         raise RecipeError("--rank is the rank of an adapter; add --as-adapter, or leave it out.")
     if as_adapter and shard_gb != 5.0:
         raise RecipeError("--shard-gb is for full models; an adapter is one file. Leave it out.")
-    if device != "cpu":
+    if device != "cpu" and as_adapter:
         raise RecipeError(
-            f"--device {device!r} is not available; this version merges on 'cpu', at the speed of the disk."
+            f"--device {device} is for full models; adapters are computed on the processor. Leave it out."
         )
+    on = named(device)
     if dtype and dtype not in DTYPES:
         raise RecipeError(f"--dtype is {dtype!r}, expected one of {', '.join(DTYPES)}.")
     wanted = Recipe.read(recipe)
@@ -47,6 +49,7 @@ def merge(
         base, vectors, problems = prepare(wanted, located, None if as_adapter else out, ask)
     tell(problems)
     words = ["dem merge", str(recipe), str(out), *(["--dtype", dtype] if dtype else [])]
+    words += ["--device", device] if on else []
     words += [*(["--as-adapter"] if as_adapter else []), *(["--rank", str(rank)] if rank else [])]
     command = " ".join(words)
     final = identified(wanted, base, vectors)
@@ -55,9 +58,11 @@ def merge(
             fit = export_adapter(final, base, vectors, out, rank=rank, progress=progress, command=command)
         else:
             shard_bytes = round(shard_gb * 1e9)
-            export(final, base, vectors, out, shard_bytes=shard_bytes, progress=progress, command=command)
+            export(final, base, vectors, out, shard_bytes=shard_bytes, progress=progress, command=command, device=on)
     if as_adapter:
         typer.echo(report.adapter(fit))
+    if on:
+        typer.echo(on.report(final.method))
     typer.echo(
         f"{out}: {wanted.formula()}, {sum(file.stat().st_size for file in out.iterdir()) / 1e6:,.1f} MB, verified"
     )

@@ -53,8 +53,11 @@ def bench(
 ) -> None:
     """Benchmark with lm-eval, on the model in memory."""
     from evaluation import harness
+    from evaluation.cost import FILE, Ledger
     from evaluation.errors import TaskError
+    from evaluation.meter import measured
     from workbench import benchmarks, report
+    from workbench.spending import key
 
     if bool(suite) == bool(tasks):
         raise TaskError("give either --suite NAME or --tasks A,B; suites here: " + ", ".join(harness.suites()))
@@ -70,10 +73,15 @@ def bench(
             bar.update(task, description=what, completed=done, total=total)
 
         chosen: Any = suite or [name for name in tasks.split(",") if name]
-        scores = harness.run(module, tokenizer, chosen, limit=limit, batch_size=batch_size, progress=progress)
+        with measured(None, "evaluation", "benchmark") as spent:
+            scores = harness.run(module, tokenizer, chosen, limit=limit, batch_size=batch_size, progress=progress)
     typer.echo(report.scores(scores))
     if workdir and recipe:
         benchmarks.keep(workdir, recipe, scores, suite=suite, limit=limit, say=say)
+        spent.count(benchmarks.examples(scores))
+        called = benchmarks.Asked(suite, () if suite else tuple(chosen), limit).name
+        with Ledger(workdir / FILE, say) as ledger:
+            ledger.add_all([spent.phase("evaluation", called, digest=key(recipe))])
     write_json(
         json_file, {**report.of(recipe, target), "limit": limit, "scores": [score._asdict() for score in scores]}
     )

@@ -119,8 +119,9 @@ def chart_html(session: Session, reading: Reading) -> Markup:
     rows = markup.join(
         _row(place, name, reading.points.get(name)) for place, name in _places(models.names, list(models.data))
     )
-    file = session.save_recipe(reading.recipe)
-    line = markup.command(commands.loss(file, models.data_folder)) if models.data_folder else Markup("")
+    line = Markup("")
+    if models.data_folder and reading.stage != "preview":  # a moving slider passes through recipes that nobody wants
+        line = markup.command(commands.loss(session.save_recipe(reading.recipe), models.data_folder))
     return Markup(
         '<section class="bullets {}" data-digest="{}" data-stage="{}" data-sizes="{}">'
         "<header><h2>Share of each expert’s gain, recovered</h2>{}</header>"
@@ -213,6 +214,7 @@ def _sizes(reading: Reading) -> Markup:
         return Markup('<span class="sizes">composing…</span>')
     quick, n = any(point.quick for point in points), sum(point.loss.n for point in points)
     words = f"quick, n = {n}, refining" if quick else f"n = {n}"
+    words = f"preview, n = {n}, exact at rest" if reading.stage == "preview" else words
     return Markup('<span class="sizes {}"><i></i>{}</span>').format("quick" if quick else "full", words)
 
 

@@ -34,7 +34,11 @@ class Pane:
     undo: gr.Button
     redo: gr.Button
     settle: gr.Button
-    """Pressed by the page's script when the sliders and fields came to rest."""
+    """Pressed by the page's script when the sliders and fields came to rest,"""
+    preview: gr.Button
+    """and while an adapter's slider is moving."""
+    number: gr.Number
+    """Stands for the number that the script gives to each of the two."""
 
     @property
     def wish(self) -> list[Any]:
@@ -56,7 +60,7 @@ def build(session: Session) -> Pane:
         sliders = [
             gr.Slider(
                 low, high, 0.0, step=0.01, label=f"ω {place}", visible=False, buttons=["reset"],
-                elem_id=f"omega-{place}", elem_classes=["omega", f"dataset-{place % 8}"],
+                elem_id=f"omega-{place}", elem_classes=_classes(place),
             )
             for place in range(POOL)
         ]  # fmt: skip
@@ -73,18 +77,26 @@ def build(session: Session) -> Pane:
     picker = Picker(*head, *method.build_fields())
     history = gr.State(History())
     settle = gr.Button("settle", visible="hidden", elem_id="settle")
-    pane = Pane(line, picker, column, sliders, alone, best, history, undo, redo, settle)
+    preview = gr.Button("preview", visible="hidden", elem_id="preview")
+    number = gr.Number(0, visible="hidden", label="number")
+    pane = Pane(line, picker, column, sliders, alone, best, history, undo, redo, settle, preview, number)
     _wire_sliders(session, pane, {"base": base, "uniform": uniform, "best": best})
     _wire_method(session, pane)
     _wire_history(session, pane)
     return pane
 
 
+def _classes(place: int, adapter: bool = False) -> list[str]:
+    """A slider's colour, and whether the page's script asks for previews of its moves."""
+    return ["omega", f"dataset-{place % 8}", *(["adapter"] if adapter else [])]
+
+
 def _wire_sliders(session: Session, pane: Pane, presets: dict[str, gr.Button]) -> None:
-    for slider in pane.sliders:
+    for place, slider in enumerate(pane.sliders):
         # change is the one event that every way of moving a slider fires: mouse, keys, number box, reset and server.
-        # It only starts the page's timer; when the sliders have come to rest the script presses `settle`.
-        slider.change(None, None, None, js=MOVED, **QUIET)
+        # It starts the page's timer; when the sliders have come to rest the script presses `settle`, and until then
+        # `preview`, where the slider is an adapter's.
+        slider.change(None, None, None, js=f"() => window.dem.moved(undefined, {place})", **QUIET)
 
     def to(name: str) -> Any:
         def work() -> list[Any]:
@@ -203,9 +215,12 @@ def shown_omegas(omegas: Sequence[float]) -> list[Any]:
 
 def stepped(session: Session, history: History[Standing]) -> list[Any]:
     """After undo or redo: the history, the fields and the sliders. Settling them shows the rest, all of it at once."""
-    at = history.present or session.standing
-    fields = [*method.shown(session, at), sliders_shown(at)]
-    return [*remembered(history), *fields, *shown_omegas(at.omegas)]
+    return [*remembered(history), *placed(session, history.present or session.standing)]
+
+
+def placed(session: Session, at: Standing) -> list[Any]:
+    """The fields and sliders at a place; for `Picker.shown`, the sliders' column and the sliders."""
+    return [*method.shown(session, at), sliders_shown(at), *shown_omegas(at.omegas)]
 
 
 def arrival(session: Session) -> list[Any]:
@@ -213,7 +228,12 @@ def arrival(session: Session) -> list[Any]:
     models, at = session.models, session.standing
     count = min(POOL, len(models.names))
     sliders = [
-        gr.Slider(visible=True, label=models.names[place], value=at.omegas[place])
+        gr.Slider(
+            visible=True,
+            label=models.names[place],
+            value=at.omegas[place],
+            elem_classes=_classes(place, models.names[place] in models.adapters),
+        )
         if place < count
         else gr.Slider(visible=False, value=0.0)
         for place in range(POOL)

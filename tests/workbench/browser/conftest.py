@@ -48,11 +48,11 @@ def browser():
 class Server:
     """The page's process."""
 
-    def __init__(self, workdir: Path, roots: list[Path]):
+    def __init__(self, workdir: Path, roots: list[Path], demo: Path = DEMO):
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
-        self.workdir, self.roots = workdir, roots
+        self.workdir, self.roots, self.demo = workdir, roots, demo
         self.address = f"http://127.0.0.1:{self.port}/"
         self.log = workdir.parent / "server.log"
         self.start()
@@ -63,7 +63,7 @@ class Server:
         environment = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "PYTHONUNBUFFERED": "1"}
         roots = [word for root in self.roots for word in ("--models", str(root))]
         words = [sys.executable, str(ROOT / "app.py"), "--port", str(self.port), "--workdir", str(self.workdir)]
-        words += ["--demo", str(DEMO), *roots]
+        words += ["--demo", str(self.demo), *roots]
         with self.log.open("a") as log:
             self.process = subprocess.Popen(words, env=environment, cwd=ROOT, stdout=log, stderr=log)
         while time.monotonic() - self.started < 120:
@@ -100,6 +100,14 @@ def server(tmp_path_factory):
     made.stop()
 
 
+@pytest.fixture(scope="session")
+def adapted(tmp_path_factory, world):
+    """A server of its own, whose third vector is an adapter."""
+    made = Server(tmp_path_factory.mktemp("adapted") / "workdir", [], world)
+    yield made
+    made.stop()
+
+
 @pytest.fixture
 def open_page(browser, server):
     """Open a page of some size and theme; whatever goes wrong in it fails the test that opened it."""
@@ -115,7 +123,7 @@ def open_page(browser, server):
         if parts.scheme in ("http", "https", "ws", "wss") and parts.hostname != "127.0.0.1":
             wrong.append(f"a request left the machine: {request.url}")
 
-    def make(width=1440, height=900, theme="light", ready=True):
+    def make(width=1440, height=900, theme="light", ready=True, at=server):
         context = browser.new_context(viewport={"width": width, "height": height})
         context.grant_permissions(["clipboard-read", "clipboard-write"])
         contexts.append(context)
@@ -125,7 +133,7 @@ def open_page(browser, server):
         page.on("pageerror", lambda error: wrong.append(f"page error: {error}"))
         page.on("response", watch)
         page.on("request", local)
-        page.goto(f"{server.address}?__theme={theme}")
+        page.goto(f"{at.address}?__theme={theme}")
         if ready:
             Steps.exact(page)
         return page

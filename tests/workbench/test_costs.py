@@ -1,0 +1,70 @@
+"""Table 8 for what is open: experts and mixing runs by their folders, sweeps from the ledger, training.json beside weights."""
+
+import json
+import shutil
+
+import pytest
+
+from evaluation.prices import Cost
+from workbench import comparing_job
+from workbench.comparing import compare
+from workbench.contenders import add
+from workbench.costs import cost_table, recorded
+
+
+@pytest.fixture
+def mixed(session, world):
+    folder = shutil.copytree(world / "ada", world / "mixed")
+    yield folder
+    shutil.rmtree(folder)
+
+
+def train(session, folder, seconds):
+    session.ledger.add("training", folder.name, wall_seconds=seconds, device_seconds=2 * seconds, output=str(folder))
+
+
+def test_from_first_run_to_a_measured_comparison(session, world, mixed):
+    empty = cost_table(session)
+    assert all(row.dem is None for row in empty.rows)
+    assert "the training of ada is not in the ledger" in empty.notes
+    for name, seconds in {"ada": 10, "bob": 20, "lora": 3}.items():
+        train(session, world / name, seconds)
+    session.losses(session.recipe((0.5, 0.0, 0.0)))
+    session.losses(session.recipe((0.25, 0.0, 0.0)))
+    swept = [phase.wall_seconds for phase in session.ledger.phases("evaluation")]
+    projected = cost_table(session, unit="wall_seconds")
+    one, two, four = projected.rows[:3]
+    assert one.dem == Cost(pytest.approx(33 + swept[0]), "measured")
+    assert two.dem == Cost(pytest.approx(33 + sum(swept)), "measured")
+    assert four.dem == Cost(pytest.approx(33 + 2 * sum(swept)), "projected")
+    assert two.mixing == Cost(pytest.approx(66 + sum(swept)), "projected")
+    assert one.ratio.value == pytest.approx(1.0)
+    assert projected.crossover == Cost(2, "projected")
+
+    (mixed / "training.json").write_text(json.dumps({"spent": {"wall_seconds": 30.0, "device_seconds": 59.0}}))
+    made = add(session, mixed)
+    job = session.jobs.wait(comparing_job.submit(session, compare(session, [made])).id)
+    assert job.state == "done", job.error
+    (last,) = session.ledger.phases("evaluation")[2:]
+    measured = cost_table(session, unit="wall_seconds")
+    assert measured.rows[0].untuned == Cost(pytest.approx(30 + last.wall_seconds), "measured")
+    assert measured.rows[0].untuned_ratio.value < 1  # one untuned mixing run is cheaper than three experts
+    assert measured.rows[1].dem.how == "measured"  # the sweep of the mixed model is no try of ω
+    assert measured.rows[2].dem.value == pytest.approx(four.dem.value)
+    assert cost_table(session, []).rows[0].untuned.how == "projected"
+    train(session, mixed.resolve(), 40)
+    assert cost_table(session, unit="wall_seconds").rows[0].untuned.value == pytest.approx(40 + last.wall_seconds)
+    with pytest.raises(KeyError):
+        cost_table(session, ["nobody"])
+
+
+def test_what_stands_beside_weights(tmp_path):
+    assert recorded(tmp_path) is None
+    spent = {"phase": "training", "wall_seconds": 1.5, "device_seconds": 3, "examples": 7, "device": "NVIDIA H200"}
+    (tmp_path / "training.json").write_text(json.dumps({"spent": spent}))
+    found = recorded(tmp_path)
+    assert (found.kind, found.wall_seconds, found.device_seconds, found.examples) == ("training", 1.5, 3.0, 7)
+    assert (found.device, found.output, found.complete) == ("NVIDIA H200", str(tmp_path.resolve()), True)
+    for strange in ("[]", "{", '{"spent": 7}', '{"spent": {"wall_seconds": -1, "device_seconds": 0}}', "\xff"):
+        (tmp_path / "training.json").write_bytes(strange.encode("latin-1"))
+        assert recorded(tmp_path) is None

@@ -1,0 +1,192 @@
+"""The command that puts checkpoints and compositions side by side."""
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from workbench.cli.application import app
+from workbench.cli.shared import Json, locating, progress_bar, say, write_json
+
+if TYPE_CHECKING:
+    from merging.recipe import Recipe
+    from workbench.benchmarks import Asked
+    from workbench.comparing import Comparison
+    from workbench.models import Models
+    from workbench.session import Session
+
+
+@app.command()
+def compare(
+    base: Annotated[str, typer.Argument(metavar="BASE", help="A folder, or a hub id: org/name@revision.")],
+    checkpoints: Annotated[list[str], typer.Argument(metavar="CHECKPOINT...", help="Folders or hub ids.")],
+    data: Annotated[Path | None, typer.Option(metavar="DIR", help="A folder with <dataset>/validation.jsonl.")] = None,
+    workdir: Annotated[Path, typer.Option(help="Where measurements are kept, as of the page.")] = Path("workdir"),
+    recipe: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE", help="A composition of these models; repeatable.")
+    ] = None,
+    add: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FOLDER", help="Another model, kept in the workdir's comparisons; repeatable."),
+    ] = None,
+    suite: Annotated[str, typer.Option(metavar="NAME", help="A suite that every row should have.")] = "",
+    tasks: Annotated[str, typer.Option(metavar="A,B", help="Tasks of lm-eval that every row should have.")] = "",
+    limit: Annotated[int | None, typer.Option(min=1, help="Questions per task.")] = None,
+    measure: Annotated[bool, typer.Option("--measure", help="Measure what is missing; else it is only named.")] = False,
+    cost: Annotated[bool, typer.Option("--cost", help="What DEM and data mixing cost, too.")] = False,
+    mixed: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="An added model that was trained on mixed data; repeatable; all if not given."),
+    ] = None,
+    vocabulary: Annotated[str, typer.Option(help="Where vocabularies differ: refuse or base.")] = "refuse",
+    json_file: Json = None,
+) -> None:
+    """Losses, benchmark scores and costs of all checkpoints and compositions, side by side."""
+    from workbench import report_comparing
+    from workbench.comparing import compare as put_together
+    from workbench.comparing_job import in_words, steps
+    from workbench.contenders import contenders
+    from workbench.costs import cost_table
+    from workbench.opening import open_models
+
+    asked = _asked(suite, tasks, limit)
+    with locating() as located:
+        first, *rest = [located(reference) for reference in (base, *checkpoints)]
+        folders = [located(reference) for reference in add or ()]
+    models = open_models(first, [(path, None) for path in rest], data, vocabulary=vocabulary)
+    recipes = [_recipe(models, file) for file in recipe or ()]
+    with _session(workdir, folders, keep=measure or bool(add)) as session:
+        session.use(models)
+        _add(session, folders)
+        _known(session, mixed)
+
+        def look() -> "Comparison":
+            found = contenders(session, recipes=recipes)
+            return put_together(session, found.contenders, notes=found.notes)
+
+        table = look()
+        failed = _measured(session, table, asked) if measure and steps(table, asked) else ""
+        table = look() if measure else table
+        missing = in_words(steps(table, asked))
+        costs = cost_table(session, mixed) if cost else None
+        typer.echo(report_comparing.comparison(table, missing))
+        if missing and not measure:
+            typer.echo("--measure measures it")
+        if costs is not None:
+            typer.echo("\n" + report_comparing.costs(costs))
+        more = {} if costs is None else {"cost": costs.as_data()}
+        write_json(json_file, {"base": base, "data": data and str(data), **table.as_data(), "missing": missing, **more})
+    if failed:
+        say(failed)
+        raise typer.Exit(2)
+
+
+def _asked(suite: str, tasks: str, limit: int | None) -> "tuple[Asked, ...]":
+    """The benchmark that every row should have, if one was named."""
+    from evaluation import harness
+    from evaluation.errors import TaskError
+    from workbench.benchmarks import Asked
+
+    names = tuple(name for name in tasks.split(",") if name)
+    if suite and names:
+        raise TaskError("give --suite NAME or --tasks A,B, not both")
+    if suite and suite not in harness.suites():
+        raise TaskError(f"no suite is called {suite!r}; suites here: {', '.join(harness.suites())}")
+    if limit and not (suite or names):
+        raise TaskError(f"--limit {limit} is of a benchmark; name one by --suite NAME or --tasks A,B")
+    return (Asked(suite, names, limit),) if suite or names else ()
+
+
+def _recipe(models: "Models", file: Path) -> "Recipe":
+    """A recipe file as a composition of what is open."""
+    from merging import Recipe, identified, prepare
+    from merging.hub import ask
+    from merging.recipe.values import DTYPES
+    from workbench.contenders import fits
+    from workbench.errors import SessionError
+
+    wanted = Recipe.read(file)
+    with locating() as located:
+        opened, vectors, _ = prepare(wanted, located, ask=ask)
+    final = identified(wanted, opened, vectors)
+    if not fits(models, final):
+        names = ", ".join(final.omegas)
+        raise SessionError(
+            f"{file} is no composition of the models given here: it takes {names} on {final.base}, here are "
+            f"{', '.join(models.names)} on {models.base.path}. Give the same folders, or merge it and --add its folder."
+        )
+    named, held = final.out_dtype or final.dtype, next(models.loaded.module.parameters()).dtype
+    if named and DTYPES[named] != held:
+        raise SessionError(
+            f"{file} makes {named}, and compositions are compared in the base's {str(held).removeprefix('torch.')}. "
+            "Merge it and --add its folder, or leave its dtype out."
+        )
+    return final
+
+
+@contextmanager
+def _session(workdir: Path, folders: Sequence[Path], keep: bool) -> "Iterator[Session]":
+    """A session on a workdir; where there is none and nothing is to be kept, on one that is gone afterwards."""
+    from workbench.session import Session
+
+    with TemporaryDirectory(prefix="dem-") as nowhere:
+        if not (keep or workdir.exists()):
+            say(f"{workdir} does not exist: nothing is stored there")
+            workdir = Path(nowhere)
+        session = Session(folders, workdir)
+        try:
+            yield session
+        finally:
+            session.close()
+
+
+def _add(session: "Session", folders: Sequence[Path]) -> None:
+    """Add folders to the workdir's comparisons: all of them, or none."""
+    from workbench.contenders import add, of_folder
+
+    for folder in folders:
+        of_folder(folder, folder.name)
+    for folder in folders:
+        add(session, folder)
+
+
+def _known(session: "Session", mixed: Sequence[str] | None) -> None:
+    """Refuse a name of --mixed that is no added model's."""
+    from workbench.contenders import added
+    from workbench.errors import SessionError
+
+    have = added(session.workdir)
+    if unknown := [name for name in mixed or () if name not in have]:
+        raise SessionError(f"--mixed {unknown[0]}: no model of this name was added; added are {', '.join(have) or 'none'}.")
+
+
+def _measured(session: "Session", table: "Comparison", asked: "Sequence[Asked]") -> str:
+    """Measure what is missing; why some of it could not be, or nothing."""
+    from workbench.comparing_job import submit
+    from workbench.errors import is_for_the_reader
+
+    # a job's log is the server's: here its error is told at the end, in its own words
+    quiet = logging.getLogger("workbench.jobs")
+    expected = lambda record: not (record.exc_info and is_for_the_reader(record.exc_info[1]))  # noqa: E731
+    quiet.addFilter(expected)
+    job = submit(session, table, asked)
+    try:
+        with progress_bar() as bar:
+            task = bar.add_task("measuring")
+            while job.active:
+                time.sleep(0.1)
+                job = session.jobs.get(job.id)
+                bar.update(task, description=job.message or "measuring", completed=job.done, total=job.total or None)
+    except BaseException:
+        session.jobs.cancel(job.id)
+        session.jobs.wait(job.id)
+        say(f"stopped; what was measured is kept in {session.workdir}")
+        raise
+    finally:
+        quiet.removeFilter(expected)
+    return job.error if job.state != "done" else ""

@@ -1,0 +1,122 @@
+"""The picture of a model's hidden states by dataset, as a job: a bounded number of validation examples, laid out by t-SNE.
+
+A picture is kept in the workdir under what decides it, so that a page that opens later finds it drawn.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from workbench.errors import SessionError
+from workbench.jobs import Handle, Job
+from workbench.lossbook import fingerprint
+from workbench.models import FULL
+from workbench.spending import key
+
+if TYPE_CHECKING:
+    from evaluation.embedding import Scatter
+    from evaluation.loss import Prepared
+    from merging.recipe import Recipe
+    from workbench.models import Models
+    from workbench.session import Session
+
+KIND = "picture"
+EXAMPLES = 50
+"""The first so many validation examples of each dataset."""
+SEED = 0
+FOLDER = "pictures"
+STATES = "hidden states"
+"""The name of its phase in the ledger."""
+
+
+def depth(models: Models) -> int:
+    """How many layers the model has."""
+    return int(models.loaded.module.config.get_text_config().num_hidden_layers)
+
+
+def submit(session: Session, recipe: Recipe, layer: int) -> Job:
+    """Draw a composition's hidden states at a layer: 0 for the embeddings, 1 to `depth` for the output of a layer.
+
+    Raises:
+        SessionError: no data is open, or no such layer.
+    """
+    models = session.models
+    if not models.data or models.data_folder is None:
+        raise SessionError("no validation data is open. Choose a data folder under Models first.")
+    if not 0 <= layer <= depth(models):
+        raise SessionError(f"layer is {layer}; this model has 0 (the embeddings) to {depth(models)}.")
+    file = _file(session, recipe, layer)
+
+    def work(handle: Handle) -> str:
+        from evaluation.embedding import hidden_states, scatter
+        from evaluation.meter import measured
+        from evaluation.unpadded import parts
+
+        prepared = _examples(models)
+        total, done = sum(1 for _ in parts(prepared, alone=False)) + 1, 0
+
+        def stop() -> bool:
+            nonlocal done
+            handle.progress(done, total, "reading states")
+            done += 1
+            return False
+
+        with measured(session.ledger, "evaluation", STATES, device=session.device, digest=key(recipe)) as spent:
+            states = session.with_frozen(
+                models, recipe, lambda module: hidden_states(module, prepared, layer, should_stop=stop)
+            )
+            spent.count(len(states.labels), prepared.positions)
+        handle.progress(total - 1, total, "laying out by t-SNE")
+        made = scatter(states, SEED)
+        _write(file, made)
+        return made.caption
+
+    title = f"hidden states of {recipe.formula()} at layer {layer}"
+    return session.jobs.submit(KIND, title, work, key=file.stem)
+
+
+def find(session: Session, recipe: Recipe, layer: int) -> Scatter | None:
+    """The picture where it was drawn before, else None."""
+    from evaluation.embedding import Scatter, Silhouette
+
+    file = _file(session, recipe, layer)
+    if not file.exists():
+        return None
+    import numpy as np
+
+    kept: dict[str, Any] = json.loads(file.read_text("utf-8"))
+    score = kept["silhouette"]
+    return Scatter(
+        **kept
+        | {"points": np.array(kept["points"], dtype=np.float32), "labels": tuple(kept["labels"])}
+        | {"silhouette": None if score is None else Silhouette(**score)}
+    )
+
+
+def _file(session: Session, recipe: Recipe, layer: int) -> Path:
+    models = session.models
+    data = {name: one.keys[FULL] for name, one in models.data.items()}
+    return session.workdir / FOLDER / f"{fingerprint([models.identity(recipe), data, EXAMPLES, layer, SEED])[:16]}.json"
+
+
+def _examples(models: Models) -> Prepared:
+    """The first examples of each dataset that is open."""
+    from corpus.sources import read_datasets
+    from evaluation.loss import prepare
+
+    assert models.data_folder is not None  # looked at before the job began
+    found = {name: rows for name, rows in read_datasets(models.data_folder).items() if name in models.data}
+    return prepare(found, models.loaded.tokenizer, limit=EXAMPLES)
+
+
+def _write(file: Path, made: Scatter) -> None:
+    """A file that appears whole."""
+    score = made.silhouette and made.silhouette._asdict()
+    content = asdict(made) | {"points": made.points.tolist(), "silhouette": score}
+    file.parent.mkdir(exist_ok=True)
+    draft = file.with_suffix(".tmp")
+    draft.write_text(json.dumps(content) + "\n", "utf-8")
+    draft.replace(file)

@@ -1,0 +1,54 @@
+"""The curve of a training as a plotly figure, in the colours of workbench.plots."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import plotly.graph_objects as go
+
+from workbench.plots import FAINT, INK, UNDEFINED, dataset_colour, plain, theme_of
+
+
+class OnCurve(Protocol):
+    """A point of a training's curve: what training.facts.Point offers."""
+
+    @property
+    def step(self) -> int: ...  # noqa: D102
+    @property
+    def loss(self) -> float | None: ...  # noqa: D102
+    @property
+    def validation(self) -> Mapping[str, float]: ...  # noqa: D102
+
+
+def curve_figure(points: Sequence[OnCurve], datasets: Sequence[str], dark: bool = False) -> go.Figure:
+    """The losses of one training over its updates: training as a line in ink, validation in the colours of `datasets`."""
+    theme = theme_of(dark)
+    figure = go.Figure()
+    trained = [(point.step, point.loss) for point in points if point.loss is not None]
+    hover = "update %{x}<br>%{fullData.name} %{y:.4f}<extra></extra>"
+    style: dict[str, Any] = {"mode": "lines+markers" if len(trained) < 3 else "lines", "hovertemplate": hover}
+    x, y = ([row[place] for row in trained] for place in (0, 1))
+    figure.add_scatter(x=x, y=y, name="training", line={"color": FAINT[theme], "width": 1.5}, **style)
+    for place, name in enumerate(datasets):
+        measured = [(point.step, point.validation[name]) for point in points if name in point.validation]
+        if measured:
+            x, y = ([row[place] for row in measured] for place in (0, 1))
+            colour = dataset_colour(place, dark)
+            dots = {"mode": "lines+markers", "marker": {"size": 7, "color": colour}, "hovertemplate": hover}
+            figure.add_scatter(x=x, y=y, name=plain(f"validation {name}"), line={"color": colour, "width": 2}, **dots)
+    axis = {"gridcolor": UNDEFINED[theme], "griddash": "dot", "zeroline": False, "ticks": "", "automargin": True}
+    figure.update_layout(
+        height=300,
+        margin={"l": 8, "r": 8, "t": 8, "b": 8},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        font={"family": "IBM Plex Sans", "size": 12, "color": INK[theme]},
+        uirevision="keep",
+        xaxis=axis | {"title": "update", "showgrid": False, "fixedrange": True, "rangemode": "tozero"},
+        yaxis=axis | {"title": "loss, nats per token", "fixedrange": True},
+        legend={"orientation": "h", "y": -0.28, "x": 0},
+        template="none",
+        showlegend=True,
+    )
+    return figure

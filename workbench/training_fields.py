@@ -1,0 +1,64 @@
+"""What the fields of the train tab write into a plan's text; each change touches its own keys."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from workbench import training_plans
+
+
+def sourced(text: str, paths: list[str]) -> str:
+    """The plan on these sources; one that it has keeps its name, a new one gets its folder's or file's."""
+    old = training_plans.document(text).get("sources")
+    names = {training_plans.path_of(entry): name for name, entry in old.items()} if isinstance(old, dict) else {}
+    chosen: dict[str, str] = {}
+    for path in paths:
+        chosen[names.get(path) or name_of(Path(path), {*names.values(), *chosen})] = path
+    return training_plans.with_sources(text, chosen, validation(chosen))
+
+
+def validation(sources: dict[str, str]) -> dict[str, str]:
+    """Folders that hold a validation split as well."""
+    return {name: path for name, path in sources.items() if (Path(path) / "validation.jsonl").is_file()}
+
+
+def name_of(path: Path, taken: Any) -> str:
+    """A source's name from its path: what a plan allows, and free."""
+    stem = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "-" for c in path.stem).strip("-") or "source"
+    stem = stem if stem[0].isalnum() else f"source{stem}"
+    number, name = 1, stem
+    while name in taken:
+        number += 1
+        name = f"{stem}-{number}"
+    return name
+
+
+def scheduled(text: str, _: Any, kind: str, special: list[str] | None, shares: str, k: str, single: bool) -> str:
+    """The plan in the order that the fields say."""
+    names = list(training_plans.document(text).get("sources") or {})
+    special = [name for name in special or () if name in names]
+    schedule: dict[str, Any] = {"kind": kind}
+    if kind == "sequential":
+        schedule["order"] = names
+    if kind in ("mixed_sequential", "dmt"):
+        schedule |= {"special": special, "general": [name for name in names if name not in special]}
+    if kind in ("dmt", "proportions") and (given := training_plans.numbers(k)):
+        schedule["k"] = given if len(given) > 1 else given[0]
+    if kind in ("mixing", "proportions") and (given := training_plans.shares(shares, names)):
+        schedule["hold" if kind == "proportions" else "shares"] = given
+    if kind == "proportions" and single:
+        schedule["single"] = True
+    return training_plans.with_schedule(text, schedule)
+
+
+def lengthened(text: str, unit: str, length: float | None) -> str:
+    """The plan with another length; steps drive out epochs and the other way round."""
+    other = "steps" if unit == "epochs" else "epochs"
+    value = None if length is None else int(length) if float(length).is_integer() else length
+    return training_plans.with_settings(text, **{unit: value, other: None})
+
+
+def rate(value: str) -> Any:
+    """A learning rate as a plan writes it; None for an empty field."""
+    return (training_plans.numbers(value) or [None])[0]

@@ -1,0 +1,212 @@
+"""Plans on the page: read only as far as the allowed folders go, and written by the fields of a form."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from training import entries
+from training.plan import Plan
+from training.strict_yaml import Faults, Place, dump, parse
+from workbench.commands import shown
+from workbench.errors import SessionError
+
+if TYPE_CHECKING:
+    from workbench.session import Session
+
+PLANS, TRAINED = "plans", "trained"
+"""Folders of a workdir: the plans that the page wrote, and what was trained."""
+
+
+def folder(session: Session, name: str) -> Path:
+    """workdir/trained/NAME; SessionError for a name that is not a plain file name."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name or ""):
+        raise SessionError(
+            f"the name of the training is {name!r}; use 1 to 64 letters, digits, dots, dashes or underscores, starting "
+            "with a letter or a digit."
+        )
+    return session.workdir / TRAINED / name
+
+
+def read(session: Session, file: Path) -> Plan:
+    """The plan of a file under an allowed folder, or among the plans of the workdir.
+
+    Raises:
+        SessionError: the file lies elsewhere.
+        PlanError: with everything that is wrong in the plan, files outside the allowed folders included.
+        TrainingError: it cannot be read.
+    """
+    real = Path(os.path.realpath(file))
+    if real.parent != Path(os.path.realpath(session.workdir / PLANS)):
+        session.folders.resolve(real.parent)
+    try:
+        text = file.read_bytes().decode("utf-8")
+    except (OSError, UnicodeDecodeError):
+        return Plan.read(file)  # which says what is wrong
+    _stay_inside(session, text, file.parent, str(file))
+    return Plan.parse(text, home=file.parent, file=str(file))
+
+
+def check(session: Session, text: str) -> Plan:
+    """The plan of a text that was edited on the page. Raises as `read` does."""
+    home = session.workdir / PLANS
+    home.mkdir(exist_ok=True)  # a path that begins in it has to be looked at as it will be found
+    _stay_inside(session, text, home, "plan")
+    return Plan.parse(text, home=home)
+
+
+def save(session: Session, name: str, text: str) -> Path:
+    """Keep a plan's text as workdir/plans/NAME.yml, where a command line can name it. Raises as `read` does."""
+    folder(session, name)
+    check(session, text)
+    file = session.workdir / PLANS / f"{name}.yml"
+    draft = file.with_suffix(".tmp")
+    draft.write_text(text, "utf-8")
+    draft.replace(file)
+    return file
+
+
+def _stay_inside(session: Session, text: str, home: Path, file: str) -> None:
+    """Refuse a plan that names files outside the allowed folders, before any of them is opened.
+
+    Raises:
+        PlanError: with the line of each.
+    """
+    faults = Faults(file)
+    for place, path in _paths(parse(text, faults)):
+        real = Path(entries.found_from(path, home)).expanduser()
+        if os.path.lexists(real) and not session.folders.holds(real):
+            known = ", ".join(map(shown, session.folders.roots)) or "none"
+            faults.add(place, f"{path} is outside the folders this server may read ({known}).")
+    faults.raise_any()
+
+
+def _paths(document: Any, place: Place = ()) -> Iterator[tuple[Place, str]]:
+    """Every text of a plan that is a path, with its place."""
+    if isinstance(document, list):
+        for number, item in enumerate(document):
+            yield from _paths(item, (*place, number))
+    if not isinstance(document, dict):
+        return
+    for key, value in document.items():
+        here = (*place, key)
+        if place in (("sources",), ("validation",)) or here[-2:] == ("group_by", "anchors"):
+            path, split = path_of(value), value.get("split") if isinstance(value, dict) else None
+            yield here, path
+            yield here, f"{path}/{split or entries.SPLITS.get(str(place[0]), 'train')}.jsonl"
+        elif isinstance(value, str) and (here == ("base",) or here[-2:] == ("group_by", "model")):
+            yield here, value
+        else:
+            yield from _paths(value, here)
+
+
+# the form
+
+FIELDS = ("rate", "batch", "accumulation", "precision", "seed", "evaluate_every")
+"""Settings that have a field of their own."""
+
+START: dict[str, Any] = {"epochs": 1, "rate": 6e-4, "batch": 32}
+"""What a new plan sets; the rest has the defaults of training.stage.Stage."""
+
+
+def new(base: str, sources: Mapping[str, str], validation: Mapping[str, str]) -> str:
+    """The plan of a page that was just opened: one checkpoint per source."""
+    document = {"base": base, "sources": dict(sources), "validation": dict(validation)}
+    document |= {"settings": START, "schedule": {"kind": "experts"}}
+    return dump({key: value for key, value in document.items() if value})
+
+
+def document(text: str) -> dict[str, Any]:
+    """A plan's keys and values as they are written; PlanError where the text is no YAML."""
+    faults = Faults()
+    found = parse(text, faults) if text.strip() else {}
+    faults.raise_any()
+    return found
+
+
+def with_sources(text: str, sources: Mapping[str, str], validation: Mapping[str, str]) -> str:
+    """The plan on other sources; what it says beside the path of one that stays is kept.
+
+    Raises:
+        PlanError: the text is no YAML.
+    """
+    found = document(text)
+    for section, given in (("sources", sources), ("validation", validation)):
+        old = found.get(section)
+        old = old if isinstance(old, dict) else {}
+        kept = {name: old[name] if path_of(old.get(name)) == path else path for name, path in given.items()}
+        found = _placed(found, section, kept)
+    return dump(found)
+
+
+def with_schedule(text: str, schedule: Mapping[str, Any]) -> str:
+    """The plan in another order; settings that its schedule has of its own are kept."""
+    found = document(text)
+    old = found.get("schedule")
+    own = {key: old[key] for key in ("settings",) if key in old} if isinstance(old, dict) else {}
+    return dump(_placed(found, "schedule", {**schedule, **own}))
+
+
+def with_settings(text: str, **changed: Any) -> str:
+    """The plan with other settings; one that is None is left out.
+
+    >>> with_settings("settings: {epochs: 3, rate: 0.001}", epochs=None, steps=100)
+    'settings:\\n  rate: 0.001\\n  steps: 100\\n'
+    """
+    found = document(text)
+    old = found.get("settings")
+    settings = (old if isinstance(old, dict) else {}) | changed
+    return dump(_placed(found, "settings", {key: value for key, value in settings.items() if value is not None}))
+
+
+def with_base(text: str, base: str) -> str:
+    """The plan on another base."""
+    return dump(_placed(document(text), "base", base))
+
+
+def _placed(found: dict[str, Any], section: str, value: Any) -> dict[str, Any]:
+    """With a section in its usual place; an empty one is left out."""
+    order = ("base", "sources", "validation", "settings", "schedule", "subset_seed")
+    merged = {**found, section: value}
+    first = {key: merged[key] for key in order if key in merged and merged[key] not in ("", {}, None)}
+    return first | {key: value for key, value in merged.items() if key not in order}
+
+
+def path_of(entry: Any) -> str:
+    """The path of a source as a plan writes it."""
+    return str(entry.get("path", "")) if isinstance(entry, dict) else str(entry or "")
+
+
+def numbers(text: str | None) -> list[Any]:
+    """Shares out of a text field, as a plan writes them: commas or spaces between them."""
+    return [_number(word) for word in re.split(r"[,\s]+", text or "") if word]
+
+
+def shares(text: str | None, names: Sequence[str]) -> dict[str, Any]:
+    """Source -> share out of a text field such as "math 1, code 1/4".
+
+    Raises:
+        SessionError: a part that is not a source with its share.
+    """
+    found: dict[str, Any] = {}
+    for part in filter(None, (part.strip() for part in re.split(r"[,\n]", text or ""))):
+        name, _, share = part.replace("=", " ").replace(":", " ").partition(" ")
+        if name not in names or not share.strip():
+            known = ", ".join(names) or "none is chosen yet"
+            example = f"{names[0] if names else 'math'} 1/4"
+            raise SessionError(f"{part!r} is not a source with its share, such as {example}. Sources: {known}.")
+        found[name] = _number(share.strip())
+    return found
+
+
+def _number(word: str) -> Any:
+    """A number as YAML would read it; what is none stays as it is, for the plan's own message."""
+    for kind in (int, float):
+        try:
+            return kind(word)
+        except ValueError:
+            continue
+    return word
