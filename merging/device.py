@@ -85,6 +85,10 @@ class Accelerator:
         """Bytes for results, pinned."""
         return pinned(nbytes, self.device)
 
+    def reaches(self, out: Tensor) -> bool:
+        """Whether `compute` can write there."""
+        return out.device.type in ("cpu", self.device.type)
+
     def compute(self, task: Task, base: Weights, vectors: Mapping[str, Vector], start: int, out: Tensor) -> None:
         """One piece of a tensor of the result, rounded into `out`. Called from any thread; finished when it returns.
 

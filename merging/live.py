@@ -7,18 +7,21 @@ any history of sliders, and the same bits that an export of the recipe writes.
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from merging.checkpoint import Weights
 from merging.errors import MergingError, RecipeError
-from merging.merge import BLOCK, Workspace, compute, spans, tensor
-from merging.pool import Spare, in_order, workers
+from merging.merge import Processor, spans, tensor
+from merging.pool import in_order, workers
 from merging.recipe import Recipe
 from merging.task import Task, tasks
 from merging.vector import Vector
+
+if TYPE_CHECKING:
+    from merging.device import Accelerator
 
 Index = tuple[int | tuple[int, int], ...]
 
@@ -67,6 +70,7 @@ class LiveModel:
         vectors: the vectors that recipes may name, by name.
         views: where each tensor of the files lives in the module.
         reload: for models whose loading is no plain copy: called with all tensors of the result instead of writing.
+        place: where pieces are computed; this machine's processor if not given.
     """
 
     def __init__(
@@ -77,6 +81,7 @@ class LiveModel:
         views: Mapping[str, View],
         *,
         reload: Callable[[Iterator[tuple[str, Tensor]]], None] | None = None,
+        place: "Processor | Accelerator | None" = None,
     ) -> None:
         self.module = module
         self.base = base
@@ -88,7 +93,7 @@ class LiveModel:
         self.mounted = False
         """Whether something adds to what its layers compute, so that the weights must stay; see merging.mounted."""
         self._written: dict[str, Task] = {}
-        self._workspaces = Spare(Workspace)
+        self._place = place or Processor()
 
     def apply(self, recipe: Recipe, should_stop: Callable[[], bool] = lambda: False) -> int:
         """Make the module equal the recipe, computing only the tensors whose ω differ from what they hold.
@@ -141,7 +146,7 @@ class LiveModel:
                 self._written.pop(piece.task.name, None)
                 yield piece
 
-        room = max([4 * BLOCK * workers(), *(piece.out.numel() for piece in pieces)])
+        room = max([4 * self._place.block * workers(), *(piece.out.numel() for piece in pieces)])
         done = 0
         for piece in in_order(begun(), self._compute, size=lambda piece: piece.out.numel(), room=room):
             done += 1
@@ -159,7 +164,7 @@ class LiveModel:
             raise MergingError(f"{task.name}: the module holds {list(region.shape)}, the files {list(task.shape)}.")
         if region.is_contiguous() and task.numel:
             flat = region.view(-1)
-            yield from (_Piece(task, flat[start:stop], start) for start, stop in spans(task))
+            yield from (_Piece(task, flat[start:stop], start) for start, stop in spans(task, self._place.block))
         else:
             yield _Piece(task, region)
 
@@ -168,10 +173,9 @@ class LiveModel:
         if start is None:
             out.copy_(tensor(task, self.base, self.vectors))
             return piece
-        straight = out.dtype == task.out_dtype and out.device.type == "cpu"
+        straight = out.dtype == task.out_dtype and self._place.reaches(out)
         rounded = out if straight else torch.empty(out.numel(), dtype=task.out_dtype)
-        with self._workspaces.lent() as workspace:
-            compute(task, self.base, self.vectors, start, rounded, workspace)
+        self._place.compute(task, self.base, self.vectors, start, rounded)
         if not straight:
             out.copy_(rounded)
         return piece

@@ -102,6 +102,10 @@ class Processor:
         """Bytes for results."""
         return torch.empty(nbytes, dtype=torch.uint8)
 
+    def reaches(self, out: Tensor) -> bool:
+        """Whether `compute` can write there."""
+        return out.device.type == "cpu"
+
     def compute(self, task: Task, base: Weights, vectors: Mapping[str, Vector], start: int, out: Tensor) -> None:
         """See compute; called from any thread."""
         with self._workspaces.lent() as workspace:

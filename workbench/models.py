@@ -228,9 +228,11 @@ class Composer:
     def _in_place(self) -> LiveModel:
         """The module as one whose weights are written where they are."""
         if self._live is None:
+            from merging.device import named
             from merging.live import LiveModel
 
-            self._live = LiveModel(self._loaded.module, self._base, self._vectors, self._loaded.views)
+            place = named(str(next(self._loaded.module.parameters()).device))
+            self._live = LiveModel(self._loaded.module, self._base, self._vectors, self._loaded.views, place=place)
         return self._live
 
     def _assemble(self, recipe: Recipe) -> Any:

@@ -13,10 +13,11 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from merging import Checkpoint, DistributionVector, Recipe, export, merge, method, open_vector
+from merging import Checkpoint, DistributionVector, LiveModel, Recipe, export, merge, method, open_vector
 from merging import device as module
 from merging.device import Accelerator, found, named, on_device
 from merging.errors import DeviceError
+from merging.live import resolve
 from merging.merge import spans
 from merging.method import Site
 from merging.recipe import Source
@@ -469,3 +470,17 @@ def test_the_engine_of_an_export_is_the_processor_where_no_device_is_given(monke
     recipe = replace(Recipe.compose(base.path, {"cot": path}, {"cot": 0.7}), seed=1)
     monkeypatch.setattr(module, "_Stage", None)
     export(recipe, base, {"cot": open_vector(path, base)}, tmp_path / "out")
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("name", ["task_arithmetic", "ties"])
+def test_a_live_model_is_composed_there(device, name, llama, tuned, recipe, module_of, views_of, bits):
+    base = llama(dtype=torch.bfloat16)
+    vectors = {one: DistributionVector(one, base, tuned(base, seed)) for seed, one in enumerate("ab")}
+    held = module_of(base).to(device)
+    live = LiveModel(held, base, vectors, views_of(base), place=place(device))
+    for omegas in ({"a": 0.3, "b": 0.7}, {"a": 0.3, "b": -1.0}, {"a": 0.0, "b": 0.5}):
+        made = recipe(omegas, method=name)
+        live.apply(made)
+        for tensor, values in merge(made, base, vectors):
+            assert bits(resolve(held, live.views[tensor]).cpu(), values), tensor
