@@ -3,6 +3,10 @@
 Weights, gradients and AdamW's two averages are float32 and counted exactly. Activations are measured on the model itself:
 what autograd keeps of one row is a polynomial of second degree in the row's length (attention may keep a square), which
 three short rows determine; a batch keeps that times its rows.
+
+Measured on a CPU, a Llama of 1.9 million parameters and 64 rows of 250 tokens: estimated / taken 1.01, in bfloat16 0.99, with
+checkpointing 1.10 and 1.23. That is what a step needs. glibc's heap does not give freed pieces back at once: with its defaults
+the process grew to 1.7 times as much.
 """
 
 from __future__ import annotations

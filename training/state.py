@@ -113,7 +113,7 @@ class State:
     def _sweep(self) -> None:
         for folder in self.folder.glob("checkpoint-*"):
             if not _is_whole(folder):
-                shutil.rmtree(folder)
+                shutil.rmtree(folder, ignore_errors=True)  # every process of a launch sweeps; another may be quicker
 
 
 def _is_whole(folder: Path) -> bool:
@@ -125,7 +125,7 @@ def _is_whole(folder: Path) -> bool:
 
 def write_whole(path: Path, document: object) -> None:
     """Writes a JSON file that is there whole, or not at all."""
-    partial = path.with_name(path.name + ".partial")
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")  # several processes may write the same
     partial.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", "utf-8")
     _flush(partial)
     partial.replace(path)
