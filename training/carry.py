@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -103,7 +103,7 @@ def run_plan(
     """Trains every step of a plan that `out` does not hold yet, parents first.
 
     A step that two plans share is trained once, when both are carried out in the same folder. Each step starts from
-    the weights of its parent, with a fresh optimiser and a schedule of its own. Started by `accelerate launch`, every
+    its parent (see training.origin), with a fresh optimiser and a schedule of its own. Started by `accelerate launch`, every
     process calls this; the main one writes and reports.
 
     Args:
@@ -161,10 +161,9 @@ class _Clock(NamedTuple):
 
 
 def _train(ready: Ready, out: Path, watching: Watching, clock: _Clock) -> Made:
-    folder, parent = out / ready.name, ready.step.parent
-    stage = replace(ready.stage, base=out / parent) if parent else ready.stage
+    folder = out / ready.name
     trained: Trained = run(
-        stage,
+        ready.origin.of(ready.stage, out),
         folder,
         lambda done, updates, loss: watching.progress(clock.moment(done, updates, loss)),
         resume=True,  # what was begun has been looked at; another process of this run may have begun it just now
@@ -182,10 +181,13 @@ def _there(ready: Ready, out: Path) -> Made:
     """
     folder = out / ready.name
     document = json.loads((folder / facts.NAME).read_text("utf-8"))
-    if ready.step.parent and document["base"]["identity"] != facts.identity(out / ready.step.parent):
-        raise TrainingError(
-            f"{folder} was trained from other weights than {out / ready.step.parent} now holds. Move one of the two away."
-        )
+    placed = ready.origin.of(ready.stage, out)
+    for name, start in (("base", placed.base), ("adapter", placed.adapter)):
+        known = document.get(name) or {"identity": None}
+        if start is not None and known["identity"] != facts.identity(start):
+            raise TrainingError(
+                f"{folder} was trained from other weights than {start} now holds. Move one of the two away."
+            )
     curve = tuple(Point(**point) for point in document["curve"])
     return Made(ready, folder, Spent(**document["spent"]), curve, new=False)
 
@@ -204,6 +206,8 @@ def described(ready: Ready) -> dict[str, Any]:
     return {
         "label": step.label,
         "parent": step.parent,
+        "adapter of": ready.origin.adapter,
+        "note": ready.note,
         "shares": plain(step.shares),
         "parts of the mixture": step.parts,
         "examples": dict(ready.taken),

@@ -21,6 +21,9 @@ NAME = "training.json"
 DATA = ("examples", "validation", "replay", "groups")
 """Fields of a Stage that are given by their digest."""
 
+START = ("base", "base_name", "adapter")
+"""Fields of a Stage that are given by the identity of the weights."""
+
 PIECES, PIECE = 16, 4096
 """How many bytes of each file of weights make its identity, and of what size: cheap at any size of file."""
 
@@ -40,10 +43,8 @@ class Point(NamedTuple):
 
 
 def settings(stage: Stage) -> dict[str, Any]:
-    """The fields of a stage that are not data, as JSON; paths as the stage names its base."""
-    found = {
-        one.name: getattr(stage, one.name) for one in fields(stage) if one.name not in (*DATA, "base", "base_name")
-    }
+    """The fields of a stage that are not data and not what it starts from, as JSON."""
+    found = {one.name: getattr(stage, one.name) for one in fields(stage) if one.name not in (*DATA, *START)}
     found["lora"] = asdict(stage.lora) if stage.lora else None
     plain: dict[str, Any] = json.loads(json.dumps(found))
     return plain
@@ -85,6 +86,7 @@ def document(
     """What training.json holds."""
     return {
         "base": {"name": stage.base_name or stage.base.as_posix(), "identity": identity(stage.base)},
+        "adapter": {"name": stage.adapter.as_posix(), "identity": identity(stage.adapter)} if stage.adapter else None,
         "settings": settings(stage),
         "data": digests(stage),
         "counts": {name: asdict(one) for name, one in counts.items()},

@@ -104,7 +104,10 @@ def _run_facts(stage: Stage, processes: int) -> dict[str, Any]:
     """What must be the same for an unfinished run to go on."""
     settings = facts.settings(stage)
     del settings["save_every"]
-    return settings | facts.digests(stage) | {"base": facts.identity(stage.base), "processes": processes}
+    start = {"base": facts.identity(stage.base)}
+    if stage.adapter is not None:
+        start["adapter"] = facts.identity(stage.adapter)
+    return settings | facts.digests(stage) | start | {"processes": processes}
 
 
 def _train(

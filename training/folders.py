@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from training import facts
+from training.origin import Origin
 from training.schedule import Step, identity
 from training.stage import Stage
 from training.state import RUN, State
@@ -23,31 +24,30 @@ NEUTRAL = ("save_every", "device", "checkpointing", "batch", "accumulation")
 
 
 def standing(
-    out: Path, steps: Sequence[tuple[Step, Stage]], processes: int, resume: bool, faults: Faults
+    out: Path, steps: Sequence[tuple[Step, Stage, Origin]], processes: int, resume: bool, faults: Faults
 ) -> dict[str, Standing]:
     """For each step whether its folder is there, was begun and has a saved state, or is new.
 
     Args:
         out: the plan's folder.
-        steps: with their stages, parents first.
+        steps: with their stages, on the plan's base, and their origins; parents first.
         processes: how many share each optimiser step.
         resume: whether what was begun may go on.
         faults: get every folder that holds something else.
     """
     if out.exists() and not out.is_dir():
         faults.add((), f"{out} is a file. Give a folder, or a name that is free.")
-        return {step.name: "new" for step, _ in steps}
+        return {step.name: "new" for step, _, _ in steps}
     found: dict[str, Standing] = {}
-    for step, stage in steps:
+    for step, stage, origin in steps:
         folder, state = out / step.name, State(out / step.name)
         wanted = moving(facts.settings(stage), facts.digests(stage), processes)
         if folder.exists():
-            base = _base(out, step, stage, found)
-            if message := differs(folder, wanted, base):
+            if message := differs(folder, wanted, _start(out, stage, origin, found)):
                 faults.add((), message)
             found[step.name] = "done"
         elif state.newest() is not None:
-            _check_begun(state.folder, wanted, resume, faults)
+            _check_begun(state.folder, wanted, _start(out, stage, origin, found), resume, faults)
             found[step.name] = "begun"
         else:
             found[step.name] = "new"
@@ -71,23 +71,28 @@ def moving(settings: Mapping[str, Any], data: Mapping[str, str], processes: int)
     return kept | {f"data: {name}": digest for name, digest in parts.items()}
 
 
-def differs(folder: Path, wanted: Mapping[str, Any], base: str | None) -> str:
+def differs(folder: Path, wanted: Mapping[str, Any], start: Mapping[str, str | None]) -> str:
     """Why a folder is not what a step would make; empty where it is.
 
     Args:
         folder: a checkpoint.
         wanted: of the step, see moving.
-        base: identity of the weights that the step starts from; None where they are not there yet.
+        start: "base" and "adapter" -> identity of the weights that the step starts from, None for no adapter; left out
+            where they are not there yet.
     """
     advice = "Give another folder for this plan, or move that one away."
     try:
         document = json.loads((folder / facts.NAME).read_text("utf-8"))
         there = moving(document["settings"], document["data"], document["spent"]["processes"])
-        came_from = document["base"]
+        came_from = {"base": document["base"], "adapter": document.get("adapter")}
+        identities = {name: one["identity"] if one else None for name, one in came_from.items()}
     except (OSError, ValueError, KeyError, TypeError):
         return f"{folder} is there, and its {facts.NAME} does not say how it was trained. {advice}"
-    if base is not None and came_from["identity"] != base:
-        return f"{folder} is there, and was trained from other weights ({came_from['name']}). {advice}"
+    for name, begun in start.items():
+        if identities[name] != begun:
+            other = {"base": "from other weights", "adapter": "from another adapter"}[name]
+            its_name = came_from[name]["name"] if came_from[name] else "none"
+            return f"{folder} is there, and was trained {other} ({its_name}). {advice}"
     unlike = _unlike(there, wanted)
     return f"{folder} is there, and was trained otherwise: {unlike}. {advice}" if unlike else ""
 
@@ -101,19 +106,30 @@ def plan_identities(steps: Sequence[tuple[Step, Stage]], processes: int) -> dict
     return found
 
 
-def _base(out: Path, step: Step, stage: Stage, found: Mapping[str, Standing]) -> str | None:
-    """Identity of the weights that a step starts from, as far as they are there."""
-    if step.parent is None:
-        return facts.identity(stage.base)
-    return facts.identity(out / step.parent) if found.get(step.parent) == "done" else None
+def _start(out: Path, stage: Stage, origin: Origin, found: Mapping[str, Standing]) -> dict[str, str | None]:
+    """Identities of the weights that a step starts from, as far as they are there."""
+    placed = origin.of(stage, out)
+    starts = {"base": (origin.base, placed.base), "adapter": (origin.adapter, placed.adapter)}
+    return {
+        name: None if folder is None else facts.identity(folder)
+        for name, (step, folder) in starts.items()
+        if step is None or found.get(step) == "done"
+    }
 
 
-def _check_begun(state: Path, wanted: Mapping[str, Any], resume: bool, faults: Faults) -> None:
+def _check_begun(
+    state: Path, wanted: Mapping[str, Any], start: Mapping[str, str | None], resume: bool, faults: Faults
+) -> None:
     known = json.loads((state / RUN).read_text("utf-8"))
     if not resume:
         faults.add((), f"{state}: a step was begun there and not finished. Resume it, or remove that folder.")
     data = {name: known[name] for name in known if name in ("examples", "replay", "groups") or "/" in name}
-    settings = {name: value for name, value in known.items() if name not in (*data, "base", "processes")}
+    settings = {name: value for name, value in known.items() if name not in (*data, *facts.START, "processes")}
+    for name, begun in start.items():
+        if known.get(name) != begun:
+            faults.add(
+                (), f"{state}: what was begun there started from another {name}. Remove that folder to begin anew."
+            )
     if unlike := _unlike(moving(settings, data, known["processes"]), wanted):
         faults.add((), f"{state}: what was begun there is something else: {unlike}. Remove that folder to begin anew.")
 

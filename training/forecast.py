@@ -14,6 +14,7 @@ from training.blocks import Report
 from training.errors import TrainingError
 from training.folders import Standing
 from training.material import Lengths
+from training.origin import Origin
 from training.schedule import Step
 from training.stage import Stage
 
@@ -24,7 +25,7 @@ class Ready:
 
     Attributes:
         step: of the schedule.
-        stage: what is run; its base is the plan's until the parent's folder is there.
+        stage: what is run, on the plan's base; `origin` says what it starts from instead.
         taken: source -> examples of it.
         sources: source -> what these come to, as tokens; an example that comes twice counts twice.
         steps: optimiser steps.
@@ -33,6 +34,7 @@ class Ready:
         blocks: what an epoch holds of each group; None without group_by.
         longest: most tokens of an example, of those that fit, and that example.
         standing: whether its folder is there already, or was begun; see training.folders.
+        origin: see training.origin.
     """
 
     step: Step
@@ -47,11 +49,19 @@ class Ready:
     supervised: int = 0
     longest: tuple[int, Record] | None = None
     standing: Standing = "new"
+    origin: Origin = field(default_factory=Origin)
 
     @property
     def name(self) -> str:
         """The step's name, which is its folder's."""
         return self.step.name
+
+    @property
+    def note(self) -> str:
+        """What is easily missed: an adapter on a step of the plan, whose vector is not relative to the plan's base."""
+        if self.stage.lora is None or self.origin.base is None:
+            return ""
+        return f"an adapter on {self.origin.base}: its vector is relative to that step, not to the plan's base"
 
 
 def forecast(ready: Ready, own: Lengths, rehearsed: Lengths, processes: int) -> Ready:

@@ -22,6 +22,7 @@ from training.forecast import Ready, forecast
 from training.grouped import Grouping, States, numbers, weights
 from training.material import Lengths, Measure
 from training.on_model import check_on_model
+from training.origin import origins, refusal
 from training.plan import Plan
 from training.schedule import Step, counts
 from training.settings import of_stage
@@ -74,10 +75,14 @@ def estimate(
         processes = int(os.environ.get("WORLD_SIZE", "1"))
     bench = _Bench(plan, material.load_all(plan, faults), material.opened(plan, faults), states, processes, faults)
     _measure_all(bench)
-    made = [_ready(step, bench) for step in _steps(plan, faults)]
-    ready = [one for one in made if one is not None]
+    steps = _steps(plan, faults)
+    origin = origins(steps, _adapters(plan, steps))
+    made = [_ready(step, bench) for step in steps]
+    ready = [replace(one, origin=origin[one.name]) for one in made if one is not None]
     if out is not None:
-        standing = folders.standing(out, [(one.step, one.stage) for one in ready], processes, resume, faults)
+        standing = folders.standing(
+            out, [(one.step, one.stage, one.origin) for one in ready], processes, resume, faults
+        )
         ready = [replace(one, standing=standing[one.name]) for one in ready]
     faults.raise_any()
     check_on_model([(one.stage, one.longest) for one in ready if one.longest], faults)
@@ -86,21 +91,21 @@ def estimate(
 
 
 def _steps(plan: Plan, faults: Faults) -> list[Step]:
-    """The plan's steps; says so when one starts from an adapter."""
+    """The plan's steps; says so when one cannot start from its parent."""
     try:
         steps = plan.steps
     except TrainingError as error:
         faults.add(("schedule",), str(error))
         return []
-    adapters = {step.name for step in steps if plan.settings_of(step).get("lora")}
+    adapters = _adapters(plan, steps)
     for step in steps:
-        if step.parent in adapters:
-            faults.add(
-                ("schedule",),
-                f"step {step.name} starts from {step.parent}, which trains a LoRA adapter, and a further step needs whole "
-                "weights. Train that one without lora.",
-            )
+        if message := refusal(step, adapters):
+            faults.add(("schedule",), message)
     return steps
+
+
+def _adapters(plan: Plan, steps: Sequence[Step]) -> dict[str, Mapping[str, Any] | None]:
+    return {step.name: plan.settings_of(step).get("lora") for step in steps}
 
 
 def _measure_all(bench: _Bench) -> None:

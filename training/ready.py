@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from training import memory
-from training.adapters import add_adapter
+from training.adapters import add_adapter, check_start, set_adapter
 from training.batches import Order, order
 from training.data import Data, encoded
 from training.errors import TrainingError
@@ -40,6 +40,8 @@ def make_ready(stage: Stage) -> Ready:
     from transformers import AutoConfig, AutoTokenizer
 
     _check_base(stage.base)
+    if stage.adapter is not None:
+        check_start(stage.adapter, stage)
     device, processes = _device(stage), int(os.environ.get("WORLD_SIZE", 1))
     meter = Meter("training", device, processes)
     tokenizer = AutoTokenizer.from_pretrained(stage.base, trust_remote_code=False)
@@ -56,6 +58,8 @@ def make_ready(stage: Stage) -> Ready:
     _freeze(model, stage.frozen)
     if stage.lora is not None:
         add_adapter(model, stage.lora)
+    if stage.adapter is not None:
+        set_adapter(model, stage.adapter)
     _check_memory(stage, model, data, device, processes)
     # After the memory: of a batch that is far too large, the list alone would not fit
     own, rehearsed = ([len(row.ids) for row in rows] for rows in (data.own, data.rehearsed))
@@ -67,8 +71,8 @@ def _check_base(base: Path) -> None:
     if not (base / "config.json").is_file():
         what = "is a LoRA adapter" if (base / "adapter_config.json").is_file() else "is no folder with a config.json"
         raise TrainingError(
-            f"{base}: {what}; expected a whole checkpoint with its tokenizer. Merge an adapter into its base first, "
-            "with `dem merge`, or give another folder."
+            f"{base}: {what}; expected a whole checkpoint with its tokenizer. To go on training an adapter, "
+            "give its base, and the adapter as adapter. Or merge it into its base first, with `dem merge`."
         )
 
 

@@ -23,8 +23,8 @@ from training.kinds import Reader
 from training.stage import Lora, Stage
 from training.strict_yaml import Faults, Place, nearest
 
-DATA = ("base", "base_name", "examples", "validation", "groups")
-"""Fields of a Stage that the plan fills in from its sources."""
+DATA = ("base", "base_name", "adapter", "examples", "validation", "groups")
+"""Fields of a Stage that the plan fills in from its sources and its steps."""
 
 SETTINGS = tuple(field.name for field in dataclasses.fields(Stage) if field.name not in DATA)
 

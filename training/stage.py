@@ -63,6 +63,8 @@ class Stage:
         beta2: second decay rate of AdamW's averages. Short runs: the usual 0.999 averages over more steps than there are.
         seed: seed of the order of examples, of dropout, and of the adapter's first weights.
         lora: the adapter to train, or None to train the weights themselves.
+        adapter: folder of a LoRA adapter on the same base, with the same rank, alpha, targets and rslora, from whose A
+            and B training goes on, with a fresh optimiser. A fresh adapter if None.
         frozen: patterns of parameter names that stay as they are, for example "*embed_tokens*".
         precision: "bf16" computes in bfloat16 where that is safe; the weights that are trained stay float32 in either.
             About twice as fast on recent CPUs.
@@ -97,6 +99,7 @@ class Stage:
     beta2: float = 0.95
     seed: int = 0
     lora: Lora | None = None
+    adapter: Path | None = None
     frozen: tuple[str, ...] = ()
     precision: Literal["fp32", "bf16"] = "bf16"
     checkpointing: bool = False
@@ -157,6 +160,11 @@ def _check_length_of_run(stage: Stage) -> None:
 
 
 def _check_data(stage: Stage) -> None:
+    if stage.adapter is not None and stage.lora is None:
+        raise TrainingError(
+            f"adapter is {stage.adapter} and lora is None, so no adapter would be trained. Give lora with the rank, alpha, "
+            "targets and rslora of that adapter, or no adapter."
+        )
     if not stage.examples:
         raise TrainingError("a stage needs examples, and has none. Give at least one.")
     if not 0 <= stage.replay_share < 1:

@@ -56,8 +56,10 @@ class State:
                 "Give resume=True to go on with it, or remove that folder to start anew."
             )
         known = json.loads((self.folder / RUN).read_text("utf-8"))
-        if different := [name for name in document if known.get(name) != document[name]]:
-            pairs = "; ".join(f"{name} was {known.get(name)!r} and is {document[name]!r}" for name in sorted(different))
+        if different := [name for name in {*known, *document} if known.get(name) != document.get(name)]:
+            pairs = "; ".join(
+                f"{name} was {known.get(name)!r} and is {document.get(name)!r}" for name in sorted(different)
+            )
             raise TrainingError(
                 f"{self.folder}: the unfinished run there is another one: {pairs}. Give what it was begun with, or "
                 "remove that folder to start anew."

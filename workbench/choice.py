@@ -63,7 +63,7 @@ def standing_of(models: Models, recipe: Recipe) -> Standing | None:
     given = recipe.omegas
     try:
         if all(isinstance(given.get(name, 0.0), int | float) for name in models.names):
-            omegas = tuple(float(given.get(name, 0.0)) for name in models.names)  # type: ignore[arg-type]
+            omegas = tuple(float(given.get(name, 0.0)) for name in models.names)
         else:  # a method without ω
             omegas = tuple(float(name in given) for name in models.names)
         made = Standing(omegas, Choice.of(recipe.method, dict(recipe.parameters)))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from workbench import comparing_text
 from workbench.contenders import Contender, contenders, parsed
 from workbench.costs import recorded
 from workbench.lossbook import Entry
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from workbench.session import Session
 
 
+ROUNDING = 1e-5
+"""Losses of the same weights, loaded and composed, or in other batches, differ by less than this share."""
 LOWER = ("perplexity", "word_perplexity", "byte_perplexity", "bits_per_byte", "brier_score", "ter")
 """The metrics of lm-eval that a good model scores low in."""
 
@@ -39,7 +42,6 @@ class Column(NamedTuple):
     def title(self) -> str:
         """The column's heading: "demo_cot acc, first 50"."""
         return f"{self.task} {self.metric}" + ("" if self.limit is None else f", first {self.limit}")
-
 
     @property
     def lower_is_better(self) -> bool:
@@ -110,7 +112,7 @@ class Comparison:
 
     def as_rows(self) -> list[dict[str, Any]]:
         """The rows for JSON; null where nothing was measured, or where there is no number."""
-        return [_row(line) for line in self.lines]
+        return [comparing_text.data(line) for line in self.lines]
 
     def as_data(self) -> dict[str, Any]:
         """All of it for JSON."""
@@ -123,7 +125,7 @@ class Comparison:
         mean = ["mean loss ± s.e."] if self.datasets else []
         losses = [*(f"{name} loss ± s.e." for name in self.datasets), *mean]
         heading = ["", *losses, *titles, "training s", "evaluation s"]
-        return [heading, *(_cells(line) for line in self.lines)]
+        return [heading, *(comparing_text.cells(line) for line in self.lines)]
 
 
 def compare(
@@ -160,16 +162,17 @@ def compare(
 
 
 def best(values: Sequence[float | None], lower: bool) -> frozenset[int]:
-    """The places of the best values, all of them where several are alike; none while fewer than two are known.
+    """The places of the best values, several where they differ by rounding; none where there is nothing to tell apart.
 
     >>> sorted(best([0.5, None, 0.25, 0.25], lower=True))
     [2, 3]
     """
     known = {place: value for place, value in enumerate(values) if value is not None and math.isfinite(value)}
-    if len(known) < 2:
+    if not known:
         return frozenset()
     top = (min if lower else max)(known.values())
-    return frozenset(place for place, value in known.items() if value == top)
+    found = frozenset(place for place, value in known.items() if math.isclose(value, top, rel_tol=ROUNDING))
+    return found if len(found) < len(known) else frozenset()
 
 
 def _scores(runs: Iterable[Run]) -> dict[Column, dict[str, Score]]:
@@ -226,39 +229,3 @@ def _beside(folder: Path) -> tuple[float, float] | None:
     """What the training.json beside the weights says that they cost; None where it says nothing."""
     found = recorded(folder)
     return None if found is None else (found.wall_seconds, found.device_seconds)
-
-
-def _row(line: Line) -> dict[str, Any]:
-    contender = line.contender
-    named = {"name": contender.name, "kind": contender.kind, "formula": contender.recipe.formula()}
-    return {
-        **named,
-        "digest": contender.recipe.digest,
-        "folder": None if contender.folder is None else str(contender.folder),
-        "losses": {name: None if found is None else _finite(found._asdict()) for name, found in line.losses.items()},
-        "mean_loss": None if line.mean is None else _finite(dict(zip(("value", "stderr"), line.mean, strict=True))),
-        "scores": [column._asdict() | _finite(found._asdict()) for column, found in line.scores.items() if found],
-        "cost": line.expense._asdict() | {"unrecorded": list(line.expense.unrecorded)},
-        "missing": list(line.missing),
-    }
-
-
-def _finite(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in values.items()
-    }
-
-
-def _cells(line: Line) -> list[str]:
-    losses = ["–" if found is None else _text(found.value, found.stderr, 4) for found in line.losses.values()]
-    losses += ["–" if line.mean is None else _text(*line.mean, 4)] if line.losses else []
-    scores = [
-        "–" if found is None else f"{_text(found.value, found.stderr, 3)} ({found.n})" for found in line.scores.values()
-    ]
-    training = line.expense.training_device
-    costs = ["–" if training is None else f"{training:,.1f}", f"{line.expense.evaluation_device:,.1f}"]
-    return [line.contender.name, *losses, *scores, *costs]
-
-
-def _text(value: float, stderr: float, digits: int) -> str:
-    return " ± ".join("undefined" if math.isnan(one) else f"{one:.{digits}f}" for one in (value, stderr))

@@ -116,7 +116,7 @@ def build(session: Session) -> gr.Blocks:
                 pane = sliders.build(session)
             with gr.Column(elem_id="main", scale=1, min_width=320):
                 board = Board(pane.history, digest, theme, opened)
-                with gr.Tabs(elem_id="tabs"):
+                with gr.Tabs(elem_id="tabs", overflow_behavior="wrap"):
                     with gr.Tab("Compose", elem_id="tab-compose", render_children=True):
                         composing = compose.build(session)
                     with gr.Tab("Models", elem_id="tab-models", render_children=True) as tab:

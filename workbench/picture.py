@@ -34,7 +34,8 @@ STATES = "hidden states"
 
 def depth(models: Models) -> int:
     """How many layers the model has."""
-    return int(models.loaded.module.config.get_text_config().num_hidden_layers)
+    config: Any = models.loaded.module.config
+    return int(config.get_text_config().num_hidden_layers)
 
 
 def submit(session: Session, recipe: Recipe, layer: int) -> Job:

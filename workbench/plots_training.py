@@ -37,6 +37,7 @@ def curve_figure(points: Sequence[OnCurve], datasets: Sequence[str], dark: bool 
             colour = dataset_colour(place, dark)
             dots = {"mode": "lines+markers", "marker": {"size": 7, "color": colour}, "hovertemplate": hover}
             figure.add_scatter(x=x, y=y, name=plain(f"validation {name}"), line={"color": colour, "width": 2}, **dots)
+    last = max([10, *(point.step for point in points)])  # a single update has no ticks between 0 and 1
     axis = {"gridcolor": UNDEFINED[theme], "griddash": "dot", "zeroline": False, "ticks": "", "automargin": True}
     figure.update_layout(
         height=300,
@@ -45,7 +46,7 @@ def curve_figure(points: Sequence[OnCurve], datasets: Sequence[str], dark: bool 
         plot_bgcolor="rgba(0,0,0,0)",
         font={"family": "IBM Plex Sans", "size": 12, "color": INK[theme]},
         uirevision="keep",
-        xaxis=axis | {"title": "update", "showgrid": False, "fixedrange": True, "rangemode": "tozero"},
+        xaxis=axis | {"title": "update", "showgrid": False, "fixedrange": True, "range": [0, last * 1.02]},
         yaxis=axis | {"title": "loss, nats per token", "fixedrange": True},
         legend={"orientation": "h", "y": -0.28, "x": 0},
         template="none",

@@ -9,6 +9,9 @@ if TYPE_CHECKING:
     from evaluation.cost_table import CostTable
     from workbench.comparing import Comparison
 
+OF, IS = "the training of ", " is not in the ledger"
+"""A note of evaluation.prices; several of them are told as one."""
+
 
 def comparison(found: "Comparison", missing: Sequence[str]) -> str:
     """The table, what a reader should know of it, and what is not measured, a line each."""
@@ -38,4 +41,9 @@ def cost_notes(found: "CostTable") -> list[str]:
         first = f"DEM costs less than mixing tuned over as many, from {many} on ({found.crossover.how})"
     else:
         first = "DEM never costs less than mixing tuned over as many" if known else "a price is missing"
-    return [first, *found.notes]
+    unknown = [note.removeprefix(OF).removesuffix(IS) for note in found.notes if note.endswith(IS)]
+    rest = [note for note in found.notes if not note.endswith(IS)]
+    some = [
+        f"the training{'s' if len(unknown) > 1 else ''} of {', '.join(unknown)} {'are' if len(unknown) > 1 else 'is'}"
+    ]
+    return [first, *(f"{words} not in the ledger" for words in some if unknown), *rest]

@@ -43,8 +43,8 @@ def scheduled(text: str, _: Any, kind: str, special: list[str] | None, shares: s
         schedule["order"] = names
     if kind in ("mixed_sequential", "dmt"):
         schedule |= {"special": special, "general": [name for name in names if name not in special]}
-    if kind in ("dmt", "proportions") and (given := training_plans.numbers(k)):
-        schedule["k"] = given if len(given) > 1 else given[0]
+    if kind in ("dmt", "proportions") and (several := training_plans.numbers(k)):
+        schedule["k"] = several if len(several) > 1 else several[0]
     if kind in ("mixing", "proportions") and (given := training_plans.shares(shares, names)):
         schedule["hold" if kind == "proportions" else "shares"] = given
     if kind == "proportions" and single:
@@ -57,6 +57,14 @@ def lengthened(text: str, unit: str, length: float | None) -> str:
     other = "steps" if unit == "epochs" else "epochs"
     value = None if length is None else int(length) if float(length).is_integer() else length
     return training_plans.with_settings(text, **{unit: value, other: None})
+
+
+def adapted(text: str, rank: float | None) -> str:
+    """The plan with an adapter of this rank, or none at 0; what it says of the adapter beside is kept."""
+    settings = training_plans.document(text).get("settings")
+    old = settings.get("lora") if isinstance(settings, dict) else None
+    kept = old if isinstance(old, dict) else {}
+    return training_plans.with_settings(text, lora={**kept, "rank": int(rank)} if rank else None)
 
 
 def rate(value: str) -> Any:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from corpus.counting import Counts
 from training import facts, memory
-from training.memory import Need
 from training.forecast import Ready
+from training.memory import Need
 from training.outlook import estimate
 from training.stage import Stage
 from training.state import State

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from training import entries
 from training.plan import Plan
+from training.stage import Stage
 from training.strict_yaml import Faults, Place, dump, parse
 from workbench.commands import shown
 from workbench.errors import SessionError
@@ -105,11 +107,10 @@ def _paths(document: Any, place: Place = ()) -> Iterator[tuple[Place, str]]:
 
 # the form
 
-FIELDS = ("rate", "batch", "accumulation", "precision", "seed", "evaluate_every")
-"""Settings that have a field of their own."""
-
 START: dict[str, Any] = {"epochs": 1, "rate": 6e-4, "batch": 32}
 """What a new plan sets; the rest has the defaults of training.stage.Stage."""
+
+DEFAULTS = {one.name: one.default for one in dataclasses.fields(Stage)}
 
 
 def new(base: str, sources: Mapping[str, str], validation: Mapping[str, str]) -> str:
@@ -133,13 +134,13 @@ def with_sources(text: str, sources: Mapping[str, str], validation: Mapping[str,
     Raises:
         PlanError: the text is no YAML.
     """
-    found = document(text)
+    found = start = document(text)
     for section, given in (("sources", sources), ("validation", validation)):
         old = found.get(section)
         old = old if isinstance(old, dict) else {}
         kept = {name: old[name] if path_of(old.get(name)) == path else path for name, path in given.items()}
         found = _placed(found, section, kept)
-    return dump(found)
+    return _written(text, start, found)
 
 
 def with_schedule(text: str, schedule: Mapping[str, Any]) -> str:
@@ -147,24 +148,32 @@ def with_schedule(text: str, schedule: Mapping[str, Any]) -> str:
     found = document(text)
     old = found.get("schedule")
     own = {key: old[key] for key in ("settings",) if key in old} if isinstance(old, dict) else {}
-    return dump(_placed(found, "schedule", {**schedule, **own}))
+    return _written(text, found, _placed(found, "schedule", {**schedule, **own}))
 
 
 def with_settings(text: str, **changed: Any) -> str:
-    """The plan with other settings; one that is None is left out.
+    """The plan with other settings. One that is None is left out, and so is what goes without saying.
 
     >>> with_settings("settings: {epochs: 3, rate: 0.001}", epochs=None, steps=100)
     'settings:\\n  rate: 0.001\\n  steps: 100\\n'
     """
     found = document(text)
     old = found.get("settings")
-    settings = (old if isinstance(old, dict) else {}) | changed
-    return dump(_placed(found, "settings", {key: value for key, value in settings.items() if value is not None}))
+    old = old if isinstance(old, dict) else {}
+    said = {key: value for key, value in changed.items() if key in old or value != DEFAULTS.get(key)}
+    settings = {key: value for key, value in (old | said).items() if value is not None}
+    return _written(text, found, _placed(found, "settings", settings))
 
 
 def with_base(text: str, base: str) -> str:
     """The plan on another base."""
-    return dump(_placed(document(text), "base", base))
+    found = document(text)
+    return _written(text, found, _placed(found, "base", base))
+
+
+def _written(text: str, old: dict[str, Any], new: dict[str, Any]) -> str:
+    """The new plan as text; the text itself, with its comments, where nothing is new."""
+    return text if new == old else dump(new)
 
 
 def _placed(found: dict[str, Any], section: str, value: Any) -> dict[str, Any]:

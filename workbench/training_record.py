@@ -211,10 +211,8 @@ def _write(
     open_rows = rows[ends[-1] + 1 if ends else 0 :]
     amounts = {}
     for amount in AMOUNTS:
-        known = sum(getattr(row, amount) or 0 for row in open_rows)
-        earlier = (
-            min(known, getattr(before, amount)) if before is not None else 0
-        )  # rows of an abandoned try do not count
+        known = sum(getattr(row, amount) or 0 for row in open_rows)  # with those of a try that was thrown away
+        earlier = min(known, getattr(before, amount)) if before is not None else 0
         amounts[amount] = max(0, getattr(spent, amount) - earlier)
     more = {
         one.name: getattr(spent, one.name) for one in fields(spent) if one.name in ("peak_bytes", "device", "processes")

@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+from dataclasses import replace
 
 import pytest
 from safetensors.torch import load_file, save_file
@@ -10,7 +11,8 @@ from safetensors.torch import load_file, save_file
 from evaluation.harness import Score as Measured
 from workbench import benchmarks, comparing_job
 from workbench.benchmarks import Asked
-from workbench.comparing import Column, Score, compare
+from workbench.choice import Choice, Standing, standing_of
+from workbench.comparing import Column, Score, best, compare
 from workbench.contenders import add, added, contenders, of_folder, remove
 from workbench.errors import SessionError
 from workbench.spending import key
@@ -211,7 +213,11 @@ def test_the_rows_are_data_and_text(session):
     assert second["losses"] == {"ada": None, "bob": None, "lora": None} and second["scores"] == []
     assert second["cost"]["unrecorded"] == ["ada"] and second["cost"]["training_wall"] is None
     head, *rows = table.cells()
-    assert head[0] == "" and head[1] == "ada loss ± s.e." and head[4:6] == ["mean loss ± s.e.", "arc acc, first 50 ± s.e. (n)"]
+    assert (
+        head[0] == ""
+        and head[1] == "ada loss ± s.e."
+        and head[4:6] == ["mean loss ± s.e.", "arc acc, first 50 ± s.e. (n)"]
+    )
     assert rows[0][0] == "base" and rows[0][5] == "0.250 ± undefined (50)"
     assert rows[1][:6] == ["ada", "–", "–", "–", "–", "–"] and rows[1][6:] == ["–", "0.0"]
     assert {len(row) for row in table.cells()} == {8}
@@ -297,3 +303,70 @@ def test_models_opened_meanwhile_stop_the_job_with_a_reason(session, monkeypatch
     monkeypatch.setattr(session, "losses", losses)
     job = session.jobs.wait(comparing_job.submit(session, compare(session, rows)).id)
     assert job.state == "failed" and job.error == "ada: other models were opened meanwhile. Compare again."
+
+
+def test_the_best_of_a_column_worked_by_hand():
+    assert best([0.5, None, 0.25, 0.25], lower=True) == {2, 3}
+    assert best([0.5, None, 0.25, math.nan], lower=False) == {0}
+    assert best([0.8380001, 0.838, 0.9], lower=True) == {0, 1}  # the same weights, loaded and composed
+    assert best([0.25, 0.25, None], lower=True) == frozenset()
+    assert best([0.839, 0.838], lower=True) == {1}
+    assert best([0.5, None], lower=True) == best([], lower=True) == frozenset()
+
+
+def test_which_way_a_metric_is_good():
+    assert Column("wikitext", "word_perplexity", None).lower_is_better
+    assert Column("wikitext", "bits_per_byte,strict", 5).lower_is_better
+    assert not Column("arc", "acc_norm", None).lower_is_better
+
+
+def test_the_mean_loss_with_its_error(session):
+    current = session.recipe(BEST)
+    table = compare(session, current=current)
+    assert by_name(table)["current"].mean is None
+    found = session.losses(current)
+    value, error = by_name(compare(session, current=current))["current"].mean
+    assert value == pytest.approx(sum(entry.value for entry in found.values()) / 3)
+    assert error == pytest.approx(math.sqrt(sum(entry.stderr**2 for entry in found.values())) / 3)
+
+
+def test_where_the_sliders_make_a_row(session):
+    models = session.models
+    at = Standing(BEST, Choice("ties", {"density": 0.3}))
+    assert standing_of(models, models.recipe(at.omegas, at.choice)) == at
+    without = Standing((1.0, 0.0, 1.0), Choice("model_stock"))  # a method without ω: who takes part
+    assert standing_of(models, models.recipe(without.omegas, without.choice)) == without
+    plain = models.recipe(BEST)
+    assert standing_of(models, plain) == Standing(BEST)
+    gradient = [replace(source, parameters={"weight": [0.0, 1.0]}) for source in plain.models]
+    assert standing_of(models, replace(plain, models=tuple(gradient))) is None
+    far = [replace(source, parameters={"weight": 7.0}) for source in plain.models]
+    assert standing_of(models, replace(plain, models=tuple(far))) is None
+    assert standing_of(models, replace(plain, out_dtype="bfloat16")) is None
+
+
+def test_recipes_that_are_asked_for_are_there_unmeasured(session):
+    asked = session.recipe((0.1, 0.2, 0.3))
+    names = [one.name for one in contenders(session, recipes=[asked, session.recipe({"ada": 1.0})]).contenders]
+    assert names == ["base", "ada", "bob", "lora", asked.formula()]
+
+
+def test_what_is_missing_in_words(session):
+    rows = contenders(session).contenders[:2]
+    session.losses(session.recipe({}))
+    todo = comparing_job.steps(compare(session, rows), [Asked("demo", (), 7), Asked("", ("arc", "piqa"), None)])
+    assert comparing_job.in_words(todo) == [
+        "benchmark demo, first 7: base, ada",
+        "benchmark arc, piqa: base, ada",
+        "losses: ada",
+    ]
+
+
+def test_a_group_counts_none_of_its_examples_again():
+    scores = [
+        Measured("a", "acc", 0.5, 0.1, 40, 1.0),
+        Measured("a", "acc_norm", 0.5, 0.1, 40, 1.0),
+        Measured("b", "acc", 0.5, 0.1, 60, 1.0),
+        Measured("ab", "acc", 0.5, 0.1, 100, 1.0, group=True),
+    ]
+    assert benchmarks.examples(scores) == 100

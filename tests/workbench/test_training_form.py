@@ -49,6 +49,19 @@ def test_each_change_leaves_the_rest_as_it_was():
             training_plans.with_base(broken, "other")
 
 
+def test_a_field_that_says_nothing_new_leaves_the_text_with_its_comments():
+    text = "# mine\nsources: {a: x}\nsettings: {rate: 1e-3}  # as in the paper\nschedule: {kind: experts}\n"
+    assert (
+        training_plans.with_settings(text, rate=1e-3, batch=32, seed=0, steps=None) == text
+    )  # 32 and 0 are the defaults
+    assert training_plans.with_sources(text, {"a": "x"}, {}) == text
+    assert training_fields.scheduled(text, None, "experts", [], "", "", False) == text
+    assert training_fields.adapted(text, 0) == text
+    assert "mine" not in training_plans.with_settings(text, rate=2e-3)
+    kept = training_fields.adapted("settings: {lora: {rank: 8, alpha: 4}}", 16.0)
+    assert read(kept) == {"settings": {"lora": {"rank": 16, "alpha": 4}}}
+
+
 def test_shares_and_proportions_are_read_from_a_line():
     assert training_plans.numbers("1/256, 1/64 1 0.5") == ["1/256", "1/64", 1, 0.5]
     assert training_plans.numbers("") == training_plans.numbers(None) == []

@@ -41,7 +41,9 @@ def compare(
     cost: Annotated[bool, typer.Option("--cost", help="What DEM and data mixing cost, too.")] = False,
     mixed: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="An added model that was trained on mixed data; repeatable; all if not given."),
+        typer.Option(
+            metavar="NAME", help="An added model that was trained on mixed data; repeatable; all if not given."
+        ),
     ] = None,
     vocabulary: Annotated[str, typer.Option(help="Where vocabularies differ: refuse or base.")] = "refuse",
     json_file: Json = None,
@@ -50,6 +52,7 @@ def compare(
     from workbench import report_comparing
     from workbench.comparing import compare as put_together
     from workbench.comparing_job import in_words, steps
+    from workbench.contenders import add as keep
     from workbench.contenders import contenders
     from workbench.costs import cost_table
     from workbench.opening import open_models
@@ -60,10 +63,11 @@ def compare(
         folders = [located(reference) for reference in add or ()]
     models = open_models(first, [(path, None) for path in rest], data, vocabulary=vocabulary)
     recipes = [_recipe(models, file) for file in recipe or ()]
-    with _session(workdir, folders, keep=measure or bool(add)) as session:
+    _check(workdir, folders, mixed or ())
+    with _session(workdir, folders, stay=measure or bool(add)) as session:
         session.use(models)
-        _add(session, folders)
-        _known(session, mixed)
+        for folder in folders:
+            keep(session, folder)
 
         def look() -> "Comparison":
             found = contenders(session, recipes=recipes)
@@ -130,12 +134,12 @@ def _recipe(models: "Models", file: Path) -> "Recipe":
 
 
 @contextmanager
-def _session(workdir: Path, folders: Sequence[Path], keep: bool) -> "Iterator[Session]":
+def _session(workdir: Path, folders: Sequence[Path], stay: bool) -> "Iterator[Session]":
     """A session on a workdir; where there is none and nothing is to be kept, on one that is gone afterwards."""
     from workbench.session import Session
 
     with TemporaryDirectory(prefix="dem-") as nowhere:
-        if not (keep or workdir.exists()):
+        if not (stay or workdir.exists()):
             say(f"{workdir} does not exist: nothing is stored there")
             workdir = Path(nowhere)
         session = Session(folders, workdir)
@@ -145,24 +149,16 @@ def _session(workdir: Path, folders: Sequence[Path], keep: bool) -> "Iterator[Se
             session.close()
 
 
-def _add(session: "Session", folders: Sequence[Path]) -> None:
-    """Add folders to the workdir's comparisons: all of them, or none."""
-    from workbench.contenders import add, of_folder
-
-    for folder in folders:
-        of_folder(folder, folder.name)
-    for folder in folders:
-        add(session, folder)
-
-
-def _known(session: "Session", mixed: Sequence[str] | None) -> None:
-    """Refuse a name of --mixed that is no added model's."""
-    from workbench.contenders import added
+def _check(workdir: Path, folders: Sequence[Path], mixed: Sequence[str]) -> None:
+    """Refuse folders that cannot be compared, and names of --mixed that are no added model's, before anything is kept."""
+    from workbench.contenders import added, of_folder
     from workbench.errors import SessionError
 
-    have = added(session.workdir)
-    if unknown := [name for name in mixed or () if name not in have]:
-        raise SessionError(f"--mixed {unknown[0]}: no model of this name was added; added are {', '.join(have) or 'none'}.")
+    have = [*added(workdir), *(of_folder(folder, folder.name).name for folder in folders)]
+    if unknown := [name for name in mixed if name not in have]:
+        raise SessionError(
+            f"--mixed {unknown[0]}: no model of this name was added; added are {', '.join(have) or 'none'}."
+        )
 
 
 def _measured(session: "Session", table: "Comparison", asked: "Sequence[Asked]") -> str:
@@ -172,8 +168,12 @@ def _measured(session: "Session", table: "Comparison", asked: "Sequence[Asked]")
 
     # a job's log is the server's: here its error is told at the end, in its own words
     quiet = logging.getLogger("workbench.jobs")
-    expected = lambda record: not (record.exc_info and is_for_the_reader(record.exc_info[1]))  # noqa: E731
-    quiet.addFilter(expected)
+
+    def unexpected(record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        return error is None or not is_for_the_reader(error)
+
+    quiet.addFilter(unexpected)
     job = submit(session, table, asked)
     try:
         with progress_bar() as bar:
@@ -188,5 +188,5 @@ def _measured(session: "Session", table: "Comparison", asked: "Sequence[Asked]")
         say(f"stopped; what was measured is kept in {session.workdir}")
         raise
     finally:
-        quiet.removeFilter(expected)
+        quiet.removeFilter(unexpected)
     return job.error if job.state != "done" else ""

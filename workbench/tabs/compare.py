@@ -32,19 +32,27 @@ def build(session: Session, board: Board, pane: sliders.Pane, tab: gr.Tab, timer
     """The tab."""
     gr.HTML(Markup("<p class='lead'>{}</p>").format(ABOUT))
     table = gr.HTML(elem_id="compare-table")
+    with gr.Row(elem_id="compare-add-row"):
+        folder = gr.Dropdown(
+            [], value=None, label="Another model to compare with", elem_id="compare-folder", min_width=240
+        )
+        plus = gr.Button("Add", size="sm", elem_id="compare-add", scale=0, min_width=96)
     with gr.Row(elem_id="compare-controls"):
-        suite = gr.Dropdown([("none", "")], value="", label="Suite for every row", elem_id="compare-suite", min_width=140)
-        tasks = gr.Textbox(label="or tasks, by name", placeholder="arc_easy, piqa", elem_id="compare-tasks", min_width=160)
+        suite = gr.Dropdown(
+            [("none", "")], value="", label="Suite for every row", elem_id="compare-suite", min_width=140
+        )
+        tasks = gr.Textbox(
+            label="or tasks, by name", placeholder="arc_easy, piqa", elem_id="compare-tasks", min_width=160
+        )
         limit = gr.Textbox(label="Examples per task", placeholder="all", elem_id="compare-limit", min_width=120)
     missing = gr.HTML(elem_id="compare-missing")
     with gr.Row(elem_id="compare-row"):
-        go = gr.Button("Measure what is missing", variant="primary", size="sm", elem_id="compare-go", scale=0, min_width=96)
+        go = gr.Button(
+            "Measure what is missing", variant="primary", size="sm", elem_id="compare-go", scale=0, min_width=96
+        )
         stop = gr.Button("Cancel", size="sm", elem_id="compare-cancel", scale=0, min_width=96)
         line = gr.HTML(elem_id="compare-line")
     panel = gr.HTML(elem_id="compare-job")
-    with gr.Row(elem_id="compare-add-row"):
-        folder = gr.Dropdown([], value=None, label="Another model to compare with", elem_id="compare-folder", min_width=240)
-        plus = gr.Button("Add", size="sm", elem_id="compare-add", scale=0, min_width=96)
     cost = gr.HTML(elem_id="compare-cost")
     mixed = gr.CheckboxGroup(
         [], label="Added models that were trained on mixed data", visible=False, elem_id="compare-mixed"
@@ -71,19 +79,19 @@ def build(session: Session, board: Board, pane: sliders.Pane, tab: gr.Tab, timer
         job = next(iter(session.jobs.recent(KIND, limit=1)), None)
         now = (job.id, job.state, int(job.done)) if job else ()
         if now == before:
-            return [*[gr.skip()] * 4, jobs.panel(session, KIND, ""), gr.skip(), now]
+            return [*[gr.skip()] * 4, jobs.newest(session, KIND), gr.skip(), now]
         return [*show(*asked), now]
 
     def measure(*asked: Any) -> list[Any]:
         found = _compared(session, asked[-1])
         comparing_job.submit(session, found, _wanted(*asked[:3]), _line(session, *asked))
-        return [jobs.panel(session, KIND, ""), gr.Timer(active=True), gr.Timer(active=True)]
+        return [jobs.newest(session, KIND), gr.Timer(active=True), gr.Timer(active=True)]
 
     def cancel() -> list[Any]:
         for job in session.jobs.active():
             if job.kind == KIND:
                 session.jobs.cancel(job.id)
-        return [jobs.panel(session, KIND, ""), gr.Timer(active=True)]
+        return [jobs.newest(session, KIND), gr.Timer(active=True)]
 
     def take(folder: str | None) -> None:
         if not folder:
@@ -123,11 +131,17 @@ def build(session: Session, board: Board, pane: sliders.Pane, tab: gr.Tab, timer
 
 
 def seen(
-    session: Session, suite: str, tasks: str, limit: str, mixed: list[str], known: tuple[str, ...], history: History[Standing]
+    session: Session,
+    suite: str,
+    tasks: str,
+    limit: str,
+    mixed: list[str],
+    known: tuple[str, ...],
+    history: History[Standing],
 ) -> list[Any]:
     """Table, what is missing, the command, the costs, the job, and whether the clock runs."""
     active = any(job.kind == KIND for job in session.jobs.active())
-    shown = [jobs.panel(session, KIND, ""), gr.Timer(active=active)]
+    shown = [jobs.newest(session, KIND), gr.Timer(active=active)]
     if not session.ready:
         return [markup.message(session.problem or NOTHING), *[Markup("")] * 3, *shown]
     found = _compared(session, history)
@@ -168,7 +182,13 @@ def _wanted(suite: str, tasks: str, limit: str) -> list[Asked]:
 
 
 def _line(
-    session: Session, suite: str, tasks: str, limit: str, mixed: list[str], known: tuple[str, ...], history: History[Standing]
+    session: Session,
+    suite: str,
+    tasks: str,
+    limit: str,
+    mixed: list[str],
+    known: tuple[str, ...],
+    history: History[Standing],
 ) -> str:
     """The command that does the same in a shell."""
     models = session.models

@@ -18,17 +18,9 @@ if TYPE_CHECKING:
     from evaluation.prices import Cost
     from workbench.comparing import Comparison, Line
     from workbench.contenders import Contender
+    from workbench.lossbook import Entry
     from workbench.models import Models
 
-KINDS = {
-    "base": "base",
-    "checkpoint": "checkpoint",
-    "current": "composition",
-    "recipe": "composition",
-    "export": "export",
-    "model": "model",
-}
-"""What a row is, in a word."""
 HERE = "this composition"
 STAR = Markup('<i class="best" title="best of the column"><span aria-hidden="true">★</span><span>best</span></i>')
 PLACE = Markup('<i class="best"></i>')
@@ -38,31 +30,32 @@ def table_html(found: Comparison, models: Models, added: Sequence[str]) -> Marku
     """The table of all rows with its legend and a button that copies it."""
     losses = [[line.losses[name] for line in found.lines] for name in found.datasets]
     columns = [_measured([entry and (entry.value, entry.stderr) for entry in row], lower=True) for row in losses]
-    head: list[str] = [
-        Markup("{}{}").format(name, _count({entry.n for entry in row if entry is not None}))
-        for name, row in zip(found.datasets, losses, strict=True)
-    ]
+    head = list(found.datasets)
     if found.datasets:
         columns.append(_measured([line.mean for line in found.lines], lower=True))
         head.append("mean")
+    columns += [list(column) for column in zip(*(_seconds(line) for line in found.lines), strict=True)]
+    head += ["training, s", "evaluation, s"]
     for column in found.columns:
         scores = [line.scores[column] for line in found.lines]
         counts = [None if score is None else score.n for score in scores]
         values = [score and (score.value, score.stderr) for score in scores]
         columns.append(_measured(values, column.lower_is_better, counts))
         head.append(column.title)
-    head = ["model", "kind", *head, "training, s", "evaluation, s", "action"]
+    head = ["model", "action", *head]
     rows = [
-        [_name(line.contender, models), KINDS[line.contender.kind], *cells, *_seconds(line), _actions(line, models, added)]
+        [_name(line.contender, models), _actions(line, models, added), *cells]
         for line, *cells in zip(found.lines, *columns, strict=True)
     ]
-    table = markup.table(head, rows, numeric=range(2, len(head) - 1), label="Checkpoints and compositions")
+    table = markup.table(head, rows, numeric=range(2, len(head)), label="Checkpoints and compositions")
     return Markup(
         "<header class='row-head'><h2>Side by side</h2>{}</header><div class='compared'>{}</div>"
-        "<p class='lead'>Loss in nats per token, scores as lm-eval gives them, each ± its standard error; n is the number of "
-        "examples. Seconds are of the device. ★ is the best of its column; a difference below the standard errors may be "
-        "chance.</p>{}"
-    ).format(markup.copier("copy as CSV", csv(found)), table, _notes((*found.notes, *unrecorded(found))))
+        "<p class='lead'>Loss in nats per token{}; scores as lm-eval gives them, with the number of examples; each ± its "
+        "standard error. Seconds of the device that training all checkpoints of a row took, and evaluating it. ★ is the best of its column; a difference below the standard errors may "
+        "be chance.</p>{}"
+    ).format(
+        markup.copier("copy as CSV", csv(found)), table, _counts(losses), _notes((*found.notes, *unrecorded(found)))
+    )
 
 
 def _measured(
@@ -83,8 +76,12 @@ def _measured(
     return cells
 
 
-def _count(counts: set[int]) -> Markup:
-    return Markup(" <small>n = {}</small>").format(next(iter(counts))) if len(counts) == 1 else Markup("")
+def _counts(losses: Sequence[Sequence[Entry | None]]) -> str:
+    """On how many examples the losses stand: ", n = 200 each", or a number for each dataset."""
+    counts = {entry.dataset: entry.n for row in losses for entry in row if entry is not None}
+    if len(set(counts.values())) == 1:
+        return f", n = {next(iter(counts.values()))} examples of each dataset"
+    return f", n = {', '.join(f'{count} ({name})' for name, count in counts.items())}" if counts else ""
 
 
 def _name(contender: Contender, models: Models) -> Markup:
@@ -94,7 +91,8 @@ def _name(contender: Contender, models: Models) -> Markup:
         return Markup('<span class="who">{}<span>{}</span></span>').format(markup.swatch(place), contender.name)
     name = HERE if contender.kind == "current" else contender.name
     title = contender.folder or contender.recipe.formula()
-    return Markup('<span class="clip" title="{}">{}</span>').format(title, name)
+    kind = Markup(" <small>{}</small>").format(contender.kind) if contender.folder else Markup("")
+    return Markup('<span class="clip" title="{}">{}</span>{}').format(title, name, kind)
 
 
 def _seconds(line: Line) -> list[Markup]:
@@ -156,8 +154,14 @@ def missing_html(missing: Sequence[str]) -> Markup:
 
 def costs_html(found: CostTable) -> Markup:
     """Table 8 for one's own runs; what is projected is marked, in slanted figures and by a ~."""
+    if not any(row.dem or row.mixing for row in found.rows):
+        return Markup("<h2>What DEM and data mixing cost</h2>{}").format(
+            markup.message("\n".join(cost_notes(found)), title="Not known yet")
+        )
     head, *rows = found.cells()
-    cells = [[Markup('<i class="projected">{}</i>').format(cell) if cell[0] == "~" else cell for cell in row] for row in rows]
+    cells = [
+        [Markup('<i class="projected">{}</i>').format(cell) if cell[0] == "~" else cell for cell in row] for row in rows
+    ]
     table = markup.table(head, cells, numeric=range(len(head)), label="What DEM and data mixing cost")
     return Markup(
         "<header class='row-head'><h2>What DEM and data mixing cost</h2>{}</header>"
@@ -187,7 +191,10 @@ def _pair(cost: Cost | None) -> Sequence[object]:
 def silhouettes_html(by_label: Mapping[str, float], places: Sequence[str]) -> Markup:
     """The silhouette of each dataset."""
     rows: list[list[object]] = [
-        [Markup('<span class="who">{}<span>{}</span></span>').format(markup.swatch(places.index(name)), name), markup.number(value)]
+        [
+            Markup('<span class="who">{}<span>{}</span></span>').format(markup.swatch(places.index(name)), name),
+            markup.number(value),
+        ]
         for name, value in by_label.items()
     ]
     return markup.table(["dataset", "silhouette"], rows, numeric=[1], label="Silhouette of each dataset")

@@ -22,8 +22,13 @@ WORDS = {
 
 def panel(session: Session, kind: str, empty: str) -> Markup:
     """The newest job of a kind, or what to do while there is none."""
+    return newest(session, kind) or markup.message(empty)
+
+
+def newest(session: Session, kind: str) -> Markup:
+    """The newest job of a kind; nothing while there is none."""
     jobs = session.jobs.recent(kind, limit=1)
-    return job_html(jobs[0], session.jobs.tail(jobs[0].id)) if jobs else markup.message(empty)
+    return job_html(jobs[0], session.jobs.tail(jobs[0].id)) if jobs else Markup("")
 
 
 def job_html(job: Job, tail: list[str]) -> Markup:

@@ -44,7 +44,7 @@ def build(session: Session, board: Board, tab: gr.Tab, timer: gr.Timer) -> None:
 
     def show(which: str, layer: int, theme: str, history: History[Standing]) -> list[Any]:
         if not session.ready or not session.models.data:
-            return [gr.Plot(visible=False), Markup(""), jobs.panel(session, picture.KIND, ""), gr.skip()]
+            return [gr.Plot(visible=False), Markup(""), jobs.newest(session, picture.KIND), gr.skip()]
         found = picture.find(session, recipe(which, history), _number(session, layer))
         active = any(job.kind == picture.KIND for job in session.jobs.active())
         panel = jobs.panel(session, picture.KIND, NOT_YET) if active or found is None else Markup("")
@@ -58,18 +58,18 @@ def build(session: Session, board: Board, tab: gr.Tab, timer: gr.Timer) -> None:
         job = next(iter(session.jobs.recent(picture.KIND, limit=1)), None)
         now = (job.id, job.state) if job else ()
         if now == before:
-            return [gr.skip(), gr.skip(), jobs.panel(session, picture.KIND, ""), gr.skip(), now]
+            return [gr.skip(), gr.skip(), jobs.newest(session, picture.KIND), gr.skip(), now]
         return [*show(*asked), now]
 
     def draw(which: str, layer: int, history: History[Standing]) -> list[Any]:
         picture.submit(session, recipe(which, history), _number(session, layer))
-        return [jobs.panel(session, picture.KIND, ""), gr.Timer(active=True), gr.Timer(active=True)]
+        return [jobs.newest(session, picture.KIND), gr.Timer(active=True), gr.Timer(active=True)]
 
     def cancel() -> list[Any]:
         for job in session.jobs.active():
             if job.kind == picture.KIND:
                 session.jobs.cancel(job.id)
-        return [jobs.panel(session, picture.KIND, ""), gr.Timer(active=True)]
+        return [jobs.newest(session, picture.KIND), gr.Timer(active=True)]
 
     def arrive() -> list[Any]:
         if not session.ready:
@@ -95,7 +95,9 @@ def _number(session: Session, layer: int | None) -> int:
 def facts_html(found: Any, names: list[str]) -> Markup:
     """The number, what is seen in words, and the points to copy."""
     score = found.silhouette
-    lines = [[label, *(f"{value:.6g}" for value in point)] for label, point in zip(found.labels, found.points, strict=True)]
+    lines = [
+        [label, *(f"{value:.6g}" for value in point)] for label, point in zip(found.labels, found.points, strict=True)
+    ]
     copier = markup.copier("copy points as CSV", markup.csv(["dataset", "x", "y"], lines))
     number = Markup("")
     if score is not None:

@@ -122,7 +122,10 @@ def build(session: Session, board: Board, tab: gr.Tab, timer: gr.Timer, opened: 
 
 def seen(session: Session, name: str, step: str, dark: bool, before: Any) -> list[Any]:
     """What the page shows of a run: its job, a curve, its finished steps; what did not change is not drawn again."""
-    out = training_plans.folder(session, name)
+    try:
+        out = training_plans.folder(session, name)
+    except SessionError:  # said under the name
+        return [gr.skip()] * 9
     curves = training_record.curves(out)
     done = [one.name for one in training.steps(out) if one.state == "done"]
     chosen = step if step in curves else next(reversed(curves), "")

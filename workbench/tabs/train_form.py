@@ -83,32 +83,41 @@ def build(session: Session, tab: gr.Tab) -> Form:
     scheduled = [sources, kind, special, shares, k, single]
     fields = [base, *scheduled, unit, length, rate, batch, accumulation, rank, precision, seed, every, said]
 
+    chain = gr.State([])  # what the fields wrote since the text was last edited by hand
+
     def read(text: str) -> list[Any]:
         return shown_of(session, text)
 
+    def edited(text: str) -> list[Any]:
+        return [*read(text), [text]]
+
     def arrive(text: str) -> list[Any]:
-        text = text if text.strip() else first(session)
-        return [text, *read(text)]
+        session.opened.wait(20)
+        if text.strip():
+            return [gr.skip(), *read(text)]
+        new = first(session)
+        return [new, *read(new)]
 
     def write(change: Callable[..., str]) -> Callable[..., list[Any]]:
-        def work(text: str, *values: Any) -> list[Any]:
+        def work(text: str, chain: list[str], *values: Any) -> list[Any]:
+            # a field that changed before the page had the text of the change before goes on from that text
+            chain = chain if text in chain else [text]
             try:
-                written = change(text, *values)
+                written = change(chain[-1], *values)
+                names = list(training_plans.document(written).get("sources") or {})
             except Exception as error:
                 if not is_for_the_reader(error):
                     log.exception("a field of the plan failed")
                     raise
-                return [gr.skip(), gr.skip(), markup.message(str(error), "problem", "The plan was not changed")]
-            return [
-                written,
-                gr.Dropdown(choices=list(training_plans.document(written).get("sources", {}))),
-                checked(session, written),
-            ]
+                said = markup.message(str(error), "problem", "The plan was not changed")
+                return [gr.skip(), gr.skip(), said, chain]
+            return [written, gr.update(choices=names), checked(session, written), [*chain[-20:], written]]
 
         return work
 
     def put(event: Any, change: Callable[..., str], *inputs: Any) -> None:
-        event(write(change), [text, *inputs], [text, special, said], trigger_mode="always_last", **QUIET)
+        targets, one = [text, special, said, chain], {"concurrency_limit": 1, "concurrency_id": "plan"}
+        event(write(change), [text, chain, *inputs], targets, trigger_mode="always_last", **one, **QUIET)
 
     put(base.input, lambda text, base: training_plans.with_base(text, shown(base)), base)
     put(
@@ -122,11 +131,7 @@ def build(session: Session, tab: gr.Tab) -> Form:
     for one in (unit.input, length.input):
         put(one, training_fields.lengthened, unit, length)
     put(rate.blur, lambda text, value: training_plans.with_settings(text, rate=training_fields.rate(value)), rate)
-    put(
-        rank.input,
-        lambda text, value: training_plans.with_settings(text, lora={"rank": value} if value else None),
-        rank,
-    )
+    put(rank.input, training_fields.adapted, rank)
     for key, one in (
         ("batch", batch),
         ("accumulation", accumulation),
@@ -141,7 +146,7 @@ def build(session: Session, tab: gr.Tab) -> Form:
             ),
             one,
         )
-    text.blur(read, text, fields, **QUIET)
+    text.blur(edited, text, [*fields, chain], **QUIET)
     tab.select(arrive, text, [text, *fields], **QUIET)
     return Form(text, fields, read)
 
@@ -207,11 +212,14 @@ def _schedule_shown(schedule: Any, names: list[str]) -> list[Any]:
 
 def parameters(kind: str) -> list[Any]:
     """Which fields a kind of schedule has."""
-    held = "Held at a share, such as general 1" if kind == "proportions" else "Shares, such as math 1, code 1/4"
+    study = kind == "proportions"
+    held = "Held at a share, such as general 1" if study else "Shares, such as math 1, code 1/4"
     return [
         gr.update(visible=kind in ("mixed_sequential", "dmt")),
-        gr.update(visible=kind in ("mixing", "proportions"), label=held),
-        gr.update(visible=kind in ("dmt", "proportions")),
+        gr.update(
+            visible=kind in ("mixing", "proportions"), label=held, placeholder="none" if study else "all of each"
+        ),
+        gr.update(visible=kind in ("dmt", "proportions"), placeholder="1 1/4 1/16 1/64 1/256" if study else "1/256"),
         gr.update(visible=kind == "proportions"),
     ]
 

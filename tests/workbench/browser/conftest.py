@@ -108,6 +108,29 @@ def adapted(tmp_path_factory, world):
     made.stop()
 
 
+@pytest.fixture(scope="session")
+def trainer(tmp_path_factory):
+    """A server of its own on the demo, for trainings: it gets a vector more."""
+    made = Server(tmp_path_factory.mktemp("trainer") / "workdir", [])
+    yield made
+    made.stop()
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory, world):
+    """A server on the little world, and a root with a model that counts as trained on mixed data."""
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path_factory.mktemp("compared")
+    mixed = shutil.copytree(world / "ada", folder / "models" / "mixed")
+    weights = load_file(mixed / "model.safetensors")
+    save_file({name: 1.01 * value for name, value in weights.items()}, mixed / "model.safetensors", {"format": "pt"})
+    (mixed / "training.json").write_text('{"spent": {"wall_seconds": 30.0, "device_seconds": 59.0}}')
+    made = Server(folder / "workdir", [folder / "models"], world)
+    yield made
+    made.stop()
+
+
 @pytest.fixture
 def open_page(browser, server):
     """Open a page of some size and theme; whatever goes wrong in it fails the test that opened it."""

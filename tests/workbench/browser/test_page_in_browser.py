@@ -392,7 +392,7 @@ def test_a_name_that_is_markup_stays_a_name(open_page, steps):
     page.locator("#open-report .message.done").wait_for()
     page.locator("#sliders label", has_text="<img src").wait_for()
     steps.exact(page)
-    for name in ("Compose", "Geometry", "Benchmark", "Export", "Models"):
+    for name in ("Compose", "Geometry", "Benchmark", "Compare", "Export", "Models"):
         steps.tab(page, name)
         page.wait_for_timeout(700)
     assert page.evaluate("window.__xss") is None
@@ -406,7 +406,7 @@ def test_a_name_that_is_markup_stays_a_name(open_page, steps):
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_narrow_pages_do_not_scroll_sideways(open_page, steps, theme):
     page = open_page(390, 844, theme)
-    for name in ("Compose", "Models", "Geometry", "Benchmark", "Export"):
+    for name in ("Compose", "Models", "Geometry", "Benchmark", "Compare", "Export"):
         steps.tab(page, name)
         page.wait_for_timeout(500)
         assert page.evaluate("document.documentElement.scrollWidth") <= 390, name
@@ -420,7 +420,7 @@ def test_axe_finds_nothing_that_is_ours(open_page, steps, theme):
 
     page = open_page(theme=theme)
     found = {}
-    for name in ("Compose", "Models", "Geometry", "Benchmark", "Export"):
+    for name in ("Compose", "Models", "Geometry", "Benchmark", "Compare", "Export"):
         steps.tab(page, name)
         page.wait_for_timeout(1200)
         for violation in Axe().run(page).response["violations"]:

@@ -15,17 +15,6 @@ schedule: {kind: experts}
 """
 
 
-@pytest.fixture(scope="module")
-def trainer(tmp_path_factory, browser):
-    """A server of its own on the demo, which gets a vector more."""
-    import sys
-
-    Server = next(module.Server for module in sys.modules.values() if getattr(module, "HOSTILE", None))
-    made = Server(tmp_path_factory.mktemp("training") / "workdir", [])
-    yield made
-    made.stop()
-
-
 def write(page, text):
     """Write the plan's text, and leave it."""
     page.locator("#train-plan .cm-content").click()
@@ -61,11 +50,13 @@ def test_fields_write_the_plan_and_the_plan_the_fields(trainer, open_page, steps
     open_tab(page, steps)
     assert list(plan(page)["sources"]) == ["cot", "dialog", "mathqa", "p3", "sni"]
     page.get_by_label("Batch").fill("16")
+    page.get_by_label("Seed").fill("3")  # before the page has what the batch made of the text
     shown(page, "batch: 16")
+    shown(page, "seed: 3")
     page.get_by_label("LoRA rank, 0: none").fill("4")
     shown(page, "rank: 4")
     choose(page, "#train-kind", "DMT: special")
-    page.get_by_label("Special sources").wait_for()
+    page.get_by_role("combobox", name="Special sources").wait_for()
     choose(page, "#train-special", "cot")
     shown(page, "- cot")
     page.get_by_label("k, one or several").fill("1/4 1/16")
@@ -75,7 +66,10 @@ def test_fields_write_the_plan_and_the_plan_the_fields(trainer, open_page, steps
     assert found["schedule"] == {
         "kind": "dmt", "special": ["cot"], "general": ["dialog", "mathqa", "p3", "sni"], "k": ["1/4", "1/16"],
     }  # fmt: skip
-    assert found["settings"]["lora"] == {"rank": 4} and found["settings"]["batch"] == 16
+    assert found["settings"]["lora"] == {"rank": 4} and (found["settings"]["batch"], found["settings"]["seed"]) == (
+        16,
+        3,
+    )
     write(page, PLAN.replace("rate:", "rte:"))
     problem = page.locator("#train-plan-state .message.problem")
     problem.get_by_text("line 4, settings.rte").wait_for()

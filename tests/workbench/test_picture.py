@@ -1,0 +1,85 @@
+"""The picture of hidden states: a job that draws it once, and a figure with the one colour policy."""
+
+import numpy as np
+import pytest
+
+from evaluation.embedding import Scatter, Silhouette, hidden_states, silhouette
+from evaluation.loss import prepare
+from workbench import picture, plots
+from workbench.errors import SessionError
+from workbench.plots_states import SHAPES, states_figure
+
+
+def drawn(session, recipe, layer):
+    return session.jobs.wait(picture.submit(session, recipe, layer).id)
+
+
+def test_a_picture_is_drawn_once_and_found_again(session):
+    from corpus.sources import read_datasets
+
+    recipe = session.recipe((0.5, 0.0, 0.75))
+    assert picture.find(session, recipe, 1) is None
+    job = drawn(session, recipe, 1)
+    assert job.state == "done", job.error
+    found = picture.find(session, recipe, 1)
+    assert found.caption == job.result and found.points.shape == (69, 2) and found.points.dtype == np.float32
+    assert (found.layer, found.over, found.seed) == (1, "supervised", 0)
+    assert [found.labels.count(name) for name in ("ada", "bob", "lora")] == [23, 23, 23]
+    # the oracle: the silhouette of the composition's own states
+    models = session.models
+    prepared = prepare(read_datasets(models.data_folder), models.loaded.tokenizer, limit=picture.EXAMPLES)
+    states = hidden_states(models.composer.compose(recipe), prepared, 1)
+    assert found.silhouette.value == pytest.approx(silhouette(states.vectors, states.labels).value, abs=1e-6)
+    (phase,) = session.ledger.phases("evaluation")
+    assert (phase.name, phase.examples, phase.complete) == (picture.STATES, 69, True)
+    for other in (session.recipe((0.5, 0.0, 0.5)), recipe):
+        assert picture.find(session, other, 2) is None
+    assert not list((session.workdir / picture.FOLDER).glob("*.tmp"))
+
+
+def test_a_bounded_number_of_examples(session, monkeypatch):
+    monkeypatch.setattr(picture, "EXAMPLES", 7)
+    assert drawn(session, session.recipe({}), 0).state == "done"
+    found = picture.find(session, session.recipe({}), 0)
+    assert len(found.labels) == 21 and found.layer == 0
+    monkeypatch.setattr(picture, "EXAMPLES", 8)
+    assert picture.find(session, session.recipe({}), 0) is None
+
+
+def test_a_cancelled_picture_is_not_kept(session, monkeypatch):
+    original = session.with_frozen
+
+    def frozen(models, recipe, work):
+        session.jobs.cancel(session.jobs.active()[0].id)
+        return original(models, recipe, work)
+
+    monkeypatch.setattr(session, "with_frozen", frozen)
+    assert drawn(session, session.recipe({}), 1).state == "cancelled"
+    assert picture.find(session, session.recipe({}), 1) is None
+    assert [phase.complete for phase in session.ledger.phases("evaluation")] == [False]
+
+
+def test_what_cannot_be_drawn_is_said(session):
+    assert picture.depth(session.models) == 2
+    for layer in (-1, 3):
+        with pytest.raises(SessionError, match=f"layer is {layer}; this model has 0 .the embeddings. to 2"):
+            picture.submit(session, session.recipe({}), layer)
+    models = session.models
+    session.open(models.base.path, [(models.checkpoints[0], None)])
+    with pytest.raises(SessionError, match="no validation data is open"):
+        picture.submit(session, session.recipe({}), 1)
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_each_dataset_has_its_colour_and_a_shape(dark):
+    points = np.array([[0, 1], [2, 3], [5, 8], [13, 21]], dtype=np.float32)
+    score = Silhouette(0.5, {"b": 0.25, "<a>": 0.75}, 4, "cosine")
+    found = Scatter(points, ("b", "<a>", "b", "<a>"), 1, "all", 1.0, 0, score)
+    figure = states_figure(found, ["<a>", "other", "b"], dark)
+    b, a = figure.data
+    assert (b.name, a.name) == ("b", "&lt;a&gt;")
+    assert list(b.x) == [0, 5] and list(b.y) == [1, 8] and list(a.x) == [2, 13]
+    assert (b.marker.color, b.marker.symbol) == (plots.dataset_colour(2, dark), SHAPES[2])
+    assert (a.marker.color, a.marker.symbol) == (plots.dataset_colour(0, dark), SHAPES[0])
+    assert figure.layout.font.color == plots.INK[plots.theme_of(dark)]
+    assert len(set(SHAPES)) == len(SHAPES) == len(plots.DATASET_COLOURS["light"])
