@@ -41,7 +41,9 @@ SHARD_BYTES = 5_000_000_000
 
 # What comes along from the base: configuration, tokenizer, chat templates. Never code, never weights of any kind.
 _SIDE_FILES = re.compile(r".*\.(json|txt|model|jinja|tiktoken|vocab|merges)|LICENSE.*|NOTICE.*|USE_POLICY.*")
-_NOT_COPIED = re.compile(r".*\.index\.json|adapter_config\.json|trainer_state\.json|MANIFEST\.json|recipe\.(yml|json)")
+_NOT_COPIED = re.compile(
+    r".*\.index\.json|adapter_config\.json|train(er_state|ing)\.json|MANIFEST\.json|recipe\.(yml|json)"
+)
 
 
 class _Shard(NamedTuple):

@@ -7,6 +7,9 @@ from typing import Any
 
 from workbench import training_plans
 
+CLUSTERS = 8
+"""Groups by what examples are about, until the plan says another number."""
+
 
 def sourced(text: str, paths: list[str]) -> str:
     """The plan on these sources; one that it has keeps its name, a new one gets its folder's or file's."""
@@ -70,3 +73,19 @@ def adapted(text: str, rank: float | None) -> str:
 def rate(value: str) -> Any:
     """A learning rate as a plan writes it; None for an empty field."""
     return (training_plans.numbers(value) or [None])[0]
+
+
+def grouped(text: str, metric: str) -> str:
+    """The plan with steps from one group each, by this metric; the metric's own keys are kept where it stays."""
+    settings = training_plans.document(text).get("settings")
+    old = settings.get("group_by") if isinstance(settings, dict) else None
+    if isinstance(old, dict) and old.get("metric") == metric:
+        return text
+    new = {"metric": metric} | ({"count": CLUSTERS} if metric == "kmeans" else {})
+    return training_plans.with_settings(text, group_by=new if metric else None, group_weights=None)
+
+
+def metric(group_by: Any) -> str:
+    """The metric of a plan's `group_by`; "" where it has none."""
+    found = group_by.get("metric") if isinstance(group_by, dict) else group_by
+    return found if found in ("task", "length", "kmeans") else ""

@@ -244,6 +244,7 @@ def test_tokenizer_templates_and_licence_come_along_but_no_code_and_no_other_wei
         "training_args.bin": "pickle",
         "pytorch_model.bin.index.json": "{}",
         "trainer_state.json": "{}",
+        "training.json": '{"curve": []}',  # how the base was trained, which is not how the merge came to be
         "adapter_config.json.bak": "{}",
         "README.md": "the base's card",
         "recipe.yml": "another",

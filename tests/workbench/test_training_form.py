@@ -8,7 +8,7 @@ from training.strict_yaml import PlanError
 from workbench import training_fields, training_plans
 from workbench.errors import SessionError
 from workbench.session import Session
-from workbench.tabs import train, train_form
+from workbench.tabs import train, train_shown
 
 EDITED = """base: b
 sources: {math: {path: data/math, share: 1/2}, code: data/code}
@@ -102,13 +102,13 @@ SOURCES = "sources: {math: a, code: b, chat: c}\nschedule: {kind: experts}\n"
 def test_a_kind_writes_its_own_keys_and_they_are_shown_again(kind, special, shares, k, single, expected):
     text = training_fields.scheduled(SOURCES, None, kind, special, shares, k, single)
     assert read(text)["schedule"] == expected
-    shown = train_form._schedule_shown(read(text)["schedule"], ["math", "code", "chat"])
+    shown = train_shown._schedule_shown(read(text)["schedule"], ["math", "code", "chat"])
     fields = [None, *(one["value"] for one in shown[1:])]
     assert (
         shown[0] == kind
         and read(training_fields.scheduled(SOURCES, fields[0], kind, *fields[1:]))["schedule"] == expected
     )
-    visible = [one["visible"] for one in train_form.parameters(kind)]
+    visible = [one["visible"] for one in train_shown.parameters(kind)]
     assert visible == [
         kind in ("dmt", "mixed_sequential"), kind in ("mixing", "proportions"), kind in ("dmt", "proportions"),
         kind == "proportions",
@@ -117,8 +117,8 @@ def test_a_kind_writes_its_own_keys_and_they_are_shown_again(kind, special, shar
 
 def test_a_schedule_that_the_fields_cannot_show_leaves_them():
     for given in ([{"kind": "experts"}], {"kind": "unknown"}, None):
-        assert train_form._schedule_shown(given, []) == [gr.skip()] * 5
-    shown = train_form._schedule_shown({"kind": "dmt", "special": "math", "k": "1/2"}, ["math"])
+        assert train_shown._schedule_shown(given, []) == [gr.skip()] * 5
+    shown = train_shown._schedule_shown({"kind": "dmt", "special": "math", "k": "1/2"}, ["math"])
     assert shown[1]["value"] == [] and shown[3]["value"] == "1/2"
 
 
@@ -153,21 +153,33 @@ def test_the_fields_follow_the_text_and_say_what_is_wrong(world, tmp_path):
             f"base: {world / 'base'}\nsources: {{math: {tmp_path / 'data' / 'math'}}}\n"
             "settings: {steps: 5, rate: 2e-5, lora: 4, precision: fp32, seed: 3}\nschedule: {kind: experts}\n"
         )
-        base, sources, kind, *_, said = shown = train_form.shown_of(session, text)
+        base, sources, kind, *_, said = shown = train_shown.shown_of(session, text)
         assert base.value == str(world / "base") and sources["value"] == [str(tmp_path / "data" / "math")]
-        assert kind == "experts" and shown[7:16] == ["steps", 5, "2e-05", 32, 1, 4, "fp32", 3, None]
+        assert kind == "experts" and shown[7:17] == ["steps", 5, "2e-05", 32, 1, 4, "fp32", 3, None, ""]
         assert "1 step: math" in said
-        wrong = train_form.shown_of(session, text.replace("rate", "rte").replace("experts", "expert"))[-1]
+        wrong = train_shown.shown_of(session, text.replace("rate", "rte").replace("experts", "expert"))[-1]
         assert 'role="alert"' in wrong and "line 3, settings.rte" in wrong and "line 4, schedule.kind" in wrong
         assert "plan, line" not in wrong
-        broken = train_form.shown_of(session, "a: [")
-        assert broken[2:-1] == [gr.skip()] * 14 and "not valid YAML" in broken[-1]
-        hostile = train_form.shown_of(session, text.replace("experts", "'<img src=x>'"))[-1]
+        broken = train_shown.shown_of(session, "a: [")
+        assert broken[2:-1] == [gr.skip()] * 15 and "not valid YAML" in broken[-1]
+        hostile = train_shown.shown_of(session, text.replace("experts", "'<img src=x>'"))[-1]
         assert "<img" not in hostile and "&lt;img" in hostile
-        assert "Choose" not in train_form.first(session) and train.line_html(session, "a b").count("problem") == 1
+        assert "Choose" not in train_shown.first(session) and train.line_html(session, "a b").count("problem") == 1
         with pytest.raises(SessionError):
-            train_form.text_of(session, "../x")
+            train_shown.text_of(session, "../x")
         training_plans.save(session, "kept", text)
-        assert train_form.text_of(session, "kept") == text and train_form.text_of(session, "none") == ""
+        assert train_shown.text_of(session, "kept") == text and train_shown.text_of(session, "none") == ""
     finally:
         session.close()
+
+
+def test_steps_from_one_group_are_a_field_of_their_own():
+    by_task = training_fields.grouped("settings: {rate: 1e-3}", "task")
+    assert read(by_task) == {"settings": {"rate": 1e-3, "group_by": {"metric": "task"}}}
+    assert read(training_fields.grouped(by_task, "kmeans"))["settings"]["group_by"] == {"metric": "kmeans", "count": 8}
+    assert read(training_fields.grouped(by_task, "")) == {"settings": {"rate": 1e-3}}
+    binned = "settings: {group_by: {metric: length, bins: 4}}"
+    assert training_fields.grouped(binned, "length") == binned  # its own keys stay
+    assert [training_fields.metric(given) for given in ({"metric": "length"}, "task", None, {"metric": "anchors"})] == [
+        "length", "task", "", "",
+    ]  # fmt: skip

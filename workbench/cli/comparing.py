@@ -182,9 +182,7 @@ def _measured(session: "Session", table: "Comparison", asked: "Sequence[Asked]")
                 time.sleep(0.1)
                 job = session.jobs.get(job.id)
                 bar.update(task, description=job.message or "measuring", completed=job.done, total=job.total or None)
-    except BaseException:
-        session.jobs.cancel(job.id)
-        session.jobs.wait(job.id)
+    except BaseException:  # Ctrl-C or SIGTERM; closing the session stops the job
         say(f"stopped; what was measured is kept in {session.workdir}")
         raise
     finally:

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from workbench import commands, plots_training, report_training, training, training_plans, training_record
 from workbench.errors import SessionError
 from workbench.session import Session
-from workbench.tabs import jobs, markup, train_form
+from workbench.tabs import jobs, markup, train_form, train_shown
 from workbench.tabs.common import QUIET, Board, told
 
 EMPTY = "Nothing was trained under this name yet. Press What it takes to see the cost first, or Start."
@@ -89,7 +89,7 @@ def build(session: Session, board: Board, tab: gr.Tab, timer: gr.Timer, opened: 
         return [markup.message(words, "done", "Added"), gr.CheckboxGroup(value=[]), opened()]
 
     def again(known: str) -> list[Any]:
-        return [known, train_form.text_of(session, known)]
+        return [known, train_shown.text_of(session, known)]
 
     tab.select(lambda: gr.Dropdown(training.runs(session), value=None), None, known, **QUIET)
     tab.select(told(chosen), shows[:3], view, **QUIET)
