@@ -59,7 +59,7 @@ class Scatter:
     points: Floats
     """(N, 2), without unit."""
     labels: tuple[str, ...]
-    """Per point its dataset."""
+    """Per point its dataset, or its group."""
     layer: int
     over: Over
     perplexity: float
@@ -67,6 +67,8 @@ class Scatter:
     seed: int
     silhouette: Silhouette | None
     """Of the states, not of the points; None for a single dataset."""
+    by: str = "datasets"
+    """What the labels are."""
 
     @property
     def caption(self) -> str:
@@ -74,7 +76,7 @@ class Scatter:
         tokens = "supervised tokens" if self.over == "supervised" else "all tokens"
         near = "" if self.silhouette is None else f" Silhouette {self.silhouette.value:.2f} ({self.silhouette.metric})."
         return (
-            f"{len(self.labels)} examples of {len(set(self.labels))} datasets: mean over {tokens} of the states at layer "
+            f"{len(self.labels)} examples of {len(set(self.labels))} {self.by}: mean over {tokens} of the states at layer "
             f"{self.layer}; t-SNE, perplexity {self.perplexity:g}, seed {self.seed}.{near} "
             "Distances between clusters, and their sizes, mean little."
         )
@@ -218,12 +220,28 @@ def silhouette(vectors: ArrayLike, labels: Sequence[str], metric: Metric = "cosi
     return Silhouette(float(scores.mean()), by_label, len(rows), metric)
 
 
-def scatter(states: States, seed: int, perplexity: float = 30.0, metric: Metric = "cosine") -> Scatter:
-    """The t-SNE of states with their silhouette; errors as of `tsne`."""
+def scatter(
+    states: States,
+    seed: int,
+    perplexity: float = 30.0,
+    metric: Metric = "cosine",
+    *,
+    groups: Sequence[str] | None = None,
+    by: str = "datasets",
+) -> Scatter:
+    """The t-SNE of states with their silhouette; errors as of `tsne`.
+
+    Args:
+        states: of all examples.
+        seed, perplexity, metric: see tsne.
+        groups: N labels to look at instead of the datasets, such as CommonIT's groups.
+        by: what the labels are.
+    """
+    labels = states.labels if groups is None else tuple(groups)
     points = tsne(states.vectors, seed, perplexity, metric)
     near = bounded(perplexity, len(points))
-    score = silhouette(states.vectors, states.labels, metric) if 1 < len(set(states.labels)) < len(points) else None
-    return Scatter(points, states.labels, states.layer, states.over, near, seed, score)
+    score = silhouette(states.vectors, labels, metric) if 1 < len(set(labels)) < len(points) else None
+    return Scatter(points, labels, states.layer, states.over, near, seed, score, by)
 
 
 def _rows(vectors: ArrayLike, metric: Metric) -> NDArray[np.float64]:

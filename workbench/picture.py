@@ -1,4 +1,6 @@
-"""The picture of a model's hidden states by dataset, as a job: a bounded number of validation examples, laid out by t-SNE.
+"""The picture of a model's hidden states, as a job: a bounded number of validation examples, laid out by t-SNE.
+
+It shows datasets, or the groups from which CommonIT would make its batches: by response length, or clusters of the states.
 
 A picture is kept in the workdir under what decides it, so that a page that opens later finds it drawn.
 """
@@ -17,7 +19,7 @@ from workbench.models import FULL
 from workbench.spending import key
 
 if TYPE_CHECKING:
-    from evaluation.embedding import Scatter
+    from evaluation.embedding import Scatter, States
     from evaluation.loss import Prepared
     from merging.recipe import Recipe
     from workbench.models import Models
@@ -27,6 +29,10 @@ KIND = "picture"
 EXAMPLES = 50
 """The first so many validation examples of each dataset."""
 SEED = 0
+DATASETS, LENGTHS, CLUSTERS = "datasets", "ranges of response length", "clusters"
+"""What the examples are grouped by."""
+GROUPS = 5
+"""Ranges of lengths, or clusters: no more than there are shapes and colours to tell apart."""
 FOLDER = "pictures"
 STATES = "hidden states"
 """The name of its phase in the ledger."""
@@ -38,8 +44,14 @@ def depth(models: Models) -> int:
     return int(config.get_text_config().num_hidden_layers)
 
 
-def submit(session: Session, recipe: Recipe, layer: int) -> Job:
+def submit(session: Session, recipe: Recipe, layer: int, by: str = DATASETS) -> Job:
     """Draw a composition's hidden states at a layer: 0 for the embeddings, 1 to `depth` for the output of a layer.
+
+    Args:
+        session: with open models and data.
+        recipe: the composition.
+        layer: which.
+        by: DATASETS, LENGTHS or CLUSTERS.
 
     Raises:
         SessionError: no data is open, or no such layer.
@@ -49,7 +61,7 @@ def submit(session: Session, recipe: Recipe, layer: int) -> Job:
         raise SessionError("no validation data is open. Choose a data folder under Models first.")
     if not 0 <= layer <= depth(models):
         raise SessionError(f"layer is {layer}; this model has 0 (the embeddings) to {depth(models)}.")
-    file = _file(session, recipe, layer)
+    file = _file(session, recipe, layer, by)
 
     def work(handle: Handle) -> str:
         from evaluation.embedding import hidden_states, scatter
@@ -71,19 +83,43 @@ def submit(session: Session, recipe: Recipe, layer: int) -> Job:
             )
             spent.count(len(states.labels), prepared.positions)
         handle.progress(total - 1, total, "laying out by t-SNE")
-        made = scatter(states, SEED)
+        made = scatter(states, SEED, groups=_groups(states, prepared, by), by=by)
         _write(file, made)
         return made.caption
 
-    title = f"hidden states of {recipe.formula()} at layer {layer}"
+    title = f"hidden states of {recipe.formula()} at layer {layer} by {by}"
     return session.jobs.submit(KIND, title, work, key=file.stem)
 
 
-def find(session: Session, recipe: Recipe, layer: int) -> Scatter | None:
+def _groups(states: States, prepared: Prepared, by: str) -> list[str] | None:
+    """The group of each example, in the order of the states; None where the datasets are what is looked at."""
+    from corpus.grouping import by_kmeans, by_length
+
+    if by == DATASETS:
+        return None
+    found = by_kmeans(states.vectors, GROUPS, SEED) if by == CLUSTERS else by_length(_lengths(prepared), GROUPS)
+    return [found.labels[group] for group in found.of]
+
+
+def _lengths(prepared: Prepared) -> list[int]:
+    """Supervised tokens of each example, dataset by dataset, in the order of the examples."""
+    from evaluation.unpadded import parts
+
+    starts, total = {}, 0
+    for dataset in prepared.datasets:
+        starts[dataset.name], total = total, total + dataset.n
+    lengths = [0] * total
+    for part in parts(prepared, alone=False):
+        for row, example in enumerate(part.examples):
+            lengths[starts[part.dataset] + int(example)] = int((part.rows == row).sum())
+    return lengths
+
+
+def find(session: Session, recipe: Recipe, layer: int, by: str = DATASETS) -> Scatter | None:
     """The picture where it was drawn before, else None."""
     from evaluation.embedding import Scatter, Silhouette
 
-    file = _file(session, recipe, layer)
+    file = _file(session, recipe, layer, by)
     if not file.exists():
         return None
     import numpy as np
@@ -97,10 +133,11 @@ def find(session: Session, recipe: Recipe, layer: int) -> Scatter | None:
     )
 
 
-def _file(session: Session, recipe: Recipe, layer: int) -> Path:
+def _file(session: Session, recipe: Recipe, layer: int, by: str) -> Path:
     models = session.models
     data = {name: one.keys[FULL] for name, one in models.data.items()}
-    return session.workdir / FOLDER / f"{fingerprint([models.identity(recipe), data, EXAMPLES, layer, SEED])[:16]}.json"
+    decides = [models.identity(recipe), data, EXAMPLES, layer, SEED, by, GROUPS]
+    return session.workdir / FOLDER / f"{fingerprint(decides)[:16]}.json"
 
 
 def _examples(models: Models) -> Prepared:

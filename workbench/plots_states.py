@@ -17,7 +17,7 @@ SHAPES = ("circle", "square", "diamond", "triangle-up", "cross", "x", "triangle-
 
 
 def states_figure(found: Scatter, datasets: Sequence[str], dark: bool = False) -> go.Figure:
-    """The points of a t-SNE, without axes, for they have no unit; one trace per dataset.
+    """The points of a t-SNE, without axes, for they have no unit; one trace per dataset, or per group.
 
     Args:
         found: the points.

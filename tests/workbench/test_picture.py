@@ -83,3 +83,29 @@ def test_each_dataset_has_its_colour_and_a_shape(dark):
     assert (a.marker.color, a.marker.symbol) == (plots.dataset_colour(0, dark), SHAPES[0])
     assert figure.layout.font.color == plots.INK[plots.theme_of(dark)]
     assert len(set(SHAPES)) == len(SHAPES) == len(plots.DATASET_COLOURS["light"])
+
+
+def test_examples_grouped_as_commonit_would(session):
+    from corpus.examples import encode
+    from corpus.grouping import by_kmeans, by_length
+    from corpus.sources import read_datasets
+
+    recipe, models = session.recipe({}), session.models
+    datasets = read_datasets(models.data_folder)
+    job = session.jobs.wait(picture.submit(session, recipe, 1, picture.LENGTHS).id)
+    assert job.state == "done", job.error
+    found = picture.find(session, recipe, 1, picture.LENGTHS)
+    assert found.by == "ranges of response length" and "ranges of response length" in found.caption
+    # the oracle counts the supervised tokens of each example apart from any batch
+    examples = [one for name in models.data for one in datasets[name][: picture.EXAMPLES]]
+    lengths = [sum(encode(one, models.loaded.tokenizer).supervised) for one in examples]
+    groups = by_length(lengths, picture.GROUPS)
+    assert found.labels == tuple(groups.labels[group] for group in groups.of)
+    assert picture.find(session, recipe, 1) is None  # by datasets it is another picture
+
+    assert session.jobs.wait(picture.submit(session, recipe, 1, picture.CLUSTERS).id).state == "done"
+    found = picture.find(session, recipe, 1, picture.CLUSTERS)
+    prepared = prepare(datasets, models.loaded.tokenizer, limit=picture.EXAMPLES)
+    states = hidden_states(models.composer.compose(recipe), prepared, 1)
+    clusters = by_kmeans(states.vectors, picture.GROUPS, picture.SEED)
+    assert found.labels == tuple(clusters.labels[group] for group in clusters.of)

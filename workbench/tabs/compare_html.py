@@ -188,8 +188,8 @@ def _pair(cost: Cost | None) -> Sequence[object]:
     return ("", "unknown") if cost is None else cost
 
 
-def silhouettes_html(by_label: Mapping[str, float], places: Sequence[str]) -> Markup:
-    """The silhouette of each dataset."""
+def silhouettes_html(by_label: Mapping[str, float], places: Sequence[str], by: str) -> Markup:
+    """The silhouette of each dataset, or of each of what the examples are grouped by."""
     rows: list[list[object]] = [
         [
             Markup('<span class="who">{}<span>{}</span></span>').format(markup.swatch(places.index(name)), name),
@@ -197,4 +197,4 @@ def silhouettes_html(by_label: Mapping[str, float], places: Sequence[str]) -> Ma
         ]
         for name, value in by_label.items()
     ]
-    return markup.table(["dataset", "silhouette"], rows, numeric=[1], label="Silhouette of each dataset")
+    return markup.table([by, "silhouette"], rows, numeric=[1], label=f"Silhouette of {by}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
@@ -17,17 +19,23 @@ from workbench.tabs.compare_html import silhouettes_html
 THIS = "this composition"
 ABOUT = (
     f"The mean hidden state of each example’s answer, of the first {picture.EXAMPLES} validation examples of each open "
-    "dataset, laid out by t-SNE. The silhouette is of the states themselves: 1 for datasets far apart, 0 for datasets that mix."
+    "dataset, laid out by t-SNE. The silhouette is of the states themselves: 1 for groups far apart, 0 for groups that mix."
 )
+BY = [
+    ("datasets", picture.DATASETS),
+    ("response length (CommonIT)", picture.LENGTHS),
+    ("cluster, k-means (CommonIT)", picture.CLUSTERS),
+]
 NOT_YET = "Not drawn yet for this model and layer."
 
 
 def build(session: Session, board: Board, tab: gr.Tab, timer: gr.Timer) -> None:
     """The picture with its controls; a job, because a large model takes its time."""
-    gr.HTML(Markup("<h2>Hidden states by dataset</h2><p class='lead'>{}</p>").format(ABOUT))
+    gr.HTML(Markup("<h2>Hidden states</h2><p class='lead'>{}</p>").format(ABOUT))
     with gr.Row(elem_id="states-controls"):
         which = gr.Dropdown([THIS, "base"], value=THIS, label="Model", elem_id="states-model", min_width=160)
         layer = gr.Dropdown([("last", -1)], value=-1, label="Layer", elem_id="states-layer", min_width=120)
+        by = gr.Dropdown(BY, value=picture.DATASETS, label="Grouped by", elem_id="states-by", min_width=160)
     with gr.Row(elem_id="states-row"):
         go = gr.Button("Draw", size="sm", elem_id="states-go", scale=0, min_width=96)
         stop = gr.Button("Cancel", size="sm", elem_id="states-cancel", scale=0, min_width=96)
@@ -42,15 +50,16 @@ def build(session: Session, board: Board, tab: gr.Tab, timer: gr.Timer) -> None:
             return stands_at(session, history)
         return session.recipe(session.preset("base" if which == "base" else f"only:{which}"))
 
-    def show(which: str, layer: int, theme: str, history: History[Standing]) -> list[Any]:
+    def show(which: str, layer: int, by: str, theme: str, history: History[Standing]) -> list[Any]:
         if not session.ready or not session.models.data:
             return [gr.Plot(visible=False), Markup(""), jobs.newest(session, picture.KIND), gr.skip()]
-        found = picture.find(session, recipe(which, history), _number(session, layer))
+        found = picture.find(session, recipe(which, history), _number(session, layer), by)
         active = any(job.kind == picture.KIND for job in session.jobs.active())
         panel = jobs.panel(session, picture.KIND, NOT_YET) if active or found is None else Markup("")
         if found is None:
             return [gr.Plot(visible=False), Markup(""), panel, gr.Timer(active=active)]
         names = list(dict.fromkeys([*session.models.names, *session.models.data]))
+        names = names if by == picture.DATASETS else in_order(found.labels)
         figure = plots_states.states_figure(found, names, theme == "dark")
         return [gr.Plot(figure, visible=True), facts_html(found, names), panel, gr.Timer(active=active)]
 
@@ -61,8 +70,8 @@ def build(session: Session, board: Board, tab: gr.Tab, timer: gr.Timer) -> None:
             return [gr.skip(), gr.skip(), jobs.newest(session, picture.KIND), gr.skip(), now]
         return [*show(*asked), now]
 
-    def draw(which: str, layer: int, history: History[Standing]) -> list[Any]:
-        picture.submit(session, recipe(which, history), _number(session, layer))
+    def draw(which: str, layer: int, by: str, history: History[Standing]) -> list[Any]:
+        picture.submit(session, recipe(which, history), _number(session, layer), by)
         return [jobs.newest(session, picture.KIND), gr.Timer(active=True), gr.Timer(active=True)]
 
     def cancel() -> list[Any]:
@@ -78,12 +87,14 @@ def build(session: Session, board: Board, tab: gr.Tab, timer: gr.Timer) -> None:
         layers = [("last", -1), ("embeddings", 0), *((str(number), number) for number in range(1, deep))]
         return [gr.Dropdown([THIS, "base", *models.names], value=THIS), gr.Dropdown(layers, value=-1)]
 
-    asked = [which, layer, board.theme, board.history]
+    asked = [which, layer, by, board.theme, board.history]
     view = [plot, facts, panel, clock]
     tab.select(told(arrive), None, [which, layer], **QUIET).then(told(show), asked, view, **QUIET)
-    gr.on([which.input, layer.input, board.theme.change, board.digest.change], told(show), asked, view, **QUIET)
+    gr.on(
+        [which.input, layer.input, by.input, board.theme.change, board.digest.change], told(show), asked, view, **QUIET
+    )
     clock.tick(told(tick), [before, *asked], [*view, before], **QUIET)
-    go.click(told(draw), [which, layer, board.history], [panel, clock, timer], trigger_mode="once", **QUIET)
+    go.click(told(draw), [which, layer, by, board.history], [panel, clock, timer], trigger_mode="once", **QUIET)
     stop.click(told(cancel), None, [panel, clock], queue=False, **QUIET)
 
 
@@ -92,16 +103,23 @@ def _number(session: Session, layer: int | None) -> int:
     return picture.depth(session.models) if layer is None or layer < 0 else layer
 
 
+def in_order(groups: Sequence[str]) -> list[str]:
+    """The names of groups in the order of the numbers in them: 9 to 30 tokens after 3 to 4."""
+    return sorted(set(groups), key=lambda name: [int(number) for number in re.findall(r"\d+", name)])
+
+
 def facts_html(found: Any, names: list[str]) -> Markup:
     """The number, what is seen in words, and the points to copy."""
     score = found.silhouette
     lines = [
         [label, *(f"{value:.6g}" for value in point)] for label, point in zip(found.labels, found.points, strict=True)
     ]
-    copier = markup.copier("copy points as CSV", markup.csv(["dataset", "x", "y"], lines))
+    copier = markup.copier(
+        "copy points as CSV", markup.csv(["dataset" if found.by == picture.DATASETS else "group", "x", "y"], lines)
+    )
     number = Markup("")
     if score is not None:
         number = Markup('<p class="silhouette">Silhouette <b class="num">{}</b></p>{}').format(
-            markup.number(score.value, 2), silhouettes_html(score.by_label, names)
+            markup.number(score.value, 2), silhouettes_html(score.by_label, names, found.by)
         )
     return Markup('<p class="facts-line" id="states-caption">{}</p>{}{}').format(found.caption, copier, number)
