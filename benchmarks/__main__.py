@@ -25,6 +25,7 @@ OTHERS = {
     "start": (),
     "slider_to_losses": (),
     "sampler_against_step": (),
+    "trainer_against_loop": (),
     "method_memory": ("--rows", "2048"),
     "device": (),
 }

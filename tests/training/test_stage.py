@@ -21,6 +21,7 @@ def test_the_smallest_stage_has_the_defaults_of_its_signature():
     ("change", "words"),
     [
         ({"examples": ()}, "needs examples"),
+        ({"adapter": Path("first")}, "adapter is first and lora is None, so no adapter would be trained"),
         ({"replay_share": 1.0}, "below 1, got 1.0"),
         ({"replay_share": 0.5}, "replay is empty"),
         ({"replay_share": 0.9, "replay": ONE, "batch": 4}, "leaves no place for the stage's own examples"),

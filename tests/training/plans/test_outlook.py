@@ -123,7 +123,16 @@ def test_groups_of_what_fits_and_weights_by_name(plan):
         ("{kind: experts}", ", max_length: 5", "sources.math: none of the 40 examples fits in 5 tokens"),
         ("{kind: experts}", ', frozen: ["*embedding*"]', 'frozen pattern "*embedding*" matches no parameter'),
         ("{kind: experts}", ", lora: {rank: 2, targets: [qproj]}", 'LoRA target "qproj" names no module'),
-        ("{kind: sequential, order: [math, code]}", ", lora: 2", "starts from math, which trains a LoRA adapter"),
+        (
+            "{kind: sequential, order: [math, code], each: {math: {lora: 2}}}",
+            "",
+            "step math--code trains whole weights and starts from math, which trains a LoRA adapter",
+        ),
+        (
+            "{kind: sequential, order: [math, code], each: {math: {lora: {rank: 2, alpha: 6}}}}",
+            ", lora: 4",
+            "goes on with the LoRA adapter of math, and that is another one: rank was 2, is 4; alpha was 6, is 8",
+        ),
         ("[{kind: experts}, {kind: experts, settings: {epochs: 2}}]", "", 'two steps are called "math"'),
         ("{kind: mixing}", ", group_by: task, order: by_length", "sorting by length would mix the groups"),
         ("{kind: mixing}", ", group_by: task, replay: math, replay_share: 0.5", "replay would mix into every step"),
