@@ -46,9 +46,14 @@ def total(found: Outlook) -> str:
     return f"{many}: ≈ {duration(seconds)} ({'; '.join(found.sources)})"
 
 
+def notes(found: Outlook) -> list[str]:
+    """What should be known of single steps before they are trained."""
+    return [f"{line.ready.name} is {line.ready.note}." for line in found.lines if line.ready.note]
+
+
 def outlook(found: Outlook) -> str:
     """What each step takes, and all of them."""
-    return table([list(HEAD), *map(cells, found.lines)]) + "\n" + total(found)
+    return "\n".join([table([list(HEAD), *map(cells, found.lines)]), total(found), *notes(found)])
 
 
 def outlook_as_data(found: Outlook) -> dict[str, Any]:

@@ -135,10 +135,13 @@ def add(session: Session, name: str, chosen: Sequence[str]) -> Models:
         known = ", ".join(done) or "none is finished yet"
         raise SessionError(f"choose finished steps of {name} to add; these are: {known}.")
     new: list[tuple[Path, str | None]] = [(done[step], step) for step in chosen]
-    if not session.ready:
-        from training.plan import Plan
+    from training.plan import Plan
 
-        return session.open(Plan.read(out / folders.PLAN).base, new)
+    base = session.models.base.path if session.ready else Path(Plan.read(out / folders.PLAN).base)
+    for step in chosen:
+        _same_base(done[step], base)
+    if not session.ready:
+        return session.open(base, new)
     models, standing = session.models, session.standing
     have: list[tuple[Path, str | None]] = [(Path(vector.path or ""), key) for key, vector in models.vectors.items()]
     open_now = {path.resolve() for path, _ in have}
@@ -147,6 +150,21 @@ def add(session: Session, name: str, chosen: Sequence[str]) -> Models:
     made = session.open(models.base.path, [*have, *new], models.data_folder, models.start.vocabulary)
     session.settle(Standing((*standing.omegas, *[0.0] * len(new)), standing.choice))  # what is composed stays as it was
     return made
+
+
+def _same_base(step: Path, base: Path) -> None:
+    """Refuses an adapter on other weights: its product added to this base would be no model that was trained.
+
+    A whole checkpoint is another matter: its difference from any base of its shape is a vector.
+    """
+    from merging.checkpoint import is_adapter
+
+    known = json.loads((step / facts.NAME).read_text("utf-8"))["base"]
+    if is_adapter(step) and known["identity"] != facts.identity(base):
+        raise SessionError(
+            f"{step.name} is an adapter on {known['name']}, and the base here is {commands.shown(base)}. Open that folder "
+            "as the base under Models, and then add the step."
+        )
 
 
 # the process that trains

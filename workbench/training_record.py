@@ -172,12 +172,12 @@ def digest(folder: Path) -> str:
     known = json.loads((finished if finished.exists() else folder / RUN).read_text("utf-8"))
     if finished.exists():
         settings, data, base = known["settings"], known["data"], known["base"]["identity"]
-        processes = known["spent"]["processes"]
+        adapter, processes = (known.get("adapter") or {}).get("identity"), known["spent"]["processes"]
     else:
         data = {name: known[name] for name in known if name in ("examples", "replay", "groups") or "/" in name}
-        settings, base, processes = known, known["base"], known["processes"]
-        settings = {name: known[name] for name in known if name not in (*data, "base", "processes")}
-    parts = [base, moving(settings, data, processes)]
+        base, adapter, processes = known["base"], known.get("adapter"), known["processes"]
+        settings = {name: known[name] for name in known if name not in (*data, *facts.START, "processes")}
+    parts = [base, moving(settings, data, processes), *([adapter] if adapter else [])]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -354,3 +354,42 @@ def test_sources_are_folders_with_a_train_split_and_other_files(trainer, data, t
     assert found == {"sums", "words", "more/one.jsonl"}
     assert not [one for one in trainer.found_models() if "training" in str(one.path)]
     assert trainer.folders.holds(Path(data) / "sums" / "train.jsonl") and not trainer.folders.holds("/")
+
+
+# adapters of steps that start from other steps
+
+
+ORDER = "{kind: sequential, order: [sums, words], each: {words: {lora: 4}}}"
+
+
+def test_an_adapter_on_another_step_is_no_vector_of_the_plans_base(trainer, text, world):
+    trainer.open(world / "base", [(world / "ada", None)], world / "data")
+    out = trainer.workdir / "trained" / "mine"
+    carried(text(2, schedule=ORDER), out)
+    with pytest.raises(SessionError, match=r"sums--words is an adapter on .*sums, and the base here is .*base. Open that"):
+        training.add(trainer, "mine", ["sums--words"])
+    assert list(trainer.models.vectors) == ["ada"]
+    trainer.open(out / "sums", [(world / "ada", None)], world / "data")
+    assert list(training.add(trainer, "mine", ["sums--words"]).vectors) == ["ada", "sums--words"]
+
+
+def test_the_outlook_says_so_before_the_start(trainer, text):
+    from workbench import report_training
+
+    file = training_plans.save(trainer, "mine", text(2, schedule=ORDER))
+    found = training_outlook.outlook(Plan.read(file), trainer.workdir / "trained" / "mine", trainer.ledger)
+    said = "sums--words is an adapter on sums: its vector is relative to that step, not to the plan's base."
+    assert report_training.notes(found) == [said]
+    assert report_training.outlook(found).endswith(said)
+
+
+def test_a_step_that_goes_on_with_an_adapter_has_one_digest_stopped_or_finished(text, tmp_path):
+    both = text(5, ", lora: 4, save_every: 1", "{kind: sequential, order: [sums, words]}")
+    with pytest.raises(Stopped):
+        carried(both, tmp_path / "out", stop_at=8)
+    begun = training_record.digest(tmp_path / "out" / "sums--words.training")
+    carried(both, tmp_path / "out", resume=True)
+    assert training_record.digest(tmp_path / "out" / "sums--words") == begun
+    fresh = text(5, ", lora: 4", "{kind: experts}")
+    carried(fresh, tmp_path / "other")
+    assert training_record.digest(tmp_path / "other" / "words") != begun  # the same data, from no other adapter

@@ -63,7 +63,8 @@ def build(session: Session, board: Board, tab: gr.Tab, timer: gr.Timer, opened: 
         table = markup.table(
             head, [report_training.cells(one) for one in found.lines], numeric=range(1, 8), label="What it takes"
         )
-        yield Markup('{}<p class="facts-line" id="train-total">{}</p>').format(table, report_training.total(found))
+        said = ". ".join([report_training.total(found), *report_training.notes(found)])
+        yield Markup('{}<p class="facts-line" id="train-total">{}</p>').format(table, said)
 
     def begin(resume: bool) -> Callable[..., list[Any]]:
         def work(text: str, name: str) -> list[Any]:
