@@ -143,7 +143,9 @@ def test_a_group_that_lm_eval_aggregates_keeps_its_number() -> None:
         "g": {"acc,none": 0.8, "acc_stderr,none": 0.12, "sample_count": {"acc,none": 10}},
     }
     found = {"tasks": {"a": None, "b": None}, "groups": {"g": Group("a", "b")}}
-    assert harness._scores({"results": results}, found, 1.0)[-1] == harness.Score("g", "acc", 0.8, 0.12, 10, 1.0, group=True)
+    assert harness._scores({"results": results}, found, 1.0)[-1] == harness.Score(
+        "g", "acc", 0.8, 0.12, 10, 1.0, group=True
+    )
 
 
 def test_the_live_module_is_scored_where_it_is(model: Any) -> None:

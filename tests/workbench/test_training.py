@@ -366,7 +366,9 @@ def test_an_adapter_on_another_step_is_no_vector_of_the_plans_base(trainer, text
     trainer.open(world / "base", [(world / "ada", None)], world / "data")
     out = trainer.workdir / "trained" / "mine"
     carried(text(2, schedule=ORDER), out)
-    with pytest.raises(SessionError, match=r"sums--words is an adapter on .*sums, and the base here is .*base. Open that"):
+    with pytest.raises(
+        SessionError, match=r"sums--words is an adapter on .*sums, and the base here is .*base. Open that"
+    ):
         training.add(trainer, "mine", ["sums--words"])
     assert list(trainer.models.vectors) == ["ada"]
     trainer.open(out / "sums", [(world / "ada", None)], world / "data")
