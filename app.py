@@ -29,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
 
     from workbench.errors import SessionError
-    from workbench.page import serve
+    from workbench.serving import serve
 
     try:
         serve(**vars(given))

@@ -33,7 +33,7 @@ DOORS = {
     "lm_eval": {"evaluation/harness.py", "evaluation/tasks.py"},
     "peft": {"training/adapters.py"},
     "sentence_transformers": {"corpus/encoders.py"},
-    "gradio": {"workbench/page.py", "workbench/tabs"},
+    "gradio": {"workbench/page.py", "workbench/serving.py", "workbench/tabs"},
     "huggingface_hub": {"merging/hub.py"},
 }
 """Dependency -> the only files, or folders, that import it."""

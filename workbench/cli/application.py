@@ -41,7 +41,7 @@ def ui(
     demo: Annotated[bool, typer.Option(help="Open with the demo.")] = True,
 ) -> None:
     """Open the page."""
-    from workbench.page import serve
+    from workbench.serving import serve
 
     serve(host=host, port=port, workdir=workdir, models=models or [], auth=auth, demo=demo)
 

@@ -229,6 +229,7 @@ def test_a_method_without_omega_shows_which_vectors_take_part(open_page, steps):
     assert formula(page) == before
     for place in range(1, 5):
         page.locator("#members input").nth(place).uncheck()
+        page.wait_for_timeout(1500)  # an answer that is under way would put the tick back
         page.wait_for_function(
             "n => +document.querySelectorAll('#sliders .omega input[type=range]')[n].value === 0", arg=place
         )
