@@ -392,7 +392,7 @@ def test_a_name_that_is_markup_stays_a_name(open_page, steps):
     page.locator("#open").click()
     page.locator("#open-report .message.done").wait_for()
     page.locator("#sliders label", has_text="<img src").wait_for()
-    steps.exact(page)
+    steps.exact(page, 180_000)  # one more expert: the whole set of each dataset once for it
     for name in ("Compose", "Geometry", "Benchmark", "Compare", "Export", "Models"):
         steps.tab(page, name)
         page.wait_for_timeout(700)
