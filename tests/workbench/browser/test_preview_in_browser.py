@@ -57,7 +57,7 @@ def test_the_chart_follows_an_adapter_that_is_dragged_and_lands_exactly(adapted,
     assert len({digest for _, digest, *_ in seen}) > 2, page.evaluate("window.stages")
     assert all("exact at rest" in words for _, _, words, _ in seen)
     # several moves were shown while the server stood where it stood: nothing was settled between them
-    assert max(Counter(omegas for *_, omegas in seen).values()) > 2
+    assert max(Counter(omegas for *_, omegas in seen).values()) > 1
     assert "preview" not in page.locator("section.bullets").get_attribute("class")
 
 
