@@ -134,11 +134,8 @@ class Ledger:
 
     def add_all(self, phases: Iterable[Phase]) -> list[int]:
         """Store phases that belong together: all of them or, when anything fails, none."""
-        names = ", ".join(f'"{name}"' for name in COLUMNS)
-        insert = f"INSERT INTO phases ({names}) VALUES ({', '.join('?' * len(COLUMNS))})"
         rows = [[getattr(phase, name) for name in COLUMNS] for phase in phases]
-        with self._database.writing() as connection:
-            return [int(connection.execute(insert, row).lastrowid or 0) for row in rows]
+        return self._database.insert("phases", COLUMNS, rows)
 
     def phases(self, kind: Kind | None = None, *, digest: str | None = None) -> list[Phase]:
         """What was spent, oldest first; of one kind, or one composition or training, where it is given."""

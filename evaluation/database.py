@@ -63,6 +63,17 @@ class Database:
         with self._lock:
             return self._connection.execute(query, values).fetchall()
 
+    def insert(self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[int]:
+        """Store rows that belong together, all of them or, when anything fails, none; their ids.
+
+        Raises:
+            StoreError: the file cannot be written now.
+        """
+        names = ", ".join(f'"{name}"' for name in columns)
+        query = f"INSERT INTO {table} ({names}) VALUES ({', '.join('?' * len(columns))})"
+        with self.writing() as connection:
+            return [int(connection.execute(query, row).lastrowid or 0) for row in rows]
+
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
         """A transaction: on disk when the block ends, undone whole when it raises.

@@ -102,13 +102,7 @@ class RunStore:
 
     def add_all(self, runs: list[Run]) -> list[int]:
         """Store the runs of one measurement: all of them or, when anything fails, none."""
-        marks = ", ".join("?" * len(COLUMNS))
-        names = ", ".join(f'"{name}"' for name in COLUMNS)
-        with self._database.writing() as connection:
-            return [
-                int(connection.execute(f"INSERT INTO runs ({names}) VALUES ({marks})", _row(run)).lastrowid or 0)
-                for run in runs
-            ]
+        return self._database.insert("runs", COLUMNS, [_row(run) for run in runs])
 
     def runs(self, limit: int | None = None, *, recipe_digest: str | None = None) -> list[Run]:
         """The latest runs, newest first; of one recipe where its digest is given."""

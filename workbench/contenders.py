@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from workbench.commands import shown
 from workbench.errors import SessionError
+from workbench.files import write_whole
 from workbench.lossbook import fingerprint
 from workbench.models import FULL
 from workbench.spending import key
@@ -190,9 +191,7 @@ def remove(session: Session, name: str) -> None:
 
 
 def _write(workdir: Path, models: dict[str, Path]) -> None:
-    draft = workdir / f".{ADDED}.tmp"
-    draft.write_text(json.dumps({name: str(path) for name, path in models.items()}, indent=1) + "\n", "utf-8")
-    draft.replace(workdir / ADDED)
+    write_whole(workdir / ADDED, json.dumps({name: str(path) for name, path in models.items()}, indent=1) + "\n")
 
 
 def _folders(workdir: Path) -> Iterator[tuple[str, Kind, Path]]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.errors import SessionError
+from workbench.files import write_whole
 from workbench.jobs import Handle, Job
 from workbench.lossbook import fingerprint
 from workbench.models import FULL
@@ -155,6 +156,4 @@ def _write(file: Path, made: Scatter) -> None:
     score = made.silhouette and made.silhouette._asdict()
     content = asdict(made) | {"points": made.points.tolist(), "silhouette": score}
     file.parent.mkdir(exist_ok=True)
-    draft = file.with_suffix(".tmp")
-    draft.write_text(json.dumps(content) + "\n", "utf-8")
-    draft.replace(file)
+    write_whole(file, json.dumps(content) + "\n")

@@ -221,19 +221,33 @@ def _heatmap(
     heat = go.Heatmap(z=values, x=across, y=down, xgap=2, ygap=2, colorbar=bar, hoverongaps=False, **colours)
     axis = {"type": "category", "showgrid": False, "zeroline": False, "ticks": "", "fixedrange": True}
     figure = go.Figure(heat)
+    height = max(220, min(760, 88 + 44 * len(rows))) if len(rows) <= 16 else min(900, 88 + 14 * len(rows))
+    behind = {"plot_bgcolor": UNDEFINED[theme]} if np.isnan(values).any() else {}
     figure.update_layout(
-        height=max(220, min(760, 88 + 44 * len(rows))) if len(rows) <= 16 else min(900, 88 + 14 * len(rows)),
-        margin={"l": 8, "r": 8, "t": 8, "b": 8},
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor=UNDEFINED[theme] if np.isnan(values).any() else "rgba(0,0,0,0)",
-        font={"family": "IBM Plex Sans", "size": 12, "color": INK[theme]},
-        uirevision="keep",
+        **sheet(theme, height) | behind,
         xaxis=axis | {"side": "top", "automargin": True},
         yaxis=axis | {"autorange": "reversed", "automargin": True},
-        template="none",
         annotations=_numbers(values, across, down, text, colours, theme) if values.size <= CROWDED else [],
     )
     return figure
+
+
+def sheet(theme: Theme, height: int) -> dict[str, Any]:
+    """The layout that all figures share: the page shows through, and a new figure keeps where one zoomed.
+
+    Args:
+        theme: whose ink.
+        height: pixels.
+    """
+    return {
+        "height": height,
+        "margin": {"l": 8, "r": 8, "t": 8, "b": 8},
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "font": {"family": "IBM Plex Sans", "size": 12, "color": INK[theme]},
+        "uirevision": "keep",
+        "template": "none",
+    }
 
 
 def _numbers(

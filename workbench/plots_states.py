@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import plotly.graph_objects as go
 
-from workbench.plots import INK, PAPER, UNDEFINED, dataset_colour, plain, theme_of
+from workbench.plots import PAPER, UNDEFINED, dataset_colour, plain, sheet, theme_of
 
 if TYPE_CHECKING:
     from evaluation.embedding import Scatter
@@ -45,16 +45,10 @@ def states_figure(found: Scatter, datasets: Sequence[str], dark: bool = False) -
     bare = {"visible": True, "showgrid": False, "zeroline": False, "ticks": "", "showticklabels": False}
     frame = bare | {"showline": True, "linecolor": UNDEFINED[theme], "mirror": True, "fixedrange": True}
     figure.update_layout(
-        height=460,
-        margin={"l": 8, "r": 8, "t": 8, "b": 8},
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        font={"family": "IBM Plex Sans", "size": 12, "color": INK[theme]},
-        uirevision="keep",
+        **sheet(theme, 460),
         xaxis=frame,
         yaxis=frame | {"scaleanchor": "x", "scaleratio": 1},
         legend={"orientation": "h", "y": -0.02, "x": 0, "yanchor": "top"},
-        template="none",
         showlegend=True,
     )
     return figure

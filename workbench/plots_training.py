@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import plotly.graph_objects as go
 
-from workbench.plots import FAINT, INK, UNDEFINED, dataset_colour, plain, theme_of
+from workbench.plots import FAINT, UNDEFINED, dataset_colour, plain, sheet, theme_of
 
 
 class OnCurve(Protocol):
@@ -40,16 +40,10 @@ def curve_figure(points: Sequence[OnCurve], datasets: Sequence[str], dark: bool 
     last = max([10, *(point.step for point in points)])  # a single update has no ticks between 0 and 1
     axis = {"gridcolor": UNDEFINED[theme], "griddash": "dot", "zeroline": False, "ticks": "", "automargin": True}
     figure.update_layout(
-        height=300,
-        margin={"l": 8, "r": 8, "t": 8, "b": 8},
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        font={"family": "IBM Plex Sans", "size": 12, "color": INK[theme]},
-        uirevision="keep",
+        **sheet(theme, 300),
         xaxis=axis | {"title": "update", "showgrid": False, "fixedrange": True, "range": [0, last * 1.02]},
         yaxis=axis | {"title": "loss, nats per token", "fixedrange": True},
         legend={"orientation": "h", "y": -0.28, "x": 0},
-        template="none",
         showlegend=True,
     )
     return figure

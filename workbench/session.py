@@ -23,6 +23,7 @@ from evaluation.cost import Ledger
 from workbench import answers, benchmarks, exports, training
 from workbench.choice import PLAIN, Choice, Standing
 from workbench.errors import SessionError
+from workbench.files import write_whole
 from workbench.folders import Folders, Found
 from workbench.jobs import Job, Jobs
 from workbench.lossbook import Entry, LossBook
@@ -210,9 +211,7 @@ class Session:
         file = self.workdir / "recipes" / f"{recipe.digest}.yml"
         if not file.exists():
             file.parent.mkdir(exist_ok=True)
-            draft = file.with_suffix(f".{threading.get_ident()}.tmp")
-            draft.write_text(recipe.to_yaml(), encoding="utf-8")
-            draft.replace(file)
+            write_whole(file, recipe.to_yaml())
         return file
 
     # who is overtaken by whom

@@ -15,6 +15,7 @@ from training.stage import Stage
 from training.strict_yaml import Faults, Place, dump, parse
 from workbench.commands import shown
 from workbench.errors import SessionError
+from workbench.files import write_whole
 
 if TYPE_CHECKING:
     from workbench.session import Session
@@ -65,9 +66,7 @@ def save(session: Session, name: str, text: str) -> Path:
     folder(session, name)
     check(session, text)
     file = session.workdir / PLANS / f"{name}.yml"
-    draft = file.with_suffix(".tmp")
-    draft.write_text(text, "utf-8")
-    draft.replace(file)
+    write_whole(file, text)
     return file
 
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from workbench.files import write_whole
+
 if TYPE_CHECKING:
     from rich.progress import Progress
 
@@ -158,8 +160,5 @@ def say(message: str) -> None:
 
 def write_json(file: Path | None, content: Any) -> None:
     """The content as a file that appears whole; nothing where no file was asked for."""
-    if file is None:
-        return
-    draft = file.with_name(f".{file.name}.tmp")
-    draft.write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-    draft.replace(file)
+    if file is not None:
+        write_whole(file, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
