@@ -17,6 +17,12 @@
     });
   }
 
+  function refused() { // a number that no slider takes is told where it is written; leaving the box brings it into range
+    const box = document.activeElement;
+    if (!box?.matches("#sliders .omega input[type=number]")) return false;
+    return (box.validity.rangeOverflow || box.validity.rangeUnderflow) && !box.reportValidity();
+  }
+
   function readout() { // the formula follows at once; the server's own formula replaces it when settled
     shown().forEach((range, place) => {
       const term = document.querySelector(`.formula [data-term="${place}"]`);
@@ -47,6 +53,7 @@
       const now = performance.now();
       waiting = asked && now - asked < PATIENCE ? place : null;
       if (waiting !== null) return;
+      if (refused()) return;
       asked = now;
       press("preview");
     },
@@ -69,7 +76,14 @@
     },
     settle(wait = SETTLE) {
       clearTimeout(timer);
-      timer = setTimeout(() => { timer = 0; written = false; dem.settledAt = performance.now(); figures(); press("settle"); }, wait);
+      timer = setTimeout(() => {
+        timer = 0;
+        if (refused()) return;
+        written = false;
+        dem.settledAt = performance.now();
+        figures();
+        press("settle");
+      }, wait);
     },
     arrived() {
       if (!shown().length) return;

@@ -232,7 +232,8 @@ class Session:
     def forget(self, client: str) -> None:
         """The page is gone: its work is overtaken, and nothing of it is kept."""
         with self._ticket_lock:
-            self._tickets.pop(client, None)
+            for one in [one for one in self._tickets if one.split(":")[0] == client]:
+                del self._tickets[one]
             self._numbers.pop(client, None)
 
     # measuring

@@ -38,6 +38,7 @@ def build(session: Session, board: Board, tab: gr.Tab, timer: gr.Timer) -> list[
         weigh = gr.Button("What rounding costs", size="sm", elem_id="rounding-run", scale=0, min_width=160)
     panel = gr.HTML(elem_id="export-job")
     cost = gr.HTML(elem_id="rounding")
+    cost_of = gr.State(("", ""))
 
     def preflight(name: str, dtype: str, shard: float, history: History[Standing]) -> Markup:
         if not session.ready:
@@ -55,12 +56,12 @@ def build(session: Session, board: Board, tab: gr.Tab, timer: gr.Timer) -> list[
                 session.jobs.cancel(job.id)
         return [jobs.panel(session, "export", EMPTY), gr.Timer(active=True)]
 
-    def measure(dtype: str, history: History[Standing], request: gr.Request) -> Iterator[Markup]:
+    def measure(dtype: str, history: History[Standing], request: gr.Request) -> Iterator[list[Any]]:
         recipe = stands_at(session, history)
         stale = session.ticket(f"{request.session_hash}:rounding")
-        yield markup.message("Merging once without writing.", title="Measuring")
+        yield [markup.message("Merging once without writing.", title="Measuring"), (recipe.digest, dtype)]
         try:
-            yield rounding_html(session.rounding(recipe, None if dtype == STORED else dtype, stale))
+            yield [rounding_html(session.rounding(recipe, None if dtype == STORED else dtype, stale)), gr.skip()]
         except Stopped:
             return  # `clear` has emptied the place
 
@@ -68,13 +69,19 @@ def build(session: Session, board: Board, tab: gr.Tab, timer: gr.Timer) -> list[
         session.ticket(f"{request.session_hash}:rounding")
         return Markup("")
 
+    def changed(of: tuple[str, str], dtype: str, history: History[Standing], request: gr.Request) -> Any:
+        if of == (stands_at(session, history).digest, dtype):
+            return gr.skip()  # what is shown was asked for after the change that this is about
+        return clear(request)
+
     asked = [name, dtype, shard, board.history]
     tab.select(told(preflight), asked, before, **QUIET)
     tab.select(lambda: refreshed(session), None, [panel], **QUIET)
     gr.on([name.change, dtype.input, board.digest.change], told(preflight), asked, before, **QUIET)
     go.click(told(run), asked, [panel, timer], trigger_mode="once", **QUIET)
-    weigh.click(told(measure), [dtype, board.history], cost, concurrency_limit=2, **QUIET)
-    gr.on([dtype.input, board.digest.change, board.opened.change], told(clear), None, cost, **QUIET)
+    weigh.click(told(measure), [dtype, board.history], [cost, cost_of], concurrency_limit=2, **QUIET)
+    gr.on([dtype.input, board.digest.change], told(changed), [cost_of, dtype, board.history], cost, **QUIET)
+    board.opened.change(told(clear), None, cost, **QUIET)
     stop.click(told(cancel), None, [panel, timer], queue=False, **QUIET)
     return [panel]
 

@@ -35,10 +35,13 @@ def formula_html(recipe: Recipe, names: Sequence[str], omegas: Sequence[float]) 
         place = names.index(source.name) if source.name in names else -1
         inside += _term(place, sign, omega, symbol, source.name)
     # the time makes equal formulas unequal values: the page's script may have written into the one that is shown
-    return Markup('<div class="formula {}" data-omegas="{}" data-method="{}" data-at="{}">{}{}</div>').format(
+    return Markup(
+        '<div class="formula {}" data-omegas="{}" data-method="{}" data-digest="{}" data-at="{}">{}{}</div>'
+    ).format(
         "columns" if columns else "line",
         " ".join(f"{omega:g}" for omega in omegas),
         recipe.method,
+        recipe.digest,
         time.monotonic_ns(),
         inside,
         rest,

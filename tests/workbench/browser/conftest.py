@@ -135,7 +135,7 @@ def small(tmp_path_factory, world):
 def open_page(browser, server):
     """Open a page of some size and theme; whatever goes wrong in it fails the test that opened it."""
     wrong: list[str] = []
-    contexts = []
+    pages, leaving = [], set()
 
     def watch(response):
         if response.status >= 500:
@@ -146,18 +146,29 @@ def open_page(browser, server):
         if parts.scheme in ("http", "https", "ws", "wss") and parts.hostname != "127.0.0.1":
             wrong.append(f"a request left the machine: {request.url}")
 
-    def heard(text):
-        # What gradio says of requests that a reload or the end of a test breaks off while they are under way.
-        if "signal is aborted without reason" not in text and "Connection errored out" not in text:
+    def heard(page, text):
+        # What gradio says of its stream when a page goes away, which closes it in the midst of its reading.
+        broken_off = "signal is aborted without reason" in text or "Connection errored out" in text
+        if not (broken_off and page in leaving):
             wrong.append(f"console: {text}")
+
+    def reloading(page, reload):
+        def reloaded():
+            leaving.add(page)
+            reload()
+            page.wait_for_timeout(1000)  # until the last of it was said
+            leaving.remove(page)
+
+        return reloaded
 
     def make(width=1440, height=900, theme="light", ready=True, at=server):
         context = browser.new_context(viewport={"width": width, "height": height})
         context.grant_permissions(["clipboard-read", "clipboard-write"])
-        contexts.append(context)
         page = context.new_page()
+        pages.append(page)
         page.set_default_timeout(60_000)
-        page.on("console", lambda note: heard(note.text) if note.type == "error" else None)
+        page.on("console", lambda note: heard(page, note.text) if note.type == "error" else None)
+        page.reload = reloading(page, page.reload)
         page.on("pageerror", lambda error: wrong.append(f"page error: {error}"))
         page.on("response", watch)
         page.on("request", local)
@@ -167,8 +178,9 @@ def open_page(browser, server):
         return page
 
     yield make
-    for context in contexts:
-        context.close()
+    leaving.update(pages)
+    for page in pages:
+        page.context.close()
     assert not wrong, "\n".join(wrong)
 
 
@@ -195,15 +207,19 @@ class Steps:
 
     @staticmethod
     def settled(page, wanted, timeout=30_000):
-        """Wait until the server stands where the page stands, and the losses are those of that composition."""
+        """Wait until the server stands where the page stands, and the losses are those of that composition.
+
+        gradio writes one answer's components one after another: formula and header are asked for the same digest.
+        """
         page.wait_for_function(
             """wanted => {
-                const formula = document.querySelector('.formula').dataset.omegas.split(' ').map(Number);
+                const shown = document.querySelector('.formula').dataset;
+                const formula = shown.omegas.split(' ').map(Number);
                 const page = [...document.querySelectorAll('#sliders .omega input[type=range]')].map(one => +one.value);
                 const chart = document.querySelector('section.bullets');
                 const top = document.querySelector('#header .digest');
                 return page.every((value, i) => Math.abs(value - formula[i]) < 1e-9 && (wanted[i] == null || Math.abs(value - wanted[i]) < 1e-9))
-                    && chart && top && chart.dataset.digest === top.textContent && chart.dataset.stage === 'exact';
+                    && chart && top && shown.digest === top.textContent && chart.dataset.digest === top.textContent && chart.dataset.stage === 'exact';
             }""",
             arg=list(wanted),
             timeout=timeout,

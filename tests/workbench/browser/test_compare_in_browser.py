@@ -22,7 +22,8 @@ def compared(open_page, steps, small, **more):
 
 def test_everything_is_measured_added_and_shown(small, open_page, steps):
     page = compared(open_page, steps, small)
-    assert "losses: ada, bob, lora" in " ".join(page.locator("#compare-missing").inner_text().split())
+    # the page itself measured the base and what it stands at
+    page.locator("#compare-missing", has_text="losses: ada, bob, lora").wait_for()
     assert [row.split()[0] for row in rows(page)] == ["base", "ada", "bob", "lora", "this"]
     page.locator("#compare-folder input").click()
     page.get_by_role("option", name=re.compile("mixed")).click()

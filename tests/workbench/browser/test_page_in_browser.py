@@ -114,8 +114,12 @@ def test_undo_and_redo_walk_back_and_forth(open_page, steps):
 
 def test_a_value_out_of_range_is_told_and_leaves_nothing_wrong(open_page, steps):
     page = open_page()
+    before = steps.on_server(page)
     box = page.locator("#sliders .omega input[type=number]").nth(2)
     box.fill("5")
+    page.wait_for_timeout(1000)  # longer than a change rests before it is settled
+    assert steps.on_server(page) == before
+    assert "2" in box.evaluate("box => box.validationMessage")
     box.blur()
     steps.settled(page, [None, None, 2.0])
     assert steps.on_server(page)[2] == 2.0
