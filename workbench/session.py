@@ -219,15 +219,19 @@ class Session:
     def ticket(self, client: str) -> Stale:
         """A new wish of a page; the answer tells whether a newer one of the same page has come."""
         with self._ticket_lock:
-            number = self._tickets[client] = self._tickets.get(client, 0) + 1
+            return self._next_ticket(client)
+
+    def _next_ticket(self, client: str) -> Stale:
+        number = self._tickets[client] = self._tickets.get(client, 0) + 1
         return lambda: self._tickets.get(client) != number
 
-    def newest(self, client: str, number: int) -> bool:
-        """Whether no wish with a higher number, as the page counts its own, was seen before this one."""
+    def wish(self, client: str, number: int) -> Stale | None:
+        """A ticket for the wish with this number, as the page counts its own; None where a later one came before it."""
         with self._ticket_lock:
-            newest = number >= self._numbers.get(client, 0)
-            self._numbers[client] = max(number, self._numbers.get(client, 0))
-        return newest
+            if number < self._numbers.get(client, 0):
+                return None
+            self._numbers[client] = number
+            return self._next_ticket(client)
 
     def forget(self, client: str) -> None:
         """The page is gone: its work is overtaken, and nothing of it is kept."""

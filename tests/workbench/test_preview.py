@@ -102,11 +102,14 @@ def test_an_overtaken_preview_ends_and_says_nothing(session, settled):
 
 
 def test_wishes_that_arrive_late_are_known_by_their_number(session):
-    assert session.newest("page", 3) and session.newest("page", 4)
-    assert not session.newest("page", 3)
-    assert session.newest("page", 4) and session.newest("another", 1)
+    third, fourth = session.wish("page", 3), session.wish("page", 4)
+    assert third() and not fourth()
+    assert session.wish("page", 3) is None and not fourth()
+    assert session.wish("another", 1) and not fourth()
+    assert session.wish("page", 4) and fourth()
+    settled, beside = session.ticket("page"), session.ticket("page:rounding")
     session.forget("page")
-    assert session.newest("page", 1)
+    assert settled() and beside() and session.wish("page", 1)
 
 
 def test_previews_of_one_page_and_settling_of_another_do_not_mix(session, settled):

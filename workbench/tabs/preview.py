@@ -37,9 +37,8 @@ def wire(session: Session, pane: sliders.Pane, chart: gr.HTML, header: gr.HTML, 
     def previewed(request: gr.Request, number: int, history: History[Standing], *wish: Any) -> list[Any]:
         client, nothing = request.session_hash or "page", [gr.skip(), gr.skip()]
         # A page that has just opened moves its own sliders, and settles at once.
-        if not session.ready or history.present is None or not session.newest(client, number):
+        if not session.ready or history.present is None or (stale := session.wish(client, number)) is None:
             return nothing
-        stale = session.ticket(client)
         settled = stands_at(session, history)
         try:
             at = sliders.wished(session, wish)
@@ -47,9 +46,11 @@ def wire(session: Session, pane: sliders.Pane, chart: gr.HTML, header: gr.HTML, 
         except Exception as error:
             if not is_for_the_reader(error):
                 raise
+            if stale():
+                return nothing
             # A move that has to be composed, and a wish that cannot be: both are seen when it is settled.
             return [told_at(session, "composing", settled.digest, str(error)), gr.skip()]
-        if reading is None:
+        if reading is None or stale():
             return nothing
         return [told_at(session, "preview", reading.recipe.digest), compose.chart_html(session, reading)]
 

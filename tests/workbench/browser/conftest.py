@@ -192,8 +192,16 @@ class Steps:
     @staticmethod
     def exact(page, timeout=60_000):
         """Wait until the page stands still: the model is live and every loss is of the whole validation set."""
-        page.locator("section.bullets[data-stage=exact]").wait_for(state="attached", timeout=timeout)
-        page.locator("#state.live:not(.moving)").wait_for(timeout=timeout)
+        try:
+            page.locator("section.bullets[data-stage=exact]").wait_for(state="attached", timeout=timeout)
+            page.locator("#state.live:not(.moving)").wait_for(timeout=timeout)
+        except Exception as error:
+            shown = "#state, #formula > *, section.bullets, #sliders input[type=range], .toast-body"
+            seen = page.eval_on_selector_all(
+                shown, "all => all.map(one => one.cloneNode().outerHTML + (one.value ?? ''))"
+            )
+            error.add_note("\n".join(["the page does not come to rest; it shows", *seen]))
+            raise
 
     @staticmethod
     def on_page(page):
