@@ -134,7 +134,7 @@ def _settling(
 
     # A newer press must reach the server while an older one works: it is what makes the older one stop.
     wire = {"trigger_mode": "multiple", **QUIET}
-    moves = [*pane.stood, pane.picker.members, digest, header]
+    moves = [*pane.stood, digest, header]
     measures = [header, composing.chart, composing.answer, *pane.stood, digest]
     asked = [pane.number, pane.history, *pane.wish]
     pressed = pane.settle.click(told(moved), asked, moves, queue=False, js=preview.numbered(asked), **wire)

@@ -100,18 +100,23 @@ def _wire_sliders(session: Session, pane: Pane, presets: dict[str, gr.Button]) -
 
     def to(name: str) -> Any:
         def work() -> list[Any]:
-            return shown_omegas(session.preset(name))
+            return at_preset(name)
 
         return told(work)
 
+    def at_preset(name: str) -> list[Any]:
+        omegas = session.preset(name)
+        return [method.taking_part(session.models.names, omegas), *shown_omegas(omegas)]
+
+    targets = [pane.picker.members, *pane.sliders]
     for name, button in presets.items():
-        button.click(to(name), None, pane.sliders, queue=False, **QUIET)
+        button.click(to(name), None, targets, queue=False, **QUIET)
     for place, button in enumerate(pane.alone):
 
         def only(place: int = place) -> list[Any]:
-            return shown_omegas(session.preset(f"only:{session.models.names[place]}"))
+            return at_preset(f"only:{session.models.names[place]}")
 
-        button.click(told(only), None, pane.sliders, queue=False, **QUIET)
+        button.click(told(only), None, targets, queue=False, **QUIET)
 
 
 def _wire_method(session: Session, pane: Pane) -> None:
@@ -172,8 +177,7 @@ def wished(session: Session, wish: Sequence[Any]) -> Standing:
 
 
 def settled(session: Session, history: History[Standing], wish: Sequence[Any]) -> list[Any]:
-    """Move to what is wished, or say why not and stay; for `Pane.stood` and the ticks of the vectors that take part."""
-    ticks = method.taking_part(session.models.names, omegas_of(session, wish[len(wish) - POOL :]))
+    """Move to what is wished, or say why not and stay; for `Pane.stood`."""
     kept = history if history.present else history.moved(session.standing)
     try:
         at = wished(session, wish)
@@ -181,8 +185,8 @@ def settled(session: Session, history: History[Standing], wish: Sequence[Any]) -
     except Exception as error:
         if not is_for_the_reader(error):
             raise
-        return [*standing_shown(session, kept, error), ticks]
-    return [*standing_shown(session, history.moved(at)), ticks]
+        return standing_shown(session, kept, error)
+    return standing_shown(session, history.moved(at))
 
 
 def standing_shown(session: Session, history: History[Standing], error: Exception | None = None) -> list[Any]:

@@ -233,7 +233,6 @@ def test_a_method_without_omega_shows_which_vectors_take_part(open_page, steps):
     assert formula(page) == before
     for place in range(1, 5):
         page.locator("#members input").nth(place).uncheck()
-        page.wait_for_timeout(1500)  # an answer that is under way would put the tick back
         page.wait_for_function(
             "n => +document.querySelectorAll('#sliders .omega input[type=range]')[n].value === 0", arg=place
         )
@@ -244,6 +243,8 @@ def test_a_method_without_omega_shows_which_vectors_take_part(open_page, steps):
     page.locator("#members input").nth(1).check()  # gets the ω back that it had
     page.locator("#refused .message", has_text="2 are given").wait_for()
     assert steps.on_page(page)[1] == 0.2
+    page.locator("#preset-base").click()
+    page.wait_for_function("!document.querySelector('#members input:checked')")
     plain(page, steps)
     assert page.locator("#sliders").is_visible() and not page.locator("#members").is_visible()
 
