@@ -31,7 +31,7 @@ def test_the_best_of_each_column_bears_a_star_and_what_is_unknown_a_dash(session
     found = compare(session)
     html = compare_html.table_html(found, session.models, [])
     head, first, second, third, *_ = rows_of(html)
-    assert head == "model action ada bob lora mean training, s evaluation, s &lt;arc&gt; acc, first 50"
+    assert head == "model action ada bob lora mean train, s eval, s &lt;arc&gt; acc, first 50"
     assert "<arc>" not in str(html)
     assert first.startswith("base use ") and first.endswith("0.250 ±0.070 (50)")
     assert second.endswith("0.500 ±0.070 (50) ★ best")

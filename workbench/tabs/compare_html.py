@@ -35,7 +35,7 @@ def table_html(found: Comparison, models: Models, added: Sequence[str]) -> Marku
         columns.append(_measured([line.mean for line in found.lines], lower=True))
         head.append("mean")
     columns += [list(column) for column in zip(*(_seconds(line) for line in found.lines), strict=True)]
-    head += ["training, s", "evaluation, s"]
+    head += ["train, s", "eval, s"]
     for column in found.columns:
         scores = [line.scores[column] for line in found.lines]
         counts = [None if score is None else score.n for score in scores]
