@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from fnmatch import fnmatch
 from pathlib import Path
@@ -14,6 +15,8 @@ from training.data import Data, encoded
 from training.errors import TrainingError
 from training.spent import Meter
 from training.stage import Stage
+
+log = logging.getLogger(__name__)
 
 
 class Ready(NamedTuple):
@@ -129,9 +132,15 @@ def _check_memory(stage: Stage, model: Any, data: Data, device: str, processes: 
     total = need.total
     if device == "cpu":
         total = (need.total - need.weights) * int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    memory.check(
-        total,
-        memory.free(device),
-        f"a step of {stage.batch} examples of up to {longest} tokens ({need.in_words()}) on {device}",
-        "Give a smaller batch with a larger accumulation, a smaller max_length, checkpointing=True, or a LoRA adapter.",
+    room = memory.free(device)
+    what = f"a step of {stage.batch} examples of up to {longest} tokens ({need.in_words()}) on {device}"
+    advice = (
+        "Give a smaller batch with a larger accumulation, a smaller max_length, checkpointing=True, or a LoRA adapter."
     )
+    memory.check(total, room, what, advice)
+    if device == "cpu" and memory.HEAP * total > room:
+        log.warning(
+            "%s takes about %s, and %s are free: it fits, but freed memory is given back late, and the process may grow "
+            "to %s. If the system ends it: %s",
+            *(what, memory.words(total), memory.words(room), memory.words(round(memory.HEAP * total)), advice),
+        )

@@ -14,8 +14,10 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from corpus import Chat, CorpusError, Example, Message, encode
+from training import memory
 from training.batches import collate, order
 from training.finetune import Lora, Stopped, TrainingError, run
+from training.ready import make_ready
 
 
 def weights(folder):
@@ -370,6 +372,16 @@ class TestRefusals:
 
     def test_a_batch_that_does_not_fit_in_memory(self, stage, tmp_path):
         self.refused(replace(stage, batch=10**8), tmp_path, "takes about .* TB, and .* GB are free")
+
+    def test_a_batch_that_hardly_fits_is_told(self, stage, monkeypatch, caplog):
+        needed = []
+        monkeypatch.setattr(memory, "check", lambda need, *_: needed.append(need))
+        make_ready(stage)
+        assert not caplog.messages
+        monkeypatch.setattr(memory, "free", lambda device: int(1.6 * needed[-1]))
+        make_ready(stage)
+        (told,) = caplog.messages
+        assert "it fits, but" in told and f"may grow to {memory.words(round(1.7 * needed[-1]))}" in told
 
     def test_groups_that_cannot_fill_a_step(self, stage, tmp_path):
         self.refused(replace(stage, groups=(*[0] * 33, 1, 1), leftover="drop"), tmp_path, "2")
