@@ -101,7 +101,6 @@ def prices(
     *,
     examples: int,
     mixed_digests: Iterable[str] = (),
-    end_digests: Iterable[str] = (),
     unit: Unit = "device_seconds",
 ) -> Prices:
     """The prices in a ledger.
@@ -111,22 +110,20 @@ def prices(
         experts: the trainings of the experts, by name or by the folder that they made; the last one of that name counts.
         mixing: those on mixed data, likewise.
         examples: of a whole validation sweep; a phase of fewer is none.
-        mixed_digests: digests under which models trained on mixed data were evaluated.
-        end_digests: those of the base and of experts alone: both ways start from them, and neither pays for their losses.
-            All others are tries of ω.
+        mixed_digests: digests under which models trained on mixed data were evaluated; all others are tries of ω.
         unit: which of the two times.
     """
     done = trainings(phases)
     last = {name: [found for found in done if found.is_called(name)] for name in (*experts, *mixing)}
     notes = [f"the training of {name} is not in the ledger" for name, found in last.items() if not found]
     used = [found[-1] for found in last.values() if found]
-    mixed, ends = frozenset(mixed_digests), frozenset(end_digests)
+    mixed = frozenset(mixed_digests)
     tries: list[float] = []
     validations: list[float] = []
     devices = {training.device for training in used}
     for phase in phases:
         swept = phase.kind == "evaluation" and phase.name == LOSSES and phase.examples >= examples > 0
-        if phase.digest in ends or not (phase.complete and (swept or phase.kind == "search")):
+        if not (phase.complete and (swept or phase.kind == "search")):
             continue
         parts = [getattr(phase, unit) / phase.settings] * phase.settings
         (validations if phase.digest in mixed else tries).extend(parts)

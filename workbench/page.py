@@ -98,7 +98,7 @@ def _settling(
     """What happens when the sliders and fields came to rest: the page moves there at once, then measures."""
 
     def moved(request: gr.Request, number: int, history: History[Standing], *wish: Any) -> list[Any]:
-        if not session.ready or session.wish(request.session_hash or "page", number) is None:
+        if not session.ready or not session.newest(request.session_hash or "page", number):
             return [gr.skip()] * len(moves)
         shown = sliders.settled(session, history, wish)
         now = stands_at(session, shown[0]).digest

@@ -228,10 +228,17 @@ class Session:
     def wish(self, client: str, number: int) -> Stale | None:
         """A ticket for the wish with this number, as the page counts its own; None where a later one came before it."""
         with self._ticket_lock:
-            if number < self._numbers.get(client, 0):
-                return None
-            self._numbers[client] = number
-            return self._next_ticket(client)
+            return self._next_ticket(client) if self._is_newest(client, number) else None
+
+    def newest(self, client: str, number: int) -> bool:
+        """Whether no later wish came before this one. It overtakes no work: what follows a settling takes the ticket."""
+        with self._ticket_lock:
+            return self._is_newest(client, number)
+
+    def _is_newest(self, client: str, number: int) -> bool:
+        newest = number >= self._numbers.get(client, 0)
+        self._numbers[client] = max(number, self._numbers.get(client, 0))
+        return newest
 
     def forget(self, client: str) -> None:
         """The page is gone: its work is overtaken, and nothing of it is kept."""

@@ -187,7 +187,6 @@ def test_prices_come_from_the_ledger() -> None:
     halves = prices(phases, ["cot"], examples=100)  # device seconds
     assert halves.experts == {"cot": 5.0}
     assert halves.tries == [1.0, 0.5, 1.5, 1.5, 1.5, 1.5]
-    assert prices(phases, ["cot"], examples=100, end_digests=["w1", "w9"]).tries == [0.5, 1.5, 1.5, 1.5, 1.5]
 
 
 def test_prices_name_what_the_ledger_lacks_and_what_cannot_be_added_up() -> None:

@@ -105,6 +105,7 @@ def test_wishes_that_arrive_late_are_known_by_their_number(session):
     third, fourth = session.wish("page", 3), session.wish("page", 4)
     assert third() and not fourth()
     assert session.wish("page", 3) is None and not fourth()
+    assert not session.newest("page", 3) and session.newest("page", 4) and not fourth()
     assert session.wish("another", 1) and not fourth()
     assert session.wish("page", 4) and fourth()
     settled, beside = session.ticket("page"), session.ticket("page:rounding")
