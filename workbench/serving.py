@@ -20,6 +20,7 @@ from workbench.page import build
 from workbench.session import Session
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
+SCRIPTS = ("stream.js", "page.js")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 HEADERS = (
@@ -118,7 +119,7 @@ def launch(
         app_kwargs={"middleware": [Middleware(TrustedHostMiddleware, allowed_hosts=hosts), Middleware(Guard)]},
         theme=theme(),
         css=plots.palette_css() + (ASSETS / "page.css").read_text(encoding="utf-8"),
-        head=f"<script>{(ASSETS / 'page.js').read_text(encoding='utf-8')}</script>",
+        head="".join(f"<script>{(ASSETS / name).read_text(encoding='utf-8')}</script>" for name in SCRIPTS),
     )
     return str(address)
 

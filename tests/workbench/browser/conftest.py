@@ -161,7 +161,7 @@ def open_page(browser, server):
 
         return reloaded
 
-    def make(width=1440, height=900, theme="light", ready=True, at=server):
+    def make(width=1440, height=900, theme="light", ready=True, at=server, script=""):
         context = browser.new_context(viewport={"width": width, "height": height})
         context.grant_permissions(["clipboard-read", "clipboard-write"])
         page = context.new_page()
@@ -172,6 +172,7 @@ def open_page(browser, server):
         page.on("pageerror", lambda error: wrong.append(f"page error: {error}"))
         page.on("response", watch)
         page.on("request", local)
+        page.add_init_script(script)
         page.goto(f"{at.address}?__theme={theme}")
         if ready:
             Steps.exact(page)
