@@ -12,8 +12,9 @@ on when the stream has named its event, as it does at once, or when the stream i
   async function names(body) { // every event is named by an estimation before anything else is said of it
     let rest = "";
     try {
-      for await (const text of body.pipeThrough(new TextDecoderStream())) {
-        const lines = (rest + text).split("\n");
+      const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+      for (let read; !(read = await reader.read()).done;) {
+        const lines = (rest + read.value).split("\n");
         rest = lines.pop();
         for (const line of lines) {
           const id = line.includes('"estimation"') && line.match(/"event_id":\s*"(\w+)"/)?.[1];
@@ -50,8 +51,10 @@ on when the stream has named its event, as it does at once, or when the stream i
       return answers;
     }
     const receipt = await native(request, options);
-    if (receipt.ok && pathname.endsWith("/queue/join") && stream && !stream.aborted)
-      await due((await receipt.clone().json()).event_id);
+    if (receipt.ok && pathname.endsWith("/queue/join")) {
+      const { event_id } = await receipt.clone().json();
+      if (stream && !stream.aborted) await due(event_id);
+    }
     return receipt;
   };
 })();

@@ -13,7 +13,7 @@ from workbench.errors import SessionError
 from workbench.history import History
 from workbench.session import Session, Standing
 from workbench.tabs import jobs, markup
-from workbench.tabs.common import QUIET, Board, stands_at, told
+from workbench.tabs.common import QUIET, Board, stands_at, told, writing
 
 EMPTY = "No benchmark has run in this workdir. Choose a suite and press Run; the sliders stay free meanwhile."
 THIS = "this composition"
@@ -41,8 +41,12 @@ def build(session: Session, board: Board, tab: gr.Tab, timer: gr.Timer) -> list[
     def command_of(suite: str, tasks: str, limit: str, which: str, history: History[Standing]) -> Markup:
         if not session.ready or not (suite or names(tasks)):
             return Markup("")
+        try:
+            count = whole(limit)
+        except SessionError as error:  # said where it is written, and not with every key
+            return markup.message(str(error), "problem")
         file = session.save_recipe(recipe(which, history))
-        return markup.command(commands.bench(file, suite, names(tasks), whole(limit), session.workdir))
+        return markup.command(commands.bench(file, suite, names(tasks), count, session.workdir))
 
     def run(suite: str, tasks: str, limit: str, which: str, history: History[Standing]) -> list[Any]:
         session.benchmark(recipe(which, history), suite, names(tasks), whole(limit))
@@ -59,14 +63,14 @@ def build(session: Session, board: Board, tab: gr.Tab, timer: gr.Timer) -> list[
         return [gr.Dropdown(suites(), value="demo" if "demo" in suites() else None), gr.Dropdown(models, value=THIS)]
 
     asked = [suite, tasks, limit, which, board.history]
-    tab.select(arrive, None, [suite, which], **QUIET).then(told(command_of), asked, line, **QUIET)
+    tab.select(arrive, None, [suite, which], **QUIET).then(told(command_of), asked, line, **writing("bench-line"))
     tab.select(lambda: refreshed(session), None, [panel, runs], **QUIET)
     gr.on(
         [suite.input, tasks.change, limit.change, which.input, board.digest.change],
         told(command_of),
         asked,
         line,
-        **QUIET,
+        **writing("bench-line"),
     )
     go.click(told(run), asked, [panel, timer], trigger_mode="once", **QUIET)
     stop.click(told(cancel), None, [panel, timer], queue=False, **QUIET)

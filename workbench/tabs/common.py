@@ -26,6 +26,13 @@ POOL = 16
 
 QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 """For every listener: no public endpoint, no spinner over what the reader looks at."""
+LATEST: dict[str, Any] = {"trigger_mode": "always_last", **QUIET}
+"""For a listener to a value: a change while an answer is under way is answered after it."""
+
+
+def writing(place: str) -> dict[str, Any]:
+    """For every listener that reads values and writes a place: one after another, in the order of the changes."""
+    return {"concurrency_limit": 1, "concurrency_id": place, **LATEST}
 
 
 @dataclass(frozen=True)

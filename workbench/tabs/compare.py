@@ -18,7 +18,7 @@ from workbench.history import History
 from workbench.session import Session, Standing
 from workbench.tabs import compare_html, jobs, markup, sliders, states
 from workbench.tabs.benchmark import names, suites, whole
-from workbench.tabs.common import QUIET, Board, stands_at, told
+from workbench.tabs.common import LATEST, QUIET, Board, stands_at, told, writing
 
 KIND = "compare"
 NOTHING = "Open models first, under Models."
@@ -106,7 +106,7 @@ def build(session: Session, board: Board, pane: sliders.Pane, tab: gr.Tab, timer
         return sliders.placed(session, at)
 
     tab.select(lambda: gr.Dropdown([("none", ""), *((name, name) for name in suites())]), None, suite, **QUIET)
-    listing = {"inputs": [mixed, known], "outputs": lists, **QUIET}
+    listing = {"inputs": [mixed, known], "outputs": lists, **LATEST}
     arrived = [tab.select(told(listed), **listing), board.opened.change(told(listed), **listing)]
     arrived += [
         plus.click(told(take), folder, None, trigger_mode="once", **QUIET).success(told(listed), **listing),
@@ -114,13 +114,14 @@ def build(session: Session, board: Board, pane: sliders.Pane, tab: gr.Tab, timer
             told(lambda value: remove(session, value)), value, None, js="() => [window.dem.value]", **QUIET
         ).success(told(listed), **listing),
     ]
+    wire = writing("compared")
     for event in arrived:
-        event.then(told(show), asked, view, **QUIET)
+        event.then(told(show), asked, view, **wire)
     gr.on(
         [suite.input, tasks.submit, tasks.blur, limit.submit, limit.blur, mixed.input, board.digest.change],
-        told(show), asked, view, trigger_mode="always_last", **QUIET,
+        told(show), asked, view, **wire,
     )  # fmt: skip
-    clock.tick(told(tick), [before, *asked], [*view, before], **QUIET)
+    clock.tick(told(tick), [before, *asked], [*view, before], **wire)
     go.click(told(measure), asked, [panel, clock, timer], trigger_mode="once", **QUIET)
     stop.click(told(cancel), None, [panel, clock], queue=False, **QUIET)
     used = use.click(

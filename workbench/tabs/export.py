@@ -14,7 +14,7 @@ from workbench import commands, words
 from workbench.history import History
 from workbench.session import Session, Standing
 from workbench.tabs import jobs, markup
-from workbench.tabs.common import QUIET, Board, stands_at, told
+from workbench.tabs.common import LATEST, QUIET, Board, stands_at, told, writing
 
 if TYPE_CHECKING:
     from merging.recipe import Recipe
@@ -75,12 +75,12 @@ def build(session: Session, board: Board, tab: gr.Tab, timer: gr.Timer) -> list[
         return clear(request)
 
     asked = [name, dtype, shard, board.history]
-    tab.select(told(preflight), asked, before, **QUIET)
+    tab.select(told(preflight), asked, before, **writing("preflight"))
     tab.select(lambda: refreshed(session), None, [panel], **QUIET)
-    gr.on([name.change, dtype.input, board.digest.change], told(preflight), asked, before, **QUIET)
+    gr.on([name.change, dtype.input, board.digest.change], told(preflight), asked, before, **writing("preflight"))
     go.click(told(run), asked, [panel, timer], trigger_mode="once", **QUIET)
     weigh.click(told(measure), [dtype, board.history], [cost, cost_of], concurrency_limit=2, **QUIET)
-    gr.on([dtype.input, board.digest.change], told(changed), [cost_of, dtype, board.history], cost, **QUIET)
+    gr.on([dtype.input, board.digest.change], told(changed), [cost_of, dtype, board.history], cost, **LATEST)
     board.opened.change(told(clear), None, cost, **QUIET)
     stop.click(told(cancel), None, [panel, timer], queue=False, **QUIET)
     return [panel]

@@ -13,7 +13,7 @@ from workbench.errors import is_for_the_reader
 from workbench.history import History
 from workbench.session import OMEGA_RANGE, Choice, Session, Standing
 from workbench.tabs import formula, method
-from workbench.tabs.common import POOL, QUIET, omegas_of, stands_at, told
+from workbench.tabs.common import LATEST, POOL, QUIET, omegas_of, stands_at, told
 from workbench.tabs.method import Picker
 
 MOVED = "() => window.dem.moved()"
@@ -137,11 +137,11 @@ def _wire_method(session: Session, pane: Pane) -> None:
 
     picker = pane.picker
     picked = picker.method.input(
-        told(pick), [picker.method, *pane.sliders], [*picker.shown, pane.column], queue=False, **QUIET
+        told(pick), [picker.method, *pane.sliders], [*picker.shown, pane.column], queue=False, **LATEST
     )
     picked.then(None, None, None, js=MOVED, **QUIET)
     ticked = [picker.members, pane.history, *pane.sliders]
-    picker.members.input(told(tick), ticked, pane.sliders, queue=False, **QUIET)
+    picker.members.input(told(tick), ticked, pane.sliders, queue=False, **LATEST)
 
 
 def _wire_history(session: Session, pane: Pane) -> None:
@@ -160,8 +160,8 @@ def _wire_history(session: Session, pane: Pane) -> None:
 
     targets = [pane.history, pane.undo, pane.redo, *pane.picker.shown, pane.column, *pane.sliders]
     for event in (
-        pane.undo.click(told(back), [pane.history, *pane.wish], targets, queue=False, **QUIET),
-        pane.redo.click(told(forth), pane.history, targets, queue=False, **QUIET),
+        pane.undo.click(told(back), [pane.history, *pane.wish], targets, queue=False, **LATEST),
+        pane.redo.click(told(forth), pane.history, targets, queue=False, **LATEST),
     ):
         event.then(None, None, None, js=MOVED, **QUIET)
 

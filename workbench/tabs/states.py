@@ -13,7 +13,7 @@ from workbench import picture, plots_states
 from workbench.history import History
 from workbench.session import Session, Standing
 from workbench.tabs import jobs, markup
-from workbench.tabs.common import QUIET, Board, stands_at, told
+from workbench.tabs.common import QUIET, Board, stands_at, told, writing
 from workbench.tabs.compare_html import silhouettes_html
 
 THIS = "this composition"
@@ -89,11 +89,12 @@ def build(session: Session, board: Board, tab: gr.Tab, timer: gr.Timer) -> None:
 
     asked = [which, layer, by, board.theme, board.history]
     view = [plot, facts, panel, clock]
-    tab.select(told(arrive), None, [which, layer], **QUIET).then(told(show), asked, view, **QUIET)
+    wire = writing("states")
+    tab.select(told(arrive), None, [which, layer], **QUIET).then(told(show), asked, view, **wire)
     gr.on(
-        [which.input, layer.input, by.input, board.theme.change, board.digest.change], told(show), asked, view, **QUIET
+        [which.input, layer.input, by.input, board.theme.change, board.digest.change], told(show), asked, view, **wire
     )
-    clock.tick(told(tick), [before, *asked], [*view, before], **QUIET)
+    clock.tick(told(tick), [before, *asked], [*view, before], **wire)
     go.click(told(draw), [which, layer, by, board.history], [panel, clock, timer], trigger_mode="once", **QUIET)
     stop.click(told(cancel), None, [panel, clock], queue=False, **QUIET)
 

@@ -13,7 +13,7 @@ from workbench import commands, plots_training, report_training, training, train
 from workbench.errors import SessionError
 from workbench.session import Session
 from workbench.tabs import jobs, markup, train_form, train_shown
-from workbench.tabs.common import QUIET, Board, told
+from workbench.tabs.common import LATEST, QUIET, Board, told, writing
 
 EMPTY = "Nothing was trained under this name yet. Press What it takes to see the cost first, or Start."
 NEWEST = "the newest"
@@ -93,15 +93,16 @@ def build(session: Session, board: Board, tab: gr.Tab, timer: gr.Timer, opened: 
         return [known, train_shown.text_of(session, known)]
 
     tab.select(lambda: gr.Dropdown(training.runs(session), value=None), None, known, **QUIET)
-    tab.select(told(chosen), shows[:3], view, **QUIET)
-    tab.select(told(lambda name: line_html(session, name)), name, line, **QUIET)
-    known.input(told(again), known, [name, form.text], **QUIET).then(
-        told(form.read), form.text, form.fields, **QUIET
-    ).then(told(chosen), shows[:3], view, **QUIET)
-    name.change(told(lambda name: line_html(session, name)), name, line, **QUIET)
+    wire, wire_line = writing("run"), writing("train-line")
+    tab.select(told(chosen), shows[:3], view, **wire)
+    tab.select(told(lambda name: line_html(session, name)), name, line, **wire_line)
+    known.input(told(again), known, [name, form.text], **LATEST).then(
+        told(form.read), form.text, form.fields, **LATEST
+    ).then(told(chosen), shows[:3], view, **wire)
+    name.change(told(lambda name: line_html(session, name)), name, line, **wire_line)
     for event in (name.submit, name.blur, step.input, board.theme.change):
-        event(told(chosen), shows[:3], view, **QUIET)
-    clock.tick(told(look), shows, view, **QUIET)
+        event(told(chosen), shows[:3], view, **wire)
+    clock.tick(told(look), shows, view, **wire)
     weigh.click(
         told(weighed),
         [form.text, name],

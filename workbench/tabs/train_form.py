@@ -13,7 +13,7 @@ from workbench.commands import shown
 from workbench.errors import is_for_the_reader
 from workbench.session import Session
 from workbench.tabs import markup
-from workbench.tabs.common import QUIET, log
+from workbench.tabs.common import LATEST, QUIET, log, writing
 from workbench.tabs.train_shown import checked, first, parameters, shown_of
 
 KINDS = [
@@ -122,8 +122,8 @@ def build(session: Session, tab: gr.Tab) -> Form:
         return work
 
     def put(event: Any, change: Callable[..., str], *inputs: Any) -> None:
-        targets, one = [text, special, said, chain], {"concurrency_limit": 1, "concurrency_id": "plan"}
-        event(write(change), [text, chain, *inputs], targets, trigger_mode="always_last", **one, **QUIET)
+        targets = [text, special, said, chain]
+        event(write(change), [text, chain, *inputs], targets, **writing("plan"))
 
     put(base.input, lambda text, base: training_plans.with_base(text, shown(base)), base)
     put(
@@ -131,7 +131,7 @@ def build(session: Session, tab: gr.Tab) -> Form:
         lambda text, *now: training_fields.scheduled(training_fields.sourced(text, now[0]), *now),
         *scheduled,
     )
-    kind.input(lambda kind: parameters(kind), kind, [special, shares, k, single], **QUIET)
+    kind.input(lambda kind: parameters(kind), kind, [special, shares, k, single], **LATEST)
     for one in (kind, special, shares, k, single):
         put(one.input if one in (kind, special, single) else one.blur, training_fields.scheduled, *scheduled)
     for one in (unit.input, length.input):
@@ -153,6 +153,6 @@ def build(session: Session, tab: gr.Tab) -> Form:
             ),
             one,
         )
-    text.blur(edited, text, [*fields, chain], **QUIET)
+    text.blur(edited, text, [*fields, chain], **writing("plan"))
     tab.select(arrive, text, [text, *fields], **QUIET)
     return Form(text, fields, read)

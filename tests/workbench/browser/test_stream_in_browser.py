@@ -1,5 +1,9 @@
 """No answer is lost where gradio closes its stream of answers while the page sends its next event."""
 
+import pytest
+
+pytestmark = pytest.mark.browser
+
 LATE = """(() => {
   const native = window.fetch;
   window.closings = 0;
