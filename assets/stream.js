@@ -1,60 +1,60 @@
-/* Answers that would never be fetched: keeps the order of what gradio sends over two connections.
+/* Answers in their order: gradio's page learns over two connections what its server tells it in one order.
 
-gradio closes a page's stream of answers when no answer is due. A page can learn that its next event was received before it
-has read of that closing; it then takes the stream for open, and the event's answer waits for nobody. So a receipt is handed
-on when the stream has named its event, as it does at once, or when the stream is closed. */
+The receipt of an event comes as the answer to its request, all else about it over one stream, which the server closes when no
+answer is due. Read in another order than they were sent, answers are lost or shown too late:
+  - a receipt read before the closing of the stream lets the page take the stream for open, and wait for an answer that
+    nobody fetches: so a receipt waits until the stream has named its event, as it does at once, or is closed;
+  - what the stream says of an event before its receipt is read is put aside, and then overtakes what was said before
+    it: so the stream waits for the receipt of every event that it names. */
 (() => {
-  const PATIENCE = 1000; // milliseconds after which a receipt is handed on in any case
+  const PATIENCE = 1000; // milliseconds after which neither waits for the other any more
+  const READING = 5; // milliseconds in which gradio has read a receipt that it was handed
   const native = window.fetch;
-  const named = new Set(), waiting = new Map();
-  let stream = null; // ends the stream of answers that is open
+  const events = new Map();
+  const after = (wait) => new Promise((go) => setTimeout(go, wait));
+  let closed = Promise.resolve(); // kept when the stream is closed
 
-  async function names(body) { // every event is named by an estimation before anything else is said of it
-    let rest = "";
-    try {
-      const reader = body.pipeThrough(new TextDecoderStream()).getReader();
-      for (let read; !(read = await reader.read()).done;) {
-        const lines = (rest + read.value).split("\n");
-        rest = lines.pop();
-        for (const line of lines) {
-          const id = line.includes('"estimation"') && line.match(/"event_id":\s*"(\w+)"/)?.[1];
-          if (!id) continue;
-          if (waiting.has(id)) waiting.get(id)();
-          else named.add(id);
-        }
-      }
-    } catch { // it ends as gradio's own reading of it ends, which says so
+  function event(id) {
+    if (!events.has(id)) {
+      const one = {};
+      one.isNamed = new Promise((go) => { one.named = go; });
+      one.isHanded = new Promise((go) => { one.handed = go; });
+      events.set(id, one);
     }
+    return events.get(id);
   }
 
-  function due(id) {
-    return new Promise((go) => {
-      const done = () => {
-        waiting.delete(id);
-        named.delete(id);
-        clearTimeout(late);
-        go();
-      };
-      const late = setTimeout(done, PATIENCE);
-      waiting.set(id, done);
-      stream.addEventListener("abort", done, { once: true });
-      if (named.has(id)) done();
+  function inOrder() {
+    const decoder = new TextDecoder(), met = new Set();
+    let tail = "";
+    return new TransformStream({
+      async transform(chunk, out) {
+        const text = tail + decoder.decode(chunk, { stream: true });
+        tail = text.slice(-100); // an id may be cut in two
+        for (const [, id] of text.matchAll(/"event_id":\s*"(\w{32})"/g)) {
+          if (met.has(id)) continue;
+          met.add(id);
+          event(id).named();
+          await Promise.race([event(id).isHanded.then(() => after(READING)), after(PATIENCE)]);
+        }
+        out.enqueue(chunk);
+      },
     });
   }
 
   window.fetch = async (request, options) => {
     const { pathname } = new URL(request.url ?? request, location.href);
     if (pathname.endsWith("/queue/data")) {
-      stream = request.signal;
+      closed = new Promise((go) => request.signal.addEventListener("abort", () => { events.clear(); go(); }));
       const answers = await native(request, options);
-      if (answers.ok) names(answers.clone().body);
-      return answers;
+      return answers.ok ? new Response(answers.body.pipeThrough(inOrder()), answers) : answers;
     }
     const receipt = await native(request, options);
-    if (receipt.ok && pathname.endsWith("/queue/join")) {
-      const { event_id } = await receipt.clone().json();
-      if (stream && !stream.aborted) await due(event_id);
-    }
-    return receipt;
+    if (!receipt.ok || !pathname.endsWith("/queue/join")) return receipt;
+    const text = await receipt.text();
+    const id = JSON.parse(text).event_id;
+    await Promise.race([event(id).isNamed, closed, after(PATIENCE)]);
+    event(id).handed();
+    return new Response(text, receipt);
   };
 })();

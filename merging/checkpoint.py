@@ -154,7 +154,7 @@ class Checkpoint(Mapping[str, Tensor]):
             name: of the tensor.
             start: the first element.
             stop: one past the last.
-            scratch: bytes that the result may lie in, where it would otherwise take memory of its own.
+            scratch: bytes that the result may lie in, if they are enough, where it would otherwise take its own.
 
         Raises:
             CheckpointError: when the file has changed since it was opened, or cannot be read.
@@ -162,7 +162,9 @@ class Checkpoint(Mapping[str, Tensor]):
         info = self.info(name)
         number = self._infos[name][0]
         nbytes = (stop - start) * info.dtype.itemsize
-        buffer = torch.empty(nbytes, dtype=torch.uint8) if scratch is None else scratch[:nbytes]
+        if scratch is None or scratch.numel() < nbytes:
+            scratch = torch.empty(nbytes, dtype=torch.uint8)
+        buffer = scratch[:nbytes]
         self._read(number, info.start + start * info.dtype.itemsize, buffer.numpy().data)
         return buffer.view(info.dtype)
 

@@ -9,6 +9,7 @@ is normalised or left out, so both the raw norm and the norm relative to the bas
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -19,11 +20,13 @@ from torch import Tensor
 
 from merging import kernel, rows
 from merging.checkpoint import Weights, dtype_of, read_into, shape_of
-from merging.merge import BLOCK, Workspace, read_deltas
+from merging.merge import Workspace, read_deltas
 from merging.names import PARTS, Place, place, reading_order
 from merging.pool import Spare, in_order, workers
 from merging.vector import Vector, working_dtype
 
+BLOCK = 2**19
+"""Elements of each input that are read at once: twice as many as in a merge, for little memory is written (measured)."""
 RUN = 2**10
 """Elements whose products are summed in float32."""
 
@@ -136,7 +139,7 @@ def measure(
         for row, size in enumerate(sizes.tolist())
         for start in range(0, size, BLOCK)
     ]
-    workspaces = Spare(Workspace)
+    workspaces = Spare(partial(Workspace, BLOCK))
     given = list(vectors.values())
 
     def products(piece: tuple[int, int, int]) -> tuple[tuple[int, int, int], Matrix, float]:

@@ -91,8 +91,8 @@ typedef float lanes_of_float __attribute__((vector_size(LANES * sizeof(float))))
 typedef union { float values[RUN]; lanes_of_float lanes[RUN / LANES]; } run;
 typedef double lanes_of_double __attribute__((vector_size(LANES * sizeof(double))));
 
-/* Products are summed in float32 in 4 * LANES sums of RUN / (4 * LANES) each, those in double, all in a fixed order. */
-INLINE double product(const lanes_of_float *a, const lanes_of_float *b) {
+/* Products are summed in float32 in 4 * LANES sums of RUN / (4 * LANES) each, those in LANES sums in double, in a fixed order. */
+INLINE void multiplied(const lanes_of_float *a, const lanes_of_float *b, lanes_of_double *sums) {
     lanes_of_float s0 = a[0] * b[0], s1 = a[1] * b[1], s2 = a[2] * b[2], s3 = a[3] * b[3];
     for (size_t i = 4; i < RUN / LANES; i += 4) {
         s0 += a[i] * b[i];
@@ -100,10 +100,13 @@ INLINE double product(const lanes_of_float *a, const lanes_of_float *b) {
         s2 += a[i + 2] * b[i + 2];
         s3 += a[i + 3] * b[i + 3];
     }
-    const lanes_of_double sum = (__builtin_convertvector(s0, lanes_of_double) + __builtin_convertvector(s1, lanes_of_double))
+    *sums += (__builtin_convertvector(s0, lanes_of_double) + __builtin_convertvector(s1, lanes_of_double))
         + (__builtin_convertvector(s2, lanes_of_double) + __builtin_convertvector(s3, lanes_of_double));
+}
+
+INLINE double summed(const lanes_of_double *sums) {
     double total = 0;
-    for (size_t lane = 0; lane < LANES; lane++) total += sum[lane];
+    for (size_t lane = 0; lane < LANES; lane++) total += (*sums)[lane];
     return total;
 }
 
@@ -113,24 +116,28 @@ INLINE double product(const lanes_of_float *a, const lanes_of_float *b) {
 FOR_EACH_CPU int inner_products(
     size_t size, const void *base, int32_t base_dtype, size_t count, const void *const *rows, const int32_t *dtypes,
     const int32_t *differences, double *grams, double *square) {
+#define DELTA(DTYPE, APART) added(rows[k], DTYPE, APART, 1, start, n, theta.values, 1.0f, deltas[k].values)
     run deltas[MOST], theta;
+    lanes_of_double sums[MOST][MOST], squares = {0};
     if (count > MOST) return -1;
-    memset(grams, 0, count * count * sizeof(double));
-    *square = 0;
+    for (size_t k = 0; k < count; k++) memset(sums[k], 0, (k + 1) * sizeof sums[k][0]);
     for (size_t start = 0; start < size; start += RUN) {
         const size_t n = size - start < RUN ? size - start : RUN;
         if (n < RUN) memset(deltas, 0, sizeof deltas), memset(&theta, 0, sizeof theta);
         for (size_t i = 0; i < n; i++) theta.values[i] = widened(base, base_dtype, start + i);
-        *square += product(theta.lanes, theta.lanes);
+        multiplied(theta.lanes, theta.lanes, &squares);
         for (size_t k = 0; k < count; k++) {
-            if (dtypes[k] == BFLOAT16) added(rows[k], BFLOAT16, 0, 1, start, n, theta.values, 1.0f, deltas[k].values);
-            else added(rows[k], FLOAT32, 0, 1, start, n, theta.values, 1.0f, deltas[k].values);
-            if (!differences[k])
-                for (size_t i = 0; i < n; i++) deltas[k].values[i] -= theta.values[i];
-            for (size_t j = 0; j <= k; j++) grams[k * count + j] += product(deltas[k].lanes, deltas[j].lanes);
+            if (dtypes[k] == BFLOAT16) {
+                if (differences[k]) DELTA(BFLOAT16, 0); else DELTA(BFLOAT16, 1);
+            } else {
+                if (differences[k]) DELTA(FLOAT32, 0); else DELTA(FLOAT32, 1);
+            }
+            for (size_t j = 0; j <= k; j++) multiplied(deltas[k].lanes, deltas[j].lanes, &sums[k][j]);
         }
     }
+#undef DELTA
+    *square = summed(&squares);
     for (size_t k = 0; k < count; k++)
-        for (size_t j = 0; j < k; j++) grams[j * count + k] = grams[k * count + j];
+        for (size_t j = 0; j <= k; j++) grams[j * count + k] = grams[k * count + j] = summed(&sums[k][j]);
     return 0;
 }

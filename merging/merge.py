@@ -64,17 +64,22 @@ def spans(task: Task, block: int | None = None) -> Iterator[tuple[int, int]]:
 
 
 class Workspace:
-    """Memory that one thread uses again for block after block: fresh pages cost more than the arithmetic."""
+    """Memory that one thread uses again for block after block: fresh pages cost more than the arithmetic.
 
-    def __init__(self) -> None:
-        self.scratch = torch.empty(8 * BLOCK, dtype=torch.uint8)
+    Args:
+        block: the most elements of a block.
+    """
+
+    def __init__(self, block: int = BLOCK) -> None:
+        self._block = block
+        self.scratch = torch.empty(8 * block, dtype=torch.uint8)
         self._kept = torch.empty(0, dtype=torch.uint8)
         self._inputs: list[Tensor] = []
 
     def rows(self, count: int, size: int, dtype: torch.dtype) -> Tensor:
         """(count, size), not initialised; the next call may give the same memory again."""
         nbytes = count * size * dtype.itemsize
-        if size > BLOCK:
+        if size > self._block:
             return torch.empty(count, size, dtype=dtype)
         if self._kept.numel() < nbytes:
             self._kept = torch.empty(nbytes, dtype=torch.uint8)
@@ -83,7 +88,7 @@ class Workspace:
     def input(self, number: int) -> Tensor:
         """Bytes for a block of one input, so that those of several lie side by side."""
         while len(self._inputs) <= number:
-            self._inputs.append(torch.empty(4 * BLOCK, dtype=torch.uint8))
+            self._inputs.append(torch.empty(4 * self._block, dtype=torch.uint8))
         return self._inputs[number]
 
 

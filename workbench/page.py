@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gradio as gr
 from markupsafe import Markup
@@ -15,9 +15,6 @@ from workbench.history import History
 from workbench.session import Session, Stale, Standing
 from workbench.tabs import benchmark, compare, compose, export, geometry, models, preview, sliders, train
 from workbench.tabs.common import POOL, QUIET, Board, stands_at, told
-
-if TYPE_CHECKING:
-    from merging.recipe import Recipe
 
 
 def header_html(session: Session, state: str = "live", digest: str = "", note: str = "") -> Markup:
@@ -109,7 +106,7 @@ def _settling(
             return
         stale = session.ticket(request.session_hash or "page")
         try:
-            yield from measuring(stands_at(session, history), prompt, stale)
+            yield from measuring(history, prompt, stale)
         except Exception as error:
             if stale():
                 return
@@ -118,19 +115,22 @@ def _settling(
             # only composing it could tell that it cannot be: back to what the page stood at before
             kept = history.dropped()
             session.settle(kept.present or session.standing)
-            recipe = stands_at(session, kept)
-            yield [*[gr.skip()] * 3, *sliders.standing_shown(session, kept, error), recipe.digest]
-            yield from measuring(recipe, prompt, stale)
+            yield [*[gr.skip()] * 3, *sliders.standing_shown(session, kept, error), gr.skip()]
+            yield from measuring(kept, prompt, stale)
 
-    def measuring(recipe: Recipe, prompt: str, stale: Stale) -> Iterator[list[Any]]:
-        yield [header_html(session, "composing", recipe.digest), *[gr.skip()] * (len(measures) - 1)]
+    def measuring(history: History[Standing], prompt: str, stale: Stale) -> Iterator[list[Any]]:
+        recipe, nothing = stands_at(session, history), gr.skip()
+        # Of two moves, the answer to the first may come last: what is measured says what it is of.
+        line = sliders.formula_shown(session, history)
+        top: Any = header_html(session, "composing", recipe.digest)
+        yield [top, *[nothing] * 5, line, nothing, recipe.digest]
         shown_state = "composing"
         for chart, answer, state in compose.settled(session, recipe, prompt, stale):
             if stale():
                 return
-            top: Any = gr.skip() if state == shown_state else header_html(session, state, recipe.digest)
+            top = nothing if state == shown_state else header_html(session, state, recipe.digest)
             shown_state = state
-            yield [top, chart, answer, *[gr.skip()] * (len(measures) - 3)]
+            yield [top, chart, answer, *[nothing] * 6]
 
     # A newer press must reach the server while an older one works: it is what makes the older one stop.
     wire = {"trigger_mode": "multiple", **QUIET}

@@ -53,6 +53,15 @@ def test_a_block_is_a_part_of_the_flattened_tensor(tmp_path, write):
     assert (shape_of(checkpoint, "w"), dtype_of(checkpoint, "w")) == ((7, 11), torch.float32)
 
 
+def test_a_block_that_does_not_fit_in_the_memory_given_lies_in_its_own(tmp_path, write):
+    values = torch.arange(10, dtype=torch.float32)
+    found = Checkpoint(write(tmp_path, {"x": values}))
+    for size in (40, 39, 0):
+        scratch = torch.zeros(size, dtype=torch.uint8)
+        block = found.block("x", 0, 10, scratch)
+        assert torch.equal(block, values) and (block.data_ptr() == scratch.data_ptr()) == (size == 40)
+
+
 def test_each_read_is_fresh_memory(tmp_path, write):
     checkpoint = Checkpoint(write(tmp_path / "m", {"w": torch.ones(3)}))
     checkpoint["w"].zero_()

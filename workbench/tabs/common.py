@@ -69,6 +69,7 @@ def told(work: Callable[..., Any]) -> Callable[..., Any]:
         def stream(*values: Any) -> Any:
             try:
                 yield from work(*values)
+                yield gr.skip()  # gradio says the last answer once more at the end, when it may be old
             except gr.Error:
                 raise
             except Exception as error:

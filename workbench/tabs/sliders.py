@@ -191,13 +191,17 @@ def settled(session: Session, history: History[Standing], wish: Sequence[Any]) -
 
 def standing_shown(session: Session, history: History[Standing], error: Exception | None = None) -> list[Any]:
     """The history with its buttons, and the formula of its present; with an error that kept the page there."""
-    recipe = stands_at(session, history)
-    omegas = (history.present or session.standing).omegas
     return [
         *remembered(history, pending=error is not None),
-        formula.formula_html(recipe, session.models.names, omegas),
-        method.refused_html(error, recipe.formula()) if error else Markup(""),
+        formula_shown(session, history),
+        method.refused_html(error, stands_at(session, history).formula()) if error else Markup(""),
     ]
+
+
+def formula_shown(session: Session, history: History[Standing]) -> Markup:
+    """The formula of where the page stands."""
+    omegas = (history.present or session.standing).omegas
+    return formula.formula_html(stands_at(session, history), session.models.names, omegas)
 
 
 def remembered(history: History[Standing], pending: bool = False) -> list[Any]:
