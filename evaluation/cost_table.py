@@ -104,7 +104,7 @@ def crossover(prices: Prices) -> Cost | None:
         return None
     last = max(len(prices.tries), len(prices.mixing), len(prices.validations))
     here = _saved(prices, last)
-    parallel = abs(slope) <= PARALLEL * max(prices.trained or 0.0, *prices.runs, *prices.tries)
+    parallel = abs(slope) <= PARALLEL * max(prices.trained or 0.0, *prices.runs, *prices.tries, *prices.ends)
     if (here <= 0) if parallel else (slope < 0):
         return None
     count = last if here > 0 else last + math.floor(-here / slope)
@@ -133,6 +133,8 @@ def _notes(prices: Prices) -> Iterator[str]:
         yield "no training on mixed data is recorded; one is taken to cost as much as all experts together"
     if not prices.sweeps_of_mixed:
         yield "no validation sweep is recorded; measure the losses of one composition first"
+    elif not prices.tries:
+        yield "no sweep of a merge is recorded; one is taken to cost as much as one of the base or an expert alone"
     elif not prices.validations:
         yield "a sweep of a mixed model is taken to cost as much as one of a merge"
     dem, untuned = prices.dem(1), prices.mixed(1)

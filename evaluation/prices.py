@@ -39,13 +39,15 @@ class Prices:
     """Each validation sweep of a merge: composing it, and its loss on every dataset."""
     validations: Sequence[float] = ()
     """Each validation sweep of a model trained on mixed data."""
+    ends: Sequence[float] = ()
+    """Each of the base or an expert alone: no tries, for both ways begin there; they tell what a sweep costs."""
     notes: Sequence[str] = ()
     """What a reader should know of these prices."""
 
     def __post_init__(self) -> None:
         if not self.experts:
             raise ValueError("no expert is named; the cost of DEM is that of at least one training per dataset")
-        for value in (*self.experts.values(), *self.mixing, *self.tries, *self.validations):
+        for value in (*self.experts.values(), *self.mixing, *self.tries, *self.validations, *self.ends):
             if value is not None and not (math.isfinite(value) and value >= 0):
                 raise ValueError(f"a price is {value}; give finite amounts from 0")
 
@@ -62,26 +64,34 @@ class Prices:
         return self.mixing or projected
 
     @property
+    def sweep(self) -> float | None:
+        """What a try that was not yet paid is projected to cost: as those that were, else as an end; None if not known."""
+        known = self.tries or self.ends
+        return _mean(known) if known else None
+
+    @property
     def sweeps_of_mixed(self) -> Sequence[float]:
         """The validation sweeps of mixed models; if there are none, those of merges, which cost DEM exactly as much."""
-        return self.validations or self.tries
+        projected = () if self.sweep is None else (self.sweep,)
+        return self.validations or self.tries or projected
 
     @property
     def slope(self) -> float | None:
         """What one more setting costs mixing beyond what it costs DEM, past all that was measured; None if not known."""
-        if self.trained is None or not self.tries:
+        if self.trained is None or self.sweep is None:
             return None
-        return math.fsum((_mean(self.runs), _mean(self.sweeps_of_mixed), -_mean(self.tries)))
+        return math.fsum((_mean(self.runs), _mean(self.sweeps_of_mixed), -self.sweep))
 
     def dem(self, settings: int) -> Cost | None:
         """All experts, and so many sweeps; None while an expert or every sweep is missing."""
-        return None if self.trained is None else _plus(self.trained, self.tries, settings)
+        return self._with_tries(self.trained, settings)
 
     def mixed(self, settings: int) -> Cost | None:
         """So many trainings on mixed data, each with a sweep; None while no price of either is known."""
         if not self.runs or not self.sweeps_of_mixed:
             return None
-        value = _sum(self.runs, settings) + _sum(self.sweeps_of_mixed, settings)
+        parts = self.runs, self.sweeps_of_mixed
+        value = math.fsum(_sum(costs, settings, _mean(costs)) for costs in parts)
         return Cost(value, _how(min(len(self.mixing), len(self.validations)), settings))
 
     def changed(self, dataset: str, settings: int) -> tuple[Cost | None, Cost | None]:
@@ -90,8 +100,12 @@ class Prices:
         Raises:
             KeyError: no expert of this name.
         """
-        expert = self.experts[dataset]
-        return None if expert is None else _plus(expert, self.tries, settings), self.mixed(settings)
+        return self._with_tries(self.experts[dataset], settings), self.mixed(settings)
+
+    def _with_tries(self, trained: float | None, settings: int) -> Cost | None:
+        if trained is None or self.sweep is None:
+            return None
+        return Cost(trained + _sum(self.tries, settings, self.sweep), _how(len(self.tries), settings))
 
 
 def prices(
@@ -101,6 +115,7 @@ def prices(
     *,
     examples: int,
     mixed_digests: Iterable[str] = (),
+    end_digests: Iterable[str] = (),
     unit: Unit = "device_seconds",
 ) -> Prices:
     """The prices in a ledger.
@@ -110,38 +125,36 @@ def prices(
         experts: the trainings of the experts, by name or by the folder that they made; the last one of that name counts.
         mixing: those on mixed data, likewise.
         examples: of a whole validation sweep; a phase of fewer is none.
-        mixed_digests: digests under which models trained on mixed data were evaluated; all others are tries of ω.
+        mixed_digests: digests under which models trained on mixed data were evaluated.
+        end_digests: those of the base and of experts alone; all others are tries of ω.
         unit: which of the two times.
     """
     done = trainings(phases)
     last = {name: [found for found in done if found.is_called(name)] for name in (*experts, *mixing)}
     notes = [f"the training of {name} is not in the ledger" for name, found in last.items() if not found]
     used = [found[-1] for found in last.values() if found]
-    mixed = frozenset(mixed_digests)
     tries: list[float] = []
     validations: list[float] = []
+    ends: list[float] = []
+    others = dict.fromkeys(mixed_digests, validations) | dict.fromkeys(end_digests, ends)
     devices = {training.device for training in used}
     for phase in phases:
         swept = phase.kind == "evaluation" and phase.name == LOSSES and phase.examples >= examples > 0
         if not (phase.complete and (swept or phase.kind == "search")):
             continue
         parts = [getattr(phase, unit) / phase.settings] * phase.settings
-        (validations if phase.digest in mixed else tries).extend(parts)
+        others.get(phase.digest, tries).extend(parts)
         devices.add(phase.device)
     if len(devices) > 1:
         notes.append(f"seconds of different devices are added up: {', '.join(sorted(devices))}")
     costs = {name: getattr(found[-1], unit) if found else None for name, found in last.items()}
     ran = [cost for name in mixing if (cost := costs[name]) is not None]
-    return Prices({name: costs[name] for name in experts}, ran, tries, validations, notes)
+    return Prices({name: costs[name] for name in experts}, ran, tries, validations, ends, notes)
 
 
-def _plus(fixed: float, costs: Sequence[float], count: int) -> Cost | None:
-    return Cost(fixed + _sum(costs, count), _how(len(costs), count)) if costs else None
-
-
-def _sum(costs: Sequence[float], count: int) -> float:
-    """The first `count` of one or more costs, those not yet paid at the mean of the paid ones."""
-    return math.fsum(costs[:count]) + max(0, count - len(costs)) * _mean(costs)
+def _sum(costs: Sequence[float], count: int, price: float) -> float:
+    """The first `count` costs, those not yet paid at a price."""
+    return math.fsum(costs[:count]) + max(0, count - len(costs)) * price
 
 
 def _how(paid: int, count: int) -> How:

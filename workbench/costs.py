@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from workbench.contenders import added, of_folder
 from workbench.models import FULL
+from workbench.spending import key
 
 if TYPE_CHECKING:
     from evaluation.cost import Phase
@@ -47,6 +48,7 @@ def cost_table(session: Session, mixing: Sequence[str] | None = None, unit: Unit
         list(mixed),
         examples=sum(data.prepared[FULL].datasets[0].n for data in models.data.values()),
         mixed_digests=[of_folder(Path(folder), name).key for folder, name in mixed.items()],
+        end_digests=[key(models.recipe(omegas)) for omegas in ({}, *({name: 1.0} for name in models.names))],
         unit=unit,
     )
     named = {name: found.experts[folder] for folder, name in experts.items()}

@@ -59,6 +59,16 @@ def test_without_a_mixing_run_one_is_taken_to_cost_what_all_experts_cost() -> No
     assert "a sweep of a mixed model is taken to cost as much as one of a merge" in table.notes
 
 
+def test_the_base_and_experts_alone_are_no_tries_but_tell_what_a_try_costs() -> None:
+    found = Prices({"a": 10, "b": 20}, mixing=(40,), ends=(1, 3))
+    assert (found.dem(1), found.dem(4)) == (Cost(32, "projected"), Cost(38, "projected"))  # 30 + 2, 30 + 4·2
+    assert found.mixed(2) == Cost(84, "projected")  # 40 + 40, and 2·2
+    tried = Prices({"a": 10, "b": 20}, mixing=(40,), tries=(5,), ends=(1, 3))
+    assert (tried.dem(1), tried.dem(2)) == (Cost(35, "measured"), Cost(40, "projected"))  # a try costs what tries cost
+    assert "no sweep of a merge is recorded" in " ".join(cost_table(found).notes)
+    assert "measured: validation sweeps of merges 1, trainings on mixed data 1" in cost_table(tried).notes
+
+
 def test_what_is_missing_leaves_a_column_empty_and_is_named() -> None:
     table = cost_table(Prices({"a": 10, "b": None}, mixing=(30,), tries=(1,), notes=("b is missing",)))
     assert [row.settings for row in table.rows] == list(SETTINGS)
@@ -125,9 +135,11 @@ amounts = st.lists(st.integers(0, 10), max_size=3)
 
 
 @settings(deadline=None)
-@given(st.integers(0, 100), amounts, st.lists(st.integers(0, 10), min_size=1, max_size=3), amounts)
-def test_the_crossover_is_the_plain_loops(expert: int, mixing: list, tries: list, validations: list) -> None:
-    found = Prices({"a": expert}, mixing, tries, validations)
+@given(st.integers(0, 100), amounts, amounts, amounts, st.lists(st.integers(0, 10), min_size=1, max_size=3))
+def test_the_crossover_is_the_plain_loops(
+    expert: int, mixing: list, tries: list, validations: list, ends: list
+) -> None:
+    found = Prices({"a": expert}, mixing, tries, validations, ends)
     cheaper = []
     for count in range(1, 1000):  # a slope is at least 1/6, and the distance at most 100 + 3·10
         dem, mixed = found.dem(count), found.mixed(count)
@@ -183,10 +195,12 @@ def test_prices_come_from_the_ledger() -> None:
     found = prices(
         phases, ["cot", "/out/sni"], ["mixed", "mixed-2"], examples=100, mixed_digests=["m"], unit="wall_seconds"
     )
-    assert found == Prices({"cot": 10.0, "/out/sni": 20.0}, [30.0, 32.0], [2.0, 3.0, 3.0, 3.0, 3.0], [1.0], [])
+    assert found == Prices({"cot": 10.0, "/out/sni": 20.0}, [30.0, 32.0], [2.0, 3.0, 3.0, 3.0, 3.0], [1.0], [], [])
     halves = prices(phases, ["cot"], examples=100)  # device seconds
     assert halves.experts == {"cot": 5.0}
     assert halves.tries == [1.0, 0.5, 1.5, 1.5, 1.5, 1.5]
+    apart = prices(phases, ["cot"], examples=100, end_digests=["w1", "w9"])
+    assert (apart.tries, apart.ends) == ([0.5, 1.5, 1.5, 1.5, 1.5], [1.0])
 
 
 def test_prices_name_what_the_ledger_lacks_and_what_cannot_be_added_up() -> None:

@@ -96,7 +96,8 @@ def test_the_cost_table_from_the_same_workdir(dem, mixed, world, tmp_path):
     assert one["untuned"]["how"] == "measured" and 59 < one["untuned"]["value"] < 70
     assert many["settings"] == 32 and many["dem"]["how"] == "projected" and many["ratio"]["value"] > 10
     assert "What DEM and data mixing cost, in device seconds; ~ is projected, all else measured" in out
-    assert "DEM costs less than mixing tuned over as many, from 1 setting on (measured)" in out
+    assert "DEM costs less than mixing tuned over as many, from 1 setting on (projected)" in out
+    assert "no sweep of a merge is recorded; one is taken to cost as much as one of the base or an expert alone" in out
     row = {row["name"]: row for row in data["rows"]}
     assert row["ada"]["cost"]["training_device"] == 10 and row["mixed"]["cost"]["training_device"] == 59
 
