@@ -1,4 +1,4 @@
-"""Builds the embedded demo from its seed: data, base and experts, ω searched on validation, one table on test."""
+"""Builds the embedded demo from its seed: data, base and experts; what is measured of them is in demo_measured."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 import corpus.demo as families
 from corpus import Example
 from training.stage import Lora, Stage
+from workbench.costs import recorded
+from workbench.demo_measured import measure, recipe_of
 from workbench.demo_table import table
 
 if TYPE_CHECKING:
-    from evaluation.loss import Prepared
-    from merging import LiveModel, Recipe
+    from evaluation.cost import Ledger
 
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "assets" / "demo"
@@ -47,11 +48,15 @@ COMMON: dict[str, Any] = {"replay_share": 0.25, "frozen": ("*embed_tokens*",)}
 ALL: dict[str, Any] = {"order": "by_length", "precision": "bf16", "device": "cpu"}
 """Of every training: what the checkpoints that ship were made with."""
 
-LINE = (0.2, 0.4, 0.6, 0.8, 1.0)
-"""One ω for all, tried first; the coordinate search starts from the best."""
 
-
-def build(out: Path, *, seed: int = 0, progress: Progress | None = None, resume: bool = False) -> str:
+def build(
+    out: Path,
+    *,
+    seed: int = 0,
+    progress: Progress | None = None,
+    resume: bool = False,
+    ledger: Ledger | None = None,
+) -> str:
     """Makes the demo again and returns its table, which is also written to out/RESULTS.md.
 
     Everything is made in <out>.partial, which takes the place of `out` at the end.
@@ -61,6 +66,7 @@ def build(out: Path, *, seed: int = 0, progress: Progress | None = None, resume:
         seed: seed of data, first weights and order of training.
         progress: see Progress.
         resume: go on with the checkpoints that a broken-off build with the same seed left in <out>.partial.
+        ledger: gets what each training, the search of ω and the table cost.
     """
     report = _Report(progress)
     staged = out.with_name(out.name + ".partial")
@@ -72,10 +78,13 @@ def build(out: Path, *, seed: int = 0, progress: Progress | None = None, resume:
     name = out.resolve().relative_to(ROOT).as_posix() if out.resolve().is_relative_to(ROOT) else out.as_posix()
     with tempfile.TemporaryDirectory() as scratch:
         seconds = _train(data, staged, Path(scratch), seed, f"{name}/base", report)
-        results = _measure(data, staged, Path(scratch), report)
-    omegas = results["omegas"]
-    (staged / "recipe.yml").write_text(_recipe(staged, omegas).to_yaml().replace(staged.as_posix(), name), "utf-8")
-    results |= {"seed": seed, "seconds": seconds, "formula": _recipe(staged, omegas).formula()}
+        if ledger is not None:
+            made = (recorded(staged / one) for one in seconds)
+            ledger.add_all([replace(one, output=str(out.resolve() / one.name)) for one in made if one is not None])
+        results = measure(data, staged, tuple(EXPERTS), Path(scratch), report.part, ledger)
+    found = recipe_of(staged, results["omegas"])
+    (staged / "recipe.yml").write_text(found.to_yaml().replace(staged.as_posix(), name), "utf-8")
+    results |= {"seed": seed, "seconds": seconds, "formula": found.formula()}
     (staged / "results.json").write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", "utf-8")
     (staged / "RESULTS.md").write_text(table(results), "utf-8")
     _replace(out, staged)
@@ -152,113 +161,6 @@ def _run(stage: Stage, out: Path, report: _Report, share: float) -> float:
     with report.part(f"training {out.name}", share) as step:
         run(stage, out, step, resume=True)
     return round(time.perf_counter() - started, 1)
-
-
-def _recipe(folder: Path, omegas: Mapping[str, float]) -> Recipe:
-    from merging import Recipe, identified, open_recipe
-
-    recipe = Recipe.compose(folder / "base", {name: folder / name for name in omegas}, omegas)
-    return identified(recipe, *open_recipe(recipe))
-
-
-def _measure(
-    data: Mapping[str, Mapping[str, list[Example]]], staged: Path, scratch: Path, report: _Report
-) -> dict[str, Any]:
-    """ω from the validation split, then every row of the table on the test split."""
-    from evaluation.loss import prepare
-    from evaluation.model import load
-    from merging import Checkpoint, LiveModel, in_memory, open_recipe
-
-    zero = _recipe(staged, dict.fromkeys(EXPERTS, 0.0))
-    base, vectors = open_recipe(zero)
-    loaded = load(staged / "base", checkpoint=base)
-    live = LiveModel(loaded.module, in_memory(base), vectors, loaded.views)
-    validation, test = (
-        prepare({name: splits[split] for name, splits in data.items()}, loaded.tokenizer)
-        for split in ("validation", "test")
-    )
-    with report.part("searching ω", 0.04) as step:
-        omegas, line, trials = search(live, zero, validation, step)
-    compositions = {
-        "base": {},
-        **{f"expert {name}": {name: 1.0} for name in EXPERTS},
-        "uniform average": dict.fromkeys(EXPERTS, round(1 / len(EXPERTS), 4)),
-        f"one ω for all ({line:g})": dict.fromkeys(EXPERTS, line),
-        "DEM, ω tuned": omegas,
-    }
-    suite = _suite(staged / "data", scratch / "suite")
-    rows = []
-    with report.part("measuring", 0.06) as step:
-        for number, (label, omega) in enumerate(compositions.items()):
-            live.apply(zero.with_omegas(omega))
-            rows.append(_row(label, loaded.module, loaded.tokenizer, test, suite))
-            step(number + 1, len(compositions) + 1)
-        mixed = load(staged / "mixed", checkpoint=Checkpoint(staged / "mixed"))
-        rows.append(_row("data mixing", mixed.module, mixed.tokenizer, test, suite))
-    return {"split": "test", "omegas": omegas, "evaluations": len(trials), "rows": rows}
-
-
-def search(
-    live: LiveModel, zero: Recipe, validation: Prepared, step: Callable[..., None]
-) -> tuple[dict[str, float], float, list[Any]]:
-    """The ω with the highest mean share of each expert's gain in loss; the best single ω; and all trials.
-
-    A dataset counts as 0 where the loss is the base's and as 1 where it is its own expert's, so that a dataset with
-    large losses does not rule the search.
-    """
-    from evaluation.loss import losses
-    from evaluation.search import CoordinateSearch
-
-    def measured(omegas: Mapping[str, float]) -> dict[str, float]:
-        live.apply(zero.with_omegas(omegas))
-        return {loss.dataset: loss.value for loss in losses(live.module, validation)}
-
-    names = list(zero.omegas)
-    nothing: dict[str, float] = dict.fromkeys(names, 0.0)
-    start = measured(nothing)
-    gains = {name: start[name] - measured(nothing | {name: 1.0})[name] for name in names}
-
-    def score(omegas: Mapping[str, float]) -> float:
-        found = measured(omegas)
-        return sum((found[name] - start[name]) / gains[name] for name in names) / len(names)
-
-    line = min(LINE, key=lambda omega: score({name: omega for name in names}))  # noqa: C420 (mypy reads fromkeys as None)
-    searcher = CoordinateSearch(dict.fromkeys(names, line), step=0.2, smallest=0.05, high=1.2)
-    while (point := searcher.ask()) is not None:
-        searcher.tell(point, score(point))
-        step(len(searcher.trials), len(searcher.trials) + 20)
-    return searcher.best.point, line, searcher.trials
-
-
-def _suite(data: Path, folder: Path) -> Path:
-    """The demo suite over this build's own data: the shipped one reads the shipped data, which may have another seed."""
-    from evaluation.harness import suites
-
-    folder.mkdir(parents=True)
-    for file in suites()["demo"].glob("*.yaml"):
-        text = file.read_text("utf-8").replace("assets/demo/data", data.resolve().as_posix()).replace("demo_", "built_")
-        (folder / file.name).write_text(text.replace("group: demo", "group: built"), "utf-8")
-    return folder
-
-
-def _row(label: str, module: Any, tokenizer: Any, test: Prepared, suite: Path) -> dict[str, Any]:
-    from evaluation.harness import run
-    from evaluation.loss import losses
-
-    scores = {score.task: score for score in run(module, tokenizer, "built", include=[suite])}
-    return {
-        "label": label,
-        "datasets": {
-            loss.dataset: {
-                "loss": round(loss.value, 4),
-                "loss_stderr": round(loss.stderr, 4),
-                "accuracy": round(scores[f"built_{loss.dataset}"].value, 4),
-                "accuracy_stderr": round(scores[f"built_{loss.dataset}"].stderr, 4),
-                "n": loss.n,
-            }
-            for loss in losses(module, test)
-        },
-    }
 
 
 def _replace(out: Path, staged: Path) -> None:

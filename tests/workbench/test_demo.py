@@ -131,3 +131,19 @@ def test_losses_measured_again_are_those_of_the_table(live, rows, results):
     model.apply(zero.with_omegas(results["omegas"]))
     (found,) = losses(model.module, prepare({"p3": read_datasets(DEMO / "data", "test")["p3"]}, tokenizer))
     assert found.value == pytest.approx(rows["DEM, ω tuned"]["p3"]["loss"], abs=5e-4)
+
+
+def test_a_search_counts_what_it_costs(live):
+    from evaluation.loss import prepare
+    from evaluation.meter import Meter
+    from workbench.demo_measured import LINE, search
+
+    model, zero, tokenizer = live
+    data = {name: examples[:2] for name, examples in read_datasets(DEMO / "data", "validation").items()}
+    meter = Meter()
+    omegas, line, trials = search(model, zero, prepare(data, tokenizer), lambda *_: None, meter)
+    assert set(omegas) == set(NAMES)
+    assert line in LINE
+    swept = 1 + len(NAMES) + len(LINE) + len(trials)  # the base, each expert alone, one ω for all, and the search
+    assert meter.examples == swept * 2 * len(NAMES)
+    assert meter.supervised > meter.examples

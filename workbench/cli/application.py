@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from workbench.cli.shared import progress_bar, say
+from workbench.cli.shared import ledger_of, progress_bar, say
 
 # Before torch is imported: two threads that spin while a third process works cost ten times the time.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -58,17 +58,18 @@ def demo_path() -> None:
 def demo_build(
     out: Annotated[Path | None, typer.Option(help="The folder to make; the shipped one if not given.")] = None,
     seed: Annotated[int, typer.Option(help="The seed of data and training.")] = 0,
+    workdir: Annotated[Path | None, typer.Option(help="Keep the cost in this workdir's ledger.")] = None,
 ) -> None:
     """Generate the data, train base and experts, search ω, and print the measured table."""
     from workbench.demo import DEMO, build
 
-    with progress_bar() as bar:
+    with progress_bar() as bar, ledger_of(workdir) as ledger:
         task = bar.add_task("demo")
 
         def progress(what: str, done: float, total: float) -> None:
             bar.update(task, description=what, completed=done, total=total)
 
-        table = build(out or DEMO, seed=seed, progress=progress)
+        table = build(out or DEMO, seed=seed, progress=progress, ledger=ledger)
     typer.echo(table)
 
 

@@ -162,3 +162,15 @@ def write_json(file: Path | None, content: Any) -> None:
     """The content as a file that appears whole; nothing where no file was asked for."""
     if file is not None:
         write_whole(file, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+@contextmanager
+def ledger_of(workdir: Path | None) -> Iterator[Any]:
+    """The cost ledger of a workdir; None where none is given."""
+    from evaluation.cost import FILE, Ledger
+
+    if workdir is None:
+        yield None
+        return
+    with Ledger(workdir / FILE, say) as ledger:
+        yield ledger

@@ -6,14 +6,14 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from workbench.cli.application import app
-from workbench.cli.shared import Json, progress_bar, say, write_json
+from workbench.cli.shared import Json, ledger_of, progress_bar, say, write_json
 
 if TYPE_CHECKING:
     from training.carry import Made, Moment
@@ -171,16 +171,9 @@ def _one_message(worker: bool) -> Iterator[None]:
         raise typer.Exit(2) from None
 
 
-@contextmanager
-def _ledger(workdir: Path | None) -> Iterator[Any]:
+def _ledger(workdir: Path | None) -> AbstractContextManager[Any]:
     """The ledger of a workdir, if one is given; in the main process only."""
-    from evaluation.cost import FILE, Ledger
-
-    if workdir is None or not _is_main():
-        yield None
-        return
-    with Ledger(workdir / FILE, say) as ledger:
-        yield ledger
+    return ledger_of(workdir if _is_main() else None)
 
 
 def _leave_group() -> None:
