@@ -8,11 +8,16 @@ answer is due. Read in another order than they were sent, answers are lost or sh
     it: so the stream waits for the receipt of every event that it names. */
 (() => {
   const PATIENCE = 1000; // milliseconds after which neither waits for the other any more
-  const READING = 5; // milliseconds in which gradio has read a receipt that it was handed
+  const TURNS = 3; // after so many turns of the page's loop gradio has read a receipt that it was handed
   const native = window.fetch;
   const events = new Map();
-  const after = (wait) => new Promise((go) => setTimeout(go, wait));
+  const late = () => new Promise((go) => setTimeout(go, PATIENCE));
   let closed = Promise.resolve(); // kept when the stream is closed
+
+  // Not by a timer: gradio hands on what it reads by timers of 0 ms, and those that timers begin are held back by browsers.
+  const { port1, port2 } = new MessageChannel(), turning = [];
+  port1.onmessage = () => turning.shift()();
+  const turn = () => new Promise((go) => { turning.push(go); port2.postMessage(0); });
 
   function event(id) {
     if (!events.has(id)) {
@@ -35,7 +40,8 @@ answer is due. Read in another order than they were sent, answers are lost or sh
           if (met.has(id)) continue;
           met.add(id);
           event(id).named();
-          await Promise.race([event(id).isHanded.then(() => after(READING)), after(PATIENCE)]);
+          await Promise.race([event(id).isHanded, late()]);
+          for (let left = TURNS; left; left -= 1) await turn();
         }
         out.enqueue(chunk);
       },
@@ -53,7 +59,7 @@ answer is due. Read in another order than they were sent, answers are lost or sh
     if (!receipt.ok || !pathname.endsWith("/queue/join")) return receipt;
     const text = await receipt.text();
     const id = JSON.parse(text).event_id;
-    await Promise.race([event(id).isNamed, closed, after(PATIENCE)]);
+    await Promise.race([event(id).isNamed, closed, late()]);
     event(id).handed();
     return new Response(text, receipt);
   };

@@ -67,12 +67,12 @@ class Workspace:
     """Memory that one thread uses again for block after block: fresh pages cost more than the arithmetic.
 
     Args:
-        block: the most elements of a block.
+        block: the most elements of a block; BLOCK if not given.
     """
 
-    def __init__(self, block: int = BLOCK) -> None:
-        self._block = block
-        self.scratch = torch.empty(8 * block, dtype=torch.uint8)
+    def __init__(self, block: int | None = None) -> None:
+        self._block = block or BLOCK
+        self.scratch = torch.empty(8 * self._block, dtype=torch.uint8)
         self._kept = torch.empty(0, dtype=torch.uint8)
         self._inputs: list[Tensor] = []
 
