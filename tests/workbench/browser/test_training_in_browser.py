@@ -85,7 +85,7 @@ def test_fields_write_the_plan_and_the_plan_the_fields(trainer, open_page, steps
 def test_a_training_is_stopped_resumed_over_a_reload_and_added_to_the_sliders(trainer, open_page, steps):
     page = open_page(at=trainer)
     open_tab(page, steps)
-    write(page, PLAN.replace("steps: 24", "steps: 120"))
+    write(page, PLAN.replace("steps: 24", "steps: 120").replace("evaluate_every: 8", "evaluate_every: 30"))
     page.locator("#train-plan-state .message:not(.problem)", has_text="1 step: cot").wait_for()
     page.locator("#train-name :is(input, textarea)").fill("mine")
     page.wait_for_function("document.querySelector('#train-line code')?.textContent.includes('trained/mine')")
