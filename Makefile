@@ -17,7 +17,7 @@ run: .venv/made
 	$(BIN)/python app.py $(ARGS)
 
 test: .venv/made-test .venv-mergekit/made .venv/made-browser
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --cov=merging --cov-report=term --cov-fail-under=100 $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder --cov=merging --cov-report=term --cov-fail-under=100 $(ARGS)
 
 check: .venv/made-test
 	$(BIN)/ruff check .
