@@ -35,6 +35,8 @@ class Cost(NamedTuple):
     """Most resident bytes, mapped files among them, as the kernel counts them (ru_maxrss)."""
     own: int = 0
     """Most resident bytes that no file backs (RssAnon), as sampled; 0 where the system does not tell."""
+    cpu: float = 0.0
+    """Seconds of all threads, in this process and in the kernel for it; 0 where nobody asked."""
 
 
 class Spread(NamedTuple):
@@ -129,6 +131,11 @@ def seconds(costs: Sequence[Cost]) -> Spread:
     return spread([cost.seconds for cost in costs])
 
 
+def cpu(costs: Sequence[Cost]) -> Spread:
+    """The seconds that processors worked in several runs."""
+    return spread([cost.cpu for cost in costs])
+
+
 def peak_mb(costs: Sequence[Cost]) -> Spread:
     """The peak memory of several runs, in MB of 10⁶ bytes."""
     return spread([cost.peak / 1e6 for cost in costs])
@@ -141,9 +148,9 @@ def ratio(these: Sequence[Cost], those: Sequence[Cost], of: str = "seconds") -> 
 
 def timed(work: Callable[[], object]) -> Cost:
     """Run it once in this process."""
-    start = time.perf_counter()
+    start, worked = time.perf_counter(), time.process_time()
     work()
-    return Cost(time.perf_counter() - start)
+    return Cost(time.perf_counter() - start, cpu=time.process_time() - worked)
 
 
 def timed_on(device: str, work: Callable[[], object]) -> Cost:

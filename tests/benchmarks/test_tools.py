@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,13 @@ class TestMachine:
         assert machine.ratio(these, those) == (2, 1, 3)
         assert machine.ratio(these, those, "peak").text() == "2.00 (0.50–3.00)"
 
+    def test_waiting_is_no_work_of_a_processor(self):
+        waited = machine.timed(lambda: time.sleep(0.3))
+        worked = machine.timed(lambda: [sum(range(1000)) for _ in range(20_000)])
+        assert waited.seconds >= 0.3
+        assert waited.cpu < 0.1
+        assert worked.cpu > waited.cpu
+
     def test_the_peak_of_a_cold_process_is_its_own(self):
         hold = "import time; held = b'x' * 150_000_000; time.sleep(0.2)"
         code = (
@@ -86,7 +94,7 @@ class TestMachine:
         done = subprocess.run(
             [sys.executable, "-c", code], cwd=machine.ROOT, capture_output=True, text=True, check=True
         )
-        (_, little, _), (seconds, much, own) = json.loads(done.stdout)
+        (_, little, *_), (seconds, much, own, _) = json.loads(done.stdout)
         assert seconds > 0.2
         assert little < 60e6  # this test's own process holds several times as much
         assert 150e6 < own <= much < 210e6
