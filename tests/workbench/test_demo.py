@@ -133,11 +133,14 @@ def test_losses_measured_again_are_those_of_the_table(live, rows, results):
     assert found.value == pytest.approx(rows["DEM, ω tuned"]["p3"]["loss"], abs=5e-4)
 
 
-def test_a_search_counts_what_it_costs(live):
+def test_a_search_counts_what_it_costs(live, monkeypatch):
+    import evaluation.search
     from evaluation.loss import prepare
     from evaluation.meter import Meter
     from workbench.demo_measured import LINE, search
 
+    whole = evaluation.search.CoordinateSearch  # here it ends before it refines
+    monkeypatch.setattr(evaluation.search, "CoordinateSearch", lambda at, **more: whole(at, **more | {"smallest": 0.2}))
     model, zero, tokenizer = live
     data = {name: examples[:2] for name, examples in read_datasets(DEMO / "data", "validation").items()}
     meter = Meter()
