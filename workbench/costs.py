@@ -70,6 +70,8 @@ def recorded(folder: Path) -> Phase | None:
             float(spent["wall_seconds"]),
             float(spent["device_seconds"]),
             examples=int(spent.get("examples", 0)),
+            **{name: spent.get(name) for name in ("tokens", "supervised", "peak_bytes")},
+            processes=int(spent.get("processes", 1)),
             device=str(spent.get("device", "cpu")),
             output=str(folder.resolve()),
         )

@@ -63,9 +63,11 @@ def test_from_first_run_to_a_measured_comparison(session, world, mixed):
 def test_what_stands_beside_weights(tmp_path):
     assert recorded(tmp_path) is None
     spent = {"phase": "training", "wall_seconds": 1.5, "device_seconds": 3, "examples": 7, "device": "NVIDIA H200"}
+    spent |= {"tokens": 70, "supervised": 21, "peak_bytes": 10**9, "processes": 2}
     (tmp_path / "training.json").write_text(json.dumps({"spent": spent}))
     found = recorded(tmp_path)
     assert (found.kind, found.wall_seconds, found.device_seconds, found.examples) == ("training", 1.5, 3.0, 7)
+    assert (found.tokens, found.supervised, found.peak_bytes, found.processes) == (70, 21, 10**9, 2)
     assert (found.device, found.output, found.complete) == ("NVIDIA H200", str(tmp_path.resolve()), True)
     for strange in ("[]", "{", '{"spent": 7}', '{"spent": {"wall_seconds": -1, "device_seconds": 0}}', "\xff"):
         (tmp_path / "training.json").write_bytes(strange.encode("latin-1"))
