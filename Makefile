@@ -16,6 +16,7 @@ export GRADIO_ANALYTICS_ENABLED = False
 run: .venv/made
 	$(BIN)/python app.py $(ARGS)
 
+# Files in their order: by the number of their tests, the slow ones of the browser would be last, and one process idle.
 test: .venv/made-test .venv-mergekit/made .venv/made-browser
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder --cov=merging --cov-report=term --cov-fail-under=100 $(ARGS)
 

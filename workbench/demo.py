@@ -70,6 +70,11 @@ def build(
     """
     report = _Report(progress)
     staged = out.with_name(out.name + ".partial")
+
+    def keep(name: str) -> None:
+        if ledger is not None and (training := recorded(staged / name)):
+            ledger.add_all([replace(training, output=str(out.resolve() / name))])
+
     if not resume:
         shutil.rmtree(staged, ignore_errors=True)
     staged.mkdir(parents=True, exist_ok=True)
@@ -77,10 +82,7 @@ def build(
     families.write(staged / "data", data)
     name = out.resolve().relative_to(ROOT).as_posix() if out.resolve().is_relative_to(ROOT) else out.as_posix()
     with tempfile.TemporaryDirectory() as scratch:
-        seconds = _train(data, staged, Path(scratch), seed, f"{name}/base", report)
-        if ledger is not None:
-            made = (recorded(staged / one) for one in seconds)
-            ledger.add_all([replace(one, output=str(out.resolve() / one.name)) for one in made if one is not None])
+        seconds = _train(data, staged, Path(scratch), seed, f"{name}/base", report, keep)
         results = measure(data, staged, tuple(EXPERTS), Path(scratch), report.part, ledger)
     found = recipe_of(staged, results["omegas"])
     (staged / "recipe.yml").write_text(found.to_yaml().replace(staged.as_posix(), name), "utf-8")
@@ -118,8 +120,9 @@ def _train(
     seed: int,
     base_name: str,
     report: _Report,
+    keep: Callable[[str], None],
 ) -> dict[str, float]:
-    """Base, experts and the mixed-data model; the seconds each took. What is there already stays."""
+    """Base, experts and the mixed-data model, each told to `keep`; the seconds each took. What is there already stays."""
     from training.blank import write_blank
 
     kept_out = families.held_out({name: dict(splits) for name, splits in data.items()})
@@ -134,6 +137,7 @@ def _train(
         if not (staged / name).exists():
             seconds[name] = _run(stage, staged / name, report, share)
             spent.write_text(json.dumps(seconds), "utf-8")
+            keep(name)
 
     if not (staged / "base").exists():
         texts = (example.prompt + example.completion for example in joint(1, 6000, 0.5))

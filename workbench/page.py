@@ -101,7 +101,7 @@ def _settling(
         now = stands_at(session, shown[0]).digest
         return [*shown, now, header_html(session, "composing", now)]
 
-    def measured(prompt: str, history: History[Standing], request: gr.Request) -> Iterator[list[Any]]:
+    def measured(prompt: str, history: History[Standing], request: gr.Request) -> Iterator[dict[Any, Any]]:
         if not session.ready:
             return
         stale = session.ticket(request.session_hash or "page")
@@ -115,22 +115,20 @@ def _settling(
             # only composing it could tell that it cannot be: back to what the page stood at before
             kept = history.dropped()
             session.settle(kept.present or session.standing)
-            yield [*[gr.skip()] * 3, *sliders.standing_shown(session, kept, error), gr.skip()]
+            yield dict(zip(pane.stood, sliders.standing_shown(session, kept, error), strict=True))
             yield from measuring(kept, prompt, stale)
 
-    def measuring(history: History[Standing], prompt: str, stale: Stale) -> Iterator[list[Any]]:
-        recipe, nothing = stands_at(session, history), gr.skip()
+    def measuring(history: History[Standing], prompt: str, stale: Stale) -> Iterator[dict[Any, Any]]:
+        recipe, shown_state = stands_at(session, history), "composing"
         # Of two moves, the answer to the first may come last: what is measured says what it is of.
         line = sliders.formula_shown(session, history)
-        top: Any = header_html(session, "composing", recipe.digest)
-        yield [top, *[nothing] * 5, line, nothing, recipe.digest]
-        shown_state = "composing"
+        yield {header: header_html(session, shown_state, recipe.digest), pane.formula: line, digest: recipe.digest}
         for chart, answer, state in compose.settled(session, recipe, prompt, stale):
             if stale():
                 return
-            top = nothing if state == shown_state else header_html(session, state, recipe.digest)
+            top = gr.skip() if state == shown_state else header_html(session, state, recipe.digest)
             shown_state = state
-            yield [top, chart, answer, *[nothing] * 6]
+            yield {header: top, composing.chart: chart, composing.answer: answer}
 
     # A newer press must reach the server while an older one works: it is what makes the older one stop.
     wire = {"trigger_mode": "multiple", **QUIET}

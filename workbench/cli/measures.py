@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from workbench.cli.application import app
-from workbench.cli.shared import Json, Target, compose, is_model, locating, progress_bar, say, write_json
+from workbench.cli.shared import Json, Target, compose, is_model, ledger_of, locating, progress_bar, say, write_json
 
 
 @app.command()
@@ -53,7 +53,6 @@ def bench(
 ) -> None:
     """Benchmark with lm-eval, on the model in memory."""
     from evaluation import harness
-    from evaluation.cost import FILE, Ledger
     from evaluation.errors import TaskError
     from evaluation.meter import measured
     from workbench import benchmarks, report
@@ -80,7 +79,7 @@ def bench(
         benchmarks.keep(workdir, recipe, scores, suite=suite, limit=limit, say=say)
         spent.count(benchmarks.examples(scores))
         called = benchmarks.Asked(suite, () if suite else tuple(chosen), limit).name
-        with Ledger(workdir / FILE, say) as ledger:
+        with ledger_of(workdir) as ledger:
             ledger.add_all([spent.phase("evaluation", called, digest=key(recipe))])
     write_json(
         json_file, {**report.of(recipe, target), "limit": limit, "scores": [score._asdict() for score in scores]}

@@ -20,13 +20,18 @@ def plain(page, steps):
     steps.settled(page, [0.2] * 5)
 
 
+def by_ties(page, steps):
+    """TIES with the ω that the page shows, which are equal."""
+    steps.method(page, "ties")
+    page.locator(".formula[data-method=ties]").wait_for()
+    steps.settled(page, [0.2] * 5)
+
+
 def test_a_method_and_its_parameter_change_all_that_the_page_says(server, open_page, steps):
     page = open_page()
     plain(page, steps)
     digest, losses = page.locator("#header .digest").inner_text(), page.locator("section.bullets").inner_text()
-    steps.method(page, "ties")
-    page.locator(".formula[data-method=ties]").wait_for()
-    steps.settled(page, [0.2] * 5)
+    by_ties(page, steps)
     steps.parameter(page, "density", "0.3")
     page.wait_for_function("document.querySelector('.formula').textContent.includes('; density 0.3)')")
     steps.settled(page, [0.2] * 5)
@@ -55,9 +60,7 @@ def test_a_method_and_its_parameter_change_all_that_the_page_says(server, open_p
 def test_a_bad_parameter_is_told_and_the_composition_stays(open_page, steps):
     page = open_page()
     plain(page, steps)
-    steps.method(page, "ties")
-    page.locator(".formula[data-method=ties]").wait_for()
-    steps.settled(page, [0.2] * 5)
+    by_ties(page, steps)
     digest, before = page.locator("#header .digest").inner_text(), formula(page)
     for value, words in (("3", "ties: density is 3, expected 0 to 1."), ("", "parameters.density is missing")):
         steps.parameter(page, "density", value)
@@ -78,9 +81,7 @@ def test_undo_covers_the_method_and_its_parameters(open_page, steps):
     page = open_page()
     plain(page, steps)
     start = page.locator("#header .digest").inner_text()
-    steps.method(page, "ties")
-    page.locator(".formula[data-method=ties]").wait_for()
-    steps.settled(page, [0.2] * 5)
+    by_ties(page, steps)
     steps.parameter(page, "density", "0.5")
     page.wait_for_function("document.querySelector('.formula').textContent.includes('; density 0.5)')")
     steps.settled(page, [0.2] * 5)
