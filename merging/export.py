@@ -5,17 +5,13 @@ renamed. The library's own writer leaves files unreadable to others (mode 0600) 
 and needs whole tensors; this one writes block by block.
 """
 
-import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from io import FileIO
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-import xxhash
 from torch import Tensor
 
 from merging.card import card
@@ -26,11 +22,12 @@ from merging.merge import Processor, spans
 from merging.pool import Spare, in_order, workers
 from merging.recipe import Recipe
 from merging.safetensors_header import written_header
-from merging.staging import Manifest, Progress, flush, reserve, staged, verify, write_file, write_manifest
+from merging.staging import Manifest, Progress, staged, verify, write_file, write_manifest
 from merging.task import Task, tasks
 from merging.vector import Vector
 from merging.vocabulary.arranged import Grown
 from merging.vocabulary.tokens import with_added
+from merging.writer import Writer
 
 Place = Processor | Accelerator
 """Where pieces are computed."""
@@ -49,16 +46,6 @@ _NOT_COPIED = re.compile(
 class _Shard(NamedTuple):
     name: str
     tasks: tuple[Task, ...]
-
-
-class _Written(NamedTuple):
-    """The shards by name, and the promises that they are on the disk: that goes on beside what comes next."""
-
-    files: dict[str, tuple[int, str]]
-    """Size and SHA-256."""
-    sums: dict[str, str]
-    """XXH3."""
-    flushed: list[Future[None]]
 
 
 class _Span(NamedTuple):
@@ -109,18 +96,16 @@ def export(
     todo = sorted(tasks(recipe, base, vectors), key=lambda task: base.position(task.name))
     total = sum(nbytes_of(task) for task in todo)
     place = device if device and on_device(recipe.method) else Processor()
-    with staged(out, total) as staging, ThreadPoolExecutor(1, thread_name_prefix="flush") as disk:
+    with staged(out, total) as staging:
         shards = _shards(todo, shard_bytes)
         inputs = recipe, base, vectors
-        written = _write_shards(staging, shards, inputs, place, disk, progress=progress, threads=threads)
-        files = written.files | _write_side_files(staging, base, recipe, _index(shards, total))
+        written = _write_shards(staging, shards, inputs, place, progress=progress, threads=threads)
+        files = written | _write_side_files(staging, base, recipe, _index(shards, total))
         text = card(recipe, base, vectors, command, device.report(recipe.method) if device else "")
         files[CARD] = write_file(staging / CARD, text.encode(errors="replace"))
         files[RECIPE] = write_file(staging / RECIPE, recipe.to_yaml().encode())
         write_manifest(staging, Manifest(recipe.digest, dict(sorted(files.items()))))
-        _read_back(staging, todo, progress, written.sums)
-        for shard in written.flushed:
-            shard.result()
+        _check(staging, todo, progress, written)
     return out
 
 
@@ -156,39 +141,28 @@ def _write_shards(
     shards: Sequence[_Shard],
     inputs: tuple[Recipe, Checkpoint, Mapping[str, Vector]],
     place: Place,
-    disk: Executor,
     *,
     progress: Progress,
     threads: int | None,
-) -> _Written:
+) -> dict[str, tuple[int, str]]:
+    """Size and SHA-256 of each shard, by name."""
     recipe, base, vectors = inputs
     metadata = {"format": "pt", "dem_recipe": recipe.to_yaml(), "dem_digest": recipe.digest}
     total = sum(nbytes_of(task) for shard in shards for task in shard.tasks)
-    written = _Written({}, {}, [])
+    written = {}
     done = 0
     for shard in shards:
         # Wide dtypes first, so that every tensor begins at a multiple of its element size, as the library writes.
         ordered = sorted(shard.tasks, key=lambda task: -task.out_dtype.itemsize)
         header = header_of(ordered, metadata)
-        checksum, quick = hashlib.sha256(header), xxhash.xxh3_128(header)
-        with (staging / shard.name).open("xb", buffering=0) as file:
-            reserve(file.fileno(), len(header) + sum(nbytes_of(task) for task in ordered))
-            _write_whole(file, memoryview(header))
+        with Writer(staging / shard.name, len(header) + sum(nbytes_of(task) for task in ordered)) as file:
+            file.write(memoryview(header))
             for piece in _pieces(ordered, base, vectors, place, threads):
-                _write_whole(file, piece)
-                checksum.update(piece)
-                quick.update(piece)
+                file.write(piece)
                 done += len(piece)
                 progress("write", done, total)
-        written.files[shard.name] = ((staging / shard.name).stat().st_size, checksum.hexdigest())
-        written.sums[shard.name] = quick.hexdigest()
-        written.flushed.append(disk.submit(flush, staging / shard.name))
+        written[shard.name] = file.nbytes, file.sha256
     return written
-
-
-def _write_whole(file: FileIO, piece: memoryview) -> None:
-    while piece:
-        piece = piece[file.write(piece) :]
 
 
 def _pieces(
@@ -287,8 +261,8 @@ def _config_json(base: Checkpoint, recipe: Recipe, content: bytes) -> bytes:
     return (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode()
 
 
-def _read_back(staging: Path, todo: Sequence[Task], progress: Progress, sums: Mapping[str, str]) -> None:
-    verify(staging, progress, sums)
+def _check(staging: Path, todo: Sequence[Task], progress: Progress, read_back: Collection[str]) -> None:
+    verify(staging, progress, read_back)
     written = Checkpoint(staging)
     wanted = {task.name: (task.out_dtype, task.shape) for task in todo}
     found = {name: (written.info(name).dtype, written.info(name).shape) for name in written}

@@ -5,10 +5,8 @@ manifest that `dem verify` reads. In float32 the deltas are the very ones that a
 (float64 where the base is), so that a saved vector merges to the same bits.
 """
 
-import hashlib
 import json
 import math
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +23,7 @@ from merging.safetensors_header import read_json
 from merging.staging import Manifest, Progress, staged, verify, write_file, write_manifest
 from merging.task import Task
 from merging.vector import Vector, working_dtype
+from merging.writer import Writer
 
 FACTS = "vector.json"
 FORMAT = 1
@@ -79,7 +78,7 @@ def save_vector(
         facts = json.dumps(_facts(vector, dtype, error)._asdict(), indent=2) + "\n"
         files = {DELTAS: written, FACTS: write_file(staging / FACTS, facts.encode())}
         write_manifest(staging, Manifest(vector.digest[:12], files))
-        verify(staging, progress)
+        verify(staging, progress, {DELTAS})
     return out
 
 
@@ -104,10 +103,9 @@ def _write_deltas(file: Path, vector: Vector, todo: list[Task], progress: Progre
         ordered, {"format": "pt", "dem_vector": facts.name, "dem_base": facts.base, "dem_tuned": facts.tuned}
     )
     total, done = sum(task.numel * task.out_dtype.itemsize for task in todo), 0
-    checksum = hashlib.sha256(header)
     lost = whole = 0.0
-    with file.open("xb") as stream:
-        stream.write(header)
+    with Writer(file, len(header) + total) as stream:
+        stream.write(memoryview(header))
         for task in ordered:
             for start in range(0, task.numel, BLOCK):
                 delta = vector.block(task.name, start, min(start + BLOCK, task.numel))
@@ -118,12 +116,9 @@ def _write_deltas(file: Path, vector: Vector, todo: list[Task], progress: Progre
                 whole += float(delta.double().square().sum())
                 piece = stored.contiguous().view(torch.uint8).numpy().data
                 stream.write(piece)
-                checksum.update(piece)
                 done += len(piece)
                 progress("write", done, total)
-        stream.flush()
-        os.fsync(stream.fileno())
-    return (file.stat().st_size, checksum.hexdigest()), math.sqrt(lost / whole) if whole else 0.0
+    return (stream.nbytes, stream.sha256), math.sqrt(lost / whole) if whole else 0.0
 
 
 def _not_finite(vector: Vector, task: Task, delta: Tensor) -> str:

@@ -4,9 +4,7 @@ The scale is 1 (lora_alpha = r, for each module), so that ΔW = B·A as stored. 
 first to a file of their own, since the header, which stands before them, holds ranks that are not known before.
 """
 
-import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +23,7 @@ from merging.recipe.values import DTYPES
 from merging.safetensors_header import written_header
 from merging.staging import Manifest, Progress, staged, verify, write_file, write_manifest
 from merging.vector import working_dtype
+from merging.writer import Writer
 
 _FACTORS = ".factors"
 
@@ -78,7 +77,7 @@ def write_adapter(
     out = Path(out)
     with staged(out, 2 * nbytes) as staging:
         fit, written = _fill(staging, base, parts, about)
-        verify(staging, progress)
+        verify(staging, progress, {WEIGHTS})
         _read_back(staging, base, written)
     return fit
 
@@ -164,17 +163,13 @@ def _assemble(staging: Path, stored: list[tuple[str, torch.dtype, tuple[int, ...
     metadata = {"format": "pt"}
     if about.recipe is not None:
         metadata |= {"dem_recipe": about.recipe.to_yaml(), "dem_digest": about.recipe.digest}
-    checksum = hashlib.sha256()
-    with (staging / WEIGHTS).open("xb") as file, (staging / _FACTORS).open("rb") as spool:
-        piece = written_header(stored, metadata)
+    piece, factors = written_header(stored, metadata), staging / _FACTORS
+    with Writer(staging / WEIGHTS, len(piece) + factors.stat().st_size) as file, factors.open("rb") as spool:
         while piece:
-            file.write(piece)
-            checksum.update(piece)
+            file.write(memoryview(piece))
             piece = spool.read(2**20)
-        file.flush()
-        os.fsync(file.fileno())
-    (staging / _FACTORS).unlink()
-    return (staging / WEIGHTS).stat().st_size, checksum.hexdigest()
+    factors.unlink()
+    return file.nbytes, file.sha256
 
 
 def _read_back(staging: Path, base: Checkpoint, written: dict[str, Module]) -> None:
