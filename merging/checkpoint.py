@@ -7,9 +7,10 @@ kills the whole process with SIGBUS, a short read is an ordinary error.
 import hashlib
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -27,6 +28,23 @@ SAMPLES, SAMPLE_BYTES = 64, 4096
 
 Weights = Mapping[str, Tensor]
 """What a merge reads. Where the tensors live (files, RAM, an accelerator) is decided by which mapping is passed."""
+
+
+class Stored(NamedTuple):
+    """Elements of a tensor in a file that is open for reading, for who reads them by itself."""
+
+    path: Path
+    file: int
+    """The descriptor."""
+    offset: int
+    """Bytes before the first element."""
+    size: int
+    """Elements."""
+    dtype: torch.dtype
+
+    def failed(self, code: int) -> CheckpointError:
+        """What to raise when a read ended with this errno, or with 0 at the end of the file."""
+        return _failed(self.path, code)
 
 
 class Checkpoint(Mapping[str, Tensor]):
@@ -168,7 +186,26 @@ class Checkpoint(Mapping[str, Tensor]):
         self._read(number, info.start + start * info.dtype.itemsize, buffer.numpy().data)
         return buffer.view(info.dtype)
 
-    def _read(self, number: int, offset: int, target: memoryview) -> None:
+    def in_file(self, name: str, start: int, stop: int, files: ExitStack) -> Stored | None:
+        """Where elements `start` to `stop` of the flattened tensor are; None where they are not as they are stored.
+
+        Args:
+            name: of the tensor.
+            start: the first element.
+            stop: one past the last.
+            files: keeps the file open until it is closed.
+
+        Raises:
+            CheckpointError: when the file has changed since it was opened, or cannot be opened.
+        """
+        info = self.info(name)
+        number = self._infos[name][0]
+        file = self._open(number)
+        files.callback(os.close, file)
+        return Stored(self.shards[number], file, info.start + start * info.dtype.itemsize, stop - start, info.dtype)
+
+    def _open(self, number: int) -> int:
+        """The descriptor of a shard."""
         shard = self.shards[number]
         try:
             # Not blocking: a FIFO that has taken the file's place would hang here.
@@ -176,17 +213,34 @@ class Checkpoint(Mapping[str, Tensor]):
         except OSError as error:
             raise CheckpointError(f"{shard} cannot be read: {error.strerror}. Open the folder again.") from None
         try:
-            if _identity(os.fstat(descriptor)) != self._identities[number]:
-                raise CheckpointError(f"{shard} has changed on disk since it was opened. Open the folder again.")
+            found = _identity(os.fstat(descriptor))
+        except OSError as error:
+            os.close(descriptor)
+            raise _failed(shard, error.errno) from None
+        if found != self._identities[number]:
+            os.close(descriptor)
+            raise CheckpointError(f"{shard} has changed on disk since it was opened. Open the folder again.")
+        return descriptor
+
+    def _read(self, number: int, offset: int, target: memoryview) -> None:
+        descriptor = self._open(number)
+        try:
             while target:
                 count = os.preadv(descriptor, [target], offset)
                 if count == 0:
-                    raise CheckpointError(f"{shard} was cut short while it was read. Copy it again and reopen it.")
+                    raise _failed(self.shards[number], 0)
                 target, offset = target[count:], offset + count
         except OSError as error:
-            raise CheckpointError(f"{shard}: reading failed: {error.strerror}.") from None
+            raise _failed(self.shards[number], error.errno) from None
         finally:
             os.close(descriptor)
+
+
+def _failed(shard: Path, code: int | None) -> CheckpointError:
+    """What to raise when a read ended with this errno, or with 0 at the end of the file."""
+    if code == 0:
+        return CheckpointError(f"{shard} was cut short while it was read. Copy it again and reopen it.")
+    return CheckpointError(f"{shard}: reading failed: {os.strerror(code or 0)}.")
 
 
 def read_block(weights: Weights, name: str, start: int, stop: int, scratch: Tensor | None = None) -> Tensor:
@@ -199,6 +253,13 @@ def read_block(weights: Weights, name: str, start: int, stop: int, scratch: Tens
         found: Tensor = block(name, start, stop) if scratch is None else block(name, start, stop, scratch)
         return found
     return weights[name].reshape(-1)[start:stop]
+
+
+def in_file(weights: Weights, name: str, start: int, stop: int, files: ExitStack) -> Stored | None:
+    """See Checkpoint.in_file; None for weights that are in no file."""
+    where = getattr(weights, "in_file", None)
+    found: Stored | None = None if where is None else where(name, start, stop, files)
+    return found
 
 
 def read_into(weights: Weights, name: str, start: int, out: Tensor, scratch: Tensor) -> None:

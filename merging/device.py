@@ -69,14 +69,14 @@ class Accelerator:
 
     Args:
         device: with its number, where there can be several.
-        block: the most elements of a piece, but for methods that need the whole tensor; those are read in such pieces.
+        most: elements of a piece, but for methods that need the whole tensor; those are read in such pieces.
     """
 
-    def __init__(self, device: torch.device, block: int = BLOCK) -> None:
-        self.device, self.block = device, block
+    def __init__(self, device: torch.device, most: int = BLOCK) -> None:
+        self.device, self.most = device, most
         self.spilled: dict[str, int] = {}
         """The tensors that did not fit, and the bytes that their values and those of their vectors take."""
-        self._stages = Spare(lambda: _Stage(device, block))
+        self._stages = Spare(lambda: _Stage(device, most))
         self._processor = Processor()
         # The first call loads a library, and two threads that make it at once fail: pytorch/pytorch#90613.
         torch.linalg.svd(torch.ones(1, 1, device=device))
@@ -171,6 +171,7 @@ class _Stage:
             slot = next(self._slots)
             slot.wait()
             given = read((start + at, start + at + len(part)), memory=slot.memory)
+            assert isinstance(given.values, Tensor)  # no files were given to leave it in
             sent = given.values.to(self._device, non_blocking=True)
             slot.wait = self._order.mark()
             part.copy_(sent)

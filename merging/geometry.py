@@ -8,8 +8,8 @@ is normalised or left out, so both the raw norm and the norm relative to the bas
 
 import math
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -20,13 +20,11 @@ from torch import Tensor
 
 from merging import kernel, rows
 from merging.checkpoint import Weights, dtype_of, read_into, shape_of
-from merging.merge import Workspace, read_deltas
+from merging.merge import BLOCK, PIECE, Workspace, read_deltas
 from merging.names import PARTS, Place, place, reading_order
 from merging.pool import Spare, in_order, workers
 from merging.vector import Vector, working_dtype
 
-BLOCK = 2**19
-"""Elements of each input that are read at once: twice as many as in a merge, for little memory is written (measured)."""
 RUN = 2**10
 """Elements whose products are summed in float32."""
 
@@ -134,21 +132,27 @@ def measure(
     """
     tensors = reading_order([name for name in base if dtype_of(base, name).is_floating_point])
     sizes = np.array([math.prod(shape_of(base, name)) for name in tensors], dtype=np.int64)
-    pieces = [
-        (row, start, min(start + BLOCK, size))
-        for row, size in enumerate(sizes.tolist())
-        for start in range(0, size, BLOCK)
-    ]
-    workspaces = Spare(partial(Workspace, BLOCK))
     given = list(vectors.values())
+    compiled = [kernel.reads(dtype_of(base, name)) and len(given) <= kernel.MOST for name in tensors]
+    as_stored = all(vector.AS_STORED for vector in given)  # else blocks of them are held in memory
+    pieces = [
+        (row, start, min(start + step, size))
+        for row, size in enumerate(sizes.tolist())
+        for step in [PIECE if compiled[row] and as_stored else BLOCK]
+        for start in range(0, size, step)
+    ]
+    workspaces = Spare(Workspace)
 
     def products(piece: tuple[int, int, int]) -> tuple[tuple[int, int, int], Matrix, float]:
         row, start, stop = piece
         name = tensors[row]
         with workspaces.lent() as workspace:
-            if kernel.reads(dtype_of(base, name)) and len(given) <= kernel.MOST:
-                theta, stored = rows.deltas(name, (start, stop), base, given, workspace.input, workspace.scratch)
-                return piece, *kernel.inner_products(theta, stored)
+            if compiled[row]:
+                with ExitStack() as files:
+                    span, memory = (start, stop), workspace.input
+                    theta, stored = rows.deltas(name, span, base, given, files, memory, workspace.scratch)
+                    slices = workspace.rows(len(given) + 1, kernel.SLICE, torch.float32)
+                    return piece, *kernel.inner_products(theta, stored, slices)
             stack = workspace.rows(1 + len(given), stop - start, working_dtype(dtype_of(base, name)))
             read_into(base, name, start, stack[0], workspace.scratch)
             read_deltas(name, start, stack, base, given, workspace.scratch)

@@ -1,4 +1,4 @@
-"""The door to kernel.c: weighted sums and inner products of stored weights, in one pass over memory.
+"""The door to kernel.c: weighted sums and inner products of stored weights, in one pass over memory or files.
 
 It is compiled where the package is installed. Without a C compiler, or for other dtypes than float32 and bfloat16,
 torch's operators do the same in several passes: of a sum the very same bits, of inner products within their bound.
@@ -17,18 +17,43 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from merging.checkpoint import Stored
+
 DTYPES = {torch.float32: 0, torch.bfloat16: 1}
 """What kernel.c reads and writes, and its word for it."""
 MOST = 16
 """The most rows of which it takes the inner products."""
+SLICE = 2**16
+"""Elements of each file that it reads at once, whole runs: those of six in bfloat16 stay in the second cache of a core."""
+
+Values = Tensor | Stored
+"""Elements in memory, 1-D and contiguous, or in a file; of one of DTYPES."""
 
 
 class Row(NamedTuple):
     """Elements of one vector, as they are stored or as differences from the base."""
 
-    values: Tensor
-    """1-D and contiguous, of one of DTYPES."""
+    values: Values
     difference: bool
+
+
+class _Source(ctypes.Structure):
+    """See kernel.c."""
+
+    _fields_ = (
+        ("memory", ctypes.c_void_p),
+        ("offset", ctypes.c_int64),
+        ("file", ctypes.c_int32),
+        ("dtype", ctypes.c_int32),
+        ("difference", ctypes.c_int32),
+    )
+
+    @classmethod
+    def of(cls, values: Values, difference: bool = False) -> "_Source":
+        """Of elements wherever they are."""
+        if isinstance(values, Stored):
+            return cls(None, values.offset, values.file, DTYPES[values.dtype], difference)
+        return cls(values.data_ptr(), 0, -1, DTYPES[values.dtype], difference)
 
 
 @cache
@@ -40,12 +65,22 @@ def library() -> ctypes.CDLL | None:
             break
     else:
         return None
-    found = ctypes.CDLL(str(file))
-    address, dtype = ctypes.c_void_p, ctypes.c_int32
-    rows: list[Any] = [ctypes.c_size_t, address, dtype, ctypes.c_size_t, address, address, address]
-    sums: list[Any] = [address, ctypes.c_float, ctypes.c_float, address, dtype]
-    found.weighted_sum.argtypes, found.weighted_sum.restype = [*rows, *sums], None
-    found.inner_products.argtypes, found.inner_products.restype = [*rows, address, address], ctypes.c_int
+    found = ctypes.CDLL(str(file), use_errno=True)
+    address, dtype, size = ctypes.c_void_p, ctypes.c_int32, ctypes.c_size_t
+    rows: list[Any] = [size, address, size, address]
+    found.weighted_sum.argtypes = [
+        *rows,
+        address,
+        ctypes.c_float,
+        ctypes.c_float,
+        address,
+        dtype,
+        size,
+        address,
+        address,
+    ]
+    found.inner_products.argtypes = [*rows, address, address, size, address]
+    found.all_finite.argtypes = [size, address, dtype]
     return found
 
 
@@ -55,7 +90,13 @@ def reads(*dtypes: torch.dtype) -> bool:
 
 
 def weighted_sum(
-    base: Tensor | None, rows: Sequence[Row], omegas: Sequence[float], divisor: float, factor: float, out: Tensor
+    base: Values | None,
+    rows: Sequence[Row],
+    omegas: Sequence[float],
+    divisor: float,
+    factor: float,
+    out: Tensor,
+    scratch: Tensor | None = None,
 ) -> None:
     """out = base + factor · Σ ω_k (x_k − base) / divisor; without a base, out = factor · Σ ω_k x_k / divisor.
 
@@ -68,13 +109,21 @@ def weighted_sum(
         divisor: not applied where it is 1.
         factor: likewise.
         out: (n,).
+        scratch: bytes to read into, as many as scratch_bytes says; needed where base or rows are in files.
+
+    Raises:
+        CheckpointError: when a file cannot be read.
     """
-    given = (ctypes.c_float * len(rows))(*omegas)
-    target = out.data_ptr(), DTYPES[out.dtype]
-    _compiled().weighted_sum(out.numel(), *_addresses(base, rows), given, divisor, factor, *target)
+    theta, given = _sources(base, rows)
+    weights, places = (ctypes.c_float * len(rows))(*omegas), (ctypes.c_void_p * len(rows))()
+    target = out.data_ptr(), DTYPES[out.dtype], SLICE, _room(base, rows, scratch), places
+    failed = _compiled().weighted_sum(out.numel(), theta, len(rows), given, weights, divisor, factor, *target)
+    _raise(failed, base, rows)
 
 
-def inner_products(base: Tensor, rows: Sequence[Row]) -> tuple[Float[NDArray[np.float64], "rows rows"], float]:
+def inner_products(
+    base: Values, rows: Sequence[Row], scratch: Tensor | None = None
+) -> tuple[Float[NDArray[np.float64], "rows rows"], float]:
     """⟨Δ_i, Δ_j⟩ and ‖Θ‖², in float64, of deltas in float32; products are summed in float32 eight at a time.
 
     Within 2e-8 of ‖Δ_i‖‖Δ_j‖ on random rows of 2²⁰; the bits depend neither on the processor nor on threads.
@@ -82,12 +131,33 @@ def inner_products(base: Tensor, rows: Sequence[Row]) -> tuple[Float[NDArray[np.
     Args:
         base: the base's elements as stored, (n,).
         rows: at most MOST, (n,) each.
+        scratch: see weighted_sum.
+
+    Raises:
+        CheckpointError: when a file cannot be read.
     """
-    grams = np.empty((len(rows), len(rows)))
-    square = ctypes.c_double()
-    if _compiled().inner_products(base.numel(), *_addresses(base, rows), grams.ctypes.data, ctypes.byref(square)):
+    if len(rows) > MOST:
         raise ValueError(f"at most {MOST} rows at once, {len(rows)} given")
+    size = base.size if isinstance(base, Stored) else base.numel()
+    grams, square = np.empty((len(rows), len(rows))), ctypes.c_double()
+    theta, given = _sources(base, rows)
+    found = grams.ctypes.data, ctypes.byref(square), SLICE, _room(base, rows, scratch)
+    _raise(_compiled().inner_products(size, theta, len(rows), given, *found), base, rows)
     return grams, square.value
+
+
+def all_finite(values: Tensor) -> bool:
+    """Whether no element is infinite or not a number.
+
+    Args:
+        values: contiguous, in this machine's memory, of one of DTYPES.
+    """
+    return bool(_compiled().all_finite(values.numel(), values.data_ptr(), DTYPES[values.dtype]))
+
+
+def scratch_bytes(rows: int) -> int:
+    """How much memory it reads files into: of a base and so many rows."""
+    return (rows + 1) * SLICE * 4
 
 
 def _compiled() -> ctypes.CDLL:
@@ -96,14 +166,23 @@ def _compiled() -> ctypes.CDLL:
     return found
 
 
-def _addresses(base: Tensor | None, rows: Sequence[Row]) -> tuple[object, ...]:
-    """The arguments with which both functions describe their input."""
-    count = len(rows)
-    return (
-        None if base is None else base.data_ptr(),
-        0 if base is None else DTYPES[base.dtype],
-        count,
-        (ctypes.c_void_p * count)(*(row.values.data_ptr() for row in rows)),
-        (ctypes.c_int32 * count)(*(DTYPES[row.values.dtype] for row in rows)),
-        (ctypes.c_int32 * count)(*(row.difference for row in rows)),
-    )
+def _sources(base: Values | None, rows: Sequence[Row]) -> tuple[object, object]:
+    """The base, or None, and the rows as both functions take them."""
+    theta = None if base is None else ctypes.pointer(_Source.of(base))
+    return theta, (_Source * len(rows))(*(_Source.of(*row) for row in rows))
+
+
+def _room(base: Values | None, rows: Sequence[Row], scratch: Tensor | None) -> int | None:
+    if not any(isinstance(values, Stored) for values in (base, *(row.values for row in rows))):
+        return None
+    if scratch is None or scratch.nbytes < scratch_bytes(len(rows)):
+        raise ValueError(f"reading {len(rows)} rows from files takes a scratch of {scratch_bytes(len(rows)):,} bytes")
+    return scratch.data_ptr()
+
+
+def _raise(failed: int, base: Values | None, rows: Sequence[Row]) -> None:
+    """Say which file could not be read, if one could not."""
+    if failed:
+        stored = base if failed < 0 else rows[failed - 1].values
+        assert isinstance(stored, Stored)
+        raise stored.failed(ctypes.get_errno())

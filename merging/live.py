@@ -146,7 +146,7 @@ class LiveModel:
                 self._written.pop(piece.task.name, None)
                 yield piece
 
-        room = max([4 * self._place.block * workers(), *(piece.out.numel() for piece in pieces)])
+        room = max([4 * self._place.most * workers(), *(piece.out.numel() for piece in pieces)])
         done = 0
         for piece in in_order(begun(), self._compute, size=lambda piece: piece.out.numel(), room=room):
             done += 1
@@ -164,7 +164,7 @@ class LiveModel:
             raise MergingError(f"{task.name}: the module holds {list(region.shape)}, the files {list(task.shape)}.")
         if region.is_contiguous() and task.numel:
             flat = region.view(-1)
-            yield from (_Piece(task, flat[start:stop], start) for start, stop in spans(task, self._place.block))
+            yield from (_Piece(task, flat[start:stop], start) for start, stop in spans(task, self._place.most))
         else:
             yield _Piece(task, region)
 

@@ -9,6 +9,7 @@ The live model, the export and the statistics all consume it, so they cannot dis
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 
 import torch
 from torch import Tensor
@@ -26,6 +27,8 @@ from merging.vector import Vector, working_dtype
 WIDE = (torch.float32, torch.float64)
 BLOCK = 2**18
 """Elements computed at once by element methods: a megabyte of float32, which stays in the cache of a core."""
+PIECE = 2**20
+"""Elements that a thread takes at once: computed in blocks, or by the compiled loop, which takes slices of its own."""
 
 
 def merge(recipe: Recipe, base: Weights, vectors: Mapping[str, Vector]) -> Iterator[tuple[str, Tensor]]:
@@ -47,48 +50,43 @@ def tensor(task: Task, base: Weights, vectors: Mapping[str, Vector]) -> Tensor:
     """One tensor of the result, in its shape and output dtype."""
     out = torch.empty(task.numel, dtype=task.out_dtype)
     workspace = Workspace()
-    for start, stop in spans(task):
+    for start, stop in spans(task, PIECE):
         compute(task, base, vectors, start, out[start:stop], workspace)
     return out.view(task.shape)
 
 
-def spans(task: Task, block: int | None = None) -> Iterator[tuple[int, int]]:
-    """The first element of each piece of a tensor that is computed at once, and one past its last.
+def spans(task: Task, most: int) -> Iterator[tuple[int, int]]:
+    """The first element of each piece of a tensor, and one past its last.
 
-    No piece is larger than `block`, or BLOCK where none is given, but for methods that need the whole tensor.
+    No piece is larger than `most`, but for methods that need the whole tensor.
     """
-    whole = task.vectors and methods.load(task.method).SCOPE == "tensor"
-    size = max(task.numel, 1) if whole else block or BLOCK
+    size = max(task.numel, 1) if _needs_whole(task) else most
     for start in range(0, task.numel, size):
         yield start, min(start + size, task.numel)
 
 
 class Workspace:
-    """Memory that one thread uses again for block after block: fresh pages cost more than the arithmetic.
+    """Memory that one thread uses again for piece after piece: fresh pages cost more than the arithmetic."""
 
-    Args:
-        block: the most elements of a block; BLOCK if not given.
-    """
-
-    def __init__(self, block: int | None = None) -> None:
-        self._block = block or BLOCK
-        self.scratch = torch.empty(8 * self._block, dtype=torch.uint8)
+    def __init__(self) -> None:
+        self._most = PIECE
+        self.scratch = torch.empty(8 * PIECE, dtype=torch.uint8)
         self._kept = torch.empty(0, dtype=torch.uint8)
         self._inputs: list[Tensor] = []
 
     def rows(self, count: int, size: int, dtype: torch.dtype) -> Tensor:
         """(count, size), not initialised; the next call may give the same memory again."""
         nbytes = count * size * dtype.itemsize
-        if size > self._block:
+        if size > self._most:
             return torch.empty(count, size, dtype=dtype)
         if self._kept.numel() < nbytes:
             self._kept = torch.empty(nbytes, dtype=torch.uint8)
         return self._kept[:nbytes].view(dtype).view(count, size)
 
     def input(self, number: int) -> Tensor:
-        """Bytes for a block of one input, so that those of several lie side by side."""
+        """Bytes for a piece of one input, so that those of several lie side by side."""
         while len(self._inputs) <= number:
-            self._inputs.append(torch.empty(4 * self._block, dtype=torch.uint8))
+            self._inputs.append(torch.empty(4 * self._most, dtype=torch.uint8))
         return self._inputs[number]
 
 
@@ -99,9 +97,9 @@ class Processor:
         self._workspaces = Spare(Workspace)
 
     @property
-    def block(self) -> int:
-        """The most elements of a piece, but for methods that need the whole tensor."""
-        return BLOCK
+    def most(self) -> int:
+        """Elements of a piece, but for methods that need the whole tensor."""
+        return PIECE
 
     def memory(self, nbytes: int) -> Tensor:
         """Bytes for results."""
@@ -133,34 +131,61 @@ def compute(
     if not task.vectors:
         read_into(base, task.name, start, out, workspace.scratch)
         return
-    if _summed(task, base, vectors, start, out, workspace):
-        return
+    scale = _scale(task, base)
+    as_stored = scale is not None and all(vectors[name].AS_STORED for name in task.vectors)
+    step = out.numel() if as_stored or _needs_whole(task) else BLOCK
+    for at in range(0, out.numel(), step):
+        part = out[at : at + step]
+        if scale is not None:
+            _by_kernel(task, base, vectors, start + at, part, workspace, scale)
+        else:
+            _by_method(task, base, vectors, start + at, part, workspace)
+
+
+def _needs_whole(task: Task) -> bool:
+    return bool(task.vectors) and methods.load(task.method).SCOPE == "tensor"
+
+
+def _scale(task: Task, base: Weights) -> tuple[float, float] | None:
+    """Divisor and factor, where the compiled loop has the bits of the method's `combine`: of nothing but a weighted sum."""
+    scale = getattr(methods.load(task.method), "scale", None)
+    if scale is None or task.stochastic or not kernel.reads(task.out_dtype, dtype_of(base, task.name)):
+        return None
+    divisor, factor = scale(torch.tensor(task.omegas), **dict(task.arguments))
+    return float(divisor), float(factor)
+
+
+def _by_kernel(
+    task: Task,
+    base: Weights,
+    vectors: Mapping[str, Vector],
+    start: int,
+    out: Tensor,
+    workspace: Workspace,
+    scale: tuple[float, float],
+) -> None:
+    """The piece in one pass, by the compiled loop."""
+    taking_part = [vectors[name] for name in task.vectors]
+    span, theta = (start, start + out.numel()), None
+    with ExitStack() as files:
+        if task.space == "deltas":
+            theta, given = rows.deltas(task.name, span, base, taking_part, files, workspace.input, workspace.scratch)
+        else:
+            given = rows.weights(task.name, span, taking_part, files, workspace.input, workspace.scratch)
+        kernel.weighted_sum(
+            theta, given, task.omegas, *scale, out, workspace.rows(len(given) + 1, kernel.SLICE, torch.float32)
+        )
+
+
+def _by_method(
+    task: Task, base: Weights, vectors: Mapping[str, Vector], start: int, out: Tensor, workspace: Workspace
+) -> None:
+    """The piece by the method's `combine`, in the working dtype."""
     working = working_dtype(dtype_of(base, task.name))
     stack = workspace.rows(len(task.vectors) + 1, out.numel(), working)
     read_into(base, task.name, start, stack[0], workspace.scratch)
     values = _combined(task, base, vectors, start, stack, workspace)
     out.copy_(rounded(task, start, values) if task.stochastic else values)
-
-
-def _summed(
-    task: Task, base: Weights, vectors: Mapping[str, Vector], start: int, out: Tensor, workspace: Workspace
-) -> bool:
-    """The piece in one pass by the compiled loop, where the method is nothing but a weighted sum; else False.
-
-    The bits are those of its `combine`.
-    """
-    scale = getattr(methods.load(task.method), "scale", None)
-    if scale is None or task.stochastic or not kernel.reads(out.dtype, dtype_of(base, task.name)):
-        return False
-    divisor, factor = scale(torch.tensor(task.omegas), **dict(task.arguments))
-    taking_part = [vectors[name] for name in task.vectors]
-    span, theta = (start, start + out.numel()), None
-    if task.space == "deltas":
-        theta, given = rows.deltas(task.name, span, base, taking_part, workspace.input, workspace.scratch)
-    else:
-        given = rows.weights(task.name, span, taking_part, workspace.input, workspace.scratch)
-    kernel.weighted_sum(theta, given, task.omegas, float(divisor), float(factor), out)
-    return True
 
 
 def rounded(task: Task, start: int, values: Tensor) -> Tensor:
@@ -177,7 +202,7 @@ def unrounded_blocks(task: Task, base: Weights, vectors: Mapping[str, Vector]) -
     until the next piece is asked for.
     """
     workspace = Workspace()
-    for start, stop in spans(task):
+    for start, stop in spans(task, BLOCK):
         stored = read_block(base, task.name, start, stop)
         if task.vectors:
             stack = workspace.rows(len(task.vectors) + 1, stop - start, working_dtype(stored.dtype))

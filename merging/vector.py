@@ -7,13 +7,14 @@ weights are meant, which is how a merge comes out plausible and wrong.
 import math
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from merging.checkpoint import Checkpoint, Weights, dtype_of, read_block, read_into, shape_of
+from merging.checkpoint import Checkpoint, Stored, Weights, dtype_of, in_file, read_block, read_into, shape_of
 from merging.errors import MismatchError, listed
 from merging.names import is_buffer, place
 
@@ -41,6 +42,8 @@ class Vector(Mapping[str, Tensor]):
     """SHA-256 of what it was made from; see Checkpoint.digest."""
     identity: str
     """The key of a cache of what was computed from it; see Checkpoint.identity."""
+    AS_STORED = False
+    """Whether as_stored has its tensors, or most of them, without computing anything."""
 
     @abstractmethod
     def block(self, name: str, start: int, stop: int) -> Tensor:
@@ -52,6 +55,17 @@ class Vector(Mapping[str, Tensor]):
 
     def as_stored(self, name: str, start: int, stop: int, scratch: Tensor) -> Tensor | None:
         """Elements of Θ_i as they are stored, perhaps in `scratch`; None where they are stored in another form."""
+        return None
+
+    def in_file(self, name: str, start: int, stop: int, files: ExitStack) -> Stored | None:
+        """Where elements of Θ_i are stored; None where they are in no file, or not as they are stored.
+
+        Args:
+            name: of the tensor.
+            start: the first element.
+            stop: one past the last.
+            files: keeps the file open until it is closed.
+        """
         return None
 
     def read_weights(self, name: str, start: int, out: Tensor, scratch: Tensor) -> None:
@@ -97,6 +111,8 @@ class DistributionVector(Vector):
         MismatchError: naming the tensors that differ, and what to do.
     """
 
+    AS_STORED = True
+
     def __init__(self, name: str, base: Weights, tuned: Weights) -> None:
         if isinstance(base, Vector) or isinstance(tuned, Vector):
             raise TypeError("a distribution vector is made from two sets of weights; a vector of deltas was given")
@@ -133,6 +149,10 @@ class DistributionVector(Vector):
     def as_stored(self, name: str, start: int, stop: int, scratch: Tensor) -> Tensor | None:
         """See Vector."""
         return read_block(self.tuned, self._source[name], start, stop, scratch)
+
+    def in_file(self, name: str, start: int, stop: int, files: ExitStack) -> Stored | None:
+        """See Vector."""
+        return in_file(self.tuned, self._source[name], start, stop, files)
 
     def read_weights(self, name: str, start: int, out: Tensor, scratch: Tensor) -> None:
         """See Vector: nothing but `out` and `scratch` is written."""

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,7 +10,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from merging.adapter import LoraVector
-from merging.checkpoint import Checkpoint
+from merging.checkpoint import Checkpoint, Stored
 from merging.errors import MismatchError, RecipeError, listed
 from merging.names import natural_key, place
 from merging.recipe import Recipe
@@ -62,9 +63,17 @@ class Stacked(Checkpoint):
 
     def block(self, name: str, start: int, stop: int, scratch: Tensor | None = None) -> Tensor:
         """Elements of the flattened tensor; with an adapter in float32, or float64 where the weights are."""
-        if self._adapter is not None and self._names.get(name) in self._adapter:
+        if self._adapted(name):
+            assert self._adapter is not None
             return self._adapter.weights_block(self._names[name], start, stop)
         return super().block(name, start, stop, scratch)
+
+    def in_file(self, name: str, start: int, stop: int, files: ExitStack) -> Stored | None:
+        """See Checkpoint; what an adapter changes is in no file."""
+        return None if self._adapted(name) else super().in_file(name, start, stop, files)
+
+    def _adapted(self, name: str) -> bool:
+        return self._adapter is not None and self._names.get(name) in self._adapter
 
     @cached_property
     def digest(self) -> str:

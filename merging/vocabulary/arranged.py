@@ -6,6 +6,7 @@ What these rows are is decided in merging.vocabulary; here they are only put tog
 import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from merging.checkpoint import Checkpoint, dtype_of, read_block, shape_of
+from merging.checkpoint import Checkpoint, Stored, dtype_of, read_block, shape_of
 from merging.names import natural_key
 from merging.safetensors_header import TensorInfo
 from merging.vector import Vector, working_dtype
@@ -95,6 +96,10 @@ class Arranged(Checkpoint):
             out[at - start : end - start] = read_block(source, there, at + shift, end + shift)
             at, run = end, run + 1
         return out
+
+    def in_file(self, name: str, start: int, stop: int, files: ExitStack) -> Stored | None:
+        """See Checkpoint; rows from several places are not one after the other."""
+        return None if name in self.tables else super().in_file(name, start, stop, files)
 
     @cached_property
     def identity(self) -> str:

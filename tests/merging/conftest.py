@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import sys
 import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -175,6 +176,18 @@ def views_of() -> Callable[..., dict[str, View]]:
 @pytest.fixture
 def bits() -> Callable[[Tensor, Tensor], bool]:
     return same_bits
+
+
+@pytest.fixture
+def pieces(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Sets how many elements are computed at once, and how many a thread takes at once: as many, if not given."""
+    engine = sys.modules["merging.merge"]  # the package's attribute of that name is its function
+
+    def of(block: int, piece: int | None = None) -> None:
+        monkeypatch.setattr(engine, "BLOCK", block)
+        monkeypatch.setattr(engine, "PIECE", piece or block)
+
+    return of
 
 
 @pytest.fixture

@@ -6,13 +6,15 @@ import struct
 import subprocess
 import sys
 import threading
+from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from merging import Checkpoint, CheckpointError, in_memory
-from merging.checkpoint import dtype_of, exists, is_adapter, read_block, shape_of
+from merging.checkpoint import dtype_of, exists, in_file, is_adapter, read_block, shape_of
 
 INDEX = "model.safetensors.index.json"
 
@@ -320,6 +322,32 @@ def test_a_disk_that_fails_is_an_error(tmp_path, write, monkeypatch):
     monkeypatch.setattr(os, "preadv", broken)
     with pytest.raises(CheckpointError, match=r"model.safetensors: reading failed: Input/output error"):
         checkpoint["w"]
+
+
+def test_a_server_that_has_forgotten_the_file_is_an_error(tmp_path, write, monkeypatch):
+    checkpoint = Checkpoint(write(tmp_path / "m", {"w": torch.ones(3)}))
+
+    def stale(*_):
+        raise OSError(116, "Stale file handle")
+
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fstat", stale)
+        with pytest.raises(CheckpointError, match=r"model.safetensors: reading failed: Stale file handle"):
+            checkpoint["w"]
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_where_elements_are_in_a_file(tmp_path, write):
+    checkpoint = Checkpoint(write(tmp_path / "m", {"a": torch.ones(3), "w": torch.arange(11.0)}))
+    with ExitStack() as files:
+        stored = checkpoint.in_file("w", 2, 7, files)
+        assert (stored.path, stored.size, stored.dtype) == (tmp_path / "m" / "model.safetensors", 5, torch.float32)
+        found = os.pread(stored.file, stored.size * 4, stored.offset)
+        assert torch.frombuffer(bytearray(found), dtype=torch.float32).tolist() == [2, 3, 4, 5, 6]
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(stored.file)
+    assert in_file({"w": torch.ones(3)}, "w", 0, 3, files) is None
 
 
 def test_reads_that_return_a_few_bytes_at_a_time_are_put_together(tmp_path, write, monkeypatch):

@@ -57,7 +57,7 @@ def computed(recipe, base, vectors, on):
     results = {}
     for task in tasks(recipe, base, vectors):
         out = on.memory(task.numel * task.out_dtype.itemsize).view(task.out_dtype)
-        for start, stop in spans(task, on.block):
+        for start, stop in spans(task, on.most):
             on.compute(task, base, vectors, start, out[start:stop])
         results[task.name] = out.view(task.shape)
     return results
@@ -262,7 +262,7 @@ def test_pinned_memory_does_not_grow_with_tensors_or_vectors(name, llama, tuned,
     vectors = {f"v{i}": DistributionVector(f"v{i}", base, tuned(base, i)) for i in range(5)}
     recipe, on = recipe_of(name, vectors, {}), place("cpu", 53)
     for task in tasks(recipe, base, vectors):
-        for start, stop in spans(task, on.block):
+        for start, stop in spans(task, on.most):
             on.compute(task, base, vectors, start, torch.empty(stop - start, dtype=task.out_dtype))
     assert asked == [8 * 53] * 2
 
@@ -416,7 +416,7 @@ def test_nothing_is_read_over_what_is_being_copied(journal, llama, tuned, recipe
         one for one in tasks(recipe(dict.fromkeys(vectors, 0.5)), base, vectors) if one.name == "lm_head.weight"
     )
     on, out = place("cpu"), torch.empty(task.numel)
-    for start, stop in spans(task, on.block):
+    for start, stop in spans(task, on.most):
         on.compute(task, base, vectors, start, out[start:stop])
     assert [what for what, _ in journal[:8]] == ["after", "begin", "read", "mark", "read", "mark", "wait", "read"]
     assert journal[0] == ("after", "default of cpu")

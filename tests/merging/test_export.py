@@ -115,7 +115,7 @@ def test_an_export_can_be_repeated_from_its_own_recipe_byte_for_byte(parts, tmp_
 
 
 @pytest.mark.parametrize("method", ["task_arithmetic", "dare_linear", "ties"])
-def test_the_bytes_do_not_depend_on_threads_or_blocks(method, parts, tmp_path, monkeypatch):
+def test_the_bytes_do_not_depend_on_threads_or_blocks(method, parts, tmp_path, pieces):
     """Of an element method, a random one and one that needs whole tensors, each with stochastic rounding too."""
     plain, base, vectors = parts
     recipe = replace(plain.with_method(method), out_dtype="bfloat16", rounding="stochastic", seed=5)
@@ -123,7 +123,7 @@ def test_the_bytes_do_not_depend_on_threads_or_blocks(method, parts, tmp_path, m
         recipe = replace(recipe, parameters={"density": 0.5})
     found = set()
     for threads, block in [(1, 2**18), (2, 53), (5, 7)]:
-        monkeypatch.setattr(sys.modules["merging.merge"], "BLOCK", block)
+        pieces(block)
         out = export(recipe, base, vectors, tmp_path / f"out{threads}", threads=threads, shard_bytes=900)
         found.add(tuple((out / name).read_bytes() for name in files_of(out) if name.endswith(".safetensors")))
     assert len(found) == 1 and len(next(iter(found))) > 2

@@ -39,6 +39,7 @@ def dense(base, vectors, names):
 def test_equals_a_dense_computation(parts, monkeypatch, compiled):
     base, vectors = parts
     monkeypatch.setattr("merging.geometry.BLOCK", 17)
+    monkeypatch.setattr("merging.geometry.PIECE", 17)
     if not compiled:
         monkeypatch.setattr("merging.kernel.library", lambda: None)
     seen = []

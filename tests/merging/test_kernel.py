@@ -1,15 +1,19 @@
 """The compiled loop: the bits of torch's operators, inner products within their bound, and merges without a compiler."""
 
+import os
 import shutil
 import sys
 import sysconfig
+from contextlib import ExitStack
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from merging import DistributionVector, Recipe, kernel
-from merging.kernel import Row, inner_products, reads, weighted_sum
+from merging import Checkpoint, CheckpointError, DistributionVector, Recipe, kernel
+from merging.checkpoint import Stored, in_memory
+from merging.kernel import SLICE, Row, inner_products, reads, scratch_bytes, weighted_sum
 from merging.merge import merge
 
 DTYPES = (torch.float32, torch.bfloat16)
@@ -104,6 +108,116 @@ def test_by_hand():
     grams, square = inner_products(base, rows)
     assert grams.tolist() == [[9.0, 3.0], [3.0, 2.0]]
     assert square == 5.0
+
+
+class TestFiles:
+    """The same from files, of which a slice is in memory at a time."""
+
+    @pytest.fixture
+    def stored(self, tmp_path):
+        """Values -> the same in a file, behind a few bytes of something else."""
+        files = ExitStack()
+
+        def store(values, ahead=10):
+            path = tmp_path / f"{len(list(tmp_path.iterdir()))}"
+            content = values.view(torch.uint8).numpy().tobytes()
+            path.write_bytes(b"\xff" * ahead + content + b"\xff" * 7)
+            file = files.enter_context(path.open("rb"))
+            return Stored(path, file.fileno(), ahead, values.numel(), values.dtype)
+
+        with files:
+            yield store
+
+    @pytest.mark.parametrize("size", [0, 1, 513, SLICE - 1, SLICE, SLICE + 1, 3 * SLICE + 1543])
+    @pytest.mark.parametrize("dtype", DTYPES)
+    def test_they_give_the_bits_of_memory(self, stored, size, dtype):
+        base = drawn(size, dtype, 1)
+        rows = [Row(drawn(size, torch.bfloat16, 2), False), Row(drawn(size, torch.float32, 3), True)]
+        rows += [Row(drawn(size, torch.float32, 4), False), Row(drawn(size, torch.bfloat16, 5), True)]
+        far = [Row(stored(row.values, 3 + 2 * number), row.difference) for number, row in enumerate(rows)]
+        scratch = torch.empty(scratch_bytes(4), dtype=torch.uint8)
+        wanted, found = torch.empty(2, size, dtype=dtype)
+        weighted_sum(base, rows, [0.3, -1.1, 0.7, 1e-3], 0.9, 2.5, wanted)
+        for theta, given in ((stored(base), far), (base, far), (stored(base), [*rows[:2], *far[2:]]), (base, rows)):
+            weighted_sum(theta, given, [0.3, -1.1, 0.7, 1e-3], 0.9, 2.5, found.fill_(9), scratch)
+            same_bits(found, wanted)
+        weighted_sum(None, rows, [1.0, 2.0, 3.0, 4.0], 1.0, 1.0, wanted)
+        weighted_sum(None, far, [1.0, 2.0, 3.0, 4.0], 1.0, 1.0, found, scratch)
+        same_bits(found, wanted)
+
+    @pytest.mark.parametrize("size", [0, 511, SLICE, SLICE + 700])
+    def test_inner_products_have_the_bits_of_memory(self, stored, size):
+        base = torch.randn(size).bfloat16()
+        rows = [Row(torch.randn(size).bfloat16(), False), Row(torch.randn(size), True), Row(torch.randn(size), False)]
+        far = [Row(stored(row.values), row.difference) for row in rows]
+        scratch = torch.empty(scratch_bytes(3), dtype=torch.uint8)
+        wanted, square = inner_products(base, rows)
+        for theta, given in ((stored(base), far), (base, [rows[0], *far[1:]])):
+            found = inner_products(theta, given, scratch)
+            assert np.array_equal(found[0], wanted) and found[1] == square
+
+    @pytest.mark.parametrize("which", [0, 1, 2])
+    def test_a_file_that_ends_early_is_named(self, stored, which):
+        given = [stored(torch.zeros(SLICE + 9)) for _ in range(3)]
+        path = given[which].path
+        with path.open("r+b") as file:
+            file.truncate(path.stat().st_size - 8)  # the last seven bytes are not the tensor's
+        rows, scratch = [Row(one, False) for one in given[1:]], torch.empty(scratch_bytes(2), dtype=torch.uint8)
+        with pytest.raises(CheckpointError, match=f"/{path.name} was cut short while it was read. Copy it again"):
+            weighted_sum(given[0], rows, [1.0, 1.0], 1.0, 1.0, torch.empty(SLICE + 9), scratch)
+        with pytest.raises(CheckpointError, match=f"/{path.name} was cut short while it was read. Copy it again"):
+            inner_products(given[0], rows, scratch)
+
+    def test_a_disk_that_fails_is_named(self, stored, tmp_path):
+        fine, scratch = stored(torch.zeros(9)), torch.empty(scratch_bytes(1), dtype=torch.uint8)
+        folder = os.open(tmp_path, os.O_RDONLY)  # to be read as a file is refused by the system
+        try:
+            bad = fine._replace(path=tmp_path, file=folder)
+            with pytest.raises(CheckpointError, match=f"{tmp_path.name}: reading failed: Is a directory"):
+                weighted_sum(fine, [Row(bad, False)], [1.0], 1.0, 1.0, torch.empty(9), scratch)
+        finally:
+            os.close(folder)
+
+    @pytest.mark.parametrize("scratch", [None, torch.empty(scratch_bytes(1) - 1, dtype=torch.uint8)])
+    def test_without_room_to_read_into_nothing_is_read(self, stored, scratch):
+        with pytest.raises(ValueError, match="reading 1 rows from files takes a scratch of 524,288 bytes"):
+            inner_products(stored(torch.zeros(9)), [Row(torch.zeros(9), False)], scratch)
+
+    def test_a_merge_reads_each_byte_of_its_inputs_once(self, tmp_path, tuned, write, recipe):
+        """As the kernel of the system counts them: bytes asked for by reads of this thread."""
+        counter = Path("/proc/thread-self/io")
+        if not counter.exists():
+            pytest.skip("this system does not count what is read")
+        weights = {"w": torch.randn(3, 100_003).bfloat16(), "v": torch.randn(11)}
+        base = Checkpoint(write(tmp_path / "base", weights))
+        paths = {name: write(tmp_path / name, tuned(weights, seed)) for seed, name in enumerate("ab")}
+        vectors = {name: DistributionVector(name, base, Checkpoint(path)) for name, path in paths.items()}
+
+        def counted():
+            return int(counter.read_text().split()[1])
+
+        dict(merge(recipe({"a": 0.3, "b": 0.5}), base, vectors))  # what is imported is read too, the first time
+        own = -(counted() - counted())  # what reading the counter adds
+        before = counted()
+        merged = dict(merge(recipe({"a": 0.3, "b": 0.5}), base, vectors))
+        assert counted() - before - own == 3 * base.nbytes
+        held = {name: in_memory(one) for name, one in (("base", base), *((v, vectors[v].tuned) for v in "ab"))}
+        near = {name: DistributionVector(name, held["base"], held[name]) for name in "ab"}
+        for name, value in merge(recipe({"a": 0.3, "b": 0.5}), held["base"], near):
+            same_bits(merged[name], value)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_all_finite_is_what_torch_says_of_each(dtype):
+    tiny, most = torch.finfo(dtype).tiny, torch.finfo(dtype).max
+    for size in (0, 1, 63, 64, 1000):
+        values = torch.tensor([0.0, -0.0, tiny / 2, -most, most]).to(dtype).repeat(200)[:size]
+        assert kernel.all_finite(values)
+        for place in {0, size // 2, size - 1} if size else ():
+            for bad in (float("inf"), -float("inf"), float("nan"), -float("nan")):
+                spoiled = values.clone()
+                spoiled[place] = bad
+                assert not kernel.all_finite(spoiled)
 
 
 def test_too_many_rows_are_refused():

@@ -44,12 +44,12 @@ def holds(live, weights, bits):
 @pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_after_1000_slider_moves_the_live_weights_equal_the_export_byte_for_byte(
-    dtype, tied, tmp_path, llama, tuned, adapter, write, module_of, views_of, bits, monkeypatch
+    dtype, tied, tmp_path, llama, tuned, adapter, write, module_of, views_of, bits, pieces
 ):
     base, vectors = opened(
         tmp_path, llama, tuned, adapter, write, dtype=dtype, tied=tied, extra={"steps": torch.tensor([3, 5])}
     )
-    monkeypatch.setattr(engine(), "BLOCK", 53)  # several blocks per tensor
+    pieces(53)  # several blocks per tensor
     live = live_of(in_memory(base), vectors, module_of, views_of)
     if tied:  # the head is the embedding's storage, and no file tensor of its own
         live.module.lm_head = nn.Module()
@@ -81,7 +81,7 @@ def test_after_1000_slider_moves_the_live_weights_equal_the_export_byte_for_byte
 
     final = Recipe.compose("base", {key: key for key in sliders}, {"cot": 0.7, "p3": -0.31, "lora": 1.3})
     live.apply(final)
-    monkeypatch.setattr(engine(), "BLOCK", 2**18)  # the export may cut elsewhere
+    pieces(2**18)  # the export may cut elsewhere
     written = Checkpoint(export(final, base, vectors, tmp_path / "out"))
     assert list(written) == list(base)
     assert holds(live, written, bits) == []

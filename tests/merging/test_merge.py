@@ -216,22 +216,20 @@ def test_every_tensor_comes_out_with_its_name_shape_and_dtype_in_the_base_order(
 
 @pytest.mark.parametrize("method", ["task_arithmetic", "linear"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_block_size_does_not_change_a_bit(
-    method, dtype, tmp_path, llama, tuned, adapter, write, recipe, bits, monkeypatch
-):
+def test_block_size_does_not_change_a_bit(method, dtype, tmp_path, llama, tuned, adapter, write, recipe, bits, pieces):
     weights = llama(dtype=dtype)
     base = Checkpoint(write(tmp_path / "base", weights))
     paths = [write(tmp_path / "cot", tuned(weights, 1)), adapter(tmp_path / "lora", weights, ATTENTION)]
     vectors = {path.name: open_vector(path, base) for path in paths}
     given_recipe = recipe({"cot": 0.7, "lora": -0.31}, method)
     whole = dict(merge(given_recipe, base, vectors))
-    for size in (1, 2, 13, 31, 101):
-        monkeypatch.setattr(engine(), "BLOCK", size)
-        assert all(bits(value, whole[name]) for name, value in merge(given_recipe, base, vectors)), size
+    for sizes in ((1,), (2, 7), (13, 39), (31, 101), (101, 10**6)):
+        pieces(*sizes)
+        assert all(bits(value, whole[name]) for name, value in merge(given_recipe, base, vectors)), sizes
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_thread_count_does_not_change_a_bit(dtype, tmp_path, tuned, adapter, recipe, bits, monkeypatch, write):
+def test_thread_count_does_not_change_a_bit(dtype, tmp_path, tuned, adapter, recipe, bits, pieces, write):
     # Larger than a block, not a multiple of the vector width, and large enough for torch to split among threads.
     weights = {"model.layers.0.up_proj.weight": torch.randn(521, 1031).to(dtype)}
     base = Checkpoint(write(tmp_path / "base", weights))
@@ -244,7 +242,7 @@ def test_thread_count_does_not_change_a_bit(dtype, tmp_path, tuned, adapter, rec
             torch.set_num_threads(threads)
             lora._chunk = lora._latest = None
             found.append([value for _, value in merge(recipe({"full": 0.37, "lora": -0.71}), base, vectors)])
-            monkeypatch.setattr(engine(), "BLOCK", 65_537)
+            pieces(65_537)
     finally:
         torch.set_num_threads(before)
     assert all(bits(found[0][0], other[0]) for other in found[1:])
@@ -312,7 +310,7 @@ def test_out_dtype_before_dtype_before_the_base(dtype, out_dtype, wanted, llama,
     assert out_dtype_of(given_recipe, torch.int32) == torch.int32
 
 
-def test_merging_asks_for_no_more_than_a_block_at_a_time(tuned, recipe, monkeypatch):
+def test_merging_asks_for_no_more_than_a_block_at_a_time(tuned, recipe, pieces):
     """The whole of a tensor is never in memory as float32, in any mapping that can give a part."""
 
     class Recorded(Mapping[str, Tensor]):
@@ -332,7 +330,7 @@ def test_merging_asks_for_no_more_than_a_block_at_a_time(tuned, recipe, monkeypa
         def __len__(self) -> int:
             return len(self.weights)
 
-    monkeypatch.setattr(engine(), "BLOCK", 1009)
+    pieces(1009)
     base = Recorded({"a.weight": torch.randn(103, 107), "b.weight": torch.randn(53)})
     fine = Recorded(tuned(base.weights, 1))
     vectors = {"fine": DistributionVector("fine", base, fine)}
@@ -396,7 +394,7 @@ def test_deltas_are_never_taken_for_weights(llama, tuned, recipe):
         list(merge(recipe({"v0": 1}), vectors["v0"], vectors))
 
 
-def test_a_method_of_tensor_scope_gets_the_whole_tensor(monkeypatch, recipe):
+def test_a_method_of_tensor_scope_gets_the_whole_tensor(monkeypatch, recipe, pieces):
     from merging.methods import task_arithmetic
 
     seen = []
@@ -408,7 +406,7 @@ def test_a_method_of_tensor_scope_gets_the_whole_tensor(monkeypatch, recipe):
     monkeypatch.setattr(task_arithmetic, "SCOPE", "tensor")
     monkeypatch.setattr(task_arithmetic, "combine", combine)
     monkeypatch.delattr(task_arithmetic, "scale")  # it is no weighted sum any more
-    monkeypatch.setattr(engine(), "BLOCK", 4)
+    pieces(4)
     base = {"w": torch.zeros(5, 7), "none": torch.zeros(0, 3)}
     vectors = {"a": DistributionVector("a", base, {"w": torch.ones(5, 7), "none": torch.zeros(0, 3)})}
     result = dict(merge_function(recipe({"a": 2}), base, vectors))

@@ -1,7 +1,6 @@
 """What the loop gives a method: its vectors, parameters per vector and per tensor, seeds, depth, and the base's role."""
 
 import math
-import sys
 
 import pytest
 import torch
@@ -240,11 +239,11 @@ class TestStochasticRounding:
         step = 2.0**-8 * drawn[QUERY].double().abs() * 2
         assert ((drawn[QUERY].double() - vectors["a"].tuned[QUERY].double()).abs() <= step).all()
 
-    def test_block_size_does_not_change_it(self, llama, tuned, monkeypatch):
+    def test_block_size_does_not_change_it(self, llama, tuned, pieces):
         base = llama()
         vectors = vectors_of(base, tuned, "a")
         whole = self.merged(base, vectors, rounding="stochastic")
-        monkeypatch.setattr(sys.modules["merging.merge"], "BLOCK", 17)
+        pieces(17)
         assert all(
             torch.equal(value, whole[name]) for name, value in self.merged(base, vectors, rounding="stochastic").items()
         )

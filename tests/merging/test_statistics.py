@@ -1,7 +1,6 @@
 """Files of statistics: written, read back, named by recipes, checked before any weight is read."""
 
 import json
-import sys
 from dataclasses import replace
 
 import pytest
@@ -111,8 +110,8 @@ def test_two_are_equal_when_they_are_the_same_unchanged_file(world):
 
 
 @pytest.mark.parametrize("size", [7, 2**18])
-def test_a_fisher_merge_is_the_formula(world, monkeypatch, size):
-    monkeypatch.setattr(sys.modules["merging.merge"], "BLOCK", size)
+def test_a_fisher_merge_is_the_formula(world, pieces, size):
+    pieces(size)
     folder, made = world
     merged = dict(merge(recipe_of(folder, "fisher", parameters={"floor": 0.1}), *opened(folder)))
     assert list(merged) == list(Checkpoint(folder / "base"))

@@ -1,6 +1,7 @@
 """Recipes with slices: layers restacked and renumbered, with mergekit 0.1.5's numbers where it is there to be asked."""
 
 import json
+from contextlib import ExitStack
 
 import pytest
 import torch
@@ -786,4 +787,7 @@ def test_a_stack_is_a_checkpoint_over_the_same_files(roots, bits):
     assert list(stack) == [name(0), name(1), name(2)] and len(stack) == 3 and name(3) not in stack
     assert bits(stack[name(0)], c[name(4)]) and bits(stack[name(1)], a[name(2)]) and bits(stack[name(2)], c[name(0)])
     assert torch.equal(stack.block(name(2), 5, 17), c[name(0)].flatten()[5:17])
+    with ExitStack() as files:
+        where, there = stack.in_file(name(2), 5, 17, files), c.in_file(name(0), 5, 17, files)
+        assert where._replace(file=0) == there._replace(file=0)
     assert stack.path == a.path and stack.config == {"x": 1} and stack.numel == 3 * 14 * 23

@@ -1,7 +1,7 @@
 """Checkpoints of other vocabularies: which rows are merged, by hand with small whole numbers, and with a real Llama."""
 
 import json
-import sys
+from contextlib import ExitStack
 from dataclasses import replace
 
 import numpy as np
@@ -91,6 +91,9 @@ class TestLayout:
         assert torch.equal(view[EMBED], wanted) and torch.equal(view[NORM], base[NORM]) and list(view) == list(base)
         pieces = [view.block(EMBED, at, min(at + step, 21)) for at in range(0, 21, step)]
         assert torch.equal(torch.cat(pieces), wanted.flatten())
+        with ExitStack() as files:
+            assert view.in_file(EMBED, 0, 3, files) is None
+            assert view.in_file(NORM, 0, 3, files).offset == base.in_file(NORM, 0, 3, files).offset
 
     def test_the_identity_is_that_of_files_and_order(self, make):
         base, other = Checkpoint(make("base", "abcde", 5)), Checkpoint(make("x", "abcde", 5, 0.5))
@@ -348,11 +351,11 @@ class TestUnion:
         assert result[EMBED][:, 0].tolist() == [2, 12, 22, 33]
 
     @pytest.mark.parametrize("size", [1, 2, 5])
-    def test_blocks_of_any_size_are_the_same(self, tmp_path, make, monkeypatch, size):
+    def test_blocks_of_any_size_are_the_same(self, tmp_path, make, pieces, size):
         make("base", "abcd", 5)
         make("x", "acb", 6, 1.0, [("<y>", 3), ("<z>", 5)])
         whole = merged(tmp_path, ["x"], "union", 0.5)
-        monkeypatch.setattr(sys.modules["merging.merge"], "BLOCK", size)
+        pieces(size)
         again = merged(tmp_path, ["x"], "union", 0.5)
         assert all(torch.equal(whole[name], again[name]) for name in whole)
 
@@ -525,7 +528,7 @@ class TestExport:
         assert (first / "model.safetensors").read_bytes() == (second / "model.safetensors").read_bytes()
 
 
-def test_a_task_reads_no_more_than_its_block(tmp_path, make, monkeypatch):
+def test_a_task_reads_no_more_than_its_block(tmp_path, make, monkeypatch, pieces):
     """Bounded memory: every read of a view is at most as long as the piece that was asked for."""
     make("base", "abcd", 5)
     make("x", "acb", 6, 1.0, [("<y>", 3), ("<z>", 5)])
@@ -534,7 +537,7 @@ def test_a_task_reads_no_more_than_its_block(tmp_path, make, monkeypatch):
     longest = []
     real = Checkpoint.block
     monkeypatch.setattr(Checkpoint, "block", lambda self, name, a, b: longest.append(b - a) or real(self, name, a, b))
-    monkeypatch.setattr(sys.modules["merging.merge"], "BLOCK", 4)  # merging.merge is the function
+    pieces(4)
     task = next(one for one in tasks(recipe, base, vectors) if one.name == EMBED)
     assert tensor(task, base, vectors).numel() == task.numel and max(longest) <= 4
 
