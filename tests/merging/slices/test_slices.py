@@ -390,13 +390,16 @@ def test_identities_tell_what_was_stacked(roots):
     assert same.digest == other.digest and same.nbytes == other.nbytes
 
 
-def test_an_adapter_is_merged_into_its_layers(roots, adapter, tmp_path):
+@pytest.mark.parametrize("method", ["passthrough", "linear"])
+def test_an_adapter_is_merged_into_its_layers(method, roots, adapter, tmp_path):
     module = "model.layers.1.mlp.up_proj"
     folder = adapter(tmp_path / "lora", weights("a"), [module])
     document = {
-        "merge_method": "passthrough",
+        "merge_method": method,
         "slices": slices([run("a", 0, 3)], [run(f"{roots[False] / 'a'}+{folder}", 1, 3)]),
     }
+    if method == "linear":  # which reads files by itself, where a tensor is in one
+        document["parameters"] = {"weight": 1}
     recipe, base, vectors = opened(document, roots[False])
     check(recipe, base, vectors)
     assert [source.name for source in recipe.models] == ["a", "lora"]
