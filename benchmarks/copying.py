@@ -1,5 +1,6 @@
 """The physical limit: the same bytes read in blocks into reused buffers, then written or copied, with no arithmetic."""
 
+import mmap
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +19,7 @@ def workers() -> tuple[int, ...]:
     return (1,) if cores == 1 else (1, cores)
 
 
-def copy(inputs: Sequence[Path], out: Path | None, threads: int) -> None:
+def copy(inputs: Sequence[Path], out: Path | None, threads: int, *, past_cache: bool = False) -> None:
     """Read every byte of the inputs once, side by side, as a merge has to.
 
     Args:
@@ -26,26 +27,32 @@ def copy(inputs: Sequence[Path], out: Path | None, threads: int) -> None:
         out: a new file that gets the bytes of the first input, and is brought to the disk; if None, every block that
             is read is copied into a second buffer instead.
         threads: each takes one stretch of every file.
+        past_cache: write whole blocks straight to the disk.
     """
     with ExitStack() as stack:
         files = [stack.enter_context(path.open("rb", buffering=0)).fileno() for path in inputs]
-        target = None if out is None else stack.enter_context(out.open("xb", buffering=0)).fileno()
+        targets = [] if out is None else [stack.enter_context(out.open("xb", buffering=0)).fileno()]
         longest = max(os.fstat(file).st_size for file in files)
+        if past_cache and out is not None:
+            os.posix_fallocate(targets[0], 0, os.fstat(files[0]).st_size)
+            targets.append(os.open(out, os.O_WRONLY | os.O_DIRECT))
+            stack.callback(os.close, targets[1])
         stretch = -(-longest // threads // BLOCK) * BLOCK
         pool = stack.enter_context(ThreadPoolExecutor(threads))
         starts = range(0, longest, stretch)
-        for done in [pool.submit(_stretch, files, target, start, start + stretch) for start in starts]:
+        for done in [pool.submit(_stretch, files, targets, start, start + stretch) for start in starts]:
             done.result()
-        if target is not None:
+        for target in targets[:1]:
             os.fsync(target)
 
 
-def _stretch(files: Sequence[int], target: int | None, start: int, stop: int) -> None:
-    buffer, second = np.empty(BLOCK, np.uint8), np.empty(BLOCK, np.uint8)
+def _stretch(files: Sequence[int], targets: Sequence[int], start: int, stop: int) -> None:
+    # Pages of its own, as a disk asks of what it takes past the cache.
+    buffer, second = (np.frombuffer(mmap.mmap(-1, BLOCK), np.uint8) for _ in range(2))
     for offset in range(start, stop, BLOCK):
         for file in reversed(files):  # the first one last, to be what is written
             count = os.preadv(file, [buffer], offset)
-            if target is None:
+            if not targets:
                 np.copyto(second[:count], buffer[:count])
-        if target is not None:
-            os.pwrite(target, buffer[:count], offset)
+        if targets:  # the last one takes whole blocks, the first one anything
+            os.pwrite(targets[-1] if count == BLOCK else targets[0], buffer[:count], offset)

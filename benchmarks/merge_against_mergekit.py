@@ -4,7 +4,8 @@
 
 Both merge the same recipe (task_arithmetic, bfloat16, a base and five experts) as cold processes, in turn, until the
 result is safe on the disk: `dem merge` flushes, verifies and writes its manifest by itself, mergekit's files are
-flushed after it within its time. Peak memory is the kernel's ru_maxrss. mergekit maps its inputs, and what is mapped
+flushed after it within its time. Before each run all inputs are read once, so that both tools find in the page cache
+what fits there. Peak memory is the kernel's ru_maxrss. mergekit maps its inputs, and what is mapped
 and resident counts in it; the row below leaves it out (the most anonymous memory, sampled 50 times a second).
 """
 
@@ -14,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import machine, shapes
+from benchmarks import copying, machine, shapes
 
 MERGEKIT = machine.ROOT / ".venv-mergekit"
 EXPERTS = 5
@@ -31,9 +32,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         recipe, out = shapes.recipe(folder, EXPERTS), folder / "out"
         # No tokenizer comes with these weights, and a bar of progress is no part of a merge.
         plain = ["--no-copy-tokenizer", "--quiet"]
+        inputs = shapes.files(folder, EXPERTS)
         contenders = {
-            OURS: lambda: _merge([Path(sys.executable).parent / "dem", "merge", recipe, out], out, flush=False),
-            THEIRS: lambda: _merge([theirs, *plain, recipe, out], out, flush=True),
+            OURS: lambda: _merge([Path(sys.executable).parent / "dem", "merge", recipe, out], inputs, out, flush=False),
+            THEIRS: lambda: _merge([theirs, *plain, recipe, out], inputs, out, flush=True),
         }
         found = machine.in_turn(options.rounds, contenders)
     print(f"{_inputs(options.size)}; {_versions()}\n")
@@ -45,7 +47,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     machine.show(["what", OURS, THEIRS, "ratio", "bar at 1.2B"], rows)
 
 
-def _merge(words: list[str | Path], out: Path, *, flush: bool) -> machine.Cost:
+def _merge(words: list[str | Path], inputs: list[Path], out: Path, *, flush: bool) -> machine.Cost:
+    copying.copy(inputs, None, 1)
     os.sync()  # what was written before is not this one's to flush
     cost = machine.cold(words, flush=out if flush else None)
     shutil.rmtree(out)

@@ -102,6 +102,11 @@ def checkpoints(size: str, experts: int, kept: Path | None = None) -> Iterator[P
         yield folder
 
 
+def files(folder: Path, experts: int) -> list[Path]:
+    """The weights of the base and of the first so many experts of a folder of checkpoints."""
+    return [folder / name / "model.safetensors" for name in ("base", *(f"expert{number}" for number in range(experts)))]
+
+
 def recipe(folder: Path, experts: int) -> Path:
     """A recipe, in mergekit's YAML, over the base and the first so many experts of a folder of checkpoints."""
     models = [

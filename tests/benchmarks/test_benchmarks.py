@@ -6,6 +6,7 @@ import sys
 import tempfile
 from types import SimpleNamespace
 
+import numpy as np
 import psutil
 import pytest
 
@@ -76,10 +77,20 @@ def test_merge_against_copy_by_the_runner_in_a_process_of_its_own(capfd, tmp_pat
     monkeypatch.setattr(tempfile, "tempdir", None)
     runner.main(["--only", "merge_against_copy", "--size", "tiny", "--rounds", "1"])
     (table,) = tables(capfd.readouterr().out, "merge_against_copy")
-    copies = [f"copy, threads: {threads}" for threads in copying.workers()]
-    assert firsts(table) == ["export", "of it: write", "of it: flush", "of it: verify", *copies]
+    copies = [*(f"copy, threads: {threads}" for threads in copying.workers()), "copy past the page cache"]
+    assert firsts(table) == ["export", "of it: write", "of it: read back", "of it: verify", *copies]
     assert all("≤ 1.3: " in row[3] for row in table[-len(copies) :])
     assert list(tmp_path.iterdir()) == []  # weights that nobody keeps are removed
+
+
+@pytest.mark.parametrize("past_cache", [False, True])
+def test_the_copy_has_the_bytes_of_the_first_input(past_cache, tmp_path):
+    inputs = [tmp_path / "a", tmp_path / "b"]
+    for seed, path in enumerate(inputs):
+        path.write_bytes(np.random.default_rng(seed).bytes(2 * copying.BLOCK + 5))
+    for threads in (1, 2):
+        copying.copy(inputs, tmp_path / f"{threads}", threads, past_cache=past_cache)
+        assert (tmp_path / f"{threads}").read_bytes() == inputs[0].read_bytes()
 
 
 def test_the_stages_of_an_export_add_up_to_it(weights):

@@ -4,6 +4,7 @@ Wrong input ends with code 2 and one message, and nothing is written. Heavy impo
 `dem --help` answers at once.
 """
 
+import gc
 import os
 import signal
 import sys
@@ -75,7 +76,9 @@ def demo_build(
 
 def run() -> None:
     """The `dem` command: `app`, with errors for their reader."""
-    sys.exit(main(sys.argv[1:]))
+    code = main(sys.argv[1:])
+    gc.freeze()  # or the interpreter looks through all that torch has made before it ends, for half a second
+    sys.exit(code)
 
 
 def main(arguments: list[str]) -> int:
