@@ -1,5 +1,6 @@
 """Weights in, a recipe, weights out."""
 
+from merging import torch_import as torch_import  # the first one; it says why
 from merging.adapter import LoraVector
 from merging.checkpoint import Checkpoint, Weights, in_memory
 from merging.errors import CheckpointError, ExportError, MergingError, MismatchError, RecipeError
