@@ -68,17 +68,8 @@ def library() -> ctypes.CDLL | None:
     found = ctypes.CDLL(str(file), use_errno=True)
     address, dtype, size = ctypes.c_void_p, ctypes.c_int32, ctypes.c_size_t
     rows: list[Any] = [size, address, size, address]
-    found.weighted_sum.argtypes = [
-        *rows,
-        address,
-        ctypes.c_float,
-        ctypes.c_float,
-        address,
-        dtype,
-        size,
-        address,
-        address,
-    ]
+    scale: list[Any] = [address, ctypes.c_float, ctypes.c_float]
+    found.weighted_sum.argtypes = [*rows, *scale, address, dtype, size, address, address]
     found.inner_products.argtypes = [*rows, address, address, size, address]
     found.all_finite.argtypes = [size, address, dtype]
     return found
