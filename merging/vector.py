@@ -58,14 +58,7 @@ class Vector(Mapping[str, Tensor]):
         return None
 
     def in_file(self, name: str, start: int, stop: int, files: ExitStack) -> Stored | None:
-        """Where elements of Θ_i are stored; None where they are in no file, or not as they are stored.
-
-        Args:
-            name: of the tensor.
-            start: the first element.
-            stop: one past the last.
-            files: keeps the file open until it is closed.
-        """
+        """Where elements of Θ_i are stored, see Checkpoint.in_file; None where they are in no file, or in another form."""
         return None
 
     def read_weights(self, name: str, start: int, out: Tensor, scratch: Tensor) -> None:
