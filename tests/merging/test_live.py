@@ -49,7 +49,7 @@ def test_after_1000_slider_moves_the_live_weights_equal_the_export_byte_for_byte
     base, vectors = opened(
         tmp_path, llama, tuned, adapter, write, dtype=dtype, tied=tied, extra={"steps": torch.tensor([3, 5])}
     )
-    pieces(53)  # several blocks per tensor
+    pieces(53, 211)  # several blocks per piece, several pieces per tensor
     live = live_of(in_memory(base), vectors, module_of, views_of)
     if tied:  # the head is the embedding's storage, and no file tensor of its own
         live.module.lm_head = nn.Module()
