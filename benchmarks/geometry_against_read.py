@@ -20,9 +20,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run all in turn, and print a row for each."""
     options = machine.begin(__file__, __doc__, argv, rounds=3, size="0.5B")
     with shapes.checkpoints(options.size, EXPERTS, options.weights) as folder:
-        folders = [folder / name for name in ("base", *(f"expert{i}" for i in range(EXPERTS)))]
-        files = [one / "model.safetensors" for one in folders]
-        contenders = {"geometry": partial(_measure, folders)}
+        files = shapes.files(folder, EXPERTS)
+        contenders = {"geometry": partial(_measure, [file.parent for file in files])}
         for threads in copying.workers():
             contenders[f"read and copy, threads: {threads}"] = partial(
                 machine.timed, partial(copying.copy, files, None, threads)

@@ -151,8 +151,7 @@ def measure(
                 with ExitStack() as files:
                     span, memory = (start, stop), workspace.input
                     theta, stored = rows.deltas(name, span, base, given, files, memory, workspace.scratch)
-                    slices = workspace.rows(len(given) + 1, kernel.SLICE, torch.float32)
-                    return piece, *kernel.inner_products(theta, stored, slices)
+                    return piece, *kernel.inner_products(theta, stored, workspace.slices(len(given)))
             stack = workspace.rows(1 + len(given), stop - start, working_dtype(dtype_of(base, name)))
             read_into(base, name, start, stack[0], workspace.scratch)
             read_deltas(name, start, stack, base, given, workspace.scratch)

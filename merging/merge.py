@@ -83,6 +83,10 @@ class Workspace:
             self._kept = torch.empty(nbytes, dtype=torch.uint8)
         return self._kept[:nbytes].view(dtype).view(count, size)
 
+    def slices(self, rows: int) -> Tensor:
+        """What the compiled loop reads a base and so many rows into; see rows()."""
+        return self.rows(rows + 1, kernel.SLICE, torch.float32)
+
     def input(self, number: int) -> Tensor:
         """Bytes for a piece of one input, so that those of several lie side by side."""
         while len(self._inputs) <= number:
@@ -172,9 +176,7 @@ def _by_kernel(
             theta, given = rows.deltas(task.name, span, base, taking_part, files, workspace.input, workspace.scratch)
         else:
             given = rows.weights(task.name, span, taking_part, files, workspace.input, workspace.scratch)
-        kernel.weighted_sum(
-            theta, given, task.omegas, *scale, out, workspace.rows(len(given) + 1, kernel.SLICE, torch.float32)
-        )
+        kernel.weighted_sum(theta, given, task.omegas, *scale, out, workspace.slices(len(given)))
 
 
 def _by_method(

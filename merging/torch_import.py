@@ -1,7 +1,7 @@
 """Imports torch at once, where the collector of garbage would look through its half a million objects time and again.
 
-Frozen for a moment they count as old, so that the next collection does not begin with them either. That takes a fifth of
-the time of `import merging` away, and leaves the collector as it was.
+Frozen for a moment they count as old, so that the next collection does not begin with them either. The collector is left
+as it was.
 """
 
 import gc

@@ -19,7 +19,6 @@ import xxhash
 from numpy.typing import NDArray
 
 from merging.errors import ExportError
-from merging.staging import reserve
 
 STRETCH = 2**23
 """Bytes that go to the disk at once, a multiple of what any disk asks for. Memory for three such is held."""
@@ -42,7 +41,7 @@ class Writer:
         self._sha256, self._xxh3 = hashlib.sha256(), xxhash.xxh3_128()
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         try:
-            reserve(self._descriptor, nbytes)
+            _reserve(self._descriptor, nbytes)
             self._past_cache = _past_cache(self._descriptor, True)
         except OSError:
             os.close(self._descriptor)
@@ -138,6 +137,22 @@ class Writer:
                 f"{self._path.name}: what the disk holds from byte {begin:,} on is not what was written there. "
                 "Export again; if it happens twice, to another disk."
             )
+
+
+def _reserve(descriptor: int, nbytes: int) -> None:
+    """Give a new file its room on the disk: 1 GB was flushed at 1.1 to 1.4 GB/s with it and at 0.3 to 1.0 without (ext4).
+
+    Raises:
+        OSError: when there is no room. Systems and file systems that cannot reserve are left to find it block by block.
+    """
+    allocate = getattr(os, "posix_fallocate", None)  # macOS has none
+    if allocate is None:
+        return
+    try:
+        allocate(descriptor, 0, nbytes)
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+            raise
 
 
 def _aligned(nbytes: int) -> NDArray[np.uint8]:

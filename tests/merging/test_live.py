@@ -9,13 +9,6 @@ from torch import nn
 from merging import Checkpoint, LiveModel, MergingError, Recipe, Source, View, export, in_memory, merge, open_vector
 from merging.live import resolve
 
-
-def engine():
-    import sys
-
-    return sys.modules["merging.merge"]
-
-
 TARGETS = [f"model.layers.{layer}.self_attn.{side}_proj" for layer in (0, 2) for side in "qv"]
 
 

@@ -18,13 +18,6 @@ DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
 ATTENTION = [f"model.layers.{layer}.self_attn.{side}_proj" for layer in (0, 2) for side in "qkv"]
 
 
-def engine():
-    """The module itself: the package's attribute of that name is its function."""
-    import sys
-
-    return sys.modules["merging.merge"]
-
-
 def vectors_of(base, tuned, count=3):
     return {f"v{i}": DistributionVector(f"v{i}", base, tuned(base, i)) for i in range(count)}
 

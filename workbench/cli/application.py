@@ -77,7 +77,7 @@ def demo_build(
 def run() -> None:
     """The `dem` command: `app`, with errors for their reader."""
     code = main(sys.argv[1:])
-    gc.freeze()  # or the interpreter looks through all that torch has made before it ends, for half a second
+    gc.freeze()  # or the interpreter looks through all that torch has made before it ends
     sys.exit(code)
 
 
