@@ -29,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
 
     from workbench.errors import SessionError
-    from workbench.serving import serve
+    from workbench.page.server import serve
 
     try:
         serve(**vars(given))

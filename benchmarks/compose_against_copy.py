@@ -145,8 +145,8 @@ def _copy(base: dict[str, Any], tuned: dict[str, dict[str, Any]], live: "LiveMod
     """Read every tensor of base and vectors, and write the module's."""
     import torch
 
-    from merging.live import resolve
-    from merging.pool import Spare, in_order
+    from merging.engine.threads import Spare, in_order
+    from merging.live.live_model import resolve
 
     buffers = Spare(lambda: torch.empty(BLOCK, dtype=next(iter(base.values())).dtype))
     places = {name: resolve(live.module, live.views[name]).view(-1) for name in base}
@@ -158,7 +158,7 @@ def _copy(base: dict[str, Any], tuned: dict[str, dict[str, Any]], live: "LiveMod
 
     def copied(piece: tuple[str, slice]) -> None:
         name, span = piece
-        with buffers.lent() as buffer:
+        with buffers.borrowed() as buffer:
             for weights in tuned.values():
                 source = weights[name].view(-1)[span]
                 buffer[: len(source)].copy_(source)

@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks import machine, shapes
+from merging.recipe import read_recipe
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from merging.device import Accelerator
+    from merging.engine.accelerator import Accelerator
 
 PROMPT = 512
 """Tokens before the step of generation."""
@@ -56,9 +57,9 @@ def _place(device: str) -> "Callable[[], Accelerator]":
     """Makes the place of one export; the processor too goes the way of an accelerator."""
     import torch
 
-    from merging.device import Accelerator, named
+    from merging.engine.accelerator import Accelerator, open_accelerator
 
-    chosen = named(device)
+    chosen = open_accelerator(device)
     return lambda: Accelerator(torch.device("cpu") if chosen is None else chosen.device)
 
 
@@ -80,9 +81,9 @@ def _merge(size: str, place: "Callable[[], Accelerator]", options: Any) -> None:
 
 
 def _exported(recipe: Path, out: Path, place: "Accelerator | None") -> machine.Cost:
-    from merging import Recipe, export, open_recipe
+    from merging import export, open_recipe
 
-    read = Recipe.read(recipe)
+    read = read_recipe(recipe)
     base, vectors = open_recipe(read)
     try:
         return machine.timed(lambda: export(read, base, vectors, out, device=place))
@@ -146,10 +147,10 @@ def _composer(
 ) -> Callable[[], None]:
     """Each call moves all ω, and writes every weight of the module."""
     from merging import DistributionVector, Recipe
-    from merging.device import Accelerator
-    from merging.merge import spans
-    from merging.pool import in_order, workers
-    from merging.task import tasks
+    from merging.engine.accelerator import Accelerator
+    from merging.engine.loop import spans
+    from merging.engine.tasks import tasks
+    from merging.engine.threads import in_order, workers
 
     place = Accelerator(next(iter(base.values())).device, block)
     vectors = {name: DistributionVector(name, base, weights) for name, weights in tuned.items()}

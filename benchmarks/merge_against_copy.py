@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks import copying, machine, shapes
+from merging.recipe import read_recipe
 
 EXPERTS = 5
 STAGES = ("write", "read back", "verify")
@@ -51,12 +52,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _export(recipe: Path, out: Path, stages: list[dict[str, float]]) -> machine.Cost:
-    from merging import Recipe, export, open_recipe
+    from merging import export, open_recipe
 
     seen: dict[str, list[float]] = {"write": [], "verify": []}
 
     def whole() -> None:
-        read = Recipe.read(recipe)
+        read = read_recipe(recipe)
         inputs = open_recipe(read)
         export(read, *inputs, out, progress=lambda stage, done, total: seen[stage].append(time.perf_counter()))
 

@@ -19,7 +19,7 @@ from benchmarks import machine
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from merging.method import Site
+    from merging.methods._contract import Site
 
 VECTORS = 3
 SLOW = ("tsv", "iso_c", "iso_cts", "regmean")
@@ -58,14 +58,14 @@ def measure(name: str, rows: int) -> None:
     """Print the copies and the seconds of one method in this process."""
     import torch
 
-    from merging import method
+    from merging.methods import _contract as method
 
     torch.set_num_threads(1)
-    known = {param.name: param for param in method.parameters(name)}
+    known = {param.name: param for param in method.load(name).parameters}
     given = {key: value for key, value in SPARSE.items() if key in known and not (key == "epsilon" and "ram" in name)}
-    least, most = method.span(name)
+    least, most = method.load(name).vectors
     count = min(max(least, VECTORS), most or VECTORS)
-    module, arguments = method.load(name), method.arguments(name, given, count)
+    module, arguments = method.load(name), method.load(name).arguments(given, count)
     small, site = _inputs(name, count, 64)
     module.combine(small, torch.ones(count), site, **arguments)  # loads what torch loads at first use
     stack, site = _inputs(name, count, rows)
@@ -81,13 +81,13 @@ def _inputs(name: str, count: int, rows: int) -> tuple["Tensor", "Site"]:
     """Vectors of a square matrix, and where it stands; what is there at the end is all that was ever held."""
     import torch
 
-    from merging import method
-    from merging.method import Site, Statistic
+    from merging.methods import _contract as method
+    from merging.methods._contract import Site, Statistic
 
     known = []
-    for _ in range(count if method.statistics(name) else 0):
+    for _ in range(count if method.load(name).statistics else 0):
         values = torch.rand(rows, rows)
-        if method.statistics(name) == "gram":
+        if method.load(name).statistics == "gram":
             values = values[0].outer(values[0])
             values.diagonal().add_(1)
         known.append(Statistic(values, float(values.norm())))

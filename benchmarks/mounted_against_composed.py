@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = machine.begin(__file__, __doc__, argv, rounds=5, size="0.5B", **more)
     import torch
 
-    from merging.mounted.mount import Mounts
+    from merging.live.mount import Mounts
 
     with shapes.checkpoints(options.size, 0, options.weights) as folder, TemporaryDirectory() as adapters:
         live = _live(folder / "base", Path(adapters), options.rank, options.device)

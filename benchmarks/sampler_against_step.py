@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = machine.begin(__file__, __doc__, argv, rounds=5, batch=batch, most=most)
     from torch.utils.data import RandomSampler
 
-    from training.sampler import GroupBlockSampler
+    from training.batching.group_sampler import GroupBlockSampler
 
     step, words = _step(options.batch)
     print(f"{words}\n")
@@ -76,7 +76,7 @@ def _step(batch: int) -> tuple[Callable[[], Any], str]:
     from transformers.utils import logging
 
     from corpus import encode, read_datasets
-    from training.batches import collate
+    from training.batching.order import collate
 
     logging.disable_progress_bar()
     tokenizer = AutoTokenizer.from_pretrained(DEMO / "base", trust_remote_code=False)

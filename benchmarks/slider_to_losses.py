@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from benchmarks import machine
 
 if TYPE_CHECKING:
-    from workbench.session import Session
+    from workbench.session.session import Session
 
 DEMO = machine.ROOT / "assets" / "demo"
 
@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Move the sliders so many times, and print when what was there."""
     demo = {"type": Path, "default": DEMO, "help": "another folder with base/, checkpoints and data/"}
     options = machine.begin(__file__, __doc__, argv, rounds=3, demo=demo)
-    from workbench.session import Session
+    from workbench.session.session import Session
 
     with tempfile.TemporaryDirectory() as workdir:
         session = Session([], Path(workdir), demo=options.demo)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from benchmarks import machine
-from training.finetune import quiet
+from training.run.setup import quiet
 
 if TYPE_CHECKING:
     from training.stage import Stage
@@ -76,8 +76,8 @@ def _kept(clocks: list[Clocks], found: Clocks) -> machine.Cost:
 
 def _stage(scratch: Path, steps: int) -> "Stage":
     from corpus.demo import datasets
-    from training.blank import write_blank
     from training.stage import Stage
+    from workbench.demo.blank_base import write_blank
 
     examples = tuple(example for splits in datasets(0).values() for example in splits["train"])
     base = write_blank(scratch / "base", [example.prompt + example.completion for example in examples])
@@ -86,7 +86,7 @@ def _stage(scratch: Path, steps: int) -> "Stage":
 
 def _run(stage: "Stage", out: Path) -> Clocks:
     """The stage as it is used."""
-    from training.finetune import run
+    from training.run.finetune import run
 
     watch = _Watch()
     run(stage, out, should_stop=watch.look, on_log=lambda _: None)
@@ -125,7 +125,7 @@ def _model_and_batches(stage: "Stage") -> tuple[Any, list[Callable[[], dict[str,
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from corpus import encode_all
-    from training.batches import collate, order
+    from training.batching.order import collate, order
 
     tokenizer = AutoTokenizer.from_pretrained(stage.base)
     rows, _ = encode_all(stage.examples, tokenizer, tokenizer.model_max_length)

@@ -1,12 +1,12 @@
 """Data in, examples out. Knows no other package of ours; imports neither torch nor transformers."""
 
-from corpus.counting import Counts, count
+from corpus.counts import Counts, count
 from corpus.errors import CorpusError
-from corpus.examples import Dropped, Encoded, check_template, encode, encode_all
+from corpus.jsonl import read_datasets, read_jsonl, read_records, write_jsonl
 from corpus.records import Chat, Example, Message, Record
 from corpus.source import Source, load
-from corpus.sources import read_datasets, read_jsonl, read_records, write_jsonl
 from corpus.subsets import PROPORTIONS, nested, share_of, split
+from corpus.tokens import Dropped, Encoded, check_template, encode, encode_all
 
 __all__ = [
     "PROPORTIONS",

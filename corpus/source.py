@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from corpus.errors import CorpusError
+from corpus.jsonl import read_records
 from corpus.records import LABEL, Record, layout, record
-from corpus.sources import read_records
 from corpus.subsets import nested, share_of
 
 LAYOUTS = '"prompt" and "completion", "messages", "conversations", or "instruction" and "output"'

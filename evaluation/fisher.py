@@ -1,4 +1,4 @@
-"""The diagonal of the Fisher information of a model on examples; the formula is in evaluation/statistics.py."""
+"""The diagonal of the Fisher information of a model on examples; the formula is in evaluation/model_statistics.py."""
 
 import inspect
 from collections.abc import Iterator, Mapping
@@ -7,13 +7,13 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from evaluation.unpadded import Part
-from merging.live import View
-from merging.merge import seed_of
+from evaluation.unpadded import EqualLengthBatch
+from merging.engine.loop import seed_of
+from merging.live.live_model import View
 
 
 def fisher(
-    module: nn.Module, views: Mapping[str, View], steps: Iterator[Part], examples: int, seed: int | None
+    module: nn.Module, views: Mapping[str, View], steps: Iterator[EqualLengthBatch], examples: int, seed: int | None
 ) -> dict[str, Tensor]:
     """File tensor -> the mean of squared gradients; `seed` is None for the data's own tokens."""
     parameters = dict(module.named_parameters(remove_duplicate=False))
@@ -54,7 +54,7 @@ def _squares(parameters: Mapping[int, nn.Parameter]) -> Iterator[dict[int, Tenso
             value.requires_grad_(required[key])
 
 
-def _log_likelihood(module: nn.Module, part: Part, seed: int | None) -> Tensor:
+def _log_likelihood(module: nn.Module, part: EqualLengthBatch, seed: int | None) -> Tensor:
     """Σ log p over the supervised tokens of one example, as a graph; a scalar in float32."""
     device = next(module.parameters()).device
     selects = "logits_to_keep" in inspect.signature(module.forward).parameters

@@ -1,4 +1,4 @@
-"""Second moments of the inputs of a model's linear layers; the formula is in evaluation/statistics.py."""
+"""Second moments of the inputs of a model's linear layers; the formula is in evaluation/model_statistics.py."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from evaluation.unpadded import Part
-from merging.live import View
+from evaluation.unpadded import EqualLengthBatch
+from merging.live.live_model import View
 
 
 def gram(
-    module: nn.Module, views: Mapping[str, View], steps: Iterator[Part], positions: int
+    module: nn.Module, views: Mapping[str, View], steps: Iterator[EqualLengthBatch], positions: int
 ) -> tuple[dict[str, Tensor], list[str]]:
     """File tensor -> the mean of xᵀx, and which tensors are stored with the inputs first."""
     device = next(module.parameters()).device

@@ -18,7 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from evaluation import tasks
+from evaluation import harness_tasks
 from evaluation.errors import DataError, Stopped, TaskError
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Score(NamedTuple):
 
 def suites() -> dict[str, Path]:
     """The suites that ship with us: name of the folder, which is also the name of its group, to its path."""
-    return tasks.suites()
+    return harness_tasks.suites()
 
 
 def run(
@@ -92,9 +92,9 @@ def run(
     try:
         with _quiet():
             library = _library()
-            found = tasks.load(_names(suite_or_tasks), include)
+            found = harness_tasks.load(_names(suite_or_tasks), include)
             for task in found["tasks"].values():
-                tasks.refuse_loaded(task)
+                harness_tasks.refuse_loaded(task)
                 if task.get_config("num_fewshot") is None:
                     task.set_config(key="num_fewshot", value=0)
                 task.set_fewshot_seed(seed=FEWSHOT_SEED)
@@ -116,7 +116,7 @@ def _names(suite_or_tasks: str | Sequence[str]) -> list[str]:
     names = list(dict.fromkeys(name.strip() for name in several if name.strip()))
     if not names:
         raise TaskError(
-            f"no task was named. Give a suite ({', '.join(tasks.suites())}) or tasks such as gsm8k,openbookqa."
+            f"no task was named. Give a suite ({', '.join(harness_tasks.suites())}) or tasks such as gsm8k,openbookqa."
         )
     return names
 

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, linear
 from torch.overrides import TorchFunctionMode
 
-from corpus.examples import Encoded, encode_all
-from corpus.sources import Example
+from corpus.jsonl import Example
+from corpus.tokens import Encoded, encode_all
 from evaluation.errors import DataError, Stopped
 
 UNLIMITED = 10**9

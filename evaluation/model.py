@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from evaluation import views
+from evaluation import parameter_views as views
 from evaluation.errors import LoadError
 from evaluation.generation import generate
-from merging.checkpoint import Checkpoint
-from merging.errors import listed
-from merging.live import View
+from merging.inputs.checkpoint import Checkpoint
+from merging.live.live_model import View
+from plumbing.suggest import listed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig

@@ -9,7 +9,7 @@ from torch import Tensor
 from evaluation.loss import Batch, Prepared
 
 
-class Part(NamedTuple):
+class EqualLengthBatch(NamedTuple):
     """Examples of one dataset that are equally long."""
 
     dataset: str
@@ -24,7 +24,7 @@ class Part(NamedTuple):
     """(tokens,) int64: and the token."""
 
 
-def parts(prepared: Prepared, *, alone: bool) -> Iterator[Part]:
+def equal_length_batches(prepared: Prepared, *, alone: bool) -> Iterator[EqualLengthBatch]:
     """The examples of all datasets without their padding, alone or with those of their batch that are as long."""
     for dataset in prepared.datasets:
         for batch in dataset.batches:
@@ -39,8 +39,8 @@ def parts(prepared: Prepared, *, alone: bool) -> Iterator[Part]:
                 yield _part(dataset.name, batch, rows, positions, int(lengths[rows[0]]))
 
 
-def _part(dataset: str, batch: Batch, rows: list[int], positions: Tensor, length: int) -> Part:
+def _part(dataset: str, batch: Batch, rows: list[int], positions: Tensor, length: int) -> EqualLengthBatch:
     chosen = torch.isin(batch.rows, torch.tensor(rows))
     numbers = [int(batch.examples[batch.rows == row][0]) for row in rows]
     place = torch.tensor([rows.index(row) for row in batch.rows[chosen].tolist()])
-    return Part(dataset, numbers, batch.ids[rows, :length], place, positions[chosen], batch.targets[chosen])
+    return EqualLengthBatch(dataset, numbers, batch.ids[rows, :length], place, positions[chosen], batch.targets[chosen])

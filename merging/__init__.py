@@ -1,20 +1,19 @@
 """Weights in, a recipe, weights out."""
 
 from merging import torch_import as torch_import  # the first one; it says why
-from merging.adapter import LoraVector
-from merging.checkpoint import Checkpoint, Weights, in_memory
+from merging.analysis.geometry import Geometry, Table, measure
+from merging.engine.loop import merge
 from merging.errors import CheckpointError, ExportError, MergingError, MismatchError, RecipeError
-from merging.export import export
-from merging.geometry import Geometry, Table, measure
-from merging.live import LiveModel, View
-from merging.merge import merge
-from merging.opening import identified, open_recipe, open_vector
+from merging.inputs.checkpoint import Checkpoint, Weights, in_memory
+from merging.inputs.lora_vector import LoraVector
+from merging.inputs.manifest import Manifest, verify
+from merging.inputs.vector import DistributionVector, Vector
+from merging.live.live_model import LiveModel, View
+from merging.opening.open import open_recipe, open_vector, with_identities
+from merging.outputs.export import export
 from merging.preflight import Problem, check, preflight, prepare
-from merging.recipe import Recipe, Source
-from merging.staging import Manifest, verify
-from merging.vector import DistributionVector, Vector
-
-__version__ = "0.1.0"
+from merging.recipe import ModelEntry, Recipe, formula, parse_recipe, read_recipe, recipe_yaml
+from merging.version import __version__
 
 __all__ = [
     "Checkpoint",
@@ -27,23 +26,28 @@ __all__ = [
     "Manifest",
     "MergingError",
     "MismatchError",
+    "ModelEntry",
     "Problem",
     "Recipe",
     "RecipeError",
-    "Source",
     "Table",
     "Vector",
     "View",
     "Weights",
+    "__version__",
     "check",
     "export",
-    "identified",
+    "formula",
     "in_memory",
     "measure",
     "merge",
     "open_recipe",
     "open_vector",
+    "parse_recipe",
     "preflight",
     "prepare",
+    "read_recipe",
+    "recipe_yaml",
     "verify",
+    "with_identities",
 ]

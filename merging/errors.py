@@ -11,8 +11,6 @@ MergingError
 Each message says what was given, what was expected and what to do next, in that order.
 """
 
-from difflib import get_close_matches
-
 
 class MergingError(Exception):
     """Anything a user of this package can cause and mend."""
@@ -40,21 +38,3 @@ class DeviceError(MergingError):
 
 class NotMounted(MergingError):
     """A move of a slider that cannot be shown without composing weights; the message says why."""
-
-
-def nearest(word: str, known: list[str] | tuple[str, ...]) -> str:
-    """The hint that follows an unknown word: the nearest known one, or all of them.
-
-    >>> nearest("wieght", ["weight", "density"])
-    "did you mean 'weight'?"
-    >>> nearest("zzz", ["weight", "density"])
-    'known: density, weight'
-    """
-    close = get_close_matches(word, known, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(sorted(known))}"
-
-
-def listed(names: list[str], most: int = 5) -> str:
-    """The first few names and how many more there are: 'a, b, c and 7 more'."""
-    shown = ", ".join(names[:most])
-    return f"{shown} and {len(names) - most} more" if len(names) > most else shown

@@ -11,5 +11,5 @@ class TrainingError(ValueError):
     """A stage or a plan that cannot be run; the message says why and what to change."""
 
 
-class Stopped(TrainingError):
+class TrainingStopped(TrainingError):
     """The training was stopped by its caller; what was done so far is kept, and resume=True goes on from it."""

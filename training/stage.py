@@ -74,7 +74,7 @@ class Stage:
             and the distribution vector is that delta. Hence float32.
         order: "shuffle", or "by_length": 16 batches are drawn together and cut by length, so that less is padded.
         groups: per example the number of its group; each step then comes from one group (CommonIT).
-        leftover: what happens with the examples of a group that fill no step: see training.sampler.
+        leftover: what happens with the examples of a group that fill no step: see training.batching.group_sampler.
         group_weights: per group its share of the steps, in any unit; its share of the examples if None.
         evaluate_every: measure `validation` after every so many steps, and at the end; only at the end if None.
         keep: the weights to write: those of the lowest mean validation loss, or the last ones.

@@ -5,7 +5,7 @@ class SessionError(Exception):
     """Anything a user of the workbench can cause and mend, that no package below has a word for."""
 
 
-def is_for_the_reader(error: BaseException) -> bool:
+def is_user_error(error: BaseException) -> bool:
     """Whether an error's message was written for whoever reads it."""
     from corpus.errors import CorpusError
     from evaluation.errors import EvaluationError

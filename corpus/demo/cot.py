@@ -5,8 +5,8 @@ from __future__ import annotations
 from random import Random
 
 from corpus.demo.family import Family
-from corpus.demo.words import PEOPLE, PRONOUN, THINGS, two
-from corpus.sources import Example
+from corpus.demo.vocabulary import PEOPLE, PRONOUN, THINGS, two
+from corpus.jsonl import Example
 
 GAINS = ("finds {n} more", "buys {n} more", "gets {n} from {friend}", "wins {n} more")
 LOSSES = ("loses {n}", "sells {n}", "gives {n} to {friend}", "gives away {n}")

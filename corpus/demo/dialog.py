@@ -7,8 +7,8 @@ from random import Random
 from typing import Any
 
 from corpus.demo.family import Family
-from corpus.demo.words import CITIES, DAYS
-from corpus.sources import Example
+from corpus.demo.vocabulary import CITIES, DAYS
+from corpus.jsonl import Example
 
 KINDS = ("car", "room", "table", "taxi", "tour")
 ASK = {"city": "In which city?", "day": "For which day?", "people": "For how many people?"}

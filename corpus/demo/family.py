@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
-from corpus.sources import Example
+from corpus.jsonl import Example
 
 Draw = Callable[[Random], Example]
 

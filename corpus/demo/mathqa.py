@@ -5,8 +5,8 @@ from __future__ import annotations
 from random import Random
 
 from corpus.demo.family import Family, choose
-from corpus.demo.words import BOXES, PEOPLE, PLURAL, THINGS
-from corpus.sources import Example
+from corpus.demo.vocabulary import BOXES, PEOPLE, PLURAL, THINGS
+from corpus.jsonl import Example
 
 
 def problem(rng: Random, text: str, right: int, near: tuple[int, ...]) -> Example:

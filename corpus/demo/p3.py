@@ -5,8 +5,8 @@ from __future__ import annotations
 from random import Random
 
 from corpus.demo.family import Family
-from corpus.demo.words import CITIES, DAYS, PEOPLE
-from corpus.sources import Example
+from corpus.demo.vocabulary import CITIES, DAYS, PEOPLE
+from corpus.jsonl import Example
 
 SUBJECTS = (
     "band", "bread", "coffee", "concert", "dinner", "film", "food", "guide", "hotel", "music", "room", "service", "show",

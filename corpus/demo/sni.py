@@ -6,8 +6,8 @@ from collections.abc import Callable
 from random import Random
 
 from corpus.demo.family import Draw, Family
-from corpus.demo.words import SIMPLE
-from corpus.sources import Example
+from corpus.demo.vocabulary import SIMPLE
+from corpus.jsonl import Example
 
 
 def instruct(instruction: str, words: list[str], output: str) -> Example:

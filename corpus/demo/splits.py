@@ -14,7 +14,7 @@ from corpus.demo.family import Family
 from corpus.demo.mathqa import MATHQA
 from corpus.demo.p3 import P3
 from corpus.demo.sni import SNI
-from corpus.sources import ORDER_FILE, Example, write_jsonl
+from corpus.jsonl import ORDER_FILE, Example, write_jsonl
 
 FAMILIES: tuple[Family, ...] = (COT, MATHQA, P3, SNI, DIALOG)
 SIZES = {"test": 300, "validation": 200, "train": 6000}

@@ -4,8 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from merging.editing import CHUNK
-from merging.method import Site
+from merging.methods._contract import Site
+from merging.methods._edits import CHUNK
 
 PAPER = "https://arcee.ai"
 FORMULA = "Θ + Δ where |Δ| · KL(softmax Θ₁ ‖ softmax Θ) ≥ median + 1.5 · (Q₃ − Q₁), by rows"

@@ -5,17 +5,8 @@ from functools import partial
 from jaxtyping import Float
 from torch import Tensor
 
-from merging.editing import (
-    Density,
-    Gamma,
-    Lambda,
-    NormalizeSum,
-    RescaleL1,
-    keep_below_outliers,
-    summed,
-    thin,
-)
-from merging.method import Site
+from merging.methods._contract import Site
+from merging.methods._edits import Density, Gamma, Lambda, NormalizeSum, RescaleL1, keep_below_outliers, summed, thin
 from merging.methods.task_arithmetic import refusal as refusal
 
 PAPER = "https://arxiv.org/abs/2312.06795"

@@ -3,8 +3,8 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from merging.editing import Density, DivideBy, Elect, Gamma, Lambda, NormalizeAgreeing, RescaleL1, agreed
-from merging.method import Site
+from merging.methods._contract import Site
+from merging.methods._edits import Density, DivideBy, Elect, Gamma, Lambda, NormalizeAgreeing, RescaleL1, agreed
 from merging.methods.breadcrumbs import trim
 
 PAPER = "https://arxiv.org/abs/2312.06795; https://arxiv.org/abs/2306.01708 (signs)"

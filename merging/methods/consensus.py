@@ -5,9 +5,8 @@ from typing import Annotated
 from jaxtyping import Float
 from torch import Tensor
 
-from merging.editing import Lambda
-from merging.method import PerVector, Range, Site
-from merging.methods.task_arithmetic import weighted_sum
+from merging.methods._contract import PerVector, Range, Site
+from merging.methods._edits import Lambda, weighted_sum
 
 PAPER = "https://arxiv.org/abs/2405.07813"
 FORMULA = "Θ + λ · Σ ωᵢ Δᵢ where at least k tasks have |Δᵢ| > tᵢ · |Σⱼ Δⱼ − Δᵢ|"

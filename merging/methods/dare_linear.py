@@ -5,7 +5,8 @@ from functools import partial
 from jaxtyping import Float
 from torch import Tensor
 
-from merging.editing import (
+from merging.methods._contract import Site
+from merging.methods._edits import (
     Density,
     Lambda,
     NormalizeSum,
@@ -15,7 +16,6 @@ from merging.editing import (
     summed,
     thin,
 )
-from merging.method import Site
 from merging.methods.task_arithmetic import refusal as refusal
 
 PAPER = "https://arxiv.org/abs/2311.03099"

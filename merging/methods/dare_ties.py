@@ -3,8 +3,17 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from merging.editing import Density, DivideBy, Elect, Lambda, NormalizeAgreeing, RescaleBy, RescaleDropped, agreed
-from merging.method import Site
+from merging.methods._contract import Site
+from merging.methods._edits import (
+    Density,
+    DivideBy,
+    Elect,
+    Lambda,
+    NormalizeAgreeing,
+    RescaleBy,
+    RescaleDropped,
+    agreed,
+)
 from merging.methods.dare_linear import sparsify
 
 PAPER = "https://arxiv.org/abs/2311.03099; https://arxiv.org/abs/2306.01708 (signs)"

@@ -6,7 +6,8 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from merging.editing import (
+from merging.methods._contract import Site
+from merging.methods._edits import (
     Density,
     DivideBy,
     Elect,
@@ -17,7 +18,6 @@ from merging.editing import (
     RescaleDropped,
     agreed,
 )
-from merging.method import Site
 from merging.methods.della_linear import outside, sparsify
 
 PAPER = "https://arxiv.org/abs/2406.11617"

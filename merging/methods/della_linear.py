@@ -7,7 +7,9 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from merging.editing import (
+from merging.methods import task_arithmetic
+from merging.methods._contract import Site
+from merging.methods._edits import (
     Density,
     Epsilon,
     Lambda,
@@ -18,8 +20,6 @@ from merging.editing import (
     summed,
     thin,
 )
-from merging.method import Site
-from merging.methods import task_arithmetic
 
 PAPER = "https://arxiv.org/abs/2406.11617"
 FORMULA = "Θ + λ · Σ ωᵢ · scaled(Mᵢ ⊙ Δᵢ), Mᵢ keeps an entry with density ± epsilon by its rank in the row"

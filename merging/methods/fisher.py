@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from merging.method import Range, Site
+from merging.methods._contract import Range, Site
 from merging.methods.linear import combine as average
 
 PAPER = "https://arxiv.org/abs/2111.09832"

@@ -4,9 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from merging.editing import Lambda, is_matrix, mean_of
-from merging.method import Site
-from merging.methods.task_arithmetic import weighted_sum
+from merging.methods._contract import Site
+from merging.methods._edits import Lambda, is_matrix, mean_of, weighted_sum
 
 PAPER = "https://arxiv.org/abs/2502.04959"
 FORMULA = "Θ + λ · mean(σ) · U Vᵀ, of U diag(σ) Vᵀ = Σ ωᵢ Δᵢ; vectors are averaged"

@@ -6,9 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from merging.editing import Lambda, is_matrix, mean_of, orthogonal_factor
-from merging.method import Range, Site
-from merging.methods.task_arithmetic import weighted_sum
+from merging.methods._contract import Range, Site
+from merging.methods._edits import Lambda, is_matrix, mean_of, orthogonal_factor, weighted_sum
 
 PAPER = "https://arxiv.org/abs/2502.04959"
 FORMULA = "Θ + λ · mean(σ) · U⊥ V⊥ᵀ, of the common directions of Σ ωᵢ Δᵢ and each ωᵢΔᵢ's own; vectors are averaged"

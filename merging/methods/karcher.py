@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from merging.editing import gram, summed
-from merging.method import Range, Site
+from merging.methods._contract import Range, Site
+from merging.methods._edits import gram, summed
 
 PAPER = "https://arxiv.org/abs/2603.04972; https://doi.org/10.1002/cpa.3160300502 (Karcher 1977)"
 FORMULA = "mean ‖Θᵢ‖ · m, with Σ log_m(Θᵢ / ‖Θᵢ‖) = 0; a base is one more Θᵢ"

@@ -5,8 +5,8 @@ from typing import Annotated
 from jaxtyping import Float
 from torch import Tensor
 
-from merging.method import Site
-from merging.methods.task_arithmetic import divided, weighted_sum
+from merging.methods._contract import Site
+from merging.methods._edits import divided, weighted_sum
 from merging.methods.task_arithmetic import refusal as refusal
 
 PAPER = "https://arxiv.org/abs/2406.15570 (DEM, equation 3); https://arxiv.org/abs/2203.05482 (model soups)"

@@ -5,8 +5,8 @@ from typing import Annotated
 from jaxtyping import Float
 from torch import Tensor
 
-from merging.editing import Lambda
-from merging.method import Range, Site
+from merging.methods._contract import Range, Site
+from merging.methods._edits import Lambda
 from merging.methods.task_arithmetic import combine as add
 
 PAPER = "https://arxiv.org/abs/2410.17146"

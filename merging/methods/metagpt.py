@@ -3,8 +3,8 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from merging.editing import Lambda
-from merging.method import Site
+from merging.methods._contract import Site
+from merging.methods._edits import Lambda
 from merging.methods.task_arithmetic import combine as add
 
 PAPER = "https://arxiv.org/abs/2406.11385"

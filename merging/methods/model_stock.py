@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from merging.method import Site
+from merging.methods._contract import Site
 
 PAPER = "https://arxiv.org/abs/2403.19522"
 FORMULA = "Θ + t · mean(Δᵢ), t = N·c / (1 + (N−1)·c), c the mean cosine of two deltas"

@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from merging.editing import gram, summed
 from merging.errors import MergingError
-from merging.method import Range, Site
+from merging.methods._contract import Range, Site
+from merging.methods._edits import gram, summed
 
 PAPER = "https://goddard.blog/posts/multislerp-wow-what-a-cool-idea"
 FORMULA = "Σ ωᵢ ‖xᵢ‖ · exp_m(Σ ωᵢ log-like_m(xᵢ / ‖xᵢ‖)), m the mean direction; x are the Θᵢ, or the Δᵢ with a base"

@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from merging.editing import Lambda, chunks, summed
-from merging.method import Site
+from merging.methods._contract import Site
+from merging.methods._edits import Lambda, chunks, summed
 
 PAPER = "https://arxiv.org/abs/2505.16148"
 FORMULA = "Θ + λ · Σ ωᵢ Δᵢ, ωᵢ = ‖Θᵢ‖⁻¹ / Σⱼ ‖Θⱼ‖⁻¹ per tensor"

@@ -5,7 +5,7 @@ from typing import Annotated
 from jaxtyping import Float
 from torch import Tensor
 
-from merging.method import Range, Site
+from merging.methods._contract import Range, Site
 
 PAPER = "https://huggingface.co/alchemonaut/QuartetAnemoi-70B-t0.0001"
 FORMULA = "Θ + min(1, t / |Δ|) · Δ"

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from merging.method import Site
+from merging.methods._contract import Site
 
 PAPER = "https://dl.acm.org/doi/10.1145/325165.325242"
 FORMULA = "slerp(Θ₁, Θ₂; t), or Θ + slerp(Δ₁, Δ₂; t) with a base, t = ω₂ / (ω₁ + ω₂)"

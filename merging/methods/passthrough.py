@@ -5,7 +5,7 @@ from typing import Annotated
 from jaxtyping import Float
 from torch import Tensor
 
-from merging.method import PerVector, Range, Site
+from merging.methods._contract import PerVector, Range, Site
 
 PAPER = "https://arxiv.org/abs/2312.15166 (depth up-scaling, which it is for)"
 FORMULA = "scale · Θ₁"

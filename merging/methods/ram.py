@@ -5,7 +5,7 @@ from typing import Annotated
 from jaxtyping import Float
 from torch import Tensor
 
-from merging.method import Range, Site
+from merging.methods._contract import Range, Site
 
 PAPER = "https://arxiv.org/abs/2601.13572"
 FORMULA = "Θ + Σ Δᵢ / number of i with |Δᵢ| > ε, over those i"

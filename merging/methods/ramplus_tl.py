@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from merging.editing import chunks
-from merging.method import Range, Site
+from merging.methods._contract import Range, Site
+from merging.methods._edits import chunks
 
 PAPER = "https://arxiv.org/abs/2601.13572"
 FORMULA = "Θ + Σ (1 + r · min(sharedᵢ / uniqueᵢ, α)) Δᵢ where Δᵢ is alone, the mean where it is not"

@@ -13,10 +13,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from merging.method import Range, Site
+from merging.methods._contract import Range, Site
+from merging.methods._edits import weighted_sum
 from merging.methods.fisher import refusal as refusal
 from merging.methods.linear import combine as average
-from merging.methods.task_arithmetic import weighted_sum
 
 PAPER = "https://arxiv.org/abs/2212.09849"
 FORMULA = "(Σ ωᵢ Gᵢ)⁻¹ Σ ωᵢ Gᵢ Wᵢ for linear layers, Gᵢ = XᵢᵀXᵢ of their inputs; Σ ωᵢ Θᵢ / Σ ωᵢ for all else"

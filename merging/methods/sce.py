@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from merging.editing import chunks, majority, ranked
-from merging.method import Range, Site
+from merging.methods._contract import Range, Site
+from merging.methods._edits import chunks, majority, ranked
 
 PAPER = "https://arxiv.org/abs/2408.07990"
 FORMULA = "Θ + Σ cᵢ Δᵢ / Σ cᵢ, over those that have the elected sign, cᵢ = mean(Δᵢ²) / Σ mean(Δⱼ²)"

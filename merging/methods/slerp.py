@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from merging.editing import chunks
-from merging.method import Range, Site
+from merging.methods._contract import Range, Site
+from merging.methods._edits import chunks
 
 PAPER = "https://dl.acm.org/doi/10.1145/325165.325242"
 FORMULA = "sin((1−t)φ) / sin φ · Θ + sin(tφ) / sin φ · Θ₁, φ the angle between them"

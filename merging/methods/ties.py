@@ -5,7 +5,8 @@ from functools import partial
 from jaxtyping import Float
 from torch import Tensor
 
-from merging.editing import (
+from merging.methods._contract import Site
+from merging.methods._edits import (
     Density,
     DivideBy,
     Elect,
@@ -16,7 +17,6 @@ from merging.editing import (
     keep_largest,
     thin,
 )
-from merging.method import Site
 
 PAPER = "https://arxiv.org/abs/2306.01708"
 FORMULA = "Θ + λ · Σ ωᵢ Δᵢ / Σ ωᵢ, over the Δᵢ that are trimmed to their largest entries and have the elected sign"

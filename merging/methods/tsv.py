@@ -4,8 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from merging.editing import Lambda, is_matrix, mean_of, orthogonal_factor
-from merging.method import Site
+from merging.methods._contract import Site
+from merging.methods._edits import Lambda, is_matrix, mean_of, orthogonal_factor
 
 PAPER = "https://arxiv.org/abs/2412.00081"
 FORMULA = "Θ + λ · U⊥ Σ V⊥ᵀ, from the leading r/n singular triples of each of n ωᵢΔᵢ; vectors are averaged"

@@ -2,9 +2,9 @@
 
 from typing import Any, Literal, NamedTuple
 
-from merging.checkpoint import Checkpoint
-from merging.errors import listed
-from merging.vocabulary.arranged import Grown
+from merging.inputs.checkpoint import Checkpoint
+from merging.inputs.vocabulary.aligned import Grown
+from plumbing.suggest import listed
 
 
 class Problem(NamedTuple):

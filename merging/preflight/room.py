@@ -5,22 +5,21 @@ from pathlib import Path
 
 import torch
 
-from merging import method as methods
-from merging.checkpoint import Checkpoint
+from merging.dtypes import working_dtype
+from merging.engine.loop import BLOCK
+from merging.engine.tasks import Task
 from merging.errors import ExportError
-from merging.export import nbytes_of
-from merging.merge import BLOCK
+from merging.inputs.checkpoint import Checkpoint
+from merging.outputs.export import nbytes_of
+from merging.outputs.staging import room
 from merging.preflight.problem import Problem
-from merging.staging import room
-from merging.task import Task
-from merging.vector import working_dtype
 
 
 def disk(todo: Sequence[Task], out: Path) -> list[Problem]:
     """Whether a folder can be made, and there is room for the export in it.
 
     Args:
-        todo: what to write; see merging.task.tasks.
+        todo: what to write; see merging.engine.tasks.tasks.
         out: the folder to make.
     """
     try:
@@ -46,7 +45,7 @@ def memory(todo: Sequence[Task], base: Checkpoint, free: int | None = None) -> l
         Problem(
             "error",
             "memory",
-            f"{task.method} needs the whole of {task.name} and of {len(task.vectors)} deltas of it at once, "
+            f"{task.method.name} needs the whole of {task.name} and of {len(task.vectors)} deltas of it at once, "
             f"{need / 1e9:.2f} GB; {free / 1e9:.2f} GB of memory are free.",
             "Close other programs, or choose a method that works in blocks, for example task_arithmetic.",
         )
@@ -58,7 +57,7 @@ def memory_need(task: Task, base: Checkpoint) -> int:
 
     n deltas, the base and the result; a block where the method is of scope 'element', or nothing is combined.
     """
-    whole = bool(task.vectors) and methods.load(task.method).SCOPE != "element"
+    whole = bool(task.vectors) and task.method.scope != "element"
     size = task.numel if whole else min(task.numel, BLOCK)
     dtype: torch.dtype = working_dtype(base.info(task.name).dtype)
     return (len(task.vectors) + 2) * dtype.itemsize * size

@@ -1,5 +1,8 @@
-"""The recipe: a frozen value, the file it is read from and written to, and the checks of both."""
+"""The recipe: a frozen value, the file it is read from and written to, its formula, and its rules."""
 
-from merging.recipe.value import Recipe, Source
+from merging.recipe.formula import formula
+from merging.recipe.parts import ModelEntry
+from merging.recipe.recipe import Recipe
+from merging.recipe.yaml_file import parse_recipe, read_recipe, recipe_yaml
 
-__all__ = ["Recipe", "Source"]
+__all__ = ["ModelEntry", "Recipe", "formula", "parse_recipe", "read_recipe", "recipe_yaml"]

@@ -1,34 +1,31 @@
 """A recipe as one line of algebra, as the page and the model card show it."""
 
-from typing import TYPE_CHECKING
-
-from merging import method as methods
-from merging.slices.grammar import formula as restacked
-
-if TYPE_CHECKING:
-    from merging.recipe import Recipe
+from merging.methods import _contract as methods
+from merging.recipe.recipe import Recipe
 
 MINUS = "−"
+
+
 PLAIN = ("task_arithmetic", "linear")
 """Methods that are a sum and nothing else, and so are written as one."""
 
 
-def formula(recipe: "Recipe") -> str:
+def formula(recipe: Recipe) -> str:
     """The merge with its numbers filled in; ω that vary by layer or part are written ω(layer).
 
     'Θ + 0.70·Δcot − 0.40·Δmathqa' for task_arithmetic, '(0.50·Θcot + 0.25·Θp3) / 0.75' for linear,
     'Θ + ties(0.70·Δcot, 0.40·Δmathqa; density 0.2)' and 'slerp(Θ, Θcot; t 0.5)' for others.
     """
     if recipe.slices:
-        return restacked(recipe)
+        return _slices(recipe)
     return _sum(recipe) if recipe.method in PLAIN else _call(recipe)
 
 
-def _sum(recipe: "Recipe") -> str:
-    deltas = methods.load(recipe.method).SPACE == "deltas"
+def _sum(recipe: Recipe) -> str:
+    deltas = recipe.definition.space == "deltas"
     terms = [_term(omega, f"{'Δ' if deltas else 'Θ'}{name}") for name, omega in recipe.omegas.items()]
     total = _joined(terms)
-    arguments = methods.arguments(recipe.method, _scalars(recipe))
+    arguments = recipe.definition.arguments(_scalars(recipe))
     if arguments["normalize"]:
         total = f"({total}) / {_total(recipe)}"
     factor = arguments.get("lambda_", 1.0)
@@ -41,24 +38,24 @@ def _sum(recipe: "Recipe") -> str:
     return f"Θ {MINUS} {total[1:]}" if total.startswith(MINUS) else f"Θ + {total}"
 
 
-def _call(recipe: "Recipe") -> str:
+def _call(recipe: Recipe) -> str:
     """The method as a function of what it combines and of the parameters that are not at their defaults."""
-    role = methods.role_of_base(recipe.method)
+    role = recipe.definition.base_role
     deltas = role == "origin" or (role == "optional" and recipe.base is not None)
     symbol = "Δ" if deltas else "Θ"
-    if methods.weighted(recipe.method):
+    if recipe.definition.weighted:
         signs = [_term(omega, f"{symbol}{name}") for name, omega in recipe.omegas.items()]
         operands = [term if sign == "+" else f"{sign}{term}" for sign, term in signs]
     else:
         operands = [f"{symbol}{source.name}" for source in recipe.models]
     operands = ["Θ", *operands] if role == "operand" else operands
-    shown = [param for param in methods.parameters(recipe.method) if not param.file]
+    shown = [param for param in recipe.definition.parameters if not param.file]
     given = [_parameter(recipe, param.name, param.default) for param in shown]
     call = f"{recipe.method}({'; '.join(filter(None, [', '.join(operands), ', '.join(filter(None, given))]))})"
     return f"Θ + {call}" if deltas else call
 
 
-def _parameter(recipe: "Recipe", name: str, default: methods.Value | None) -> str:
+def _parameter(recipe: Recipe, name: str, default: methods.Value | None) -> str:
     """'density 0.2' where a parameter is not at its default; 'density(model)' where each model has its own."""
     if any(name in source.parameters for source in recipe.models):
         return f"{name}(model)"
@@ -84,16 +81,25 @@ def _joined(terms: list[tuple[str, str]]) -> str:
     return " ".join([start, *(f"{sign} {term}" for sign, term in rest)])
 
 
-def _total(recipe: "Recipe") -> str:
+def _total(recipe: Recipe) -> str:
     omegas = list(recipe.omegas.values())
     if all(isinstance(omega, int | float) for omega in omegas):
         return f"{sum(omegas):.2f}"
     return "Σω"
 
 
-def _scalars(recipe: "Recipe") -> dict[str, object]:
+def _scalars(recipe: Recipe) -> dict[str, object]:
     """The recipe's global parameters besides ω that are the same everywhere."""
-    known = [param.name for param in methods.parameters(recipe.method)]
+    known = [param.name for param in recipe.definition.parameters]
     return {
         key: value for key, value in recipe.parameters.items() if key in known and not isinstance(value, list | dict)
     }
+
+
+def _slices(recipe: Recipe) -> str:
+    """The layers one after another: 'passthrough: Θa[0:3] ⧺ Θb[0:2]', 'slerp: (Θa[0:3], Θb[0:3])'."""
+    parts = []
+    for part in recipe.slices:
+        runs = [f"Θ{source.model}[{source.start}:{source.stop}]" for source in part.sources]
+        parts.append(runs[0] if len(runs) == 1 else f"({', '.join(runs)})")
+    return f"{recipe.method}: {' ⧺ '.join(parts)}"

@@ -11,7 +11,8 @@ The grammar is mergekit's, quirks included, so that a recipe gives the same ω i
 import math
 from typing import Any
 
-from merging.errors import RecipeError, nearest
+from merging.errors import RecipeError
+from plumbing.suggest import nearest
 
 Scalar = float | int | bool | str
 Setting = Any

@@ -6,7 +6,7 @@ from random import Random
 import pytest
 
 from corpus.demo import FAMILIES, SIZES, datasets, held_out, mixture, write
-from corpus.demo.words import SIMPLE
+from corpus.demo.vocabulary import SIMPLE
 
 BY_NAME = {family.name: family for family in FAMILIES}
 

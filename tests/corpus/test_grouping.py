@@ -39,7 +39,7 @@ class TestGroups:
             Groups(labels, of, "by hand")
 
     def test_neither_sklearn_nor_torch_is_loaded_with_it(self):
-        code = "import sys, corpus.grouping, corpus.encoders; print(*{'sklearn', 'torch', 'scipy'} & set(sys.modules))"
+        code = "import sys, corpus.grouping, corpus.text_encoders; print(*{'sklearn', 'torch', 'scipy'} & set(sys.modules))"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         assert done.stdout.strip() == ""
 

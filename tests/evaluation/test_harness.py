@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 import torch
 
-from evaluation import harness, tasks
+from evaluation import harness, harness_tasks
 from evaluation.errors import DataError, Stopped, TaskError
 from evaluation.model import load
-from merging.checkpoint import Checkpoint
+from merging.inputs.checkpoint import Checkpoint
 
 Build = Callable[..., Any]
 FIVE = ["demo_cot", "demo_mathqa", "demo_p3", "demo_sni", "demo_dialog"]
@@ -32,7 +32,7 @@ def folder(build: Build, tokenizer: Any, tmp_path_factory: pytest.TempPathFactor
     folder = tmp_path_factory.mktemp("harness") / "model"
     module = build("llama-tied", max_position_embeddings=512)
     ids, labels = torch.zeros(4, 120, dtype=torch.long), torch.full((4, 120), -100)
-    for row, line in enumerate((tasks.ROOT / "assets/demo/data/sni/test.jsonl").read_text().splitlines()[:4]):
+    for row, line in enumerate((harness_tasks.ROOT / "assets/demo/data/sni/test.jsonl").read_text().splitlines()[:4]):
         example = json.loads(line)
         prompt, answer = tokenizer(example["prompt"])["input_ids"], tokenizer(example["completion"])["input_ids"]
         text = [*prompt, *answer, tokenizer.eos_token_id]
@@ -59,7 +59,7 @@ def test_equals_the_command_line(folder: Path, model: Any, tmp_path: Path, monke
     environment = os.environ | {"HF_HOME": str(tmp_path / "hub"), "OMP_NUM_THREADS": "1"}
     subprocess.run(
         [sys.executable, *command.split()],
-        cwd=tasks.ROOT,
+        cwd=harness_tasks.ROOT,
         env=environment,
         check=True,
         capture_output=True,
@@ -85,7 +85,7 @@ def test_scores_follow_from_plain_generation_and_likelihood(model: Any) -> None:
 
     scores = {score.task: score for score in harness.run(model.module, model.tokenizer, "demo", limit=5)}
     for name in ("sni", "p3"):
-        lines = (tasks.ROOT / f"assets/demo/data/{name}/test.jsonl").read_text().splitlines()[:5]
+        lines = (harness_tasks.ROOT / f"assets/demo/data/{name}/test.jsonl").read_text().splitlines()[:5]
         right = 0
         for row in map(json.loads, lines):
             if name == "sni":
@@ -221,7 +221,8 @@ def test_suites() -> None:
 def test_the_choices_of_the_demo_do_not_favour_an_index() -> None:
     for name in ("mathqa", "p3"):
         rows = [
-            json.loads(line) for line in (tasks.ROOT / f"assets/demo/data/{name}/test.jsonl").read_text().splitlines()
+            json.loads(line)
+            for line in (harness_tasks.ROOT / f"assets/demo/data/{name}/test.jsonl").read_text().splitlines()
         ]
         first = sum(row["answer"] == 0 for row in rows)
         expected = sum(1 / len(row["choices"]) for row in rows)
@@ -236,7 +237,7 @@ def registry(monkeypatch: pytest.MonkeyPatch) -> None:
     root = Path(sys.modules["lm_eval"].__file__ or "").parent / "tasks"
     folders = [root / name for name in ("gsm8k", "humaneval", "openbookqa")]
     index = dict(TaskManager(include_path=folders, include_defaults=False).task_index)
-    monkeypatch.setattr(tasks, "_registry", lambda: index)
+    monkeypatch.setattr(harness_tasks, "_registry", lambda: index)
 
 
 @pytest.mark.parametrize(
@@ -297,7 +298,7 @@ def test_task_files_that_run_code_are_refused(text: str, reason: str, model: Any
 
 
 def test_missing_demo_data(model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tasks, "ROOT", tmp_path)
+    monkeypatch.setattr(harness_tasks, "ROOT", tmp_path)
     with pytest.raises(TaskError, match=r"the data of demo cannot be read: .* For suite demo, run: dem demo build"):
         harness.run(model.module, model.tokenizer, "demo", limit=2)
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from corpus.sources import Example
+from corpus.jsonl import Example
 from evaluation.errors import DataError, Stopped
 from evaluation.loss import Loss, losses, prepare, ratio
 

@@ -10,11 +10,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from evaluation import views
+from evaluation import parameter_views
 from evaluation.errors import EvaluationError
 from evaluation.model import Loaded, assemble, load, reloader
-from merging.checkpoint import Checkpoint
-from merging.live import View, resolve
+from merging.inputs.checkpoint import Checkpoint
+from merging.live.live_model import View, resolve
 
 Save = Callable[..., Path]
 Build = Callable[..., Any]
@@ -187,15 +187,15 @@ def test_what_is_no_plain_copy_is_said(tmp_path: Path) -> None:
     shapes = {"a": (3, 5), "b": (3, 5), "c": (7, 7), "d": (2,), "e": (), "f": (11,)}
     save_file({k: torch.randn(s, generator=generator) for k, s in shapes.items()}, tmp_path / "model.safetensors")
     checkpoint = Checkpoint(tmp_path)
-    found = views.prove(
-        views.find(Interleaving, checkpoint, torch.float32),
+    found = parameter_views.prove(
+        parameter_views.find(Interleaving, checkpoint, torch.float32),
         Interleaving(dict(checkpoint)),
         checkpoint,
     )
     # the square c is found by content; a tensor whose number comes out changed may not be called ignored, nor may f then
     assert found.views == {"c": View("c", (), True), "e": View("e", (), False)}
     assert (sorted(found.unplaced), found.ignored) == (["a", "b", "d", "f"], [])
-    assert views.notes(found) == [
+    assert parameter_views.notes(found) == [
         "loading is not a plain copy: a, b, d, f cannot be written in place, so each composition is loaded anew"
     ]
 

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import torch
 
-from corpus.sources import Example
+from corpus.jsonl import Example
 from evaluation.loss import losses, prepare
 from evaluation.model import load
 from merging import Checkpoint, LiveModel, LoraVector, Recipe, in_memory
 from merging.errors import NotMounted
-from merging.mounted.mount import Mounts
+from merging.live.mount import Mounts
 
 NAMES = ("one", "two")
 MATRICES = {

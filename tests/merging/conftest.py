@@ -181,7 +181,7 @@ def bits() -> Callable[[Tensor, Tensor], bool]:
 @pytest.fixture
 def pieces(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Sets how many elements are computed at once, and how many a thread takes at once: as many, if not given."""
-    engine = sys.modules["merging.merge"]  # the package's attribute of that name is its function
+    engine = sys.modules["merging.engine.loop"]  # the package's attribute of that name is its function
 
     def of(block: int, piece: int | None = None) -> None:
         monkeypatch.setattr(engine, "BLOCK", block)

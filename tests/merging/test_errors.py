@@ -3,7 +3,8 @@
 import pytest
 
 from merging import CheckpointError, ExportError, MergingError, MismatchError, RecipeError
-from merging.errors import DeviceError, listed, nearest
+from merging.errors import DeviceError
+from plumbing.suggest import listed, nearest
 
 
 @pytest.mark.parametrize("kind", [CheckpointError, MismatchError, RecipeError, ExportError, DeviceError])

@@ -8,7 +8,8 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from merging import Recipe, export, open_recipe
+from merging import export, open_recipe
+from merging.recipe import read_recipe, recipe_yaml
 
 pytestmark = pytest.mark.oracle
 
@@ -207,7 +208,7 @@ def ran(tmp_path_factory, write_once, run_mergekit):
         path.write_text(yaml.safe_dump(document | base | {"models": models}))
         theirs, ours = root / f"{path.stem}-mergekit", root / f"{path.stem}-ours"
         jobs.append((str(path), str(theirs)))
-        recipe = Recipe.read(path)
+        recipe = read_recipe(path)
         found[name] = (export(recipe, *open_recipe(recipe), ours), theirs, recipe)
     for name in METHODS:
         for dtype in ("float32", "bfloat16") if name in HALF else ("float32",):
@@ -223,11 +224,11 @@ def ran(tmp_path_factory, write_once, run_mergekit):
             path.write_text(yaml.safe_dump(document | base | {"models": models}))
             theirs, ours = root / f"{path.stem}-mergekit", root / f"{path.stem}-ours"
             jobs.append((str(path), str(theirs)))
-            recipe = Recipe.read(path)
+            recipe = read_recipe(path)
             found[name, dtype] = (export(recipe, *open_recipe(recipe), ours), theirs, recipe)
             if dtype == "float32":
                 written = root / f"{path.stem}-written.yml"
-                written.write_text(recipe.to_yaml())
+                written.write_text(recipe_yaml(recipe))
                 jobs.append((str(written), str(root / f"{path.stem}-again")))
     run_mergekit(jobs, root)
     return found
@@ -239,7 +240,7 @@ def tensors(folder):
 
 def exact(recipe, name):
     """The formula in float64, from the stored weights, ω resolved at this tensor."""
-    from merging.task import tasks
+    from merging.engine.tasks import tasks
 
     base, vectors = open_recipe(recipe)
     task = next(task for task in tasks(recipe, base, vectors) if task.name == name)
@@ -328,7 +329,7 @@ def test_in_bfloat16_every_method_is_no_farther_from_the_float64_result(name, ra
 def widened(recipe):
     """The merge of the stored values as float64."""
     from merging import DistributionVector, in_memory
-    from merging.merge import merge
+    from merging.engine.loop import merge
 
     base, vectors = open_recipe(recipe)
     wide = {name: value.double() for name, value in in_memory(base).items()}

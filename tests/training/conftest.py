@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from corpus import Example
-from training.blank import write_blank
 from training.stage import Stage
+from workbench.demo.blank_base import write_blank
 
 EXAMPLES = tuple(Example(f"{a} plus {b} is", f" {a + b}") for a in range(7) for b in range(5))
 REPLAY = tuple(Example(f"say {word}", f" {word}") for word in ("one", "two", "three"))

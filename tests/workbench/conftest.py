@@ -77,7 +77,7 @@ def world(tmp_path_factory):
 
 @pytest.fixture
 def session(world, tmp_path):
-    from workbench.session import Session
+    from workbench.session.session import Session
 
     made = Session([], tmp_path / "workdir", demo=world)
     made.open_demo()

@@ -1,6 +1,6 @@
 """`dem`: the verbs of the page as commands."""
 
-from workbench.cli import comparing, compositions, looks, measures, training
-from workbench.cli.application import app, main, run
+from workbench.cli import compare, make, measure, show, train
+from workbench.cli.app import app, main, run
 
-__all__ = ["app", "comparing", "compositions", "looks", "main", "measures", "run", "training"]
+__all__ = ["app", "compare", "main", "make", "measure", "run", "show", "train"]

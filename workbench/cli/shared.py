@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from workbench.files import write_whole
+from plumbing.atomic import write_whole
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -30,22 +30,23 @@ def compose(target: str) -> tuple[Any, Any, "Recipe | None"]:
     is written to a temporary folder first and loaded from there.
     """
     from evaluation.model import load
-    from merging import Checkpoint, Recipe, identified, prepare
-    from merging.hub import ask
-    from merging.recipe.values import DTYPES
-    from merging.vocabulary.arranged import Grown
-    from workbench.models import Composer
+    from merging import Checkpoint, prepare, with_identities
+    from merging.dtypes import DTYPES
+    from merging.inputs.hub import probe
+    from merging.inputs.vocabulary.aligned import Grown
+    from merging.recipe import read_recipe
+    from workbench.session.composer import Composer
 
     if is_model(target):
-        with locating() as located:
+        with resolver() as located:
             folder = located(target)
         loaded = load(folder, checkpoint=Checkpoint(folder))
         return loaded.module, loaded.tokenizer, None
-    recipe = Recipe.read(target)
-    with locating() as located:
-        base, vectors, problems = prepare(recipe, located, ask=ask)
+    recipe = read_recipe(target)
+    with resolver() as located:
+        base, vectors, problems = prepare(recipe, located, ask=probe)
     tell(problems)
-    final = identified(recipe, base, vectors)
+    final = with_identities(recipe, base, vectors)
     if recipe.slices or isinstance(base, Grown):
         loaded = _written(final, base, vectors, target)
         return loaded.module, loaded.tokenizer, final
@@ -61,7 +62,7 @@ def _written(recipe: "Recipe", base: "Checkpoint", vectors: "Mapping[str, Vector
 
     from evaluation.model import load
     from merging import Checkpoint, ExportError, export
-    from merging.export import export_bytes
+    from merging.outputs.export import export_bytes
 
     with TemporaryDirectory(prefix="dem-") as place:
         size = export_bytes(recipe, base, vectors) / 1e6
@@ -78,15 +79,15 @@ def _written(recipe: "Recipe", base: "Checkpoint", vectors: "Mapping[str, Vector
 
 def is_model(target: str) -> bool:
     """Whether RECIPE|FOLDER is a model: a folder, or a hub id that is not a recipe's name mistyped."""
-    from merging.hub import is_hub_id
+    from merging.inputs.hub import is_hub_id
 
     return Path(target).is_dir() or (is_hub_id(target) and not target.endswith((".yml", ".yaml")))
 
 
 def names_of(checkpoints: "Sequence[str | Path]") -> list[str]:
     """A name for each reference, numbered where two are alike."""
-    from merging.hub import is_hub_id
-    from merging.recipe.values import unique
+    from merging.inputs.hub import is_hub_id
+    from merging.recipe.fields import unique
 
     names: list[str] = []
     for reference in map(str, checkpoints):
@@ -96,11 +97,11 @@ def names_of(checkpoints: "Sequence[str | Path]") -> list[str]:
 
 
 @contextmanager
-def locating() -> "Iterator[Callable[[str], Path]]":
+def resolver() -> "Iterator[Callable[[str], Path]]":
     """A reference -> its folder, with a bar for what comes from the hub; a branch means one commit to one command."""
     from functools import cache
 
-    from merging.hub import locate
+    from merging.inputs.hub import locate
 
     with progress_bar(in_bytes=True) as bar:
 
@@ -167,7 +168,7 @@ def write_json(file: Path | None, content: Any) -> None:
 @contextmanager
 def ledger_of(workdir: Path | None) -> Iterator[Any]:
     """The cost ledger of a workdir; None where none is given."""
-    from evaluation.cost import FILE, Ledger
+    from evaluation.records.ledger import FILE, Ledger
 
     if workdir is None:
         yield None

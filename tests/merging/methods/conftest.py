@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from merging import method
-from merging.method import Site
+from merging.methods import _contract
+from merging.methods._contract import Site
 
 
 def apply(name, stack, omegas=None, base=None, *, seeds=None, depth=None, **given):
@@ -15,7 +15,7 @@ def apply(name, stack, omegas=None, base=None, *, seeds=None, depth=None, **give
         torch.zeros(rows.shape[1:], dtype=torch.float64) if base is None else torch.tensor(base, dtype=torch.float64)
     )
     site = Site("model.layers.0.w", origin, depth, seeds or tuple(range(len(rows))))
-    return method.load(name).combine(rows, omegas, site, **method.arguments(name, given, len(rows)))
+    return _contract.load(name).combine(rows, omegas, site, **_contract.load(name).arguments(given, len(rows)))
 
 
 @pytest.fixture

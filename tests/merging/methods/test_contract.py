@@ -8,13 +8,13 @@ import jaxtyping
 import pytest
 import torch
 
-from merging import method
-from merging.method import Site, Statistic
+from merging.methods import _contract
+from merging.methods._contract import Site, Statistic
 
-NAMES = method.names()
-TAKE_ONE = [name for name in NAMES if method.span(name)[0] == 1]
-DELTAS = [name for name in NAMES if method.load(name).SPACE != "weights"]
-ELEMENTWISE = [name for name in NAMES if method.load(name).SCOPE == "element"]
+NAMES = _contract.names()
+TAKE_ONE = [name for name in NAMES if _contract.load(name).vectors[0] == 1]
+DELTAS = [name for name in NAMES if _contract.load(name).space != "weights"]
+ELEMENTWISE = [name for name in NAMES if _contract.load(name).scope == "element"]
 SYMMETRIC = [name for name in NAMES if name != "nuslerp"]  # its t is the share of the second
 SHAPE = (11, 13)
 NEEDED = {"t": 0.25, "alpha": 0.5, "beta": 0.5}
@@ -37,7 +37,7 @@ def name(request):
 
 
 def count(name, wanted=3):
-    least, most = method.span(name)
+    least, most = _contract.load(name).vectors
     return min(max(least, wanted), most or wanted)
 
 
@@ -47,7 +47,7 @@ def inputs(name, vectors=3, dtype=torch.float32, seed=0, depth=0.5):
     stack = torch.randn(vectors, *SHAPE, generator=generator, dtype=torch.float64) * 0.1
     omegas = torch.rand(vectors, generator=generator, dtype=torch.float64) + 0.25
     base = torch.randn(SHAPE, generator=generator, dtype=torch.float64)
-    if method.load(name).SPACE == "weights":
+    if _contract.load(name).space == "weights":
         stack += base
     known = statistics(name, vectors, SHAPE, dtype, generator)
     site = Site("layers.0.w", base.to(dtype), depth, tuple(range(1, vectors + 1)), known)
@@ -56,7 +56,7 @@ def inputs(name, vectors=3, dtype=torch.float32, seed=0, depth=0.5):
 
 def statistics(name, vectors, shape, dtype, generator):
     """Of each vector, positive and random, where a method needs them; Gram matrices of matrices only."""
-    kind = method.statistics(name)
+    kind = _contract.load(name).statistics
     if kind is None:
         return ()
     if kind == "gram" and len(shape) != 2:
@@ -79,15 +79,17 @@ def changed(site, change):
 
 def combined(name, stack, omegas, site, **given):
     """As the engine calls it, on a stack of the method's own."""
-    known = {param.name: param for param in method.parameters(name)}
+    known = {param.name: param for param in _contract.load(name).parameters}
     needed = {key: value for key, value in NEEDED.items() if key in known and known[key].default is None}
-    arguments = method.arguments(name, needed | given, len(stack))
-    return method.load(name).combine(stack.clone(), omegas, site, **arguments)
+    arguments = _contract.load(name).arguments(needed | given, len(stack))
+    return _contract.load(name).combine(stack.clone(), omegas, site, **arguments)
 
 
 def sparse(name):
     """Parameters at which a method that drops entries does."""
-    return {key: value for key, value in SPARSE.items() if key in {param.name for param in method.parameters(name)}}
+    return {
+        key: value for key, value in SPARSE.items() if key in {param.name for param in _contract.load(name).parameters}
+    }
 
 
 def test_there_are_methods():
@@ -98,16 +100,16 @@ def test_shapes_in_signatures_are_checked_while_tests_run():
     """By jaxtyping and beartype, which pyproject.toml turns on: three vectors and two ω do not belong together."""
     stack, omegas, site = inputs("task_arithmetic")
     with pytest.raises(jaxtyping.TypeCheckError):
-        method.load("task_arithmetic").combine(stack, omegas[:2], site)
+        _contract.load("task_arithmetic").combine(stack, omegas[:2], site)
 
 
 def test_declares_what_users_read(name):
-    module = method.load(name)
-    assert module.PAPER.startswith("https://") and module.FORMULA
-    assert module.SPACE in ("deltas", "weights", "either") and module.SCOPE in ("element", "tensor")
-    assert method.role_of_base(name) in ("origin", "optional", "unused", "operand", "vector")
-    assert len(inspect.getdoc(module.combine)) > 30
-    for param in method.parameters(name):
+    method = _contract.load(name)
+    assert method.paper.startswith("https://") and method.formula
+    assert method.space in ("deltas", "weights", "either") and method.scope in ("element", "tensor")
+    assert method.base_role in ("origin", "optional", "unused", "operand", "vector")
+    assert len(inspect.getdoc(method.combine)) > 30
+    for param in method.parameters:
         assert param.help and param.type in (bool, int, float, str), param
         assert param.default is None or isinstance(param.default, param.type)
         assert not param.choices or param.default in param.choices

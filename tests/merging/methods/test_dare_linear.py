@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from merging import method
+from merging.methods import _contract
 
 DELTA = [2.0, -2.0, 4.0, 4.0, 1.0, -3.0, 5.0, 7.0]
 
@@ -46,6 +46,6 @@ def test_a_delta_next_to_nothing_is_not_scaled_up(combine):
 
 
 def test_omegas_that_sum_to_0_cannot_be_divided_by():
-    module = method.load("dare_linear")
+    module = _contract.load("dare_linear")
     assert "sum to 0" in module.refusal((1.0, -1.0), {"normalize": True})
     assert module.refusal((1.0, -1.0), {"normalize": False}) is None

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from merging import method
+from merging.methods import _contract
 
 ROWS = [[[1.0, -2.0, 3.0], [9.0, 8.0, 7.0]]]
 
@@ -42,7 +42,7 @@ def test_the_ends_of_the_density(combine, close):
 @pytest.mark.parametrize("name", ["della", "della_linear"])
 def test_probabilities_outside_0_to_1_are_refused(name, density, epsilon, refused):
     arguments = {"density": (0.5, density), "epsilon": (0.1, epsilon), "normalize": False}
-    found = method.load(name).refusal((1.0, 1.0), arguments)
+    found = _contract.load(name).refusal((1.0, 1.0), arguments)
     assert (found is not None) == refused
     if refused:
         assert f"density {density:g} ± epsilon {epsilon:g} must lie between 0 and 1" in found and "below 0.1" in found
@@ -50,5 +50,5 @@ def test_probabilities_outside_0_to_1_are_refused(name, density, epsilon, refuse
 
 def test_a_sum_of_0_is_refused_where_it_divides():
     arguments = {"density": (1.0, 1.0), "epsilon": (0.1, 0.1), "normalize": True}
-    assert "sum to 0" in method.load("della_linear").refusal((1.0, -1.0), arguments)
-    assert method.load("della").refusal((1.0, -1.0), arguments) is None
+    assert "sum to 0" in _contract.load("della_linear").refusal((1.0, -1.0), arguments)
+    assert _contract.load("della").refusal((1.0, -1.0), arguments) is None

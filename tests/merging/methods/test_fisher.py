@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from merging import method
-from merging.method import Site, Statistic
+from merging.methods import _contract
+from merging.methods._contract import Site, Statistic
 
 
 def fisher(rows, information, omegas=None, *, norms=None, **given):
@@ -18,7 +18,7 @@ def fisher(rows, information, omegas=None, *, norms=None, **given):
     )
     site = Site("w", torch.zeros_like(stack[0]), None, (), known)
     omegas = torch.tensor(omegas or [1.0] * len(rows), dtype=torch.float64)
-    return method.load("fisher").combine(stack, omegas, site, **method.arguments("fisher", given, len(rows)))
+    return _contract.load("fisher").combine(stack, omegas, site, **_contract.load("fisher").arguments(given, len(rows)))
 
 
 def test_each_entry_is_weighed_by_its_own_information(close):
@@ -66,5 +66,5 @@ def test_equal_information_gives_the_average_and_one_model_itself():
 @pytest.mark.parametrize("omegas", [(-0.5,), (1.0, -0.25)])
 def test_a_share_below_zero_is_refused(omegas):
     for name in ("fisher", "regmean"):
-        assert f"ω = {omegas[-1]:g}" in method.load(name).refusal(omegas, {})
-        assert method.load(name).refusal((0.5, 2.0), {}) is None
+        assert f"ω = {omegas[-1]:g}" in _contract.load(name).refusal(omegas, {})
+        assert _contract.load(name).refusal((0.5, 2.0), {}) is None

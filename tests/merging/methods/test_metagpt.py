@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from merging import DistributionVector, Recipe
-from merging.merge import merge
+from merging.engine.loop import merge
+from merging.engine.tasks import tasks
 from merging.methods.metagpt import closed_form
-from merging.task import tasks
+from merging.recipe.formula import formula
 
 
 def test_shares_of_the_squared_lengths():
@@ -26,7 +27,7 @@ def test_lengths_are_those_of_the_whole_model():
     assert [task.omegas for task in tasks(recipe, base, vectors)] == [pytest.approx((0.2, 0.8))] * 2
     merged = dict(merge(recipe, base, vectors))
     assert merged["x"].tolist() == pytest.approx([3.4]) and merged["y"].tolist() == pytest.approx([2.0])
-    assert recipe.formula() == "Θ + metagpt(Δa, Δb)"
+    assert formula(recipe) == "Θ + metagpt(Δa, Δb)"
 
 
 def test_lambda_is_a_factor(combine, close):

@@ -4,8 +4,8 @@ from math import cos, pi, sin, sqrt
 
 import pytest
 
-from merging import method
 from merging.errors import MergingError
+from merging.methods import _contract
 
 
 def test_two_at_equal_weight(combine):
@@ -47,7 +47,7 @@ def test_three_that_cancel_are_refused(combine):
 
 
 def test_a_sum_of_0_is_refused_where_it_divides():
-    refusal = method.load("multislerp").refusal
+    refusal = _contract.load("multislerp").refusal
     assert "sum to 0" in refusal((1.0, -1.0), {"normalize_weights": True})
     assert refusal((1.0, -1.0), {"normalize_weights": False}) is None
     assert refusal((0.0,), {"normalize_weights": True}) is None

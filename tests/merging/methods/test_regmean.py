@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from merging import method
-from merging.method import Site, Statistic
+from merging.methods import _contract
 from merging.methods import regmean as module
+from merging.methods._contract import Site, Statistic
 
 
 def regmean(stack, grams, omegas=None, *, axis=1, dtype=torch.float64, **given):
@@ -14,7 +14,7 @@ def regmean(stack, grams, omegas=None, *, axis=1, dtype=torch.float64, **given):
     known = tuple(None if gram is None else Statistic(torch.as_tensor(gram, dtype=dtype), 1.0, axis) for gram in grams)
     site = Site("w", torch.zeros_like(stack[0]), None, (), known)
     omegas = torch.tensor(omegas or [1.0] * len(stack), dtype=dtype)
-    return module.combine(stack, omegas, site, **method.arguments("regmean", given, len(stack)))
+    return module.combine(stack, omegas, site, **_contract.load("regmean").arguments(given, len(stack)))
 
 
 def data(models=3, tokens=29, inputs=11, outputs=7, seed=0):

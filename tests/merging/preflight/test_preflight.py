@@ -7,9 +7,10 @@ import torch
 
 from merging import Checkpoint, DistributionVector, Recipe, check, open_recipe, preflight, prepare
 from merging.errors import CheckpointError, MismatchError, RecipeError
-from merging.preflight.comparing import relationship
+from merging.inputs.vocabulary.aligned import Fitted
+from merging.preflight.differences import relationship
 from merging.preflight.problem import code_keys
-from merging.vocabulary.arranged import Fitted
+from merging.recipe import parse_recipe, recipe_yaml
 
 CONFIG = {"model_type": "llama", "hidden_size": 7, "num_hidden_layers": 3, "rope_theta": 10000.0}
 QUERY = "model.layers.0.self_attn.q_proj"
@@ -210,7 +211,7 @@ class TestOfTheBase:
 
 class TestCheckOfARecipe:
     def recipe(self, tmp_path, name, text=""):
-        return Recipe.from_yaml(
+        return parse_recipe(
             f"merge_method: task_arithmetic\nbase_model: {tmp_path}/base\n"
             f"models: [{{model: {tmp_path}/{name}, parameters: {{weight: 1}}}}]\n{text}"
         )
@@ -240,7 +241,7 @@ class TestCheckOfARecipe:
 
     def test_an_average_may_be_of_strangers(self, tmp_path, folder, llama):
         folder("x", llama(9))
-        recipe = Recipe.from_yaml(self.recipe(tmp_path, "x").to_yaml().replace("task_arithmetic", "linear"))
+        recipe = parse_recipe(recipe_yaml(self.recipe(tmp_path, "x")).replace("task_arithmetic", "linear"))
         assert check(recipe, *open_recipe(recipe)) == []
 
     def test_vectors_in_memory_have_no_folder_to_compare(self, tmp_path, base, tuned):
@@ -430,7 +431,7 @@ class TestAlike:
         assert problem.severity == "warning" and "after fine-tuning" in problem.fix
 
     def test_an_average_may_have_the_base_in_it(self, tmp_path, folder, base):
-        recipe = Recipe.from_yaml(
+        recipe = parse_recipe(
             f"merge_method: linear\nmodels: [{{model: {tmp_path}/base, parameters: {{weight: 1}}}}, "
             f"{{model: {folder('x')}, parameters: {{weight: 1}}}}]"
         )
@@ -498,8 +499,8 @@ class TestPrepare:
 
     def test_keys_without_effect_are_told_with_a_fix(self, tmp_path, folder):
         folder("x")
-        text = self.recipe(tmp_path, "x").to_yaml() + "parameters: {density: 0.5}\n"
-        (problem,) = prepare(Recipe.from_yaml(text)).problems
+        text = recipe_yaml(self.recipe(tmp_path, "x")) + "parameters: {density: 0.5}\n"
+        (problem,) = prepare(parse_recipe(text)).problems
         assert problem.severity == "warning" and problem.text == (
             "parameters.density has no effect on task_arithmetic, here as in mergekit. Leave it out, or choose a method "
             "that has it."
@@ -513,7 +514,7 @@ class TestPrepare:
 
     def slices(self, tmp_path, end, more=""):
         source = f"{{model: {tmp_path}/x, layer_range: [0, {end}], parameters: {{weight: 1}}}}"
-        return Recipe.from_yaml(
+        return parse_recipe(
             f"merge_method: task_arithmetic\nbase_model: {tmp_path}/base\nslices: [{{sources: [{source}, "
             f"{{model: {tmp_path}/base, layer_range: [0, {end}]}}]}}]\n{more}"
         )

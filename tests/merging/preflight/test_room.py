@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from merging import Checkpoint, MismatchError, Recipe, prepare
-from merging.merge import BLOCK
+from merging.engine.loop import BLOCK
+from merging.engine.tasks import Task
+from merging.methods._contract import load
 from merging.preflight import room
 from merging.preflight.room import disk, free_memory, memory, memory_need
-from merging.task import Task
 
 NAME = "model.layers.0.mlp.up_proj.weight"
 ROWS, COLUMNS = 2**20, 2**20
@@ -73,7 +74,7 @@ def test_a_method_in_blocks_needs_little_memory_but_the_disk_all_the_same(huge, 
 )
 def test_the_need_by_hand(tmp_path, write, method, vectors, dtype, need):
     base = Checkpoint(write(tmp_path / "base", {NAME: torch.zeros(521, 1031, dtype=dtype)}))
-    task = Task(NAME, (521, 1031), dtype, method, vectors)
+    task = Task(NAME, (521, 1031), dtype, load(method), vectors)
     assert memory_need(task, base) == need
     assert memory([task], base, need) == []
     (problem,) = memory([task], base, need - 1)
@@ -82,7 +83,7 @@ def test_the_need_by_hand(tmp_path, write, method, vectors, dtype, need):
 
 def test_small_tensors_need_no_more_than_they_have(tmp_path, write):
     base = Checkpoint(write(tmp_path / "base", {NAME: torch.zeros(3, 5)}))
-    assert memory_need(Task(NAME, (3, 5), torch.float32, "task_arithmetic", ("a",)), base) == 3 * 4 * 15
+    assert memory_need(Task(NAME, (3, 5), torch.float32, load("task_arithmetic"), ("a",)), base) == 3 * 4 * 15
 
 
 def test_nothing_to_do_needs_nothing(tmp_path, write):
@@ -90,7 +91,7 @@ def test_nothing_to_do_needs_nothing(tmp_path, write):
 
 
 def test_room_on_the_disk_is_no_problem(tmp_path):
-    task = Task(NAME, (3, 5), torch.float32, "task_arithmetic")
+    task = Task(NAME, (3, 5), torch.float32, load("task_arithmetic"))
     assert disk([task], tmp_path / "out") == []
     (problem,) = disk([task], tmp_path)
     assert problem.subject == "disk" and "exists. Give a new folder" in problem.message
@@ -130,4 +131,4 @@ class TestFreeMemory:
 def test_where_memory_is_unknown_nothing_is_refused(tmp_path, write, monkeypatch):
     base = Checkpoint(write(tmp_path / "base", {NAME: torch.zeros(3, 5)}))
     monkeypatch.setattr(room, "free_memory", lambda: None)
-    assert memory([Task(NAME, (3, 5), torch.float32, "tsv", ("a",))], base) == []
+    assert memory([Task(NAME, (3, 5), torch.float32, load("tsv"), ("a",))], base) == []

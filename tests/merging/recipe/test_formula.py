@@ -2,11 +2,12 @@
 
 import pytest
 
-from merging.recipe import Recipe, Source
+from merging.recipe import ModelEntry, Recipe
+from merging.recipe.formula import formula
 
 
 def recipe(omegas, method="task_arithmetic", **parameters):
-    models = tuple(Source(f"m/{name}", name, {"weight": omega}) for name, omega in omegas.items())
+    models = tuple(ModelEntry(f"m/{name}", name, {"weight": omega}) for name, omega in omegas.items())
     return Recipe(base="b", models=models, method=method, parameters=parameters)
 
 
@@ -26,4 +27,4 @@ def recipe(omegas, method="task_arithmetic", **parameters):
     ],
 )
 def test_formula(made, line):
-    assert made.formula() == line
+    assert formula(made) == line

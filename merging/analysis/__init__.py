@@ -1,0 +1,1 @@
+"""Facts about a merge that are computed from the weights: geometry of the vectors, cost of rounding."""

@@ -1,0 +1,229 @@
+/* Weighted sums and inner products of stored weights in one pass, where torch's operators take several.
+ *
+ * C for GCC and Clang, called through ctypes by merging/engine/kernel.py. Each product, difference and sum is rounded by
+ * itself: compile with -ffp-contract=off. A run of elements stays in the first cache from the first vector to the last,
+ * a slice of what is read from files in the second.
+ */
+#define _FILE_OFFSET_BITS 64
+#include <errno.h>
+#include <limits.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#include <unistd.h>
+
+#define RUN 512
+#define LANES 16
+#define MOST 16
+
+/* One copy of the code for each kind of processor, chosen when the library is loaded. All give the same bits. */
+#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__)
+#define FOR_EACH_CPU __attribute__((target_clones("avx512f", "avx2", "default")))
+#else
+#define FOR_EACH_CPU
+#endif
+
+#define INLINE static inline __attribute__((always_inline))
+
+enum { FLOAT32 = 0, BFLOAT16 = 1 };
+
+INLINE float widened(const void *from, int32_t dtype, size_t place) {
+    if (dtype == FLOAT32) return ((const float *)from)[place];
+    uint32_t bits = (uint32_t)((const uint16_t *)from)[place] << 16;
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+/* total += omega * (from - theta). Called with constants for what it branches on, so that no loop holds a branch. */
+INLINE void added(const void *from, int32_t dtype, int apart, int first, size_t start, size_t size,
+                  const float *restrict theta, float omega, float *restrict total) {
+    for (size_t i = 0; i < size; i++) {
+        float value = widened(from, dtype, start + i);
+        if (apart) value -= theta[i];
+        value *= omega;
+        total[i] = first ? value : total[i] + value;
+    }
+}
+
+/* To the nearest, ties to even; not-a-number stays that. */
+INLINE uint16_t rounded(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    const uint32_t nearest = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+    return (uint16_t)((bits & 0x7fffffffu) > 0x7f800000u ? 0x7fc0u : nearest);
+}
+
+/* Elements, one after the other: in memory, or in a file from an offset on. */
+typedef struct {
+    const void *memory;
+    int64_t offset;
+    int32_t file; /* negative for what is in memory */
+    int32_t dtype;
+    int32_t difference; /* whether the base has been subtracted from them */
+} source;
+
+INLINE size_t width(int32_t dtype) { return dtype == BFLOAT16 ? 2 : 4; }
+
+/* Where n elements from `start` on are, in memory or read into `scratch`; NULL, and errno or 0 at the end of the file. */
+static const void *reached(const source *from, size_t start, size_t n, char *scratch) {
+    const size_t bytes = n * width(from->dtype);
+    const off_t first = (off_t)(start * width(from->dtype));
+    if (from->file < 0) return (const char *)from->memory + first;
+    for (size_t done = 0; done < bytes;) {
+        const ssize_t count = pread(from->file, scratch + done, bytes - done, (off_t)from->offset + first + (off_t)done);
+        if (count > 0) done += (size_t)count;
+        else if (count == 0) return errno = 0, NULL;
+        else if (errno != EINTR) return NULL;
+    }
+    return scratch;
+}
+
+/* The elements of the base, unless that is NULL, and of all rows; 0, or k + 1 when row k cannot be read, -1 for the base. */
+static int all_reached(const source *base, size_t count, const source *rows, size_t start, size_t n, size_t slice,
+                       char *scratch, const void **theta, const void **elements) {
+    *theta = base ? reached(base, start, n, scratch) : NULL;
+    if (base && !*theta) return -1;
+    for (size_t k = 0; k < count; k++) {
+        elements[k] = reached(rows + k, start, n, scratch + (k + 1) * slice * sizeof(float));
+        if (!elements[k]) return (int)k + 1;
+    }
+    return 0;
+}
+
+FOR_EACH_CPU void weighted_sum_of_slice(
+    size_t size, const void *base, int32_t base_dtype, size_t count, const source *rows, const void *const *elements,
+    const float *omegas, float divisor, float factor, void *out, int32_t out_dtype) {
+#define ADD(DTYPE, APART) \
+    if (k) added(elements[k], DTYPE, APART, 0, start, n, theta, omegas[k], total); \
+    else added(elements[k], DTYPE, APART, 1, start, n, theta, omegas[k], total);
+    float theta[RUN], total[RUN];
+    for (size_t start = 0; start < size; start += RUN) {
+        const size_t n = size - start < RUN ? size - start : RUN;
+        for (size_t i = 0; base && i < n; i++) theta[i] = widened(base, base_dtype, start + i);
+        for (size_t k = 0; k < count; k++) {
+            const int apart = base && !rows[k].difference;
+            if (rows[k].dtype == BFLOAT16) {
+                if (apart) { ADD(BFLOAT16, 1) } else { ADD(BFLOAT16, 0) }
+            } else {
+                if (apart) { ADD(FLOAT32, 1) } else { ADD(FLOAT32, 0) }
+            }
+        }
+        if (divisor != 1.0f)
+            for (size_t i = 0; i < n; i++) total[i] /= divisor;
+        if (factor != 1.0f)
+            for (size_t i = 0; i < n; i++) total[i] *= factor;
+        if (base)
+            for (size_t i = 0; i < n; i++) total[i] += theta[i];
+        if (out_dtype == FLOAT32)
+            memcpy((float *)out + start, total, n * sizeof(float));
+        else
+            for (size_t i = 0; i < n; i++) ((uint16_t *)out)[start + i] = rounded(total[i]);
+    }
+#undef ADD
+}
+
+/* out = base + factor * (sum of omegas[k] * (rows[k] - base)) / divisor, where
+ *   - a row that is a difference already is not subtracted from,
+ *   - without a base (NULL) the rows are weights, and nothing is subtracted or added,
+ *   - a divisor or a factor of 1 is not applied.
+ * Taken a slice at a time; `scratch` holds one of floats for the base and for each row, if any of them is in a file,
+ * `elements` a pointer for each row. Returns 0, or what could not be read: see all_reached.
+ */
+int weighted_sum(size_t size, const source *base, size_t count, const source *rows, const float *omegas, float divisor,
+                 float factor, void *out, int32_t out_dtype, size_t slice, char *scratch, const void **elements) {
+    for (size_t start = 0; start < size; start += slice) {
+        const size_t n = size - start < slice ? size - start : slice;
+        const void *theta;
+        const int failed = all_reached(base, count, rows, start, n, slice, scratch, &theta, elements);
+        if (failed) return failed;
+        weighted_sum_of_slice(n, theta, base ? base->dtype : FLOAT32, count, rows, elements, omegas, divisor, factor,
+                              (char *)out + start * width(out_dtype), out_dtype);
+    }
+    return 0;
+}
+
+/* Whether no element is infinite or not a number. */
+FOR_EACH_CPU int all_finite(size_t size, const void *values, int32_t dtype) {
+    if (dtype == FLOAT32) {
+        uint32_t most = 0;
+        for (size_t i = 0; i < size; i++) {
+            const uint32_t bits = ((const uint32_t *)values)[i] & 0x7fffffffu;
+            most = bits > most ? bits : most;
+        }
+        return most < 0x7f800000u;
+    }
+    uint16_t most = 0;
+    for (size_t i = 0; i < size; i++) {
+        const uint16_t bits = (uint16_t)(((const uint16_t *)values)[i] & 0x7fffu);
+        most = bits > most ? bits : most;
+    }
+    return most < 0x7f80u;
+}
+
+typedef float lanes_of_float __attribute__((vector_size(LANES * sizeof(float))));
+typedef union { float values[RUN]; lanes_of_float lanes[RUN / LANES]; } run;
+typedef double lanes_of_double __attribute__((vector_size(LANES * sizeof(double))));
+
+/* Products are summed in float32 in 4 * LANES sums of RUN / (4 * LANES) each, those in LANES sums in double, in a fixed order. */
+INLINE void multiplied(const lanes_of_float *a, const lanes_of_float *b, lanes_of_double *sums) {
+    lanes_of_float s0 = a[0] * b[0], s1 = a[1] * b[1], s2 = a[2] * b[2], s3 = a[3] * b[3];
+    for (size_t i = 4; i < RUN / LANES; i += 4) {
+        s0 += a[i] * b[i];
+        s1 += a[i + 1] * b[i + 1];
+        s2 += a[i + 2] * b[i + 2];
+        s3 += a[i + 3] * b[i + 3];
+    }
+    *sums += (__builtin_convertvector(s0, lanes_of_double) + __builtin_convertvector(s1, lanes_of_double))
+        + (__builtin_convertvector(s2, lanes_of_double) + __builtin_convertvector(s3, lanes_of_double));
+}
+
+INLINE double summed(const lanes_of_double *sums) {
+    double total = 0;
+    for (size_t lane = 0; lane < LANES; lane++) total += (*sums)[lane];
+    return total;
+}
+
+/* The sums of one slice; only the last slice may have a run that is not whole. */
+FOR_EACH_CPU void inner_products_of_slice(
+    size_t size, const void *base, int32_t base_dtype, size_t count, const source *rows, const void *const *elements,
+    lanes_of_double (*sums)[MOST], lanes_of_double *squares) {
+#define DELTA(DTYPE, APART) added(elements[k], DTYPE, APART, 1, start, n, theta.values, 1.0f, deltas[k].values)
+    run deltas[MOST], theta;
+    for (size_t start = 0; start < size; start += RUN) {
+        const size_t n = size - start < RUN ? size - start : RUN;
+        if (n < RUN) memset(deltas, 0, sizeof deltas), memset(&theta, 0, sizeof theta);
+        for (size_t i = 0; i < n; i++) theta.values[i] = widened(base, base_dtype, start + i);
+        multiplied(theta.lanes, theta.lanes, squares);
+        for (size_t k = 0; k < count; k++) {
+            if (rows[k].dtype == BFLOAT16) {
+                if (rows[k].difference) DELTA(BFLOAT16, 0); else DELTA(BFLOAT16, 1);
+            } else {
+                if (rows[k].difference) DELTA(FLOAT32, 0); else DELTA(FLOAT32, 1);
+            }
+            for (size_t j = 0; j <= k; j++) multiplied(deltas[k].lanes, deltas[j].lanes, &sums[k][j]);
+        }
+    }
+#undef DELTA
+}
+
+/* grams[i * count + j] = inner product of rows[i] - base and rows[j] - base; *square = that of the base with itself.
+ * Rows that are differences already are not subtracted from. At most MOST rows. Returns 0, or what could not be read:
+ * see all_reached; `slice` and `scratch` as for weighted_sum, and a slice is whole runs.
+ */
+int inner_products(size_t size, const source *base, size_t count, const source *rows, double *grams, double *square,
+                   size_t slice, char *scratch) {
+    lanes_of_double sums[MOST][MOST], squares = {0};
+    const void *theta, *elements[MOST];
+    for (size_t k = 0; k < count; k++) memset(sums[k], 0, (k + 1) * sizeof sums[k][0]);
+    for (size_t start = 0; start < size; start += slice) {
+        const size_t n = size - start < slice ? size - start : slice;
+        const int failed = all_reached(base, count, rows, start, n, slice, scratch, &theta, elements);
+        if (failed) return failed;
+        inner_products_of_slice(n, theta, base->dtype, count, rows, elements, sums, &squares);
+    }
+    *square = summed(&squares);
+    for (size_t k = 0; k < count; k++)
+        for (size_t j = 0; j <= k; j++) grams[j * count + k] = grams[k * count + j] = summed(&sums[k][j]);
+    return 0;
+}

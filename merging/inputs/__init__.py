@@ -1,0 +1,1 @@
+"""What a merge reads, opened lazily: checkpoints, vectors, adapters, statistics, vocabularies, the model hub."""

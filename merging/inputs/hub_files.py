@@ -1,0 +1,75 @@
+"""Which files of a repository a merge and its export read, from their names: safetensors, JSON, the tokenizer's side files."""
+
+import re
+from pathlib import Path
+
+from merging.errors import CheckpointError
+from merging.inputs.header import read_index
+from merging.paths import ADAPTER, INDEX, SINGLE, WEIGHTS
+from plumbing.suggest import listed
+
+_SIDE_FILES = re.compile(
+    r"[^/]+\.(json|jinja|tiktoken)|additional_chat_templates/[^/]+\.jinja|(tokenizer|spiece|sentencepiece\.bpe)\.model"
+    r"|(merges|vocab)\.txt|(LICENSE|NOTICE|USE_POLICY)(\.md|\.txt)?"
+)
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+
+
+def wanted(reference: str, folder: Path, listing: list[str] | None) -> list[str]:
+    """The files to have of a commit's, or of those in the snapshot where the commit's are not known."""
+    here = [file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()]
+    names = here if listing is None else listing
+    weights = _weights(reference, folder, names)
+    missing = [name for name in weights if name not in names]
+    if weights and not missing:
+        return [*weights, *(name for name in names if _SIDE_FILES.fullmatch(name))]
+    if listing is None:
+        raise CheckpointError(
+            f"{reference}: the cache holds only a part of it ({folder}), and the network is switched off or does not "
+            "answer. Fetch it once with the network on, or give a folder."
+        )
+    if missing:
+        raise CheckpointError(
+            f"{reference}: {INDEX} names {listed(missing)}, which are not there. Give another revision."
+        )
+    raise CheckpointError(_no_weights(reference, [name for name in names if "/" not in name]))
+
+
+def _weights(reference: str, folder: Path, names: list[str]) -> list[str]:
+    """What Checkpoint and LoraVector would read; empty where they would refuse."""
+    adapter = [WEIGHTS] if ADAPTER in names and WEIGHTS in names else []
+    if INDEX in names:
+        shards = sorted(set(read_index(folder / INDEX).values()))
+        if SINGLE in names and SINGLE not in shards:
+            raise CheckpointError(
+                f"{reference} holds {SINGLE} and shards with an index: two models in one repository, and tools disagree "
+                "which of them is loaded. Download the one that you mean into a folder and give that."
+            )
+        return shards + adapter
+    if SINGLE in names:
+        return [SINGLE, *adapter]
+    found = [name for name in names if name.endswith(".safetensors") and "/" not in name]
+    return found if len(found) == 1 and ADAPTER not in names else adapter
+
+
+def _no_weights(reference: str, names: list[str]) -> str:
+    safe = [name for name in names if name.endswith(".safetensors")]
+    pickles = sorted(name for name in names if name.endswith(_PICKLES))
+    if safe:
+        return (
+            f"{reference} holds {listed(safe)}, but no {SINGLE}, {WEIGHTS} or {INDEX} that says what belongs together."
+        )
+    if pickles:
+        return (
+            f"{reference} holds only pickle weights ({listed(pickles)}) and no safetensors. Pickles can run code when "
+            "they are opened, so they are not fetched. Give a revision with safetensors, or, where you trust the "
+            "source, convert them once with transformers' save_pretrained and give that folder."
+        )
+    return f"{reference} holds no safetensors weights ({listed(sorted(names)) if names else 'it is empty'})."
+
+
+def digests(folder: Path, names: list[str]) -> dict[str, str]:
+    """File name -> SHA-256 of those that the cache keeps by it (large files): the snapshot's entry is a link to it."""
+    links = {name: (folder / name).readlink().name for name in sorted(names) if (folder / name).is_symlink()}
+    return {name: blob for name, blob in links.items() if _SHA256.fullmatch(blob)}

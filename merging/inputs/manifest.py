@@ -1,0 +1,78 @@
+"""Manifest and verify(): is this export folder what was written?."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import NamedTuple
+
+from merging.errors import CheckpointError, ExportError
+from merging.inputs.header import read_json
+
+MANIFEST = "MANIFEST.json"
+
+
+Progress = Callable[[str, int, int], None]
+"""Called with the stage ('write' or 'verify'), bytes done and bytes in all. May raise to cancel the export."""
+
+
+class Manifest(NamedTuple):
+    """What a folder holds: its files by name, with size and SHA-256."""
+
+    recipe: str
+    """The recipe's digest."""
+    files: dict[str, tuple[int, str]]
+
+    @property
+    def nbytes(self) -> int:
+        """Size of all files."""
+        return sum(size for size, _ in self.files.values())
+
+
+def verify(
+    folder: str | Path, progress: Progress = lambda stage, done, total: None, read_back: Collection[str] = ()
+) -> Manifest:
+    """Read every file of an export again and compare it with the manifest.
+
+    Args:
+        folder: the export.
+        progress: see Progress.
+        read_back: files that were read back when they were written; only their sizes are compared.
+
+    Raises:
+        ExportError: naming each file that is missing, changed or not listed.
+    """
+    folder = Path(folder)
+    if not (folder / MANIFEST).is_file():
+        raise ExportError(f"{folder} has no {MANIFEST}; it is not a folder that `dem merge` finished.")
+    try:
+        document = read_json(folder / MANIFEST)
+        files = {str(name): (int(entry["bytes"]), str(entry["sha256"])) for name, entry in document["files"].items()}
+        manifest = Manifest(str(document["recipe"]), files)
+    except CheckpointError as error:
+        raise ExportError(str(error)) from None
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError):
+        raise ExportError(f"{folder / MANIFEST} is not a manifest of this tool.") from None
+    wrong = []
+    done = 0
+    for name, (size, digest) in files.items():
+        file = folder / name
+        if "/" in name.replace("additional_chat_templates/", "") or ".." in name or not file.is_file():
+            wrong.append(f"{name} is missing")
+        elif file.stat().st_size != size:
+            wrong.append(f"{name} has {file.stat().st_size:,} bytes, {size:,} were written")
+        elif name not in read_back and _sha256(file) != digest:
+            wrong.append(f"{name} has changed")
+        done += size
+        progress("verify", done, manifest.nbytes)
+    present = {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()}
+    wrong += [f"{name} is not listed" for name in sorted(present - set(files) - {MANIFEST})]
+    if wrong:
+        raise ExportError(f"{folder} is not what was exported: {'; '.join(wrong)}. Export it again.")
+    return manifest
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,80 @@
+"""Arithmetic of distribution vectors: a − b + c as one vector, for task analogies and for vectors to save.
+
+"A is to B as C is to D" (Ilharco et al. 2022, arXiv 2212.04089, section 5): Δ_D ≈ Δ_C + (Δ_B − Δ_A).
+"""
+
+import hashlib
+import math
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from merging.dtypes import working_dtype
+from merging.errors import MismatchError
+from merging.inputs.checkpoint import dtype_of, read_block, shape_of
+from merging.inputs.vector import Vector
+
+
+class Combined(Vector):
+    """Σ c_k Δ_k, computed where it is read; a tensor that a vector does not change counts as zero in it.
+
+    Args:
+        name: how sliders, recipes and tables call it.
+        terms: coefficients and vectors, in the order in which they are added; all on the base of the first.
+
+    Raises:
+        ValueError: for no terms, or a coefficient that is not a finite number.
+        MismatchError: naming the tensor that a vector changes and the base of the first lacks or has in another shape.
+
+    >>> Combined("d", [(1.0, c), (1.0, b), (-1.0, a)])["w"]  # Δc = [4], Δb = [2], Δa = [1]
+    tensor([5.])
+    """
+
+    def __init__(self, name: str, terms: Sequence[tuple[float, Vector]]) -> None:
+        if not terms or not all(math.isfinite(coefficient) for coefficient, _ in terms):
+            raise ValueError(f"{name}: expected vectors with finite coefficients, found {[term[0] for term in terms]}")
+        self.name = name
+        self.terms = tuple((float(coefficient), vector) for coefficient, vector in terms)
+        self.base = self.terms[0][1].base
+        self.path = None
+        self.digest = _digest([(coefficient, vector.digest) for coefficient, vector in self.terms])
+        self.identity = _digest([(coefficient, vector.identity) for coefficient, vector in self.terms])
+        first = self.terms[0][1].name
+        for _, vector in self.terms:
+            for tensor in vector:
+                if tensor not in self.base or shape_of(vector.base, tensor) != shape_of(self.base, tensor):
+                    raise MismatchError(
+                        f"{vector.name} changes {tensor!r}, which the base of {first} lacks or has in another shape. "
+                        "Combine vectors of one base."
+                    )
+        self._names = dict.fromkeys(tensor for _, vector in self.terms for tensor in vector)
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.block(name, 0, math.prod(shape_of(self.base, name))).view(shape_of(self.base, name))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names  # the mapping's own would read the tensor to find out
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def block(self, name: str, start: int, stop: int) -> Tensor:
+        """Elements of the sum, each product and each sum rounded by itself, in the order of the terms."""
+        total = torch.zeros(stop - start, dtype=working_dtype(dtype_of(self.base, name)))
+        for coefficient, vector in self.terms:
+            if name in vector:
+                total.add_(torch.mul(vector.block(name, start, stop), coefficient))
+        return total
+
+    def weights_block(self, name: str, start: int, stop: int) -> Tensor:
+        """Elements of Θ + Σ c_k Δ_k in the working dtype."""
+        base = read_block(self.base, name, start, stop).to(working_dtype(dtype_of(self.base, name)), copy=True)
+        return base.add_(self.block(name, start, stop)) if name in self._names else base
+
+
+def _digest(parts: list[tuple[float, str]]) -> str:
+    return hashlib.sha256(repr(parts).encode()).hexdigest()

@@ -1,0 +1,180 @@
+"""Views of checkpoints with the rows of their embeddings and heads in another order, read from the files block by block.
+
+What these rows are is decided in merging.vocabulary; here they are only put together.
+"""
+
+import hashlib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from merging.dtypes import working_dtype
+from merging.inputs.checkpoint import Checkpoint, Stored, dtype_of, read_block, shape_of
+from merging.inputs.header import TensorInfo
+from merging.inputs.vector import Vector
+from merging.tensor_names import natural_key
+
+Rows = NDArray[np.int64]
+Sources = Sequence[tuple[Checkpoint, str]]
+"""Where rows of a tensor are: checkpoints, and the name that each of them has for it."""
+
+
+class Layout(NamedTuple):
+    """For each row of the result, whose row it is and which of theirs, as runs of rows that follow each other.
+
+    >>> Layout.of(np.array([1, 1, 0]), np.array([5, 6, 2]))
+    Layout(starts=array([0, 2, 3]), whose=array([1, 0]), first=array([5, 2]))
+    """
+
+    starts: Rows
+    """(runs + 1,): the first row of each run, and the number of rows."""
+    whose: Rows
+    """(runs,): a position in the sources of a tensor."""
+    first: Rows
+    """(runs,): the row of the source where the run begins."""
+
+    @classmethod
+    def of(cls, whose: Rows, row: Rows) -> "Layout":
+        """From one entry for each row."""
+        breaks = np.flatnonzero((np.diff(whose) != 0) | (np.diff(row) != 1)) + 1
+        begins = np.concatenate([np.zeros(1, np.int64), breaks])
+        return cls(np.append(begins, len(row)), whose[begins], row[begins])
+
+    @property
+    def rows(self) -> int:
+        """Of the result."""
+        return int(self.starts[-1])
+
+
+class Arranged(Checkpoint):
+    """A checkpoint, some of whose tensors have other rows, from its own files or those of others.
+
+    Args:
+        own: the checkpoint as it is on disk.
+        layout: the order of the rows.
+        tables: name -> dtype and sources of each tensor that has these rows.
+        without: tensors of `own` that it does not have.
+        note: what was done, for the user.
+    """
+
+    def __init__(
+        self,
+        own: Checkpoint,
+        layout: Layout,
+        tables: Mapping[str, tuple[torch.dtype, Sources]],
+        *,
+        without: Sequence[str] = (),
+        note: str = "",
+    ) -> None:
+        vars(self).update({key: value for key, value in vars(own).items() if key != "identity"})
+        self.own, self.layout, self.tables, self.note = own, layout, dict(tables), note
+        infos = {name: info for name, info in own._infos.items() if name not in without}
+        for name, (dtype, sources) in tables.items():
+            shape = (layout.rows, *shape_of(*sources[0])[1:])
+            infos[name] = (0, TensorInfo(dtype, shape, 0, math.prod(shape) * dtype.itemsize))
+        self._infos = {name: infos[name] for name in sorted(infos, key=natural_key)}
+
+    def block(self, name: str, start: int, stop: int, scratch: Tensor | None = None) -> Tensor:
+        """Elements `start` to `stop` of a flattened tensor, read from the files that hold its rows."""
+        if name not in self.tables:
+            return super().block(name, start, stop, scratch)
+        dtype, sources = self.tables[name]
+        width = math.prod(self.info(name).shape[1:])
+        out = torch.empty(stop - start, dtype=dtype)
+        run = int(np.searchsorted(self.layout.starts, start // width, side="right")) - 1
+        at = start
+        while at < stop:
+            end = min(stop, int(self.layout.starts[run + 1]) * width)
+            shift = int(self.layout.first[run] - self.layout.starts[run]) * width
+            source, there = sources[int(self.layout.whose[run])]
+            out[at - start : end - start] = read_block(source, there, at + shift, end + shift)
+            at, run = end, run + 1
+        return out
+
+    def in_file(self, name: str, start: int, stop: int, files: ExitStack) -> Stored | None:
+        """See Checkpoint; rows from several places are not one after the other."""
+        return None if name in self.tables else super().in_file(name, start, stop, files)
+
+    @cached_property
+    def identity(self) -> str:
+        """The key of a cache: the files that its rows are in, and their order."""
+        files = sorted({source.identity for _, sources in self.tables.values() for source, _ in sources})
+        rows = [part.tolist() for part in self.layout]
+        return hashlib.sha256(repr((self.own.identity, files, sorted(self.tables), rows)).encode()).hexdigest()
+
+
+class Grown(Arranged):
+    """A base with the tokens that its fine-tuned checkpoints added.
+
+    Its digest is the base's: with the digests of the checkpoints it decides the result.
+
+    Args:
+        entries: the tokens, as added_tokens of a tokenizer.json lists them, with ids that follow each other.
+        more: see Arranged.
+    """
+
+    def __init__(self, *given: Any, entries: Sequence[Mapping[str, Any]], **more: Any) -> None:
+        super().__init__(*given, **more)
+        self.entries = tuple(entries)
+
+    @property
+    def rows(self) -> tuple[int, int]:
+        """Of the embeddings, before and after."""
+        name = next(iter(self.tables))
+        return self.own.info(name).shape[0], self.layout.rows
+
+    @property
+    def new(self) -> range:
+        """The rows of the tokens that were added."""
+        return range(self.entries[0]["id"], self.entries[-1]["id"] + 1)
+
+
+class Fitted(Vector):
+    """A vector of a base as one of that base with tokens added; it does not move their rows.
+
+    Args:
+        inner: made on `base.own`.
+        base: the base with tokens added.
+    """
+
+    def __init__(self, inner: Vector, base: Grown) -> None:
+        self.inner, self.base, self._grown = inner, base, base
+        self.name, self.path, self.digest = inner.name, inner.path, inner.digest
+        self.identity = hashlib.sha256(f"{inner.identity} {base.identity}".encode()).hexdigest()
+
+    def __getitem__(self, name: str) -> Tensor:
+        shape = shape_of(self._grown, name)
+        return self.block(name, 0, math.prod(shape)).view(shape)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.inner)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.inner  # the mapping's own would read the tensor to find out
+
+    def __len__(self) -> int:
+        return len(self.inner)
+
+    def block(self, name: str, start: int, stop: int) -> Tensor:
+        """Elements of the vector: 0 in the rows of added tokens."""
+        if name not in self._grown.tables:
+            return self.inner.block(name, start, stop)
+        width = math.prod(self._grown.info(name).shape[1:])
+        out = torch.zeros(stop - start, dtype=working_dtype(dtype_of(self._grown, name)))
+        for first, last in ((0, self._grown.new.start), (self._grown.new.stop, self._grown.rows[0])):
+            low, high = max(start, first * width), min(stop, last * width)
+            if low < high:
+                out[low - start : high - start] = self.inner.block(name, low, high)
+        return out
+
+    def weights_block(self, name: str, start: int, stop: int) -> Tensor:
+        """Elements of Θ + Δ in the working dtype."""
+        stored = read_block(self.base, name, start, stop).to(working_dtype(dtype_of(self._grown, name)), copy=True)
+        return stored.add_(self.block(name, start, stop)) if name in self.inner else stored

@@ -1,1 +1,0 @@
-"""Adapters out: compositions of adapters and full fine-tunes written as LoRA folders; `merging.adapter` reads them."""

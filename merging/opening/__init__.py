@@ -1,0 +1,1 @@
+"""From a recipe to its base and its vectors, ready to be merged; slices are restacked here."""

@@ -1,1 +1,0 @@
-"""What is merged where vocabularies differ: which rows of embeddings and heads belong together, by their tokens' text."""

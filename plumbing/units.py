@@ -1,0 +1,37 @@
+"""Numbers as text for a reader: bytes, seconds, shares and measured values."""
+
+from __future__ import annotations
+
+import math
+
+MINUS = "−"
+
+
+def size(nbytes: float) -> str:
+    """Bytes in units of 1000: 512 B, 21.5 MB."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if nbytes < 1000:
+            return f"{nbytes:.0f} B" if unit == "B" else f"{nbytes:.1f} {unit}"
+        nbytes /= 1000
+    return f"{nbytes:.1f} TB"
+
+
+def number(value: float, digits: int = 3) -> str:
+    """A measured number with fixed decimals and a true minus sign; an em dash if it is not finite."""
+    return f"{value:.{digits}f}".replace("-", MINUS) if math.isfinite(value) else "—"
+
+
+def percent(share: float) -> str:
+    """A share in whole per cent: 0.525 gives 52 %, and what rounds to nothing has no sign."""
+    return f"{share * 100:.0f} %".replace("-0 %", "0 %").replace("-", MINUS)
+
+
+def seconds(value: float) -> str:
+    """A duration: 0.4 s, 12 s, 3 min 20 s, 2 h 5 min."""
+    if value < 10:
+        return f"{value:.1f} s"
+    if value < 60:
+        return f"{value:.0f} s"
+    if value < 3600:
+        return f"{value // 60:.0f} min {value % 60:.0f} s"
+    return f"{value // 3600:.0f} h {value % 3600 // 60:.0f} min"

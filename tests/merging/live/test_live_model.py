@@ -1,0 +1,286 @@
+"""The live model equals the export, bit for bit, after any history of sliders."""
+
+import random
+
+import pytest
+import torch
+from torch import nn
+
+from merging import Checkpoint, LiveModel, MergingError, ModelEntry, Recipe, View, export, in_memory, merge, open_vector
+from merging.live.live_model import resolve
+
+TARGETS = [f"model.layers.{layer}.self_attn.{side}_proj" for layer in (0, 2) for side in "qv"]
+
+
+def opened(tmp_path, llama, tuned, adapter, write, *, dtype=torch.float32, tied=False, extra=None):
+    """A base with two full fine-tunes and one LoRA, on disk."""
+    weights = llama(dtype=dtype, tied=tied) | (extra or {})
+    base = Checkpoint(write(tmp_path / "base", weights, {"model_type": "llama"}))
+    paths = [
+        write(tmp_path / "cot", tuned(weights, 1)),
+        write(tmp_path / "p3", tuned(weights, 2)),
+        adapter(tmp_path / "lora", weights, TARGETS, dtype=torch.bfloat16),
+    ]
+    return base, {path.name: open_vector(path, base) for path in paths}
+
+
+def live_of(base, vectors, module_of, views_of, dtype=None):
+    start = {name: torch.zeros_like(base[name]) + 99 for name in base}  # nothing of the base is there already
+    return LiveModel(module_of(start, dtype), base, vectors, views_of(base))
+
+
+def holds(live, weights, bits):
+    """The names of tensors whose live bits differ from the weights'."""
+    return [name for name in weights if not bits(resolve(live.module, live.views[name]), weights[name])]
+
+
+@pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_after_1000_slider_moves_the_live_weights_equal_the_export_byte_for_byte(
+    dtype, tied, tmp_path, llama, tuned, adapter, write, module_of, views_of, bits, pieces
+):
+    base, vectors = opened(
+        tmp_path, llama, tuned, adapter, write, dtype=dtype, tied=tied, extra={"steps": torch.tensor([3, 5])}
+    )
+    pieces(53, 211)  # several blocks per piece, several pieces per tensor
+    live = live_of(in_memory(base), vectors, module_of, views_of)
+    if tied:  # the head is the embedding's storage, and no file tensor of its own
+        live.module.lm_head = nn.Module()
+        live.module.lm_head.weight = live.module.model.embed_tokens.weight
+    chance = random.Random(17)
+    sliders = {"cot": 0.0, "p3": 0.0, "lora": 0.0}
+    interrupted = 0
+    for move in range(1000):
+        name = chance.choice(list(sliders))
+        sliders[name] = chance.choice([0.0, 1.0, -0.0, round(chance.uniform(-2, 2), 2), chance.uniform(-2, 2)])
+        weight = sliders[name]
+        if move % 7 == 3:  # a rule that reaches some tensors only
+            weight = [{"filter": chance.choice(["mlp", "attn", "layers.1", "embed"]), "value": weight}, {"value": 0.25}]
+        made = Recipe.compose("base", {key: key for key in sliders}, sliders)
+        made = made.with_omegas({name: weight})
+        if move % 5 == 2:  # superseded half way
+            left = chance.randrange(30)
+
+            def stop(left=left, asked=iter(range(1000))):
+                return next(asked) >= left
+
+            done = live.apply(made, stop)
+            interrupted += live.recipe is None
+            assert done <= left
+        else:
+            live.apply(made)
+            assert live.recipe == made
+    assert interrupted > 50
+
+    final = Recipe.compose("base", {key: key for key in sliders}, {"cot": 0.7, "p3": -0.31, "lora": 1.3})
+    live.apply(final)
+    pieces(2**18)  # the export may cut elsewhere
+    written = Checkpoint(export(final, base, vectors, tmp_path / "out"))
+    assert list(written) == list(base)
+    assert holds(live, written, bits) == []
+    if tied:
+        assert bits(live.module.lm_head.weight, written["model.embed_tokens.weight"])
+
+    live.apply(final.with_omegas(dict.fromkeys(sliders, 0.0)))
+    assert holds(live, base, bits) == []
+
+
+def test_only_tensors_whose_omegas_changed_are_computed(
+    tmp_path, llama, tuned, adapter, write, module_of, views_of, recipe
+):
+    base, vectors = opened(tmp_path, llama, tuned, adapter, write)
+    live = live_of(base, vectors, module_of, views_of)
+    first = recipe({"cot": 0.5, "p3": 0.0, "lora": 0.0})
+    assert live.apply(first) == len(base) == 30
+    assert live.apply(first) == 0
+    assert live.apply(first.with_omegas({"lora": 0.4})) == len(TARGETS)  # the LoRA reaches four tensors
+    assert live.apply(first.with_omegas({"lora": 0.4, "p3": [{"filter": "down_proj", "value": 1}, {"value": 0}]})) == 3
+    live.forget()
+    assert live.recipe is None
+    assert live.apply(first) == 30
+
+
+def test_a_composition_broken_off_is_not_claimed_and_the_next_call_goes_on(
+    tmp_path, llama, tuned, adapter, write, module_of, views_of, recipe, bits
+):
+    base, vectors = opened(tmp_path, llama, tuned, adapter, write)
+    live = live_of(base, vectors, module_of, views_of)
+    wanted = recipe({"cot": 0.5, "p3": -0.3, "lora": 0.2})
+    answers = iter([False, False, True])
+    done = live.apply(wanted, lambda: next(answers))
+    assert done <= 2
+    assert live.recipe is None
+    assert live.apply(wanted) == 30 - done
+    assert live.recipe == wanted
+    assert holds(live, dict(merge(wanted, base, vectors)), bits) == []
+
+
+def test_a_recipe_that_cannot_be_carried_out_changes_nothing(
+    tmp_path, llama, tuned, adapter, write, module_of, views_of, recipe, bits
+):
+    base, vectors = opened(tmp_path, llama, tuned, adapter, write)
+    live = live_of(base, vectors, module_of, views_of)
+    good = recipe({"cot": 0.5})
+    live.apply(good)
+    with pytest.raises(MergingError, match="names 'absent'"):
+        live.apply(recipe({"cot": 0.7, "absent": 1}))
+    assert live.recipe == good
+    assert holds(live, dict(merge(good, base, vectors)), bits) == []
+
+
+def test_a_file_that_fails_in_the_middle_is_not_claimed(
+    tmp_path, llama, tuned, adapter, write, module_of, views_of, recipe, bits
+):
+    base, vectors = opened(tmp_path, llama, tuned, adapter, write)
+    live = live_of(in_memory(base), vectors, module_of, views_of)
+    live.apply(recipe({"p3": 0.25}))
+    (tmp_path / "cot" / "model.safetensors").rename(tmp_path / "away")
+    with pytest.raises(MergingError, match="cannot be read: No such file"):
+        live.apply(recipe({"p3": 0.25, "cot": 1}))
+    assert live.recipe is None
+    (tmp_path / "away").rename(tmp_path / "cot" / "model.safetensors")
+    live.apply(recipe({"p3": 0.25, "cot": 1}))
+    assert holds(live, dict(merge(recipe({"p3": 0.25, "cot": 1}), base, vectors)), bits) == []
+
+
+class Fused(nn.Module):
+    """A module that stores what the files hold otherwise: experts stacked, two matrices in one, a matrix transposed."""
+
+    def __init__(self):
+        super().__init__()
+        self.experts = nn.Parameter(torch.zeros(3, 11, 7))
+        self.gate_up = nn.Parameter(torch.zeros(2, 22, 7))
+        self.turned = nn.Parameter(torch.zeros(5, 13))
+        self.slices = nn.Parameter(torch.zeros(17, 3, dtype=torch.bfloat16))
+        self.scalar = nn.Parameter(torch.tensor(0.0))
+        self.register_buffer("steps", torch.zeros(1, dtype=torch.long))
+
+
+FUSED_VIEWS = {
+    **{f"experts.{i}.w": View("experts", (i,)) for i in range(3)},
+    "gate.0": View("gate_up", (0, (0, 11))),
+    "up.0": View("gate_up", (0, (11, 22))),
+    "gate.1": View("gate_up", (1, (0, 11))),
+    "up.1": View("gate_up", (1, (11, 22))),
+    "turned.w": View("turned", (), True),
+    "slice.w": View("slices", ((3, 14),), True),
+    "scalar": View("scalar"),
+    "steps": View("steps"),
+}
+
+
+def test_fused_stacked_sliced_and_transposed_parameters_hold_the_merge(tuned, recipe, bits):
+    random_ = torch.Generator().manual_seed(3)
+    shapes = {"turned.w": (13, 5), "slice.w": (3, 11), "scalar": ()}
+    base = {
+        name: torch.randn(shapes.get(name, (11, 7)), generator=random_)
+        for name in [*FUSED_VIEWS, "ignored.w"]
+        if name != "steps"
+    } | {"steps": torch.tensor([11])}
+    from merging import DistributionVector
+
+    vectors = {"a": DistributionVector("a", base, tuned(base, 1))}
+    live = LiveModel(Fused(), base, vectors, FUSED_VIEWS)
+    made = recipe({"a": 0.6})
+    assert live.apply(made) == len(FUSED_VIEWS)
+    wanted = dict(merge(made, base, vectors))
+    for name, view in FUSED_VIEWS.items():
+        held = resolve(live.module, view)
+        assert bits(held, wanted[name].to(held.dtype)), name
+    assert live.module.slices[:3].eq(0).all()  # what no view names is left alone
+    assert live.module.slices[14:].eq(0).all()
+    assert torch.equal(live.module.turned.T, wanted["turned.w"])
+    assert live.module.experts[1, 2, 3] == wanted["experts.1.w"][2, 3]
+
+
+def test_a_view_of_another_shape_is_refused(recipe, tuned):
+    from merging import DistributionVector
+
+    base = {"w": torch.ones(7, 5)}
+    module = nn.Module()
+    module.w = nn.Parameter(torch.zeros(5, 7))
+    live = LiveModel(module, base, {"a": DistributionVector("a", base, tuned(base, 1))}, {"w": View("w")})
+    with pytest.raises(MergingError, match=r"w: the module holds \[5, 7\], the files \[7, 5\]"):
+        live.apply(recipe({"a": 1}))
+    assert live.recipe is None
+
+
+def test_storage_is_written_in_place_and_gradients_are_untouched(llama, tuned, module_of, views_of, recipe):
+    from merging import DistributionVector
+
+    base = llama()
+    vectors = {"a": DistributionVector("a", base, tuned(base, 1))}
+    module = module_of(base)
+    addresses = [parameter.data_ptr() for parameter in module.parameters()]
+    LiveModel(module, base, vectors, views_of(base)).apply(recipe({"a": 0.5}))
+    assert [parameter.data_ptr() for parameter in module.parameters()] == addresses
+    assert all(parameter.requires_grad and parameter.is_leaf for parameter in module.parameters())
+
+
+def test_a_bfloat16_module_of_a_float32_base_holds_the_merge_rounded(llama, tuned, module_of, views_of, recipe, bits):
+    from merging import DistributionVector
+
+    base = llama()
+    vectors = {"a": DistributionVector("a", base, tuned(base, 1))}
+    live = LiveModel(module_of(base, torch.bfloat16), base, vectors, views_of(base))
+    live.apply(recipe({"a": 0.5}))
+    assert holds(live, {n: v.bfloat16() for n, v in merge(recipe({"a": 0.5}), base, vectors)}, bits) == []
+
+
+class TestReload:
+    """Models whose loading is no plain copy get all tensors of each result."""
+
+    def live(self, llama, tuned, loader):
+        from merging import DistributionVector
+
+        base = llama()
+        vectors = {"a": DistributionVector("a", base, tuned(base, 1))}
+        return LiveModel(nn.Module(), base, vectors, {}, reload=loader), base, vectors
+
+    def test_all_tensors_are_handed_over_and_only_when_something_changed(self, llama, tuned, recipe, bits):
+        loads = []
+        live, base, vectors = self.live(llama, tuned, lambda tensors: loads.append(dict(tensors)))
+        made = recipe({"a": [{"filter": "mlp", "value": 1}, {"value": 0}]})
+        assert live.apply(made) == len(base)
+        assert live.apply(made) == 0
+        assert live.apply(recipe({"a": [{"filter": "mlp", "value": 2}, {"value": 0}]})) == len(base)
+        assert len(loads) == 2
+        wanted = dict(merge(made, base, vectors))
+        assert all(bits(loads[0][name], wanted[name]) for name in base)
+
+    def test_after_a_load_that_failed_the_former_recipe_is_not_taken_for_loaded(self, llama, tuned, recipe):
+        loads = []
+
+        def loader(tensors):
+            loads.append(len(dict(tensors)))
+            if len(loads) == 2:
+                raise MemoryError
+
+        live, base, _ = self.live(llama, tuned, loader)
+        first = recipe({"a": 0.5})
+        live.apply(first)
+        with pytest.raises(MemoryError):
+            live.apply(recipe({"a": 0.7}))
+        assert live.recipe is None
+        assert live.apply(first) == len(base)
+        assert len(loads) == 3
+
+
+def test_a_model_of_sources_with_filters_per_layer_survives_a_thousand_moves_in_any_order(
+    llama, tuned, module_of, views_of, bits
+):
+    from merging import DistributionVector
+
+    base = llama(dtype=torch.float16)
+    vectors = {name: DistributionVector(name, base, tuned(base, i)) for i, name in enumerate("ab")}
+    live = LiveModel(module_of(base), base, vectors, views_of(base))
+    chance = random.Random(3)
+    for _ in range(100):
+        gradient = [round(chance.uniform(-1, 1), 1) for _ in range(chance.randint(1, 4))]
+        models = (
+            ModelEntry("a", "a", {"weight": gradient}),
+            ModelEntry("b", "b", {"weight": chance.choice([0, 1, 0.5])}),
+        )
+        made = Recipe("base", models, chance.choice(["task_arithmetic"]))
+        live.apply(made)
+    assert holds(live, dict(merge(made, base, vectors)), bits) == []

@@ -1,0 +1,47 @@
+"""As many weights are held in memory as half of what is free takes, and no value depends on which."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from merging import Recipe, merge, preflight
+from workbench.session import memory
+
+OMEGAS = {"ada": 0.5, "bob": -0.25, "lora": 0.75}
+
+
+@pytest.fixture
+def opened(world):
+    return lambda: preflight(world / "base", [world / name for name in OMEGAS], list(OMEGAS))
+
+
+def held(opened, monkeypatch, models):
+    """What `hold` says with room for so many models, and the composition that comes out."""
+    base, vectors, _ = opened()
+    free = int(2 * base.nbytes * models)
+    monkeypatch.setattr(memory.psutil, "virtual_memory", lambda: SimpleNamespace(available=free))
+    weights, words = memory.load_into_memory(base, vectors)
+    recipe = Recipe.compose("base", {name: name for name in OMEGAS}, OMEGAS)
+    return words, dict(merge(recipe, weights, vectors)), weights, vectors
+
+
+def test_all_some_or_none_are_held_and_the_composition_is_the_same(opened, monkeypatch):
+    everything, wanted, weights, vectors = held(opened, monkeypatch, 9)
+    assert everything.startswith("held in memory, ") and "read from files" not in everything
+    assert (
+        isinstance(weights, dict)
+        and isinstance(vectors["bob"].tuned, dict)
+        and isinstance(vectors["lora"].stored, dict)
+    )
+
+    some, found, weights, vectors = held(opened, monkeypatch, 2.5)
+    assert "but for bob, read from files, for " in some and "do not fit in half of" in some
+    assert isinstance(vectors["ada"].tuned, dict) and not isinstance(vectors["bob"].tuned, dict)
+    assert isinstance(vectors["lora"].stored, dict), "what is small fits where a larger one did not"
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+
+    none, found, weights, vectors = held(opened, monkeypatch, 0.5)
+    assert none.startswith("read from files, for ")
+    assert not isinstance(weights, dict) and not isinstance(vectors["lora"].stored, dict)
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)

@@ -1,0 +1,263 @@
+"""The session's promises: exact compositions, nothing lost by a failed open, overtaken work dropped, jobs that end."""
+
+import math
+import shutil
+import threading
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from merging.errors import MergingError
+from merging.recipe import read_recipe
+from workbench.errors import SessionError
+from workbench.session.folders import Folders
+from workbench.session.history import STEPS, History
+from workbench.session.sizes import QUICK_EXAMPLES
+from workbench.session.standing import Standing
+
+
+def weights(session, recipe):
+    return session._with_module(
+        recipe, lambda module: {key: value.clone() for key, value in module.state_dict().items()}
+    )
+
+
+def test_the_demo_opens_with_its_order_and_best_omegas(session):
+    assert session.models.names == ["ada", "bob", "lora"]
+    assert session.standing == Standing((0.5, -0.25, 0.75))
+    assert session.models.memory.startswith("held in memory")
+
+
+def test_the_live_module_is_the_same_bits_after_any_history(session):
+    wanted = session.recipe((0.3, 0.0, -0.7))
+    first = weights(session, wanted)
+    for omegas in ((1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (-1.0, 2.0, 0.1)):
+        session.compose(session.recipe(omegas))
+    again = weights(session, wanted)
+    assert all(torch.equal(first[key], again[key]) for key in first)
+    moved = weights(session, session.recipe((0.31, 0.0, -0.7)))  # the twin: another ω gives other weights
+    assert not all(torch.equal(first[key], moved[key]) for key in first)
+
+
+def test_measuring_goes_from_quick_to_exact(session):
+    readings = list(session.measure(session.recipe((0.5, 0.0, 0.0))))
+    assert [readings[0].stage, readings[-1].stage] == ["composing", "exact"]
+    last = readings[-1].points
+    assert list(last) == ["ada", "bob", "lora"]
+    assert all(point.loss.n == 23 and not point.quick for point in last.values())
+    quick = next(reading for reading in readings if len(reading.points) == 3)
+    assert all(point.quick and point.loss.n == QUICK_EXAMPLES for point in quick.points.values())
+
+
+def test_an_expert_alone_recovers_all_of_its_gain(session):
+    *_, last = session.measure(session.recipe(session.preset("only:bob")))
+    point = last.points["bob"]
+    assert point.loss.value == point.expert.value
+    *_, last = session.measure(session.recipe(session.preset("base")))
+    assert all(point.loss.value == point.base.value for point in last.points.values())
+
+
+def test_what_was_measured_is_not_measured_again(session, monkeypatch):
+    recipe = session.recipe((0.5, 0.25, 0.0))
+    before = session.losses(recipe)
+
+    def never(*values, **more):
+        raise AssertionError("measured again")
+
+    monkeypatch.setattr("evaluation.loss.losses", never)
+    assert session.losses(recipe) == before
+
+
+def test_overtaken_work_stops_and_the_last_wish_lands(session):
+    first = session.tickets.ticket("page")
+    stream = session.measure(session.recipe((0.1, 0.1, 0.1)), stale=first)
+    next(stream)
+    second = session.tickets.ticket("page")
+    other = session.tickets.ticket("another page")
+    assert first() and not second() and not other()
+    assert [reading.stage for reading in stream] == []
+    *_, last = session.measure(session.recipe((0.2, 0.2, 0.2)), stale=second)
+    assert last.stage == "exact" and last.recipe.omegas["ada"] == 0.2
+
+
+@pytest.mark.parametrize("omega", [math.nan, math.inf, -math.inf, 2.5, -1.01, "1"])
+def test_an_omega_that_is_no_number_of_the_range_is_refused(session, omega):
+    with pytest.raises(SessionError, match=r"ω of bob is .*; give a number from -1 to 2"):
+        session.recipe((0.0, omega, 0.0))
+
+
+def test_minus_zero_is_the_base(session):
+    assert session.recipe((-0.0, 0.0, 0.0)).digest == session.recipe((0.0, 0.0, 0.0)).digest
+
+
+def test_a_failed_open_keeps_everything(session, world, tmp_path):
+    models, recipe = session.models, session.recipe((0.5, 0.0, 0.0))
+    before = weights(session, recipe)
+    broken = world / "broken"
+    broken.mkdir()
+    (broken / "model.safetensors").write_bytes(b"not weights at all")
+    try:
+        with pytest.raises((MergingError, SessionError), match="broken"):
+            session.open(world / "base", [(world / "ada", None), (broken, None)], world / "data")
+    finally:
+        (broken / "model.safetensors").unlink()
+        broken.rmdir()
+    with pytest.raises(SessionError, match="outside the folders"):
+        session.add_checkpoint(tmp_path)
+    assert session.models is models
+    after = weights(session, recipe)
+    assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+def test_checkpoints_come_and_go(session, world):
+    session.remove("bob")
+    assert session.models.names == ["ada", "lora"]
+    session.add_checkpoint(world / "bob", "robert")
+    assert session.models.names == ["ada", "lora", "robert"]
+    with pytest.raises(SessionError, match="no vector is called 'nobody'"):
+        session.remove("nobody")
+
+
+def test_presets(session):
+    assert session.preset("base") == (0.0, 0.0, 0.0)
+    assert session.preset("uniform") == (0.33, 0.33, 0.33)
+    assert session.preset("best") == (0.5, -0.25, 0.75)
+    assert session.preset("only:lora") == (0.0, 0.0, 1.0)
+
+
+def test_answers_stream_and_name_their_composition(session):
+    recipe = session.recipe((0.5, 0.0, 0.0))
+    whole = "".join(session.generate(recipe, "ada 3 + 0 =", max_new_tokens=7))
+    again = "".join(session.generate(recipe, "ada 3 + 0 =", max_new_tokens=7))
+    assert whole == again
+    assert "".join(session.generate(recipe, "ada 3", stale=lambda: True)) == ""
+
+
+def test_an_abandoned_answer_does_not_hold_the_module(session):
+    stream = session.generate(session.recipe((0.5, 0.0, 0.0)), "ada 3 + 0 =", max_new_tokens=64)
+    next(stream, None)
+    stream.close()
+    done = threading.Event()
+    threading.Thread(target=lambda: (session.compose(session.recipe((0.0, 0.0, 0.0))), done.set())).start()
+    assert done.wait(10)
+
+
+def test_interference_is_the_loss_under_each_vector_alone(session):
+    assert session.known_interference() is None
+    *_, (values, errors) = session.interference()
+    assert values.shape == errors.shape == (3, 3) and np.isfinite(values).all()
+    assert values[1, 0] == session.losses(session.recipe((0.0, 1.0, 0.0)))["ada"].value
+    known = session.known_interference()
+    assert known is not None and np.array_equal(known[0], values)
+
+
+def test_geometry_is_computed_once(session):
+    geometry = session.geometry()
+    assert geometry.vectors == ("ada", "bob", "lora") and session.has_geometry
+    assert session.geometry() is geometry
+
+
+def test_an_export_is_verified_and_loads_as_the_live_model(session):
+    from transformers import AutoModelForCausalLM
+
+    from merging import verify
+
+    recipe = session.recipe((0.5, -0.25, 0.75))
+    job = session.jobs.wait(export.submit(session, recipe, "first", None).id)
+    assert job.state == "done", job.error
+    verify(job.result)
+    exported = AutoModelForCausalLM.from_pretrained(job.result).state_dict()
+    live = weights(session, recipe)
+    assert all(torch.equal(exported[key], live[key]) for key in live)
+    with pytest.raises(SessionError, match="exists already"):
+        export.submit(session, recipe, "first", None)
+
+
+def test_what_rounding_costs_is_measured_for_the_dtype_asked_for(session):
+    from evaluation.errors import Stopped
+
+    recipe = session.recipe((0.5, -0.25, 0.75))
+    cost = export.rounding(session.models, recipe, "bfloat16")
+    assert cost.dtypes == ("bfloat16",) and 0 < cost.total["lost"] < 0.5
+    assert export.rounding(session.models, recipe, None).total["lost"] == 0.0
+    with pytest.raises(Stopped):
+        export.rounding(session.models, recipe, "bfloat16", lambda: True)
+
+
+@pytest.mark.parametrize("name", ["", "../up", "a/b", "-x", ".hidden", "a" * 65, "a\nb", "$(x)"])
+def test_export_names_are_plain(session, name):
+    with pytest.raises(SessionError, match="folder name"):
+        session.workdir.export(name)
+
+
+def test_the_command_of_a_composition_names_a_recipe_that_reads_back(session):
+
+    recipe = session.recipe((0.5, -0.25, 0.75))
+    assert read_recipe(session.save_recipe(recipe)).omegas == recipe.omegas
+
+
+def test_folders_stay_inside_their_roots(tmp_path):
+    inside, outside = tmp_path / "in", tmp_path / "out"
+    for folder in (inside / "m", outside / "m"):
+        folder.mkdir(parents=True)
+        (folder / "model.safetensors").touch()
+    (inside / "link").symlink_to(outside / "m")
+    folders = Folders([inside])
+    assert [found.label for found in folders.models()] == ["in/m"]
+    for path in (outside / "m", inside / "link", inside / ".." / "out" / "m", "/etc"):
+        with pytest.raises(SessionError, match="outside the folders"):
+            folders.resolve(path)
+    assert folders.resolve(inside / "m") == (inside / "m").resolve()
+
+
+def test_undo_and_redo_are_inverse_over_any_walk():
+    steps = [(float(i),) for i in range(1, STEPS + 30)]
+    history = History()
+    for step in steps:
+        history = history.moved(step)
+    assert history.moved(steps[-1]) is history  # settling where one stands is no step
+    assert len(history.past) == STEPS
+    walked = history
+    for _ in range(STEPS):
+        walked = walked.undone()
+    assert walked.undone() is walked
+    for _ in range(STEPS):
+        walked = walked.redone()
+    assert walked == history and walked.redone() is walked
+    assert walked.undone().moved((0.5,)).future == ()
+
+
+def test_a_step_that_could_not_be_carried_out_is_dropped_from_the_history():
+    history = History().moved("a").moved("b").moved("c")
+    assert history.dropped() == History().moved("a").moved("b")
+    first = History().moved("a")
+    assert first.dropped() is first
+
+
+def test_a_checkpoint_of_another_vocabulary_is_refused_or_leaves_the_embeddings(session, world, tmp_path):
+    base = load_file(world / "base" / "model.safetensors")
+    tall = shutil.copytree(world / "ada", world / "tall")
+    try:
+        tuned = load_file(tall / "model.safetensors")
+        (embeddings,) = [key for key in tuned if "embed_tokens" in key]
+        tuned[embeddings] = torch.cat([tuned[embeddings], tuned[embeddings][:2]])
+        save_file(tuned, tall / "model.safetensors", metadata={"format": "pt"})
+        chosen = [(world / "bob", None), (tall, None)]
+        with pytest.raises(SessionError, match="tall.* has another vocabulary.*dem.vocabulary: base"):
+            session.open(world / "base", chosen, world / "data")
+        with pytest.raises(SessionError, match="write its recipe and run dem merge"):
+            session.open(world / "base", chosen, world / "data", "union")
+        models = session.open(world / "base", chosen, world / "data", "base")
+        assert any("its vocabulary is not the base's" in note for note in models.notes)
+        recipe = session.recipe((0.0, 1.0))
+        assert recipe.vocabulary == "base"
+        now = weights(session, recipe)
+        assert torch.equal(now["model.embed_tokens.weight"], base[embeddings])
+        assert not torch.equal(now["model.norm.weight"], base["model.norm.weight"])
+        _, again = models.reopened()
+        assert not again["tall"][embeddings].any() and again["bob"][embeddings].any()
+        assert list(session.remove("bob").vectors) == ["tall"]  # and the choice stays
+    finally:
+        shutil.rmtree(tall)

@@ -1,0 +1,1 @@
+"""Plan files: several stages of training, what they take, and how they are carried out."""

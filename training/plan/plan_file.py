@@ -1,0 +1,118 @@
+"""Plan files: a plan read from YAML, with everything that is wrong in it at once, and written back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from plumbing.strict_yaml import Keys, dump
+from plumbing.suggest import nearest
+from training.errors import TrainingError
+from training.plan import schedule_kinds, settings
+from training.plan import sources as entries
+from training.plan.faults import Faults, read_document
+from training.plan.material import check_base, load_all
+from training.plan.plan import Plan
+
+KEYS = ("base", "sources", "validation", "settings", "schedule", "subset_seed")
+
+
+def read_plan(path: Path | str) -> Plan:
+    """The plan of a file.
+
+    Raises:
+        PlanError: with everything that is wrong, in the plan and in the files that it names.
+        TrainingError: the file cannot be read.
+    """
+    path = Path(path)
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except OSError as error:
+        raise TrainingError(f"{path}: cannot be read ({error.strerror}). Give a plan, a YAML file.") from None
+    except UnicodeDecodeError as error:
+        raise TrainingError(f"{path}: byte {error.start} is not UTF-8. Save the file as UTF-8.") from None
+    return parse_plan(text, home=path.parent, file=str(path))
+
+
+def parse_plan(text: str, *, home: Path | None = None, file: str = "plan") -> Plan:
+    """The plan of a text.
+
+    Args:
+        text: YAML.
+        home: the folder that relative paths are looked up in if they are not found from the working directory.
+        file: the file's name in messages.
+
+    Raises:
+        PlanError: as `read_plan`.
+    """
+    faults = Faults(file)
+    document = read_document(text, faults)
+    faults.raise_any()
+    plan = _read(document, home, faults)
+    if faults.messages:  # nothing can be trained: say as well what the files would have been refused for
+        check_base(plan, faults)
+        load_all(plan, faults, local=True)
+    faults.raise_any()
+    return plan
+
+
+def plan_yaml(plan: Plan) -> str:
+    """The text from which `parse_plan` reads an equal plan."""
+    document: dict[str, Any] = {"base": plan.base}
+    for section, sources in (("sources", plan.sources), ("validation", plan.validation)):
+        if sources:
+            split = entries.SPLITS[section]
+            document[section] = {name: entries.source_yaml(source, split) for name, source in sources.items()}
+    if plan.settings:
+        document["settings"] = entries.plain_value(plan.settings)
+    written = [schedule_kinds.schedule_yaml(entry) for entry in plan.schedules]
+    document["schedule"] = written[0] if len(written) == 1 else written
+    if plan.subset_seed:
+        document["subset_seed"] = plan.subset_seed
+    return dump(document)
+
+
+def _read(document: dict[str, Any], home: Path | None, faults: Faults) -> Plan:
+    for key in document:
+        if key not in KEYS:
+            faults.add((key,), f"unknown key; {nearest(key, list(KEYS))}")
+    for key in ("base", "sources", "schedule"):
+        if key not in document:
+            faults.add((), f"{key} is missing.")
+    base = document.get("base", "")
+    if not isinstance(base, str):
+        faults.add(("base",), f"is {base!r}, expected the folder of a checkpoint.")
+        base = ""
+    sources, validation = (
+        entries.sources(document[section], section, home, faults) if section in document else {}
+        for section in entries.SPLITS
+    )
+
+    def read_settings(given: Any, place: Keys) -> dict[str, Any]:
+        return settings.read(given, place, reader, home)
+
+    reader = schedule_kinds.Reader(tuple(sources), faults, read_settings)
+    shared = reader.settings(document.get("settings"), ("settings",))
+    seed = document.get("subset_seed", 0)
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        faults.add(("subset_seed",), f"is {seed!r}, expected a whole number.")
+    return Plan(
+        base=entries.found_from(base, home),
+        sources=sources,
+        schedules=_schedules(document["schedule"], reader) if "schedule" in document else (),
+        validation=validation,
+        settings=shared,
+        subset_seed=seed,
+        faults=faults,
+    )
+
+
+def _schedules(given: Any, reader: schedule_kinds.Reader) -> tuple[schedule_kinds.Entry, ...]:
+    listed = isinstance(given, list)
+    places: list[tuple[Keys, Any]] = (
+        [(("schedule", number), one) for number, one in enumerate(given)] if listed else [(("schedule",), given)]
+    )
+    if not places:
+        reader.faults.add(("schedule",), "is an empty list, expected at least one schedule, such as {kind: experts}.")
+    read = [reader.schedule(one, place) for place, one in places]
+    return tuple(entry for entry in read if entry is not None)

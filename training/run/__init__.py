@@ -1,0 +1,1 @@
+"""One stage of training: from examples and a model to one checkpoint folder."""

@@ -1,0 +1,1 @@
+"""All checkpoints and compositions side by side, with what each cost."""

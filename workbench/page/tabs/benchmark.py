@@ -1,0 +1,142 @@
+"""Benchmark: score the composition on a suite or on tasks, as a job; every score with its error and its recipe."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import gradio as gr
+from markupsafe import Markup
+
+from plumbing import units
+from workbench import commands
+from workbench.errors import SessionError
+from workbench.jobs import benchmark
+from workbench.page.tabs import job_panel, markup
+from workbench.page.tabs.wiring import QUIET, Board, current_recipe, with_error_dialog, writing
+from workbench.session.history import History
+from workbench.session.runs import read_runs
+from workbench.session.session import Session, Standing
+
+EMPTY = "No benchmark has run in this workdir. Choose a suite and press Run; the sliders stay free meanwhile."
+THIS = "this composition"
+
+
+def build(session: Session, board: Board, tab: gr.Tab, timer: gr.Timer) -> list[Any]:
+    """The tab; returns the components that the page's clock refreshes, in the order of `refreshed`."""
+    with gr.Row(elem_id="bench-controls"):
+        suite = gr.Dropdown([], label="Suite", elem_id="suite", min_width=140)
+        tasks = gr.Textbox(label="or tasks, by name", placeholder="arc_easy, piqa", elem_id="tasks", min_width=160)
+        limit = gr.Textbox(label="Examples per task", placeholder="all", elem_id="limit", min_width=120)
+        which = gr.Dropdown([THIS, "base"], value=THIS, label="Model", elem_id="bench-model", min_width=160)
+    with gr.Row(elem_id="bench-row"):
+        go = gr.Button("Run", variant="primary", size="sm", elem_id="bench-run", scale=0, min_width=96)
+        stop = gr.Button("Cancel", size="sm", elem_id="bench-cancel", scale=0, min_width=96)
+        line = gr.HTML(elem_id="bench-line")
+    panel = gr.HTML(elem_id="bench-job")
+    runs = gr.HTML(elem_id="runs")
+
+    def recipe(which: str, history: History[Standing]) -> Any:
+        if which == THIS:
+            return current_recipe(session, history)
+        return session.recipe(session.preset("base" if which == "base" else f"only:{which}"))
+
+    def command_of(suite: str, tasks: str, limit: str, which: str, history: History[Standing]) -> Markup:
+        if not session.ready or not (suite or names(tasks)):
+            return Markup("")
+        try:
+            count = whole(limit)
+        except SessionError as error:  # said where it is written, and not with every key
+            return markup.message(str(error), "problem")
+        file = session.save_recipe(recipe(which, history))
+        return markup.command(commands.bench(file, suite, names(tasks), count, session.workdir.root))
+
+    def run(suite: str, tasks: str, limit: str, which: str, history: History[Standing]) -> list[Any]:
+        benchmark.submit(session, recipe(which, history), suite, names(tasks), whole(limit))
+        return [job_panel.panel(session, "benchmark", EMPTY), gr.Timer(active=True)]
+
+    def cancel() -> list[Any]:
+        for job in session.jobs.active():
+            if job.kind == "benchmark":
+                session.jobs.cancel(job.id)
+        return [job_panel.panel(session, "benchmark", EMPTY), gr.Timer(active=True)]
+
+    def arrive() -> list[Any]:
+        models = [THIS, "base", *(session.models.names if session.ready else [])]
+        return [gr.Dropdown(suites(), value="demo" if "demo" in suites() else None), gr.Dropdown(models, value=THIS)]
+
+    asked = [suite, tasks, limit, which, board.history]
+    tab.select(arrive, None, [suite, which], **QUIET).then(
+        with_error_dialog(command_of), asked, line, **writing("bench-line")
+    )
+    tab.select(lambda: refreshed(session), None, [panel, runs], **QUIET)
+    gr.on(
+        [suite.input, tasks.change, limit.change, which.input, board.digest.change],
+        with_error_dialog(command_of),
+        asked,
+        line,
+        **writing("bench-line"),
+    )
+    go.click(with_error_dialog(run), asked, [panel, timer], trigger_mode="once", **QUIET)
+    stop.click(with_error_dialog(cancel), None, [panel, timer], queue=False, **QUIET)
+    return [panel, runs]
+
+
+def refreshed(session: Session) -> list[Any]:
+    """What the clock writes into the components that `build` returned."""
+    return [job_panel.panel(session, "benchmark", EMPTY), runs_html(session)]
+
+
+def suites() -> list[str]:
+    """The suites that can be chosen."""
+    from evaluation import harness
+
+    return sorted(harness.suites())
+
+
+def names(text: str | None) -> list[str]:
+    """Task names out of a text field: commas or spaces between them."""
+    return [name for name in (text or "").replace(",", " ").split() if name]
+
+
+def whole(limit: str | None) -> int | None:
+    """A limit as a whole number; an empty field is no limit."""
+    text = (limit or "").strip()
+    if text in ("", "all"):
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise SessionError(f"the limit is {text!r}; give a whole number of examples from 1, or leave it empty for all.")
+    return int(text)
+
+
+def runs_html(session: Session) -> Markup:
+    """The table of runs, newest first, with a button that copies it."""
+    runs = read_runs(session.workdir)
+    if not runs:
+        return Markup("")
+    head = ["task", "metric", "score", "stderr", "n", "composition", "recipe", "limit", "when"]
+    rows: list[list[object]] = []
+    lines: list[list[object]] = []
+    for run in runs:
+        when = datetime.fromisoformat(run.created).astimezone().strftime("%Y-%m-%d %H:%M")
+        limit = run.limit if run.limit is not None else "all"
+        formula = Markup('<span class="clip" title="{}">{}</span>').format(run.formula, run.formula)
+        recipe = Markup("<code>{}</code>").format(run.recipe_digest)
+        rows.append(
+            [
+                run.task,
+                run.metric,
+                units.number(run.value),
+                f"±{units.number(run.stderr)}",
+                run.n,
+                formula,
+                recipe,
+                limit,
+                when,
+            ]
+        )
+        lines.append([run.task, run.metric, run.value, run.stderr, run.n, run.formula, run.recipe_digest, limit, when])
+    table = markup.table(head, rows, numeric=[2, 3, 4, 7], label="Runs")
+    return Markup("<header class='row-head'><h2>Runs</h2>{}</header>{}").format(
+        markup.copier("copy as CSV", markup.csv(head, lines)), table
+    )

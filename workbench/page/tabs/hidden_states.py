@@ -1,0 +1,137 @@
+"""The picture of hidden states on the compare tab: where a model's examples lie at a layer, by dataset."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import gradio as gr
+from markupsafe import Markup
+
+from plumbing import units
+from workbench.jobs import hidden_states
+from workbench.page.tabs import job_panel, markup
+from workbench.page.tabs.compare_html import silhouettes_html
+from workbench.page.tabs.wiring import QUIET, Board, current_recipe, with_error_dialog, writing
+from workbench.plots.hidden_states import states_figure
+from workbench.session.history import History
+from workbench.session.session import Session, Standing
+
+THIS = "this composition"
+ABOUT = (
+    f"The mean hidden state of each example’s answer, of the first {hidden_states.EXAMPLES} validation examples of each open "
+    "dataset, laid out by t-SNE. The silhouette is of the states themselves: 1 for groups far apart, 0 for groups that mix."
+)
+BY = [
+    ("datasets", hidden_states.DATASETS),
+    ("response length (CommonIT)", hidden_states.LENGTHS),
+    ("cluster, k-means (CommonIT)", hidden_states.CLUSTERS),
+]
+NOT_YET = "Not drawn yet for this model and layer."
+
+
+def build(session: Session, board: Board, tab: gr.Tab, timer: gr.Timer) -> None:
+    """The picture with its controls; a job, because a large model takes its time."""
+    gr.HTML(Markup("<h2>Hidden states</h2><p class='lead'>{}</p>").format(ABOUT))
+    with gr.Row(elem_id="states-controls"):
+        which = gr.Dropdown([THIS, "base"], value=THIS, label="Model", elem_id="states-model", min_width=160)
+        layer = gr.Dropdown([("last", -1)], value=-1, label="Layer", elem_id="states-layer", min_width=120)
+        by = gr.Dropdown(BY, value=hidden_states.DATASETS, label="Grouped by", elem_id="states-by", min_width=160)
+    with gr.Row(elem_id="states-row"):
+        go = gr.Button("Draw", size="sm", elem_id="states-go", scale=0, min_width=96)
+        stop = gr.Button("Cancel", size="sm", elem_id="states-cancel", scale=0, min_width=96)
+    panel = gr.HTML(elem_id="states-job")
+    plot = gr.Plot(show_label=False, container=False, elem_id="states", visible=False)
+    facts = gr.HTML(elem_id="states-facts")
+    clock = gr.Timer(1.0, active=False)
+    before = gr.State(())
+
+    def recipe(which: str, history: History[Standing]) -> Any:
+        if which == THIS:
+            return current_recipe(session, history)
+        return session.recipe(session.preset("base" if which == "base" else f"only:{which}"))
+
+    def show(which: str, layer: int, by: str, theme: str, history: History[Standing]) -> list[Any]:
+        if not session.ready or not session.models.data:
+            return [gr.Plot(visible=False), Markup(""), job_panel.newest(session, hidden_states.KIND), gr.skip()]
+        found = hidden_states.find(session, recipe(which, history), _number(session, layer), by)
+        active = any(job.kind == hidden_states.KIND for job in session.jobs.active())
+        panel = job_panel.panel(session, hidden_states.KIND, NOT_YET) if active or found is None else Markup("")
+        if found is None:
+            return [gr.Plot(visible=False), Markup(""), panel, gr.Timer(active=active)]
+        names = list(dict.fromkeys([*session.models.names, *session.models.data]))
+        names = names if by == hidden_states.DATASETS else in_order(found.labels)
+        figure = states_figure(found, names, theme == "dark")
+        return [gr.Plot(figure, visible=True), facts_html(found, names), panel, gr.Timer(active=active)]
+
+    def tick(before: Any, *asked: Any) -> list[Any]:
+        job = next(iter(session.jobs.recent(hidden_states.KIND, limit=1)), None)
+        now = (job.id, job.state) if job else ()
+        if now == before:
+            return [gr.skip(), gr.skip(), job_panel.newest(session, hidden_states.KIND), gr.skip(), now]
+        return [*show(*asked), now]
+
+    def draw(which: str, layer: int, by: str, history: History[Standing]) -> list[Any]:
+        hidden_states.submit(session, recipe(which, history), _number(session, layer), by)
+        return [job_panel.newest(session, hidden_states.KIND), gr.Timer(active=True), gr.Timer(active=True)]
+
+    def cancel() -> list[Any]:
+        for job in session.jobs.active():
+            if job.kind == hidden_states.KIND:
+                session.jobs.cancel(job.id)
+        return [job_panel.newest(session, hidden_states.KIND), gr.Timer(active=True)]
+
+    def arrive() -> list[Any]:
+        if not session.ready:
+            return [gr.skip(), gr.skip()]
+        models, deep = session.models, hidden_states.depth(session.models)
+        layers = [("last", -1), ("embeddings", 0), *((str(number), number) for number in range(1, deep))]
+        return [gr.Dropdown([THIS, "base", *models.names], value=THIS), gr.Dropdown(layers, value=-1)]
+
+    asked = [which, layer, by, board.theme, board.history]
+    view = [plot, facts, panel, clock]
+    wire = writing("states")
+    tab.select(with_error_dialog(arrive), None, [which, layer], **QUIET).then(
+        with_error_dialog(show), asked, view, **wire
+    )
+    gr.on(
+        [which.input, layer.input, by.input, board.theme.change, board.digest.change],
+        with_error_dialog(show),
+        asked,
+        view,
+        **wire,
+    )
+    clock.tick(with_error_dialog(tick), [before, *asked], [*view, before], **wire)
+    go.click(
+        with_error_dialog(draw), [which, layer, by, board.history], [panel, clock, timer], trigger_mode="once", **QUIET
+    )
+    stop.click(with_error_dialog(cancel), None, [panel, clock], queue=False, **QUIET)
+
+
+def _number(session: Session, layer: int | None) -> int:
+    """A layer from the embeddings on; the last is -1 in the list, which is there before the model is."""
+    return hidden_states.depth(session.models) if layer is None or layer < 0 else layer
+
+
+def in_order(groups: Sequence[str]) -> list[str]:
+    """The names of groups in the order of the numbers in them: 9 to 30 tokens after 3 to 4."""
+    return sorted(set(groups), key=lambda name: [int(number) for number in re.findall(r"\d+", name)])
+
+
+def facts_html(found: Any, names: list[str]) -> Markup:
+    """The number, what is seen in words, and the points to copy."""
+    score = found.silhouette
+    lines = [
+        [label, *(f"{value:.6g}" for value in point)] for label, point in zip(found.labels, found.points, strict=True)
+    ]
+    copier = markup.copier(
+        "copy points as CSV",
+        markup.csv(["dataset" if found.by == hidden_states.DATASETS else "group", "x", "y"], lines),
+    )
+    number = Markup("")
+    if score is not None:
+        number = Markup('<p class="silhouette">Silhouette <b class="num">{}</b></p>{}').format(
+            units.number(score.value, 2), silhouettes_html(score.by_label, names, found.by)
+        )
+    return Markup('<p class="facts-line" id="states-caption">{}</p>{}{}').format(found.caption, copier, number)

@@ -1,0 +1,1 @@
+"""Training plans as the application handles them: forms, files, recorded runs, speed."""

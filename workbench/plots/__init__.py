@@ -1,0 +1,1 @@
+"""Figures as plotly dictionaries, and the data they draw."""

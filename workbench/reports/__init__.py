@@ -1,0 +1,1 @@
+"""Results as aligned text and JSON, for the command line."""

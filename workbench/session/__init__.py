@@ -1,0 +1,1 @@
+"""The open models and all that happens to them: composing, measuring, generating, jobs."""
