@@ -34,9 +34,19 @@ OTHERS = {
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run all, or those that are asked for; ends with code 1 when one failed."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=(__doc__ or "").split("\n", 1)[0])
-    parser.add_argument("--only", nargs="+", choices=[*WEIGHTED, *OTHERS], metavar="NAME", default=[*WEIGHTED, *OTHERS])
-    parser.add_argument("--size", choices=SIZES, default="0.5B", help="parameters of the model (0.5B)")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=(__doc__ or "").split("\n", 1)[0]
+    )
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=[*WEIGHTED, *OTHERS],
+        metavar="NAME",
+        default=[*WEIGHTED, *OTHERS],
+    )
+    parser.add_argument(
+        "--size", choices=SIZES, default="0.5B", help="parameters of the model (0.5B)"
+    )
     parser.add_argument("--rounds", help="how often each is measured (each has its own number)")
     options = parser.parse_args(argv)
     failed = []

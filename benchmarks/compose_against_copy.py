@@ -42,7 +42,9 @@ def _fitting(size: str, copies: int) -> str:
     for name in reversed(shapes.up_to(size)):
         if shapes.nbytes(name, copies) < free:
             return name
-    raise SystemExit(f"{copies} models of {size} do not fit in {free / 1e9:.1f} GB of free memory. Free some.")
+    raise SystemExit(
+        f"{copies} models of {size} do not fit in {free / 1e9:.1f} GB of free memory. Free some."
+    )
 
 
 def _compose(size: str, options: Any) -> None:
@@ -63,12 +65,16 @@ def _compose(size: str, options: Any) -> None:
     machine.in_turn(1, contenders)
     found = machine.in_turn(options.rounds, contenders)
     read, written = shapes.nbytes(size, EXPERTS + 1) / 1e9, shapes.nbytes(size, 1) / 1e9
-    print(f"{shapes.parameters(size):,} parameters, {EXPERTS} vectors: {read:.2f} GB read, {written:.2f} GB written\n")
+    print(
+        f"{shapes.parameters(size):,} parameters, {EXPERTS} vectors: {read:.2f} GB read, {written:.2f} GB written\n"
+    )
     (first, applied), *copies = found.items()
     rows = [[first, machine.seconds(applied).text(".3f"), "", ""]]
     for name, costs in copies:
         ratio = machine.ratio(applied, costs)
-        rows.append([name, machine.seconds(costs).text(".3f"), ratio.text(), machine.bar(ratio.median, 2)])
+        rows.append(
+            [name, machine.seconds(costs).text(".3f"), ratio.text(), machine.bar(ratio.median, 2)]
+        )
     machine.show(["what", "seconds", "apply / copy", "bar"], rows)
 
 
@@ -77,8 +83,13 @@ def _slide(size: str, options: Any) -> None:
         base, tuned = _held(folder, MANY)
     models = {count: _live(base, dict(list(tuned.items())[:count])) for count in (FEW, MANY)}
     rows = []
-    for what, chosen in {"the same slider again": lambda number, count: 0, "each in turn": _each}.items():
-        contenders = {f"one of {count}": _mover(live, count, chosen) for count, live in models.items()}
+    for what, chosen in {
+        "the same slider again": lambda number, count: 0,
+        "each in turn": _each,
+    }.items():
+        contenders = {
+            f"one of {count}": _mover(live, count, chosen) for count, live in models.items()
+        }
         machine.in_turn(1, contenders)
         found = machine.in_turn(options.rounds, contenders)
         few, many = found.values()
@@ -86,14 +97,18 @@ def _slide(size: str, options: Any) -> None:
         shown = [machine.seconds(costs).text(".3f") for costs in (few, many)]
         rows.append([what, *shown, ratio.text(), machine.bar(ratio.median, 1.2)])
     print(f"{shapes.parameters(size):,} parameters, one slider moved\n")
-    machine.show(["which", f"one of {FEW}, seconds", f"one of {MANY}, seconds", "ratio", "bar"], rows)
+    machine.show(
+        ["which", f"one of {FEW}, seconds", f"one of {MANY}, seconds", "ratio", "bar"], rows
+    )
 
 
 def _each(number: int, count: int) -> int:
     return number % count
 
 
-def _mover(live: "LiveModel", count: int, chosen: Callable[[int, int], int]) -> Callable[[], machine.Cost]:
+def _mover(
+    live: "LiveModel", count: int, chosen: Callable[[int, int], int]
+) -> Callable[[], machine.Cost]:
     """Each call moves one slider a little; all ω are non-zero, so that every vector takes part."""
     omegas = [0.1 + 0.05 * place for place in range(count)]
     step = iter(range(10**9))
@@ -110,7 +125,9 @@ def _recipe(omegas: Sequence[float]) -> "Recipe":
     from merging import Recipe
 
     names = [f"expert{number}" for number in range(len(omegas))]
-    return Recipe.compose("base", {name: name for name in names}, dict(zip(names, omegas, strict=True)))
+    return Recipe.compose(
+        "base", {name: name for name in names}, dict(zip(names, omegas, strict=True))
+    )
 
 
 def _held(folder: Path, experts: int) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
@@ -118,7 +135,9 @@ def _held(folder: Path, experts: int) -> tuple[dict[str, Any], dict[str, dict[st
     from merging import Checkpoint, in_memory
 
     names = [f"expert{number}" for number in range(experts)]
-    return in_memory(Checkpoint(folder / "base")), {name: in_memory(Checkpoint(folder / name)) for name in names}
+    return in_memory(Checkpoint(folder / "base")), {
+        name: in_memory(Checkpoint(folder / name)) for name in names
+    }
 
 
 def _live(base: dict[str, Any], tuned: dict[str, dict[str, Any]]) -> "LiveModel":
@@ -141,7 +160,9 @@ def _live(base: dict[str, Any], tuned: dict[str, dict[str, Any]]) -> "LiveModel"
     return LiveModel(module, base, vectors, {name: View(name) for name in base})
 
 
-def _copy(base: dict[str, Any], tuned: dict[str, dict[str, Any]], live: "LiveModel", threads: int) -> None:
+def _copy(
+    base: dict[str, Any], tuned: dict[str, dict[str, Any]], live: "LiveModel", threads: int
+) -> None:
     """Read every tensor of base and vectors, and write the module's."""
     import torch
 

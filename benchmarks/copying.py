@@ -15,11 +15,15 @@ BLOCK = 2**19
 
 def workers() -> tuple[int, ...]:
     """With how many threads the limit is measured: one, and one for each core."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     return (1,) if cores == 1 else (1, cores)
 
 
-def copy(inputs: Sequence[Path], out: Path | None, threads: int, *, past_cache: bool = False) -> None:
+def copy(
+    inputs: Sequence[Path], out: Path | None, threads: int, *, past_cache: bool = False
+) -> None:
     """Read every byte of the inputs once, side by side, as a merge has to.
 
     Args:
@@ -40,7 +44,9 @@ def copy(inputs: Sequence[Path], out: Path | None, threads: int, *, past_cache: 
         stretch = -(-longest // threads // BLOCK) * BLOCK
         pool = stack.enter_context(ThreadPoolExecutor(threads))
         starts = range(0, longest, stretch)
-        for done in [pool.submit(_stretch, files, targets, start, start + stretch) for start in starts]:
+        for done in [
+            pool.submit(_stretch, files, targets, start, start + stretch) for start in starts
+        ]:
             done.result()
         for target in targets[:1]:
             os.fsync(target)

@@ -35,9 +35,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Print a table for each size and part, or that there is no accelerator."""
     more = {
         "device": {"default": "cuda", "help": "as torch names it (cuda)"},
-        "sizes": {"nargs": "+", "choices": shapes.SIZES, "default": ["1.2B", "8B"], "help": "(1.2B 8B)"},
+        "sizes": {
+            "nargs": "+",
+            "choices": shapes.SIZES,
+            "default": ["1.2B", "8B"],
+            "help": "(1.2B 8B)",
+        },
         "experts": {"type": int, "default": 2, "help": "vectors (2)"},
-        "weights": {"type": Path, "help": "keep the weights in this folder, and use those that it has"},
+        "weights": {
+            "type": Path,
+            "help": "keep the weights in this folder, and use those that it has",
+        },
     }
     options = machine.begin(__file__, __doc__, argv, rounds=3, **more)
     from merging.errors import DeviceError
@@ -67,7 +75,9 @@ def _merge(size: str, place: "Callable[[], Accelerator]", options: Any) -> None:
     needed = shapes.nbytes(size, options.experts + 2) * 1.05
     free = shutil.disk_usage(options.weights or tempfile.gettempdir()).free
     if free < needed:
-        print(f"{size}: a merge needs {needed / 1e9:.0f} GB of disk and {free / 1e9:.0f} are free. It is left out.\n")
+        print(
+            f"{size}: a merge needs {needed / 1e9:.0f} GB of disk and {free / 1e9:.0f} are free. It is left out.\n"
+        )
         return
     with shapes.checkpoints(size, options.experts, options.weights) as folder:
         recipe = shapes.recipe(folder, options.experts)
@@ -106,12 +116,14 @@ def _compose(size: str, options: Any) -> None:
     noise = torch.Generator(options.device).manual_seed(0)
     tuned = {
         f"expert{number}": {
-            name: value + torch.empty_like(value).uniform_(-4e-4, 4e-4, generator=noise) for name, value in base.items()
+            name: value + torch.empty_like(value).uniform_(-4e-4, 4e-4, generator=noise)
+            for name, value in base.items()
         }
         for number in range(options.experts)
     }
     works = {
-        f"composition, pieces of 2^{block.bit_length() - 1}": _composer(module, base, tuned, block) for block in BLOCKS
+        f"composition, pieces of 2^{block.bit_length() - 1}": _composer(module, base, tuned, block)
+        for block in BLOCKS
     }
     works[COPY] = lambda: _copy(module, base, tuned)
     works["one step of generation"] = _step(module)
@@ -143,7 +155,10 @@ def _module(size: str, device: str) -> "nn.Module":
 
 
 def _composer(
-    module: "nn.Module", base: "dict[str, Tensor]", tuned: "dict[str, dict[str, Tensor]]", block: int
+    module: "nn.Module",
+    base: "dict[str, Tensor]",
+    tuned: "dict[str, dict[str, Tensor]]",
+    block: int,
 ) -> Callable[[], None]:
     """Each call moves all ω, and writes every weight of the module."""
     from merging import DistributionVector, Recipe
@@ -160,19 +175,25 @@ def _composer(
     def compose() -> None:
         moved = 0.3 + 0.01 * (next(step) % 97)
         made = Recipe.compose("base", {name: name for name in tuned}, dict.fromkeys(tuned, moved))
-        pieces = [(task, *span) for task in tasks(made, base, vectors) for span in spans(task, block)]
+        pieces = [
+            (task, *span) for task in tasks(made, base, vectors) for span in spans(task, block)
+        ]
 
         def computed(piece: Any) -> None:
             task, start, stop = piece
             place.compute(task, base, vectors, start, target[task.name][start:stop])
 
-        for _ in in_order(pieces, computed, size=lambda piece: piece[2] - piece[1], room=4 * block * workers()):
+        for _ in in_order(
+            pieces, computed, size=lambda piece: piece[2] - piece[1], room=4 * block * workers()
+        ):
             pass
 
     return compose
 
 
-def _copy(module: "nn.Module", base: "dict[str, Tensor]", tuned: "dict[str, dict[str, Tensor]]") -> None:
+def _copy(
+    module: "nn.Module", base: "dict[str, Tensor]", tuned: "dict[str, dict[str, Tensor]]"
+) -> None:
     import torch
 
     buffer = torch.empty_like(max(base.values(), key=lambda value: value.numel())).view(-1)
@@ -208,7 +229,14 @@ def _show(size: str, experts: int, found: dict[str, list[machine.Cost]], against
     for name, costs in found.items():
         ratio = machine.ratio(costs, found[against])
         bar = machine.bar(ratio.median, 2) if name.startswith("composition") else ""
-        table.append([name, machine.seconds(costs).text(".4f"), ratio.text(".3f") if name != against else "", bar])
+        table.append(
+            [
+                name,
+                machine.seconds(costs).text(".4f"),
+                ratio.text(".3f") if name != against else "",
+                bar,
+            ]
+        )
     machine.show(["what", "seconds", f"/ {against}", "bar"], table)
 
 

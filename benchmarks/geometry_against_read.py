@@ -32,7 +32,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     rows = [["geometry", machine.seconds(found["geometry"]).text(), "", ""]]
     for name, costs in list(found.items())[1:]:
         ratio = machine.ratio(found["geometry"], costs)
-        rows.append([name, machine.seconds(costs).text(), ratio.text(), machine.bar(ratio.median, 1.5)])
+        rows.append(
+            [name, machine.seconds(costs).text(), ratio.text(), machine.bar(ratio.median, 1.5)]
+        )
     machine.show(["what", "seconds", "geometry / this", "bar"], rows)
 
 

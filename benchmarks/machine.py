@@ -52,7 +52,13 @@ class Spread(NamedTuple):
 
 
 def begin(
-    file: str, doc: str | None, argv: Sequence[str] | None, *, rounds: int, size: str = "", **more: Any
+    file: str,
+    doc: str | None,
+    argv: Sequence[str] | None,
+    *,
+    rounds: int,
+    size: str = "",
+    **more: Any,
 ) -> argparse.Namespace:
     """Read the options of a benchmark, then print its claim and the facts of this run.
 
@@ -64,14 +70,24 @@ def begin(
         size: one of shapes.SIZES, for a benchmark of weights.
         more: further options, name -> what add_argument takes.
     """
-    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{Path(file).stem}", description=doc)
+    parser = argparse.ArgumentParser(
+        prog=f"python -m benchmarks.{Path(file).stem}", description=doc
+    )
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--rounds", type=int, default=rounds, help=f"how often each is measured ({rounds})")
+    parser.add_argument(
+        "--rounds", type=int, default=rounds, help=f"how often each is measured ({rounds})"
+    )
     if size:
         from benchmarks.shapes import SIZES
 
-        parser.add_argument("--size", choices=SIZES, default=size, help=f"parameters of the model ({size})")
-        parser.add_argument("--weights", type=Path, help="keep the weights in this folder, and use those that it has")
+        parser.add_argument(
+            "--size", choices=SIZES, default=size, help=f"parameters of the model ({size})"
+        )
+        parser.add_argument(
+            "--weights",
+            type=Path,
+            help="keep the weights in this folder, and use those that it has",
+        )
     for name, settings in more.items():
         parser.add_argument(f"--{name}", **settings)
     options = parser.parse_args(argv)
@@ -105,10 +121,14 @@ def _processor() -> str:
 
 def _commit() -> str:
     words = ["git", "-C", str(ROOT)]
-    commit = subprocess.run([*words, "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
+    commit = subprocess.run(
+        [*words, "rev-parse", "--short", "HEAD"], capture_output=True, text=True
+    )
     if commit.returncode:
         return "not a git checkout"
-    changed = subprocess.run([*words, "status", "--porcelain"], capture_output=True, text=True).stdout
+    changed = subprocess.run(
+        [*words, "status", "--porcelain"], capture_output=True, text=True
+    ).stdout
     return commit.stdout.strip() + (" with changes" if changed else "")
 
 
@@ -180,14 +200,18 @@ def cold(words: Sequence[str | Path], flush: Path | None = None) -> Cost:
         process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=errors)
         watch = _Watch(process.pid)
         _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)  # else Popen takes it for one that still runs
+        process.returncode = os.waitstatus_to_exitcode(
+            status
+        )  # else Popen takes it for one that still runs
         if flush is not None:
             sync(flush)
         cost = Cost(time.perf_counter() - start, usage.ru_maxrss * MAXRSS, watch.end())
         if status:
             errors.seek(0)
             said = errors.read().decode(errors="replace")[-2000:]
-            raise SystemExit(f"{shlex.join(map(str, words))} ended with code {process.returncode}:\n{said}")
+            raise SystemExit(
+                f"{shlex.join(map(str, words))} ended with code {process.returncode}:\n{said}"
+            )
     return cost
 
 
@@ -203,7 +227,10 @@ class _Watch:
         while not self._ended.wait(SAMPLE):
             try:
                 lines = self._status.read_text().splitlines()
-            except (FileNotFoundError, ProcessLookupError):  # it has ended, or the system has no /proc
+            except (
+                FileNotFoundError,
+                ProcessLookupError,
+            ):  # it has ended, or the system has no /proc
                 return
             held = [int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon")]
             self._most = max([self._most, *held])
@@ -234,5 +261,9 @@ def show(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table, in Markdown, with its columns aligned."""
     widths = [max(len(cell) for cell in column) for column in zip(columns, *rows, strict=True)]
     for cells in (columns, ["-" * width for width in widths], *rows):
-        print("| " + " | ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)) + " |")
+        print(
+            "| "
+            + " | ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
+            + " |"
+        )
     print(flush=True)

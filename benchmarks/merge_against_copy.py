@@ -39,16 +39,42 @@ def main(argv: Sequence[str] | None = None) -> None:
         machine.in_turn(1, contenders)  # warms the page cache and what torch loads at first use
         stages.clear()
         found = machine.in_turn(options.rounds, contenders)
-    read, written = shapes.nbytes(options.size, EXPERTS + 1) / 1e9, shapes.nbytes(options.size, 1) / 1e9
+    read, written = (
+        shapes.nbytes(options.size, EXPERTS + 1) / 1e9,
+        shapes.nbytes(options.size, 1) / 1e9,
+    )
     print(f"{read:.2f} GB read, {written:.2f} GB written\n")
-    rows = [["export", machine.seconds(found["export"]).text(), "", "", machine.cpu(found["export"]).text(), ""]]
+    rows = [
+        [
+            "export",
+            machine.seconds(found["export"]).text(),
+            "",
+            "",
+            machine.cpu(found["export"]).text(),
+            "",
+        ]
+    ]
     for stage in STAGES:
-        rows.append([f"  of it: {stage}", machine.spread([one[stage] for one in stages]).text(), "", "", "", ""])
+        rows.append(
+            [
+                f"  of it: {stage}",
+                machine.spread([one[stage] for one in stages]).text(),
+                "",
+                "",
+                "",
+                "",
+            ]
+        )
     for name, costs in list(found.items())[1:]:
-        ratio, worked = machine.ratio(found["export"], costs), machine.ratio(found["export"], costs, "cpu")
+        ratio, worked = (
+            machine.ratio(found["export"], costs),
+            machine.ratio(found["export"], costs, "cpu"),
+        )
         wall = [machine.seconds(costs).text(), ratio.text(), machine.bar(ratio.median, 1.3)]
         rows.append([name, *wall, machine.cpu(costs).text(), worked.text()])
-    machine.show(["what", "seconds", "export / copy", "bar", "of processors", "export / copy"], rows)
+    machine.show(
+        ["what", "seconds", "export / copy", "bar", "of processors", "export / copy"], rows
+    )
 
 
 def _export(recipe: Path, out: Path, stages: list[dict[str, float]]) -> machine.Cost:
@@ -59,7 +85,12 @@ def _export(recipe: Path, out: Path, stages: list[dict[str, float]]) -> machine.
     def whole() -> None:
         read = read_recipe(recipe)
         inputs = open_recipe(read)
-        export(read, *inputs, out, progress=lambda stage, done, total: seen[stage].append(time.perf_counter()))
+        export(
+            read,
+            *inputs,
+            out,
+            progress=lambda stage, done, total: seen[stage].append(time.perf_counter()),
+        )
 
     os.sync()
     start = time.perf_counter()
@@ -70,7 +101,9 @@ def _export(recipe: Path, out: Path, stages: list[dict[str, float]]) -> machine.
     return cost
 
 
-def _copy(files: Sequence[Path], out: Path, threads: int, *, past_cache: bool = False) -> machine.Cost:
+def _copy(
+    files: Sequence[Path], out: Path, threads: int, *, past_cache: bool = False
+) -> machine.Cost:
     os.sync()
     cost = machine.timed(lambda: copying.copy(files, out, threads, past_cache=past_cache))
     out.unlink()

@@ -34,7 +34,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         plain = ["--no-copy-tokenizer", "--quiet"]
         inputs = shapes.files(folder, EXPERTS)
         contenders = {
-            OURS: lambda: _merge([Path(sys.executable).parent / "dem", "merge", recipe, out], inputs, out, flush=False),
+            OURS: lambda: _merge(
+                [Path(sys.executable).parent / "dem", "merge", recipe, out],
+                inputs,
+                out,
+                flush=False,
+            ),
             THEIRS: lambda: _merge([theirs, *plain, recipe, out], inputs, out, flush=True),
         }
         found = machine.in_turn(options.rounds, contenders)
@@ -56,12 +61,27 @@ def _merge(words: list[str | Path], inputs: list[Path], out: Path, *, flush: boo
 
 
 def _row(
-    what: str, found: dict[str, list[machine.Cost]], of: str, unit: float, form: str, most: float | None
+    what: str,
+    found: dict[str, list[machine.Cost]],
+    of: str,
+    unit: float,
+    form: str,
+    most: float | None,
 ) -> list[str]:
-    shown = [machine.spread([getattr(cost, of) / unit for cost in found[name]]).text(form) for name in (OURS, THEIRS)]
+    shown = [
+        machine.spread([getattr(cost, of) / unit for cost in found[name]]).text(form)
+        for name in (OURS, THEIRS)
+    ]
     ratio = machine.ratio(found[OURS], found[THEIRS], of)
-    bar = "" if most is None else f"≤ 1/{1 / most:.0f}: {'met' if ratio.median <= most else 'missed'}"
-    return [what, *shown, f"1/{1 / ratio.median:.1f} (1/{1 / ratio.low:.1f}–1/{1 / ratio.high:.1f})", bar]
+    bar = (
+        "" if most is None else f"≤ 1/{1 / most:.0f}: {'met' if ratio.median <= most else 'missed'}"
+    )
+    return [
+        what,
+        *shown,
+        f"1/{1 / ratio.median:.1f} (1/{1 / ratio.low:.1f}–1/{1 / ratio.high:.1f})",
+        bar,
+    ]
 
 
 def _inputs(size: str) -> str:
@@ -70,7 +90,10 @@ def _inputs(size: str) -> str:
 
 
 def _versions() -> str:
-    found = [folder.name.removesuffix(".dist-info") for folder in MERGEKIT.glob("lib/*/site-packages/*.dist-info")]
+    found = [
+        folder.name.removesuffix(".dist-info")
+        for folder in MERGEKIT.glob("lib/*/site-packages/*.dist-info")
+    ]
     return ", ".join(sorted(name for name in found if name.startswith(("mergekit-", "torch-"))))
 
 

@@ -24,14 +24,22 @@ SAME = 0.10
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure each size and each number of vectors, and print one row for it."""
-    numbers = {"type": int, "nargs": "+", "default": [1, 2, 5, 10], "help": "numbers of experts (1 2 5 10)"}
+    numbers = {
+        "type": int,
+        "nargs": "+",
+        "default": [1, 2, 5, 10],
+        "help": "numbers of experts (1 2 5 10)",
+    }
     options = machine.begin(__file__, __doc__, argv, rounds=3, size="0.5B", vectors=numbers)
     sizes = shapes.up_to(options.size)
     cases: dict[tuple[str, int], list[machine.Cost]] = {}
     for size in sizes:  # one after the other, so that only one size is on the disk at a time
         counts = sorted({EXPERTS, *options.vectors}) if size == sizes[0] else [EXPERTS]
         with shapes.checkpoints(size, max(counts), options.weights) as folder:
-            contenders = {str(count): partial(_merge, shapes.recipe(folder, count), folder / "out") for count in counts}
+            contenders = {
+                str(count): partial(_merge, shapes.recipe(folder, count), folder / "out")
+                for count in counts
+            }
             for name, costs in machine.in_turn(options.rounds, contenders).items():
                 cases[size, int(name)] = costs
     columns = ["parameters", "vectors", "GB read", "GB written", "seconds", "peak MB", "bar"]
@@ -54,7 +62,11 @@ def _merge(recipe: Path, out: Path) -> machine.Cost:
 def _row(size: str, count: int, costs: Sequence[machine.Cost]) -> list[str]:
     peak = machine.peak_mb(costs)
     moved = [f"{shapes.nbytes(size, copies) / 1e9:.2f}" for copies in (count + 1, 1)]
-    shown = [machine.seconds(costs).text(), peak.text(".0f"), machine.bar(peak.median, MOST_MB, " MB")]
+    shown = [
+        machine.seconds(costs).text(),
+        peak.text(".0f"),
+        machine.bar(peak.median, MOST_MB, " MB"),
+    ]
     return [f"{shapes.parameters(size):,}", str(count), *moved, *shown]
 
 

@@ -28,7 +28,12 @@ SPARSE = {"density": 0.4, "select_topk": 0.4, "epsilon": 0.15, "t": 0.3}
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Print one row for each method."""
-    method = {"nargs": "+", "default": [], "metavar": "NAME", "help": "these methods only; see dem methods"}
+    method = {
+        "nargs": "+",
+        "default": [],
+        "metavar": "NAME",
+        "help": "these methods only; see dem methods",
+    }
     rows = {"type": int, "default": 4096, "help": "rows and columns of the matrix (4096)"}
     options = machine.begin(__file__, __doc__, argv, rounds=1, method=method, rows=rows)
     found = []
@@ -43,12 +48,18 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _names() -> list[str]:
     """Asked of another process: what this one holds would be in every child's peak."""
     words = [sys.executable, "-c", "from merging import method; print(*method.names())"]
-    return subprocess.run(words, check=True, cwd=machine.ROOT, stdout=subprocess.PIPE, text=True).stdout.split()
+    return subprocess.run(
+        words, check=True, cwd=machine.ROOT, stdout=subprocess.PIPE, text=True
+    ).stdout.split()
 
 
 def _run(name: str, rows: int) -> tuple[float, float]:
     """Copies and seconds of one method, in a process of its own."""
-    words = [sys.executable, "-c", f"from benchmarks.method_memory import measure; measure({name!r}, {rows})"]
+    words = [
+        sys.executable,
+        "-c",
+        f"from benchmarks.method_memory import measure; measure({name!r}, {rows})",
+    ]
     done = subprocess.run(words, check=True, cwd=machine.ROOT, stdout=subprocess.PIPE, text=True)
     copies, seconds = done.stdout.split()
     return float(copies), float(seconds)
@@ -62,12 +73,18 @@ def measure(name: str, rows: int) -> None:
 
     torch.set_num_threads(1)
     known = {param.name: param for param in method.load(name).parameters}
-    given = {key: value for key, value in SPARSE.items() if key in known and not (key == "epsilon" and "ram" in name)}
+    given = {
+        key: value
+        for key, value in SPARSE.items()
+        if key in known and not (key == "epsilon" and "ram" in name)
+    }
     least, most = method.load(name).vectors
     count = min(max(least, VECTORS), most or VECTORS)
     module, arguments = method.load(name), method.load(name).arguments(given, count)
     small, site = _inputs(name, count, 64)
-    module.combine(small, torch.ones(count), site, **arguments)  # loads what torch loads at first use
+    module.combine(
+        small, torch.ones(count), site, **arguments
+    )  # loads what torch loads at first use
     stack, site = _inputs(name, count, rows)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     begin = time.monotonic()
@@ -92,7 +109,9 @@ def _inputs(name: str, count: int, rows: int) -> tuple["Tensor", "Site"]:
             values.diagonal().add_(1)
         known.append(Statistic(values, float(values.norm())))
     stack = torch.empty(count, rows, rows).normal_(0, 0.02)
-    return stack, Site("w", torch.empty(rows, rows).normal_(0, 0.02), 0.5, tuple(range(count)), tuple(known))
+    return stack, Site(
+        "w", torch.empty(rows, rows).normal_(0, 0.02), 0.5, tuple(range(count)), tuple(known)
+    )
 
 
 if __name__ == "__main__":

@@ -31,7 +31,11 @@ ADAPTERS = ("one", "two")
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure a move both ways, and print a table."""
     rank = {"type": int, "default": 16, "help": "of the adapters (16)"}
-    positions = {"type": int, "default": 512, "help": "tokens of the batch (512, as losses are measured on a CPU)"}
+    positions = {
+        "type": int,
+        "default": 512,
+        "help": "tokens of the batch (512, as losses are measured on a CPU)",
+    }
     device = {"default": "cpu", "help": "where the module stands, as torch names it (cpu)"}
     more = {"rank": rank, "positions": positions, "device": device}
     options = machine.begin(__file__, __doc__, argv, rounds=5, size="0.5B", **more)
@@ -39,12 +43,16 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     from merging.live.mount import Mounts
 
-    with shapes.checkpoints(options.size, 0, options.weights) as folder, TemporaryDirectory() as adapters:
+    with (
+        shapes.checkpoints(options.size, 0, options.weights) as folder,
+        TemporaryDirectory() as adapters,
+    ):
         live = _live(folder / "base", Path(adapters), options.rank, options.device)
     chance = torch.Generator().manual_seed(1)
     widths = {layer.in_features for layer in _linear(live.module)}
     inputs = {
-        width: torch.randn(options.positions, width, generator=chance).bfloat16().to(options.device) for width in widths
+        width: torch.randn(options.positions, width, generator=chance).bfloat16().to(options.device)
+        for width in widths
     }
     mounts, step = Mounts(live), iter(range(10**9))
 
@@ -119,7 +127,9 @@ def _linear(module: "nn.Module") -> list[Any]:
 def _recipe(*omegas: float) -> "Recipe":
     from merging import Recipe
 
-    return Recipe.compose("base", {name: name for name in ADAPTERS}, dict(zip(ADAPTERS, omegas, strict=True)))
+    return Recipe.compose(
+        "base", {name: name for name in ADAPTERS}, dict(zip(ADAPTERS, omegas, strict=True))
+    )
 
 
 def _live(folder: Path, adapters: Path, rank: int, device: str) -> "LiveModel":
@@ -139,7 +149,9 @@ def _live(folder: Path, adapters: Path, rank: int, device: str) -> "LiveModel":
             last = number == len(path) - 1 and values.dim() == 2 and "layers" in path
             if not hasattr(owner, part):
                 made = (
-                    nn.Linear(values.shape[1], values.shape[0], False, device, torch.bfloat16) if last else nn.Module()
+                    nn.Linear(values.shape[1], values.shape[0], False, device, torch.bfloat16)
+                    if last
+                    else nn.Module()
                 )
                 owner.add_module(part, made)
             owner = owner.get_submodule(part)
@@ -162,12 +174,17 @@ def _write_adapter(folder: Path, base: dict[str, Any], rank: int, seed: int) -> 
     chance, factors = torch.Generator().manual_seed(seed), {}
     for name, values in base.items():
         if values.dim() == 2 and "layers" in name:
-            at, (rows, columns) = f"base_model.model.{name.removesuffix('.weight')}.lora_", values.shape
+            at, (rows, columns) = (
+                f"base_model.model.{name.removesuffix('.weight')}.lora_",
+                values.shape,
+            )
             factors[f"{at}A.weight"] = torch.randn(rank, columns, generator=chance) * columns**-0.5
             factors[f"{at}B.weight"] = torch.randn(rows, rank, generator=chance) * 0.01
     folder.mkdir()
     save_file(factors, folder / "adapter_model.safetensors", {"format": "pt"})
-    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": rank, "lora_alpha": rank}))
+    (folder / "adapter_config.json").write_text(
+        json.dumps({"peft_type": "LORA", "r": rank, "lora_alpha": rank})
+    )
 
 
 if __name__ == "__main__":

@@ -24,7 +24,11 @@ STEPS = 20
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure step and samplers in turn, and print their ratio for each number of examples."""
     batch = {"type": int, "default": 8, "help": "examples per step (8)"}
-    most = {"type": int, "default": EXAMPLES[-1], "help": f"leave out datasets of more examples ({EXAMPLES[-1]:,})"}
+    most = {
+        "type": int,
+        "default": EXAMPLES[-1],
+        "help": f"leave out datasets of more examples ({EXAMPLES[-1]:,})",
+    }
     options = machine.begin(__file__, __doc__, argv, rounds=5, batch=batch, most=most)
     from torch.utils.data import RandomSampler
 
@@ -38,7 +42,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         made = machine.timed(lambda groups=groups: GroupBlockSampler(groups, options.batch, 0))
         sampler = GroupBlockSampler(groups, options.batch, 0)
         contenders = {
-            "step": lambda: machine.Cost(machine.timed(lambda: [step() for _ in range(STEPS)]).seconds / STEPS),
+            "step": lambda: machine.Cost(
+                machine.timed(lambda: [step() for _ in range(STEPS)]).seconds / STEPS
+            ),
             "groups": lambda sampler=sampler: _drained(sampler, options.batch),
             "random": lambda groups=groups: _drained(RandomSampler(groups), options.batch),
         }
@@ -46,14 +52,25 @@ def main(argv: Sequence[str] | None = None) -> None:
         costs = machine.in_turn(options.rounds, contenders)
         share = machine.ratio(costs["groups"], costs["step"])
         drawn = [
-            machine.spread([cost.seconds * 1e6 for cost in costs[name]]).text(".1f") for name in ("groups", "random")
+            machine.spread([cost.seconds * 1e6 for cost in costs[name]]).text(".1f")
+            for name in ("groups", "random")
         ]
         took = machine.spread([cost.seconds * 1e3 for cost in costs["step"]]).text(".1f")
         percent = machine.spread([value * 100 for value in share])
         bar = machine.bar(percent.median, 2, " %")
-        rows.append([f"{examples:,}", f"{made.seconds * 1e3:.1f}", *drawn, took, percent.text(".3f"), bar])
+        rows.append(
+            [f"{examples:,}", f"{made.seconds * 1e3:.1f}", *drawn, took, percent.text(".3f"), bar]
+        )
     machine.show(
-        ["examples", "made once, ms", "group blocks, µs a step", "RandomSampler, µs", "step, ms", "share, %", "bar"],
+        [
+            "examples",
+            "made once, ms",
+            "group blocks, µs a step",
+            "RandomSampler, µs",
+            "step, ms",
+            "share, %",
+            "bar",
+        ],
         rows,
     )
 
@@ -80,9 +97,13 @@ def _step(batch: int) -> tuple[Callable[[], Any], str]:
 
     logging.disable_progress_bar()
     tokenizer = AutoTokenizer.from_pretrained(DEMO / "base", trust_remote_code=False)
-    model = AutoModelForCausalLM.from_pretrained(DEMO / "base", dtype=torch.float32, trust_remote_code=False)
+    model = AutoModelForCausalLM.from_pretrained(
+        DEMO / "base", dtype=torch.float32, trust_remote_code=False
+    )
     first = next(iter(read_datasets(DEMO / "data", "train").values()))
-    inputs = collate([encode(example, tokenizer) for example in first[:batch]], tokenizer.pad_token_id)
+    inputs = collate(
+        [encode(example, tokenizer) for example in first[:batch]], tokenizer.pad_token_id
+    )
     optimiser = torch.optim.AdamW(model.train().parameters(), lr=1e-4)
 
     def step() -> None:
@@ -92,7 +113,10 @@ def _step(batch: int) -> tuple[Callable[[], Any], str]:
 
     step()  # the optimiser's state
     numbers = sum(parameter.numel() for parameter in model.parameters())
-    return step, f"{numbers:,} parameters, {batch} examples a step, padded to {inputs['input_ids'].shape[1]} tokens"
+    return (
+        step,
+        f"{numbers:,} parameters, {batch} examples a step, padded to {inputs['input_ids'].shape[1]} tokens",
+    )
 
 
 if __name__ == "__main__":

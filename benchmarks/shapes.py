@@ -104,7 +104,10 @@ def checkpoints(size: str, experts: int, kept: Path | None = None) -> Iterator[P
 
 def files(folder: Path, experts: int) -> list[Path]:
     """The weights of the base and of the first so many experts of a folder of checkpoints."""
-    return [folder / name / "model.safetensors" for name in ("base", *(f"expert{number}" for number in range(experts)))]
+    return [
+        folder / name / "model.safetensors"
+        for name in ("base", *(f"expert{number}" for number in range(experts)))
+    ]
 
 
 def recipe(folder: Path, experts: int) -> Path:
@@ -113,7 +116,12 @@ def recipe(folder: Path, experts: int) -> Path:
         f"  - {{model: {folder / f'expert{number}'}, parameters: {{weight: {0.2 + number / 10:.1f}}}}}"
         for number in range(experts)
     ]
-    head = ["merge_method: task_arithmetic", f"base_model: {folder / 'base'}", "dtype: bfloat16", "models:"]
+    head = [
+        "merge_method: task_arithmetic",
+        f"base_model: {folder / 'base'}",
+        "dtype: bfloat16",
+        "models:",
+    ]
     file = folder / f"recipe{experts}.yml"
     file.write_text("\n".join([*head, *models]) + "\n")
     return file
@@ -133,7 +141,10 @@ def make(folder: Path, size: str, experts: int) -> None:
 
     generator = torch.Generator().manual_seed(0)
     if not (folder / "base").exists():
-        base = {name: torch.empty(shape).normal_(0, 0.02, generator=generator) for name, shape in tensors(size)}
+        base = {
+            name: torch.empty(shape).normal_(0, 0.02, generator=generator)
+            for name, shape in tensors(size)
+        }
         _save(folder / "base", {name: values.bfloat16() for name, values in base.items()}, size)
         del base
     for number in range(experts):

@@ -32,7 +32,11 @@ class Moment(NamedTuple):
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Move the sliders so many times, and print when what was there."""
-    demo = {"type": Path, "default": DEMO, "help": "another folder with base/, checkpoints and data/"}
+    demo = {
+        "type": Path,
+        "default": DEMO,
+        "help": "another folder with base/, checkpoints and data/",
+    }
     options = machine.begin(__file__, __doc__, argv, rounds=3, demo=demo)
     from workbench.session.session import Session
 
@@ -57,7 +61,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _measure(session: "Session", number: int) -> list[Moment]:
     """What one new composition took."""
-    recipe = session.recipe([0.2 + 0.01 * number + 0.05 * place for place in range(len(session.models.names))])
+    recipe = session.recipe(
+        [0.2 + 0.01 * number + 0.05 * place for place in range(len(session.models.names))]
+    )
     start = time.perf_counter()
     session.compose(recipe)
     moments = [Moment("the composition", time.perf_counter() - start, 0)]
@@ -65,7 +71,13 @@ def _measure(session: "Session", number: int) -> list[Moment]:
         quick = len(moments) == 1 and len(reading.points) == len(session.models.data)
         if quick or reading.stage == "exact":
             examples = sum(point.loss.n for point in reading.points.values())
-            moments.append(Moment("quick losses" if quick else "full losses", time.perf_counter() - start, examples))
+            moments.append(
+                Moment(
+                    "quick losses" if quick else "full losses",
+                    time.perf_counter() - start,
+                    examples,
+                )
+            )
     return moments
 
 

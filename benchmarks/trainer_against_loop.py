@@ -39,7 +39,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         machine.in_turn(options.rounds, contenders)
     rows = []
     for clock in Clocks._fields:
-        stages, loops = ([machine.Cost(getattr(one, clock)) for one in kept] for kept in clocks.values())
+        stages, loops = (
+            [machine.Cost(getattr(one, clock)) for one in kept] for kept in clocks.values()
+        )
         ratio = machine.ratio(stages, loops)
         took = [machine.seconds(costs).text() for costs in (stages, loops)]
         rows.append([clock, *took, ratio.text(".3f"), machine.bar(ratio.median, 1.1)])
@@ -80,8 +82,12 @@ def _stage(scratch: Path, steps: int) -> "Stage":
     from workbench.demo.blank_base import write_blank
 
     examples = tuple(example for splits in datasets(0).values() for example in splits["train"])
-    base = write_blank(scratch / "base", [example.prompt + example.completion for example in examples])
-    return Stage(base=base, examples=examples, steps=steps, precision="fp32", order="by_length", device="cpu")
+    base = write_blank(
+        scratch / "base", [example.prompt + example.completion for example in examples]
+    )
+    return Stage(
+        base=base, examples=examples, steps=steps, precision="fp32", order="by_length", device="cpu"
+    )
 
 
 def _run(stage: "Stage", out: Path) -> Clocks:
@@ -105,7 +111,9 @@ def _loop(stage: "Stage") -> Clocks:
     sets = [{"params": others, "weight_decay": stage.decay}, {"params": norms, "weight_decay": 0.0}]
     optimiser = torch.optim.AdamW(sets, lr=stage.rate, betas=(0.9, stage.beta2), fused=True)
     warm = round(stage.warmup * len(batches))
-    schedule = get_scheduler(stage.schedule, optimiser, num_warmup_steps=warm, num_training_steps=len(batches))
+    schedule = get_scheduler(
+        stage.schedule, optimiser, num_warmup_steps=warm, num_training_steps=len(batches)
+    )
     watch = _Watch()
     for batch in batches:
         inputs = batch()
@@ -131,7 +139,10 @@ def _model_and_batches(stage: "Stage") -> tuple[Any, list[Callable[[], dict[str,
     rows, _ = encode_all(stage.examples, tokenizer, tokenizer.model_max_length)
     model = AutoModelForCausalLM.from_pretrained(stage.base, dtype=torch.float32).train()
     batches = order(stage, [len(row.ids) for row in rows], [], [], 1).rows
-    return model, [partial(collate, [rows[index] for index in batch], tokenizer.pad_token_id) for batch in batches]
+    return model, [
+        partial(collate, [rows[index] for index in batch], tokenizer.pad_token_id)
+        for batch in batches
+    ]
 
 
 if __name__ == "__main__":

@@ -26,7 +26,9 @@ Tokenizer = Callable[..., Any]
 _MARK = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 
-def chat_tokens(chat: Chat, tokenizer: Tokenizer, max_length: int | None = None) -> tuple[list[int], list[bool]] | None:
+def chat_tokens(
+    chat: Chat, tokenizer: Tokenizer, max_length: int | None = None
+) -> tuple[list[int], list[bool]] | None:
     """Tokens of the chat and which are supervised, or None when there are more than max_length of them.
 
     White space that a template writes after the token that ends a turn is not supervised: generation has stopped by then.
@@ -105,7 +107,9 @@ def _ids(rendered: Any) -> list[list[int]]:
     return [list(ids) for ids in rendered["input_ids"]]
 
 
-def _by_prefixes(tokenizer: Any, turns: list[dict[str, str]], ids: list[int]) -> tuple[list[bool], int | None]:
+def _by_prefixes(
+    tokenizer: Any, turns: list[dict[str, str]], ids: list[int]
+) -> tuple[list[bool], int | None]:
     """The mask over ids, and the number of the first turn whose tokens cannot be told by prefixes, or None."""
     supervised = [False] * len(ids)
     spoken = [at for at, turn in enumerate(turns) if turn["role"] == "assistant"]
@@ -115,7 +119,11 @@ def _by_prefixes(tokenizer: Any, turns: list[dict[str, str]], ids: list[int]) ->
     ended = [turns[: at + 1] for at in spoken if at + 1 < len(turns)]
     afters = [*(_ids(_apply(tokenizer, ended)) if ended else []), ids]
     for at, before, after in zip(spoken, befores, afters, strict=False):
-        if not len(before) < len(after) or ids[: len(before)] != before or ids[: len(after)] != after:
+        if (
+            not len(before) < len(after)
+            or ids[: len(before)] != before
+            or ids[: len(after)] != after
+        ):
             return supervised, at
         for place in range(len(before), _end(tokenizer, ids, len(before), len(after))):
             supervised[place] = True

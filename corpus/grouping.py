@@ -48,13 +48,17 @@ class Groups:
             raise CorpusError(NOTHING)
         if len(set(self.labels)) < len(self.labels):
             twice = next(label for label in self.labels if self.labels.count(label) > 1)
-            raise CorpusError(f"two groups are called {twice!r}. Give each group a name of its own.")
+            raise CorpusError(
+                f"two groups are called {twice!r}. Give each group a name of its own."
+            )
         if not 0 <= min(self.of) <= max(self.of) < len(self.labels):
             raise CorpusError(
                 f"examples name the groups {min(self.of)} to {max(self.of)}, and there are {len(self.labels)} labels. "
                 f"Number the groups from 0 to {len(self.labels) - 1}."
             )
-        if lacking := [label for label, size in zip(self.labels, self.sizes, strict=True) if not size]:
+        if lacking := [
+            label for label, size in zip(self.labels, self.sizes, strict=True) if not size
+        ]:
             raise CorpusError(
                 f"{len(lacking)} of {len(self.labels)} groups have no examples ({', '.join(map(repr, lacking[:5]))}). "
                 "Leave them out of the labels, or name them in `empty`."
@@ -86,7 +90,9 @@ def by_label(labels: Sequence[str]) -> Groups:
     return Groups(tuple(names), tuple(index[label] for label in labels), "task label")
 
 
-def by_length(lengths: Sequence[int], bins: int = 10, *, edges: Sequence[int] | None = None) -> Groups:
+def by_length(
+    lengths: Sequence[int], bins: int = 10, *, edges: Sequence[int] | None = None
+) -> Groups:
     """One group per range of response lengths, shortest first.
 
     Args:
@@ -108,7 +114,9 @@ def by_length(lengths: Sequence[int], bins: int = 10, *, edges: Sequence[int] | 
         raise CorpusError(NOTHING)
     if values.min() < 1:
         first = int(np.argmin(values))
-        raise CorpusError(f"example {first + 1} has a response of {values[first]} tokens; expected 1 or more.")
+        raise CorpusError(
+            f"example {first + 1} has a response of {values[first]} tokens; expected 1 or more."
+        )
     if edges is not None:
         return _between(values, list(edges))
     if bins < 2:
@@ -123,10 +131,13 @@ def by_length(lengths: Sequence[int], bins: int = 10, *, edges: Sequence[int] | 
 
 def _between(values: NDArray[np.int64], edges: list[int]) -> Groups:
     if not edges or edges[0] < 1 or any(low >= high for low, high in pairwise(edges)):
-        raise CorpusError(f"edges are {edges}; expected rising lengths from 1 on, such as 16, 64, 256.")
+        raise CorpusError(
+            f"edges are {edges}; expected rising lengths from 1 on, such as 16, 64, 256."
+        )
     starts = [edge + 1 for edge in edges[:-1]]
     middle = [
-        f"{low} to {high} tokens" if low < high else _tokens(low) for low, high in zip(starts, edges[1:], strict=True)
+        f"{low} to {high} tokens" if low < high else _tokens(low)
+        for low, high in zip(starts, edges[1:], strict=True)
     ]
     names = [f"up to {_tokens(edges[0])}", *middle, f"{edges[-1] + 1} tokens and more"]
     return _occurring(np.searchsorted(edges, values), names, "response length, given edges")
@@ -136,7 +147,9 @@ def _tokens(count: int) -> str:
     return f"{count} token{'s' if count != 1 else ''}"
 
 
-def by_anchors(vectors: ArrayLike, anchors: ArrayLike, anchor_labels: Sequence[str], k: int = 1) -> Groups:
+def by_anchors(
+    vectors: ArrayLike, anchors: ArrayLike, anchor_labels: Sequence[str], k: int = 1
+) -> Groups:
     """Each example gets the label that most of its k nearest anchors have: CommonIT's grouping by embedding.
 
     Near is a high cosine. Equal cosines: the earlier anchor is the nearer. Equally many votes: the label of the nearest
@@ -168,7 +181,9 @@ def by_anchors(vectors: ArrayLike, anchors: ArrayLike, anchor_labels: Sequence[s
     names = sorted(set(anchor_labels))
     index = {name: number for number, name in enumerate(names)}
     label_of = np.array([index[label] for label in anchor_labels])
-    found = [_vote(rows[at : at + CHUNK] @ points.T, label_of, k) for at in range(0, len(rows), CHUNK)]
+    found = [
+        _vote(rows[at : at + CHUNK] @ points.T, label_of, k) for at in range(0, len(rows), CHUNK)
+    ]
     of, tied = (np.concatenate(parts) for parts in zip(*found, strict=True))
     metric = f"{k} nearest of {len(points)} anchors, cosine"
     return _occurring(of, names, metric, ties=int(tied.sum()))
@@ -189,7 +204,9 @@ def _vote(
     # The last place among the k is tied when anchors of several labels are as far away and not all of them are in.
     level = cosines == np.take_along_axis(cosines, nearest[:, -1:], axis=1)
     left_out = level.sum(axis=1) > np.take_along_axis(level, nearest, axis=1).sum(axis=1)
-    several = np.where(level, label_of, label_of.max()).min(axis=1) < np.where(level, label_of, 0).max(axis=1)
+    several = np.where(level, label_of, label_of.max()).min(axis=1) < np.where(
+        level, label_of, 0
+    ).max(axis=1)
     return winner, ((votes == most).sum(axis=1) > 1) | (left_out & several)
 
 
@@ -227,14 +244,18 @@ def _occurring(of: NDArray[Any], names: Sequence[str], metric: str, ties: int = 
     """Groups of the names that occur; the others are declared empty."""
     used, dense = np.unique(of, return_inverse=True)
     empty = tuple(name for number, name in enumerate(names) if number not in used)
-    return Groups(tuple(names[number] for number in used), tuple(dense.tolist()), metric, empty, ties)
+    return Groups(
+        tuple(names[number] for number in used), tuple(dense.tolist()), metric, empty, ties
+    )
 
 
 def _unit(vectors: ArrayLike, what: str, *, zeros: bool = False) -> NDArray[np.float64]:
     """Rows of length 1, in float64."""
     rows = np.asarray(vectors, dtype=np.float64)
     if rows.ndim != 2 or not rows.size:
-        raise CorpusError(f"{what} have the shape {rows.shape}; expected one row of numbers per example, at least one.")
+        raise CorpusError(
+            f"{what} have the shape {rows.shape}; expected one row of numbers per example, at least one."
+        )
     bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
     if len(bad):
         raise CorpusError(

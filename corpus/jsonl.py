@@ -63,7 +63,9 @@ def read_datasets(folder: Path | str, split: str = "validation") -> dict[str, li
             f"each with {split}.jsonl."
         )
     order = _order(folder / ORDER_FILE)
-    names = [name for name in order if name in found] + [name for name in found if name not in order]
+    names = [name for name in order if name in found] + [
+        name for name in found if name not in order
+    ]
     return {name: read_jsonl(found[name]) for name in names}
 
 
@@ -83,10 +85,16 @@ def _numbered(path: Path, label_field: str) -> list[tuple[int, Record]]:
             f"{path}: cannot be read ({error.strerror}). Give a JSONL file with one example per line."
         ) from None
     except UnicodeDecodeError as error:
-        raise CorpusError(f"{path}: byte {error.start} is not UTF-8. Save the file as UTF-8 and try again.") from None
+        raise CorpusError(
+            f"{path}: byte {error.start} is not UTF-8. Save the file as UTF-8 and try again."
+        ) from None
     # str.splitlines would also split at characters that JSON allows inside a string, such as U+2028
     lines = enumerate(text.split("\n"), start=1)
-    found = [(number, _record(f"{path}, line {number}", line, label_field)) for number, line in lines if line.strip()]
+    found = [
+        (number, _record(f"{path}, line {number}", line, label_field))
+        for number, line in lines
+        if line.strip()
+    ]
     if not found:
         raise CorpusError(
             f'{path}: holds no examples. Write one object per line: {{"prompt": "…", "completion": " …"}}.'
@@ -98,7 +106,9 @@ def _record(where: str, line: str, label_field: str) -> Record:
     try:
         fields = json.loads(line)
     except ValueError as error:
-        raise CorpusError(f"{where}: not valid JSON ({error}). Write one JSON object per line.") from None
+        raise CorpusError(
+            f"{where}: not valid JSON ({error}). Write one JSON object per line."
+        ) from None
     if not isinstance(fields, dict):
         raise CorpusError(
             f"{where}: expected a JSON object with prompt and completion, or with messages, got {kind(fields)}."

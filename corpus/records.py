@@ -17,7 +17,13 @@ from typing import Any, Literal, NamedTuple
 from corpus.errors import CorpusError
 
 ROLES = ("system", "user", "assistant")
-SPEAKERS = {"system": "system", "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"}
+SPEAKERS = {
+    "system": "system",
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "assistant": "assistant",
+}
 """Who speaks in `conversations` -> the role."""
 
 LABEL = "task"
@@ -106,7 +112,9 @@ def record(row: Mapping[str, Any], where: str, label_field: str = LABEL) -> Reco
     match layout(row):
         case "messages" | "conversations" as field:
             if "completion" in row:
-                raise CorpusError(f'{where}: has both "{field}" and "completion". Keep one of them.')
+                raise CorpusError(
+                    f'{where}: has both "{field}" and "completion". Keep one of them.'
+                )
             return Chat(_messages(row[field], where, field), label)
         case "instruction":
             return _instruction(row, where, label)
@@ -129,24 +137,40 @@ def row(record: Record, label_field: str = LABEL) -> dict[str, Any]:
 
 def kind(value: object) -> str:
     """What a JSON value is, in words."""
-    names = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
+    names = {
+        dict: "an object",
+        list: "a list",
+        str: "a text",
+        bool: "true or false",
+        type(None): "null",
+    }
     return names.get(type(value), "a number")
 
 
 def _messages(turns: Any, where: str, field: str) -> tuple[Message, ...]:
     who, what = ("role", "content") if field == "messages" else ("from", "value")
     # A Sequence of objects comes out of the `datasets` library as an object of lists.
-    if isinstance(turns, dict) and turns and all(isinstance(column, list) for column in turns.values()):
-        turns = [dict(zip(turns, values, strict=False)) for values in zip(*turns.values(), strict=False)]
+    if (
+        isinstance(turns, dict)
+        and turns
+        and all(isinstance(column, list) for column in turns.values())
+    ):
+        turns = [
+            dict(zip(turns, values, strict=False)) for values in zip(*turns.values(), strict=False)
+        ]
     if not isinstance(turns, list) or not turns:
         got = "an empty list" if turns == [] else kind(turns)
         raise CorpusError(
             f'{where}, field "{field}": expected a list of messages, got {got}. '
             f'Write [{{"{who}": "user", "{what}": "…"}}, {{"{who}": "assistant", "{what}": "…"}}].'
         )
-    messages = tuple(_message(turn, where, f"{field}[{at}]", field) for at, turn in enumerate(turns))
+    messages = tuple(
+        _message(turn, where, f"{field}[{at}]", field) for at, turn in enumerate(turns)
+    )
     if not any(message.role == "assistant" for message in messages):
-        raise CorpusError(f'{where}, field "{field}": no message is the assistant\'s, so there is nothing to learn.')
+        raise CorpusError(
+            f'{where}, field "{field}": no message is the assistant\'s, so there is nothing to learn.'
+        )
     return messages
 
 
@@ -158,7 +182,9 @@ def _message(turn: Any, where: str, field: str, style: str) -> Message:
     known = {role: role for role in ROLES} if who == "role" else SPEAKERS
     if turn.get(who) not in tuple(known):
         got = repr(turn[who]) if isinstance(turn.get(who), str) else _got(turn, who)
-        raise CorpusError(f'{where}, field "{field}.{who}": expected one of {", ".join(known)}, got {got}.')
+        raise CorpusError(
+            f'{where}, field "{field}.{who}": expected one of {", ".join(known)}, got {got}.'
+        )
     if turn.get("tool_calls"):
         raise CorpusError(
             f'{where}, field "{field}.tool_calls": calls of tools cannot be trained on here. Write them into the {what}, '
@@ -167,23 +193,33 @@ def _message(turn: Any, where: str, field: str, style: str) -> Message:
     content = turn.get(what)
     if not isinstance(content, str) or not content.strip():
         got = "an empty one" if isinstance(content, str) else _got(turn, what)
-        raise CorpusError(f'{where}, field "{field}.{what}": expected a text, got {got}. Write it or remove the line.')
+        raise CorpusError(
+            f'{where}, field "{field}.{what}": expected a text, got {got}. Write it or remove the line.'
+        )
     return Message(known[turn[who]], content)
 
 
 def _got(turn: Mapping[str, Any], field: str) -> str:
-    return kind(turn[field]) if field in turn else f"nothing (the message has {', '.join(sorted(turn)) or 'no fields'})"
+    return (
+        kind(turn[field])
+        if field in turn
+        else f"nothing (the message has {', '.join(sorted(turn)) or 'no fields'})"
+    )
 
 
 def _instruction(row: Mapping[str, Any], where: str, label: str) -> Example:
     lines = [f"Instruction: {_text(row, where, 'instruction')}"]
     given = row.get("input")
     if given is not None and not isinstance(given, str):
-        raise CorpusError(f'{where}, field "input": expected a text, got {kind(given)}. Put it in quotes.')
+        raise CorpusError(
+            f'{where}, field "input": expected a text, got {kind(given)}. Put it in quotes.'
+        )
     if given and given.strip():
         lines.append(f"Input: {given}")
     output = _text(row, where, "output")
-    return Example("\n".join([*lines, "Output:"]), output if output[0].isspace() else f" {output}", label=label)
+    return Example(
+        "\n".join([*lines, "Output:"]), output if output[0].isspace() else f" {output}", label=label
+    )
 
 
 def _label(row: Mapping[str, Any], where: str, field: str) -> str:
@@ -201,10 +237,14 @@ def _label(row: Mapping[str, Any], where: str, field: str) -> str:
 def _text(row: Mapping[str, Any], where: str, field: str) -> str:
     if field not in row:
         near = ", ".join(sorted(row)) or "no fields"
-        raise CorpusError(f'{where}, field "{field}": missing (the line has {near}). Add "{field}" with a text.')
+        raise CorpusError(
+            f'{where}, field "{field}": missing (the line has {near}). Add "{field}" with a text.'
+        )
     value = row[field]
     if not isinstance(value, str):
-        raise CorpusError(f'{where}, field "{field}": expected a text, got {kind(value)}. Put it in quotes.')
+        raise CorpusError(
+            f'{where}, field "{field}": expected a text, got {kind(value)}. Put it in quotes.'
+        )
     if not value.strip():
         raise CorpusError(f'{where}, field "{field}": empty. Write the {field} or remove the line.')
     return value
@@ -214,8 +254,14 @@ def _choices(row: Mapping[str, Any], where: str) -> tuple[tuple[str, ...], int |
     choices, answer = row.get("choices"), row.get("answer")
     if choices is None and answer is None:
         return (), None
-    if not isinstance(choices, list) or len(choices) < 2 or not all(isinstance(c, str) and c.strip() for c in choices):
-        raise CorpusError(f'{where}, field "choices": expected a list of two or more texts, got {kind(choices)}.')
+    if (
+        not isinstance(choices, list)
+        or len(choices) < 2
+        or not all(isinstance(c, str) and c.strip() for c in choices)
+    ):
+        raise CorpusError(
+            f'{where}, field "choices": expected a list of two or more texts, got {kind(choices)}.'
+        )
     if isinstance(answer, bool) or not isinstance(answer, int) or not 0 <= answer < len(choices):
         raise CorpusError(
             f'{where}, field "answer": expected the index of the right choice, 0 to {len(choices) - 1}, got {answer!r}.'

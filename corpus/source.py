@@ -55,7 +55,9 @@ class Source:
         except CorpusError as error:
             raise CorpusError(f"source {self.name}: {error}") from None
         if not share:
-            raise CorpusError(f"source {self.name}: a share of 0 leaves no records. Leave the source out instead.")
+            raise CorpusError(
+                f"source {self.name}: a share of 0 leaves no records. Leave the source out instead."
+            )
         object.__setattr__(self, "share", share)
 
 
@@ -110,7 +112,13 @@ def _refuse_other_files(source: Source, place: Path) -> None:
                 f"source {source.name}: {place} has no {wanted}, its folders {', '.join(below)} have. Give one of them, "
                 f"such as {place / below[0]}; several datasets are several sources."
             )
-    elif not _NAME.fullmatch(source.path) or place.suffix in (".jsonl", ".json", ".parquet", ".csv", ".txt"):
+    elif not _NAME.fullmatch(source.path) or place.suffix in (
+        ".jsonl",
+        ".json",
+        ".parquet",
+        ".csv",
+        ".txt",
+    ):
         at = " Write a revision in its own field." if "@" in source.path else ""
         raise CorpusError(
             f"source {source.name}: {source.path} is no file or folder here, and no name of a hub dataset, which is "
@@ -130,7 +138,16 @@ def _rows(source: Source, cache: Path | None) -> list[Record]:
     label = table.features.get(source.label_field)
     names = getattr(label, "int2str", None)
     # Other columns may be pictures or sound, which reading would decode.
-    used = {"prompt", "completion", "messages", "conversations", "instruction", "input", "output", source.label_field}
+    used = {
+        "prompt",
+        "completion",
+        "messages",
+        "conversations",
+        "instruction",
+        "input",
+        "output",
+        source.label_field,
+    }
     if {"choices", "answer"} <= set(columns):
         used |= {"choices", "answer"}
     table = table.select_columns([name for name in columns if name in used])

@@ -83,7 +83,9 @@ def split(count: int, parts: Mapping[str, Share], seed: int) -> dict[str, list[i
     shares = {name: share_of(share) for name, share in parts.items()}
     total = sum(shares.values())
     if total > 1:
-        raise CorpusError(f"the shares of {', '.join(shares)} sum to {float(total):g}, expected at most 1.")
+        raise CorpusError(
+            f"the shares of {', '.join(shares)} sum to {float(total):g}, expected at most 1."
+        )
     order, done, made = _permutation("split", count, seed), Fraction(0), {}
     for name, share in shares.items():
         made[name] = sorted(order[int(count * done) : int(count * (done + share))])

@@ -40,7 +40,9 @@ def tfidf(texts: Sequence[str], dimensions: int = 64, seed: int = 0) -> NDArray[
     weigh = TfidfVectorizer(token_pattern=WORD, sublinear_tf=True)
     split = weigh.build_analyzer()
     if not any(split(text) for text in texts):
-        raise CorpusError(f"none of {len(texts)} texts holds a word. Give texts with letters or digits.")
+        raise CorpusError(
+            f"none of {len(texts)} texts holds a word. Give texts with letters or digits."
+        )
     sparse = weigh.fit_transform(texts)
     if sparse.shape[1] <= dimensions:
         rows = sparse.toarray()
@@ -77,5 +79,7 @@ def sentence_transformers(texts: Sequence[str], model: str) -> NDArray[np.float3
             f"{model}: no sentence-transformers model can be loaded from there ({str(error).splitlines()[0]}). Give "
             "a folder that holds one, or a name on the hub while there is a network."
         ) from None
-    found = encoder.encode(list(texts), normalize_embeddings=True, show_progress_bar=False, convert_to_numpy=True)
+    found = encoder.encode(
+        list(texts), normalize_embeddings=True, show_progress_bar=False, convert_to_numpy=True
+    )
     return np.asarray(found, dtype=np.float32)

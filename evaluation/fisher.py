@@ -13,11 +13,19 @@ from merging.live.live_model import View
 
 
 def fisher(
-    module: nn.Module, views: Mapping[str, View], steps: Iterator[EqualLengthBatch], examples: int, seed: int | None
+    module: nn.Module,
+    views: Mapping[str, View],
+    steps: Iterator[EqualLengthBatch],
+    examples: int,
+    seed: int | None,
 ) -> dict[str, Tensor]:
     """File tensor -> the mean of squared gradients; `seed` is None for the data's own tokens."""
     parameters = dict(module.named_parameters(remove_duplicate=False))
-    used = {view.parameter: parameters[view.parameter] for view in views.values() if view.parameter in parameters}
+    used = {
+        view.parameter: parameters[view.parameter]
+        for view in views.values()
+        if view.parameter in parameters
+    }
     if not used:
         return {}
     with _squares({id(value): value for value in used.values()}) as sums:
@@ -26,7 +34,9 @@ def fisher(
     for total in sums.values():
         total.div_(examples)
     return {
-        name: _region(sums[id(used[view.parameter])], view) for name, view in views.items() if view.parameter in used
+        name: _region(sums[id(used[view.parameter])], view)
+        for name, view in views.items()
+        if view.parameter in used
     }
 
 
@@ -60,10 +70,14 @@ def _log_likelihood(module: nn.Module, part: EqualLengthBatch, seed: int | None)
     selects = "logits_to_keep" in inspect.signature(module.forward).parameters
     keep = {"logits_to_keep": part.positions.to(device)} if selects else {}
     logits = module(input_ids=part.ids.to(device), use_cache=False, **keep).logits[0].float()
-    logs = (logits if len(logits) == len(part.positions) else logits[part.positions]).log_softmax(-1)
+    logs = (logits if len(logits) == len(part.positions) else logits[part.positions]).log_softmax(
+        -1
+    )
     targets = part.targets
     if seed is not None:
-        generator = torch.Generator().manual_seed(seed_of(seed, part.dataset, str(part.examples[0])))
+        generator = torch.Generator().manual_seed(
+            seed_of(seed, part.dataset, str(part.examples[0]))
+        )
         targets = torch.multinomial(logs.detach().exp().cpu(), 1, generator=generator)[:, 0]
     total: Tensor = logs.gather(1, targets.to(device)[:, None]).sum()
     return total

@@ -41,7 +41,9 @@ def generate(
     ids = _encode(tokenizer, prompt, chat)
     context = getattr(module.config, "max_position_embeddings", None) or len(ids) + max_new_tokens
     if len(ids) >= context:
-        raise DataError(f"the prompt is {len(ids)} tokens long, the model reads at most {context}. Shorten the prompt.")
+        raise DataError(
+            f"the prompt is {len(ids)} tokens long, the model reads at most {context}. Shorten the prompt."
+        )
     tokens = _tokens(module, ids, min(max_new_tokens, context - len(ids)), _ends(module, tokenizer))
     return _until(_text(tokenizer, ids, tokens, should_stop), tuple(filter(None, stop)))
 
@@ -49,9 +51,13 @@ def generate(
 def _encode(tokenizer: Any, prompt: str, chat: bool) -> list[int]:
     if chat:
         if not getattr(tokenizer, "chat_template", None):
-            raise DataError("this tokenizer has no chat template. Write the prompt out, or add chat_template.jinja.")
+            raise DataError(
+                "this tokenizer has no chat template. Write the prompt out, or add chat_template.jinja."
+            )
         turns = [{"role": "user", "content": prompt}]
-        ids = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=True)["input_ids"]
+        ids = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=True)[
+            "input_ids"
+        ]
     else:
         ids = tokenizer(prompt)["input_ids"]
     if not ids:
@@ -79,7 +85,9 @@ def _tokens(module: nn.Module, ids: list[int], count: int, ends: frozenset[int])
         yield token
         cache = getattr(output, "past_key_values", None)
         new = fed.new_tensor([[token]])
-        fed = torch.cat([fed, new], dim=1) if cache is None else new  # without a cache the whole text is read again
+        fed = (
+            torch.cat([fed, new], dim=1) if cache is None else new
+        )  # without a cache the whole text is read again
 
 
 def _text(
@@ -92,7 +100,9 @@ def _text(
     """
 
     def decode(ids: list[int]) -> str:
-        return str(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+        return str(
+            tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        )
 
     ids = list(prompt[-1:])
     begin, done = 0, len(ids)
@@ -121,7 +131,9 @@ def _until(pieces: Iterator[str], stop: tuple[str, ...]) -> Iterator[str]:
             if min(ends):
                 yield held[: min(ends)]
             return
-        keep = max((n for word in stop for n in range(1, len(word)) if held.endswith(word[:n])), default=0)
+        keep = max(
+            (n for word in stop for n in range(1, len(word)) if held.endswith(word[:n])), default=0
+        )
         if len(held) > keep:
             yield held[: len(held) - keep]
             held = held[len(held) - keep :]

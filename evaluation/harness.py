@@ -101,7 +101,9 @@ def run(
             _watch.get().expect(found["tasks"].values(), limit)
             model = _wrap(library, module, tokenizer, batch_size)
             # bootstrap_iters=1 asks for standard errors; _analytic then gives them without resampling.
-            report = library.evaluate(model, found, limit=limit, bootstrap_iters=1, log_samples=False)
+            report = library.evaluate(
+                model, found, limit=limit, bootstrap_iters=1, log_samples=False
+            )
     except AssertionError as error:  # HFLM checks the generation length by assert
         if "maximum sequence length" not in str(error):
             raise
@@ -128,7 +130,9 @@ def _wrap(library: Any, module: nn.Module, tokenizer: Any, batch_size: int) -> A
     # HFLM ties weights anew, which would join a head and an embedding that were loaded with different values.
     object.__setattr__(module, "tie_weights", lambda *_, **__: None)
     try:
-        return library.models.huggingface.HFLM(pretrained=module, tokenizer=tokenizer, batch_size=batch_size)
+        return library.models.huggingface.HFLM(
+            pretrained=module, tokenizer=tokenizer, batch_size=batch_size
+        )
     finally:
         object.__delattr__(module, "tie_weights")
 
@@ -147,8 +151,14 @@ def _scores(report: Mapping[str, Any], found: Mapping[str, Any], seconds: float)
         everything = sum(results[member]["sample_len"] for member in members)
         complete = {key for key, count in counted.items() if count == everything}
         if complete:
-            only = {key: value for key, value in results[name].items() if key.replace("_stderr", "") in complete}
-            scores += (score._replace(group=True) for score in _metrics(name, only, everything, seconds))
+            only = {
+                key: value
+                for key, value in results[name].items()
+                if key.replace("_stderr", "") in complete
+            }
+            scores += (
+                score._replace(group=True) for score in _metrics(name, only, everything, seconds)
+            )
         elif set(members) <= set(first):
             scores.append(_mean(name, [first[member] for member in members], seconds))
     return scores
@@ -160,20 +170,31 @@ def _metrics(task: str, result: Mapping[str, Any], n: int, seconds: float) -> It
         if comma and not metric.endswith("_stderr") and isinstance(value, int | float):
             error = result.get(f"{metric}_stderr,{kind}")
             stderr = float(error) if isinstance(error, int | float) else math.nan
-            yield Score(task, metric if kind == "none" else f"{metric},{kind}", float(value), stderr, n, seconds)
+            yield Score(
+                task,
+                metric if kind == "none" else f"{metric},{kind}",
+                float(value),
+                stderr,
+                n,
+                seconds,
+            )
 
 
 def _mean(group: str, members: list[Score], seconds: float) -> Score:
     """The unweighted mean over tasks; its error follows from the independence of their examples."""
     value = math.fsum(score.value for score in members) / len(members)
     stderr = math.sqrt(math.fsum(score.stderr**2 for score in members)) / len(members)
-    return Score(group, "mean", value, stderr, sum(score.n for score in members), seconds, group=True)
+    return Score(
+        group, "mean", value, stderr, sum(score.n for score in members), seconds, group=True
+    )
 
 
 class _Watch:
     """Counts the requests of one run, over lm-eval's several bars, and stops it when asked."""
 
-    def __init__(self, progress: Progress | None = None, should_stop: Callable[[], bool] | None = None) -> None:
+    def __init__(
+        self, progress: Progress | None = None, should_stop: Callable[[], bool] | None = None
+    ) -> None:
         self.progress, self.should_stop = progress, should_stop
         self.expected: dict[str, int] = {}
         self.done: dict[str, int] = {}
@@ -185,7 +206,11 @@ class _Watch:
             count = min(len(docs), limit or len(docs))
             choices = task.OUTPUT_TYPE == "multiple_choice"
             kind = _KINDS["loglikelihood" if choices else task.OUTPUT_TYPE]
-            each = len(task.doc_to_choice(docs[0])) if choices and task.config.doc_to_choice is not None else 1
+            each = (
+                len(task.doc_to_choice(docs[0]))
+                if choices and task.config.doc_to_choice is not None
+                else 1
+            )
             self.expected[kind] = self.expected.get(kind, 0) + count * each
 
     def begin(self, kind: str, total: int) -> None:
@@ -224,7 +249,9 @@ def _library() -> Any:
     class Bar(tqdm):  # type: ignore[misc]
         """Draws nothing, tells the run. What opens several at once, or none, does no harm: each counts its own kind."""
 
-        def __init__(self, iterable: Any = None, desc: str | None = None, total: int | None = None, **_: Any) -> None:
+        def __init__(
+            self, iterable: Any = None, desc: str | None = None, total: int | None = None, **_: Any
+        ) -> None:
             super().__init__(iterable, disable=True)
             said = (desc or "").removeprefix("Running ").removesuffix(" requests")
             self.kind = _KINDS.get(said, "preparing")
@@ -254,7 +281,11 @@ def _library() -> Any:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """lm_eval, datasets and transformers below their errors and without bars: `progress` is the report here."""
-    from datasets.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+    from datasets.utils import (
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+    )
 
     drawn = not are_progress_bars_disabled()
     disable_progress_bars()

@@ -20,7 +20,9 @@ ROOT = Path(__file__).parents[1]
 
 def suites() -> dict[str, Path]:
     """The suites that ship with us, by name."""
-    return {folder.name: folder for folder in sorted(SUITES.iterdir()) if any(folder.glob("*.yaml"))}
+    return {
+        folder.name: folder for folder in sorted(SUITES.iterdir()) if any(folder.glob("*.yaml"))
+    }
 
 
 def load(names: Sequence[str], include: Sequence[str | Path] = ()) -> dict[str, Any]:
@@ -50,7 +52,10 @@ def load(names: Sequence[str], include: Sequence[str | Path] = ()) -> dict[str, 
                 raise _unsafe(leaf)
     try:
         return dict(manager.load(list(names)))
-    except (ConnectionError, OSError) as error:  # hub offline, unreachable, not found or gated; a local file missing
+    except (
+        ConnectionError,
+        OSError,
+    ) as error:  # hub offline, unreachable, not found or gated; a local file missing
         raise TaskError(_no_data(names, index, error)) from None
     except (ImportError, ValueError, KeyError) as error:
         # datasets raises ValueError for a configuration that is not in the cache; tasks import extra packages
@@ -66,11 +71,15 @@ def refuse_loaded(task: Any) -> None:
     if getattr(task, "UNSAFE_CODE", False):
         raise _unsafe(task.task_name)
     if getattr(task, "MULTIMODAL", False):
-        raise TaskError(f"task {task.task_name!r} shows pictures or sound to the model. Choose a task of text only.")
+        raise TaskError(
+            f"task {task.task_name!r} shows pictures or sound to the model. Choose a task of text only."
+        )
 
 
 def _unsafe(name: str) -> TaskError:
-    return TaskError(f"task {name!r} runs code that the model writes, which is refused. Choose another task.")
+    return TaskError(
+        f"task {name!r} runs code that the model writes, which is refused. Choose another task."
+    )
 
 
 def _manager(include: Sequence[str | Path]) -> Any:
@@ -80,7 +89,11 @@ def _manager(include: Sequence[str | Path]) -> Any:
     ours = list(suites().values())
     manager = TaskManager(include_path=[*ours, *map(Path, include)], include_defaults=False)
     for entry in manager.task_index.values():
-        if entry.yaml_path is not None and entry.yaml_path.parent in ours and "dataset_kwargs" in (entry.cfg or {}):
+        if (
+            entry.yaml_path is not None
+            and entry.yaml_path.parent in ours
+            and "dataset_kwargs" in (entry.cfg or {})
+        ):
             entry.cfg = _in_memory(entry.cfg)
             entry.yaml_path = None  # lm-eval would read the file again
     return manager
@@ -96,10 +109,14 @@ def _in_memory(config: dict[str, Any]) -> dict[str, Any]:
         splits = {}
         for split, name in files.items():
             lines = (ROOT / name).read_text("utf-8").split("\n")
-            splits[split] = datasets.Dataset.from_list([json.loads(line) for line in lines if line.strip()])
+            splits[split] = datasets.Dataset.from_list(
+                [json.loads(line) for line in lines if line.strip()]
+            )
         return splits
 
-    kept = {key: value for key, value in config.items() if key not in ("dataset_path", "dataset_kwargs")}
+    kept = {
+        key: value for key, value in config.items() if key not in ("dataset_path", "dataset_kwargs")
+    }
     return kept | {"custom_dataset": read}
 
 
@@ -127,13 +144,15 @@ def _leaves(name: str, index: dict[str, Any]) -> Iterator[str]:
 
 
 def _no_data(names: Sequence[str], index: dict[str, Any], error: Exception) -> str:
-    wanted = {leaf: (index[leaf].cfg or {}).get("dataset_path") for name in names for leaf in _leaves(name, index)}
+    wanted = {
+        leaf: (index[leaf].cfg or {}).get("dataset_path")
+        for name in names
+        for leaf in _leaves(name, index)
+    }
     paths = sorted({str(path) for path in wanted.values() if path})
     named = [path for path in paths if path in str(error)] or paths
     if not named:
-        return (
-            f"the data of {', '.join(names)} cannot be read: {_first_line(error)}. For suite demo, run: dem demo build"
-        )
+        return f"the data of {', '.join(names)} cannot be read: {_first_line(error)}. For suite demo, run: dem demo build"
     return (
         f"task {', '.join(names)} needs the data set {', '.join(named)}, which is neither in the local cache nor to be had "
         f"from the hub ({_first_line(error)}). Run it once with network access, or set HF_HOME to a cache that holds it."
@@ -142,13 +161,17 @@ def _no_data(names: Sequence[str], index: dict[str, Any], error: Exception) -> s
 
 def _first_line(error: Exception) -> str:
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-    return next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__).rstrip(".")
+    return next(
+        (line.strip() for line in text.splitlines() if line.strip()), type(error).__name__
+    ).rstrip(".")
 
 
 def _refuse_code(folder: Path) -> None:
     """Refuse a folder with a task file that would make lm-eval import and run Python (`!function`, `class:`)."""
     if not folder.is_dir():
-        raise TaskError(f"{folder} is not a folder. Give one that holds lm-eval task files (*.yaml).")
+        raise TaskError(
+            f"{folder} is not a folder. Give one that holds lm-eval task files (*.yaml)."
+        )
     for file in sorted(folder.glob("**/*.yaml")):
         if reason := _code(file, set()):
             raise TaskError(
@@ -175,7 +198,9 @@ def _code(file: Path, seen: set[Path]) -> str | None:
             return "class"
         if key.value == "include":
             for included in _nodes(value):
-                if isinstance(included, yaml.ScalarNode) and (reason := _code(file.parent / included.value, seen)):
+                if isinstance(included, yaml.ScalarNode) and (
+                    reason := _code(file.parent / included.value, seen)
+                ):
                     return reason
     return None
 

@@ -85,7 +85,9 @@ def hidden_states(
             raise Stopped(f"stopped at dataset {part.dataset!r}")
         layers = _layers(module, part)
         if not -len(layers) <= layer < len(layers):
-            raise DataError(f"layer is {layer}; the model has 0 (embeddings) to {len(layers) - 1}, or -1 for the last.")
+            raise DataError(
+                f"layer is {layer}; the model has 0 (embeddings) to {len(layers) - 1}, or -1 for the last."
+            )
         found = _mean(layers[layer].float(), part, over).cpu()
         rows = torch.empty(len(labels), found.shape[1]) if rows is None else rows
         rows[torch.tensor(part.examples) + starts[part.dataset]] = found
@@ -98,9 +100,15 @@ def hidden_states(
 @torch.inference_mode()
 def _layers(module: nn.Module, part: EqualLengthBatch) -> tuple[Tensor, ...]:
     """(examples, length, d) per layer, the embeddings first."""
-    keep = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(module.forward).parameters else {}
+    keep = (
+        {"logits_to_keep": 1}
+        if "logits_to_keep" in inspect.signature(module.forward).parameters
+        else {}
+    )
     ids = part.ids.to(next(module.parameters()).device)
-    layers: tuple[Tensor, ...] = module(input_ids=ids, use_cache=False, output_hidden_states=True, **keep).hidden_states
+    layers: tuple[Tensor, ...] = module(
+        input_ids=ids, use_cache=False, output_hidden_states=True, **keep
+    ).hidden_states
     return layers
 
 

@@ -47,7 +47,11 @@ class Scatter:
     def caption(self) -> str:
         """What is seen, in words."""
         tokens = "supervised tokens" if self.over == "supervised" else "all tokens"
-        near = "" if self.silhouette is None else f" Silhouette {self.silhouette.value:.2f} ({self.silhouette.metric})."
+        near = (
+            ""
+            if self.silhouette is None
+            else f" Silhouette {self.silhouette.value:.2f} ({self.silhouette.metric})."
+        )
         return (
             f"{len(self.labels)} examples of {len(set(self.labels))} {self.by}: mean over {tokens} of the states at layer "
             f"{self.layer}; t-SNE, perplexity {self.perplexity:g}, seed {self.seed}.{near} "
@@ -55,7 +59,9 @@ class Scatter:
         )
 
 
-def tsne(vectors: ArrayLike, seed: int, perplexity: float = 30.0, metric: Metric = "cosine") -> Floats:
+def tsne(
+    vectors: ArrayLike, seed: int, perplexity: float = 30.0, metric: Metric = "cosine"
+) -> Floats:
     """(N, 2): scikit-learn's t-SNE (van der Maaten and Hinton, JMLR 9, 2008), begun from the principal components.
 
     The same seed gives the same points on the same machine.
@@ -77,9 +83,13 @@ def tsne(vectors: ArrayLike, seed: int, perplexity: float = 30.0, metric: Metric
             f"{len(rows)} vectors of {rows.shape[1]} numbers cannot be laid out; expected {FEWEST} of 2 or more."
         )
     if (rows == rows[0]).all():
-        raise DataError(f"all {len(rows)} vectors are equal: there is nothing to lay out. Give different examples.")
+        raise DataError(
+            f"all {len(rows)} vectors are equal: there is nothing to lay out. Give different examples."
+        )
     near = bounded(perplexity, len(rows))
-    layout = TSNE(2, perplexity=near, metric=metric, init="pca", learning_rate="auto", random_state=seed)
+    layout = TSNE(
+        2, perplexity=near, metric=metric, init="pca", learning_rate="auto", random_state=seed
+    )
     return np.asarray(layout.fit_transform(rows), dtype=np.float32)
 
 
@@ -144,5 +154,7 @@ def scatter(
     labels = states.labels if groups is None else tuple(groups)
     points = tsne(states.vectors, seed, perplexity, metric)
     near = bounded(perplexity, len(points))
-    score = silhouette(states.vectors, labels, metric) if 1 < len(set(labels)) < len(points) else None
+    score = (
+        silhouette(states.vectors, labels, metric) if 1 < len(set(labels)) < len(points) else None
+    )
     return Scatter(points, labels, states.layer, states.over, near, seed, score, by)

@@ -116,7 +116,9 @@ def prepare(
     if not datasets:
         raise DataError("no datasets were given. Give at least one dataset with one example.")
     if limit is not None and limit < 1:
-        raise DataError(f"limit is {limit}; expected at least 1 example per dataset, or None for all.")
+        raise DataError(
+            f"limit is {limit}; expected at least 1 example per dataset, or None for all."
+        )
     if max_length is None and tokenizer.model_max_length < UNLIMITED:
         max_length = tokenizer.model_max_length
     made, dropped, largest = [], {}, 0
@@ -131,11 +133,15 @@ def prepare(
         dropped[name] = out.total - len(encoded)
         largest = max(largest, *(max(item.ids) for item in encoded))
         batches = tuple(_batch(encoded, members) for members in _by_length(encoded, batch_tokens))
-        made.append(Dataset(name, len(encoded), sum(len(batch.targets) for batch in batches), batches))
+        made.append(
+            Dataset(name, len(encoded), sum(len(batch.targets) for batch in batches), batches)
+        )
     return Prepared(tuple(made), dropped, largest)
 
 
-def losses(module: nn.Module, prepared: Prepared, *, should_stop: Callable[[], bool] | None = None) -> Iterator[Loss]:
+def losses(
+    module: nn.Module, prepared: Prepared, *, should_stop: Callable[[], bool] | None = None
+) -> Iterator[Loss]:
     """The loss on each dataset, in order, each as soon as it is known.
 
     Args:
@@ -204,17 +210,31 @@ class _OneDnn(TorchFunctionMode):
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is linear and not kwargs and _FUSED is not None and _plain(args[0]) and _plain(args[1]):
+        if (
+            func is linear
+            and not kwargs
+            and _FUSED is not None
+            and _plain(args[0])
+            and _plain(args[1])
+        ):
             return _FUSED(args[0], args[1], args[2] if len(args) > 2 else None, "none", [], "")
         return func(*args, **(kwargs or {}))
 
 
 # The operator that torch.compile uses on CPUs; no public function reaches it. Where a build lacks it MKL does the work.
-_FUSED = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None  # type: ignore[no-untyped-call]
+_FUSED = (
+    getattr(torch.ops.mkldnn, "_linear_pointwise", None)
+    if torch.backends.mkldnn.is_available()
+    else None
+)  # type: ignore[no-untyped-call]
 
 
 def _plain(tensor: Tensor) -> bool:
-    return tensor.dtype is torch.float32 and tensor.device.type == "cpu" and tensor.layout is torch.strided
+    return (
+        tensor.dtype is torch.float32
+        and tensor.device.type == "cpu"
+        and tensor.layout is torch.strided
+    )
 
 
 def vocabulary_size(module: nn.Module) -> int:
@@ -246,7 +266,9 @@ def _batch(encoded: list[Encoded], members: list[int]) -> Batch:
     for row, number in enumerate(members):
         tokens, supervised = encoded[number].ids, encoded[number].supervised
         ids.append((tokens[:-1] + [tokens[-1]] * length)[:length])
-        predicted += [(row, at - 1, tokens[at], number) for at in range(1, len(tokens)) if supervised[at]]
+        predicted += [
+            (row, at - 1, tokens[at], number) for at in range(1, len(tokens)) if supervised[at]
+        ]
     rows, positions, targets, examples = torch.tensor(predicted).unbind(1)
     columns, places = torch.unique(positions, return_inverse=True)
     return Batch(torch.tensor(ids), columns, rows, places, targets, examples)

@@ -31,7 +31,13 @@ __all__ = ["Loaded", "assemble", "generate", "load", "reloader"]
 
 CODE_KEYS = ("auto_map", "trust_remote_code", "custom_pipelines")
 """Keys of config.json that make a loader import code from the folder or the hub (CVE-2026-5241 among others)."""
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt")
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "vocab.json",
+    "vocab.txt",
+)
 FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -50,7 +56,11 @@ class Loaded:
 
 
 def load(
-    folder: str | Path, *, checkpoint: Checkpoint, dtype: torch.dtype | None = None, device: str | torch.device = "cpu"
+    folder: str | Path,
+    *,
+    checkpoint: Checkpoint,
+    dtype: torch.dtype | None = None,
+    device: str | torch.device = "cpu",
 ) -> Loaded:
     """Load a folder and find where each of its tensors lives in the module.
 
@@ -67,7 +77,9 @@ def load(
     config = _config(folder, checkpoint)
     dtype = dtype or _dtype(config, checkpoint)
     if dtype not in FLOATS:
-        raise LoadError(f"{folder}: cannot run in {dtype}; give one of {', '.join(map(str, FLOATS))}.")
+        raise LoadError(
+            f"{folder}: cannot run in {dtype}; give one of {', '.join(map(str, FLOATS))}."
+        )
     _refuse_oversize(folder, config, checkpoint)
     found = views.find(lambda marked: assemble(folder, marked, dtype=dtype), checkpoint, dtype)
     module = assemble(folder, checkpoint, dtype=dtype).to(device)
@@ -75,9 +87,13 @@ def load(
     notes = [*views.notes(found), *views.shared(found, module)]
     tokenizer = _tokenizer(folder)
     if tokenizer is None:
-        notes.append(f"{folder} holds no tokenizer: copy the base's tokenizer files there to measure or talk to it")
+        notes.append(
+            f"{folder} holds no tokenizer: copy the base's tokenizer files there to measure or talk to it"
+        )
     elif len(tokenizer) > (rows := module.get_input_embeddings().weight.shape[0]):  # type: ignore[operator]
-        notes.append(f"the tokenizer knows {len(tokenizer)} tokens, the model {rows}: texts that use the others fail")
+        notes.append(
+            f"the tokenizer knows {len(tokenizer)} tokens, the model {rows}: texts that use the others fail"
+        )
     return Loaded(module, tokenizer, found.views, bool(found.unplaced), notes)
 
 
@@ -112,7 +128,9 @@ def assemble(
                 use_safetensors=True,
                 output_loading_info=True,
             )
-        except RuntimeError as error:  # mismatched shapes and failed conversions; the first lines are a banner
+        except (
+            RuntimeError
+        ) as error:  # mismatched shapes and failed conversions; the first lines are a banner
             raise LoadError(
                 f"{folder}: the weights do not fit config.json. {_shapes(skeleton, tensors) or error}"
             ) from None
@@ -124,14 +142,20 @@ def assemble(
         module.config.name_or_path = str(folder)
         if (file := folder / "generation_config.json").is_file() and module.can_generate():
             try:
-                module.generation_config = GenerationConfig.from_pretrained(str(folder), local_files_only=True)
+                module.generation_config = GenerationConfig.from_pretrained(
+                    str(folder), local_files_only=True
+                )
             except (OSError, ValueError, TypeError) as error:
-                raise LoadError(f"{file} cannot be read: {_first_line(error)} Correct or remove it.") from None
+                raise LoadError(
+                    f"{file} cannot be read: {_first_line(error)} Correct or remove it."
+                ) from None
     loaded: nn.Module = module.eval().requires_grad_(False).to(device)
     return loaded
 
 
-def reloader(folder: str | Path, module: nn.Module) -> Callable[[Iterable[tuple[str, Tensor]]], None]:
+def reloader(
+    folder: str | Path, module: nn.Module
+) -> Callable[[Iterable[tuple[str, Tensor]]], None]:
     """For `LiveModel(reload=…)`: a function that puts a whole composition into `module`, whose storage stays in place.
 
     It takes the memory of a second module for the time of the call.
@@ -160,7 +184,9 @@ class _Lazy:
 def _config(folder: Path, checkpoint: Checkpoint) -> PreTrainedConfig:
     """The checked configuration of a folder that was opened as `checkpoint`."""
     if checkpoint.path.resolve() != folder.resolve():
-        raise LoadError(f"{folder} was to be loaded with the tensors of {checkpoint.path}. Open the same folder.")
+        raise LoadError(
+            f"{folder} was to be loaded with the tensors of {checkpoint.path}. Open the same folder."
+        )
     with _quiet():
         return _read_config(folder)
 
@@ -169,12 +195,16 @@ def _read_config(folder: Path) -> PreTrainedConfig:
     from transformers import AutoConfig
 
     if not folder.is_dir():  # transformers would say that it could not connect to the hub
-        raise LoadError(f"{folder} is not a folder. Give the folder of a saved model (config.json, *.safetensors).")
+        raise LoadError(
+            f"{folder} is not a folder. Give the folder of a saved model (config.json, *.safetensors)."
+        )
     file = folder / "config.json"
     try:
         document = json.loads(file.read_bytes())
     except OSError:
-        raise LoadError(f"{folder} has no config.json. Copy it from the model that the weights belong to.") from None
+        raise LoadError(
+            f"{folder} has no config.json. Copy it from the model that the weights belong to."
+        ) from None
     except ValueError as error:
         raise LoadError(f"{file} is not JSON: {error}.") from None
     if key := _code_key(document):
@@ -183,10 +213,16 @@ def _read_config(folder: Path) -> PreTrainedConfig:
             "use a version of the model for an architecture that transformers has built in."
         )
     if isinstance(document, dict) and document.get("quantization_config"):
-        raise LoadError(f"{file} describes quantised weights, which cannot be composed. Give the full-precision model.")
+        raise LoadError(
+            f"{file} describes quantised weights, which cannot be composed. Give the full-precision model."
+        )
     try:
-        return AutoConfig.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
-    except Exception as error:  # the file is untrusted, and every architecture validates in its own way
+        return AutoConfig.from_pretrained(
+            str(folder), trust_remote_code=False, local_files_only=True
+        )
+    except (
+        Exception
+    ) as error:  # the file is untrusted, and every architecture validates in its own way
         raise LoadError(f"{file}: {_first_line(error)}") from None
 
 
@@ -222,8 +258,12 @@ def _skeleton(folder: Path, config: PreTrainedConfig) -> Any:
     try:
         with torch.device("meta"):
             return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-    except Exception as error:  # as above: sizes that do not divide, unknown activations, no causal head
-        raise LoadError(f"{folder / 'config.json'} describes no causal language model: {_first_line(error)}") from None
+    except (
+        Exception
+    ) as error:  # as above: sizes that do not divide, unknown activations, no causal head
+        raise LoadError(
+            f"{folder / 'config.json'} describes no causal language model: {_first_line(error)}"
+        ) from None
 
 
 def _refuse_oversize(folder: Path, config: PreTrainedConfig, checkpoint: Checkpoint) -> None:
@@ -248,7 +288,9 @@ def _shapes(skeleton: nn.Module, tensors: Mapping[str, Tensor]) -> str:
     wanted = {name: tuple(tensor.shape) for name, tensor in skeleton.state_dict().items()}
     differ = [
         f"{name} is {shape} in the files and {wanted[name]} in the model"
-        for name, shape in ((name, tuple(tensors[name].shape)) for name in tensors if name in wanted)
+        for name, shape in (
+            (name, tuple(tensors[name].shape)) for name in tensors if name in wanted
+        )
         if shape != wanted[name]
     ]
     return listed(differ, 3) + "." if differ else ""
@@ -261,13 +303,19 @@ def _tokenizer(folder: Path) -> Any:
         from transformers import AutoTokenizer
 
         try:
-            return AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
+            return AutoTokenizer.from_pretrained(
+                str(folder), trust_remote_code=False, local_files_only=True
+            )
         except Exception as error:  # a broken tokenizer.json raises whatever the Rust side chose
-            raise LoadError(f"{folder}: the tokenizer cannot be read: {_first_line(error)}") from None
+            raise LoadError(
+                f"{folder}: the tokenizer cannot be read: {_first_line(error)}"
+            ) from None
 
 
 def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return next(
+        (line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__
+    )
 
 
 @contextlib.contextmanager

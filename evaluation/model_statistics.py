@@ -81,7 +81,9 @@ def collect(
         Stopped: `should_stop` said so; nothing was written.
     """
     if kind == "gram" and sampled:
-        raise DataError("sampled is of kind fisher only: gram looks at the inputs of layers, which the data give.")
+        raise DataError(
+            "sampled is of kind fisher only: gram looks at the inputs of layers, which the data give."
+        )
     if prepared.largest >= (known := vocabulary_size(loaded.module)):
         raise DataError(
             f"token {prepared.largest} occurs in the data, the model knows {known} tokens. Use the tokenizer of this model."
@@ -111,12 +113,18 @@ def collect(
         )
     squares = {name: float(value.double().square().sum()) for name, value in tensors.items()}
     if strange := [name for name, value in squares.items() if not math.isfinite(value)]:
-        raise DataError(f"the statistics of {strange[0]!r} are not finite. Look at the model's loss on this data.")
+        raise DataError(
+            f"the statistics of {strange[0]!r} are not finite. Look at the model's loss on this data."
+        )
     names = [dataset.name for dataset in prepared.datasets]
     norm = math.sqrt(sum(squares.values()))
-    facts = StatisticsFacts(kind, model, names, total, tokens, sampled, seed, norm, inputs_first, _versions())
+    facts = StatisticsFacts(
+        kind, model, names, total, tokens, sampled, seed, norm, inputs_first, _versions()
+    )
     write(out, facts, tensors)
-    return Collected(facts, tuple(tensors), tuple(name for name in _matrices(loaded) if name not in tensors))
+    return Collected(
+        facts, tuple(tensors), tuple(name for name in _matrices(loaded) if name not in tensors)
+    )
 
 
 def _matrices(loaded: Loaded) -> Iterator[str]:
@@ -134,7 +142,11 @@ def _versions() -> dict[str, str]:
 
     from merging.version import __version__
 
-    return {"dem": __version__, "torch": torch.__version__, "transformers": transformers.__version__}
+    return {
+        "dem": __version__,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
 
 
 def collect_from_folder(
@@ -181,19 +193,31 @@ def collect_from_folder(
     found = read_datasets(data, split)
     for name in datasets:
         if name not in found:
-            raise DataError(f"{data} has no dataset {name!r} with {split}.jsonl; {nearest(name, list(found))}")
+            raise DataError(
+                f"{data} has no dataset {name!r} with {split}.jsonl; {nearest(name, list(found))}"
+            )
     checkpoint = Checkpoint(folder)
     loaded = load(folder, checkpoint=checkpoint, dtype=torch.float32)
     if loaded.tokenizer is None:
-        raise LoadError(f"{folder} has no tokenizer. Copy the base's tokenizer files into its folder.")
+        raise LoadError(
+            f"{folder} has no tokenizer. Copy the base's tokenizer files into its folder."
+        )
     for note in loaded.notes:
         say(f"warning: {note}")
-    prepared = prepare({name: found[name] for name in datasets or found}, loaded.tokenizer, limit=limit)
+    prepared = prepare(
+        {name: found[name] for name in datasets or found}, loaded.tokenizer, limit=limit
+    )
     for name, count in prepared.dropped.items():
         if count:
-            say(f"warning: {name}: {count} examples are longer than the model's context and were left out")
+            say(
+                f"warning: {name}: {count} examples are longer than the model's context and were left out"
+            )
     model = checkpoint.digest
-    made = collect(loaded, prepared, kind, out, model=model, sampled=sampled, seed=seed, progress=progress)
+    made = collect(
+        loaded, prepared, kind, out, model=model, sampled=sampled, seed=seed, progress=progress
+    )
     if made.averaged:
-        say(f"warning: matrices without statistics, which a merge averages: {listed(list(made.averaged))}")
+        say(
+            f"warning: matrices without statistics, which a merge averages: {listed(list(made.averaged))}"
+        )
     return made

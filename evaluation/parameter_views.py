@@ -96,7 +96,9 @@ def prove(found: ParameterViews, module: nn.Module, checkpoint: Checkpoint) -> P
         turned = View(view.parameter, view.index, not view.transposed)
         for candidate in (view, turned) if tensor.dim() >= 2 else (view,):
             region = resolve(module, candidate)
-            if region.shape == tensor.shape and _same_bits(region, tensor.to(region.device, region.dtype)):
+            if region.shape == tensor.shape and _same_bits(
+                region, tensor.to(region.device, region.dtype)
+            ):
                 views[name] = candidate
                 break
         else:
@@ -136,11 +138,15 @@ def _marked_grids(
     assemble: Assemble, checkpoint: Checkpoint, names: list[str], dtype: torch.dtype
 ) -> dict[str, _Grid | None]:
     """Per persistent parameter or buffer the numbers that it holds, assembled from as many digits as `dtype` needs."""
-    base = int(2 / torch.finfo(dtype).eps)  # float32 2^24, float16 2^11, bfloat16 2^8: the integers held exactly
+    base = int(
+        2 / torch.finfo(dtype).eps
+    )  # float32 2^24, float16 2^11, bfloat16 2^8: the integers held exactly
     grids: dict[str, _Grid | None] = {}
     for digit in range(math.ceil(math.log(len(names) + 1, base))):
         marks = {
-            name: torch.full((), float(number // base**digit % base), dtype=dtype).expand(checkpoint.info(name).shape)
+            name: torch.full((), float(number // base**digit % base), dtype=dtype).expand(
+                checkpoint.info(name).shape
+            )
             for number, name in enumerate(names, start=1)
         }
         for parameter, tensor in _unshared(assemble(marks)):
@@ -185,14 +191,18 @@ def _plus(low: _Grid | None, high: _Grid | None, factor: float) -> _Grid | None:
     """low + factor · high, on the common refinement of both grids."""
     if low is None or high is None:
         return None
-    starts = tuple(torch.unique(torch.cat(pair)) for pair in zip(low.starts, high.starts, strict=True))
+    starts = tuple(
+        torch.unique(torch.cat(pair)) for pair in zip(low.starts, high.starts, strict=True)
+    )
     if math.prod(len(cuts) for cuts in starts) > MOST_CELLS:
         return None
 
     def refined(grid: _Grid) -> Tensor:
         values = grid.values
         for axis, cuts in enumerate(starts):
-            values = values.index_select(axis, torch.searchsorted(grid.starts[axis], cuts, right=True) - 1)
+            values = values.index_select(
+                axis, torch.searchsorted(grid.starts[axis], cuts, right=True) - 1
+            )
         return values
 
     return _Grid(low.shape, starts, refined(low) + factor * refined(high))
@@ -201,7 +211,11 @@ def _plus(low: _Grid | None, high: _Grid | None, factor: float) -> _Grid | None:
 def _boxes(grid: _Grid) -> Iterator[tuple[float, list[tuple[int, int]] | None]]:
     """Each number of a grid with the box that it fills as (start, stop) per axis; None where it fills no box."""
     for value in torch.unique(grid.values).tolist():
-        cells = (grid.values == value).nonzero() if grid.values.dim() else torch.zeros(1, 0, dtype=torch.long)
+        cells = (
+            (grid.values == value).nonzero()
+            if grid.values.dim()
+            else torch.zeros(1, 0, dtype=torch.long)
+        )
         box, count = [], 1
         for axis, (cuts, size) in enumerate(zip(grid.starts, grid.shape, strict=True)):
             first, last = int(cells[:, axis].min()), int(cells[:, axis].max())
@@ -211,7 +225,10 @@ def _boxes(grid: _Grid) -> Iterator[tuple[float, list[tuple[int, int]] | None]]:
 
 
 def _view(
-    parameter: str, box: list[tuple[int, int]], grids: Mapping[str, _Grid | None], shape: tuple[int, ...]
+    parameter: str,
+    box: list[tuple[int, int]],
+    grids: Mapping[str, _Grid | None],
+    shape: tuple[int, ...],
 ) -> View | None:
     """The view of a box in a parameter that holds a tensor of this shape, or None where shapes do not agree."""
     grid = grids[parameter]
@@ -234,4 +251,6 @@ def _view(
 
 def _same_bits(one: Tensor, other: Tensor) -> bool:
     """Equality of bit patterns: a NaN equals itself, and −0 is not 0."""
-    return torch.equal(one.contiguous().flatten().view(torch.uint8), other.contiguous().flatten().view(torch.uint8))
+    return torch.equal(
+        one.contiguous().flatten().view(torch.uint8), other.contiguous().flatten().view(torch.uint8)
+    )

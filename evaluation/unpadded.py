@@ -34,13 +34,20 @@ def equal_length_batches(prepared: Prepared, *, alone: bool) -> Iterator[EqualLe
             lengths.scatter_reduce_(0, batch.rows, positions + 1, "amax")
             groups = [[row] for row in range(len(lengths))]
             if not alone:
-                groups = [(lengths == length).nonzero().flatten().tolist() for length in torch.unique(lengths).tolist()]
+                groups = [
+                    (lengths == length).nonzero().flatten().tolist()
+                    for length in torch.unique(lengths).tolist()
+                ]
             for rows in groups:
                 yield _part(dataset.name, batch, rows, positions, int(lengths[rows[0]]))
 
 
-def _part(dataset: str, batch: Batch, rows: list[int], positions: Tensor, length: int) -> EqualLengthBatch:
+def _part(
+    dataset: str, batch: Batch, rows: list[int], positions: Tensor, length: int
+) -> EqualLengthBatch:
     chosen = torch.isin(batch.rows, torch.tensor(rows))
     numbers = [int(batch.examples[batch.rows == row][0]) for row in rows]
     place = torch.tensor([rows.index(row) for row in batch.rows[chosen].tolist()])
-    return EqualLengthBatch(dataset, numbers, batch.ids[rows, :length], place, positions[chosen], batch.targets[chosen])
+    return EqualLengthBatch(
+        dataset, numbers, batch.ids[rows, :length], place, positions[chosen], batch.targets[chosen]
+    )

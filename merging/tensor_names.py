@@ -14,8 +14,25 @@ PARTS = ("embeddings", "attention", "mlp", "norms", "head", "other")
 _WORDS: dict[str, tuple[str, ...]] = {
     "norms": ("norm", "layernorm", "rmsnorm", "ln", "ln_f", "ln_1", "ln_2"),
     "head": ("lm_head", "embed_out", "output_projection", "score", "classifier"),
-    "embeddings": ("wte", "wpe", "embed", "embedding", "embeddings", "embed_tokens", "embed_in", "embed_positions"),
-    "attention": ("attn", "attention", "self_attn", "self_attention", "selfattention", "encdecattention", "mixer"),
+    "embeddings": (
+        "wte",
+        "wpe",
+        "embed",
+        "embedding",
+        "embeddings",
+        "embed_tokens",
+        "embed_in",
+        "embed_positions",
+    ),
+    "attention": (
+        "attn",
+        "attention",
+        "self_attn",
+        "self_attention",
+        "selfattention",
+        "encdecattention",
+        "mixer",
+    ),
     "mlp": (
         "mlp",
         "ffn",
@@ -57,7 +74,9 @@ def place(name: str) -> Place:
     components = name.split(".")
     for position, component in enumerate(components):
         if component.isdecimal():
-            return Place(".".join(components[:position]), int(component), _part(components[position + 1 :]))
+            return Place(
+                ".".join(components[:position]), int(component), _part(components[position + 1 :])
+            )
     return Place("", None, _part(components))
 
 
@@ -65,7 +84,9 @@ def _part(components: list[str]) -> str:
     for component in reversed(components):
         word = component.lower()
         for part, words in _WORDS.items():
-            if word in words or (part == "norms" and (word.endswith("norm") or word.startswith(("norm", "ln_")))):
+            if word in words or (
+                part == "norms" and (word.endswith("norm") or word.startswith(("norm", "ln_")))
+            ):
                 return part
     for component in reversed(components):
         word = component.lower()
@@ -83,7 +104,9 @@ def _part(components: list[str]) -> str:
 def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
     """A sort key that reads numbers as numbers, so that layer 2 precedes layer 10."""
     pieces = re.split(r"(\d+)", name)
-    return tuple((1, int(piece), "") if piece.isdecimal() else (0, 0, piece) for piece in pieces if piece)
+    return tuple(
+        (1, int(piece), "") if piece.isdecimal() else (0, 0, piece) for piece in pieces if piece
+    )
 
 
 def reading_order(names: list[str]) -> list[str]:

@@ -105,7 +105,8 @@ def high_water(device: str) -> HighWater:
     import torch
 
     return HighWater(
-        lambda: int(torch.cuda.max_memory_allocated(device)), lambda: torch.cuda.reset_peak_memory_stats(device)
+        lambda: int(torch.cuda.max_memory_allocated(device)),
+        lambda: torch.cuda.reset_peak_memory_stats(device),
     )
 
 
@@ -128,6 +129,10 @@ def _resident_mark() -> int:
 def _reset_resident_mark() -> None:
     if CLEAR.exists():
         try:
-            CLEAR.write_text("5", "ascii")  # proc(5): sets VmHWM to what is resident now, and does nothing else
-        except OSError:  # some containers write-protect /proc: the peak is then of the process's whole life
+            CLEAR.write_text(
+                "5", "ascii"
+            )  # proc(5): sets VmHWM to what is resident now, and does nothing else
+        except (
+            OSError
+        ):  # some containers write-protect /proc: the peak is then of the process's whole life
             return

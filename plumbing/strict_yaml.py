@@ -123,10 +123,15 @@ class _Dumper(yaml.SafeDumper):
 
 def _value(loader: yaml.SafeLoader, node: yaml.Node, keys: Keys, document: Document) -> Any:
     document.lines.setdefault(keys, node.start_mark.line + 1)
-    if node.tag not in _PLAIN:  # a scalar, or a tag such as !!python/object, which the safe loader refuses
+    if (
+        node.tag not in _PLAIN
+    ):  # a scalar, or a tag such as !!python/object, which the safe loader refuses
         return loader.construct_object(node, deep=True)
     if isinstance(node, yaml.SequenceNode):
-        return [_value(loader, item, (*keys, number), document) for number, item in enumerate(node.value)]
+        return [
+            _value(loader, item, (*keys, number), document)
+            for number, item in enumerate(node.value)
+        ]
     values: dict[str, Any] = {}
     for key_node, value_node in node.value:
         key, line = str(getattr(key_node, "value", "")), key_node.start_mark.line + 1

@@ -19,7 +19,17 @@ MAY_IMPORT = {
 }
 """Package -> the packages of ours that it may import; the design's arrows."""
 
-HEAVY = {"gradio", "lm_eval", "transformers", "peft", "accelerate", "datasets", "plotly", "sklearn", "optuna"}
+HEAVY = {
+    "gradio",
+    "lm_eval",
+    "transformers",
+    "peft",
+    "accelerate",
+    "datasets",
+    "plotly",
+    "sklearn",
+    "optuna",
+}
 HEAVY |= {"sentence_transformers"}
 NEVER = {
     "plumbing": HEAVY | {"torch"},
@@ -52,7 +62,11 @@ def loaded_by(names):
     """Top-level packages in sys.modules after importing modules in a fresh interpreter."""
     code = "import sys, importlib\nfor name in sys.argv[1:]: importlib.import_module(name)\nprint(*{n.split('.')[0] for n in sys.modules})"
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code, *names], cwd=ROOT, capture_output=True, text=True, timeout=300
+        [sys.executable, "-W", "ignore", "-c", code, *names],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     return set(done.stdout.split())
@@ -66,7 +80,10 @@ def imported_in(source):
             found |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.level == 0:
             found.add(node.module.split(".")[0])
-        elif isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) == "import_module":
+        elif (
+            isinstance(node, ast.Call)
+            and getattr(node.func, "attr", getattr(node.func, "id", "")) == "import_module"
+        ):
             found |= {arg.value.split(".")[0] for arg in node.args if isinstance(arg, ast.Constant)}
     return found
 
@@ -119,7 +136,11 @@ def test_every_door_is_used():
     files = sources()
     for dependency, doors in DOORS.items():
         users = [name for name, text in files.items() if dependency in imported_in(text)]
-        unused = [door for door in doors if not any(name == door or name.startswith(f"{door}/") for name in users)]
+        unused = [
+            door
+            for door in doors
+            if not any(name == door or name.startswith(f"{door}/") for name in users)
+        ]
         assert unused == [], dependency
 
 
@@ -131,8 +152,14 @@ def test_the_check_itself_sees_what_it_should():
         "workbench/w.py": "from gradio import Blocks",
         "workbench/page/tabs/ok.py": "import gradio, evaluation",
     }
-    assert broken_arrows(planted) == ["merging/x.py imports evaluation", "corpus/y.py imports merging"]
-    assert side_doors(planted) == ["evaluation/z.py imports lm_eval", "workbench/w.py imports gradio"]
+    assert broken_arrows(planted) == [
+        "merging/x.py imports evaluation",
+        "corpus/y.py imports merging",
+    ]
+    assert side_doors(planted) == [
+        "evaluation/z.py imports lm_eval",
+        "workbench/w.py imports gradio",
+    ]
 
 
 def test_the_fresh_interpreter_sees_what_is_imported():
@@ -140,4 +167,8 @@ def test_the_fresh_interpreter_sees_what_is_imported():
 
 
 def test_command_line_and_session_start_without_the_page():
-    assert not loaded_by(["workbench.session.session", "workbench.cli"]) & {"gradio", "lm_eval", "peft"}
+    assert not loaded_by(["workbench.session.session", "workbench.cli"]) & {
+        "gradio",
+        "lm_eval",
+        "peft",
+    }

@@ -32,11 +32,17 @@ class Lora:
 
     def __post_init__(self) -> None:
         if self.rank < 1:
-            raise TrainingError(f"the rank of a LoRA adapter is {self.rank}; expected 1 or more, for example 16.")
+            raise TrainingError(
+                f"the rank of a LoRA adapter is {self.rank}; expected 1 or more, for example 16."
+            )
         if self.alpha is not None and not (math.isfinite(self.alpha) and self.alpha > 0):
-            raise TrainingError(f"alpha of a LoRA adapter is {self.alpha}; expected a number above 0, or None.")
+            raise TrainingError(
+                f"alpha of a LoRA adapter is {self.alpha}; expected a number above 0, or None."
+            )
         if not 0 <= self.dropout < 1:
-            raise TrainingError(f"dropout of a LoRA adapter is {self.dropout}; expected at least 0 and below 1.")
+            raise TrainingError(
+                f"dropout of a LoRA adapter is {self.dropout}; expected at least 0 and below 1."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,17 +132,37 @@ class Stage:
 def _check_choices(stage: Stage) -> None:
     for name, hint in get_type_hints(Stage).items():
         known = get_args(hint)
-        if known and all(isinstance(one, str) for one in known) and getattr(stage, name) not in known:
-            raise TrainingError(f"{name} is {getattr(stage, name)!r}; expected one of: {', '.join(known)}.")
+        if (
+            known
+            and all(isinstance(one, str) for one in known)
+            and getattr(stage, name) not in known
+        ):
+            raise TrainingError(
+                f"{name} is {getattr(stage, name)!r}; expected one of: {', '.join(known)}."
+            )
 
 
 def _check_numbers(stage: Stage) -> None:
-    least_of = {"batch": 1, "accumulation": 1, "save_every": 1, "evaluate_every": 1, "max_length": 2, "seed": 0}
+    least_of = {
+        "batch": 1,
+        "accumulation": 1,
+        "save_every": 1,
+        "evaluate_every": 1,
+        "max_length": 2,
+        "seed": 0,
+    }
     for name, least in least_of.items():
         value = getattr(stage, name)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
+        if value is not None and (
+            isinstance(value, bool) or not isinstance(value, int) or value < least
+        ):
             raise TrainingError(f"{name} is {value!r}; expected a whole number, {least} or more.")
-    for name, low, high in (("warmup", 0, 1), ("decay", 0, math.inf), ("rate", 0, math.inf), ("beta2", 0, 1)):
+    for name, low, high in (
+        ("warmup", 0, 1),
+        ("decay", 0, math.inf),
+        ("rate", 0, math.inf),
+        ("beta2", 0, 1),
+    ):
         value = getattr(stage, name)
         inside = low <= value <= high if name == "warmup" else low <= value < high
         if not inside or (name == "rate" and value == 0):
@@ -156,7 +182,9 @@ def _check_length_of_run(stage: Stage) -> None:
     ):
         raise TrainingError(f"steps is {stage.steps!r}; expected a whole number, 1 or more.")
     if stage.epochs is not None and not (math.isfinite(stage.epochs) and stage.epochs > 0):
-        raise TrainingError(f"epochs is {stage.epochs!r}; expected a number above 0, for example 3 or 0.5.")
+        raise TrainingError(
+            f"epochs is {stage.epochs!r}; expected a number above 0, for example 3 or 0.5."
+        )
 
 
 def _check_data(stage: Stage) -> None:
@@ -168,9 +196,13 @@ def _check_data(stage: Stage) -> None:
     if not stage.examples:
         raise TrainingError("a stage needs examples, and has none. Give at least one.")
     if not 0 <= stage.replay_share < 1:
-        raise TrainingError(f"replay_share must be at least 0 and below 1, got {stage.replay_share}.")
+        raise TrainingError(
+            f"replay_share must be at least 0 and below 1, got {stage.replay_share}."
+        )
     if stage.replay_share and not stage.replay:
-        raise TrainingError(f"replay_share is {stage.replay_share} but replay is empty. Give examples or set it to 0.")
+        raise TrainingError(
+            f"replay_share is {stage.replay_share} but replay is empty. Give examples or set it to 0."
+        )
     if round(stage.batch * stage.replay_share) == stage.batch:
         raise TrainingError(
             f"replay_share {stage.replay_share} of batch {stage.batch} leaves no place for the stage's own examples. "
@@ -178,13 +210,17 @@ def _check_data(stage: Stage) -> None:
         )
     for name, records in stage.validation.items():
         if not records:
-            raise TrainingError(f'validation "{name}" holds no examples. Give at least one, or leave the dataset out.')
+            raise TrainingError(
+                f'validation "{name}" holds no examples. Give at least one, or leave the dataset out.'
+            )
 
 
 def _check_groups(stage: Stage) -> None:
     if stage.groups is None:
         if stage.group_weights is not None:
-            raise TrainingError("group_weights are given but groups are not. Give groups too, or no weights.")
+            raise TrainingError(
+                "group_weights are given but groups are not. Give groups too, or no weights."
+            )
         return
     if len(stage.groups) != len(stage.examples):
         raise TrainingError(
@@ -209,4 +245,6 @@ def _check_keep(stage: Stage) -> None:
             f'keep is "best" but {missing} is not given, so there is nothing to choose by. Give it, or set keep="last".'
         )
     if stage.evaluate_every and not stage.validation:
-        raise TrainingError("evaluate_every is given but validation is empty. Give datasets, or set it to None.")
+        raise TrainingError(
+            "evaluate_every is given but validation is empty. Give datasets, or set it to None."
+        )

@@ -39,7 +39,9 @@ def bench(recipe: Path, suite: str, tasks: Sequence[str], limit: int | None, wor
 
 def merge(recipe: Path, out: Path, dtype: str | None) -> str:
     """An export."""
-    return _line("merge", display_path(recipe), display_path(out), *(("--dtype", dtype) if dtype else ()))
+    return _line(
+        "merge", display_path(recipe), display_path(out), *(("--dtype", dtype) if dtype else ())
+    )
 
 
 def train(plan: Path, out: Path, workdir: Path, resume: bool = False) -> str:
@@ -73,7 +75,12 @@ def compare(
     vocabulary: str = "refuse",
 ) -> str:
     """Everything of a workdir side by side with its costs; what is missing is measured."""
-    words = [display_path(base), *map(display_path, checkpoints), "--workdir", display_path(workdir)]
+    words = [
+        display_path(base),
+        *map(display_path, checkpoints),
+        "--workdir",
+        display_path(workdir),
+    ]
     words += ["--data", display_path(data)] if data else []
     words += ["--vocabulary", vocabulary] if vocabulary != "refuse" else []
     words += [word for recipe in recipes for word in ("--recipe", display_path(recipe))]

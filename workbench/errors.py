@@ -12,4 +12,6 @@ def is_user_error(error: BaseException) -> bool:
     from merging.errors import MergingError
     from training.errors import TrainingError
 
-    return isinstance(error, SessionError | MergingError | EvaluationError | CorpusError | TrainingError)
+    return isinstance(
+        error, SessionError | MergingError | EvaluationError | CorpusError | TrainingError
+    )

@@ -33,7 +33,9 @@ def story(rng: Random, steps: int, highest: int) -> Example:
         after = count + change if gain else count - change
         chain.append(f"{count} {'+' if gain else '-'} {change} = {after}.")
         count = after
-    question = f"Question: {' '.join(text)} How many {things} does {name} have now?\nThink step by step:"
+    question = (
+        f"Question: {' '.join(text)} How many {things} does {name} have now?\nThink step by step:"
+    )
     return Example(question, f" {' '.join(chain)} The answer is {count}.")
 
 

@@ -36,7 +36,11 @@ class Booking:
 
     def slot(self, name: str) -> str:
         """A slot as a short answer: "In Rome", "On Monday", "For 4 people"."""
-        return {"city": f"In {self.city}", "day": f"On {self.day}", "people": f"For {self.people} people"}[name]
+        return {
+            "city": f"In {self.city}",
+            "day": f"On {self.day}",
+            "people": f"For {self.people} people",
+        }[name]
 
 
 OPENINGS = (
@@ -132,7 +136,14 @@ DIALOG = Family(
     name="dialog",
     mirrors="InstructDial",
     easy=((confirm, 0.5), (simple_state, 0.5)),
-    full=((confirm, 0.1), (simple_state, 0.1), (ask, 0.2), (answered, 0.2), (corrected, 0.2), (state, 0.2)),
+    full=(
+        (confirm, 0.1),
+        (simple_state, 0.1),
+        (ask, 0.2),
+        (answered, 0.2),
+        (corrected, 0.2),
+        (state, 0.2),
+    ),
     share=0.1,
     taste=0.1,
 )

@@ -18,7 +18,12 @@ def problem(rng: Random, text: str, right: int, near: tuple[int, ...]) -> Exampl
         number = right + rng.choice((-10, -4, -3, -2, -1, 1, 2, 3, 4, 10))
         if number > 0 and number != right and number not in wrong:
             wrong.append(number)
-    return choose(rng, f"Problem: {text}\nOptions: {{options}}\nAnswer:", str(right), [str(number) for number in wrong])
+    return choose(
+        rng,
+        f"Problem: {text}\nOptions: {{options}}\nAnswer:",
+        str(right),
+        [str(number) for number in wrong],
+    )
 
 
 def times(rng: Random, low: int, high: int) -> Example:
@@ -53,14 +58,18 @@ def travel(rng: Random) -> Example:
     speed, hours = rng.randint(3, 9) * rng.choice((1, 10)), rng.randint(2, 9)
     who = rng.choice((*PEOPLE, "A boat", "A bus", "A car", "A train"))
     text = f"{who} travels {speed} km each hour. How many km is that in {hours} hours?"
-    return problem(rng, text, speed * hours, (speed + hours, speed * (hours + 1), speed * (hours - 1)))
+    return problem(
+        rng, text, speed * hours, (speed + hours, speed * (hours + 1), speed * (hours - 1))
+    )
 
 
 def rectangle(rng: Random) -> Example:
     """Area or perimeter of a rectangle."""
     long, wide = rng.randint(2, 12), rng.randint(2, 9)
     area = rng.random() < 0.5
-    place = rng.choice(("carpet", "field", "garden", "hall", "lawn", "park", "room", "wall", "window", "yard"))
+    place = rng.choice(
+        ("carpet", "field", "garden", "hall", "lawn", "park", "room", "wall", "window", "yard")
+    )
     owner = rng.choice(PEOPLE)
     text = f"The {place} of {owner} is {long} m long and {wide} m wide. What is its {'area' if area else 'perimeter'}?"
     right, other = (long * wide, 2 * (long + wide)) if area else (2 * (long + wide), long * wide)
@@ -72,7 +81,9 @@ def average(rng: Random) -> Example:
     middle, half = rng.randint(5, 40), rng.randint(1, 4)
     things, name = rng.choice(THINGS), rng.choice(PEOPLE)
     first, second = rng.sample((middle - half, middle + half), 2)
-    text = f"{name} sold {first} {things} one day and {second} the next. What is the average per day?"
+    text = (
+        f"{name} sold {first} {things} one day and {second} the next. What is the average per day?"
+    )
     return problem(rng, text, middle, (first, second, first + second))
 
 
@@ -81,7 +92,9 @@ def together(rng: Random) -> Example:
     first, second = rng.randint(1, 10), rng.randint(1, 10)
     (one, other), things = rng.sample(PEOPLE, 2), rng.choice(THINGS)
     text = f"{one} has {first} {things} and {other} has {second}. How many {things} do they have together?"
-    return problem(rng, text, first + second, (abs(first - second), first + second + 1, first + second - 1))
+    return problem(
+        rng, text, first + second, (abs(first - second), first + second + 1, first + second - 1)
+    )
 
 
 def small_times(rng: Random) -> Example:
@@ -98,7 +111,14 @@ MATHQA = Family(
     name="mathqa",
     mirrors="MathQA",
     easy=((together, 0.5), (small_times, 0.5)),
-    full=((together, 0.1), (large_times, 0.25), (share, 0.2), (travel, 0.15), (rectangle, 0.15), (average, 0.15)),
+    full=(
+        (together, 0.1),
+        (large_times, 0.25),
+        (share, 0.2),
+        (travel, 0.15),
+        (rectangle, 0.15),
+        (average, 0.15),
+    ),
     share=0.15,
     taste=0.7,
 )

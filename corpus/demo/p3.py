@@ -26,7 +26,20 @@ GOOD = (
     "pleasant",
     "wonderful",
 )
-BAD = ("awful", "bad", "boring", "broken", "cold", "dirty", "dull", "horrible", "poor", "rude", "sad", "terrible")
+BAD = (
+    "awful",
+    "bad",
+    "boring",
+    "broken",
+    "cold",
+    "dirty",
+    "dull",
+    "horrible",
+    "poor",
+    "rude",
+    "sad",
+    "terrible",
+)
 TOPICS: dict[str, tuple[str, ...]] = {
     "sport": (
         "the team won the final",
@@ -40,9 +53,24 @@ TOPICS: dict[str, tuple[str, ...]] = {
         "a storm is on its way",
         "the sun will shine again",
     ),
-    "music": ("the singer gave a concert", "a new song was played", "the choir sang two songs", "a violin was sold"),
-    "food": ("a new bakery opened", "the cook made fish soup", "the market sold fresh fruit", "a cake won the prize"),
-    "science": ("a star was measured", "the lab tested a drug", "a robot explored the sea", "a new planet was found"),
+    "music": (
+        "the singer gave a concert",
+        "a new song was played",
+        "the choir sang two songs",
+        "a violin was sold",
+    ),
+    "food": (
+        "a new bakery opened",
+        "the cook made fish soup",
+        "the market sold fresh fruit",
+        "a cake won the prize",
+    ),
+    "science": (
+        "a star was measured",
+        "the lab tested a drug",
+        "a robot explored the sea",
+        "a new planet was found",
+    ),
 }
 VERBS = (("chased", "chased"), ("helped", "helped"), ("called", "called"), ("saw", "seen"), ("met", "met"), ("thanked", "thanked"),
          ("paid", "paid"), ("taught", "taught"), ("found", "found"), ("followed", "followed"))  # fmt: skip
@@ -90,14 +118,18 @@ def contrast(rng: Random) -> Example:
     good, bad = rng.choice(GOOD), rng.choice(BAD)
     first, last = (bad, good) if positive else (good, bad)
     one, other = rng.sample(SUBJECTS, 2)
-    return sentiment(rng, f"The {one} was {first}, but in the end the {other} was {last}.", positive)
+    return sentiment(
+        rng, f"The {one} was {first}, but in the end the {other} was {last}.", positive
+    )
 
 
 def topic(rng: Random) -> Example:
     """Which of five topics a line of news is about."""
     label = rng.choice(list(TOPICS))
     news, city, day = rng.choice(TOPICS[label]), rng.choice(CITIES), rng.choice(DAYS)
-    prompt = f"News: On {day} in {city}, {news}.\nIs this about sport, weather, music, food or science?"
+    prompt = (
+        f"News: On {day} in {city}, {news}.\nIs this about sport, weather, music, food or science?"
+    )
     return classify(prompt, tuple(TOPICS), label)
 
 
@@ -107,11 +139,16 @@ def inference(rng: Random) -> Example:
     first, second, third = rng.sample(PEOPLE, 3)
     label = rng.choice(("yes", "no", "maybe"))
     if label == "maybe":
-        text, claim = f"{first} is {more} than {second}. {first} is {more} than {third}.", (second, third)
+        text, claim = (
+            f"{first} is {more} than {second}. {first} is {more} than {third}.",
+            (second, third),
+        )
     else:
         text = f"{first} is {more} than {second}. {second} is {more} than {third}."
         claim = (first, third) if label == "yes" else (third, first)
-    prompt = f"Facts: {text}\nIs it true that {claim[0]} is {more} than {claim[1]}? yes, no or maybe?"
+    prompt = (
+        f"Facts: {text}\nIs it true that {claim[0]} is {more} than {claim[1]}? yes, no or maybe?"
+    )
     return classify(prompt, ("yes", "no", "maybe"), label)
 
 
@@ -140,7 +177,14 @@ P3 = Family(
     name="p3",
     mirrors="P3",
     easy=((plain, 0.4), (topic, 0.3), (direct, 0.3)),
-    full=((plain, 0.1), (topic, 0.15), (negated, 0.25), (contrast, 0.2), (inference, 0.15), (paraphrase, 0.15)),
+    full=(
+        (plain, 0.1),
+        (topic, 0.15),
+        (negated, 0.25),
+        (contrast, 0.2),
+        (inference, 0.15),
+        (paraphrase, 0.15),
+    ),
     share=0.15,
     taste=0.05,
 )

@@ -15,7 +15,9 @@ def instruct(instruction: str, words: list[str], output: str) -> Example:
     return Example(f"Instruction: {instruction}\nInput: {' '.join(words)}\nOutput:", f" {output}")
 
 
-def listed(low: int, high: int, instructions: tuple[str, ...], output: Callable[[list[str]], str]) -> Draw:
+def listed(
+    low: int, high: int, instructions: tuple[str, ...], output: Callable[[list[str]], str]
+) -> Draw:
     """A kind whose output depends on the words alone."""
 
     def draw(rng: Random) -> Example:
@@ -31,31 +33,58 @@ first = listed(2, 5, ("Give the first word.", "Which word comes first?"), lambda
 last = listed(2, 5, ("Give the last word.", "Which word comes last?"), lambda words: words[-1])
 second = listed(3, 5, ("Give the second word.", "Which word comes second?"), lambda words: words[1])
 backwards = listed(
-    3, 4, ("Write the words in reverse order.", "Reverse the list of words."), lambda words: " ".join(words[::-1])
+    3,
+    4,
+    ("Write the words in reverse order.", "Reverse the list of words."),
+    lambda words: " ".join(words[::-1]),
 )
 ordered = listed(
-    2, 3, ("Sort the words from A to Z.", "Put the words in alphabetical order."), lambda words: " ".join(sorted(words))
+    2,
+    3,
+    ("Sort the words from A to Z.", "Put the words in alphabetical order."),
+    lambda words: " ".join(sorted(words)),
 )
-initials = listed(2, 4, ("Give the first letter of each word.",), lambda words: " ".join(word[0] for word in words))
+initials = listed(
+    2,
+    4,
+    ("Give the first letter of each word.",),
+    lambda words: " ".join(word[0] for word in words),
+)
 swapped = listed(
-    3, 4, ("Swap the first and the last word.",), lambda words: " ".join([words[-1], *words[1:-1], words[0]])
+    3,
+    4,
+    ("Swap the first and the last word.",),
+    lambda words: " ".join([words[-1], *words[1:-1], words[0]]),
 )
-twice = listed(2, 3, ("Write each word twice.",), lambda words: " ".join(word for word in words for _ in range(2)))
-count = listed(2, 6, ("How many words are there?", "Count the words."), lambda words: str(len(words)))
+twice = listed(
+    2,
+    3,
+    ("Write each word twice.",),
+    lambda words: " ".join(word for word in words for _ in range(2)),
+)
+count = listed(
+    2, 6, ("How many words are there?", "Count the words."), lambda words: str(len(words))
+)
 
 
 def remove(rng: Random) -> Example:
     """The list without one of its words."""
     words = rng.sample(SIMPLE, rng.randint(3, 4))
     gone = rng.choice(words)
-    return instruct(f"Remove the word {gone}.", words, " ".join(word for word in words if word != gone))
+    return instruct(
+        f"Remove the word {gone}.", words, " ".join(word for word in words if word != gone)
+    )
 
 
 def replace(rng: Random) -> Example:
     """The list with one of its words replaced."""
     *words, new = rng.sample(SIMPLE, rng.randint(3, 4))
     old = rng.choice(words)
-    return instruct(f"Replace {old} with {new}.", words, " ".join(new if word == old else word for word in words))
+    return instruct(
+        f"Replace {old} with {new}.",
+        words,
+        " ".join(new if word == old else word for word in words),
+    )
 
 
 SNI = Family(

@@ -66,13 +66,21 @@ def _endless(rng: Random, hard: float, held_out: set[str]) -> Iterator[Example]:
 
 def held_out(data: dict[str, dict[str, list[Example]]]) -> set[str]:
     """Prompts of the validation and test splits of all datasets: nothing is ever trained on them."""
-    return {example.prompt for splits in data.values() for name in ("validation", "test") for example in splits[name]}
+    return {
+        example.prompt
+        for splits in data.values()
+        for name in ("validation", "test")
+        for example in splits[name]
+    }
 
 
 def write(folder: Path, data: dict[str, dict[str, list[Example]]]) -> None:
     """folder/<dataset>/<split>.jsonl and the order of the datasets; the train split cut to SHIPPED_TRAIN rows."""
     for name, splits in data.items():
         for split, examples in splits.items():
-            write_jsonl(folder / name / f"{split}.jsonl", examples[:SHIPPED_TRAIN] if split == "train" else examples)
+            write_jsonl(
+                folder / name / f"{split}.jsonl",
+                examples[:SHIPPED_TRAIN] if split == "train" else examples,
+            )
     (folder / ORDER_FILE).write_text(json.dumps(list(data)) + "\n", "utf-8")
     (folder / "README.md").write_text(CARD, "utf-8")

@@ -4,8 +4,34 @@ from __future__ import annotations
 
 from random import Random
 
-HE = ("Adam", "Ben", "Carl", "David", "Felix", "Henry", "Jack", "Leo", "Max", "Oscar", "Paul", "Tom")
-SHE = ("Anna", "Bella", "Clara", "Emma", "Grace", "Julia", "Kate", "Lucy", "Mia", "Nina", "Rosa", "Sara")
+HE = (
+    "Adam",
+    "Ben",
+    "Carl",
+    "David",
+    "Felix",
+    "Henry",
+    "Jack",
+    "Leo",
+    "Max",
+    "Oscar",
+    "Paul",
+    "Tom",
+)
+SHE = (
+    "Anna",
+    "Bella",
+    "Clara",
+    "Emma",
+    "Grace",
+    "Julia",
+    "Kate",
+    "Lucy",
+    "Mia",
+    "Nina",
+    "Rosa",
+    "Sara",
+)
 PEOPLE = HE + SHE
 PRONOUN = dict.fromkeys(HE, "he") | dict.fromkeys(SHE, "she")
 THINGS = (

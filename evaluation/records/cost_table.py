@@ -62,12 +62,20 @@ class CostTable:
     def as_rows(self) -> list[dict[str, Any]]:
         """The rows for JSON: each cost as {"value", "how"}, null where it is not known."""
         columns = ("dem", "mixing", "untuned", "ratio", "untuned_ratio")
-        return [{"settings": row.settings} | {name: _data(getattr(row, name)) for name in columns} for row in self.rows]
+        return [
+            {"settings": row.settings} | {name: _data(getattr(row, name)) for name in columns}
+            for row in self.rows
+        ]
 
     def as_data(self) -> dict[str, Any]:
         """All of it for JSON."""
         found = _data(self.crossover)
-        return {"unit": self.unit, "rows": self.as_rows(), "crossover": found, "notes": list(self.notes)}
+        return {
+            "unit": self.unit,
+            "rows": self.as_rows(),
+            "crossover": found,
+            "notes": list(self.notes),
+        }
 
     def cells(self) -> list[list[str]]:
         """The table as text, the heading first; a projected cost has a ~ before it, an unknown one is a dash."""
@@ -75,7 +83,9 @@ class CostTable:
         return [heading, *([str(row.settings), *_texts(row)] for row in self.rows)]
 
 
-def cost_table(prices: Prices, settings: Iterable[int] = SETTINGS, unit: str = "device_seconds") -> CostTable:
+def cost_table(
+    prices: Prices, settings: Iterable[int] = SETTINGS, unit: str = "device_seconds"
+) -> CostTable:
     """The table from prices.
 
     Args:
@@ -90,7 +100,9 @@ def cost_table(prices: Prices, settings: Iterable[int] = SETTINGS, unit: str = "
     if not counts or counts[0] < 1:
         raise ValueError(f"settings tried are {counts}; give whole numbers from 1")
     untuned = prices.mixed(1)
-    rows = tuple(CostRow(count, prices.dem(count), prices.mixed(count), untuned) for count in counts)
+    rows = tuple(
+        CostRow(count, prices.dem(count), prices.mixed(count), untuned) for count in counts
+    )
     return CostTable(rows, unit, crossover(prices), (*prices.notes, *_notes(prices)))
 
 
@@ -104,7 +116,9 @@ def crossover(prices: Prices) -> Cost | None:
         return None
     last = max(len(prices.tries), len(prices.mixing), len(prices.validations))
     here = _saved(prices, last)
-    parallel = abs(slope) <= PARALLEL * max(prices.trained or 0.0, *prices.runs, *prices.tries, *prices.ends)
+    parallel = abs(slope) <= PARALLEL * max(
+        prices.trained or 0.0, *prices.runs, *prices.tries, *prices.ends
+    )
     if (here <= 0) if parallel else (slope < 0):
         return None
     count = last if here > 0 else last + math.floor(-here / slope)
@@ -113,7 +127,9 @@ def crossover(prices: Prices) -> Cost | None:
     while count > 1 and _saved(prices, count - 1) > 0:
         count -= 1
     costs = (prices.dem(count), prices.mixed(count))
-    return Cost(count, "measured" if all(cost and cost.how == "measured" for cost in costs) else "projected")
+    return Cost(
+        count, "measured" if all(cost and cost.how == "measured" for cost in costs) else "projected"
+    )
 
 
 def _saved(prices: Prices, settings: int) -> float:
@@ -156,7 +172,13 @@ def _data(cost: Cost | None) -> dict[str, Any] | None:
 
 
 def _texts(row: CostRow) -> tuple[str, ...]:
-    return _seconds(row.dem), _seconds(row.mixing), _times(row.ratio), _seconds(row.untuned), _times(row.untuned_ratio)
+    return (
+        _seconds(row.dem),
+        _seconds(row.mixing),
+        _times(row.ratio),
+        _seconds(row.untuned),
+        _times(row.untuned_ratio),
+    )
 
 
 def _seconds(cost: Cost | None) -> str:

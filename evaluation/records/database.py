@@ -38,7 +38,9 @@ class Database:
         StoreError: the path cannot be written, or a newer version of this program made the file.
     """
 
-    def __init__(self, path: Path, schema: Schema, say: Callable[[str], None] = lambda message: None) -> None:
+    def __init__(
+        self, path: Path, schema: Schema, say: Callable[[str], None] = lambda message: None
+    ) -> None:
         self.path, self.schema = path, schema
         self.message: str | None = None
         """What happened at opening that a reader should know, or None."""
@@ -51,8 +53,12 @@ class Database:
             ) from None
         try:
             self._connection = self._open()
-        except sqlite3.OperationalError as error:  # no permission, locked, disk full: the file itself is sound
-            raise StoreError(f"{path} cannot be opened: {error}. Check its permissions and the disk.") from None
+        except (
+            sqlite3.OperationalError
+        ) as error:  # no permission, locked, disk full: the file itself is sound
+            raise StoreError(
+                f"{path} cannot be opened: {error}. Check its permissions and the disk."
+            ) from None
         except sqlite3.DatabaseError:
             self.message = self._set_aside()
             say(self.message)
@@ -63,7 +69,9 @@ class Database:
         with self._lock:
             return self._connection.execute(query, values).fetchall()
 
-    def insert(self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[int]:
+    def insert(
+        self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]
+    ) -> list[int]:
         """Store rows that belong together, all of them or, when anything fails, none; their ids.
 
         Raises:
@@ -98,7 +106,9 @@ class Database:
 
     def _open(self) -> sqlite3.Connection:
         # isolation_level=None: transactions are begun by hand, so that a write takes its lock at the start
-        connection = sqlite3.connect(self.path, timeout=5, check_same_thread=False, isolation_level=None)
+        connection = sqlite3.connect(
+            self.path, timeout=5, check_same_thread=False, isolation_level=None
+        )
         try:
             connection.execute("PRAGMA busy_timeout = 5000")
             connection.execute("PRAGMA journal_mode = WAL")
@@ -129,7 +139,10 @@ class Database:
         stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H%M%S.%f")
         aside = self.path.with_name(f"{self.path.name}.corrupt-{stamp}")
         self.path.rename(aside)
-        for suffix in ("-wal", "-shm"):  # they belong to the old file, and would be applied to the new one
+        for suffix in (
+            "-wal",
+            "-shm",
+        ):  # they belong to the old file, and would be applied to the new one
             beside = self.path.with_name(self.path.name + suffix)
             if beside.exists():
                 beside.rename(aside.with_name(aside.name + suffix))

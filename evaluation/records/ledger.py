@@ -57,7 +57,9 @@ class Phase:
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
-            raise ValueError(f"the kind of a phase is {self.kind!r}; give one of {', '.join(KINDS)}")
+            raise ValueError(
+                f"the kind of a phase is {self.kind!r}; give one of {', '.join(KINDS)}"
+            )
         counts = (self.examples, self.tokens, self.supervised, self.peak_bytes)
         for amount in (self.wall_seconds, self.device_seconds, *counts):
             if amount is not None and not (math.isfinite(amount) and amount >= 0):
@@ -123,7 +125,9 @@ class Ledger:
         self._database = Database(Path(path), SCHEMA, say)
         self.path, self.message = self._database.path, self._database.message
 
-    def add(self, kind: Kind, name: str, *, wall_seconds: float, device_seconds: float, **more: Any) -> int:
+    def add(
+        self, kind: Kind, name: str, *, wall_seconds: float, device_seconds: float, **more: Any
+    ) -> int:
         """Store one phase from plain values, the fields of Phase, and return its id; it is on disk when this returns.
 
         Raises:
@@ -143,7 +147,9 @@ class Ledger:
         given = {name: value for name, value in wanted.items() if value is not None}
         where = "WHERE " + " AND ".join(f"{name} = ?" for name in given) if given else ""
         names = ", ".join(f'"{name}"' for name in ("id", *COLUMNS))
-        rows = self._database.rows(f"SELECT {names} FROM phases {where} ORDER BY id", list(given.values()))
+        rows = self._database.rows(
+            f"SELECT {names} FROM phases {where} ORDER BY id", list(given.values())
+        )
         return [_phase(row) for row in rows]
 
     def close(self) -> None:

@@ -40,7 +40,9 @@ class Meter:
             self.wall_seconds += time.perf_counter() - begin
             self.peak_bytes = max(self.peak_bytes or 0, mark.end(token))
 
-    def count(self, examples: int, tokens: int | None = None, supervised: int | None = None) -> None:
+    def count(
+        self, examples: int, tokens: int | None = None, supervised: int | None = None
+    ) -> None:
         """Add examples, and tokens where they are known."""
         self.examples += examples
         if tokens is not None:
@@ -65,7 +67,9 @@ class Meter:
 
 
 @contextmanager
-def measured(ledger: Ledger | None, kind: Kind, name: str, *, device: str = "cpu", **more: Any) -> Iterator[Meter]:
+def measured(
+    ledger: Ledger | None, kind: Kind, name: str, *, device: str = "cpu", **more: Any
+) -> Iterator[Meter]:
     """Write what the block spends to a ledger, also where the block raises; the row is then not complete.
 
     Args:

@@ -46,8 +46,16 @@ class Prices:
 
     def __post_init__(self) -> None:
         if not self.experts:
-            raise ValueError("no expert is named; the cost of DEM is that of at least one training per dataset")
-        for value in (*self.experts.values(), *self.mixing, *self.tries, *self.validations, *self.ends):
+            raise ValueError(
+                "no expert is named; the cost of DEM is that of at least one training per dataset"
+            )
+        for value in (
+            *self.experts.values(),
+            *self.mixing,
+            *self.tries,
+            *self.validations,
+            *self.ends,
+        ):
             if value is not None and not (math.isfinite(value) and value >= 0):
                 raise ValueError(f"a price is {value}; give finite amounts from 0")
 
@@ -105,7 +113,9 @@ class Prices:
     def _with_tries(self, trained: float | None, settings: int) -> Cost | None:
         if trained is None or self.sweep is None:
             return None
-        return Cost(trained + _sum(self.tries, settings, self.sweep), _how(len(self.tries), settings))
+        return Cost(
+            trained + _sum(self.tries, settings, self.sweep), _how(len(self.tries), settings)
+        )
 
 
 def prices(
@@ -130,8 +140,12 @@ def prices(
         unit: which of the two times.
     """
     done = trainings(phases)
-    last = {name: [found for found in done if found.is_called(name)] for name in (*experts, *mixing)}
-    notes = [f"the training of {name} is not in the ledger" for name, found in last.items() if not found]
+    last = {
+        name: [found for found in done if found.is_called(name)] for name in (*experts, *mixing)
+    }
+    notes = [
+        f"the training of {name} is not in the ledger" for name, found in last.items() if not found
+    ]
     used = [found[-1] for found in last.values() if found]
     tries: list[float] = []
     validations: list[float] = []
@@ -139,7 +153,9 @@ def prices(
     others = dict.fromkeys(mixed_digests, validations) | dict.fromkeys(end_digests, ends)
     devices = {training.device for training in used}
     for phase in phases:
-        swept = phase.kind == "evaluation" and phase.name == LOSSES and phase.examples >= examples > 0
+        swept = (
+            phase.kind == "evaluation" and phase.name == LOSSES and phase.examples >= examples > 0
+        )
         if not (phase.complete and (swept or phase.kind == "search")):
             continue
         parts = [getattr(phase, unit) / phase.settings] * phase.settings

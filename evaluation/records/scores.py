@@ -73,7 +73,14 @@ class Run:
 
 
 COLUMNS = tuple(column.name for column in fields(Run) if column.name != "id")
-_TYPES = {"value": "REAL", "stderr": "REAL", "seconds": "REAL", "n": "INTEGER", "seed": "INTEGER", "limit": "INTEGER"}
+_TYPES = {
+    "value": "REAL",
+    "stderr": "REAL",
+    "seconds": "REAL",
+    "n": "INTEGER",
+    "seed": "INTEGER",
+    "limit": "INTEGER",
+}
 _TABLE = f"""
 CREATE TABLE runs (id INTEGER PRIMARY KEY AUTOINCREMENT, {", ".join(f'"{name}" {_TYPES.get(name, "TEXT")}' for name in COLUMNS)});
 CREATE INDEX runs_of_recipe ON runs (recipe_digest);
@@ -120,7 +127,9 @@ class RunStore:
             KeyError: there is no such run.
         """
         with self._database.writing() as connection:
-            changed = connection.execute("UPDATE runs SET label = ? WHERE id = ?", (label, run)).rowcount
+            changed = connection.execute(
+                "UPDATE runs SET label = ? WHERE id = ?", (label, run)
+            ).rowcount
         if not changed:
             raise KeyError(f"{self.path} has no run {run}")
 

@@ -47,7 +47,9 @@ class CoordinateSearch:
         high: float = 1.5,
     ) -> None:
         if not start:
-            raise ValueError('a search needs at least one coordinate, for example {"cot": 0.5}; got none.')
+            raise ValueError(
+                'a search needs at least one coordinate, for example {"cot": 0.5}; got none.'
+            )
         if not (low <= high and 0 < smallest <= step):
             raise ValueError(
                 f"expected low <= high and 0 < smallest <= step, got low {low}, high {high}, smallest {smallest}, step {step}."
@@ -73,7 +75,9 @@ class CoordinateSearch:
         """
         values = tuple(point.get(name, float("nan")) for name in self._names)
         if self._pending is None or values != self._pending:
-            raise ValueError(f"tell() takes the point that ask() returned last, {self.ask()}; got {dict(point)}.")
+            raise ValueError(
+                f"tell() takes the point that ask() returned last, {self.ask()}; got {dict(point)}."
+            )
         self._scores[values] = score
         self._pending = None
 
@@ -94,7 +98,11 @@ class CoordinateSearch:
             moved = False
             for axis in range(len(self._names)):
                 for change in (step, -step):
-                    shifted = (*self._best[:axis], self._best[axis] + change, *self._best[axis + 1 :])
+                    shifted = (
+                        *self._best[:axis],
+                        self._best[axis] + change,
+                        *self._best[axis + 1 :],
+                    )
                     point = self._inside(shifted)
                     if point not in self._scores:
                         yield point

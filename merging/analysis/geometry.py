@@ -69,13 +69,22 @@ class Geometry:
         Tensors outside the layers are rows of their own, named by their part (embeddings, norms, head).
         """
         if by == "part":
-            found = {part: [i for i, where in enumerate(self.places) if where.part == part] for part in PARTS}
+            found = {
+                part: [i for i, where in enumerate(self.places) if where.part == part]
+                for part in PARTS
+            }
             return {part: rows for part, rows in found.items() if rows}
         labels: dict[str, list[int]] = {}
         several = len({where.stack for where in self.places if where.layer is not None}) > 1
         for i, (name, where) in enumerate(zip(self.tensors, self.places, strict=True)):
-            layered = f"{where.stack}.{where.label}" if several and where.layer is not None else where.label
-            labels.setdefault({"layer": layered, "tensor": name, "model": "model"}[by], []).append(i)
+            layered = (
+                f"{where.stack}.{where.label}"
+                if several and where.layer is not None
+                else where.label
+            )
+            labels.setdefault({"layer": layered, "tensor": name, "model": "model"}[by], []).append(
+                i
+            )
         return labels
 
     @property
@@ -116,7 +125,9 @@ class Geometry:
         squares = np.array([np.diagonal(self.grams[rows].sum(0)) for rows in groups.values()])
         values: Matrix = np.sqrt(squares)
         if relative:
-            base = np.sqrt(np.array([self.base_squares[rows].sum() for rows in groups.values()]))[:, None]
+            base = np.sqrt(np.array([self.base_squares[rows].sum() for rows in groups.values()]))[
+                :, None
+            ]
             values = np.divide(values, base, out=np.full_like(values, np.nan), where=base > 0)
         return Table(tuple(groups), self.vectors, values, "‖Δ‖ / ‖Θ‖" if relative else "‖Δ‖")
 
@@ -136,7 +147,9 @@ def measure(
     tensors = reading_order([name for name in base if dtype_of(base, name).is_floating_point])
     sizes = np.array([math.prod(shape_of(base, name)) for name in tensors], dtype=np.int64)
     given = list(vectors.values())
-    compiled = [kernel.reads(dtype_of(base, name)) and len(given) <= kernel.MOST for name in tensors]
+    compiled = [
+        kernel.reads(dtype_of(base, name)) and len(given) <= kernel.MOST for name in tensors
+    ]
     as_stored = all(vector.AS_STORED for vector in given)  # else blocks of them are held in memory
     pieces = [
         (row, start, min(start + step, size))
@@ -152,9 +165,13 @@ def measure(
         with workspaces.borrowed() as workspace:
             if compiled[row]:
                 with ExitStack() as files:
-                    theta, spans = read_spans(Piece(name, start, stop), base, given, workspace.reader(files))
+                    theta, spans = read_spans(
+                        Piece(name, start, stop), base, given, workspace.reader(files)
+                    )
                     return piece, *kernel.inner_products(theta, spans, workspace.slices(len(given)))
-            stack = workspace.rows(1 + len(given), stop - start, working_dtype(dtype_of(base, name)))
+            stack = workspace.rows(
+                1 + len(given), stop - start, working_dtype(dtype_of(base, name))
+            )
             read_into(base, name, start, stack[0], workspace.scratch)
             read_deltas(name, start, stack, base, given, workspace.scratch)
             return piece, gram_of(stack[1:]).numpy(), square_of(stack[0])

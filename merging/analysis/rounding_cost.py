@@ -57,7 +57,9 @@ class RoundingCost:
         are stored as the base's would be. NaN where nothing moves, and for the cosine where s is 0.
         """
         groups = self.geometry.groups(by)
-        values = np.array([self._row(rows) for rows in groups.values()]).reshape(len(groups), len(COLUMNS))
+        values = np.array([self._row(rows) for rows in groups.values()]).reshape(
+            len(groups), len(COLUMNS)
+        )
         return Table(tuple(groups), COLUMNS, values, "share")
 
     @property
@@ -68,7 +70,11 @@ class RoundingCost:
     def worst(self, most: int = 3, by: str = "layer") -> list[tuple[str, float]]:
         """The rows that lose the greatest share, and the share; rows where nothing moves are not among them."""
         found = self.table(by)
-        rows = [(row, share) for row, share in zip(found.rows, found.values[:, 0].tolist(), strict=True) if share > 0]
+        rows = [
+            (row, share)
+            for row, share in zip(found.rows, found.values[:, 0].tolist(), strict=True)
+            if share > 0
+        ]
         return sorted(rows, key=lambda row: -row[1])[:most]
 
     def advice(self) -> str:
@@ -88,7 +94,9 @@ class RoundingCost:
         where = ", ".join(rows) or "tensors that only change their dtype"
         found = f"{found}, {'more' if total['lost'] < SMALL else 'most'} in {where}"
         if total["kept"] >= KEPT:
-            return f"{found}. It is noise: in the mean the merge is stored. {wider} keeps all of it."
+            return (
+                f"{found}. It is noise: in the mean the merge is stored. {wider} keeps all of it."
+            )
         return (
             f"{found}, and the file goes {total['kept']:.0%} of the wanted way from the base. {wider} keeps all of it; "
             "stochastic rounding (dem: {rounding: stochastic}) keeps it in the mean, with more noise."
@@ -123,7 +131,9 @@ def rounding_cost(
     Raises:
         RecipeError, MismatchError: when the recipe cannot be carried out on these weights.
     """
-    todo = {task.name: task for task in tasks(recipe, base, vectors) if task.out_dtype.is_floating_point}
+    todo = {
+        task.name: task for task in tasks(recipe, base, vectors) if task.out_dtype.is_floating_point
+    }
     names = reading_order(list(todo))
     grams = np.zeros((len(names), 3, 3))
     counts = np.zeros((len(names), 3), dtype=np.int64)
@@ -142,25 +152,37 @@ def rounding_cost(
     written = [task for task in todo.values() if task.vectors] or list(todo.values())
     dtypes = sorted({str(task.out_dtype).removeprefix("torch.") for task in written})
     sizes = np.array([todo[name].numel for name in names], dtype=np.int64)
-    geometry = Geometry(("wanted", "stored", "lost"), tuple(names), grams, np.full(len(names), np.nan), sizes)
+    geometry = Geometry(
+        ("wanted", "stored", "lost"), tuple(names), grams, np.full(len(names), np.nan), sizes
+    )
     return RoundingCost(geometry, counts[:, 0], counts[:, 1], counts[:, 2], tuple(dtypes))
 
 
-def _pieces(task: Task, base: Weights, vectors: Mapping[str, Vector]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+def _pieces(
+    task: Task, base: Weights, vectors: Mapping[str, Vector]
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Base, wanted and stored values, at most BLOCK of each: methods that need whole tensors are cut up too."""
     for start, theta, wanted in unrounded_blocks(task, base, vectors):
         stored = rounded(task, start, wanted)
-        yield from zip(*(torch.split(values, BLOCK) for values in (theta, wanted, stored)), strict=True)
+        yield from zip(
+            *(torch.split(values, BLOCK) for values in (theta, wanted, stored)), strict=True
+        )
 
 
-def _sums(theta: Tensor, wanted: Tensor, stored: Tensor, dtype: torch.dtype) -> tuple[Matrix, list[int]]:
+def _sums(
+    theta: Tensor, wanted: Tensor, stored: Tensor, dtype: torch.dtype
+) -> tuple[Matrix, list[int]]:
     """The Gram matrix of the three displacements and the three counts; elements that are not finite count apart."""
     alone = theta.to(dtype).double()
     origin, exact, kept = theta.double(), wanted.double(), stored.double()
     finite = torch.isfinite(origin) & torch.isfinite(exact) & torch.isfinite(kept)
     moved = finite & (exact != origin)
     counts = [moved, moved & (kept == alone), torch.isfinite(origin) & ~torch.isfinite(kept)]
-    stack = torch.stack([exact - origin, kept - origin, kept - exact]).mul_(finite).nan_to_num_(0.0, 0.0, 0.0)
+    stack = (
+        torch.stack([exact - origin, kept - origin, kept - exact])
+        .mul_(finite)
+        .nan_to_num_(0.0, 0.0, 0.0)
+    )
     return (stack @ stack.T).numpy(), [int(count.sum()) for count in counts]
 
 

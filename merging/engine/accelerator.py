@@ -51,10 +51,18 @@ def open_accelerator(name: str) -> "Accelerator | None":
         return Accelerator(torch.device("cuda", number))
     names = ", ".join(["cpu", *(f"{device} ({title})" for device, title in there.items())])
     if not match:
-        raise DeviceError(f"device {name!r} is unknown, expected cpu, cuda or cuda:N. torch finds {names}.")
+        raise DeviceError(
+            f"device {name!r} is unknown, expected cpu, cuda or cuda:N. torch finds {names}."
+        )
     built = torch.version.cuda or torch.version.hip
-    step = ". Give one of these." if built else ", as a build without CUDA. Give cpu, or install a build with CUDA."
-    raise DeviceError(f"device {name!r} is not there: torch {torch.__version__} finds {names}{step}")
+    step = (
+        ". Give one of these."
+        if built
+        else ", as a build without CUDA. Give cpu, or install a build with CUDA."
+    )
+    raise DeviceError(
+        f"device {name!r} is not there: torch {torch.__version__} finds {names}{step}"
+    )
 
 
 def list_accelerators() -> dict[str, str]:
@@ -90,7 +98,9 @@ class Accelerator:
         """Whether `compute` can write there."""
         return out.device.type in ("cpu", self.device.type)
 
-    def compute(self, task: Task, base: Weights, vectors: Mapping[str, Vector], start: int, out: Tensor) -> None:
+    def compute(
+        self, task: Task, base: Weights, vectors: Mapping[str, Vector], start: int, out: Tensor
+    ) -> None:
         """One piece of a tensor of the result, rounded into `out`. Called from any thread; finished when it returns.
 
         Args:
@@ -137,20 +147,28 @@ class _Stage:
         self._slots = cycle([_Slot(pinned(WIDEST * block, device)) for _ in range(SLOTS)])
         self._scratch = torch.empty(WIDEST * block, dtype=torch.uint8)
 
-    def compute(self, task: Task, base: Weights, vectors: Mapping[str, Vector], start: int, out: Tensor) -> None:
+    def compute(
+        self, task: Task, base: Weights, vectors: Mapping[str, Vector], start: int, out: Tensor
+    ) -> None:
         """See Accelerator.compute."""
         working = working_dtype(dtype_of(base, task.name))
         with self._order.running():
-            stack = torch.empty(1 + len(task.vectors), out.numel(), dtype=working, device=self._device)
+            stack = torch.empty(
+                1 + len(task.vectors), out.numel(), dtype=working, device=self._device
+            )
             self._send(stack[0], start, partial(_theta, base, task.name))
-            for row, vector in zip(stack[1:], [vectors[name] for name in task.vectors], strict=True):
+            for row, vector in zip(
+                stack[1:], [vectors[name] for name in task.vectors], strict=True
+            ):
                 if task.space == "deltas":
                     self._send(row, start, partial(_delta, base, vector, task.name), stack[0])
                 else:
                     self._send(row, start, partial(_weight, vector, task.name))
             out.copy_(rounded(task, start, combined(task, start, stack)), non_blocking=True)
 
-    def _send(self, row: Tensor, start: int, read: Callable[..., VectorSpan], origin: Tensor | None = None) -> None:
+    def _send(
+        self, row: Tensor, start: int, read: Callable[..., VectorSpan], origin: Tensor | None = None
+    ) -> None:
         """Bring a tensor's elements to a row on the device, a block at a time.
 
         They are converted there, because torch would convert on the processor, into memory that is not pinned.
@@ -166,7 +184,8 @@ class _Stage:
             slot = next(self._slots)
             slot.wait()
             span = read(
-                (start + at, start + at + len(part)), pieces.Reader(self._scratch, slot.buffer, None, row.dtype, _any)
+                (start + at, start + at + len(part)),
+                pieces.Reader(self._scratch, slot.buffer, None, row.dtype, _any),
             )
             assert isinstance(span.values, Tensor)  # the reader leaves nothing in files
             sent = span.values.to(self._device, non_blocking=True)
@@ -236,7 +255,9 @@ def _theta(base: Weights, name: str, span: tuple[int, int], reader: pieces.Reade
     return VectorSpan(read_block(base, name, *span, reader.buffer(0)), difference=False)
 
 
-def _delta(base: Weights, vector: Vector, name: str, span: tuple[int, int], reader: pieces.Reader) -> VectorSpan:
+def _delta(
+    base: Weights, vector: Vector, name: str, span: tuple[int, int], reader: pieces.Reader
+) -> VectorSpan:
     return pieces.read_delta(pieces.Piece(name, *span), base, vector, 0, reader)
 
 

@@ -176,7 +176,9 @@ def _room(base: Values | None, rows: Sequence[VectorSpan], scratch: Tensor | Non
     if not any(isinstance(values, Stored) for values in (base, *(row.values for row in rows))):
         return None
     if scratch is None or scratch.nbytes < scratch_bytes(len(rows)):
-        raise ValueError(f"reading {len(rows)} rows from files takes a scratch of {scratch_bytes(len(rows)):,} bytes")
+        raise ValueError(
+            f"reading {len(rows)} rows from files takes a scratch of {scratch_bytes(len(rows)):,} bytes"
+        )
     return scratch.data_ptr()
 
 

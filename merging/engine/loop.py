@@ -32,7 +32,9 @@ PIECE = 2**20
 """Elements that a thread takes at once: computed in blocks, or by the compiled loop, which takes slices of its own."""
 
 
-def merge(recipe: Recipe, base: Weights, vectors: Mapping[str, Vector]) -> Iterator[tuple[str, Tensor]]:
+def merge(
+    recipe: Recipe, base: Weights, vectors: Mapping[str, Vector]
+) -> Iterator[tuple[str, Tensor]]:
     """Every tensor of the merged model, under the base's names and in the base's order.
 
     Args:
@@ -118,14 +120,21 @@ class Processor:
         """Whether `compute` can write there."""
         return out.device.type == "cpu"
 
-    def compute(self, task: Task, base: Weights, vectors: Mapping[str, Vector], start: int, out: Tensor) -> None:
+    def compute(
+        self, task: Task, base: Weights, vectors: Mapping[str, Vector], start: int, out: Tensor
+    ) -> None:
         """See compute; called from any thread."""
         with self._workspaces.borrowed() as workspace:
             compute(task, base, vectors, start, out, workspace)
 
 
 def compute(
-    task: Task, base: Weights, vectors: Mapping[str, Vector], start: int, out: Tensor, workspace: Workspace
+    task: Task,
+    base: Weights,
+    vectors: Mapping[str, Vector],
+    start: int,
+    out: Tensor,
+    workspace: Workspace,
 ) -> None:
     """One piece of a tensor of the result, rounded into `out`.
 
@@ -169,7 +178,11 @@ def _needs_whole(task: Task) -> bool:
 def _terms(task: Task, base: Weights) -> kernel.Terms | None:
     """The weighted sum that the task is, if the compiled loop gives the very bits of the method's `combine`; else None."""
     scale = task.method.scale
-    if scale is None or task.stochastic or not kernel.reads(task.out_dtype, dtype_of(base, task.name)):
+    if (
+        scale is None
+        or task.stochastic
+        or not kernel.reads(task.out_dtype, dtype_of(base, task.name))
+    ):
         return None
     divisor, factor = scale(torch.tensor(task.omegas), **dict(task.arguments))
     return kernel.Terms(task.omegas, float(divisor), float(factor))
@@ -199,12 +212,19 @@ def _by_method(job: _Job, start: int, out: Tensor) -> None:
 
 def rounded(task: Task, start: int, values: Tensor) -> Tensor:
     """The values of one piece as the file holds them."""
-    if task.stochastic and task.vectors and values.dtype in WIDE and task.out_dtype.itemsize < values.dtype.itemsize:
+    if (
+        task.stochastic
+        and task.vectors
+        and values.dtype in WIDE
+        and task.out_dtype.itemsize < values.dtype.itemsize
+    ):
         return stochastic(values, task.out_dtype, seed=task.seed, name=task.name, start=start)
     return values.to(task.out_dtype)
 
 
-def unrounded_blocks(task: Task, base: Weights, vectors: Mapping[str, Vector]) -> Iterator[tuple[int, Tensor, Tensor]]:
+def unrounded_blocks(
+    task: Task, base: Weights, vectors: Mapping[str, Vector]
+) -> Iterator[tuple[int, Tensor, Tensor]]:
     """The same pieces before they are rounded: the first element, the base's values, the result's values.
 
     The base's are as stored; the result's are in the working dtype, or the base's own where it is copied. They are good
@@ -254,7 +274,9 @@ def combined(task: Task, start: int, stack: Tensor) -> Tensor:
     return result.add_(theta) if task.space == "deltas" else result
 
 
-def read_deltas(name: str, start: int, rows: Tensor, base: Weights, vectors: Sequence[Vector], scratch: Tensor) -> None:
+def read_deltas(
+    name: str, start: int, rows: Tensor, base: Weights, vectors: Sequence[Vector], scratch: Tensor
+) -> None:
     """Fill all rows but the first, which holds the base's values, with the vectors' deltas at one piece of a tensor.
 
     A tensor that a vector leaves alone is 0 there.

@@ -85,7 +85,9 @@ def joined(terms: Sequence[tuple[float, Factors]]) -> Product:
     >>> joined([(2.0, one), (-1.0, one)])
     Product(left=[[1.0, -0.5], [2.0, -1.0]], right=[[3.0, 4.0], [3.0, 4.0]])
     """
-    left = torch.cat([factors.left.double() * (factor * factors.scale) for factor, factors in terms], dim=1)
+    left = torch.cat(
+        [factors.left.double() * (factor * factors.scale) for factor, factors in terms], dim=1
+    )
     return Product(left, torch.cat([factors.right.double() for _, factors in terms]))
 
 

@@ -74,7 +74,9 @@ def read_deltas(
     theta: Values | None = None if reader.files is None else in_file(base, *piece, reader.files)
     if theta is None:
         theta = read_block(base, *piece, reader.buffer(len(vectors))).cpu().contiguous()
-    return theta, [read_delta(piece, base, vector, number, reader) for number, vector in enumerate(vectors)]
+    return theta, [
+        read_delta(piece, base, vector, number, reader) for number, vector in enumerate(vectors)
+    ]
 
 
 def read_weights(piece: Piece, vectors: Sequence[Vector], reader: Reader) -> list[VectorSpan]:
@@ -82,7 +84,9 @@ def read_weights(piece: Piece, vectors: Sequence[Vector], reader: Reader) -> lis
     return [read_weight(piece, vector, number, reader) for number, vector in enumerate(vectors)]
 
 
-def read_delta(piece: Piece, base: Weights, vector: Vector, number: int, reader: Reader) -> VectorSpan:
+def read_delta(
+    piece: Piece, base: Weights, vector: Vector, number: int, reader: Reader
+) -> VectorSpan:
     """A piece of one vector: fine-tuned weights as stored if it is a vector on this base, else differences as floats.
 
     Args:
@@ -92,7 +96,11 @@ def read_delta(piece: Piece, base: Weights, vector: Vector, number: int, reader:
         number: of the reader's buffer that the result may lie in.
         reader: see there.
     """
-    span = _stored(piece, vector, number, reader) if piece.name in vector and vector.base is base else None
+    span = (
+        _stored(piece, vector, number, reader)
+        if piece.name in vector and vector.base is base
+        else None
+    )
     if span is None:
         values = _floats(piece, number, reader)
         if piece.name in vector:
@@ -118,7 +126,11 @@ def _stored(piece: Piece, vector: Vector, number: int, reader: Reader) -> Vector
     if there is not None and there.dtype in DTYPES:
         return VectorSpan(there, difference=False)
     values = vector.as_stored(*piece, reader.buffer(number))
-    return VectorSpan(values.contiguous(), difference=False) if values is not None and reader.takes(values) else None
+    return (
+        VectorSpan(values.contiguous(), difference=False)
+        if values is not None and reader.takes(values)
+        else None
+    )
 
 
 def _floats(piece: Piece, number: int, reader: Reader) -> Tensor:

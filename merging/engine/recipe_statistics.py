@@ -25,7 +25,10 @@ def statistics_of(recipe: Recipe) -> dict[str, Statistics]:
     if recipe.definition.statistics is None:
         return {}
     shared = recipe.parameters.get(methods.STATISTICS)
-    return {source.name: Statistics(str(source.parameters.get(methods.STATISTICS, shared))) for source in recipe.models}
+    return {
+        source.name: Statistics(str(source.parameters.get(methods.STATISTICS, shared)))
+        for source in recipe.models
+    }
 
 
 def of(recipe: Recipe, base: Weights, vectors: Mapping[str, Vector]) -> dict[str, Statistics]:
@@ -67,7 +70,9 @@ def _command(source: ModelEntry, kind: str) -> str:
 
 def _fits(where: str, name: str, opened: Statistics, base: Weights) -> None:
     if name not in base:
-        raise MismatchError(f"{where} has statistics of {name!r}, which the base lacks: it is of another base.")
+        raise MismatchError(
+            f"{where} has statistics of {name!r}, which the base lacks: it is of another base."
+        )
     info, expected = opened.stored.info(name), shape_of(base, name)
     if opened.facts.kind == "gram":
         inputs = expected[opened.axis(name)] if len(expected) == 2 else None

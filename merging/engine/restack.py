@@ -65,7 +65,9 @@ def steps(recipe: Recipe, base: Weights) -> Iterator[TensorRecipe]:
             "Open base and vectors with open_recipe, which restacks them."
         )
     for name, where in found:
-        constant = not dtype_of(base, name).is_floating_point or is_buffer(name, len(shape_of(base, name)))
+        constant = not dtype_of(base, name).is_floating_point or is_buffer(
+            name, len(shape_of(base, name))
+        )
         yield TensorRecipe(name, recipe if constant else _resolved(recipe, where, name))
 
 
@@ -83,7 +85,9 @@ def spot(recipe: Recipe, name: str) -> SliceSpot:
         if rest < part.length:
             return SliceSpot(part, rest)
         rest -= part.length
-    raise MismatchError(f"{name} is of layer {layer}, and the slices make {recipe.layers} layers. Use open_recipe.")
+    raise MismatchError(
+        f"{name} is of layer {layer}, and the slices make {recipe.layers} layers. Use open_recipe."
+    )
 
 
 def comes_first(name: str) -> bool:
@@ -108,13 +112,19 @@ def _resolved(recipe: Recipe, where: SliceSpot, name: str) -> Recipe:
     part, base = where.part, recipe.base_of(where.part)
     known = recipe.definition.parameters
     shared_keys = [param.name for param in known if not param.per_vector]
-    own_keys = [methods.WEIGHT] * recipe.definition.weighted + [param.name for param in known if param.per_vector]
+    own_keys = [methods.WEIGHT] * recipe.definition.weighted + [
+        param.name for param in known if param.per_vector
+    ]
     slice_scopes = (part.parameters, recipe.parameters)
     own = {}
     for source in part.sources:
         at = where.name_in(source, name)
         own[source.model] = _values((source.parameters, *slice_scopes), own_keys, at, where.depth)
-        if methods.WEIGHT in own_keys and methods.WEIGHT not in own[source.model] and source.model != base:
+        if (
+            methods.WEIGHT in own_keys
+            and methods.WEIGHT not in own[source.model]
+            and source.model != base
+        ):
             raise RecipeError(
                 f"{source.model}: no rule for weight matches {at!r}. End the rules with one without a filter: {{value: 0}}."
             )
@@ -146,7 +156,9 @@ def filters_match(recipe: Recipe, base: Iterable[str]) -> None:
     """
     spots = [(name, spot(recipe, name)) for name in base]
     outputs = {name for name, _ in spots}
-    names = outputs | {where.name_in(source, name) for name, where in spots for source in where.part.sources}
+    names = outputs | {
+        where.name_in(source, name) for name, where in spots for source in where.part.sources
+    }
     wanted: list[tuple[str, str]] = []
     for number, part in enumerate(recipe.slices):
         scopes: list[tuple[str, Mapping[str, Any]]] = [("parameters", part.parameters)]
@@ -162,7 +174,9 @@ def filters_match(recipe: Recipe, base: Iterable[str]) -> None:
         for key, setting in recipe.parameters.items()
         for text in settings.filters(setting)
     ]
-    parts = [("dem.include:", text) for text in recipe.include] + [("dem.exclude:", text) for text in recipe.exclude]
+    parts = [("dem.include:", text) for text in recipe.include] + [
+        ("dem.exclude:", text) for text in recipe.exclude
+    ]
     for pool, rules in ((names, wanted), (outputs, parts)):
         for where, text in rules:
             if not any(text in name for name in pool):

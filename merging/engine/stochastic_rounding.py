@@ -18,7 +18,9 @@ whichever block of the tensor is rounded."""
 _PATTERNS = {2: torch.int16, 4: torch.int32}
 
 
-def stochastic(values: Tensor, dtype: torch.dtype, *, seed: int, name: str, start: int = 0) -> Tensor:
+def stochastic(
+    values: Tensor, dtype: torch.dtype, *, seed: int, name: str, start: int = 0
+) -> Tensor:
     """The values in a narrower dtype, each rounded up with the probability that makes its expectation exact.
 
     What the dtype holds stays as it is, −0, infinities and NaN too. What rounding to nearest takes to infinity goes
@@ -53,10 +55,14 @@ def stochastic(values: Tensor, dtype: torch.dtype, *, seed: int, name: str, star
     back = size.to(values.dtype)
     # The bits of a positive float, read as a whole number, count the floats from 0: a neighbour is one further.
     pattern = size.view(_PATTERNS[dtype.itemsize])
-    other = (pattern + (exact > back).to(pattern.dtype) - (exact < back).to(pattern.dtype)).view(dtype)
+    other = (pattern + (exact > back).to(pattern.dtype) - (exact < back).to(pattern.dtype)).view(
+        dtype
+    )
     # Both differences are exact. Next to infinity and NaN the quotient is 0 or NaN, and nothing is below either.
     chance = (exact - back).abs_().div_((other.to(values.dtype) - back).abs_())
-    return torch.where(_draws(values, seed, name, start) < chance, torch.copysign(other, nearest), nearest)
+    return torch.where(
+        _draws(values, seed, name, start) < chance, torch.copysign(other, nearest), nearest
+    )
 
 
 def _draws(like: Tensor, seed: int, name: str, start: int) -> Tensor:
@@ -65,7 +71,9 @@ def _draws(like: Tensor, seed: int, name: str, start: int) -> Tensor:
     out = torch.empty_like(like)
     for number in range(start // CHUNK, -(-stop // CHUNK)):
         text = "\0".join(("stochastic rounding", str(seed), name, str(number)))
-        source = torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1)
+        source = torch.Generator().manual_seed(
+            int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+        )
         chunk = torch.rand(CHUNK, generator=source, dtype=like.dtype)
         low, high = max(start, number * CHUNK), min(stop, (number + 1) * CHUNK)
         out[low - start : high - start] = chunk[low - number * CHUNK : high - number * CHUNK]

@@ -59,12 +59,19 @@ def tasks(recipe: Recipe, base: Weights, vectors: Mapping[str, Vector]) -> list[
     depths = _depths(base)
     if recipe.slices:
         restack.filters_match(recipe, base)
-        return [_task(one, base, vectors, name, depths[name], {}) for name, one in restack.steps(recipe, base)]
+        return [
+            _task(one, base, vectors, name, depths[name], {})
+            for name, one in restack.steps(recipe, base)
+        ]
     _filters_match(recipe, base)
     files = recipe_statistics.of(recipe, base, vectors)
     closed = _closed_form(recipe, base, vectors)
     found = [_task(recipe, base, vectors, name, depths[name], closed) for name in base]
-    return [task._replace(statistics=tuple(files[name] for name in task.vectors)) for task in found] if files else found
+    return (
+        [task._replace(statistics=tuple(files[name] for name in task.vectors)) for task in found]
+        if files
+        else found
+    )
 
 
 def effective_weights(
@@ -79,7 +86,9 @@ def effective_weights(
         own = dict(zip(task.vectors, task.omegas, strict=True))
         merged = chosen(recipe, task.name) and dtype_of(base, task.name).is_floating_point
         rows[task.name] = {
-            source.name: own.get(source.name, 0.0) if merged and not is_buffer(task.name, len(task.shape)) else None
+            source.name: own.get(source.name, 0.0)
+            if merged and not is_buffer(task.name, len(task.shape))
+            else None
             for source in recipe.models
         }
     return rows
@@ -120,17 +129,24 @@ def _task(
         return Task(name, shape, stored, recipe.definition)
     method, space = recipe.definition, space_of(recipe)
     out = out_dtype_of(recipe, stored)
-    copied = Task(name, shape, out, method, seed=recipe.seed, stochastic=recipe.rounding == "stochastic")
+    copied = Task(
+        name, shape, out, method, seed=recipe.seed, stochastic=recipe.rounding == "stochastic"
+    )
     if not chosen(recipe, name):
         return copied
     shared = _shared(recipe, name, depth)
-    active = [(source, closed.get(source.name, _omega(recipe, source, name, depth))) for source in recipe.models]
+    active = [
+        (source, closed.get(source.name, _omega(recipe, source, name, depth)))
+        for source in recipe.models
+    ]
     droppable = method.weighted and method.vectors[0] == 1
     if droppable:
         # A vector at ω = 0 adds nothing, but 0·∞ and the sign of −0 would: it is left out, not multiplied.
         active = [(source, omega) for source, omega in active if omega != 0]
     if space == "weights" and not active:
-        raise RecipeError(f"{name}: all ω are 0, so that {recipe.method} has nothing to average. Set one.")
+        raise RecipeError(
+            f"{name}: all ω are 0, so that {recipe.method} has nothing to average. Set one."
+        )
     counted = shared.get("normalize", method.default("normalize"))
     if droppable and space == "deltas" and not counted:
         # So is an adapter where it changes nothing, unless its ω counts in a divisor.
@@ -160,7 +176,9 @@ def _shared(recipe: Recipe, name: str, depth: float | None) -> dict[str, Any]:
     return {key: value for key, value in found.items() if value is not None}
 
 
-def _for_each(recipe: Recipe, sources: list[ModelEntry], name: str, depth: float | None) -> dict[str, tuple[Any, ...]]:
+def _for_each(
+    recipe: Recipe, sources: list[ModelEntry], name: str, depth: float | None
+) -> dict[str, tuple[Any, ...]]:
     """The values at one tensor of the parameters that each vector has: its own, else the recipe's, else the default."""
     found = {}
     for param in recipe.definition.parameters:
@@ -173,7 +191,9 @@ def _for_each(recipe: Recipe, sources: list[ModelEntry], name: str, depth: float
     return found
 
 
-def _setting(recipe: Recipe, source: ModelEntry, key: str, name: str, depth: float | None) -> settings.Scalar | None:
+def _setting(
+    recipe: Recipe, source: ModelEntry, key: str, name: str, depth: float | None
+) -> settings.Scalar | None:
     """A model's own setting at one tensor, else the recipe's; None where neither says anything."""
     for scope in (source.parameters, recipe.parameters):
         if key in scope:
@@ -201,7 +221,9 @@ def _closed_form(recipe: Recipe, base: Weights, vectors: Mapping[str, Vector]) -
     if closed_form is None:
         return {}
     names = [source.name for source in recipe.models]
-    return dict(zip(names, closed_form(tuple(vectors[name].squared_length for name in names)), strict=True))
+    return dict(
+        zip(names, closed_form(tuple(vectors[name].squared_length for name in names)), strict=True)
+    )
 
 
 def _all_there(recipe: Recipe, base: Weights, vectors: Mapping[str, Vector]) -> None:
@@ -218,8 +240,13 @@ def _all_there(recipe: Recipe, base: Weights, vectors: Mapping[str, Vector]) -> 
 
 def _filters_match(recipe: Recipe, base: Iterable[str]) -> None:
     names = list(base)
-    asked = [("dem.include:", part) for part in recipe.include] + [("dem.exclude:", part) for part in recipe.exclude]
-    scopes = [("parameters", recipe.parameters), *((source.name, source.parameters) for source in recipe.models)]
+    asked = [("dem.include:", part) for part in recipe.include] + [
+        ("dem.exclude:", part) for part in recipe.exclude
+    ]
+    scopes = [
+        ("parameters", recipe.parameters),
+        *((source.name, source.parameters) for source in recipe.models),
+    ]
     for where, scope in scopes:
         for key, setting in scope.items():
             asked += [(f"{where}: {key}: the filter", part) for part in settings.filters(setting)]
@@ -240,6 +267,8 @@ def _depths(base: Iterable[str]) -> dict[str, float | None]:
         if where.layer is not None:
             layers[where.stack] = max(layers.get(where.stack, 0), where.layer)
     return {
-        name: None if where.layer is None else (where.layer / layers[where.stack] if layers[where.stack] else 1.0)
+        name: None
+        if where.layer is None
+        else (where.layer / layers[where.stack] if layers[where.stack] else 1.0)
         for name, where in places.items()
     }

@@ -143,7 +143,8 @@ class Checkpoint(Mapping[str, Tensor]):
     def identity(self) -> str:
         """SHA-256 of place, size and time of change of every file: the key of a cache of what was computed from it."""
         facts = [
-            (str(shard.resolve()), *identity) for shard, identity in zip(self.shards, self._identities, strict=True)
+            (str(shard.resolve()), *identity)
+            for shard, identity in zip(self.shards, self._identities, strict=True)
         ]
         return hashlib.sha256(repr((self.digest, facts)).encode()).hexdigest()
 
@@ -156,7 +157,9 @@ class Checkpoint(Mapping[str, Tensor]):
         try:
             return self._infos[name][1]
         except KeyError:
-            raise KeyError(f"{self.path} has no tensor {name!r}; {nearest(name, list(self._infos))}") from None
+            raise KeyError(
+                f"{self.path} has no tensor {name!r}; {nearest(name, list(self._infos))}"
+            ) from None
 
     def position(self, name: str) -> tuple[int, int]:
         """Where a tensor stands in the files: the number of its shard, and its first byte there."""
@@ -200,7 +203,13 @@ class Checkpoint(Mapping[str, Tensor]):
         number = self._infos[name][0]
         file = self._open(number)
         files.callback(os.close, file)
-        return Stored(self.shards[number], file, info.start + start * info.dtype.itemsize, stop - start, info.dtype)
+        return Stored(
+            self.shards[number],
+            file,
+            info.start + start * info.dtype.itemsize,
+            stop - start,
+            info.dtype,
+        )
 
     def _open(self, number: int) -> int:
         """The descriptor of a shard."""
@@ -209,7 +218,9 @@ class Checkpoint(Mapping[str, Tensor]):
             # Not blocking: a FIFO that has taken the file's place would hang here.
             descriptor = os.open(shard, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
-            raise CheckpointError(f"{shard} cannot be read: {error.strerror}. Open the folder again.") from None
+            raise CheckpointError(
+                f"{shard} cannot be read: {error.strerror}. Open the folder again."
+            ) from None
         try:
             found = _identity(os.fstat(descriptor))
         except OSError as error:
@@ -217,7 +228,9 @@ class Checkpoint(Mapping[str, Tensor]):
             raise _failed(shard, error.errno) from None
         if found != self._identities[number]:
             os.close(descriptor)
-            raise CheckpointError(f"{shard} has changed on disk since it was opened. Open the folder again.")
+            raise CheckpointError(
+                f"{shard} has changed on disk since it was opened. Open the folder again."
+            )
         return descriptor
 
     def _read(self, number: int, offset: int, target: memoryview) -> None:
@@ -237,18 +250,24 @@ class Checkpoint(Mapping[str, Tensor]):
 def _failed(shard: Path, code: int | None) -> CheckpointError:
     """What to raise when a read ended with this errno, or with 0 at the end of the file."""
     if code == 0:
-        return CheckpointError(f"{shard} was cut short while it was read. Copy it again and reopen it.")
+        return CheckpointError(
+            f"{shard} was cut short while it was read. Copy it again and reopen it."
+        )
     return CheckpointError(f"{shard}: reading failed: {os.strerror(code or 0)}.")
 
 
-def read_block(weights: Weights, name: str, start: int, stop: int, scratch: Tensor | None = None) -> Tensor:
+def read_block(
+    weights: Weights, name: str, start: int, stop: int, scratch: Tensor | None = None
+) -> Tensor:
     """Elements `start` to `stop` of a flattened tensor of any mapping, with no more of it in memory than that.
 
     They may lie in `scratch`, see Checkpoint.block, or be the mapping's own.
     """
     block = getattr(weights, "block", None)
     if block is not None:
-        found: Tensor = block(name, start, stop) if scratch is None else block(name, start, stop, scratch)
+        found: Tensor = (
+            block(name, start, stop) if scratch is None else block(name, start, stop, scratch)
+        )
         return found
     return weights[name].reshape(-1)[start:stop]
 
@@ -282,7 +301,9 @@ def read_into(weights: Weights, name: str, start: int, out: Tensor, scratch: Ten
 
 def shape_of(weights: Weights, name: str) -> tuple[int, ...]:
     """The shape of a tensor, from the header where there is one."""
-    return weights.info(name).shape if isinstance(weights, Checkpoint) else tuple(weights[name].shape)
+    return (
+        weights.info(name).shape if isinstance(weights, Checkpoint) else tuple(weights[name].shape)
+    )
 
 
 def dtype_of(weights: Weights, name: str) -> torch.dtype:
@@ -313,7 +334,9 @@ def _config(path: Path) -> dict[str, Any]:
 def _shards(path: Path) -> tuple[list[str], dict[str, str] | None]:
     """The names of the weight files in a folder, and the weight map of its index if it has one."""
     if not exists(path):
-        raise CheckpointError(f"{path} does not exist. Give the folder of a saved model (config.json, *.safetensors).")
+        raise CheckpointError(
+            f"{path} does not exist. Give the folder of a saved model (config.json, *.safetensors)."
+        )
     if not path.is_dir():
         raise CheckpointError(f"{path} is a file. Give the folder that holds it.")
     if (path / INDEX).exists():
@@ -321,7 +344,9 @@ def _shards(path: Path) -> tuple[list[str], dict[str, str] | None]:
         names = sorted(set(weight_map.values()), key=natural_key)
         for name in names:
             if not (path / name).exists():
-                raise CheckpointError(f"{path / INDEX} names {name}, which is not there. Download the folder again.")
+                raise CheckpointError(
+                    f"{path / INDEX} names {name}, which is not there. Download the folder again."
+                )
         if (path / SINGLE).exists() and SINGLE not in names:
             raise CheckpointError(
                 f"{path} holds {SINGLE} and shards with an index: two models in one folder, and tools disagree which "
@@ -338,23 +363,25 @@ def _shards(path: Path) -> tuple[list[str], dict[str, str] | None]:
 
 def _what_is_there(path: Path, found: list[str]) -> str:
     if (path / ADAPTER).exists():
-        return (
-            f"{path} is a PEFT adapter, expected a full checkpoint. Add it as a vector to the base it was trained on."
-        )
+        return f"{path} is a PEFT adapter, expected a full checkpoint. Add it as a vector to the base it was trained on."
     if found == [DELTAS]:
-        return (
-            f"{path} is a saved distribution vector, expected weights. Add it as a vector to the base it was made on."
-        )
+        return f"{path} is a saved distribution vector, expected weights. Add it as a vector to the base it was made on."
     if found:
-        return f"{path} holds {listed(found)} but no {INDEX} that says which shards belong together."
-    pickles = sorted(file.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for file in path.glob(pattern))
+        return (
+            f"{path} holds {listed(found)} but no {INDEX} that says which shards belong together."
+        )
+    pickles = sorted(
+        file.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for file in path.glob(pattern)
+    )
     if pickles:
         return (
             f"{path} holds pickle weights ({listed(pickles)}) and no safetensors. Pickles can run code when they are "
             "opened, so they are not. Where you trust the source, convert them once: "
             "AutoModelForCausalLM.from_pretrained(folder).save_pretrained(new_folder)."
         )
-    other = sorted(file.name for pattern in ("*.gguf", "*.onnx", "*.h5") for file in path.glob(pattern))
+    other = sorted(
+        file.name for pattern in ("*.gguf", "*.onnx", "*.h5") for file in path.glob(pattern)
+    )
     if other:
         return f"{path} holds {listed(other)}; only safetensors weights in full precision can be merged."
     names = sorted(file.name for file in path.iterdir())

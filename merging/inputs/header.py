@@ -86,10 +86,15 @@ def read_header(path: Path) -> Header:
                 f"{path} is a git-LFS pointer, not the weights. Run `git lfs pull` in its repository."
             )
         if len(prefix) < 8:
-            raise CheckpointError(f"{path} has {size} bytes, too few for a safetensors file. Copy it again.")
+            raise CheckpointError(
+                f"{path} has {size} bytes, too few for a safetensors file. Copy it again."
+            )
         length = struct.unpack("<Q", prefix)[0]
         # A header of 640 bytes begins as pickles do, with 80 02: only a length that cannot be is looked at.
-        pickled = prefix[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05") or prefix[:4] == b"PK\x03\x04"
+        pickled = (
+            prefix[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+            or prefix[:4] == b"PK\x03\x04"
+        )
         if pickled and length > min(MAX_HEADER, size - 8):
             raise CheckpointError(
                 f"{path} is a pickle (PyTorch) file under another name. Pickles can run code and are never opened; "
@@ -103,13 +108,21 @@ def read_header(path: Path) -> Header:
         text = file.read(length)
     document = parse_json(text, f"{path}: header")
     if not isinstance(document, dict):
-        raise CheckpointError(f"{path}: the header is a JSON {type(document).__name__}, expected an object.")
+        raise CheckpointError(
+            f"{path}: the header is a JSON {type(document).__name__}, expected an object."
+        )
     metadata = document.pop("__metadata__", {})
-    if not (isinstance(metadata, dict) and all(isinstance(value, str) for value in metadata.values())):
+    if not (
+        isinstance(metadata, dict) and all(isinstance(value, str) for value in metadata.values())
+    ):
         raise CheckpointError(f"{path}: __metadata__ must map strings to strings.")
     if len(document) > MAX_TENSORS:
-        raise CheckpointError(f"{path}: {len(document):,} tensors in one file; at most {MAX_TENSORS:,} are read.")
-    tensors = {name: _tensor_info(path, name, entry, 8 + length) for name, entry in document.items()}
+        raise CheckpointError(
+            f"{path}: {len(document):,} tensors in one file; at most {MAX_TENSORS:,} are read."
+        )
+    tensors = {
+        name: _tensor_info(path, name, entry, 8 + length) for name, entry in document.items()
+    }
     _contiguous(path, tensors, 8 + length, size)
     return Header(tensors, metadata, prefix + text)
 
@@ -117,20 +130,32 @@ def read_header(path: Path) -> Header:
 def _tensor_info(path: Path, name: str, entry: Any, data_start: int) -> TensorInfo:
     where = f"{path}: tensor {name[:80]!r}"
     if not _TENSOR_NAME.fullmatch(name):
-        raise CheckpointError(f"{where}: a name must be 1 to {MAX_NAME} printable ASCII characters without spaces.")
+        raise CheckpointError(
+            f"{where}: a name must be 1 to {MAX_NAME} printable ASCII characters without spaces."
+        )
     if not (isinstance(entry, dict) and set(entry) == {"dtype", "shape", "data_offsets"}):
-        raise CheckpointError(f"{where}: expected dtype, shape and data_offsets, found {_keys(entry)}.")
+        raise CheckpointError(
+            f"{where}: expected dtype, shape and data_offsets, found {_keys(entry)}."
+        )
     if not (isinstance(entry["dtype"], str) and entry["dtype"] in DTYPES):
-        raise CheckpointError(f"{where}: dtype {str(entry['dtype'])[:80]!r} is not one of {', '.join(DTYPES)}.")
+        raise CheckpointError(
+            f"{where}: dtype {str(entry['dtype'])[:80]!r} is not one of {', '.join(DTYPES)}."
+        )
     shape, offsets = entry["shape"], entry["data_offsets"]
-    if not (_naturals(shape) and len(shape) <= 16 and math.prod(max(size, 1) for size in shape) < 2**48):
+    if not (
+        _naturals(shape) and len(shape) <= 16 and math.prod(max(size, 1) for size in shape) < 2**48
+    ):
         raise CheckpointError(f"{where}: shape {str(shape)[:80]} is not a list of plausible sizes.")
     if not (_naturals(offsets) and len(offsets) == 2 and offsets[0] <= offsets[1]):
-        raise CheckpointError(f"{where}: data_offsets {str(offsets)[:80]} are not a begin and an end.")
+        raise CheckpointError(
+            f"{where}: data_offsets {str(offsets)[:80]} are not a begin and an end."
+        )
     dtype = DTYPES[entry["dtype"]]
     nbytes = offsets[1] - offsets[0]
     if nbytes != math.prod(shape) * dtype.itemsize:
-        raise CheckpointError(f"{where}: {nbytes:,} bytes do not hold {entry['dtype']} of shape {shape}.")
+        raise CheckpointError(
+            f"{where}: {nbytes:,} bytes do not hold {entry['dtype']} of shape {shape}."
+        )
     return TensorInfo(dtype, tuple(shape), data_start + offsets[0], nbytes)
 
 
@@ -140,7 +165,9 @@ def _contiguous(path: Path, tensors: dict[str, TensorInfo], start: int, size: in
     for name, info in sorted(tensors.items(), key=lambda item: (item[1].start, item[1].nbytes)):
         if info.start != position:
             kind = "overlaps its neighbour" if info.start < position else "leaves a hole before it"
-            raise CheckpointError(f"{path}: tensor {name!r} {kind}; the file was not written by a sound tool.")
+            raise CheckpointError(
+                f"{path}: tensor {name!r} {kind}; the file was not written by a sound tool."
+            )
         position += info.nbytes
     if position > size:
         raise CheckpointError(
@@ -148,7 +175,9 @@ def _contiguous(path: Path, tensors: dict[str, TensorInfo], start: int, size: in
             f"({position - size:,} missing). Copy or download it again."
         )
     if position < size:
-        raise CheckpointError(f"{path}: {size - position:,} bytes follow the last tensor; they belong to nothing.")
+        raise CheckpointError(
+            f"{path}: {size - position:,} bytes follow the last tensor; they belong to nothing."
+        )
 
 
 def read_index(path: Path) -> dict[str, str]:
@@ -160,7 +189,9 @@ def read_index(path: Path) -> dict[str, str]:
     document = read_json(path, MAX_INDEX)
     weight_map = document.get("weight_map") if isinstance(document, dict) else None
     if not (isinstance(weight_map, dict) and weight_map):
-        raise CheckpointError(f"{path}: no weight_map, expected one that maps tensor names to shard files.")
+        raise CheckpointError(
+            f"{path}: no weight_map, expected one that maps tensor names to shard files."
+        )
     for name, shard in weight_map.items():
         if not (isinstance(shard, str) and _SHARD_NAME.fullmatch(shard)):
             raise CheckpointError(
@@ -200,7 +231,10 @@ def parse_json(text: bytes, where: str, *, finite: bool = True) -> Any:
 
     try:
         return json.loads(text.decode("utf-8"), object_pairs_hook=unique, parse_constant=constant)
-    except (ValueError, RecursionError) as error:  # ValueError also for whole numbers of more than 4,300 digits
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # ValueError also for whole numbers of more than 4,300 digits
         raise CheckpointError(f"{where} is not valid JSON ({error}).") from None
 
 
@@ -229,7 +263,9 @@ def _keys(entry: Any) -> str:
     return (", ".join(entry) if isinstance(entry, dict) and entry else repr(entry))[:200]
 
 
-def written_header(tensors: Sequence[tuple[str, torch.dtype, tuple[int, ...]]], metadata: Mapping[str, str]) -> bytes:
+def written_header(
+    tensors: Sequence[tuple[str, torch.dtype, tuple[int, ...]]], metadata: Mapping[str, str]
+) -> bytes:
     """The header of a safetensors file, padded with spaces to a multiple of 8 bytes, as the library writes it.
 
     Args:
@@ -240,7 +276,11 @@ def written_header(tensors: Sequence[tuple[str, torch.dtype, tuple[int, ...]]], 
     offset = 0
     for name, dtype, shape in tensors:
         end = offset + math.prod(shape) * dtype.itemsize
-        document[name] = {"dtype": NAMES[dtype], "shape": list(shape), "data_offsets": [offset, end]}
+        document[name] = {
+            "dtype": NAMES[dtype],
+            "shape": list(shape),
+            "data_offsets": [offset, end],
+        }
         offset = end
     text = json.dumps(document, ensure_ascii=True, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)

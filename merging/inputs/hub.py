@@ -27,7 +27,8 @@ Progress = Callable[[int, int], None]
 # revision is a branch, tag or commit; without +, which begins an adapter in a recipe.
 _NAME = r"\w([\w.-]{0,94}\w)?"
 _ID = re.compile(
-    rf"(?!.*\.\.)(?![^@]*--)(?P<repo>{_NAME}/{_NAME})(?<!\.git)(@(?P<revision>\w[\w.-]*(/\w[\w.-]*)*))?", re.ASCII
+    rf"(?!.*\.\.)(?![^@]*--)(?P<repo>{_NAME}/{_NAME})(?<!\.git)(@(?P<revision>\w[\w.-]*(/\w[\w.-]*)*))?",
+    re.ASCII,
 )
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 PATIENCE = 3
@@ -94,7 +95,9 @@ def fetch(
     return Fetched(folder, folder.name, digests(folder, files))
 
 
-def probe(reference: str, *, endpoint: str | None = None, cache_dir: str | Path | None = None) -> None:
+def probe(
+    reference: str, *, endpoint: str | None = None, cache_dir: str | Path | None = None
+) -> None:
     """Raise what locate would raise before it downloads weights; a reference to no model of the hub raises nothing.
 
     Args:
@@ -118,10 +121,14 @@ class _Source(NamedTuple):
     """Why only the cache is looked at, where the hub was asked and did not answer."""
 
     @classmethod
-    def of(cls, reference: str, host: str | None, cache: str | Path | None, offline: bool = False) -> "_Source":
+    def of(
+        cls, reference: str, host: str | None, cache: str | Path | None, offline: bool = False
+    ) -> "_Source":
         match = _ID.fullmatch(reference)
         if match is None:
-            raise CheckpointError(f"{reference!r} is not the id of a model, expected org/name or org/name@revision.")
+            raise CheckpointError(
+                f"{reference!r} is not the id of a model, expected org/name or org/name@revision."
+            )
         from huggingface_hub import constants
 
         revision = match["revision"] or constants.DEFAULT_REVISION
@@ -133,7 +140,11 @@ class _Source(NamedTuple):
         folder = self.cache / f"models--{self.repo.replace('/', '--')}"
         ref = folder / "refs" / self.revision
         commit = ref.read_text(errors="replace") if ref.is_file() else self.revision
-        return commit if _COMMIT.fullmatch(commit) and (folder / "snapshots" / commit).is_dir() else None
+        return (
+            commit
+            if _COMMIT.fullmatch(commit) and (folder / "snapshots" / commit).is_dir()
+            else None
+        )
 
 
 def _asked(source: _Source) -> _Source:
@@ -145,12 +156,18 @@ def _asked(source: _Source) -> _Source:
     from huggingface_hub import HfApi, constants, errors
 
     commit, limit = source.cached(), constants.HF_HUB_ETAG_TIMEOUT
-    complete = commit == source.revision and _listing(source, commit) is not None  # such a commit is never asked about
+    complete = (
+        commit == source.revision and _listing(source, commit) is not None
+    )  # such a commit is never asked about
     if source.offline or constants.HF_HUB_OFFLINE or complete:
         return source
     try:
         timeout = min(PATIENCE, limit) if commit else limit
-        latest = HfApi(endpoint=source.host).model_info(source.repo, revision=source.revision, timeout=timeout).sha
+        latest = (
+            HfApi(endpoint=source.host)
+            .model_info(source.repo, revision=source.revision, timeout=timeout)
+            .sha
+        )
     except errors.HTTPError as error:  # type: ignore[attr-defined]
         if isinstance(error, errors.HfHubHTTPError) and error.response.status_code < 500:
             return source  # the download is answered the same, unless the cache serves it
@@ -231,7 +248,11 @@ def _explained(source: _Source) -> Iterator[None]:
         if isinstance(error, RuntimeError) and type(error) is not RuntimeError:
             raise
         # "Not found here" comes with the reason for which the hub could not be asked, if it was asked.
-        found = (error.__cause__ or source.why if isinstance(error, errors.LocalEntryNotFoundError) else None) or error
+        found = (
+            error.__cause__ or source.why
+            if isinstance(error, errors.LocalEntryNotFoundError)
+            else None
+        ) or error
         raise CheckpointError(_explain(found, source)) from None
 
 
@@ -244,14 +265,18 @@ def _explain(error: BaseException, source: _Source) -> str:
         case errors.GatedRepoError():
             return f"{repo} is gated: ask for access at {host}/{repo} with your account, then {_LOG_IN}."
         case errors.RepositoryNotFoundError():
-            seen = f"{reference} is no folder here, and {host} has no model {repo} that you may see."
+            seen = (
+                f"{reference} is no folder here, and {host} has no model {repo} that you may see."
+            )
             return f"{seen} Check the name; if it is private, {_LOG_IN}."
         case errors.RevisionNotFoundError():
             return f"{repo} has no revision {revision!r} at {host}, expected a branch, a tag or a full commit hash."
         case errors.HfHubHTTPError(response=reply) if reply.status_code in (401, 403):
             return f"{host} does not let you read {repo} (status {reply.status_code}): {_LOG_IN}."
         case errors.HfHubHTTPError(response=reply):
-            return f"{absent}, and {host} answered with status {reply.status_code}. Try again later."
+            return (
+                f"{absent}, and {host} answered with status {reply.status_code}. Try again later."
+            )
         case errors.LocalEntryNotFoundError() | errors.OfflineModeIsEnabled():
             return f"{absent}, and the network is switched off (HF_HUB_OFFLINE). Fetch it once with the network on."
         case OSError():

@@ -57,9 +57,7 @@ def _no_weights(reference: str, names: list[str]) -> str:
     safe = [name for name in names if name.endswith(".safetensors")]
     pickles = sorted(name for name in names if name.endswith(_PICKLES))
     if safe:
-        return (
-            f"{reference} holds {listed(safe)}, but no {SINGLE}, {WEIGHTS} or {INDEX} that says what belongs together."
-        )
+        return f"{reference} holds {listed(safe)}, but no {SINGLE}, {WEIGHTS} or {INDEX} that says what belongs together."
     if pickles:
         return (
             f"{reference} holds only pickle weights ({listed(pickles)}) and no safetensors. Pickles can run code when "
@@ -71,5 +69,9 @@ def _no_weights(reference: str, names: list[str]) -> str:
 
 def digests(folder: Path, names: list[str]) -> dict[str, str]:
     """File name -> SHA-256 of those that the cache keeps by it (large files): the snapshot's entry is a link to it."""
-    links = {name: (folder / name).readlink().name for name in sorted(names) if (folder / name).is_symlink()}
+    links = {
+        name: (folder / name).readlink().name
+        for name in sorted(names)
+        if (folder / name).is_symlink()
+    }
     return {name: blob for name, blob in links.items() if _SHA256.fullmatch(blob)}

@@ -27,7 +27,9 @@ from plumbing.suggest import listed, nearest
 CHUNK = 2**18
 
 
-_KEY = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<kind>embedding_)?(?P<side>[AB])(\.weight)?")
+_KEY = re.compile(
+    r"base_model\.model\.(?P<module>.+)\.lora_(?P<kind>embedding_)?(?P<side>[AB])(\.weight)?"
+)
 
 
 # Module names, or simple expressions such as layers\.\d+\.q_proj. PEFT takes any expression, but one from a stranger's
@@ -95,11 +97,16 @@ class LoraVector(Vector):
         self.name = name or self.path.resolve().name
         self.base = base
         config, stored = read_adapter(self.path)
-        scaling = {key: config.get(key) for key in ("r", "lora_alpha", "use_rslora", "alpha_pattern", "fan_in_fan_out")}
+        scaling = {
+            key: config.get(key)
+            for key in ("r", "lora_alpha", "use_rslora", "alpha_pattern", "fan_in_fan_out")
+        }
         self.digest = hashlib.sha256(f"{stored.digest} {scaling}".encode()).hexdigest()
         self.identity = stored.identity
         self.stored: Weights = stored
-        self.targets: Mapping[str, Target] = _resolve(f"{self.name} ({self.path})", config, stored, base)
+        self.targets: Mapping[str, Target] = _resolve(
+            f"{self.name} ({self.path})", config, stored, base
+        )
         """Each tensor of the base that it changes, in the base's order."""
         self.rank = max(shape_of(stored, target.a)[0] for target in self.targets.values())
         self._latest: tuple[str, Factors] | None = None
@@ -155,7 +162,9 @@ class LoraVector(Vector):
 
     def weights_block(self, name: str, start: int, stop: int) -> Tensor:
         """Elements of Θ + ΔW in the working dtype."""
-        base = read_block(self.base, name, start, stop).to(working_dtype(dtype_of(self.base, name)), copy=True)
+        base = read_block(self.base, name, start, stop).to(
+            working_dtype(dtype_of(self.base, name)), copy=True
+        )
         return base.add_(self.block(name, start, stop)) if name in self.targets else base
 
 
@@ -204,7 +213,9 @@ def _config(path: Path) -> dict[str, Any]:
     return config
 
 
-def _resolve(where: str, config: dict[str, Any], stored: Checkpoint, base: Weights) -> dict[str, Target]:
+def _resolve(
+    where: str, config: dict[str, Any], stored: Checkpoint, base: Weights
+) -> dict[str, Target]:
     """For each tensor of the base that the adapter changes, its factors and scale."""
     pairs: dict[tuple[str, bool], dict[str, str]] = {}
     strange = []
@@ -235,9 +246,13 @@ def _resolve(where: str, config: dict[str, Any], stored: Checkpoint, base: Weigh
                 f"{where}: the base holds {name!r} as {str(stored_as).removeprefix('torch.')}: quantised weights cannot "
                 "be merged. Give the full-precision model as the base."
             )
-        targets[name] = _target(where, config, (module, embedding), sides, (name, shape_of(base, name)), stored)
+        targets[name] = _target(
+            where, config, (module, embedding), sides, (name, shape_of(base, name)), stored
+        )
         linear += [] if embedding else [name]
-    _same_orientation(where, {name: (shape_of(base, name), targets[name].transposed) for name in linear})
+    _same_orientation(
+        where, {name: (shape_of(base, name), targets[name].transposed) for name in linear}
+    )
     return {name: targets[name] for name in base if name in targets}
 
 
@@ -278,8 +293,12 @@ def _target(
     (path, embedding), (name, shape) = module, base
     a, b = stored.info(sides["A"]), stored.info(sides["B"])
     if len(a.shape) != 2 or len(b.shape) != 2 or a.shape[0] != b.shape[1]:
-        raise CheckpointError(f"{where}: {path}: A is {list(a.shape)} and B is {list(b.shape)}; B·A has no product.")
-    if not (a.dtype.is_floating_point and b.dtype.is_floating_point) or {a.dtype, b.dtype} & set(QUANTISED):
+        raise CheckpointError(
+            f"{where}: {path}: A is {list(a.shape)} and B is {list(b.shape)}; B·A has no product."
+        )
+    if not (a.dtype.is_floating_point and b.dtype.is_floating_point) or {a.dtype, b.dtype} & set(
+        QUANTISED
+    ):
         raise CheckpointError(
             f"{where}: {sides['A']} is stored as {a.dtype}, {sides['B']} as {b.dtype}; quantised adapters cannot be merged."
         )
@@ -299,12 +318,18 @@ def _scale(where: str, config: dict[str, Any], module: str, rank: int) -> float:
     """Alpha over r (or √r), with alpha from the first pattern that ends the module's path, as PEFT chooses it."""
     alpha = config.get("lora_alpha")
     patterns = config.get("alpha_pattern") or {}
-    if not (isinstance(patterns, dict) and all(_PATTERN.fullmatch(pattern) for pattern in patterns)):
-        raise CheckpointError(f"{where}: {ADAPTER}: alpha_pattern is {str(patterns)[:200]}, expected module names.")
+    if not (
+        isinstance(patterns, dict) and all(_PATTERN.fullmatch(pattern) for pattern in patterns)
+    ):
+        raise CheckpointError(
+            f"{where}: {ADAPTER}: alpha_pattern is {str(patterns)[:200]}, expected module names."
+        )
     for pattern, value in patterns.items():
         if re.match(rf"(.*\.)?({pattern})$", module):
             alpha = value
             break
     if not (isinstance(alpha, int | float) and abs(alpha) < 1e30 and rank > 0):
-        raise CheckpointError(f"{where}: {ADAPTER}: lora_alpha is {str(alpha)[:80]}, expected a finite number.")
+        raise CheckpointError(
+            f"{where}: {ADAPTER}: lora_alpha is {str(alpha)[:80]}, expected a finite number."
+        )
     return float(alpha) / (math.sqrt(rank) if config.get("use_rslora") else rank)

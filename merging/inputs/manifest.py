@@ -31,7 +31,9 @@ class Manifest(NamedTuple):
 
 
 def verify(
-    folder: str | Path, progress: Progress = lambda stage, done, total: None, read_back: Collection[str] = ()
+    folder: str | Path,
+    progress: Progress = lambda stage, done, total: None,
+    read_back: Collection[str] = (),
 ) -> Manifest:
     """Read every file of an export again and compare it with the manifest.
 
@@ -45,10 +47,15 @@ def verify(
     """
     folder = Path(folder)
     if not (folder / MANIFEST).is_file():
-        raise ExportError(f"{folder} has no {MANIFEST}; it is not a folder that `dem merge` finished.")
+        raise ExportError(
+            f"{folder} has no {MANIFEST}; it is not a folder that `dem merge` finished."
+        )
     try:
         document = read_json(folder / MANIFEST)
-        files = {str(name): (int(entry["bytes"]), str(entry["sha256"])) for name, entry in document["files"].items()}
+        files = {
+            str(name): (int(entry["bytes"]), str(entry["sha256"]))
+            for name, entry in document["files"].items()
+        }
         manifest = Manifest(str(document["recipe"]), files)
     except CheckpointError as error:
         raise ExportError(str(error)) from None
@@ -58,7 +65,11 @@ def verify(
     done = 0
     for name, (size, digest) in files.items():
         file = folder / name
-        if "/" in name.replace("additional_chat_templates/", "") or ".." in name or not file.is_file():
+        if (
+            "/" in name.replace("additional_chat_templates/", "")
+            or ".." in name
+            or not file.is_file()
+        ):
             wrong.append(f"{name} is missing")
         elif file.stat().st_size != size:
             wrong.append(f"{name} has {file.stat().st_size:,} bytes, {size:,} were written")
@@ -69,7 +80,9 @@ def verify(
     present = {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()}
     wrong += [f"{name} is not listed" for name in sorted(present - set(files) - {MANIFEST})]
     if wrong:
-        raise ExportError(f"{folder} is not what was exported: {'; '.join(wrong)}. Export it again.")
+        raise ExportError(
+            f"{folder} is not what was exported: {'; '.join(wrong)}. Export it again."
+        )
     return manifest
 
 

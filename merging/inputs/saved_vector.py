@@ -81,7 +81,9 @@ class SavedVector(Vector):
         self.stored = in_memory(self.stored)
 
     def __getitem__(self, name: str) -> Tensor:
-        return self.block(name, 0, math.prod(shape_of(self.base, name))).view(shape_of(self.base, name))
+        return self.block(name, 0, math.prod(shape_of(self.base, name))).view(
+            shape_of(self.base, name)
+        )
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.stored)
@@ -99,7 +101,9 @@ class SavedVector(Vector):
 
     def weights_block(self, name: str, start: int, stop: int) -> Tensor:
         """Elements of Θ + Δ in the working dtype: the fine-tuned weights, but for the rounding of the difference."""
-        base = read_block(self.base, name, start, stop).to(working_dtype(dtype_of(self.base, name)), copy=True)
+        base = read_block(self.base, name, start, stop).to(
+            working_dtype(dtype_of(self.base, name)), copy=True
+        )
         return base.add_(self.block(name, start, stop)) if name in self.stored else base
 
 
@@ -127,12 +131,16 @@ def _read_facts(file: Path) -> VectorFacts:
     document: Any = read_json(file)
     kinds: Mapping[str, Any] = VectorFacts.__annotations__
     if not isinstance(document, dict) or set(document) != set(kinds):
-        raise CheckpointError(f"{file} is not what `dem vector` writes: expected the keys {', '.join(kinds)}.")
+        raise CheckpointError(
+            f"{file} is not what `dem vector` writes: expected the keys {', '.join(kinds)}."
+        )
     if document["format"] != FORMAT:
         raise CheckpointError(
             f"{file}: format is {document['format']!r}, this version reads {FORMAT}: update to open it."
         )
     for key, kind in kinds.items():
         if type(document[key]) is not kind:
-            raise CheckpointError(f"{file}: {key} is {repr(document[key])[:80]}, expected {kind.__name__}.")
+            raise CheckpointError(
+                f"{file}: {key} is {repr(document[key])[:80]}, expected {kind.__name__}."
+            )
     return VectorFacts(**document)

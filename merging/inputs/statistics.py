@@ -87,7 +87,9 @@ class Statistics:
     def __repr__(self) -> str:
         return f"Statistics({str(self.path)!r}: {self.facts.kind})"
 
-    def at(self, name: str, span: tuple[int, int], shape: tuple[int, ...], dtype: torch.dtype) -> Statistic | None:
+    def at(
+        self, name: str, span: tuple[int, int], shape: tuple[int, ...], dtype: torch.dtype
+    ) -> Statistic | None:
         """What it says of one block of a tensor, freshly read; None where it says nothing.
 
         Args:
@@ -114,17 +116,22 @@ def _facts(path: Path, metadata: Mapping[str, str]) -> StatisticsFacts:
         )
     document: Any = parse_json(metadata[KEY].encode(), f"{path}: {KEY}")
     kinds: Mapping[str, Any] = {
-        key: getattr(hint, "__origin__", hint) for key, hint in StatisticsFacts.__annotations__.items()
+        key: getattr(hint, "__origin__", hint)
+        for key, hint in StatisticsFacts.__annotations__.items()
     }
     if not isinstance(document, dict) or set(document) != set(kinds):
-        raise CheckpointError(f"{path}: {KEY} is not what `dem statistics` writes: expected {', '.join(kinds)}.")
+        raise CheckpointError(
+            f"{path}: {KEY} is not what `dem statistics` writes: expected {', '.join(kinds)}."
+        )
     if document["format"] != FORMAT:
         raise CheckpointError(
             f"{path}: format is {document['format']!r}, this version reads {FORMAT}: update to use it."
         )
     for key, kind in kinds.items():
         if type(document[key]) is not kind:
-            raise CheckpointError(f"{path}: {KEY}: {key} is {repr(document[key])[:80]}, expected {kind.__name__}.")
+            raise CheckpointError(
+                f"{path}: {KEY}: {key} is {repr(document[key])[:80]}, expected {kind.__name__}."
+            )
     return StatisticsFacts(**document)
 
 
@@ -132,9 +139,13 @@ def check_target(out: str | Path, nbytes: int = 0) -> None:
     """Raise an ExportError for a place where no file of this size can be made; ask before hours of collecting."""
     out = Path(out)
     if os.path.lexists(out):
-        raise ExportError(f"{out} exists. Give the name of a new file; nothing is written over an old one.")
+        raise ExportError(
+            f"{out} exists. Give the name of a new file; nothing is written over an old one."
+        )
     if not (exists(out.parent) and out.parent.is_dir() and os.access(out.parent, os.W_OK)):
-        raise ExportError(f"{out.parent} is not a folder that can be written. Make it first, or give another place.")
+        raise ExportError(
+            f"{out.parent} is not a folder that can be written. Make it first, or give another place."
+        )
     free = shutil.disk_usage(out.parent).free
     if free < nbytes:
         raise ExportError(
@@ -162,11 +173,22 @@ def write(out: str | Path, facts: StatisticsFacts, tensors: Mapping[str, Tensor]
         with draft.open("xb") as file:
             file.write(written_header(stored, {"format": "pt", KEY: json.dumps(facts._asdict())}))
             for value in tensors.values():
-                file.write(value.detach().float().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+                file.write(
+                    value.detach()
+                    .float()
+                    .cpu()
+                    .contiguous()
+                    .view(-1)
+                    .view(torch.uint8)
+                    .numpy()
+                    .data
+                )
             file.flush()
             os.fsync(file.fileno())
         os.link(draft, out)  # unlike a rename it refuses a file that has been made meanwhile
     except OSError as error:
-        raise ExportError(f"{out} could not be written: {error.strerror or error}. Nothing was left behind.") from None
+        raise ExportError(
+            f"{out} could not be written: {error.strerror or error}. Nothing was left behind."
+        ) from None
     finally:
         draft.unlink(missing_ok=True)

@@ -16,7 +16,16 @@ from torch import Tensor
 
 from merging.dtypes import QUANTISED, working_dtype
 from merging.errors import MismatchError
-from merging.inputs.checkpoint import Checkpoint, Stored, Weights, dtype_of, in_file, read_block, read_into, shape_of
+from merging.inputs.checkpoint import (
+    Checkpoint,
+    Stored,
+    Weights,
+    dtype_of,
+    in_file,
+    read_block,
+    read_into,
+    shape_of,
+)
 from merging.tensor_names import is_buffer, place
 from plumbing.suggest import listed
 
@@ -68,7 +77,9 @@ class Vector(Mapping[str, Tensor]):
         """
         out.copy_(self.weights_block(name, start, start + out.numel()))
 
-    def read_delta(self, name: str, start: int, out: Tensor, scratch: Tensor, base: Tensor | None = None) -> None:
+    def read_delta(
+        self, name: str, start: int, out: Tensor, scratch: Tensor, base: Tensor | None = None
+    ) -> None:
         """Elements of Δ_i, likewise.
 
         Args:
@@ -104,7 +115,9 @@ class DistributionVector(Vector):
 
     def __init__(self, name: str, base: Weights, tuned: Weights) -> None:
         if isinstance(base, Vector) or isinstance(tuned, Vector):
-            raise TypeError("a distribution vector is made from two sets of weights; a vector of deltas was given")
+            raise TypeError(
+                "a distribution vector is made from two sets of weights; a vector of deltas was given"
+            )
         self.name = name
         self.base = base
         self.tuned = tuned
@@ -147,7 +160,9 @@ class DistributionVector(Vector):
         """See Vector: nothing but `out` and `scratch` is written."""
         read_into(self.tuned, self._source[name], start, out, scratch)
 
-    def read_delta(self, name: str, start: int, out: Tensor, scratch: Tensor, base: Tensor | None = None) -> None:
+    def read_delta(
+        self, name: str, start: int, out: Tensor, scratch: Tensor, base: Tensor | None = None
+    ) -> None:
         """See Vector; the bits are those of `block`."""
         self.read_weights(name, start, out, scratch)
         out.sub_(read_block(self.base, name, start, start + out.numel()) if base is None else base)
@@ -159,7 +174,11 @@ def _match(vector: str, base: Weights, tuned: Weights) -> dict[str, str]:
     changeable = [name for name in base if _changeable(base, name)]
     source = {name: name for name in changeable if name in tuned}
     missing = [name for name in changeable if name not in tuned]
-    extra = [name for name in tuned if name not in base and not is_buffer(name, len(shape_of(tuned, name)))]
+    extra = [
+        name
+        for name in tuned
+        if name not in base and not is_buffer(name, len(shape_of(tuned, name)))
+    ]
 
     _same_shapes(where, base, tuned, source)
     unresolved = []

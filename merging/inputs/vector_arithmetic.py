@@ -33,17 +33,23 @@ class Combined(Vector):
 
     def __init__(self, name: str, terms: Sequence[tuple[float, Vector]]) -> None:
         if not terms or not all(math.isfinite(coefficient) for coefficient, _ in terms):
-            raise ValueError(f"{name}: expected vectors with finite coefficients, found {[term[0] for term in terms]}")
+            raise ValueError(
+                f"{name}: expected vectors with finite coefficients, found {[term[0] for term in terms]}"
+            )
         self.name = name
         self.terms = tuple((float(coefficient), vector) for coefficient, vector in terms)
         self.base = self.terms[0][1].base
         self.path = None
         self.digest = _digest([(coefficient, vector.digest) for coefficient, vector in self.terms])
-        self.identity = _digest([(coefficient, vector.identity) for coefficient, vector in self.terms])
+        self.identity = _digest(
+            [(coefficient, vector.identity) for coefficient, vector in self.terms]
+        )
         first = self.terms[0][1].name
         for _, vector in self.terms:
             for tensor in vector:
-                if tensor not in self.base or shape_of(vector.base, tensor) != shape_of(self.base, tensor):
+                if tensor not in self.base or shape_of(vector.base, tensor) != shape_of(
+                    self.base, tensor
+                ):
                     raise MismatchError(
                         f"{vector.name} changes {tensor!r}, which the base of {first} lacks or has in another shape. "
                         "Combine vectors of one base."
@@ -51,7 +57,9 @@ class Combined(Vector):
         self._names = dict.fromkeys(tensor for _, vector in self.terms for tensor in vector)
 
     def __getitem__(self, name: str) -> Tensor:
-        return self.block(name, 0, math.prod(shape_of(self.base, name))).view(shape_of(self.base, name))
+        return self.block(name, 0, math.prod(shape_of(self.base, name))).view(
+            shape_of(self.base, name)
+        )
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
@@ -72,7 +80,9 @@ class Combined(Vector):
 
     def weights_block(self, name: str, start: int, stop: int) -> Tensor:
         """Elements of Θ + Σ c_k Δ_k in the working dtype."""
-        base = read_block(self.base, name, start, stop).to(working_dtype(dtype_of(self.base, name)), copy=True)
+        base = read_block(self.base, name, start, stop).to(
+            working_dtype(dtype_of(self.base, name)), copy=True
+        )
         return base.add_(self.block(name, start, stop)) if name in self._names else base
 
 

@@ -109,7 +109,9 @@ class LiveModel:
             MergingError: when the recipe cannot be carried out; nothing has been written then.
         """
         if self.mounted:
-            raise MergingError("adapters are mounted on this module. Leave that block before composing.")
+            raise MergingError(
+                "adapters are mounted on this module. Leave that block before composing."
+            )
         if recipe.slices:
             raise RecipeError(
                 "a recipe with slices has other layers than the model in memory. Write it with `dem merge RECIPE OUT` and "
@@ -117,7 +119,9 @@ class LiveModel:
             )
         wanted = tasks(recipe, self.base, self.vectors)
         changed = [
-            task for task in wanted if (self.reload or task.name in self.views) and self._written.get(task.name) != task
+            task
+            for task in wanted
+            if (self.reload or task.name in self.views) and self._written.get(task.name) != task
         ]
         if changed:
             self.recipe = None
@@ -148,7 +152,9 @@ class LiveModel:
 
         room = max([4 * self._place.most * workers(), *(piece.out.numel() for piece in pieces)])
         done = 0
-        for piece in in_order(begun(), self._compute, size=lambda piece: piece.out.numel(), room=room):
+        for piece in in_order(
+            begun(), self._compute, size=lambda piece: piece.out.numel(), room=room
+        ):
             done += 1
             unfinished[piece.task.name] -= 1
             if not unfinished[piece.task.name]:
@@ -161,10 +167,15 @@ class LiveModel:
     def _pieces(self, task: Task) -> Iterator[_Piece]:
         region = resolve(self.module, self.views[task.name])
         if tuple(region.shape) != task.shape:
-            raise MergingError(f"{task.name}: the module holds {list(region.shape)}, the files {list(task.shape)}.")
+            raise MergingError(
+                f"{task.name}: the module holds {list(region.shape)}, the files {list(task.shape)}."
+            )
         if region.is_contiguous() and task.numel:
             flat = region.view(-1)
-            yield from (_Piece(task, flat[start:stop], start) for start, stop in spans(task, self._place.most))
+            yield from (
+                _Piece(task, flat[start:stop], start)
+                for start, stop in spans(task, self._place.most)
+            )
         else:
             yield _Piece(task, region)
 

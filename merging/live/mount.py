@@ -72,7 +72,9 @@ class Mounts:
         found = {name: moved for name, moved in found.items() if name in self.live.views}
         parameters = [self.live.views[name].parameter for name in found]
         if twice := [name for name in parameters if parameters.count(name) > 1]:
-            raise NotMounted(f"several tensors of the files fill {twice[0]}, so that its change would be added twice.")
+            raise NotMounted(
+                f"several tensors of the files fill {twice[0]}, so that its change would be added twice."
+            )
         for name in found:
             layers.layers(self.live.module, name, self.live.views[name], self._uses)
         return found
@@ -88,10 +90,15 @@ class Mounts:
             NotMounted: before the block, saying why this move has to be composed; after it, where a layer was not called.
         """
         if self.live.mounted:
-            raise MergingError("adapters are mounted on this module already. Leave that block first.")
+            raise MergingError(
+                "adapters are mounted on this module already. Leave that block first."
+            )
         if self.live.recipe is None:
             raise NotMounted("the weights in memory are no whole composition; compose one first.")
-        held = {name: (self._ready(name, moved), moved) for name, moved in self.plan(self.live.recipe, recipe).items()}
+        held = {
+            name: (self._ready(name, moved), moved)
+            for name, moved in self.plan(self.live.recipe, recipe).items()
+        }
         called: set[str] = set()
         handles = []
         self.live.mounted = True
@@ -106,16 +113,24 @@ class Mounts:
             for handle in handles:
                 handle.remove()
             self.live.mounted = False
-        silent = sorted({layer.path for ready, _ in held.values() for layer in ready.layers} - called)
+        silent = sorted(
+            {layer.path for ready, _ in held.values() for layer in ready.layers} - called
+        )
         if called and silent:
-            raise NotMounted(f"the model does not call {listed(silent)}, so that what is mounted there is not seen.")
+            raise NotMounted(
+                f"the model does not call {listed(silent)}, so that what is mounted there is not seen."
+            )
 
     def _ready(self, name: str, moved: dict[str, float]) -> _Held:
         """The factors of the adapters that move, side by side, in the order in which each layer multiplies."""
         adapters = tuple(self._adapter(vector) for vector in moved)
         held = self._held.get(name)
         # `is`: two mappings are equal where all their tensors are, and comparing would read them
-        if held and len(held.adapters) == len(adapters) and all(map(lambda a, b: a is b, held.adapters, adapters)):
+        if (
+            held
+            and len(held.adapters) == len(adapters)
+            and all(map(lambda a, b: a is b, held.adapters, adapters))
+        ):
             return held
         view = self.live.views[name]
         found = layers.layers(self.live.module, name, view, self._uses)
@@ -127,7 +142,10 @@ class Mounts:
         if view.transposed:
             left, right = right.T.contiguous(), left.T.contiguous()
         pairs = tuple(layers.pair(layer.kind, left, right) for layer in found)
-        ranks, scales = tuple(one.left.shape[1] for one in factors), tuple(one.scale for one in factors)
+        ranks, scales = (
+            tuple(one.left.shape[1] for one in factors),
+            tuple(one.scale for one in factors),
+        )
         self._held[name] = _Held(adapters, ranks, scales, found, pairs)
         return self._held[name]
 
@@ -141,7 +159,9 @@ def _scale(held: _Held, moved: dict[str, float]) -> Tensor:
     """(rank,): of each rank-one term, its adapter's change times the adapter's own scaling."""
     like = held.pairs[0].up
     each = [
-        by * own for by, own, rank in zip(moved.values(), held.scales, held.ranks, strict=True) for _ in range(rank)
+        by * own
+        for by, own, rank in zip(moved.values(), held.scales, held.ranks, strict=True)
+        for _ in range(rank)
     ]
     return torch.tensor(each, dtype=like.dtype, device=like.device)
 
@@ -149,10 +169,18 @@ def _scale(held: _Held, moved: dict[str, float]) -> Tensor:
 class _Hook:
     """A forward hook: the layer's output, with the product's part added."""
 
-    def __init__(self, layer: layers.Layer, pair: layers.Pair, scale: Tensor, called: set[str]) -> None:
+    def __init__(
+        self, layer: layers.Layer, pair: layers.Pair, scale: Tensor, called: set[str]
+    ) -> None:
         self.layer, self.pair, self.scale, self.called = layer, pair, scale, called
 
-    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> Tensor:
+    def __call__(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor
+    ) -> Tensor:
         self.called.add(self.layer.path)
         given = args[0] if args else next(iter(kwargs.values()))  # these layers take one argument
-        return layers.added(self.layer.kind, given, self.pair, self.scale).add_(output).to(output.dtype)
+        return (
+            layers.added(self.layer.kind, given, self.pair, self.scale)
+            .add_(output)
+            .to(output.dtype)
+        )

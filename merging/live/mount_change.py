@@ -27,12 +27,18 @@ def check(settled: Recipe, wanted: Recipe) -> None:
         raise NotMounted(
             f"{wanted.method} is not linear in the vectors, so that a move is no sum of low-rank products."
         )
-    moved = replace(settled, models=wanted.models, parameters=wanted.parameters, inputs=wanted.inputs)
+    moved = replace(
+        settled, models=wanted.models, parameters=wanted.parameters, inputs=wanted.inputs
+    )
     if moved != wanted:
-        raise NotMounted("the settled weights are of other settings than ω and the method's parameters.")
+        raise NotMounted(
+            "the settled weights are of other settings than ω and the method's parameters."
+        )
 
 
-def change(settled: Sequence[Task], wanted: Sequence[Task], vectors: Mapping[str, Vector]) -> Change:
+def change(
+    settled: Sequence[Task], wanted: Sequence[Task], vectors: Mapping[str, Vector]
+) -> Change:
     """By how much the factors differ between two compositions of one base.
 
     Worked example: task arithmetic at λ = 2, the adapter's ω moved from 0.25 to 0.75, the checkpoint's stays:
@@ -58,7 +64,11 @@ def change(settled: Sequence[Task], wanted: Sequence[Task], vectors: Mapping[str
 
     found: Change = {}
     for before, after in zip(settled, wanted, strict=True):
-        if (before.vectors, before.omegas, before.arguments) == (after.vectors, after.omegas, after.arguments):
+        if (before.vectors, before.omegas, before.arguments) == (
+            after.vectors,
+            after.omegas,
+            after.arguments,
+        ):
             continue
         was, now = factors(before), factors(after)
         moved = {name: now.get(name, 0.0) - was.get(name, 0.0) for name in was | now}
@@ -68,7 +78,9 @@ def change(settled: Sequence[Task], wanted: Sequence[Task], vectors: Mapping[str
                 f"{after.method.name} without normalize scales the base too, which is no low-rank product."
             )
         if full := [name for name in moved if not isinstance(vectors[name], LoraVector)]:
-            raise NotMounted(f"{full[0]} moves too, and it is no adapter: its difference is no low-rank product.")
+            raise NotMounted(
+                f"{full[0]} moves too, and it is no adapter: its difference is no low-rank product."
+            )
         if reached := {name: by for name, by in moved.items() if after.name in vectors[name]}:
             found[after.name] = reached
     return found

@@ -45,12 +45,19 @@ def uses(root: nn.Module) -> dict[int, list[Use]]:
     """Address of memory -> all that lies in it: a tied head is under its embedding's address."""
     found = defaultdict(list)
     for path, module in root.named_modules():
-        for leaf, value in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
-            found[value.untyped_storage().data_ptr()].append(Use(path, module, leaf, value.detach()))
+        for leaf, value in (
+            *module.named_parameters(recurse=False),
+            *module.named_buffers(recurse=False),
+        ):
+            found[value.untyped_storage().data_ptr()].append(
+                Use(path, module, leaf, value.detach())
+            )
     return dict(found)
 
 
-def layers(root: nn.Module, name: str, view: View, used: Mapping[int, list[Use]]) -> tuple[Layer, ...]:
+def layers(
+    root: nn.Module, name: str, view: View, used: Mapping[int, list[Use]]
+) -> tuple[Layer, ...]:
     """Every layer that computes with a tensor of the files.
 
     Args:
@@ -63,11 +70,17 @@ def layers(root: nn.Module, name: str, view: View, used: Mapping[int, list[Use]]
         NotMounted: where it is part of a larger parameter, or something else than a plain layer uses it.
     """
     if view.index:
-        raise NotMounted(f"{name} is a part of {view.parameter}, in which the module fuses several tensors.")
+        raise NotMounted(
+            f"{name} is a part of {view.parameter}, in which the module fuses several tensors."
+        )
     whole = resolve(root, View(view.parameter))
     found = []
     for path, module, leaf, value in used[whole.untyped_storage().data_ptr()]:
-        kind = _kind(module, leaf) if (value.data_ptr(), value.shape) == (whole.data_ptr(), whole.shape) else None
+        kind = (
+            _kind(module, leaf)
+            if (value.data_ptr(), value.shape) == (whole.data_ptr(), whole.shape)
+            else None
+        )
         if kind is None:
             raise NotMounted(
                 f"{name} is used by {path or 'the model'} ({type(module).__name__}.{leaf}), which is no plain linear layer "
@@ -87,7 +100,8 @@ def _kind(module: nn.Module, leaf: str) -> Kind | None:
         return "embedding"
     # transformers' class, which this package does not import; PEFT knows it by its type too.
     conv1d = (
-        type(module).__name__ == "Conv1D" and getattr(module, "nf", None) == module.get_parameter("weight").shape[1]
+        type(module).__name__ == "Conv1D"
+        and getattr(module, "nf", None) == module.get_parameter("weight").shape[1]
     )
     return "conv1d" if conv1d else None
 
@@ -108,7 +122,11 @@ def added(kind: Kind, given: Tensor, pair: Pair, scale: Tensor) -> Tensor:
         pair: the product.
         scale: (rank,).
     """
-    inner = embedding(given, pair.down) if kind == "embedding" else linear(given.to(pair.down.dtype), pair.down)
+    inner = (
+        embedding(given, pair.down)
+        if kind == "embedding"
+        else linear(given.to(pair.down.dtype), pair.down)
+    )
     return linear(inner * scale, pair.up)
 
 

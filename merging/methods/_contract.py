@@ -116,7 +116,13 @@ def names() -> tuple[str, ...]:
     """The merge methods there are."""
     from merging import methods
 
-    return tuple(sorted(module.name for module in pkgutil.iter_modules(methods.__path__) if module.name[0] != "_"))
+    return tuple(
+        sorted(
+            module.name
+            for module in pkgutil.iter_modules(methods.__path__)
+            if module.name[0] != "_"
+        )
+    )
 
 
 Role = Literal["origin", "optional", "unused", "operand", "vector"]
@@ -181,14 +187,18 @@ class Method:
         """
         known = {param.name: param for param in self.parameters}
         if unknown := [key for key in given if key not in known]:
-            raise RecipeError(f"{self.name} has no parameter {unknown[0]!r}; {nearest(unknown[0], [*known, WEIGHT])}")
+            raise RecipeError(
+                f"{self.name} has no parameter {unknown[0]!r}; {nearest(unknown[0], [*known, WEIGHT])}"
+            )
         values: dict[str, Any] = {}
         for param in known.values():
             if param.file:
                 continue
             value = given.get(param.name, param.default)
             if value is None:
-                raise RecipeError(f"{self.name}: parameters.{param.name} is missing; it is {param.help}.")
+                raise RecipeError(
+                    f"{self.name}: parameters.{param.name} is missing; it is {param.help}."
+                )
             if param.per_vector:
                 each = value if isinstance(value, tuple) else (value,) * vectors
                 values[param.keyword] = tuple(_checked(self.name, param, own) for own in each)
@@ -244,19 +254,25 @@ def _parameters(combine: Callable[..., Tensor], statistics: str | None) -> tuple
     params = []
     if statistics:
         wrote = f"the file that `dem statistics --kind {statistics}` wrote of this model"
-        params.append(Param(STATISTICS, str, None, -math.inf, math.inf, wrote, per_vector=True, file=True))
+        params.append(
+            Param(STATISTICS, str, None, -math.inf, math.inf, wrote, per_vector=True, file=True)
+        )
     for parameter in inspect.signature(combine).parameters.values():
         if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
             continue
         hint, *notes = get_args(hints[parameter.name])
-        bounds = next((note for note in notes if isinstance(note, Range)), Range(-math.inf, math.inf))
+        bounds = next(
+            (note for note in notes if isinstance(note, Range)), Range(-math.inf, math.inf)
+        )
         text = next(note for note in notes if isinstance(note, str))
         choices = get_args(hint) if get_origin(hint) is Literal else ()
         per_vector = hint == PerVector
         kind = float if per_vector else str if choices else hint
         default = None if parameter.default is inspect.Parameter.empty else parameter.default
         default = default[0] if per_vector and default is not None else default
-        params.append(Param(parameter.name.rstrip("_"), kind, default, *bounds, text, choices, per_vector))
+        params.append(
+            Param(parameter.name.rstrip("_"), kind, default, *bounds, text, choices, per_vector)
+        )
     return tuple(params)
 
 

@@ -13,13 +13,19 @@ from torch import Tensor
 
 from merging.methods._contract import PerVector, Range
 
-Density = Annotated[PerVector, Range(0.0, 1.0), "the share of the entries of each delta that is kept"]
+Density = Annotated[
+    PerVector, Range(0.0, 1.0), "the share of the entries of each delta that is kept"
+]
 
 
-Gamma = Annotated[PerVector, Range(0.0, 1.0), "the share of the largest entries that is left out as outliers"]
+Gamma = Annotated[
+    PerVector, Range(0.0, 1.0), "the share of the largest entries that is left out as outliers"
+]
 
 
-Epsilon = Annotated[PerVector, Range(0.0, 0.5), "how far the keep-probability goes below and above the density"]
+Epsilon = Annotated[
+    PerVector, Range(0.0, 0.5), "how far the keep-probability goes below and above the density"
+]
 
 
 Lambda = Annotated[float, Range(-10.0, 10.0), "a factor on the whole sum"]
@@ -38,17 +44,20 @@ RescaleDropped = Annotated[bool, "make up for the dropped entries, see rescale_b
 
 
 RescaleBy = Annotated[
-    Literal["l1", "density"], "match the sum of magnitudes, as mergekit; or divide by the density, as the paper of DARE"
+    Literal["l1", "density"],
+    "match the sum of magnitudes, as mergekit; or divide by the density, as the paper of DARE",
 ]
 
 
 Elect = Annotated[
-    Literal["weighted", "unweighted"], "signs by the sum of ωᵢΔᵢ, as mergekit; or of Δᵢ, as the paper of TIES"
+    Literal["weighted", "unweighted"],
+    "signs by the sum of ωᵢΔᵢ, as mergekit; or of Δᵢ, as the paper of TIES",
 ]
 
 
 DivideBy = Annotated[
-    Literal["weight", "count"], "the sum of the agreeing ω, as mergekit; or their number, as the paper of TIES"
+    Literal["weight", "count"],
+    "the sum of the agreeing ω, as mergekit; or their number, as the paper of TIES",
 ]
 
 
@@ -92,7 +101,9 @@ def keep_ranks(delta: Float[Tensor, "*shape"], start: int, stop: int | None) -> 
         flat.zero_()
         return
     window = ranked(flat.abs(), start, stop)
-    for part, kept in zip(chunks(flat), window.masks(part.abs() for part in chunks(flat)), strict=True):
+    for part, kept in zip(
+        chunks(flat), window.masks(part.abs() for part in chunks(flat)), strict=True
+    ):
         part.masked_fill_(~kept, 0.0)
 
 
@@ -112,7 +123,10 @@ class Window(NamedTuple):
         for size in sizes:
             at_low, at_high = size == self.low, size == self.high
             # places among the equals, counted over the chunks before
-            rank_low, rank_high = at_low.cumsum(0) + (seen_low - 1), at_high.cumsum(0) + (seen_high - 1)
+            rank_low, rank_high = (
+                at_low.cumsum(0) + (seen_low - 1),
+                at_high.cumsum(0) + (seen_high - 1),
+            )
             above = (size > self.low) | (at_low & (rank_low >= self.start))
             yield above & ((size < self.high) | (at_high & (rank_high < self.stop)))
             seen_low += int(at_low.sum())
@@ -122,7 +136,9 @@ class Window(NamedTuple):
 def ranked(sizes: Float[Tensor, "n"], start: int, stop: int) -> Window:
     """The window of the places `start` to before `stop`, at least one. The sizes are left in another order."""
     ordered = sizes.numpy()
-    ordered.partition(sorted({start, stop - 1}))  # in place: no indices, which would take twice the memory
+    ordered.partition(
+        sorted({start, stop - 1})
+    )  # in place: no indices, which would take twice the memory
     low, high = float(ordered[start]), float(ordered[stop - 1])
     below_low = sum(int((part < low).sum()) for part in chunks(sizes))
     below_high = sum(int((part < high).sum()) for part in chunks(sizes))
@@ -183,7 +199,9 @@ def scale_to(delta: Float[Tensor, "*shape"], magnitude: float) -> None:
         delta.mul_(magnitude / own)
 
 
-def thin(delta: Float[Tensor, "*shape"], density: float, rescale_by: str, drop: Callable[[Tensor], None]) -> None:
+def thin(
+    delta: Float[Tensor, "*shape"], density: float, rescale_by: str, drop: Callable[[Tensor], None]
+) -> None:
     """Drops entries and makes up for them: 'l1', 'density' or 'none'; see RescaleBy.
 
     Args:
@@ -220,7 +238,11 @@ def agreed(
         agrees = votes.sign() == majority(votes)
         total = (weighted * agrees).sum(0)
         if normalize:
-            divisor = (columns * agrees).sum(0) if divide_by == "weight" else agrees.sum(0).to(total.dtype)
+            divisor = (
+                (columns * agrees).sum(0)
+                if divide_by == "weight"
+                else agrees.sum(0).to(total.dtype)
+            )
             total /= divisor.masked_fill_(divisor == 0, 1.0)
         part[0] = total if lambda_ == 1.0 else total.mul_(lambda_)
     return stack[0]
@@ -236,14 +258,18 @@ def is_matrix(delta: Float[Tensor, "*shape"]) -> bool:
     return delta.dim() == 2 and min(delta.shape) > 1
 
 
-def summed(stack: Float[Tensor, "vectors *shape"], omegas: Float[Tensor, "vectors"]) -> Float[Tensor, "*shape"]:
+def summed(
+    stack: Float[Tensor, "vectors *shape"], omegas: Float[Tensor, "vectors"]
+) -> Float[Tensor, "*shape"]:
     """Σ ωᵢ xᵢ in place: the sum takes the first vector's memory."""
     for part in chunks(stack.flatten(1)):
         weighted_sum(part, omegas)
     return stack[0]
 
 
-def mean_of(stack: Float[Tensor, "vectors *shape"], omegas: Float[Tensor, "vectors"]) -> Float[Tensor, "*shape"]:
+def mean_of(
+    stack: Float[Tensor, "vectors *shape"], omegas: Float[Tensor, "vectors"]
+) -> Float[Tensor, "*shape"]:
     """Σ ωᵢΔᵢ / n: what methods of singular vectors do with what has none."""
     return divided(summed(stack, omegas), float(len(stack)))
 

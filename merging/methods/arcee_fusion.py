@@ -33,19 +33,27 @@ def combine(
         scores[span] = _importance(delta[span], base[span])
     ordered = scores.view(-1).numpy()
     places = [int(share * (len(ordered) - 1)) for share in (0.25, 0.5, 0.75)]
-    ordered.partition(sorted(set(places)))  # in place: the scores are computed once more rather than kept twice
+    ordered.partition(
+        sorted(set(places))
+    )  # in place: the scores are computed once more rather than kept twice
     first, median, third = (float(ordered[place]) for place in places)
-    bar = torch.tensor(median).to(delta) + 1.5 * (torch.tensor(third).to(delta) - torch.tensor(first).to(delta))
+    bar = torch.tensor(median).to(delta) + 1.5 * (
+        torch.tensor(third).to(delta) - torch.tensor(first).to(delta)
+    )
     for span in spans:
         delta[span] = delta[span].masked_fill(_importance(delta[span], base[span]) < bar, 0.0)
     return stack[0]
 
 
-def _importance(delta: Float[Tensor, "rows n"], base: Float[Tensor, "rows n"]) -> Float[Tensor, "rows n"]:
+def _importance(
+    delta: Float[Tensor, "rows n"], base: Float[Tensor, "rows n"]
+) -> Float[Tensor, "rows n"]:
     return delta.abs().mul_(_divergence(base + delta, base))
 
 
-def _divergence(tuned: Float[Tensor, "*shape"], base: Float[Tensor, "*shape"]) -> Float[Tensor, "*rows 1"]:
+def _divergence(
+    tuned: Float[Tensor, "*shape"], base: Float[Tensor, "*shape"]
+) -> Float[Tensor, "*rows 1"]:
     """Σ p·log(p/q) along the last axis, both with 1e-8 added."""
     p = torch.softmax(tuned, dim=-1).add_(1e-8)
     q = torch.softmax(base, dim=-1).add_(1e-8)

@@ -6,7 +6,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from merging.methods._contract import Site
-from merging.methods._edits import Density, Gamma, Lambda, NormalizeSum, RescaleL1, keep_below_outliers, summed, thin
+from merging.methods._edits import (
+    Density,
+    Gamma,
+    Lambda,
+    NormalizeSum,
+    RescaleL1,
+    keep_below_outliers,
+    summed,
+    thin,
+)
 from merging.methods.task_arithmetic import refusal as refusal
 
 PAPER = "https://arxiv.org/abs/2312.06795"
@@ -32,7 +41,10 @@ def combine(
 
 
 def trim(
-    stack: Float[Tensor, "vectors *shape"], density: tuple[float, ...], gamma: tuple[float, ...], rescale: bool
+    stack: Float[Tensor, "vectors *shape"],
+    density: tuple[float, ...],
+    gamma: tuple[float, ...],
+    rescale: bool,
 ) -> None:
     """Trims each delta in place."""
     for delta, share, outliers in zip(stack, density, gamma, strict=True):

@@ -4,11 +4,22 @@ from jaxtyping import Float
 from torch import Tensor
 
 from merging.methods._contract import Site
-from merging.methods._edits import Density, DivideBy, Elect, Gamma, Lambda, NormalizeAgreeing, RescaleL1, agreed
+from merging.methods._edits import (
+    Density,
+    DivideBy,
+    Elect,
+    Gamma,
+    Lambda,
+    NormalizeAgreeing,
+    RescaleL1,
+    agreed,
+)
 from merging.methods.breadcrumbs import trim
 
 PAPER = "https://arxiv.org/abs/2312.06795; https://arxiv.org/abs/2306.01708 (signs)"
-FORMULA = "Θ + λ · Σ ωᵢ Δᵢ, without smallest entries and outliers, over those that have the elected sign"
+FORMULA = (
+    "Θ + λ · Σ ωᵢ Δᵢ, without smallest entries and outliers, over those that have the elected sign"
+)
 SPACE = "deltas"
 SCOPE = "tensor"
 
@@ -29,4 +40,6 @@ def combine(
     """Of [4, −1, 3, −2] and [1, 2, −4, −9] at density 0.5 and gamma 0.25, [0, 0, 3, −2] and [0, 2, −4, 0] are left;
     at equal ω the third entry elects −, and the result is [0, 2, −4, −2]."""
     trim(stack, density, gamma, rescale)
-    return agreed(stack, omegas, normalize=normalize, elect=elect, divide_by=divide_by, lambda_=lambda_)
+    return agreed(
+        stack, omegas, normalize=normalize, elect=elect, divide_by=divide_by, lambda_=lambda_
+    )

@@ -41,7 +41,10 @@ def combine(
 
 
 def sparsify(
-    stack: Float[Tensor, "vectors *shape"], density: tuple[float, ...], seeds: tuple[int, ...], rescale_by: str
+    stack: Float[Tensor, "vectors *shape"],
+    density: tuple[float, ...],
+    seeds: tuple[int, ...],
+    rescale_by: str,
 ) -> None:
     """Drops and rescales each delta in place: 'l1', 'density' or 'none'."""
     for delta, share, seed in zip(stack, density, seeds, strict=True):

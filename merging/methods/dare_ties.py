@@ -37,4 +37,6 @@ def combine(
 ) -> Float[Tensor, "*shape"]:
     """At density 1 nothing is dropped: of [3] and [−2] at equal ω, + is elected and 3 is kept."""
     sparsify(stack, density, site.seeds, rescale_by if rescale else "none")
-    return agreed(stack, omegas, normalize=normalize, elect=elect, divide_by=divide_by, lambda_=lambda_)
+    return agreed(
+        stack, omegas, normalize=normalize, elect=elect, divide_by=divide_by, lambda_=lambda_
+    )

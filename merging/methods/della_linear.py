@@ -53,7 +53,12 @@ def sparsify(
 ) -> None:
     """Drops and rescales each delta in place: 'l1', 'density' or 'none'."""
     for delta, share, spread, seed in zip(stack, density, epsilon, seeds, strict=True):
-        thin(delta, share, rescale_by, partial(drop_by_rank, density=share, epsilon=spread, seed=seed))
+        thin(
+            delta,
+            share,
+            rescale_by,
+            partial(drop_by_rank, density=share, epsilon=spread, seed=seed),
+        )
 
 
 def outside(arguments: Mapping[str, Any]) -> str | None:

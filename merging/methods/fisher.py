@@ -22,8 +22,12 @@ def combine(
     omegas: Float[Tensor, "vectors"],
     site: Site,
     *,
-    floor: Annotated[float, Range(0.0, 1.0), "the least Fisher information that an entry has"] = 1e-6,
-    unit_norm: Annotated[bool, "divide each model's Fisher information by its L2 norm over all tensors"] = True,
+    floor: Annotated[
+        float, Range(0.0, 1.0), "the least Fisher information that an entry has"
+    ] = 1e-6,
+    unit_norm: Annotated[
+        bool, "divide each model's Fisher information by its L2 norm over all tensors"
+    ] = True,
 ) -> Float[Tensor, "*shape"]:
     """The authors' code, its defaults included, but that the floor holds for every model and not for the first only.
 

@@ -21,7 +21,9 @@ def combine(
     omegas: Float[Tensor, "vectors"],
     site: Site,
     *,
-    common: Annotated[float, Range(0.0, 1.0), "the share of the directions that all tasks have in common"] = 0.8,
+    common: Annotated[
+        float, Range(0.0, 1.0), "the share of the directions that all tasks have in common"
+    ] = 0.8,
     lambda_: Lambda = 1.0,
 ) -> Float[Tensor, "*shape"]:
     """At common = 1 it is Iso-C. The rest is dealt to the tasks in equal parts, and what is left over is common."""
@@ -32,7 +34,9 @@ def combine(
     if each * tasks > rank:  # rounded up past the rank
         each -= 1
     shared = rank - each * tasks
-    left, sizes, right = torch.linalg.svd(weighted_sum(stack, omegas, keep=True), full_matrices=False)
+    left, sizes, right = torch.linalg.svd(
+        weighted_sum(stack, omegas, keep=True), full_matrices=False
+    )
     lefts, all_sizes, rights = [left[:, :shared]], [sizes[:shared]], [right[:shared]]
     for delta, omega in zip(stack, omegas, strict=True):
         own = delta * omega
@@ -41,5 +45,7 @@ def combine(
         lefts.append(left[:, :each])
         all_sizes.append(sizes[:each])
         rights.append(right[:each])
-    merged: Tensor = orthogonal_factor(torch.cat(lefts, 1)) @ orthogonal_factor(torch.cat(rights, 0))
+    merged: Tensor = orthogonal_factor(torch.cat(lefts, 1)) @ orthogonal_factor(
+        torch.cat(rights, 0)
+    )
     return merged.mul_(torch.cat(all_sizes).mean() * lambda_)

@@ -23,7 +23,9 @@ def combine(
     site: Site,
     *,
     max_iter: Annotated[int, Range(0, 10_000), "the most steps"] = 10,
-    tol: Annotated[float, Range(0.0, 1.0), "a step shorter than this, in radians, is the last"] = 1e-5,
+    tol: Annotated[
+        float, Range(0.0, 1.0), "a step shorter than this, in radians, is the last"
+    ] = 1e-5,
 ) -> Float[Tensor, "*shape"]:
     """The mean of [2, 0] and [0, 4] has their mean length, 3, and the direction between them."""
     if len(stack) == 1:
@@ -38,12 +40,18 @@ def combine(
     return summed(stack, (mean * scale * norms.mean()).to(stack.dtype))
 
 
-def _mean(products: Float[Tensor, "n n"], valid: Bool[Tensor, "n"], max_iter: int, tol: float) -> Float[Tensor, "n"]:
+def _mean(
+    products: Float[Tensor, "n n"], valid: Bool[Tensor, "n"], max_iter: int, tol: float
+) -> Float[Tensor, "n"]:
     """The mean as coefficients of the unit vectors, from their products: all that is iterated lies in their span."""
     count = int(valid.sum())
     mean = valid.double() / count
     length = (mean @ products @ mean).clamp(min=0).sqrt()
-    mean = mean / length if length >= tol else torch.eye(len(valid), dtype=torch.float64)[int(valid.nonzero()[0])]
+    mean = (
+        mean / length
+        if length >= tol
+        else torch.eye(len(valid), dtype=torch.float64)[int(valid.nonzero()[0])]
+    )
     for _ in range(max_iter):
         dots = (products @ mean).clamp(-1, 1)
         angles = torch.acos(dots)

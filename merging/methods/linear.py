@@ -22,7 +22,9 @@ def combine(
     omegas: Float[Tensor, "vectors"],
     site: Site,
     *,
-    normalize: Annotated[bool, "divide by the sum of the ω, so that the weights keep their scale"] = True,
+    normalize: Annotated[
+        bool, "divide by the sum of the ω, so that the weights keep their scale"
+    ] = True,
 ) -> Float[Tensor, "*shape"]:
     """The weighted sum of the weights, in the order given; mergekit's `linear` has the same formula.
 

@@ -22,7 +22,9 @@ def combine(
     omegas: Float[Tensor, "vectors"],
     site: Site,
     *,
-    alpha: Annotated[float, Range(-10.0, 10.0), "the factor in the first layer and outside the layers"] = 0.5,
+    alpha: Annotated[
+        float, Range(-10.0, 10.0), "the factor in the first layer and outside the layers"
+    ] = 0.5,
     beta: Annotated[float, Range(-10.0, 10.0), "how much the factor grows to the last layer"] = 0.5,
     lambda_: Lambda = 1.0,
 ) -> Float[Tensor, "*shape"]:

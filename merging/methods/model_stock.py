@@ -22,7 +22,9 @@ def combine(
     omegas: Float[Tensor, "vectors"],
     site: Site,
     *,
-    filter_wise: Annotated[bool, "a cosine, and so a t, for each row instead of each tensor"] = False,
+    filter_wise: Annotated[
+        bool, "a cosine, and so a t, for each row instead of each tensor"
+    ] = False,
 ) -> Float[Tensor, "*shape"]:
     """Of [1, 0] and [1, 1] the cosine is √½, t = 2c / (1 + c) = 0.828, and the result is t·[1, 0.5].
 

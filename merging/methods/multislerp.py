@@ -36,11 +36,15 @@ def combine(
         omegas = omegas / omegas.sum()
     products = gram(stack)
     weights, norms = omegas.double(), products.diagonal().sqrt()
-    units = 1 / (norms + eps)  # uᵢ = units[i]·xᵢ; every vector below is a row of coefficients of the xᵢ
+    units = 1 / (
+        norms + eps
+    )  # uᵢ = units[i]·xᵢ; every vector below is a row of coefficients of the xᵢ
     products = products * units[:, None] * units
     length = (weights @ products @ weights).clamp(min=0).sqrt()
     if length < eps:
-        if len(stack) == 2 or not norms.any():  # of two, as mergekit; deltas of a frozen tensor are all zero
+        if (
+            len(stack) == 2 or not norms.any()
+        ):  # of two, as mergekit; deltas of a frozen tensor are all zero
             return summed(stack, omegas)
         raise MergingError(
             f"multislerp at {site.name}: the weighted directions of the models cancel, so they have no mean. Change an ω."

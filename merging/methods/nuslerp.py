@@ -20,8 +20,12 @@ def combine(
     omegas: Float[Tensor, "vectors"],
     site: Site,
     *,
-    nuslerp_flatten: Annotated[bool, "each tensor as one vector; else row by row or column by column"] = True,
-    nuslerp_row_wise: Annotated[bool, "where not flattened: along the first axis instead of the last"] = False,
+    nuslerp_flatten: Annotated[
+        bool, "each tensor as one vector; else row by row or column by column"
+    ] = True,
+    nuslerp_row_wise: Annotated[
+        bool, "where not flattened: along the first axis instead of the last"
+    ] = False,
 ) -> Float[Tensor, "*shape"]:
     """Between [2, 0] and [0, 2] at equal ω lies [√2, √2]; lengths are interpolated with the direction."""
     total = omegas.sum()

@@ -22,7 +22,9 @@ def combine(
     site: Site,
     *,
     r: Annotated[float, Range(0.0, 10.0), "how much what is unique is amplified"] = 0.1,
-    alpha: Annotated[float, Range(0.0, 10.0), "the most that the ratio of shared to unique entries counts"] = 0.2,
+    alpha: Annotated[
+        float, Range(0.0, 10.0), "the most that the ratio of shared to unique entries counts"
+    ] = 0.2,
     epsilon: Annotated[float, Range(0.0, 1.0), "changes of at most this size do not count"] = 1e-5,
 ) -> Float[Tensor, "*shape"]:
     """Of [2, 4] and [0, 1] the first model has one unique and one shared entry: its 2 becomes 2·(1 + 0.1·0.2)."""

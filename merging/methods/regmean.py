@@ -31,7 +31,9 @@ def combine(
     site: Site,
     *,
     off_diagonal: Annotated[
-        float, Range(0.0, 1.0), "a factor on all of Gᵢ but its diagonal; its authors used 0.1 for T5 and DeBERTa"
+        float,
+        Range(0.0, 1.0),
+        "a factor on all of Gᵢ but its diagonal; its authors used 0.1 for T5 and DeBERTa",
     ] = 0.9,
 ) -> Float[Tensor, "*shape"]:
     """Solved in float64 for the difference D from the average M: (Σ ωᵢ Gᵢ) D = Σ ωᵢ Gᵢ (Wᵢ − M).
@@ -71,7 +73,9 @@ def solve(
     diagonal = left.diagonal().clamp(min=0)
     scale = torch.where(diagonal > 0, diagonal.rsqrt(), 0.0)
     unit = scale[:, None] * left * scale
-    unit.diagonal().masked_fill_(scale == 0, 1.0)  # an input that is always 0: its row of the solution is 0
+    unit.diagonal().masked_fill_(
+        scale == 0, 1.0
+    )  # an input that is always 0: its row of the solution is 0
     right = scale[:, None] * right
     rounding = len(left) * torch.finfo(torch.float32).eps
     factor, failed = torch.linalg.cholesky_ex(unit)

@@ -21,9 +21,13 @@ def combine(
     omegas: Float[Tensor, "vectors"],
     site: Site,
     *,
-    select_topk: Annotated[float, Range(0.0, 1.0), "the share of entries that is kept, of highest variance"] = 1.0,
+    select_topk: Annotated[
+        float, Range(0.0, 1.0), "the share of entries that is kept, of highest variance"
+    ] = 1.0,
     uniform_below: Annotated[
-        float, Range(0.0, 1.0), "equal weights where Σ mean(Δᵢ²) is less, as mergekit; 0 for the paper's"
+        float,
+        Range(0.0, 1.0),
+        "equal weights where Σ mean(Δᵢ²) is less, as mergekit; 0 for the paper's",
     ] = 1e-6,
 ) -> Float[Tensor, "*shape"]:
     """Of [3] and [−1] the weights are 0.9 and 0.1, the sum elects +, and 3 is kept."""
@@ -32,7 +36,11 @@ def combine(
         _select(flat, select_topk)
     shares = torch.stack([_mean_square(delta) for delta in flat])
     total = float(shares.sum())
-    weights = shares / total if total >= uniform_below and total > 0 else torch.full_like(shares, 1 / len(shares))
+    weights = (
+        shares / total
+        if total >= uniform_below and total > 0
+        else torch.full_like(shares, 1 / len(shares))
+    )
     column = weights.to(stack.dtype)[:, None]
     for part in chunks(flat):
         agreeing = column * (part.sign() == majority(part))
@@ -61,4 +69,6 @@ def _variance(part: Float[Tensor, "vectors n"]) -> Float[Tensor, "n"]:
 
 def _mean_square(delta: Float[Tensor, "n"]) -> Float[Tensor, ""]:
     """Of the whole tensor, in float64."""
-    return torch.stack([part.double().square().sum() for part in chunks(delta)]).sum() / max(1, delta.numel())
+    return torch.stack([part.double().square().sum() for part in chunks(delta)]).sum() / max(
+        1, delta.numel()
+    )

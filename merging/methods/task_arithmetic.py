@@ -50,7 +50,9 @@ def combine(
     return total if factor == 1.0 else total.mul_(factor)
 
 
-def scale(omegas: Float[Tensor, "vectors"], *, normalize: bool, lambda_: float) -> tuple[Tensor | float, float]:
+def scale(
+    omegas: Float[Tensor, "vectors"], *, normalize: bool, lambda_: float
+) -> tuple[Tensor | float, float]:
     """What the weighted sum is divided by, and what it is multiplied by then."""
     return omegas.sum() if normalize else 1.0, lambda_
 

@@ -43,4 +43,6 @@ def combine(
     """
     for delta, share in zip(stack, density, strict=True):
         thin(delta, share, "l1" if rescale else "none", partial(keep_largest, density=share))
-    return agreed(stack, omegas, normalize=normalize, elect=elect, divide_by=divide_by, lambda_=lambda_)
+    return agreed(
+        stack, omegas, normalize=normalize, elect=elect, divide_by=divide_by, lambda_=lambda_
+    )

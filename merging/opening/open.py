@@ -18,7 +18,10 @@ from merging.recipe import Recipe
 
 
 def open_vector(
-    path: str | Path, base: Checkpoint, name: str | None = None, arrangement: Arrangement | None = None
+    path: str | Path,
+    base: Checkpoint,
+    name: str | None = None,
+    arrangement: Arrangement | None = None,
 ) -> Vector:
     """The distribution vector of a folder: a fine-tuned checkpoint, a PEFT LoRA adapter, or a saved vector.
 
@@ -43,7 +46,9 @@ def open_vector(
     return DistributionVector(name, arrangement.base, tuned)
 
 
-def open_recipe(recipe: Recipe, locate: Callable[[str], Path] = Path) -> tuple[Checkpoint, dict[str, Vector]]:
+def open_recipe(
+    recipe: Recipe, locate: Callable[[str], Path] = Path
+) -> tuple[Checkpoint, dict[str, Vector]]:
     """The base and the vectors that a recipe names, checked against the digests in it where it has some.
 
     Args:
@@ -66,7 +71,9 @@ def open_recipe(recipe: Recipe, locate: Callable[[str], Path] = Path) -> tuple[C
     arrangement = arrange(base, folders, recipe.vocabulary)
     vectors: dict[str, Vector] = {}
     for source in recipe.models:
-        if source.lora is not None and not _same_folder(locate(_pinned(recipe, source.path)), base.path):
+        if source.lora is not None and not _same_folder(
+            locate(_pinned(recipe, source.path)), base.path
+        ):
             raise RecipeError(
                 f"{source.path}+{source.lora}: an adapter is read on the recipe's base ({base_reference}) only. "
                 "Merge it into its own base with peft's merge_and_unload and name the result."
@@ -83,9 +90,14 @@ def references(recipe: Recipe) -> list[str]:
     """Every folder and hub id that open_recipe looks up, each once, the base first."""
     base = recipe.base or recipe.models[0].path
     if recipe.slices:
-        found = [recipe.base, *(place for source in recipe.models for place in (source.path, source.lora))]
+        found = [
+            recipe.base,
+            *(place for source in recipe.models for place in (source.path, source.lora)),
+        ]
     else:
-        bases = [_pinned(recipe, source.path) for source in recipe.models if source.lora is not None]
+        bases = [
+            _pinned(recipe, source.path) for source in recipe.models if source.lora is not None
+        ]
         found = [_pinned(recipe, base), *(source.location for source in recipe.models), *bases]
     return list(dict.fromkeys(reference for reference in found if reference is not None))
 
@@ -96,9 +108,14 @@ def with_identities(recipe: Recipe, base: Checkpoint, vectors: Mapping[str, Vect
     That of a file of statistics covers the norm of all its values, which stands in its header.
     """
     digests = _digests(base, vectors) | {
-        _of_statistics(name): file.stored.digest for name, file in recipe_statistics.statistics_of(recipe).items()
+        _of_statistics(name): file.stored.digest
+        for name, file in recipe_statistics.statistics_of(recipe).items()
     }
-    return replace(recipe, inputs=digests, revision=base.path.name if base.path.parent.name == "snapshots" else "")
+    return replace(
+        recipe,
+        inputs=digests,
+        revision=base.path.name if base.path.parent.name == "snapshots" else "",
+    )
 
 
 def _pinned(recipe: Recipe, reference: str) -> str:
@@ -112,7 +129,9 @@ def _same_folder(one: Path, other: Path) -> bool:
 
 
 def _digests(base: Checkpoint, vectors: Mapping[str, Vector]) -> dict[str, str]:
-    return {"base": base.digest} | {_of_model(name): vector.digest for name, vector in vectors.items()}
+    return {"base": base.digest} | {
+        _of_model(name): vector.digest for name, vector in vectors.items()
+    }
 
 
 def _of_model(name: str) -> str:
@@ -125,7 +144,9 @@ def _of_statistics(name: str) -> str:
     return f"statistics of {name}"
 
 
-def _same_input(recipe: Recipe, name: str, digest: str, kind: tuple[str, str] = ("weights", "folder")) -> None:
+def _same_input(
+    recipe: Recipe, name: str, digest: str, kind: tuple[str, str] = ("weights", "folder")
+) -> None:
     expected, (content, place) = recipe.inputs.get(name), kind
     if expected is not None and expected != digest:
         raise MismatchError(

@@ -85,12 +85,16 @@ class Stacked(Checkpoint):
     @cached_property
     def identity(self) -> str:
         """SHA-256 over the files of all parts and which tensor stands where."""
-        parts = [part.identity for part in self._parts] + ([self._adapter.identity] if self._adapter else [])
+        parts = [part.identity for part in self._parts] + (
+            [self._adapter.identity] if self._adapter else []
+        )
         where = [(name, original, self._infos[name][0]) for name, original in self._names.items()]
         return hashlib.sha256(repr((parts, where)).encode()).hexdigest()
 
 
-def open_slices(recipe: Recipe, locate: Callable[[str], Path] = Path) -> tuple[Stacked, dict[str, Vector]]:
+def open_slices(
+    recipe: Recipe, locate: Callable[[str], Path] = Path
+) -> tuple[Stacked, dict[str, Vector]]:
     """The restacked base of a recipe with slices, and each model's layers under the output's names.
 
     Args:
@@ -122,12 +126,19 @@ def open_slices(recipe: Recipe, locate: Callable[[str], Path] = Path) -> tuple[S
         for source in map(beneath, recipe.slices)
         for layer in range(source.start, source.stop)
     ]
-    base = Stacked(donor, tensors, restacked(donor.config, _layers(donor, "base"), origins, str(donor.path)))
+    base = Stacked(
+        donor, tensors, restacked(donor.config, _layers(donor, "base"), origins, str(donor.path))
+    )
     vectors: dict[str, Vector] = {}
     for name, (weights, adapter, _) in inputs.items():
         own = _tensors(recipe, inputs, lambda part, name=name: part.source(name))  # type: ignore[misc]
-        beside = {key: tensors[key] for key in tensors if restack.spot(recipe, key).part.source(name)}
-        config = {**weights.config, **{key: base.config[key] for key in COUNTS if key in base.config}}
+        beside = {
+            key: tensors[key] for key in tensors if restack.spot(recipe, key).part.source(name)
+        }
+        config = {
+            **weights.config,
+            **{key: base.config[key] for key in COUNTS if key in base.config},
+        }
         under = Stacked(donor, beside, base.config)
         vectors[name] = DistributionVector(name, under, Stacked(weights, own, config, adapter))
     return base, vectors
@@ -153,7 +164,9 @@ def _tensors(
         if source is not None:
             weights = inputs[source.model].weights
             outside = [name for name in weights if place(name).layer is None]
-            found |= {name: (weights, name) for name in outside if restack.comes_first(name) == embeddings}
+            found |= {
+                name: (weights, name) for name in outside if restack.comes_first(name) == embeddings
+            }
     return found
 
 
@@ -187,7 +200,11 @@ def _ranges(recipe: Recipe, inputs: Mapping[str, _Input]) -> None:
 def _same_outside(donor: Checkpoint, tensors: Mapping[str, tuple[Checkpoint, str]]) -> None:
     """What stands outside the layers is what the donor's configuration speaks of."""
     wanted = {name for name in donor if place(name).layer is None}
-    found = {name: one.info(name).shape for name, (one, _) in tensors.items() if place(name).layer is None}
+    found = {
+        name: one.info(name).shape
+        for name, (one, _) in tensors.items()
+        if place(name).layer is None
+    }
     if wanted != found.keys():
         raise MismatchError(
             f"outside the layers {donor.path}, whose configuration is used, has {listed(sorted(wanted - found.keys())) or 'nothing'} "

@@ -24,7 +24,9 @@ class LayerOrigin(NamedTuple):
     layer: int
 
 
-def restacked(config: Mapping[str, Any], layers: int, origins: Sequence[LayerOrigin], where: str) -> dict[str, Any]:
+def restacked(
+    config: Mapping[str, Any], layers: int, origins: Sequence[LayerOrigin], where: str
+) -> dict[str, Any]:
     """The configuration of a model with other layers.
 
     Args:
@@ -51,17 +53,27 @@ def restacked(config: Mapping[str, Any], layers: int, origins: Sequence[LayerOri
         )
     changed: dict[str, Any] = dict.fromkeys(counts, len(origins))
     for key, value in level.items():
-        if isinstance(value, list) and len(value) == layers and any(part in key for part in _PER_LAYER):
+        if (
+            isinstance(value, list)
+            and len(value) == layers
+            and any(part in key for part in _PER_LAYER)
+        ):
             changed[key] = [_entry(origin, key, where) for origin in origins]
         elif _numbers(key, value, layers):
-            changed[key] = [number for number, one in enumerate(origins) if one.layer in _listed(one, key, where)]
+            changed[key] = [
+                number
+                for number, one in enumerate(origins)
+                if one.layer in _listed(one, key, where)
+            ]
     return {**config, **changed} if level is config else {**config, _NESTED: {**level, **changed}}
 
 
 def _level(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """The part of a configuration that speaks of the layers: itself, or the text model's of several."""
     nested = config.get(_NESTED)
-    return config if any(key in config for key in COUNTS) or not isinstance(nested, dict) else nested
+    return (
+        config if any(key in config for key in COUNTS) or not isinstance(nested, dict) else nested
+    )
 
 
 def _numbers(key: str, value: Any, layers: int) -> bool:

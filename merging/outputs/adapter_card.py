@@ -27,7 +27,9 @@ def card(fit: Fit, base: Checkpoint, about: About) -> str:
     """The model card: what the adapter is, what it misses per layer, how it is loaded."""
     from merging.version import __version__
 
-    front = yaml.safe_dump({"library_name": "peft", "tags": ["lora", "distribution-edited-model"]}, sort_keys=False)
+    front = yaml.safe_dump(
+        {"library_name": "peft", "tags": ["lora", "distribution-edited-model"]}, sort_keys=False
+    )
     rows = [
         f"| {layer.layer} | {layer.tensors} | {layer.ranks[0]} to {layer.ranks[1]} | {layer.norm:.4g} | {layer.error:.2e} |"
         for layer in fit.by_layer()

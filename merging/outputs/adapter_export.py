@@ -17,7 +17,13 @@ from merging.inputs.manifest import Progress
 from merging.inputs.vector import Vector
 from merging.outputs.adapter_card import About
 from merging.outputs.adapter_fit import Fit, TensorFit
-from merging.outputs.adapter_folder import AdapterPart, Module, file_dtype, refuse_not_finite, write_adapter
+from merging.outputs.adapter_folder import (
+    AdapterPart,
+    Module,
+    file_dtype,
+    refuse_not_finite,
+    write_adapter,
+)
 from merging.recipe import Recipe
 from merging.recipe.formula import formula
 from plumbing.suggest import listed
@@ -57,7 +63,9 @@ def export_adapter(
     todo = [task for task in tasks(recipe, base, vectors) if task.vectors]
     dtype = file_dtype(recipe.out_dtype or recipe.dtype, base, [task.name for task in todo])
     most = [
-        min(sum(adapters[name].rank for name in task.vectors), rank or 2**31) * sum(task.shape) * dtype.itemsize
+        min(sum(adapters[name].rank for name in task.vectors), rank or 2**31)
+        * sum(task.shape)
+        * dtype.itemsize
         for task in todo
     ]
 
@@ -66,11 +74,15 @@ def export_adapter(
             yield _composed(task, adapters, rank, dtype)
             progress("factor", number, len(todo))
 
-    about = About("A composition of adapters", formula(recipe), recipe.base or str(base.path), command, recipe)
+    about = About(
+        "A composition of adapters", formula(recipe), recipe.base or str(base.path), command, recipe
+    )
     return write_adapter(out, base, parts(), about, nbytes=sum(most), progress=progress)
 
 
-def _composed(task: Task, adapters: Mapping[str, LoraVector], rank: int | None, dtype: torch.dtype) -> AdapterPart:
+def _composed(
+    task: Task, adapters: Mapping[str, LoraVector], rank: int | None, dtype: torch.dtype
+) -> AdapterPart:
     """One tensor: the sum of the adapters' products there, truncated if asked for."""
     terms = [
         (factor, adapters[name])

@@ -18,7 +18,13 @@ from merging.inputs.vector import Vector
 from merging.inputs.vocabulary.tokens import token_tables
 from merging.outputs.adapter_card import About
 from merging.outputs.adapter_fit import Fit, LeftOut, TensorFit
-from merging.outputs.adapter_folder import AdapterPart, Module, file_dtype, refuse_not_finite, write_adapter
+from merging.outputs.adapter_folder import (
+    AdapterPart,
+    Module,
+    file_dtype,
+    refuse_not_finite,
+    write_adapter,
+)
 from merging.tensor_names import place
 
 # Matrices that no linear module holds: transformers 5 fuses the experts of a layer into one parameter, routers are
@@ -68,7 +74,10 @@ def extract(
     modules = {name: Module(name.removesuffix(".weight"), turned[name]) for name in linear}
     modules |= _token_modules(vector, base) if embeddings else {}
     chosen = file_dtype(dtype, base, list(modules))
-    most = [min(rank, *shape_of(base, name)) * sum(shape_of(base, name)) if rank else 0 for name in modules]
+    most = [
+        min(rank, *shape_of(base, name)) * sum(shape_of(base, name)) if rank else 0
+        for name in modules
+    ]
 
     def parts() -> Iterator[AdapterPart]:
         for number, (name, module) in enumerate(modules.items(), 1):
@@ -83,15 +92,21 @@ def extract(
         command,
         left_out=_left_out(vector, base, modules),
     )
-    return write_adapter(out, base, parts(), about, nbytes=sum(most) * chosen.itemsize, progress=progress)
+    return write_adapter(
+        out, base, parts(), about, nbytes=sum(most) * chosen.itemsize, progress=progress
+    )
 
 
 def _check(vector: Vector, rank: int | None, energy: float | None) -> None:
     if (rank is None) == (energy is None):
-        raise RecipeError("give either a rank (--rank 16) or an energy (--energy 0.9), the share to keep.")
+        raise RecipeError(
+            "give either a rank (--rank 16) or an energy (--energy 0.9), the share to keep."
+        )
     low_rank.check_rank(rank)
     if energy is not None and not 0 < energy <= 1:
-        raise RecipeError(f"energy is {energy}, expected a share above 0 and at most 1, such as 0.9.")
+        raise RecipeError(
+            f"energy is {energy}, expected a share above 0 and at most 1, such as 0.9."
+        )
     if isinstance(vector, LoraVector):
         raise RecipeError(
             f"{vector.name} ({vector.path}) is an adapter already. To lower its rank, name it in a recipe with weight 1: "
@@ -100,13 +115,19 @@ def _check(vector: Vector, rank: int | None, energy: float | None) -> None:
 
 
 def _factored(
-    name: str, delta: Tensor, module: Module, wanted: tuple[int | None, float | None], dtype: torch.dtype
+    name: str,
+    delta: Tensor,
+    module: Module,
+    wanted: tuple[int | None, float | None],
+    dtype: torch.dtype,
 ) -> AdapterPart:
     """One matrix; its error is measured on the factors as they are stored."""
     refuse_not_finite(name, delta)
     rank, energy = wanted
     product = low_rank.factored(delta, rank=rank, energy=energy).to(dtype)
-    row = TensorFit(name, product.rank, float(delta.double().norm()), low_rank.residual(delta, product))
+    row = TensorFit(
+        name, product.rank, float(delta.double().norm()), low_rank.residual(delta, product)
+    )
     return AdapterPart(module, product, row)
 
 
@@ -121,14 +142,18 @@ def _kind(base: Checkpoint, name: str) -> str:
         return part
     shape = shape_of(base, name)
     linear = len(shape) == 2 and 0 not in shape and name.endswith(".weight")
-    return "linear" if linear and not _NOT_LINEAR.fullmatch(name.removesuffix(".weight")) else "other"
+    return (
+        "linear" if linear and not _NOT_LINEAR.fullmatch(name.removesuffix(".weight")) else "other"
+    )
 
 
 def _linear(vector: Vector, base: Checkpoint) -> list[str]:
     """The matrices that an adapter can hold, where the base's names are those of its modules."""
     linear = [name for name in vector if _kind(base, name) == "linear"]
     if not linear:
-        raise MismatchError(f"{base.path} has no matrix of a linear module, and an adapter holds nothing else.")
+        raise MismatchError(
+            f"{base.path} has no matrix of a linear module, and an adapter holds nothing else."
+        )
     bare = [name for name in linear if place(name).stack and "." not in place(name).stack]
     if bare and base.config.get("model_type"):
         raise MismatchError(
@@ -145,7 +170,11 @@ def _token_modules(vector: Vector, base: Checkpoint) -> dict[str, Module]:
     out, for some models look them up with an offset that PEFT's embedding does not know; so is a head by another name than
     lm_head, which transformers 5 may load under that one.
     """
-    tables = [name for name in token_tables(base)[1] if len(shape_of(base, name)) == 2 and name.endswith(".weight")]
+    tables = [
+        name
+        for name in token_tables(base)[1]
+        if len(shape_of(base, name)) == 2 and name.endswith(".weight")
+    ]
     heads = [name for name in tables if place(name).part == "head"]
     if base.config.get("tie_word_embeddings", not heads):
         raise MismatchError(
@@ -160,7 +189,9 @@ def _token_modules(vector: Vector, base: Checkpoint) -> dict[str, Module]:
     return found
 
 
-def _left_out(vector: Vector, base: Checkpoint, modules: Mapping[str, Module]) -> tuple[LeftOut, ...]:
+def _left_out(
+    vector: Vector, base: Checkpoint, modules: Mapping[str, Module]
+) -> tuple[LeftOut, ...]:
     """What the vector moves and the adapter does not hold, by kind."""
     norms: dict[str, list[float]] = {}
     for name in vector:
@@ -170,6 +201,11 @@ def _left_out(vector: Vector, base: Checkpoint, modules: Mapping[str, Module]) -
             starts = range(0, size, BLOCK)
             norms.setdefault(kind, [])
             norms[kind].append(
-                math.hypot(*(float(vector.block(name, at, min(at + BLOCK, size)).double().norm()) for at in starts))
+                math.hypot(
+                    *(
+                        float(vector.block(name, at, min(at + BLOCK, size)).double().norm())
+                        for at in starts
+                    )
+                )
             )
     return tuple(LeftOut(kind, len(found), math.hypot(*found)) for kind, found in norms.items())

@@ -54,7 +54,10 @@ class Fit(NamedTuple):
     @property
     def error(self) -> float:
         """Relative Frobenius error over all tensors of the adapter."""
-        return _share(math.hypot(*(row.error for row in self.rows)), math.hypot(*(row.norm for row in self.rows)))
+        return _share(
+            math.hypot(*(row.error for row in self.rows)),
+            math.hypot(*(row.norm for row in self.rows)),
+        )
 
     @property
     def missing(self) -> float:
@@ -64,7 +67,9 @@ class Fit(NamedTuple):
 
     def share(self, part: LeftOut) -> float:
         """The share of the whole displacement's squared norm in one kind of tensor, 0 to 1."""
-        whole = math.hypot(*[*(one.norm for one in self.left_out), *(row.norm for row in self.rows)])
+        whole = math.hypot(
+            *[*(one.norm for one in self.left_out), *(row.norm for row in self.rows)]
+        )
         return _share(part.norm**2, whole**2)
 
     def by_layer(self) -> list[LayerFit]:

@@ -116,7 +116,9 @@ def config_of(modules: dict[Module, int], base: Checkpoint, name: str) -> dict[s
     }
 
 
-def _fill(staging: Path, base: Checkpoint, parts: Iterable[AdapterPart], about: About) -> tuple[Fit, dict[str, Module]]:
+def _fill(
+    staging: Path, base: Checkpoint, parts: Iterable[AdapterPart], about: About
+) -> tuple[Fit, dict[str, Module]]:
     """Every file of the folder; returns what was written: the base's name of each tensor -> its module."""
     stored: list[tuple[str, torch.dtype, tuple[int, ...]]] = []
     rows: list[TensorFit] = []
@@ -160,13 +162,18 @@ def _sides(part: AdapterPart) -> Iterator[tuple[str, Tensor]]:
         yield f"base_model.model.{module.path}.{end}", value
 
 
-def _assemble(staging: Path, stored: list[tuple[str, torch.dtype, tuple[int, ...]]], about: About) -> tuple[int, str]:
+def _assemble(
+    staging: Path, stored: list[tuple[str, torch.dtype, tuple[int, ...]]], about: About
+) -> tuple[int, str]:
     """The weights file: the header, then the factors that were written before; returns size and SHA-256."""
     metadata = {"format": "pt"}
     if about.recipe is not None:
         metadata |= {"dem_recipe": recipe_yaml(about.recipe), "dem_digest": about.recipe.digest}
     piece, factors = written_header(stored, metadata), staging / _FACTORS
-    with Writer(staging / WEIGHTS, len(piece) + factors.stat().st_size) as file, factors.open("rb") as spool:
+    with (
+        Writer(staging / WEIGHTS, len(piece) + factors.stat().st_size) as file,
+        factors.open("rb") as spool,
+    ):
         while piece:
             file.write(memoryview(piece))
             piece = spool.read(2**20)
@@ -187,7 +194,9 @@ def _read_back(staging: Path, base: Checkpoint, written: dict[str, Module]) -> N
         for name, module in written.items()
     }
     if found != wanted:
-        raise ExportError(f"what was written to {staging} is not the adapter that was wanted. Please report this.")
+        raise ExportError(
+            f"what was written to {staging} is not the adapter that was wanted. Please report this."
+        )
 
 
 def refuse_not_finite(name: str, value: Tensor) -> None:
@@ -198,7 +207,9 @@ def refuse_not_finite(name: str, value: Tensor) -> None:
             if value.dtype == torch.float16
             else "Look for NaN or infinity in the inputs with `dem inspect`."
         )
-        raise ExportError(f"{name}: values of its displacement are not finite. {advice} Nothing was exported.")
+        raise ExportError(
+            f"{name}: values of its displacement are not finite. {advice} Nothing was exported."
+        )
 
 
 def file_dtype(named: str | None, base: Checkpoint, names: Sequence[str]) -> torch.dtype:

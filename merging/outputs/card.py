@@ -14,7 +14,13 @@ if TYPE_CHECKING:
     from merging.recipe import Recipe
 
 
-def card(recipe: "Recipe", base: Checkpoint, vectors: Mapping[str, Vector], command: str, computed: str = "") -> str:
+def card(
+    recipe: "Recipe",
+    base: Checkpoint,
+    vectors: Mapping[str, Vector],
+    command: str,
+    computed: str = "",
+) -> str:
     """Markdown with the front matter that model hubs read; `computed` says where, if not on a processor alone."""
     from merging.version import __version__
 

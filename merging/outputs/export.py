@@ -40,7 +40,9 @@ CARD = "README.md"
 SHARD_BYTES = 5_000_000_000
 
 # What comes along from the base: configuration, tokenizer, chat templates. Never code, never weights of any kind.
-_SIDE_FILES = re.compile(r".*\.(json|txt|model|jinja|tiktoken|vocab|merges)|LICENSE.*|NOTICE.*|USE_POLICY.*")
+_SIDE_FILES = re.compile(
+    r".*\.(json|txt|model|jinja|tiktoken|vocab|merges)|LICENSE.*|NOTICE.*|USE_POLICY.*"
+)
 _NOT_COPIED = re.compile(
     r".*\.index\.json|adapter_config\.json|train(er_state|ing)\.json|MANIFEST\.json|recipe\.(yml|json)"
 )
@@ -158,7 +160,9 @@ def _write_shards(
         # Wide dtypes first, so that every tensor begins at a multiple of its element size, as the library writes.
         ordered = sorted(shard.tasks, key=lambda task: -task.out_dtype.itemsize)
         header = header_of(ordered, metadata)
-        with Writer(staging / shard.name, len(header) + sum(nbytes_of(task) for task in ordered)) as file:
+        with Writer(
+            staging / shard.name, len(header) + sum(nbytes_of(task) for task in ordered)
+        ) as file:
             file.write(memoryview(header))
             for piece in _pieces(ordered, base, vectors, place, threads):
                 file.write(piece)
@@ -169,7 +173,11 @@ def _write_shards(
 
 
 def _pieces(
-    ordered: Sequence[Task], base: Checkpoint, vectors: Mapping[str, Vector], place: Place, threads: int | None
+    ordered: Sequence[Task],
+    base: Checkpoint,
+    vectors: Mapping[str, Vector],
+    place: Place,
+    threads: int | None,
 ) -> Iterator[memoryview]:
     """The bytes of the tensors, in order; each piece is good until the next one is asked for.
 
@@ -181,7 +189,9 @@ def _pieces(
         dtype = span.task.out_dtype
         memory = memories.take() if span.size <= place.most else None
         out = (
-            torch.empty(span.size, dtype=dtype) if memory is None else memory[: span.size * dtype.itemsize].view(dtype)
+            torch.empty(span.size, dtype=dtype)
+            if memory is None
+            else memory[: span.size * dtype.itemsize].view(dtype)
         )
         place.compute(span.task, base, vectors, span.start, out)
         if (span.task.vectors or dtype != base.info(span.task.name).dtype) and not all_finite(out):
@@ -191,7 +201,9 @@ def _pieces(
     todo = [_Span(task, *span) for task in ordered for span in spans(task, place.most)]
     count = threads or workers()
     room = max([2 * count * place.most, *(span.size for span in todo)])
-    for memory, out in in_order(todo, computed, size=lambda span: span.size, room=room, threads=count):
+    for memory, out in in_order(
+        todo, computed, size=lambda span: span.size, room=room, threads=count
+    ):
         yield out.view(torch.uint8).numpy().data
         if memory is not None:
             memories.give(memory)
@@ -202,7 +214,9 @@ def all_finite(values: Tensor) -> bool:
     if kernel.reads(values.dtype) and values.device.type == "cpu" and values.is_contiguous():
         return kernel.all_finite(values)
     # A sum is, but for overflow, and takes a twentieth of the time of a test of each.
-    return bool(torch.isfinite(values.sum(dtype=torch.float32))) or bool(torch.isfinite(values).all())
+    return bool(torch.isfinite(values.sum(dtype=torch.float32))) or bool(
+        torch.isfinite(values).all()
+    )
 
 
 def header_of(ordered: Sequence[Task], metadata: Mapping[str, str]) -> bytes:
@@ -250,7 +264,9 @@ def side_files(folder: Path) -> list[Path]:
     return sorted(
         file
         for file in candidates
-        if file.is_file() and _SIDE_FILES.fullmatch(file.name) and not _NOT_COPIED.fullmatch(file.name)
+        if file.is_file()
+        and _SIDE_FILES.fullmatch(file.name)
+        and not _NOT_COPIED.fullmatch(file.name)
     )
 
 
@@ -266,10 +282,14 @@ def _config_json(base: Checkpoint, recipe: Recipe, content: bytes) -> bytes:
     return (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode()
 
 
-def _check(staging: Path, todo: Sequence[Task], progress: Progress, read_back: Collection[str]) -> None:
+def _check(
+    staging: Path, todo: Sequence[Task], progress: Progress, read_back: Collection[str]
+) -> None:
     verify(staging, progress, read_back)
     written = Checkpoint(staging)
     wanted = {task.name: (task.out_dtype, task.shape) for task in todo}
     found = {name: (written.info(name).dtype, written.info(name).shape) for name in written}
     if found != wanted:
-        raise ExportError(f"what was written to {staging} is not the base's set of tensors. Please report this.")
+        raise ExportError(
+            f"what was written to {staging} is not the base's set of tensors. Please report this."
+        )

@@ -69,7 +69,9 @@ def _sweep(out: Path) -> None:
         owner = folder.name.rpartition(".staging-")[2]
         number = re.match(r"\d{1,9}(?=-)", owner)
         if number and _process(int(number[0])) == owner:
-            raise ExportError(f"{out} is being written by process {number[0]}. Wait for it, or give another name.")
+            raise ExportError(
+                f"{out} is being written by process {number[0]}. Wait for it, or give another name."
+            )
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -99,14 +101,18 @@ def write_file(path: Path, content: bytes) -> tuple[int, str]:
 
 def write_manifest(staging: Path, manifest: Manifest) -> None:
     """Write what `verify` compares with."""
-    files = {name: {"bytes": size, "sha256": digest} for name, (size, digest) in manifest.files.items()}
+    files = {
+        name: {"bytes": size, "sha256": digest} for name, (size, digest) in manifest.files.items()
+    }
     document = {"format": 1, "recipe": manifest.recipe, "files": files}
     write_file(staging / MANIFEST, (json.dumps(document, indent=2) + "\n").encode())
 
 
 def _appear(staging: Path, out: Path) -> None:
     if out.exists():
-        raise ExportError(f"{out} was made by somebody else while the export ran. Give another name.")
+        raise ExportError(
+            f"{out} was made by somebody else while the export ran. Give another name."
+        )
     staging.rename(out)
     try:
         flush(out.parent)

@@ -67,24 +67,37 @@ def save_vector(
 def _task(vector: Vector, name: str, dtype: str) -> Task:
     exact = working_dtype(dtype_of(vector.base, name))
     return Task(
-        name, shape_of(vector.base, name), exact if dtype == "float32" else DTYPES[dtype], load("task_arithmetic")
+        name,
+        shape_of(vector.base, name),
+        exact if dtype == "float32" else DTYPES[dtype],
+        load("task_arithmetic"),
     )
 
 
 def _facts(vector: Vector, dtype: str, error: float) -> VectorFacts:
     from merging.version import __version__
 
-    return VectorFacts(vector.name, getattr(vector.base, "digest", ""), vector.digest, dtype, error, __version__)
+    return VectorFacts(
+        vector.name, getattr(vector.base, "digest", ""), vector.digest, dtype, error, __version__
+    )
 
 
-def _write_deltas(file: Path, vector: Vector, todo: list[Task], progress: Progress) -> tuple[tuple[int, str], float]:
+def _write_deltas(
+    file: Path, vector: Vector, todo: list[Task], progress: Progress
+) -> tuple[tuple[int, str], float]:
     """Size and SHA-256 of what was written, and ‖saved − Δ‖ / ‖Δ‖."""
     # Wide dtypes first, so that every tensor begins at a multiple of its element size, as the library writes.
     ordered = sorted(todo, key=lambda task: -task.out_dtype.itemsize)
     facts = _facts(vector, "", 0.0)
     # The digest of the folder is taken over this header: two vectors of one shape are told apart by it.
     header = header_of(
-        ordered, {"format": "pt", "dem_vector": facts.name, "dem_base": facts.base, "dem_tuned": facts.tuned}
+        ordered,
+        {
+            "format": "pt",
+            "dem_vector": facts.name,
+            "dem_base": facts.base,
+            "dem_tuned": facts.tuned,
+        },
     )
     total, done = sum(task.numel * task.out_dtype.itemsize for task in todo), 0
     lost = whole = 0.0

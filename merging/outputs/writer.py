@@ -47,7 +47,9 @@ class Writer:
             os.close(self._descriptor)
             raise
         # One is filled while the one before is written; the third takes what is read back.
-        self._filling, self._writing, self._back = (_aligned(min(STRETCH, nbytes)) for _ in range(3))
+        self._filling, self._writing, self._back = (
+            _aligned(min(STRETCH, nbytes)) for _ in range(3)
+        )
         self._begin = self._filled = 0
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="write")
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="read back")
@@ -57,7 +59,12 @@ class Writer:
     def __enter__(self) -> "Writer":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
         try:
             if kind is None:
                 self._finish()
@@ -82,7 +89,10 @@ class Writer:
         while piece:
             size = min(len(piece), STRETCH - self._filled)
             self._xxh3.update(piece[:size])
-            np.copyto(self._filling[self._filled : self._filled + size], np.frombuffer(piece[:size], np.uint8))
+            np.copyto(
+                self._filling[self._filled : self._filled + size],
+                np.frombuffer(piece[:size], np.uint8),
+            )
             self._filled += size
             piece = piece[size:]
             if self._filled == STRETCH:
@@ -91,7 +101,9 @@ class Writer:
     def _hand_over(self) -> None:
         """Give the buffer that is filled to the disk, and begin the other one, when that is written."""
         self._wait()
-        self._written = self._disk.submit(self._put, self._filling, self._begin, self._xxh3.digest())
+        self._written = self._disk.submit(
+            self._put, self._filling, self._begin, self._xxh3.digest()
+        )
         self._filling, self._writing = self._writing, self._filling
         self._xxh3.reset()
         self._begin, self._filled = self._begin + self._filled, 0

@@ -24,7 +24,14 @@ UNRELATED = 0.2
 """A cosine between tuned and base weights below this means another base: fine-tunes measure above 0.9, other
 initialisations about 1/√SAMPLE = 0.004."""
 
-_SAME = ("model_type", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim")
+_SAME = (
+    "model_type",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+)
 _TELL = ("rope_parameters", "rope_theta", "max_position_embeddings", "rms_norm_eps")
 _TEMPLATE_BYTES = 10_000_000
 
@@ -51,7 +58,11 @@ def compare(base: Checkpoint, vector: Vector, *, related: bool = True) -> list[P
     problems = _of_quantised(vector.name, tuned) + _configs(own, vector.name, tuned.config)
     problems += _heads(own, vector.name, tuned) + _dtypes(own, vector.name, tuned)
     if isinstance(arranged, Arranged):
-        problems += [Problem("warning", vector.name, f"{vector.name}: {arranged.note}")] if arranged.note else []
+        problems += (
+            [Problem("warning", vector.name, f"{vector.name}: {arranged.note}")]
+            if arranged.note
+            else []
+        )
     elif token_tables(tuned)[1]:  # layers alone, of a recipe with slices, have no row for a token
         problems += vocabulary(own, vector.name, tuned, found)
     problems += _tokenizers(vector.name, found) + _templates(own.path, vector.name, tuned.path)
@@ -65,7 +76,9 @@ def _on_disk(base: Checkpoint, vector: Vector) -> tuple[Checkpoint, Checkpoint]:
     under = vector.base if isinstance(vector.base, Checkpoint) else base
     tuned = getattr(vector, "tuned", None)
     tuned = tuned if isinstance(tuned, Checkpoint) else Checkpoint(vector.path or "")
-    return under.own if isinstance(under, Arranged) else under, tuned.own if isinstance(tuned, Arranged) else tuned
+    return under.own if isinstance(under, Arranged) else under, tuned.own if isinstance(
+        tuned, Arranged
+    ) else tuned
 
 
 def vocabulary(base: Checkpoint, name: str, tuned: Checkpoint, found: Difference) -> list[Problem]:
@@ -73,9 +86,7 @@ def vocabulary(base: Checkpoint, name: str, tuned: Checkpoint, found: Difference
     if found.matters:
         return [Problem("error", name, *refusal(base, name, tuned, found))]
     if found.lost:
-        message = (
-            f"{name}: its tokenizer lacks {len(found.lost):,} tokens of the base's; their rows are merged all the same."
-        )
+        message = f"{name}: its tokenizer lacks {len(found.lost):,} tokens of the base's; their rows are merged all the same."
         return [Problem("warning", name, message, "The export has the base's tokenizer.")]
     return []
 
@@ -106,7 +117,9 @@ def relationship(base: Weights, tuned: Weights) -> tuple[float | None, str]:
     matrices = [
         name
         for name in base
-        if name in tuned and len(shape_of(base, name)) >= 2 and dtype_of(base, name).is_floating_point
+        if name in tuned
+        and len(shape_of(base, name)) >= 2
+        and dtype_of(base, name).is_floating_point
     ]
     step = max(1, len(matrices) // MATRICES)
     cosines = []
@@ -144,7 +157,9 @@ def _configs(base: Checkpoint, name: str, config: Mapping[str, Any]) -> list[Pro
             given, expected = config.get(key), base.config.get(key)
             if key in config and key in base.config and given != expected:
                 message = f"{name}: config.json says {key} = {given!r}, the base says {expected!r}."
-                advice = "The export follows the base; what was trained for the other value may suffer."
+                advice = (
+                    "The export follows the base; what was trained for the other value may suffer."
+                )
                 problems.append(
                     Problem("error", name, message, "Choose the base that it was trained from.")
                     if keys is _SAME
@@ -158,19 +173,36 @@ def _heads(base: Checkpoint, name: str, tuned: Checkpoint) -> list[Problem]:
     key = "tie_word_embeddings"
     given, expected = tuned.config.get(key), base.config.get(key)
     if key in tuned.config and key in base.config and given != expected:
-        tied, kept = ("ties", "the base keeps it apart") if given else ("does not tie", "the base does")
-        message = f"{name} {tied} its output head to its embeddings ({key} = {given!r}), and {kept}."
-        return [Problem("warning", name, message, "The export follows the base, in config.json and in its tensors.")]
+        tied, kept = (
+            ("ties", "the base keeps it apart") if given else ("does not tie", "the base does")
+        )
+        message = (
+            f"{name} {tied} its output head to its embeddings ({key} = {given!r}), and {kept}."
+        )
+        return [
+            Problem(
+                "warning",
+                name,
+                message,
+                "The export follows the base, in config.json and in its tensors.",
+            )
+        ]
     extra = [one for one in tuned if one not in base and "head" in one]
     lacking = [one for one in base if one not in tuned and "head" in one]
     if not (extra or lacking):
         return []
     which = (
-        f"{name} stores its tied head ({extra[0]})" if extra else f"{name} does not store its tied head ({lacking[0]})"
+        f"{name} stores its tied head ({extra[0]})"
+        if extra
+        else f"{name} does not store its tied head ({lacking[0]})"
     )
     other = "does not" if extra else "does"
     return [
-        Problem("info", name, f"{which}, the base {other}; the values are those of its embeddings, and merged once.")
+        Problem(
+            "info",
+            name,
+            f"{which}, the base {other}; the values are those of its embeddings, and merged once.",
+        )
     ]
 
 
@@ -195,7 +227,9 @@ def _tokenizers(name: str, found: Difference) -> list[Problem]:
     ours, theirs = found.tokens
     if found.missing not in ("", "both"):
         message = f"{name}: {found.missing} has no tokenizer.json, so that its token ids cannot be compared."
-        return [Problem("warning", name, message, "Copy the tokenizer there that it was trained with.")]
+        return [
+            Problem("warning", name, message, "Copy the tokenizer there that it was trained with.")
+        ]
     if ours.merges != theirs.merges and not (found.added or found.moved):
         message = f"{name}: its tokenizer joins other pairs (merges), so that it cuts the same text into other tokens."
         return [Problem("warning", name, message, "The export has the base's tokenizer.")]
@@ -222,7 +256,9 @@ def _template(folder: Path) -> str | None:
     own, config = folder / "chat_template.jinja", folder / "tokenizer_config.json"
     for file in (own, config):
         if file.is_file() and file.stat().st_size > _TEMPLATE_BYTES:
-            raise CheckpointError(f"{file} has {file.stat().st_size:,} bytes; at most {_TEMPLATE_BYTES:,} are read.")
+            raise CheckpointError(
+                f"{file} has {file.stat().st_size:,} bytes; at most {_TEMPLATE_BYTES:,} are read."
+            )
     if own.is_file():
         return own.read_text(encoding="utf-8", errors="replace").strip()
     document = read_json(config, _TEMPLATE_BYTES, finite=False) if config.is_file() else {}

@@ -11,7 +11,10 @@ from merging.recipe.settings import Setting
 
 def without_effect(recipe: Recipe) -> list[Problem]:
     """Keys that mergekit's recipes may have and that change nothing."""
-    given = {**recipe.parameters, **{key: 0 for source in recipe.models for key in source.parameters}}
+    given = {
+        **recipe.parameters,
+        **{key: 0 for source in recipe.models for key in source.parameters},
+    }
     return [
         Problem(
             "warning",
@@ -50,7 +53,9 @@ def shadowed(recipe: Recipe, base: Weights) -> list[Problem]:
     return problems
 
 
-def _scopes(recipe: Recipe, base: Weights) -> Iterator[tuple[str, Mapping[str, Setting], Sequence[str]]]:
+def _scopes(
+    recipe: Recipe, base: Weights
+) -> Iterator[tuple[str, Mapping[str, Setting], Sequence[str]]]:
     """Where settings stand, and the names of the tensors that they are looked up for."""
     if not recipe.slices:
         yield "parameters", recipe.parameters, list(base)

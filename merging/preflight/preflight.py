@@ -61,24 +61,35 @@ def preflight(
         RecipeError: for a word that is none of these.
     """
     if vocabularies not in VOCABULARIES:
-        raise RecipeError(f"vocabulary is {vocabularies!r}, expected one of {', '.join(VOCABULARIES)}.")
+        raise RecipeError(
+            f"vocabulary is {vocabularies!r}, expected one of {', '.join(VOCABULARIES)}."
+        )
     names = names or _names(paths)
     given = dict(zip(names, map(str, paths), strict=True))
     found, errors = resolve_all([str(base_path), *given.values()], locate, ask)
-    if len(found) + len(errors) < len({str(base_path), *given.values()}) or str(base_path) in errors:
+    if (
+        len(found) + len(errors) < len({str(base_path), *given.values()})
+        or str(base_path) in errors
+    ):
         raise _together(list(errors.values()))  # what is sound was not downloaded
     try:
         base = Checkpoint(found[str(base_path)])
     except MergingError as error:
         others = unsound((found[path], False) for path in given.values() if path in found)
         raise _together([error, *errors.values(), *others]) from None
-    missing = [Problem("error", name, str(errors[path])) for name, path in given.items() if path in errors]
-    opened = _open(base, {name: found[path] for name, path in given.items() if path in found}, vocabularies)
+    missing = [
+        Problem("error", name, str(errors[path])) for name, path in given.items() if path in errors
+    ]
+    opened = _open(
+        base, {name: found[path] for name, path in given.items() if path in found}, vocabularies
+    )
     problems = of_base(opened.base) + missing + opened.problems + _alike(base, opened.vectors)
     return Opened(opened.base, opened.vectors, problems)
 
 
-def prepare(recipe: Recipe, locate: Locate = Path, out: Path | None = None, ask: Ask = _not_asked) -> Opened:
+def prepare(
+    recipe: Recipe, locate: Locate = Path, out: Path | None = None, ask: Ask = _not_asked
+) -> Opened:
     """Open what a recipe names, and report every problem before anything is merged or written.
 
     Args:
@@ -118,7 +129,9 @@ def check(recipe: Recipe, base: Checkpoint, vectors: Mapping[str, Vector]) -> li
 def problems_of(recipe: Recipe, base: Checkpoint, vectors: Mapping[str, Vector]) -> list[Problem]:
     """All that check finds, errors too."""
     problems = of_base(base) + without_effect(recipe) + shadowed(recipe, base)
-    alike = not recipe.slices or recipe.slices_aligned  # other layers of one model are no more alike than other models
+    alike = (
+        not recipe.slices or recipe.slices_aligned
+    )  # other layers of one model are no more alike than other models
     related = alike and not recipe.allow_unrelated and recipe.method != "linear"
     for source in recipe.models:
         problems += compare(base, vectors[source.name], related=related)
@@ -134,7 +147,9 @@ def _none_wrong(problems: list[Problem]) -> list[Problem]:
     return problems
 
 
-def _open(base: Checkpoint, folders: Mapping[str, Path], how: str, *, related: bool = True) -> Opened:
+def _open(
+    base: Checkpoint, folders: Mapping[str, Path], how: str, *, related: bool = True
+) -> Opened:
     """Every vector that can be opened; those of a vocabulary that is refused are looked at, and left out."""
     problems: list[Problem] = []
     sound: dict[str, Path] = {}
@@ -165,16 +180,24 @@ def _open(base: Checkpoint, folders: Mapping[str, Path], how: str, *, related: b
         except MergingError as error:
             problems.append(Problem("error", name, str(error)))
     order = {name: number for number, name in enumerate(folders)}
-    return Opened(arrangement.base, vectors, sorted(problems, key=lambda problem: order.get(problem.subject, -1)))
+    return Opened(
+        arrangement.base,
+        vectors,
+        sorted(problems, key=lambda problem: order.get(problem.subject, -1)),
+    )
 
 
-def _arrangement(base: Checkpoint, folders: Mapping[str, Path], how: str) -> tuple[Arrangement, list[Problem]]:
+def _arrangement(
+    base: Checkpoint, folders: Mapping[str, Path], how: str
+) -> tuple[Arrangement, list[Problem]]:
     """The vocabularies as they are wanted; where that cannot be, the base's rows, so that what else is wrong is found."""
     try:
         return arrange(base, folders, how), []
     except MismatchError as error:
         lines = str(error).splitlines()
-        return arrange(base, folders, "base"), [Problem("error", line.partition(":")[0], line) for line in lines]
+        return arrange(base, folders, "base"), [
+            Problem("error", line.partition(":")[0], line) for line in lines
+        ]
 
 
 def _everything_wrong(recipe: Recipe, folders: Mapping[str, Path]) -> Sequence[MergingError | str]:
@@ -186,7 +209,11 @@ def _everything_wrong(recipe: Recipe, folders: Mapping[str, Path]) -> Sequence[M
         base = None
     if base is None:
         return broken(recipe, folders)
-    there = {source.name: folders[source.location] for source in recipe.models if source.location in folders}
+    there = {
+        source.name: folders[source.location]
+        for source in recipe.models
+        if source.location in folders
+    }
     related = not recipe.allow_unrelated and recipe.method != "linear"
     problems = of_base(base) + _open(base, there, recipe.vocabulary, related=related).problems
     return [problem.text for problem in problems if problem.severity == "error"]
@@ -198,7 +225,11 @@ def _together(errors: Sequence[MergingError | str]) -> MergingError:
     for error in errors:
         lines += [str(error)] if str(error) not in "\n".join(lines) else []
     first = errors[0]
-    return first if len(lines) == 1 and isinstance(first, MergingError) else MismatchError("\n".join(lines))
+    return (
+        first
+        if len(lines) == 1 and isinstance(first, MergingError)
+        else MismatchError("\n".join(lines))
+    )
 
 
 def _names(paths: Sequence[str | Path]) -> list[str]:
@@ -209,15 +240,24 @@ def _names(paths: Sequence[str | Path]) -> list[str]:
     return names
 
 
-def _alike(base: Checkpoint, vectors: Mapping[str, Vector], *, differences: bool = True) -> list[Problem]:
+def _alike(
+    base: Checkpoint, vectors: Mapping[str, Vector], *, differences: bool = True
+) -> list[Problem]:
     """Checkpoints that are given twice, and those that are the base itself."""
     problems = []
     seen: dict[str, str] = {}
     for name, vector in vectors.items():
         if differences and vector.digest == base.digest:
-            message = f"{name} ({vector.path}) has the base's weights: its distribution vector is 0."
+            message = (
+                f"{name} ({vector.path}) has the base's weights: its distribution vector is 0."
+            )
             problems.append(
-                Problem("warning", name, message, "Give the checkpoint after fine-tuning, or leave it out.")
+                Problem(
+                    "warning",
+                    name,
+                    message,
+                    "Give the checkpoint after fine-tuning, or leave it out.",
+                )
             )
         if vector.digest and vector.digest in seen:
             message = f"{name} ({vector.path}) has the same weights as {seen[vector.digest]}: its ω counts on top of the other's."
@@ -226,10 +266,14 @@ def _alike(base: Checkpoint, vectors: Mapping[str, Vector], *, differences: bool
     return problems
 
 
-def _of_work(recipe: Recipe, base: Checkpoint, vectors: Mapping[str, Vector], out: Path | None) -> list[Problem]:
+def _of_work(
+    recipe: Recipe, base: Checkpoint, vectors: Mapping[str, Vector], out: Path | None
+) -> list[Problem]:
     """What the recipe's settings, the disk and the memory say against carrying it out."""
     try:
-        if recipe.definition.closed_form is not None:  # its ω are computed from all weights: not yet
+        if (
+            recipe.definition.closed_form is not None
+        ):  # its ω are computed from all weights: not yet
             todo = [_whole_task(recipe, base, name) for name in base]
         else:
             todo = tasks(recipe, base, vectors)

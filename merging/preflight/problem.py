@@ -38,7 +38,9 @@ def of_base(base: Checkpoint) -> list[Problem]:
         )
     if "quantization_config" in base.config:
         message = f"{base.path} is quantised (quantization_config)."
-        problems.append(Problem("error", "base", message, "Give the full-precision model as the base."))
+        problems.append(
+            Problem("error", "base", message, "Give the full-precision model as the base.")
+        )
     if isinstance(base, Grown):
         problems.append(Problem("warning", "base", base.note))
     return problems
@@ -50,7 +52,11 @@ def code_keys(config: Any) -> list[str]:
     while rest:  # no recursion: a stranger's file may be nested as deep as its reader allows
         node = rest.pop()
         if isinstance(node, dict):
-            found += [key for key in node if key in ("auto_map", "trust_remote_code", "custom_pipelines") and node[key]]
+            found += [
+                key
+                for key in node
+                if key in ("auto_map", "trust_remote_code", "custom_pipelines") and node[key]
+            ]
             rest += node.values()
         elif isinstance(node, list):
             rest += node

@@ -18,7 +18,9 @@ Ask = Callable[[str], object]
 """Raises what Locate would raise, and downloads no weights; see merging.inputs.hub.ask."""
 
 
-def resolve_all(wanted: Sequence[str], locate: Locate, ask: Ask) -> tuple[dict[str, Path], dict[str, MergingError]]:
+def resolve_all(
+    wanted: Sequence[str], locate: Locate, ask: Ask
+) -> tuple[dict[str, Path], dict[str, MergingError]]:
     """The folders that there are, and why the others cannot be had.
 
     Where one of several hub ids cannot be had, none is downloaded: gigabytes for nothing.

@@ -73,7 +73,11 @@ def free_memory(root: Path = Path("/")) -> int | None:
         text = (root / "proc/meminfo").read_text()
     except OSError:  # no /proc on this system
         return None
-    system = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in text.splitlines() if line.endswith("kB")}
+    system = {
+        line.split(":")[0]: int(line.split()[1]) * 1024
+        for line in text.splitlines()
+        if line.endswith("kB")
+    }
     free = system.get("MemAvailable", 0) + system.get("SwapFree", 0)
     group = root / "sys/fs/cgroup"
     try:
@@ -82,4 +86,8 @@ def free_memory(root: Path = Path("/")) -> int | None:
         held = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
     except OSError:  # no limit for this process alone
         return free
-    return free if limit == "max" else min(free, max(0, int(limit) - used + int(held.get("inactive_file", 0))))
+    return (
+        free
+        if limit == "max"
+        else min(free, max(0, int(limit) - used + int(held.get("inactive_file", 0))))
+    )

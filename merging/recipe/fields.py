@@ -34,7 +34,9 @@ def parts(given: Any, where: str) -> tuple[str, ...]:
     if given is not None and not (
         isinstance(given, list | tuple) and all(isinstance(part, str) and part for part in given)
     ):
-        raise RecipeError(f"{where} is {given!r}, expected a list of parts of tensor names, for example [embed].")
+        raise RecipeError(
+            f"{where} is {given!r}, expected a list of parts of tensor names, for example [embed]."
+        )
     return tuple(given or ())
 
 

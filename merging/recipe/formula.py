@@ -23,7 +23,9 @@ def formula(recipe: Recipe) -> str:
 
 def _sum(recipe: Recipe) -> str:
     deltas = recipe.definition.space == "deltas"
-    terms = [_term(omega, f"{'Δ' if deltas else 'Θ'}{name}") for name, omega in recipe.omegas.items()]
+    terms = [
+        _term(omega, f"{'Δ' if deltas else 'Θ'}{name}") for name, omega in recipe.omegas.items()
+    ]
     total = _joined(terms)
     arguments = recipe.definition.arguments(_scalars(recipe))
     if arguments["normalize"]:
@@ -64,9 +66,7 @@ def _parameter(recipe: Recipe, name: str, default: methods.Value | None) -> str:
         return ""
     if isinstance(value, list | dict):
         return f"{name}(layer)"
-    return (
-        f"{name} {str(value).lower() if isinstance(value, bool) else value if isinstance(value, str) else f'{value:g}'}"
-    )
+    return f"{name} {str(value).lower() if isinstance(value, bool) else value if isinstance(value, str) else f'{value:g}'}"
 
 
 def _term(omega: object, name: str) -> tuple[str, str]:
@@ -92,7 +92,9 @@ def _scalars(recipe: Recipe) -> dict[str, object]:
     """The recipe's global parameters besides ω that are the same everywhere."""
     known = [param.name for param in recipe.definition.parameters]
     return {
-        key: value for key, value in recipe.parameters.items() if key in known and not isinstance(value, list | dict)
+        key: value
+        for key, value in recipe.parameters.items()
+        if key in known and not isinstance(value, list | dict)
     }
 
 

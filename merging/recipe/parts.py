@@ -47,7 +47,10 @@ def facts(slices: tuple[Slice, ...]) -> list[Any]:
         [
             part.base,
             dict(part.parameters),
-            [(source.model, source.start, source.stop, dict(source.parameters)) for source in part.sources],
+            [
+                (source.model, source.start, source.stop, dict(source.parameters))
+                for source in part.sources
+            ],
         ]
         for part in slices
     ]

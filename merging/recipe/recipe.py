@@ -110,7 +110,10 @@ class Recipe:
         facts: dict[str, Any] = {
             "method": self.method,
             "base": self.base,
-            "models": [(source.path, source.lora, source.name, dict(source.parameters)) for source in self.models],
+            "models": [
+                (source.path, source.lora, source.name, dict(source.parameters))
+                for source in self.models
+            ],
             "parameters": dict(self.parameters),
             "dtype": self.dtype,
             "out_dtype": self.out_dtype,
@@ -120,7 +123,9 @@ class Recipe:
         # only where they say something, so that recipes without them keep the digests they always had
         chosen = {"include": self.include, "exclude": self.exclude, "rounding": self.rounding}
         chosen |= {"vocabulary": self.vocabulary}
-        facts |= {key: value for key, value in chosen.items() if value not in ((), "nearest", "refuse")}
+        facts |= {
+            key: value for key, value in chosen.items() if value not in ((), "nearest", "refuse")
+        }
         facts |= {"slices": parts.facts(self.slices)} if self.slices else {}
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
 
@@ -146,7 +151,9 @@ class Recipe:
         """
         known = [source.name for source in self.models]
         if not self.definition.weighted:
-            raise RecipeError(f"{self.method} has no ω to set; choose a method that has, for example task_arithmetic.")
+            raise RecipeError(
+                f"{self.method} has no ω to set; choose a method that has, for example task_arithmetic."
+            )
         if self.slices:
             raise RecipeError(
                 "the ω of a recipe with slices stand at the sources of its slices; edit them in its file."
@@ -170,7 +177,9 @@ class Recipe:
             parameters: its parameters; those of the present method that it knows too, if not given.
         """
         if self.slices:
-            raise RecipeError("a recipe with slices keeps its method; edit merge_method and the slices in its file.")
+            raise RecipeError(
+                "a recipe with slices keeps its method; edit merge_method and the slices in its file."
+            )
         known = {param.name for param in methods.load(method).parameters}
         own = {param.name for param in methods.load(method).parameters if param.per_vector}
         weighted = methods.load(method).weighted
@@ -197,7 +206,10 @@ class Recipe:
     @property
     def slices_aligned(self) -> bool:
         """Whether each slice merges the same layers of all its sources, so that they should resemble each other."""
-        return all(len({(source.start, source.stop) for source in part.sources}) == 1 for part in self.slices)
+        return all(
+            len({(source.start, source.stop) for source in part.sources}) == 1
+            for part in self.slices
+        )
 
     @property
     def last_slice(self) -> Slice:
@@ -225,7 +237,9 @@ class Recipe:
         if part.base or self.base is None:
             return part.base
         paths = {source.name: source.path for source in self.models if source.lora is None}
-        model = next((source.model for source in part.sources if paths.get(source.model) == self.base), None)
+        model = next(
+            (source.model for source in part.sources if paths.get(source.model) == self.base), None
+        )
         if model is None:
             raise RecipeError(
                 f"slices[{self.slices.index(part)}]: base_model is {self.base!r}, which is not one of its sources, and "
@@ -290,8 +304,14 @@ class Recipe:
             checked.append(
                 replace(
                     part,
-                    sources=tuple(replace(source, parameters=settled[source.model]) for source in part.sources),
-                    parameters={key: value for key, value in ordinary.parameters.items() if key in part.parameters},
+                    sources=tuple(
+                        replace(source, parameters=settled[source.model]) for source in part.sources
+                    ),
+                    parameters={
+                        key: value
+                        for key, value in ordinary.parameters.items()
+                        if key in part.parameters
+                    },
                 )
             )
         return tuple(checked)

@@ -31,7 +31,9 @@ def checked_settings(
     for source in models:
         where = f"models: {source.name}"
         if names.count(source.name) > 1:
-            raise RecipeError(f"two models are called {source.name!r}; give each a name of its own in dem.names.")
+            raise RecipeError(
+                f"two models are called {source.name!r}; give each a name of its own in dem.names."
+            )
         _named(source, where)
         if not restacked:
             _known_keys(method, parameters, source, where)
@@ -41,7 +43,9 @@ def checked_settings(
     return {"models": tuple(settled), "parameters": _settings(method, parameters, "parameters")}
 
 
-def with_base(method: str, base: str | None, models: tuple[ModelEntry, ...]) -> tuple[ModelEntry, ...]:
+def with_base(
+    method: str, base: str | None, models: tuple[ModelEntry, ...]
+) -> tuple[ModelEntry, ...]:
     """The models, with the base among them if the method treats it as one; as many as the method takes.
 
     Raises:
@@ -53,8 +57,15 @@ def with_base(method: str, base: str | None, models: tuple[ModelEntry, ...]) -> 
     if base is None and role in ("origin", "operand"):
         needs = "adds differences to a base" if role == "origin" else "has the base as an operand"
         raise RecipeError(f"base_model is missing; {method} {needs}.")
-    if base is not None and role == "vector" and not any(source.location == base for source in models):
-        models = (*models, ModelEntry(base, fields.unique("base", [source.name for source in models])))
+    if (
+        base is not None
+        and role == "vector"
+        and not any(source.location == base for source in models)
+    ):
+        models = (
+            *models,
+            ModelEntry(base, fields.unique("base", [source.name for source in models])),
+        )
     least, most = methods.load(method).vectors
     if not least <= len(models) <= (most or len(models)):
         wanted = f"exactly {least}" if least == most else f"at least {least}"
@@ -65,7 +76,9 @@ def with_base(method: str, base: str | None, models: tuple[ModelEntry, ...]) -> 
     return models
 
 
-def check_slices(method: str, models: tuple[ModelEntry, ...], slices: tuple[Slice, ...], vocabulary: str) -> None:
+def check_slices(
+    method: str, models: tuple[ModelEntry, ...], slices: tuple[Slice, ...], vocabulary: str
+) -> None:
     """What must hold of a recipe with slices before each slice is looked at.
 
     Raises:
@@ -112,14 +125,20 @@ def base_settings(method: str, source: SliceSource) -> dict[str, Setting]:
     for key in source.parameters:
         if key not in known:
             raise RecipeError(f"{where}: unknown parameter {key!r}; {nearest(str(key), known)}")
-    return {key: settings.check(value, f"{where}: {key}") for key, value in source.parameters.items()}
+    return {
+        key: settings.check(value, f"{where}: {key}") for key, value in source.parameters.items()
+    }
 
 
 def _named(source: ModelEntry, where: str) -> None:
     if not (source.name.strip() and source.name.isprintable()):
-        raise RecipeError(f"a model is called {source.name!r}; give it a name that can be shown, in dem.names.")
+        raise RecipeError(
+            f"a model is called {source.name!r}; give it a name that can be shown, in dem.names."
+        )
     if not (source.path + (source.lora or "")).isprintable():
-        raise RecipeError(f"{where}: {source.location!r} has characters that a recipe cannot hold; rename the folder.")
+        raise RecipeError(
+            f"{where}: {source.location!r} has characters that a recipe cannot hold; rename the folder."
+        )
     if "+" in source.path:
         raise RecipeError(
             f"{where}: {source.path!r}: a recipe reads what follows a + as an adapter; rename the folder."
@@ -144,7 +163,11 @@ def _known_keys(method: str, parameters: Mapping[str, Any], source: ModelEntry, 
     if weighted and source.parameters.get(methods.WEIGHT, parameters.get(methods.WEIGHT)) is None:
         raise RecipeError(f"{where}: parameters.weight is missing; it is the ω of this checkpoint.")
     for param in known:
-        if param.per_vector and param.default is None and param.name not in {**parameters, **source.parameters}:
+        if (
+            param.per_vector
+            and param.default is None
+            and param.name not in {**parameters, **source.parameters}
+        ):
             raise RecipeError(f"{where}: parameters.{param.name} is missing; it is {param.help}.")
 
 
@@ -157,7 +180,9 @@ def _shared_keys(method: str, parameters: Mapping[str, Any]) -> None:
             raise RecipeError(f"parameters: unknown key {key!r}; {nearest(str(key), names)}")
     for param in known:
         if not param.per_vector and param.default is None and param.name not in parameters:
-            raise RecipeError(f"parameters.{param.name} is missing; for {method} it is {param.help}.")
+            raise RecipeError(
+                f"parameters.{param.name} is missing; for {method} it is {param.help}."
+            )
 
 
 def _settings(method: str, given: Mapping[str, Any], where: str) -> dict[str, Setting]:

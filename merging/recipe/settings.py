@@ -34,9 +34,15 @@ def check(setting: Setting, where: str, words: tuple[str, ...] = ()) -> Setting:
         if not setting:
             raise RecipeError(f"{where} is an empty list, expected a number, a gradient or rules.")
         if any(isinstance(entry, dict) for entry in setting):
-            return [_rule(entry, f"{where}[{number}]", words) for number, entry in enumerate(setting)]
+            return [
+                _rule(entry, f"{where}[{number}]", words) for number, entry in enumerate(setting)
+            ]
         return [_scalar(entry, f"{where}[{number}]", words) for number, entry in enumerate(setting)]
-    return _rule(setting, where, words) if isinstance(setting, dict) else _scalar(setting, where, words)
+    return (
+        _rule(setting, where, words)
+        if isinstance(setting, dict)
+        else _scalar(setting, where, words)
+    )
 
 
 def path(value: Setting, where: str) -> str:
@@ -88,12 +94,18 @@ def resolve(setting: Setting, name: str, depth: float) -> Scalar | None:
 def filters(setting: Setting) -> list[str]:
     """The filters that a setting names, to check that each matches a tensor."""
     rules = setting if isinstance(setting, list) else [setting]
-    return [rule["filter"] for rule in rules if isinstance(rule, dict) and rule.get("filter") not in (None, "*")]
+    return [
+        rule["filter"]
+        for rule in rules
+        if isinstance(rule, dict) and rule.get("filter") not in (None, "*")
+    ]
 
 
 def _rule(entry: Any, where: str, words: tuple[str, ...]) -> dict[str, Any]:
     if not (isinstance(entry, dict) and "value" in entry and set(entry) <= {"filter", "value"}):
-        raise RecipeError(f"{where} is {entry!r}, expected {{filter: part of a tensor's name, value: number}}.")
+        raise RecipeError(
+            f"{where} is {entry!r}, expected {{filter: part of a tensor's name, value: number}}."
+        )
     wanted = entry.get("filter")
     if wanted is not None and not isinstance(wanted, str):
         raise RecipeError(f"{where}.filter is {wanted!r}, expected a part of a tensor's name.")
@@ -109,7 +121,9 @@ def _scalar(value: Any, where: str, words: tuple[str, ...]) -> Scalar:
             raise RecipeError(f"{where} is {str(value)[:80]!r}; {nearest(str(value), words)}")
         return str(value)
     try:
-        number = float(value) + 0.0  # −0 becomes 0, and 1 becomes 1.0: equal settings are written alike
+        number = (
+            float(value) + 0.0
+        )  # −0 becomes 0, and 1 becomes 1.0: equal settings are written alike
     except (TypeError, ValueError, OverflowError):
         raise RecipeError(f"{where} is {str(value)[:80]!r}, expected a number.") from None
     if not math.isfinite(number):

@@ -29,7 +29,9 @@ _SLICE_KEYS = ("sources", "base_model", "parameters")
 _SOURCE_KEYS = ("model", "layer_range", "parameters")
 
 
-def read_slices(given: Any, names: Any, base: str | None) -> tuple[tuple[ModelEntry, ...], tuple[Slice, ...]]:
+def read_slices(
+    given: Any, names: Any, base: str | None
+) -> tuple[tuple[ModelEntry, ...], tuple[Slice, ...]]:
     """What stands under `slices` in a file: the models that it names, each once, and the slices.
 
     Args:
@@ -47,7 +49,9 @@ def read_slices(given: Any, names: Any, base: str | None) -> tuple[tuple[ModelEn
     slices = [_slice(entry, f"slices[{number}]") for number, entry in enumerate(given)]
     references = list(dict.fromkeys(source.model for part in slices for source in part.sources))
     if names is not None and not (
-        isinstance(names, list) and len(names) == len(references) and all(isinstance(name, str) for name in names)
+        isinstance(names, list)
+        and len(names) == len(references)
+        and all(isinstance(name, str) for name in names)
     ):
         raise RecipeError(
             f"dem.names is {names!r}, expected {len(references)} names, one for each model that the slices name."
@@ -65,7 +69,10 @@ def read_slices(given: Any, names: Any, base: str | None) -> tuple[tuple[ModelEn
 
 def slices_yaml(recipe: Recipe) -> list[dict[str, Any]]:
     """The slices of a recipe as mergekit's YAML has them; `read` gives them back."""
-    paths = {source.name: source.path + (f"+{source.lora}" if source.lora else "") for source in recipe.models}
+    paths = {
+        source.name: source.path + (f"+{source.lora}" if source.lora else "")
+        for source in recipe.models
+    }
     document = []
     for part in recipe.slices:
         sources = [
@@ -90,11 +97,15 @@ def _slice(given: Any, where: str) -> Slice:
     entry = _entry(given, where, (*_SLICE_KEYS, "residual_weight"))
     listed = entry.get("sources")
     if not isinstance(listed, list) or not listed:
-        raise RecipeError(f"{where}.sources is {listed!r}, expected a list of {{model: folder, layer_range: [0, 3]}}.")
+        raise RecipeError(
+            f"{where}.sources is {listed!r}, expected a list of {{model: folder, layer_range: [0, 3]}}."
+        )
     sources = tuple(_source(one, f"{where}.sources[{number}]") for number, one in enumerate(listed))
     lengths = [source.stop - source.start for source in sources]
     if len(set(lengths)) > 1:
-        raise RecipeError(f"{where}: its sources have {lengths} layers; all sources of a slice need equally many.")
+        raise RecipeError(
+            f"{where}: its sources have {lengths} layers; all sources of a slice need equally many."
+        )
     models = [source.model for source in sources]
     if twice := [model for model in models if models.count(model) > 1]:
         raise RecipeError(
@@ -103,7 +114,9 @@ def _slice(given: Any, where: str) -> Slice:
         )
     base = entry.get("base_model")
     if base is not None and base not in models:
-        raise RecipeError(f"{where}.base_model is {base!r}, which is not one of its sources: {', '.join(models)}.")
+        raise RecipeError(
+            f"{where}.base_model is {base!r}, which is not one of its sources: {', '.join(models)}."
+        )
     return Slice(sources, _mapping(entry.get("parameters"), f"{where}.parameters"), base)
 
 
@@ -119,7 +132,9 @@ def _source(given: Any, where: str) -> SliceSource:
         raise RecipeError(
             f"{where}.layer_range is {span!r}, expected [first, last + 1] counted from 0: [0, 3] is layers 0, 1 and 2."
         )
-    return SliceSource(model, span[0], span[1], _mapping(entry.get("parameters"), f"{where}.parameters"))
+    return SliceSource(
+        model, span[0], span[1], _mapping(entry.get("parameters"), f"{where}.parameters")
+    )
 
 
 def _renamed(part: Slice, name: Callable[[str], str]) -> Slice:

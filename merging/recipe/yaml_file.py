@@ -58,7 +58,9 @@ def read_recipe(path: str | Path) -> Recipe:
     """
     file = Path(path)
     if not (exists(file) and file.is_file()):
-        raise RecipeError(f"{file} is not a file. Give a recipe, a YAML file with merge_method and models.")
+        raise RecipeError(
+            f"{file} is not a file. Give a recipe, a YAML file with merge_method and models."
+        )
     if file.stat().st_size > strict_yaml.MAX_CHARACTERS:
         raise RecipeError(
             f"{file} has {file.stat().st_size:,} bytes; a recipe has at most {strict_yaml.MAX_CHARACTERS:,}."
@@ -86,12 +88,20 @@ def relative_to(recipe: Recipe, folder: Path) -> Recipe:
     """The same recipe with each relative path that is not below the working directory looked up in `folder`."""
 
     def resolved(path: str | None) -> str | None:
-        if path is None or Path(path).is_absolute() or exists(Path(path)) or not exists(folder / path):
+        if (
+            path is None
+            or Path(path).is_absolute()
+            or exists(Path(path))
+            or not exists(folder / path)
+        ):
             return path
         return str(folder / path)
 
     def parameters(values: Mapping[str, Setting]) -> dict[str, Setting]:
-        return {key: resolved(value) if key == methods.STATISTICS else value for key, value in values.items()}
+        return {
+            key: resolved(value) if key == methods.STATISTICS else value
+            for key, value in values.items()
+        }
 
     models = tuple(
         replace(
@@ -102,7 +112,9 @@ def relative_to(recipe: Recipe, folder: Path) -> Recipe:
         )
         for source in recipe.models
     )
-    return replace(recipe, base=resolved(recipe.base), models=models, parameters=parameters(recipe.parameters))
+    return replace(
+        recipe, base=resolved(recipe.base), models=models, parameters=parameters(recipe.parameters)
+    )
 
 
 def recipe_yaml(recipe: Recipe) -> str:
@@ -120,7 +132,11 @@ def recipe_yaml(recipe: Recipe) -> str:
         for source in recipe.models
     ]
     document |= {"slices": slices.slices_yaml(recipe)} if recipe.slices else {"models": models}
-    optional = {"parameters": dict(recipe.parameters), "dtype": recipe.dtype, "out_dtype": recipe.out_dtype}
+    optional = {
+        "parameters": dict(recipe.parameters),
+        "dtype": recipe.dtype,
+        "out_dtype": recipe.out_dtype,
+    }
     document |= {key: value for key, value in optional.items() if value}
     document["dem"] = {
         "format": FORMAT,
@@ -195,7 +211,9 @@ def _fields(text: str) -> dict[str, Any]:
         if key not in _DEM_KEYS:
             raise RecipeError(f"dem: unknown key {key!r}; {nearest(str(key), _DEM_KEYS)}")
     if extra.get("format", FORMAT) != FORMAT:
-        raise RecipeError(f"dem.format is {extra['format']!r}, this version reads {FORMAT}: update to open it.")
+        raise RecipeError(
+            f"dem.format is {extra['format']!r}, this version reads {FORMAT}: update to open it."
+        )
     method = fields.text(document.get("merge_method"), "merge_method") or ""
     parameters = fields.mapping(document.get("parameters"), "parameters")
     base = fields.text(document.get("base_model"), "base_model")
@@ -203,7 +221,9 @@ def _fields(text: str) -> dict[str, Any]:
     restacked: tuple[Slice, ...] = ()
     if "slices" in document:
         if "models" in document:
-            raise RecipeError("models and slices are both given, and a recipe has one of them. Remove the other.")
+            raise RecipeError(
+                "models and slices are both given, and a recipe has one of them. Remove the other."
+            )
         models, restacked = slices.read_slices(document["slices"], extra.get("names"), base)
     else:
         models = _sources(document.get("models"), extra.get("names"))
@@ -216,7 +236,10 @@ def _fields(text: str) -> dict[str, Any]:
         "dtype": document.get("dtype"),
         "out_dtype": document.get("out_dtype"),
         "seed": extra.get("seed", 0),
-        "inputs": {str(key): str(value) for key, value in fields.mapping(extra.get("inputs"), "dem.inputs").items()},
+        "inputs": {
+            str(key): str(value)
+            for key, value in fields.mapping(extra.get("inputs"), "dem.inputs").items()
+        },
         "allow_unrelated": extra.get("allow_unrelated") is True,
         "include": fields.parts(extra.get("include"), "dem.include"),
         "exclude": fields.parts(extra.get("exclude"), "dem.exclude"),
@@ -229,11 +252,17 @@ def _fields(text: str) -> dict[str, Any]:
 
 def _sources(models: Any, names: Any) -> tuple[ModelEntry, ...]:
     if not isinstance(models, list) or not models:
-        raise RecipeError(f"models is {models!r}, expected a list of {{model: folder, parameters: {{weight: ω}}}}.")
+        raise RecipeError(
+            f"models is {models!r}, expected a list of {{model: folder, parameters: {{weight: ω}}}}."
+        )
     if names is not None and not (
-        isinstance(names, list) and len(names) == len(models) and all(isinstance(name, str) and name for name in names)
+        isinstance(names, list)
+        and len(names) == len(models)
+        and all(isinstance(name, str) and name for name in names)
     ):
-        raise RecipeError(f"dem.names is {names!r}, expected {len(models)} names, one for each of models.")
+        raise RecipeError(
+            f"dem.names is {names!r}, expected {len(models)} names, one for each of models."
+        )
     sources: list[ModelEntry] = []
     for number, entry in enumerate(models):
         where = f"models[{number}]"
@@ -249,9 +278,18 @@ def _sources(models: Any, names: Any) -> tuple[ModelEntry, ...]:
         path, _, lora = (fields.text(entry.get("model"), f"{where}.model") or "").partition("+")
         if not path:
             raise RecipeError(f"{where}.model is missing, expected the folder of a checkpoint.")
-        name = names[number] if names else fields.unique(Path(lora or path).name, [source.name for source in sources])
+        name = (
+            names[number]
+            if names
+            else fields.unique(Path(lora or path).name, [source.name for source in sources])
+        )
         sources.append(
-            ModelEntry(path, name, fields.mapping(entry.get("parameters"), f"{where}.parameters"), lora or None)
+            ModelEntry(
+                path,
+                name,
+                fields.mapping(entry.get("parameters"), f"{where}.parameters"),
+                lora or None,
+            )
         )
     return tuple(sources)
 
@@ -260,10 +298,20 @@ def _placed(
     method: str, base: str | None, models: tuple[ModelEntry, ...], parameters: Mapping[str, Any]
 ) -> tuple[str | None, tuple[ModelEntry, ...]]:
     """A file's base and models as mergekit understands them."""
-    role, listed_there = methods.load(method).base_role, [source for source in models if source.location == base]
+    role, listed_there = (
+        methods.load(method).base_role,
+        [source for source in models if source.location == base],
+    )
     if base is not None and role in ("origin", "optional", "operand"):
         # The base may stand among the models, without a weight; its difference from itself is 0.
-        models = tuple(source for source in models if source not in listed_there or methods.WEIGHT in source.parameters)
+        models = tuple(
+            source
+            for source in models
+            if source not in listed_there or methods.WEIGHT in source.parameters
+        )
     if base is not None and role == "unused" and not listed_there and methods.WEIGHT in parameters:
-        models = (*models, ModelEntry(base, fields.unique("base", [source.name for source in models])))
+        models = (
+            *models,
+            ModelEntry(base, fields.unique("base", [source.name for source in models])),
+        )
     return base, models

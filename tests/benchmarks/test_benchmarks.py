@@ -77,7 +77,10 @@ def test_merge_against_copy_by_the_runner_in_a_process_of_its_own(capfd, tmp_pat
     monkeypatch.setattr(tempfile, "tempdir", None)
     runner.main(["--only", "merge_against_copy", "--size", "tiny", "--rounds", "1"])
     (table,) = tables(capfd.readouterr().out, "merge_against_copy")
-    copies = [*(f"copy, threads: {threads}" for threads in copying.workers()), "copy past the page cache"]
+    copies = [
+        *(f"copy, threads: {threads}" for threads in copying.workers()),
+        "copy past the page cache",
+    ]
     assert firsts(table) == ["export", "of it: write", "of it: read back", "of it: verify", *copies]
     assert all("≤ 1.3: " in row[3] for row in table[-len(copies) :])
     assert list(tmp_path.iterdir()) == []  # weights that nobody keeps are removed
@@ -118,13 +121,19 @@ def test_merge_memory(tiny, capsys):
 def test_geometry_against_read(tiny, capsys):
     geometry_against_read.main(tiny)
     (table,) = tables(capsys.readouterr().out, "geometry_against_read")
-    assert firsts(table) == ["geometry", *(f"read and copy, threads: {threads}" for threads in copying.workers())]
+    assert firsts(table) == [
+        "geometry",
+        *(f"read and copy, threads: {threads}" for threads in copying.workers()),
+    ]
 
 
 def test_compose_against_copy(tiny, capsys):
     compose_against_copy.main(tiny)
     composed, moved = tables(capsys.readouterr().out, "compose_against_copy")
-    assert firsts(composed) == ["all ω moved", *(f"copy, threads: {threads}" for threads in copying.workers())]
+    assert firsts(composed) == [
+        "all ω moved",
+        *(f"copy, threads: {threads}" for threads in copying.workers()),
+    ]
     assert firsts(moved) == ["the same slider again", "each in turn"]
     assert moved[0][1:3] == ["one of 2, seconds", "one of 10, seconds"]
 
@@ -134,7 +143,10 @@ def test_mounted_against_composed(tiny, capsys):
     printed = capsys.readouterr().out
     (table,) = tables(printed, "mounted_against_composed")
     assert firsts(table) == ["composed", "mounted", "forward alone", "compose alone", "mount alone"]
-    assert "92,160 of them in 14 layers that the adapters change (rank 3); 7 positions, module on cpu" in printed
+    assert (
+        "92,160 of them in 14 layers that the adapters change (rank 3); 7 positions, module on cpu"
+        in printed
+    )
 
 
 def test_a_model_that_does_not_fit_in_memory_gives_way_to_a_smaller_one(monkeypatch):
@@ -144,7 +156,9 @@ def test_a_model_that_does_not_fit_in_memory_gives_way_to_a_smaller_one(monkeypa
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=free - 10))
     assert compose_against_copy._fitting("1.2B", 13) == "0.1B"
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=2e9))
-    with pytest.raises(SystemExit, match=r"13 models of 1\.2B do not fit in 1\.8 GB of free memory"):
+    with pytest.raises(
+        SystemExit, match=r"13 models of 1\.2B do not fit in 1\.8 GB of free memory"
+    ):
         compose_against_copy._fitting("1.2B", 13)
 
 
@@ -154,11 +168,19 @@ def test_slider_to_losses_counts_the_examples_it_measured(tmp_path, capsys):
     for name in ("p3", "dialog"):
         file = tmp_path / "data" / name / "validation.jsonl"
         file.parent.mkdir(parents=True)
-        rows = (slider_to_losses.DEMO / "data" / name / "validation.jsonl").read_text("utf-8").splitlines(True)
+        rows = (
+            (slider_to_losses.DEMO / "data" / name / "validation.jsonl")
+            .read_text("utf-8")
+            .splitlines(True)
+        )
         file.write_text("".join(rows[:14]), "utf-8")
     slider_to_losses.main(["--rounds", "1", "--demo", str(tmp_path)])
     (table,) = tables(capsys.readouterr().out, "slider_to_losses")
-    assert [row[:2] for row in table[2:]] == [["the composition", ""], ["quick losses", "24"], ["full losses", "28"]]
+    assert [row[:2] for row in table[2:]] == [
+        ["the composition", ""],
+        ["quick losses", "24"],
+        ["full losses", "28"],
+    ]
 
 
 def test_sampler_against_step(capsys):
@@ -169,7 +191,9 @@ def test_sampler_against_step(capsys):
 
 
 def test_start(capsys, monkeypatch):
-    monkeypatch.setattr(start, "COMMANDS", {name: start.COMMANDS[name] for name in ("python -c pass", "dem --help")})
+    monkeypatch.setattr(
+        start, "COMMANDS", {name: start.COMMANDS[name] for name in ("python -c pass", "dem --help")}
+    )
     start.main(["--rounds", "1"])
     (table,) = tables(capsys.readouterr().out, "start")
     assert firsts(table) == ["python -c pass", "dem --help"]
@@ -227,7 +251,9 @@ def test_device_says_that_there_is_none(name, capsys):
 
 def test_merge_against_mergekit_says_how_to_get_mergekit(tiny, monkeypatch, tmp_path):
     monkeypatch.setattr(merge_against_mergekit, "MERGEKIT", tmp_path)
-    with pytest.raises(SystemExit, match="bin/mergekit-yaml is not there. Make it: make .venv-mergekit/made"):
+    with pytest.raises(
+        SystemExit, match="bin/mergekit-yaml is not there. Make it: make .venv-mergekit/made"
+    ):
         merge_against_mergekit.main(tiny)
 
 
@@ -239,5 +265,9 @@ def test_merge_against_mergekit(tiny, capsys):
     merge_against_mergekit.main(tiny)
     printed = capsys.readouterr().out
     (table,) = tables(printed, "merge_against_mergekit")
-    assert firsts(table) == ["seconds until on the disk", "peak resident MB", "of it without mapped files, MB"]
+    assert firsts(table) == [
+        "seconds until on the disk",
+        "peak resident MB",
+        "of it without mapped files, MB",
+    ]
     assert "mergekit-0.1.5, torch-" in printed

@@ -35,17 +35,25 @@ class TestShapes:
             made = file.stat().st_mtime_ns
         with shapes.checkpoints("tiny", 2, tmp_path) as folder:
             assert file.stat().st_mtime_ns == made
-            base, one, two = (load_file(folder / name / file.name) for name in ("base", "expert0", "expert1"))
-        assert {name: tuple(value.shape) for name, value in base.items()} == dict(shapes.tensors("tiny"))
+            base, one, two = (
+                load_file(folder / name / file.name) for name in ("base", "expert0", "expert1")
+            )
+        assert {name: tuple(value.shape) for name, value in base.items()} == dict(
+            shapes.tensors("tiny")
+        )
         name = "model.layers.1.mlp.up_proj.weight"
         away = [(tuned[name].float() - base[name].float()).abs() for tuned in (one, two)]
         assert not away[0].equal(away[1])
-        assert all(0 < float(values.mean()) < 1e-3 < float(base[name].float().std()) for values in away)
+        assert all(
+            0 < float(values.mean()) < 1e-3 < float(base[name].float().std()) for values in away
+        )
 
 
 class TestCopying:
     @pytest.mark.parametrize("threads", [1, 2, 3])
-    def test_every_byte_is_read_and_those_of_the_first_file_are_written(self, threads, tmp_path, monkeypatch):
+    def test_every_byte_is_read_and_those_of_the_first_file_are_written(
+        self, threads, tmp_path, monkeypatch
+    ):
         monkeypatch.setattr(copying, "BLOCK", 64)
         files = [tmp_path / name for name in "abc"]
         for number, file in enumerate(files):
@@ -67,7 +75,9 @@ class TestCopying:
 class TestMachine:
     def test_every_other_round_runs_backwards(self):
         ran = []
-        contenders = {name: lambda name=name: ran.append(name) or machine.Cost(len(ran)) for name in "abc"}
+        contenders = {
+            name: lambda name=name: ran.append(name) or machine.Cost(len(ran)) for name in "abc"
+        }
         found = machine.in_turn(3, contenders)
         assert "".join(ran) == "abccbaabc"
         assert [cost.seconds for cost in found["a"]] == [1, 6, 7]
@@ -92,7 +102,11 @@ class TestMachine:
             f"print(json.dumps([machine.cold([sys.executable, '-c', code]) for code in ('pass', {hold!r})]))"
         )
         done = subprocess.run(
-            [sys.executable, "-c", code], cwd=machine.ROOT, capture_output=True, text=True, check=True
+            [sys.executable, "-c", code],
+            cwd=machine.ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
         )
         (_, little, *_), (seconds, much, own, _) = json.loads(done.stdout)
         assert seconds > 0.2
@@ -101,17 +115,35 @@ class TestMachine:
 
     def test_a_command_that_fails_is_told_with_what_it_said(self):
         with pytest.raises(SystemExit, match=r"ended with code 3:\n.*the reason"):
-            machine.cold([sys.executable, "-c", "import sys; print('the reason', file=sys.stderr); sys.exit(3)"])
+            machine.cold(
+                [
+                    sys.executable,
+                    "-c",
+                    "import sys; print('the reason', file=sys.stderr); sys.exit(3)",
+                ]
+            )
 
     def test_flushing_what_was_made_is_part_of_the_time(self, tmp_path, monkeypatch):
         flushed = []
-        monkeypatch.setattr(os, "fsync", lambda number: flushed.append(Path(f"/proc/self/fd/{number}").readlink().name))
-        words = [sys.executable, "-c", "import sys; open(sys.argv[1], 'w').write('x')", tmp_path / "made"]
+        monkeypatch.setattr(
+            os,
+            "fsync",
+            lambda number: flushed.append(Path(f"/proc/self/fd/{number}").readlink().name),
+        )
+        words = [
+            sys.executable,
+            "-c",
+            "import sys; open(sys.argv[1], 'w').write('x')",
+            tmp_path / "made",
+        ]
         machine.cold(words, flush=tmp_path)
         assert flushed == ["made"]
 
     def test_a_table(self, capsys):
-        machine.show(["what", "s"], [["a", machine.Spread(1.239, 1, 2).text()], ["bc", machine.bar(1.4, 1.3)]])
+        machine.show(
+            ["what", "s"],
+            [["a", machine.Spread(1.239, 1, 2).text()], ["bc", machine.bar(1.4, 1.3)]],
+        )
         assert capsys.readouterr().out == (
             "| what | s                |\n"
             "| ---- | ---------------- |\n"

@@ -59,7 +59,8 @@ def speaker() -> Callable[[str | None], Any]:
             show_progress=False,
         )
         bpe.train_from_iterator(
-            ["system", "user", "assistant", "what is the sum of two and two", "four it is"] * 5, trainer
+            ["system", "user", "assistant", "what is the sum of two and two", "four it is"] * 5,
+            trainer,
         )
         made = PreTrainedTokenizerFast(
             tokenizer_object=bpe,

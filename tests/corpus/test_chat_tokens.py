@@ -63,7 +63,9 @@ def test_worked_example_token_by_token(speaker):
 def test_prefixes_and_marks_agree_where_both_can_be_used(speaker, chat):
     tokenizer = speaker("marked")
     marks = tokenizer.apply_chat_template(
-        [message._asdict() for message in chat.messages], return_dict=True, return_assistant_tokens_mask=True
+        [message._asdict() for message in chat.messages],
+        return_dict=True,
+        return_assistant_tokens_mask=True,
     )
     encoded = encode(chat, tokenizer)
     assert encoded.ids == marks["input_ids"]
@@ -102,7 +104,9 @@ def test_a_prompt_whose_end_joins_the_answer_is_seen_by_its_tokens(speaker):
     tokenizer = speaker("joining")
     chat = Chat((Message("user", "two"), Message("assistant", "is")))
     texts = [
-        tokenizer.apply_chat_template([m._asdict() for m in part], tokenize=False, add_generation_prompt=prompt)
+        tokenizer.apply_chat_template(
+            [m._asdict() for m in part], tokenize=False, add_generation_prompt=prompt
+        )
         for part, prompt in ((chat.messages[:1], True), (chat.messages, False))
     ]
     assert texts[1].startswith(texts[0])
@@ -111,7 +115,9 @@ def test_a_prompt_whose_end_joins_the_answer_is_seen_by_its_tokens(speaker):
 
 
 def test_a_chat_that_begins_with_the_assistant_needs_marks(speaker):
-    chat = Chat((Message("assistant", "four"), Message("user", "sure?"), Message("assistant", "it is")))
+    chat = Chat(
+        (Message("assistant", "four"), Message("user", "sure?"), Message("assistant", "it is"))
+    )
     with pytest.raises(CorpusError, match=r"messages\[0\].*begins with the assistant"):
         encode(chat, speaker("chatml"))
     tokenizer = speaker("marked")
@@ -127,9 +133,9 @@ def test_nothing_after_the_last_answer_is_supervised(speaker):
 def test_white_space_of_an_answer_that_no_token_ends_is_supervised(speaker):
     tokenizer = speaker(None)
     tokenizer.chat_template = "{% for m in messages %}{{ m.content }}\n{% endfor %}"
-    assert spans(encode(Chat((Message("user", "two"), Message("assistant", "four"))), tokenizer), tokenizer) == [
-        "four\n"
-    ]
+    assert spans(
+        encode(Chat((Message("user", "two"), Message("assistant", "four"))), tokenizer), tokenizer
+    ) == ["four\n"]
 
 
 def test_the_length_of_a_chat_is_that_of_its_template(speaker):
@@ -153,8 +159,19 @@ def test_too_long_chats_and_examples_are_counted_and_the_kept_are_numbered(speak
     ("template", "chat", "words"),
     [
         (None, ONE, ["needs a chat template", "chat_template.jinja", '"prompt" and "completion"']),
-        ("no-system", TWO, ["refuses the roles system, user, assistant, user, assistant", "System role not supported"]),
-        ("crashing", ONE, ["refuses the roles user, assistant", "can only concatenate str", "another template"]),
+        (
+            "no-system",
+            TWO,
+            [
+                "refuses the roles system, user, assistant, user, assistant",
+                "System role not supported",
+            ],
+        ),
+        (
+            "crashing",
+            ONE,
+            ["refuses the roles user, assistant", "can only concatenate str", "another template"],
+        ),
         ("mute", ONE, ["messages[1]", "cannot be told"]),
     ],
 )
@@ -186,7 +203,9 @@ def test_one_chat_of_each_sequence_of_roles_is_checked(speaker):
     tokenizer = speaker("no-system")
     calls = []
     apply = tokenizer.apply_chat_template
-    tokenizer.apply_chat_template = lambda chats, **options: calls.append(chats) or apply(chats, **options)
+    tokenizer.apply_chat_template = lambda chats, **options: (
+        calls.append(chats) or apply(chats, **options)
+    )
     check_template(tokenizer, [ONE, ONE, ONE])
     assert [[len(turns) for turns in chats] for chats in calls] == [[2], [1]]
     with pytest.raises(CorpusError, match="^record 2: "):
@@ -206,5 +225,7 @@ def test_named_templates_use_the_default_one(speaker):
 
 def test_many_roles_are_abridged(speaker):
     chat = Chat((Message("system", "a"), *TWO.messages[1:] * 3))
-    with pytest.raises(CorpusError, match=r"system, user, assistant, user, assistant, … \(13 messages\)"):
+    with pytest.raises(
+        CorpusError, match=r"system, user, assistant, user, assistant, … \(13 messages\)"
+    ):
         encode(chat, speaker("no-system"))

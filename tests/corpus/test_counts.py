@@ -8,7 +8,9 @@ ROWS = [Encoded([5, 6, 7], [False, True, True]), Encoded([5, 6, 7, 8], [False, F
 
 
 def test_worked_example():
-    assert count(ROWS, Dropped(too_long=2, total=4)) == Counts(examples=2, dropped_too_long=2, tokens=7, supervised=3)
+    assert count(ROWS, Dropped(too_long=2, total=4)) == Counts(
+        examples=2, dropped_too_long=2, tokens=7, supervised=3
+    )
     assert count([], Dropped(0, 0)) == Counts(0, 0, 0, 0)
 
 

@@ -31,7 +31,9 @@ def test_sizes_and_forms(data):
         for example in everything(data, name):
             assert example.prompt == example.prompt.strip()
             assert re.fullmatch(r" \S.*\S| \S", example.completion)
-            assert not example.choices or example.completion == f" {example.choices[example.answer]}"
+            assert (
+                not example.choices or example.completion == f" {example.choices[example.answer]}"
+            )
             assert len(set(example.choices)) == len(example.choices)
 
 
@@ -42,13 +44,19 @@ def test_no_prompt_occurs_twice_and_the_base_never_saw_a_held_out_one(data):
     unseen = held_out(data)
     assert len(unseen) == 5 * (SIZES["test"] + SIZES["validation"])
     assert not unseen & {example.prompt for example in mixture(0, 5000, hard=0.5, held_out=unseen)}
-    assert unseen & {example.prompt for example in mixture(0, 5000, hard=0.5, held_out=set())}  # the test can fail
+    assert unseen & {
+        example.prompt for example in mixture(0, 5000, hard=0.5, held_out=set())
+    }  # the test can fail
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(data, tmp_path):
     write(tmp_path / "one", data)
     write(tmp_path / "two", datasets(0))
-    files = sorted(path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*") if path.is_file())
+    files = sorted(
+        path.relative_to(tmp_path / "one")
+        for path in (tmp_path / "one").rglob("*")
+        if path.is_file()
+    )
     assert len(files) == 5 * 3 + 2
     for file in files:
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
@@ -129,9 +137,14 @@ def sni_output(instruction, words):
 def test_sni_outputs_follow_the_instruction(data):
     assert sni_output("Reverse the list of words.", ["red", "cat", "sun"]) == ["sun", "cat", "red"]
     assert list(SIMPLE) == sorted(set(SIMPLE))
-    for example in [*everything(data, "sni"), *(BY_NAME["sni"].draw(Random(seed), easy=True) for seed in range(300))]:
+    for example in [
+        *everything(data, "sni"),
+        *(BY_NAME["sni"].draw(Random(seed), easy=True) for seed in range(300)),
+    ]:
         instruction, words, _ = example.prompt.split("\n")
-        output = sni_output(instruction.removeprefix("Instruction: "), words.removeprefix("Input: ").split())
+        output = sni_output(
+            instruction.removeprefix("Instruction: "), words.removeprefix("Input: ").split()
+        )
         assert example.completion.split() == output
 
 
@@ -174,7 +187,11 @@ def test_dialog_confirms_what_was_said_last(data):
         }
         if example.completion.endswith("?"):
             first_open = next(slot for slot, values in last.items() if not values)
-            expected = {"city": "In which city?", "day": "For which day?", "people": "For how many people?"}[first_open]
+            expected = {
+                "city": "In which city?",
+                "day": "For which day?",
+                "people": "For how many people?",
+            }[first_open]
             assert example.completion == f" {expected}"
             seen["?"] += 1
             continue
@@ -184,6 +201,9 @@ def test_dialog_confirms_what_was_said_last(data):
             assert example.completion == f" {kind} | {city} | {day} | {people}"
             seen["|"] += 1
         else:
-            assert example.completion == f" Your {kind} in {city} on {day} for {people} people is booked."
+            assert (
+                example.completion
+                == f" Your {kind} in {city} on {day} for {people} people is booked."
+            )
             seen["booked"] += 1
     assert min(seen.values()) > 1000

@@ -17,7 +17,9 @@ from corpus.grouping import Groups, by_anchors, by_kmeans, by_label, by_length
 def at(*degrees):
     """Rows of lengths 1, 2, … at these angles in the plane."""
     turned = np.radians(degrees)
-    return np.stack([np.cos(turned), np.sin(turned)], axis=1) * np.arange(1, len(degrees) + 1)[:, None]
+    return (
+        np.stack([np.cos(turned), np.sin(turned)], axis=1) * np.arange(1, len(degrees) + 1)[:, None]
+    )
 
 
 class TestGroups:
@@ -40,7 +42,9 @@ class TestGroups:
 
     def test_neither_sklearn_nor_torch_is_loaded_with_it(self):
         code = "import sys, corpus.grouping, corpus.text_encoders; print(*{'sklearn', 'torch', 'scipy'} & set(sys.modules))"
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        )
         assert done.stdout.strip() == ""
 
 
@@ -50,7 +54,9 @@ class TestLabels:
         assert found == Groups(("chat", "sums"), (1, 0, 1), "task label")
 
     def test_examples_without_a_label_are_counted(self):
-        with pytest.raises(CorpusError, match="2 of 4 examples have no label, the first is example 2"):
+        with pytest.raises(
+            CorpusError, match="2 of 4 examples have no label, the first is example 2"
+        ):
             by_label(["a", "", "b", " "])
 
     def test_no_examples(self):
@@ -83,7 +89,9 @@ class TestLengths:
         # no bin holds more than a share of 1/bins and the examples of its longest length
         most = Counter(lengths)
         for group, size in enumerate(found.sizes):
-            longest = max(length for length, of in zip(lengths, found.of, strict=True) if of == group)
+            longest = max(
+                length for length, of in zip(lengths, found.of, strict=True) if of == group
+            )
             assert size - most[longest] < len(lengths) / bins + 1
 
     def test_fewer_bins_than_asked_for_are_declared(self):
@@ -123,7 +131,10 @@ def plain(vectors, anchors, labels, k):
     """One example at a time, in Python: labels of the k nearest anchors, and whether a tie was broken."""
     found, ties = [], 0
     for vector in vectors:
-        cosines = [round(float(vector @ a / np.linalg.norm(vector) / np.linalg.norm(a)), 12) for a in anchors]
+        cosines = [
+            round(float(vector @ a / np.linalg.norm(vector) / np.linalg.norm(a)), 12)
+            for a in anchors
+        ]
         order = sorted(range(len(anchors)), key=lambda number: (-cosines[number], number))
         votes = Counter(labels[number] for number in order[:k])
         leaders = [label for label, count in votes.items() if count == max(votes.values())]
@@ -164,7 +175,9 @@ class TestAnchors:
         vectors, anchors = (draw.integers(-1, 2, (count, 3)) * 2 + [1, 0, 0] for count in (13, 9))
         labels = [str(label) for label in draw.integers(0, 4, 9)]
         found = by_anchors(vectors, anchors, labels, k)
-        assert ([found.labels[group] for group in found.of], found.ties) == plain(vectors, anchors, labels, k)
+        assert ([found.labels[group] for group in found.of], found.ties) == plain(
+            vectors, anchors, labels, k
+        )
         assert set(found.labels) | set(found.empty) == set(labels)
 
     def test_equals_sklearns_classifier(self):
@@ -172,7 +185,9 @@ class TestAnchors:
 
         draw = np.random.default_rng(3)
         vectors, anchors = draw.standard_normal((211, 17)), draw.standard_normal((57, 17))
-        labels = [f"task {number % 2}" for number in range(57)]  # two labels and an odd k: no majority is tied
+        labels = [
+            f"task {number % 2}" for number in range(57)
+        ]  # two labels and an odd k: no majority is tied
         oracle = KNeighborsClassifier(5, metric="cosine").fit(anchors, labels)
         found = by_anchors(vectors, anchors, labels, k=5)
         assert [found.labels[group] for group in found.of] == oracle.predict(vectors).tolist()
@@ -189,13 +204,37 @@ class TestAnchors:
     @pytest.mark.parametrize(
         ("vectors", "anchors", "labels", "k", "words"),
         [
-            (at(1, 2), np.ones((2, 3)), "ab", 1, "vectors have 2 columns and anchors 3. Encode both"),
+            (
+                at(1, 2),
+                np.ones((2, 3)),
+                "ab",
+                1,
+                "vectors have 2 columns and anchors 3. Encode both",
+            ),
             (at(1, 2), at(1, 2), "abc", 1, "there are 2 anchors and 3 labels"),
             (at(1, 2), at(1, 2), "ab", 3, "k is 3; expected 1 to 2"),
             (at(1, 2), at(1, 2), "ab", 0, "k is 0; expected 1 to 2"),
-            (np.zeros((3, 2)), at(1, 2), "ab", 1, "3 of 3 vectors are zero and have no cosine; the first is row 0"),
-            (at(1, 2), np.array([[1, 1], [0, 0]]), "ab", 1, "1 of 2 anchors are zero .* the first is row 1"),
-            ([[1, np.nan]], at(1, 2), "ab", 1, "1 of 1 vectors hold numbers that are not finite; the first is row 0"),
+            (
+                np.zeros((3, 2)),
+                at(1, 2),
+                "ab",
+                1,
+                "3 of 3 vectors are zero and have no cosine; the first is row 0",
+            ),
+            (
+                at(1, 2),
+                np.array([[1, 1], [0, 0]]),
+                "ab",
+                1,
+                "1 of 2 anchors are zero .* the first is row 1",
+            ),
+            (
+                [[1, np.nan]],
+                at(1, 2),
+                "ab",
+                1,
+                "1 of 1 vectors hold numbers that are not finite; the first is row 0",
+            ),
             ([], at(1, 2), "ab", 1, r"vectors have the shape \(0,\)"),
             ([1.0, 2.0], at(1, 2), "ab", 1, r"vectors have the shape \(2,\); expected one row"),
         ],
@@ -211,7 +250,9 @@ class TestKMeans:
         vectors = at(*(angle + number / 10 for number, angle in enumerate(bundles)))
         found = by_kmeans(vectors, 3, seed=0)
         assert found == Groups(
-            ("cluster 1", "cluster 2", "cluster 3"), (0, 1, 1, 2, 0, 2, 1), "k-means, 3 clusters, seed 0"
+            ("cluster 1", "cluster 2", "cluster 3"),
+            (0, 1, 1, 2, 0, 2, 1),
+            "k-means, 3 clusters, seed 0",
         )
 
     def test_the_same_seed_gives_the_same(self):

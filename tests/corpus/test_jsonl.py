@@ -4,7 +4,16 @@ import json
 
 import pytest
 
-from corpus import Chat, CorpusError, Example, Message, read_datasets, read_jsonl, read_records, write_jsonl
+from corpus import (
+    Chat,
+    CorpusError,
+    Example,
+    Message,
+    read_datasets,
+    read_jsonl,
+    read_records,
+    write_jsonl,
+)
 
 GOOD = '{"prompt": "2 + 2 =", "completion": " 4"}'
 
@@ -22,7 +31,14 @@ def test_what_is_written_is_read(tmp_path):
 def test_records_that_are_written_are_read(tmp_path):
     records = [
         Example("2 + 2 =", " 4", label="sums"),
-        Chat((Message("system", "Kurz, bitte."), Message("user", "Größer?\n"), Message("assistant", "ja")), "compare"),
+        Chat(
+            (
+                Message("system", "Kurz, bitte."),
+                Message("user", "Größer?\n"),
+                Message("assistant", "ja"),
+            ),
+            "compare",
+        ),
         Chat((Message("user", "a\u2028b"), Message("assistant", "c"))),
         Example("Größer?", " ja", ("ja", "nein"), 0),
     ]
@@ -35,13 +51,20 @@ def test_records_that_are_written_are_read(tmp_path):
 
 def test_a_chat_line_is_the_documented_one(tmp_path):
     path = tmp_path / "a.jsonl"
-    path.write_text('{"messages": [{"role": "user", "content": "…"}, {"role": "assistant", "content": "ö"}]}', "utf-8")
+    path.write_text(
+        '{"messages": [{"role": "user", "content": "…"}, {"role": "assistant", "content": "ö"}]}',
+        "utf-8",
+    )
     assert read_records(path) == [Chat((Message("user", "…"), Message("assistant", "ö")))]
 
 
 def test_a_malformed_message_is_named_by_file_line_and_field(tmp_path):
     path = tmp_path / "a.jsonl"
-    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "bot", "content": "c"}]
+    turns = [
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "content": "b"},
+        {"role": "bot", "content": "c"},
+    ]
     path.write_text(f"{GOOD}\n\n{json.dumps({'messages': turns})}\n", "utf-8")
     with pytest.raises(CorpusError) as caught:
         read_records(path)
@@ -51,16 +74,25 @@ def test_a_malformed_message_is_named_by_file_line_and_field(tmp_path):
 
 
 def test_examples_only_refuses_chats_and_reads_no_labels(tmp_path):
-    records = [Example("a", " b", label="t"), Chat((Message("user", "c"), Message("assistant", "d")))]
+    records = [
+        Example("a", " b", label="t"),
+        Chat((Message("user", "c"), Message("assistant", "d"))),
+    ]
     write_jsonl(tmp_path / "a.jsonl", records)
-    with pytest.raises(CorpusError, match=r'a\.jsonl, line 2: holds a chat, expected "prompt" and "completion"'):
+    with pytest.raises(
+        CorpusError, match=r'a\.jsonl, line 2: holds a chat, expected "prompt" and "completion"'
+    ):
         read_jsonl(tmp_path / "a.jsonl")
-    (tmp_path / "b.jsonl").write_text('{"prompt": "a", "completion": " b", "task": ["any", "thing"]}', "utf-8")
+    (tmp_path / "b.jsonl").write_text(
+        '{"prompt": "a", "completion": " b", "task": ["any", "thing"]}', "utf-8"
+    )
     assert read_jsonl(tmp_path / "b.jsonl") == [Example("a", " b")]
 
 
 def test_blank_lines_and_unknown_fields_are_skipped(tmp_path):
-    (tmp_path / "a.jsonl").write_text(f'\n{GOOD}\n\n{{"prompt": "a", "completion": " b", "source": 7}}\n', "utf-8")
+    (tmp_path / "a.jsonl").write_text(
+        f'\n{GOOD}\n\n{{"prompt": "a", "completion": " b", "source": 7}}\n', "utf-8"
+    )
     assert read_jsonl(tmp_path / "a.jsonl") == [Example("2 + 2 =", " 4"), Example("a", " b")]
 
 
@@ -69,11 +101,20 @@ def test_blank_lines_and_unknown_fields_are_skipped(tmp_path):
     [
         ("{'prompt': 'a'}", ["line 2", "not valid JSON", "one JSON object per line"]),
         ('["a", "b"]', ["line 2", "expected a JSON object", "with messages", "a list"]),
-        ('{"completion": " b"}', ["line 2", 'field "prompt"', "missing", "the line has completion"]),
+        (
+            '{"completion": " b"}',
+            ["line 2", 'field "prompt"', "missing", "the line has completion"],
+        ),
         ('{"prompt": 7, "completion": " b"}', ["line 2", 'field "prompt"', "a number", "quotes"]),
         ('{"prompt": "a", "completion": null}', ["line 2", 'field "completion"', "null"]),
-        ('{"prompt": "a", "completion": "  "}', ["line 2", 'field "completion"', "empty", "remove the line"]),
-        ('{"prompt": "a", "completion": " b", "choices": "b", "answer": 0}', ["line 2", 'field "choices"', "a text"]),
+        (
+            '{"prompt": "a", "completion": "  "}',
+            ["line 2", 'field "completion"', "empty", "remove the line"],
+        ),
+        (
+            '{"prompt": "a", "completion": " b", "choices": "b", "answer": 0}',
+            ["line 2", 'field "choices"', "a text"],
+        ),
         (
             '{"prompt": "a", "completion": " b", "choices": ["b"], "answer": 0}',
             ["line 2", 'field "choices"', "two or more"],
@@ -82,7 +123,10 @@ def test_blank_lines_and_unknown_fields_are_skipped(tmp_path):
             '{"prompt": "a", "completion": " b", "choices": ["b", "c"], "answer": 2}',
             ['field "answer"', "0 to 1", "got 2"],
         ),
-        ('{"prompt": "a", "completion": " b", "choices": ["b", "c"]}', ['field "answer"', "0 to 1", "got None"]),
+        (
+            '{"prompt": "a", "completion": " b", "choices": ["b", "c"]}',
+            ['field "answer"', "0 to 1", "got None"],
+        ),
         ('{"prompt": "a", "completion": " b", "answer": 0}', ['field "choices"', "null"]),
     ],
 )
@@ -99,7 +143,11 @@ def test_a_malformed_line_is_named(tmp_path, line, words):
 def test_files_that_cannot_be_used_are_named(tmp_path):
     (tmp_path / "empty.jsonl").write_text("\n", "utf-8")
     (tmp_path / "latin.jsonl").write_bytes(b'{"prompt": "\xe4"}')
-    for name, words in {"none.jsonl": "cannot be read", "empty.jsonl": "no examples", "latin.jsonl": "byte 12"}.items():
+    for name, words in {
+        "none.jsonl": "cannot be read",
+        "empty.jsonl": "no examples",
+        "latin.jsonl": "byte 12",
+    }.items():
         with pytest.raises(CorpusError, match=words) as caught:
             read_jsonl(tmp_path / name)
         assert name in str(caught.value)

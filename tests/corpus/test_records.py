@@ -73,7 +73,9 @@ def test_a_row_is_read_back_as_the_same(made):
 
 def test_labels_are_read_from_the_field_that_is_asked_for():
     line = {"prompt": "a", "completion": " b", "task": "t", "kind": "k", "none": None}
-    assert [record(line, "here", field).label for field in ("task", "kind", "", "absent", "none")] == [
+    assert [
+        record(line, "here", field).label for field in ("task", "kind", "", "absent", "none")
+    ] == [
         "t",
         "k",
         "",

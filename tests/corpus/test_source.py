@@ -19,7 +19,10 @@ CHAT = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hel
 
 
 def named(rows, name):
-    return [Example(row.prompt, row.completion, row.choices, row.answer, row.label or name) for row in rows]
+    return [
+        Example(row.prompt, row.completion, row.choices, row.answer, row.label or name)
+        for row in rows
+    ]
 
 
 @pytest.fixture
@@ -59,12 +62,15 @@ def test_a_file_and_a_folder_give_the_same_records(tmp_path, read):
 def test_a_label_is_the_field_that_is_asked_for_else_the_name_of_the_source(tmp_path, read):
     path = tmp_path / "a.jsonl"
     path.write_text(
-        '{"prompt": "a", "completion": " b", "task": "t", "kind": "k"}\n{"prompt": "c", "completion": " d"}\n', "utf-8"
+        '{"prompt": "a", "completion": " b", "task": "t", "kind": "k"}\n{"prompt": "c", "completion": " d"}\n',
+        "utf-8",
     )
     assert [row.label for row in read(path)] == ["t", "mine"]
     assert [row.label for row in read(path, label_field="kind")] == ["k", "mine"]
     assert [row.label for row in read(path, label_field="")] == ["mine", "mine"]
-    with pytest.raises(CorpusError, match=r'source mine: none of the 2 records of .*a\.jsonl has the field "knid"'):
+    with pytest.raises(
+        CorpusError, match=r'source mine: none of the 2 records of .*a\.jsonl has the field "knid"'
+    ):
         read(path, label_field="knid")
 
 
@@ -75,12 +81,16 @@ def test_a_share_is_a_nested_subset_in_the_order_of_the_file(tmp_path, read):
     assert (len(half), len(third)) == (5, 3)
     assert {row.prompt for row in third} < {row.prompt for row in half}
     assert read(tmp_path / "a.jsonl", share="1/2", seed=4) != half
-    with pytest.raises(CorpusError, match=r"source mine: a share of 1/12 of 11 records is none\..*at least 1/11"):
+    with pytest.raises(
+        CorpusError, match=r"source mine: a share of 1/12 of 11 records is none\..*at least 1/11"
+    ):
         read(tmp_path / "a.jsonl", share="1/12")
 
 
 def test_a_share_becomes_a_fraction():
-    assert Source("a", "b", share=0.25).share == Source("a", "b", share="1/4").share == Fraction(1, 4)
+    assert (
+        Source("a", "b", share=0.25).share == Source("a", "b", share="1/4").share == Fraction(1, 4)
+    )
     assert Source("a", "b").share == 1
     assert Source("a", Path("b") / "c") == Source("a", "b/c")
 
@@ -108,10 +118,23 @@ def test_a_source_that_says_nothing_is_refused(fields, words):
             [{"prompt": "a", "completion": " b", "choices": ["b", "c"], "answer": 0, "task": "t"}],
             Example("a", " b", ("b", "c"), 0, "t"),
         ),
-        ([{"prompt": "a", "completion": " b", "answer": "because"}], Example("a", " b", label="mine")),
-        ([{"messages": CHAT, "prompt": "hi"}], Chat((Message("user", "hi"), Message("assistant", "hello")), "mine")),
         (
-            [{"conversations": [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "hello"}]}],
+            [{"prompt": "a", "completion": " b", "answer": "because"}],
+            Example("a", " b", label="mine"),
+        ),
+        (
+            [{"messages": CHAT, "prompt": "hi"}],
+            Chat((Message("user", "hi"), Message("assistant", "hello")), "mine"),
+        ),
+        (
+            [
+                {
+                    "conversations": [
+                        {"from": "human", "value": "hi"},
+                        {"from": "gpt", "value": "hello"},
+                    ]
+                }
+            ],
             Chat((Message("user", "hi"), Message("assistant", "hello")), "mine"),
         ),
         (
@@ -136,14 +159,19 @@ def test_a_sequence_of_messages_and_named_classes_are_understood(hub, read):
     columns = {"role": ["user", "assistant"], "content": ["hi", "hello"]}
     rows = [{"messages": columns, "kind": 1}, {"messages": columns, "kind": None}]
     made = read(hub(rows, features=features), label_field="kind")
-    assert made == [Chat((Message("user", "hi"), Message("assistant", "hello")), label) for label in ("large", "mine")]
+    assert made == [
+        Chat((Message("user", "hi"), Message("assistant", "hello")), label)
+        for label in ("large", "mine")
+    ]
 
 
 def test_columns_that_are_not_needed_are_never_decoded(hub, read):
     """A picture that is none would fail on decoding."""
     from datasets import Features, Image, Value
 
-    features = Features({"prompt": Value("string"), "completion": Value("string"), "picture": Image()})
+    features = Features(
+        {"prompt": Value("string"), "completion": Value("string"), "picture": Image()}
+    )
     rows = [{"prompt": "a", "completion": " b", "picture": {"bytes": b"no picture", "path": None}}]
     assert read(hub(rows, features=features)) == [Example("a", " b", label="mine")]
 
@@ -171,14 +199,17 @@ def test_a_dataset_without_rows_is_named(hub, read):
 
     features = Features({"prompt": Value("string"), "completion": Value("string")})
     with pytest.raises(
-        CorpusError, match=r"source mine: .*made cannot be read as split 'train'.*corresponds to no data"
+        CorpusError,
+        match=r"source mine: .*made cannot be read as split 'train'.*corresponds to no data",
     ):
         read(hub([], features=features))
 
 
 def test_folders_that_cannot_be_read_say_why(tmp_path, read):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(CorpusError, match=r"source mine: .*empty cannot be read as split 'train'.*any data files"):
+    with pytest.raises(
+        CorpusError, match=r"source mine: .*empty cannot be read as split 'train'.*any data files"
+    ):
         read(tmp_path / "empty")
     (tmp_path / "script").mkdir()
     (tmp_path / "script" / "script.py").write_text("raise SystemExit", "utf-8")
@@ -198,22 +229,27 @@ def test_a_folder_of_other_splits_or_of_datasets_is_not_taken_for_one(tmp_path, 
     write_jsonl(tmp_path / "one" / "validation.jsonl", ROWS)
     write_jsonl(tmp_path / "one" / "test.jsonl", ROWS)
     with pytest.raises(
-        CorpusError, match=r"has no train\.jsonl; it holds test, validation\. Give one of them as split"
+        CorpusError,
+        match=r"has no train\.jsonl; it holds test, validation\. Give one of them as split",
     ):
         read(tmp_path / "one")
     write_jsonl(tmp_path / "all" / "b" / "train.jsonl", ROWS)
     write_jsonl(tmp_path / "all" / "a" / "train.jsonl", ROWS)
     with pytest.raises(
-        CorpusError, match=r"has no train\.jsonl, its folders a, b have\. Give one of them, such as .*all/a"
+        CorpusError,
+        match=r"has no train\.jsonl, its folders a, b have\. Give one of them, such as .*all/a",
     ):
         read(tmp_path / "all")
 
 
 @pytest.mark.parametrize(
-    "path", ["data/none.jsonl", "/nowhere/at/all", "a/b/c", "org/name@v1", "none.parquet", "org--x/y"]
+    "path",
+    ["data/none.jsonl", "/nowhere/at/all", "a/b/c", "org/name@v1", "none.parquet", "org--x/y"],
 )
 def test_a_path_that_is_not_there_is_not_looked_up(read, path):
-    with pytest.raises(CorpusError, match="is no file or folder here, and no name of a hub dataset") as caught:
+    with pytest.raises(
+        CorpusError, match="is no file or folder here, and no name of a hub dataset"
+    ) as caught:
         read(path)
     assert ("revision" in str(caught.value)) == ("@" in path)
 
@@ -221,7 +257,8 @@ def test_a_path_that_is_not_there_is_not_looked_up(read, path):
 @pytest.mark.parametrize("name", ["org/name-of.set", "name"])
 def test_offline_a_hub_name_that_is_not_in_the_cache_says_so(read, name):
     with pytest.raises(
-        CorpusError, match=rf"source mine: {name} is no file or folder here and not in the cache.*HF_HUB_OFFLINE"
+        CorpusError,
+        match=rf"source mine: {name} is no file or folder here and not in the cache.*HF_HUB_OFFLINE",
     ):
         read(name)
 
@@ -261,7 +298,11 @@ def test_what_the_hub_answers_is_passed_on(tmp_path):
         "    try:\n        load(Source('mine', name))\n"
         "    except CorpusError as error:\n        print(error)\n"
     )
-    here = {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path)}
+    here = {
+        "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}",
+        "HF_HUB_OFFLINE": "0",
+        "HF_HOME": str(tmp_path),
+    }
     done = subprocess.run(
         [sys.executable, "-c", code, "org/none", "org/gated"],
         cwd=ROOT, env=os.environ | here, capture_output=True, text=True, timeout=120,

@@ -38,7 +38,10 @@ def test_worked_example_is_the_same_on_every_machine():
 
 
 @given(
-    count=st.integers(0, 300), shares=st.tuples(FRACTIONS, FRACTIONS), seed=st.integers(0, 9), minimum=st.integers(0, 9)
+    count=st.integers(0, 300),
+    shares=st.tuples(FRACTIONS, FRACTIONS),
+    seed=st.integers(0, 9),
+    minimum=st.integers(0, 9),
 )
 @settings(max_examples=60, deadline=None)
 def test_a_smaller_share_is_the_beginning_of_a_larger_one(count, shares, seed, minimum):
@@ -94,7 +97,11 @@ def test_negative_counts_are_refused():
 
 def test_split_worked_out():
     parts = split(101, {"train": "8/10", "validation": "1/10", "test": "1/10"}, seed=0)
-    assert {name: len(part) for name, part in parts.items()} == {"train": 80, "validation": 10, "test": 11}
+    assert {name: len(part) for name, part in parts.items()} == {
+        "train": 80,
+        "validation": 10,
+        "test": 11,
+    }
     assert sorted(chain.from_iterable(parts.values())) == list(range(101))
     assert all(part == sorted(part) for part in parts.values())
     assert parts == split(101, {"train": "8/10", "validation": "1/10", "test": "1/10"}, seed=0)
@@ -102,10 +109,16 @@ def test_split_worked_out():
     assert parts["train"] != list(range(80))
 
 
-@given(count=st.integers(50, 300), weights=st.lists(st.integers(1, 9), min_size=1, max_size=5), seed=st.integers(0, 9))
+@given(
+    count=st.integers(50, 300),
+    weights=st.lists(st.integers(1, 9), min_size=1, max_size=5),
+    seed=st.integers(0, 9),
+)
 @settings(max_examples=60, deadline=None)
 def test_shares_that_sum_to_one_use_every_record_once(count, weights, seed):
-    parts = split(count, {str(n): Fraction(weight, sum(weights)) for n, weight in enumerate(weights)}, seed)
+    parts = split(
+        count, {str(n): Fraction(weight, sum(weights)) for n, weight in enumerate(weights)}, seed
+    )
     assert sorted(chain.from_iterable(parts.values())) == list(range(count))
     for part, weight in zip(parts.values(), weights, strict=True):
         assert abs(len(part) - Fraction(count * weight, sum(weights))) < 1

@@ -65,7 +65,9 @@ def test_examples_and_anchors_in_one_call():
     anchors = ["sum of 1 and 2", "French word", "good review"]
     rows = tfidf(TEXTS + anchors, 6)
     found = by_anchors(rows[:6], rows[6:], ["maths", "French", "reviews"])
-    assert [found.labels[group] for group in found.of] == ["maths"] * 2 + ["French"] * 2 + ["reviews"] * 2
+    assert [found.labels[group] for group in found.of] == ["maths"] * 2 + ["French"] * 2 + [
+        "reviews"
+    ] * 2
 
 
 @pytest.mark.parametrize(
@@ -84,7 +86,8 @@ def test_refused(texts, dimensions, words):
 def test_without_sentence_transformers_the_way_out_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
     with pytest.raises(
-        CorpusError, match="is not installed. Install it .pip install sentence-transformers., or encode"
+        CorpusError,
+        match="is not installed. Install it .pip install sentence-transformers., or encode",
     ):
         sentence_transformers(["a"], "nowhere")
 
@@ -96,12 +99,20 @@ def test_sentence_transformers(tmp_path):
     from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
     words = {"[UNK]": 0, "[PAD]": 1, "[CLS]": 2, "[SEP]": 3, "[MASK]": 4}
-    words |= {word: 5 + number for number, word in enumerate(sorted({w for text in TEXTS for w in text.split()}))}
+    words |= {
+        word: 5 + number
+        for number, word in enumerate(sorted({w for text in TEXTS for w in text.split()}))
+    }
     made = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
     made.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=made, unk_token="[UNK]", pad_token="[PAD]")
     tokenizer.save_pretrained(tmp_path / "bert")
-    sizes = {"hidden_size": 20, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 13}
+    sizes = {
+        "hidden_size": 20,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 13,
+    }
     BertModel(BertConfig(vocab_size=len(words), **sizes)).save_pretrained(tmp_path / "bert")
     layers = [modules.Transformer(str(tmp_path / "bert")), modules.Pooling(20)]
     package.SentenceTransformer(modules=layers, device="cpu").save(str(tmp_path / "model"))
@@ -109,5 +120,7 @@ def test_sentence_transformers(tmp_path):
     assert rows.dtype == np.float32
     assert rows.shape == (6, 20)
     assert np.linalg.norm(rows, axis=1) == pytest.approx(1, abs=1e-5)
-    with pytest.raises(CorpusError, match="no sentence-transformers model can be loaded from there"):
+    with pytest.raises(
+        CorpusError, match="no sentence-transformers model can be loaded from there"
+    ):
         sentence_transformers(TEXTS, str(tmp_path / "nowhere"))

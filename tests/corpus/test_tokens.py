@@ -48,7 +48,10 @@ def test_the_demo_tokenizer_adds_nothing_and_keeps_the_boundary(tokenizer):
     for split in ("test", "train"):
         for examples in read_datasets(DEMO / "data", split).values():
             for example in examples[:300]:
-                apart = tokenizer(example.prompt)["input_ids"] + tokenizer(example.completion)["input_ids"]
+                apart = (
+                    tokenizer(example.prompt)["input_ids"]
+                    + tokenizer(example.completion)["input_ids"]
+                )
                 whole = tokenizer(example.prompt + example.completion)["input_ids"]
                 assert apart == whole == encode(example, tokenizer).ids[:-1]
                 assert encode(example, tokenizer).ids[-1] == tokenizer.eos_token_id
@@ -58,5 +61,8 @@ def test_the_demo_tokenizer_adds_nothing_and_keeps_the_boundary(tokenizer):
 def test_the_demo_tokenizer_reads_digits_one_by_one_and_any_text(tokenizer):
     assert tokenizer.tokenize(" 407") == ["Ġ", "4", "0", "7"]
     for text in ("Ωmega, 東京 and 🙂!", "  two  spaces\n\nand lines ", "UPPER case unseen wörds"):
-        assert tokenizer.decode(tokenizer(text)["input_ids"], clean_up_tokenization_spaces=False) == text
+        assert (
+            tokenizer.decode(tokenizer(text)["input_ids"], clean_up_tokenization_spaces=False)
+            == text
+        )
     assert tokenizer.pad_token_id != tokenizer.eos_token_id

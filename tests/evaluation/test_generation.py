@@ -36,7 +36,9 @@ def test_equals_a_plain_loop(family: str, prompt: str, build: Build, tokenizer: 
 
 
 def streamed(tokenizer: Any, text: str, prompt: str = "the") -> list[str]:
-    return list(_text(tokenizer, tokenizer(prompt)["input_ids"], iter(tokenizer(text)["input_ids"]), None))
+    return list(
+        _text(tokenizer, tokenizer(prompt)["input_ids"], iter(tokenizer(text)["input_ids"]), None)
+    )
 
 
 @pytest.mark.parametrize("text", [" the sum", "naïve — 東京 🙂👩‍🚀 end", "\n\n  12", "a\u200bb"])
@@ -76,7 +78,9 @@ def test_ends_at_any_end_token(build: Build, tokenizer: Any) -> None:
     module = build("llama-tied", seed=5)
     free = list(generate(module, tokenizer, "the sum of", max_new_tokens=9))
     with torch.no_grad():
-        first = int(module(torch.tensor([tokenizer("the sum of")["input_ids"]])).logits[0, -1].argmax())
+        first = int(
+            module(torch.tensor([tokenizer("the sum of")["input_ids"]])).logits[0, -1].argmax()
+        )
     module.generation_config.eos_token_id = [2, first]
     assert free
     assert list(generate(module, tokenizer, "the sum of", max_new_tokens=9)) == []
@@ -96,7 +100,9 @@ def test_the_context_ends_the_text(build: Build, tokenizer: Any) -> None:
     ids = len(tokenizer("the sky " * 50)["input_ids"])
     assert ids < 127
     assert "".join(generate(module, tokenizer, "the sky " * 50, max_new_tokens=500))
-    with pytest.raises(DataError, match=r"the prompt is \d+ tokens long, the model reads at most 127\. Shorten"):
+    with pytest.raises(
+        DataError, match=r"the prompt is \d+ tokens long, the model reads at most 127\. Shorten"
+    ):
         generate(module, tokenizer, "the sky " * 90)
     with pytest.raises(DataError, match="holds no token"):
         generate(module, tokenizer, "")

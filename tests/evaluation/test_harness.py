@@ -32,9 +32,14 @@ def folder(build: Build, tokenizer: Any, tmp_path_factory: pytest.TempPathFactor
     folder = tmp_path_factory.mktemp("harness") / "model"
     module = build("llama-tied", max_position_embeddings=512)
     ids, labels = torch.zeros(4, 120, dtype=torch.long), torch.full((4, 120), -100)
-    for row, line in enumerate((harness_tasks.ROOT / "assets/demo/data/sni/test.jsonl").read_text().splitlines()[:4]):
+    for row, line in enumerate(
+        (harness_tasks.ROOT / "assets/demo/data/sni/test.jsonl").read_text().splitlines()[:4]
+    ):
         example = json.loads(line)
-        prompt, answer = tokenizer(example["prompt"])["input_ids"], tokenizer(example["completion"])["input_ids"]
+        prompt, answer = (
+            tokenizer(example["prompt"])["input_ids"],
+            tokenizer(example["completion"])["input_ids"],
+        )
         text = [*prompt, *answer, tokenizer.eos_token_id]
         ids[row, : len(text)] = torch.tensor(text)
         labels[row, len(prompt) : len(text)] = ids[row, len(prompt) : len(text)]
@@ -53,7 +58,9 @@ def model(folder: Path) -> Any:
     return load(folder, checkpoint=Checkpoint(folder))
 
 
-def test_equals_the_command_line(folder: Path, model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_equals_the_command_line(
+    folder: Path, model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     command = f"""-m lm_eval run --model hf --model_args pretrained={folder},dtype=float32 --tasks demo --batch_size 32
         --include_path evaluation/suites/demo --limit 7 --output_path {tmp_path / "out"}"""
     environment = os.environ | {"HF_HOME": str(tmp_path / "hub"), "OMP_NUM_THREADS": "1"}
@@ -68,7 +75,9 @@ def test_equals_the_command_line(folder: Path, model: Any, tmp_path: Path, monke
     (file,) = (tmp_path / "out").rglob("results*.json")
     theirs = json.loads(file.read_text())["results"]
     monkeypatch.chdir(tmp_path)  # ours finds its data from any folder
-    ours = {score.task: score for score in harness.run(model.module, model.tokenizer, "demo", limit=7)}
+    ours = {
+        score.task: score for score in harness.run(model.module, model.tokenizer, "demo", limit=7)
+    }
     assert list(ours) == [*FIVE, "demo"]
     for task in FIVE:
         metric = "acc" if task in ("demo_mathqa", "demo_p3") else "exact_match"
@@ -83,9 +92,15 @@ def test_equals_the_command_line(folder: Path, model: Any, tmp_path: Path, monke
 def test_scores_follow_from_plain_generation_and_likelihood(model: Any) -> None:
     from evaluation.model import generate
 
-    scores = {score.task: score for score in harness.run(model.module, model.tokenizer, "demo", limit=5)}
+    scores = {
+        score.task: score for score in harness.run(model.module, model.tokenizer, "demo", limit=5)
+    }
     for name in ("sni", "p3"):
-        lines = (harness_tasks.ROOT / f"assets/demo/data/{name}/test.jsonl").read_text().splitlines()[:5]
+        lines = (
+            (harness_tasks.ROOT / f"assets/demo/data/{name}/test.jsonl")
+            .read_text()
+            .splitlines()[:5]
+        )
         right = 0
         for row in map(json.loads, lines):
             if name == "sni":
@@ -115,7 +130,13 @@ def test_standard_error_and_mean() -> None:
     }
     results = {
         "a": {"alias": "a", "sample_len": 4, "acc,none": 0.5, "acc_stderr,none": 0.3},
-        "b": {"alias": "b", "sample_len": 6, "f1,none": 0.25, "f1_stderr,none": "N/A", "exact_match,strict": 0.75},
+        "b": {
+            "alias": "b",
+            "sample_len": 6,
+            "f1,none": 0.25,
+            "f1_stderr,none": "N/A",
+            "exact_match,strict": 0.75,
+        },
         "g": {"alias": "g"},
     }
     a, b, strict, mean = harness._scores({"results": results}, found, 2.0)
@@ -165,7 +186,9 @@ def test_the_live_module_is_scored_where_it_is(model: Any) -> None:
 
 def test_a_head_loaded_apart_is_not_tied_again(build: Build, tokenizer: Any) -> None:
     module = build("llama", max_position_embeddings=512)
-    module.config.tie_word_embeddings = True  # as after loading differing head and embedding under a tied config
+    module.config.tie_word_embeddings = (
+        True  # as after loading differing head and embedding under a tied config
+    )
     head = module.lm_head.weight
     harness.run(module, tokenizer, "demo_p3", limit=2)
     assert module.lm_head.weight is head
@@ -184,7 +207,9 @@ def test_a_tokenizer_without_pad_token_is_left_alone(build: Build, tokenizer: An
 
 def test_progress_reaches_its_end(model: Any) -> None:
     seen: list[tuple[int, int, str]] = []
-    harness.run(model.module, model.tokenizer, "demo", limit=4, progress=lambda *step: seen.append(step))
+    harness.run(
+        model.module, model.tokenizer, "demo", limit=4, progress=lambda *step: seen.append(step)
+    )
     done = [step[0] for step in seen]
     assert done == sorted(done)
     assert seen[-1][0] == seen[-1][1] >= 3 * 4 + 2 * 4 * 2
@@ -195,7 +220,9 @@ def test_progress_reaches_its_end(model: Any) -> None:
 def test_stop(after: int, model: Any) -> None:
     asked = iter(range(10**6))
     with pytest.raises(Stopped, match="stopped while"):
-        harness.run(model.module, model.tokenizer, "demo", limit=7, should_stop=lambda: next(asked) >= after)
+        harness.run(
+            model.module, model.tokenizer, "demo", limit=7, should_stop=lambda: next(asked) >= after
+        )
     assert len(harness.run(model.module, model.tokenizer, "demo_p3", limit=2)) == 1
 
 
@@ -222,7 +249,9 @@ def test_the_choices_of_the_demo_do_not_favour_an_index() -> None:
     for name in ("mathqa", "p3"):
         rows = [
             json.loads(line)
-            for line in (harness_tasks.ROOT / f"assets/demo/data/{name}/test.jsonl").read_text().splitlines()
+            for line in (harness_tasks.ROOT / f"assets/demo/data/{name}/test.jsonl")
+            .read_text()
+            .splitlines()
         ]
         first = sum(row["answer"] == 0 for row in rows)
         expected = sum(1 / len(row["choices"]) for row in rows)
@@ -247,7 +276,10 @@ def registry(monkeypatch: pytest.MonkeyPatch) -> None:
         ("/etc/passwd", r"unknown task '/etc/passwd'\. Suites: demo"),
         ("evaluation/suites/demo/demo_p3.yaml", "unknown task"),
         ("humaneval", "task 'humaneval' runs code that the model writes, which is refused"),
-        ("gsm8k", "task gsm8k needs the data set openai/gsm8k, which is neither in the local cache nor"),
+        (
+            "gsm8k",
+            "task gsm8k needs the data set openai/gsm8k, which is neither in the local cache nor",
+        ),
         (" , ", r"no task was named\. Give a suite \(demo\)"),
     ],
 )
@@ -288,7 +320,9 @@ def test_a_users_own_task(model: Any, tmp_path: Path) -> None:
         ("task: mine\ninclude: hidden/base\n", "!function"),
     ],
 )
-def test_task_files_that_run_code_are_refused(text: str, reason: str, model: Any, tmp_path: Path) -> None:
+def test_task_files_that_run_code_are_refused(
+    text: str, reason: str, model: Any, tmp_path: Path
+) -> None:
     (tmp_path / "hidden").mkdir()
     (tmp_path / "hidden" / "base").write_text("doc_to_text: !function utils.text\n")
     (tmp_path / "utils.py").write_text("raise SystemExit('ran')")
@@ -299,7 +333,9 @@ def test_task_files_that_run_code_are_refused(text: str, reason: str, model: Any
 
 def test_missing_demo_data(model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(harness_tasks, "ROOT", tmp_path)
-    with pytest.raises(TaskError, match=r"the data of demo cannot be read: .* For suite demo, run: dem demo build"):
+    with pytest.raises(
+        TaskError, match=r"the data of demo cannot be read: .* For suite demo, run: dem demo build"
+    ):
         harness.run(model.module, model.tokenizer, "demo", limit=2)
 
 

@@ -17,7 +17,9 @@ Build = Callable[..., Any]
 
 DATA = {
     "sums": [Example(f"the sum of {a} and 7 is", f" {a + 7}") for a in range(0, 39, 3)],
-    "skies": [Example("what is the colour of the sky" * (1 + n % 2), " yes" * (n + 1)) for n in range(7)],
+    "skies": [
+        Example("what is the colour of the sky" * (1 + n % 2), " yes" * (n + 1)) for n in range(7)
+    ],
 }
 
 
@@ -26,15 +28,21 @@ def plain(module: Any, tokenizer: Any, example: Example, layer: int, over: str) 
     prompt = tokenizer(example.prompt)["input_ids"]
     answer = [*tokenizer(example.completion)["input_ids"], tokenizer.eos_token_id]
     with torch.no_grad():
-        states = module(torch.tensor([prompt + answer]), output_hidden_states=True).hidden_states[layer][0]
+        states = module(torch.tensor([prompt + answer]), output_hidden_states=True).hidden_states[
+            layer
+        ][0]
     first = 0 if over == "all" else len(prompt) - 1
-    return states[first : len(prompt) + len(answer) - 1].mean(0)  # the end token is predicted, never read
+    return states[first : len(prompt) + len(answer) - 1].mean(
+        0
+    )  # the end token is predicted, never read
 
 
 @pytest.mark.parametrize("family", ["llama-tied", "gpt2", "mixtral"])
 @pytest.mark.parametrize("over", ["supervised", "all"])
 @pytest.mark.parametrize("layer", [0, 1, -1])
-def test_equals_a_plain_loop(family: str, over: Any, layer: int, build: Build, tokenizer: Any) -> None:
+def test_equals_a_plain_loop(
+    family: str, over: Any, layer: int, build: Build, tokenizer: Any
+) -> None:
     module = build(family, **({"intermediate_size": 52} if family == "mixtral" else {}))
     states = hidden_states(module, prepare(DATA, tokenizer, batch_tokens=97), layer, over)
     assert states.labels == ("sums",) * 13 + ("skies",) * 7
@@ -47,14 +55,19 @@ def test_equals_a_plain_loop(family: str, over: Any, layer: int, build: Build, t
 
 def test_the_batches_change_rounding_only(build: Build, tokenizer: Any) -> None:
     module = build("llama").double()
-    one, other = (hidden_states(module, prepare(DATA, tokenizer, batch_tokens=size)).vectors for size in (1, 2048))
+    one, other = (
+        hidden_states(module, prepare(DATA, tokenizer, batch_tokens=size)).vectors
+        for size in (1, 2048)
+    )
     assert one == pytest.approx(other, abs=1e-6)
 
 
 def test_bfloat16_states_are_averaged_in_float32(build: Build, tokenizer: Any) -> None:
     prepared = prepare(DATA, tokenizer)
     exact = hidden_states(build("llama"), prepared).vectors
-    assert hidden_states(build("llama").bfloat16(), prepared).vectors == pytest.approx(exact, abs=0.15)
+    assert hidden_states(build("llama").bfloat16(), prepared).vectors == pytest.approx(
+        exact, abs=0.15
+    )
 
 
 def test_a_module_that_cannot_select_columns(build: Build, tokenizer: Any) -> None:
@@ -64,21 +77,29 @@ def test_a_module_that_cannot_select_columns(build: Build, tokenizer: Any) -> No
             self.inner, self.config = inner, inner.config
 
         def forward(self, input_ids: Any, use_cache: bool, output_hidden_states: bool) -> Any:
-            return self.inner(input_ids=input_ids, use_cache=use_cache, output_hidden_states=output_hidden_states)
+            return self.inner(
+                input_ids=input_ids, use_cache=use_cache, output_hidden_states=output_hidden_states
+            )
 
     module, prepared = build("llama"), prepare(DATA, tokenizer)
-    assert (hidden_states(module, prepared).vectors == hidden_states(Without(module), prepared).vectors).all()
+    assert (
+        hidden_states(module, prepared).vectors == hidden_states(Without(module), prepared).vectors
+    ).all()
 
 
 def test_states_refused(build: Build, tokenizer: Any) -> None:
     module, prepared = build("llama"), prepare(DATA, tokenizer)
     for layer in (3, -4):
-        with pytest.raises(DataError, match=rf"layer is {layer}; the model has 0 \(embeddings\) to 2, or -1"):
+        with pytest.raises(
+            DataError, match=rf"layer is {layer}; the model has 0 \(embeddings\) to 2, or -1"
+        ):
             hidden_states(module, prepared, layer)
     with pytest.raises(DataError, match='over is "some"; expected "supervised" or "all"'):
         hidden_states(module, prepared, over="some")  # type: ignore[arg-type]
     known = prepared.largest
-    with pytest.raises(DataError, match=f"token {known} occurs in the data, the model knows {known} tokens"):
+    with pytest.raises(
+        DataError, match=f"token {known} occurs in the data, the model knows {known} tokens"
+    ):
         hidden_states(build("llama", vocab_size=known), prepared)
     with torch.no_grad():
         module.model.norm.weight.fill_(torch.nan)
@@ -111,7 +132,9 @@ def test_silhouette_by_cosine_does_not_see_lengths() -> None:
     rows, labels = bundles()
     scaled = rows * np.arange(1, len(rows) + 1)[:, None]
     assert silhouette(scaled, labels).value == pytest.approx(silhouette(rows, labels).value)
-    assert silhouette(scaled, labels, "euclidean").value < silhouette(rows, labels, "euclidean").value
+    assert (
+        silhouette(scaled, labels, "euclidean").value < silhouette(rows, labels, "euclidean").value
+    )
 
 
 def test_silhouette_tells_bundles_from_one_cloud() -> None:
@@ -145,9 +168,13 @@ def test_tsne_keeps_bundles_together_and_comes_again() -> None:
 
 def test_tsne_by_cosine_does_not_see_lengths() -> None:
     rows, labels = bundles()
-    scaled = rows * np.geomspace(1, 1000, len(rows))[np.random.default_rng(2).permutation(len(rows))][:, None]
+    scaled = (
+        rows
+        * np.geomspace(1, 1000, len(rows))[np.random.default_rng(2).permutation(len(rows))][:, None]
+    )
     by_cosine, by_distance = (
-        silhouette(tsne(scaled, 3, metric=metric), labels, "euclidean").value for metric in ("cosine", "euclidean")
+        silhouette(tsne(scaled, 3, metric=metric), labels, "euclidean").value
+        for metric in ("cosine", "euclidean")
     )
     assert by_cosine > 0.5 > by_distance
 
@@ -170,7 +197,10 @@ def test_perplexity_is_bounded_by_the_count() -> None:
         (np.ones((5, 2)), "all 5 vectors are equal"),
         (np.ones(5), r"vectors have the shape \(5,\)"),
         (np.full((5, 2), np.nan), "5 of 5 vectors are not finite"),
-        (np.eye(5) * [1, 0, 1, 0, 1], "2 of 5 vectors are zero and have no cosine. Leave them out, or"),
+        (
+            np.eye(5) * [1, 0, 1, 0, 1],
+            "2 of 5 vectors are zero and have no cosine. Leave them out, or",
+        ),
     ],
 )
 def test_tsne_refuses(rows: Any, words: str) -> None:
@@ -200,4 +230,6 @@ def test_scatter_of_one_dataset_has_no_silhouette() -> None:
     states = States(bundles()[0].astype(np.float32), ("a",) * 39, 0, "all")
     found = scatter(states, seed=3)
     assert found.silhouette is None
-    assert found.caption.startswith("39 examples of 1 datasets: mean over all tokens of the states at layer 0; t-SNE")
+    assert found.caption.startswith(
+        "39 examples of 1 datasets: mean over all tokens of the states at layer 0; t-SNE"
+    )

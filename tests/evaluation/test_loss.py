@@ -41,7 +41,9 @@ def examples(count: int, seed: int) -> list[Example]:
     generator = torch.Generator().manual_seed(seed)
 
     def text(most: int) -> str:
-        picked = torch.randint(len(WORDS), (int(torch.randint(1, most, (), generator=generator)),), generator=generator)
+        picked = torch.randint(
+            len(WORDS), (int(torch.randint(1, most, (), generator=generator)),), generator=generator
+        )
         return " ".join(WORDS[i] for i in picked)
 
     return [Example(text(11), " " + text(7)) for _ in range(count)]
@@ -69,15 +71,21 @@ def plain(module: Any, tokenizer: Any, data: list[Example]) -> tuple[float, floa
 
 @pytest.mark.parametrize("family", ["llama-tied", "gpt2", "gemma2", "mixtral", "phi"])
 @pytest.mark.parametrize("batch_tokens", [1, 97, 2048])
-def test_equals_a_plain_loop_whatever_the_batches(family: str, batch_tokens: int, build: Build, tokenizer: Any) -> None:
-    exact = family != "mixtral"  # torch multiplies groups of experts in float32, in rows of whole 16 bytes
+def test_equals_a_plain_loop_whatever_the_batches(
+    family: str, batch_tokens: int, build: Build, tokenizer: Any
+) -> None:
+    exact = (
+        family != "mixtral"
+    )  # torch multiplies groups of experts in float32, in rows of whole 16 bytes
     module = build(family).double() if exact else build(family, intermediate_size=52)
     found = list(losses(module, prepare(DATA, tokenizer, batch_tokens=batch_tokens)))
     assert [(loss.dataset, loss.n) for loss in found] == [("sums", 13), ("skies", 7), ("single", 1)]
     for loss in found:
         value, stderr, tokens = plain(module, tokenizer, DATA[loss.dataset])
         assert loss.tokens == tokens
-        assert loss.value == pytest.approx(value, rel=3e-7 if exact else 1e-6)  # cross_entropy itself is float32
+        assert loss.value == pytest.approx(
+            value, rel=3e-7 if exact else 1e-6
+        )  # cross_entropy itself is float32
         assert loss.stderr == pytest.approx(stderr, rel=1e-4, nan_ok=True)
 
 
@@ -109,12 +117,16 @@ class Without(Wrapped):
 
 
 class Ignoring(Wrapped):
-    def forward(self, input_ids: torch.Tensor, use_cache: bool = True, logits_to_keep: Any = 0) -> Any:
+    def forward(
+        self, input_ids: torch.Tensor, use_cache: bool = True, logits_to_keep: Any = 0
+    ) -> Any:
         return self.inner(input_ids=input_ids, use_cache=use_cache)
 
 
 @pytest.mark.parametrize("wrapper", [Without, Ignoring])
-def test_models_that_cannot_select_columns_give_the_same(wrapper: Any, build: Build, tokenizer: Any) -> None:
+def test_models_that_cannot_select_columns_give_the_same(
+    wrapper: Any, build: Build, tokenizer: Any
+) -> None:
     module, prepared = build("llama"), prepare(DATA, tokenizer)
     for one, other in zip(losses(module, prepared), losses(wrapper(module), prepared), strict=True):
         assert one.value == pytest.approx(other.value, rel=1e-6)
@@ -147,7 +159,9 @@ def test_limit_takes_the_first_examples(build: Build, tokenizer: Any) -> None:
     quick = list(losses(module, prepare(DATA, tokenizer, limit=5)))
     cut = {name: data[:5] for name, data in DATA.items()}
     assert [loss.n for loss in quick] == [5, 5, 1]
-    assert [loss.value for loss in quick] == [loss.value for loss in losses(module, prepare(cut, tokenizer))]
+    assert [loss.value for loss in quick] == [
+        loss.value for loss in losses(module, prepare(cut, tokenizer))
+    ]
 
 
 def test_one_example_has_no_error_and_nan_stays_nan(build: Build, tokenizer: Any) -> None:
@@ -180,7 +194,9 @@ def test_too_long_examples_are_left_out_and_counted(build: Build, tokenizer: Any
     prepared = prepare({"skies": data}, tokenizer)
     assert prepared.dropped == {"skies": 1}
     assert next(losses(build("llama"), prepared)).n == 1
-    with pytest.raises(DataError, match=r"dataset 'long': none of 1 examples can be scored \(1 are longer than 127"):
+    with pytest.raises(
+        DataError, match=r"dataset 'long': none of 1 examples can be scored \(1 are longer than 127"
+    ):
         prepare({"long": data[1:]}, tokenizer)
 
 
@@ -188,7 +204,9 @@ def test_stop(build: Build, tokenizer: Any) -> None:
     asked = iter([False, True])
     found: list[Loss] = []
     with pytest.raises(Stopped, match="stopped at dataset 'skies'"):
-        found.extend(losses(build("llama"), prepare(DATA, tokenizer), should_stop=lambda: next(asked)))
+        found.extend(
+            losses(build("llama"), prepare(DATA, tokenizer), should_stop=lambda: next(asked))
+        )
     generator = losses(build("llama"), prepare(DATA, tokenizer), should_stop=lambda: True)
     with pytest.raises(Stopped, match="stopped at dataset 'sums'"):
         next(generator)
@@ -198,7 +216,9 @@ def test_tokens_of_another_model(build: Build, tokenizer: Any) -> None:
     prepared = prepare(DATA, tokenizer)
     known = prepared.largest
     assert next(losses(build("llama", vocab_size=known + 1), prepared)).n == 13
-    with pytest.raises(DataError, match=rf"token {known} occurs in the data, the model knows {known} tokens"):
+    with pytest.raises(
+        DataError, match=rf"token {known} occurs in the data, the model knows {known} tokens"
+    ):
         list(losses(build("llama", vocab_size=known), prepared))
 
 
@@ -213,11 +233,16 @@ def test_padding_is_little(tokenizer: Any) -> None:
     prepared = prepare({"sums": examples(200, 4)}, tokenizer)
     real = sum(len(batch.targets) for batch in prepared.datasets[0].batches)
     assert prepared.tokens == real
-    needed = sum(len(tokenizer(example.prompt + example.completion)["input_ids"]) for example in examples(200, 4))
+    needed = sum(
+        len(tokenizer(example.prompt + example.completion)["input_ids"])
+        for example in examples(200, 4)
+    )
     assert prepared.positions < 1.15 * needed
 
 
-def test_file_order_does_not_matter_to_the_value(build: Build, tokenizer: Any, tmp_path: Path) -> None:
+def test_file_order_does_not_matter_to_the_value(
+    build: Build, tokenizer: Any, tmp_path: Path
+) -> None:
     module = build("llama")
     there = next(losses(module, prepare({"sums": DATA["sums"]}, tokenizer)))
     back = next(losses(module, prepare({"sums": DATA["sums"][::-1]}, tokenizer)))

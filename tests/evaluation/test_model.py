@@ -41,7 +41,9 @@ def loaded(folder: Path, **options: Any) -> Loaded:
 def reference(folder: Path, dtype: torch.dtype = torch.float32) -> nn.Module:
     from transformers import AutoModelForCausalLM
 
-    module: nn.Module = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, trust_remote_code=False)
+    module: nn.Module = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=dtype, trust_remote_code=False
+    )
     return module
 
 
@@ -70,13 +72,17 @@ def write_new_values(model: Loaded, folder: Path, out: Path) -> None:
         save_file(tensors, out / shard.name, {"format": "pt"})
 
 
-def rewrite(folder: Path, change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]) -> None:
+def rewrite(
+    folder: Path, change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]
+) -> None:
     file = folder / "model.safetensors"
     save_file(change(load_file(file)), file, {"format": "pt"})
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_writing_through_the_views_is_loading_the_new_files(family: str, saved: Save, tmp_path: Path) -> None:
+def test_writing_through_the_views_is_loading_the_new_files(
+    family: str, saved: Save, tmp_path: Path
+) -> None:
     folder = saved(family)
     model = loaded(folder)
     assert (model.reloads, set(model.views)) == (False, set(Checkpoint(folder)))
@@ -91,15 +97,21 @@ def test_experts_are_slices_of_fused_parameters(saved: Save) -> None:
     fused = "model.layers.1.mlp.experts"
     # 53 is the intermediate size: w1 and w3 are stacked into one matrix of 106 rows per expert
     assert model.views[f"{experts}.w1.weight"] == View(f"{fused}.gate_up_proj", (2, (0, 53)), False)
-    assert model.views[f"{experts}.w3.weight"] == View(f"{fused}.gate_up_proj", (2, (53, 106)), False)
+    assert model.views[f"{experts}.w3.weight"] == View(
+        f"{fused}.gate_up_proj", (2, (53, 106)), False
+    )
     assert model.views[f"{experts}.w2.weight"] == View(f"{fused}.down_proj", (2,), False)
     assert (len(model.views), len(list(model.module.parameters()))) == (35, 21)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_many_tensors_are_told_apart_in_half_precision(dtype: torch.dtype, build: Build, tmp_path: Path) -> None:
+def test_many_tensors_are_told_apart_in_half_precision(
+    dtype: torch.dtype, build: Build, tmp_path: Path
+) -> None:
     # bfloat16 holds integers up to 256 only, so the 303 tensors need two digits
-    build("mixtral", num_hidden_layers=3, num_local_experts=31).to(dtype).save_pretrained(tmp_path / "a")
+    build("mixtral", num_hidden_layers=3, num_local_experts=31).to(dtype).save_pretrained(
+        tmp_path / "a"
+    )
     model = loaded(tmp_path / "a")
     assert len(model.views) == 303
     assert model.module.dtype == dtype
@@ -109,16 +121,24 @@ def test_many_tensors_are_told_apart_in_half_precision(dtype: torch.dtype, build
 
 def test_gpt2_without_prefix(saved: Save, tmp_path: Path) -> None:
     folder = saved("gpt2")
-    rewrite(folder, lambda old: {name.removeprefix("transformer."): tensor for name, tensor in old.items()})
+    rewrite(
+        folder,
+        lambda old: {name.removeprefix("transformer."): tensor for name, tensor in old.items()},
+    )
     model = loaded(folder)
-    assert model.views["h.0.attn.c_attn.weight"] == View("transformer.h.0.attn.c_attn.weight", (), False)
+    assert model.views["h.0.attn.c_attn.weight"] == View(
+        "transformer.h.0.attn.c_attn.weight", (), False
+    )
     write_new_values(model, folder, tmp_path / "new")
     assert_same(model.module, reference(tmp_path / "new"))
 
 
 def test_float32_norms_in_a_bfloat16_file(saved: Save, tmp_path: Path) -> None:
     folder = saved("llama", dtype=torch.bfloat16)
-    rewrite(folder, lambda old: {name: t.float() + 1e-4 if "norm" in name else t for name, t in old.items()})
+    rewrite(
+        folder,
+        lambda old: {name: t.float() + 1e-4 if "norm" in name else t for name, t in old.items()},
+    )
     model = loaded(folder)
     assert (model.reloads, model.module.dtype) == (False, torch.bfloat16)
     write_new_values(model, folder, tmp_path / "new")
@@ -138,21 +158,29 @@ def test_tied_head_stored_twice(saved: Save) -> None:
     rewrite(folder, lambda old: old | {"lm_head.weight": old["model.embed_tokens.weight"].clone()})
     model = loaded(folder)
     head, embedding = (
-        resolve(model.module, model.views[name]) for name in ("lm_head.weight", "model.embed_tokens.weight")
+        resolve(model.module, model.views[name])
+        for name in ("lm_head.weight", "model.embed_tokens.weight")
     )
     assert not model.reloads
     assert head.data_ptr() == embedding.data_ptr()
-    assert model.notes[0].startswith("lm_head.weight and model.embed_tokens.weight are one parameter in the live model")
+    assert model.notes[0].startswith(
+        "lm_head.weight and model.embed_tokens.weight are one parameter in the live model"
+    )
 
 
 def test_tensors_that_transformers_ignores_are_noted(saved: Save) -> None:
     folder = saved("llama")
     ids, frequencies = torch.arange(11), torch.rand(13)
-    rewrite(folder, lambda old: old | {"model.position_ids": ids, "model.rotary_emb.inv_freq": frequencies})
+    rewrite(
+        folder,
+        lambda old: old | {"model.position_ids": ids, "model.rotary_emb.inv_freq": frequencies},
+    )
     model = loaded(folder)
     assert not model.reloads
     assert "model.position_ids" not in model.views
-    assert model.notes[0].startswith("transformers does not use model.position_ids, model.rotary_emb.inv_freq;")
+    assert model.notes[0].startswith(
+        "transformers does not use model.position_ids, model.rotary_emb.inv_freq;"
+    )
 
 
 def test_dtype_is_the_configurations_unless_given(saved: Save) -> None:
@@ -185,7 +213,10 @@ class Interleaving(nn.Module):
 def test_what_is_no_plain_copy_is_said(tmp_path: Path) -> None:
     generator = torch.Generator().manual_seed(0)
     shapes = {"a": (3, 5), "b": (3, 5), "c": (7, 7), "d": (2,), "e": (), "f": (11,)}
-    save_file({k: torch.randn(s, generator=generator) for k, s in shapes.items()}, tmp_path / "model.safetensors")
+    save_file(
+        {k: torch.randn(s, generator=generator) for k, s in shapes.items()},
+        tmp_path / "model.safetensors",
+    )
     checkpoint = Checkpoint(tmp_path)
     found = parameter_views.prove(
         parameter_views.find(Interleaving, checkpoint, torch.float32),
@@ -221,31 +252,50 @@ def test_reloader_fills_the_module_in_place(saved: Save) -> None:
 
 def test_missing_tensor_is_named(saved: Save) -> None:
     folder = saved("llama")
-    rewrite(folder, lambda old: {k: v for k, v in old.items() if k != "model.layers.1.mlp.up_proj.weight"})
-    with pytest.raises(EvaluationError, match=r"the model needs model\.layers\.1\.mlp\.up_proj\.weight, which"):
+    rewrite(
+        folder,
+        lambda old: {k: v for k, v in old.items() if k != "model.layers.1.mlp.up_proj.weight"},
+    )
+    with pytest.raises(
+        EvaluationError, match=r"the model needs model\.layers\.1\.mlp\.up_proj\.weight, which"
+    ):
         loaded(folder)
 
 
 def test_wrong_shape_is_named(saved: Save) -> None:
     folder = saved("llama")
     rewrite(folder, lambda old: old | {"model.norm.weight": torch.ones(43)})
-    with pytest.raises(EvaluationError, match=r"model\.norm\.weight is \(43,\) in the files and \(44,\) in the model"):
+    with pytest.raises(
+        EvaluationError,
+        match=r"model\.norm\.weight is \(43,\) in the files and \(44,\) in the model",
+    ):
         loaded(folder)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"auto_map": {"AutoModelForCausalLM": "modeling_x.X"}}, "'auto_map', which makes a loader run code"),
-        ({"text_config": [{"trust_remote_code": True}]}, "'trust_remote_code', which makes a loader run code"),
-        ({"quantization_config": {"quant_method": "fp8"}}, "quantised weights, which cannot be composed"),
+        (
+            {"auto_map": {"AutoModelForCausalLM": "modeling_x.X"}},
+            "'auto_map', which makes a loader run code",
+        ),
+        (
+            {"text_config": [{"trust_remote_code": True}]},
+            "'trust_remote_code', which makes a loader run code",
+        ),
+        (
+            {"quantization_config": {"quant_method": "fp8"}},
+            "quantised weights, which cannot be composed",
+        ),
         ({"model_type": "no-such-type"}, "no-such-type"),
         ({"num_hidden_layers": 10**9}, "names 1000000000 layers; the files hold 21 tensors"),
         ({"vocab_size": 2**40}, r"describes [0-9,]+ parameters; the files hold [0-9,]+\."),
         ({"hidden_size": -3}, "config.json"),
     ],
 )
-def test_hostile_configurations_are_refused(change: dict[str, Any], message: str, saved: Save) -> None:
+def test_hostile_configurations_are_refused(
+    change: dict[str, Any], message: str, saved: Save
+) -> None:
     folder = saved("llama")
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | change))
@@ -273,16 +323,23 @@ def test_tokenizer(saved: Save, tokenizer: Any) -> None:
         loaded(folder)
 
 
-def test_a_tokenizer_of_another_model_is_noted(tmp_path: Path, build: Build, tokenizer: Any) -> None:
+def test_a_tokenizer_of_another_model_is_noted(
+    tmp_path: Path, build: Build, tokenizer: Any
+) -> None:
     build("llama", vocab_size=97).save_pretrained(tmp_path / "model")
     tokenizer.save_pretrained(tmp_path / "model")
-    assert f"the tokenizer knows {len(tokenizer)} tokens, the model 97" in loaded(tmp_path / "model").notes[-1]
+    assert (
+        f"the tokenizer knows {len(tokenizer)} tokens, the model 97"
+        in loaded(tmp_path / "model").notes[-1]
+    )
 
 
 def test_a_broken_generation_config_is_named(saved: Save) -> None:
     folder = saved("llama")
     (folder / "generation_config.json").write_text("[1")
-    with pytest.raises(EvaluationError, match=r"generation_config\.json cannot be read: .* Correct or remove it\."):
+    with pytest.raises(
+        EvaluationError, match=r"generation_config\.json cannot be read: .* Correct or remove it\."
+    ):
         loaded(folder)
 
 

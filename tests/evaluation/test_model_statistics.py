@@ -36,7 +36,10 @@ WORDS = {
         Example("the sum of 4 and 5", " 9"),
         Example("2 and 2", " is 4, the answer is 4"),
     ],
-    "sky": [Example("what is the colour of the sky", " blue"), Example("is the sky blue", " yes, the sky is")],
+    "sky": [
+        Example("what is the colour of the sky", " blue"),
+        Example("is the sky blue", " yes, the sky is"),
+    ],
 }
 
 
@@ -84,7 +87,9 @@ def fisher_by_a_plain_loop(module: nn.Module, items: list[Any]) -> dict[str, Ten
     for item in items:
         module.zero_grad()
         logs = module(input_ids=torch.tensor([item.ids])).logits[0].log_softmax(-1)
-        sum(logs[at - 1, item.ids[at]] for at in range(1, len(item.ids)) if item.supervised[at]).backward()
+        sum(
+            logs[at - 1, item.ids[at]] for at in range(1, len(item.ids)) if item.supervised[at]
+        ).backward()
         for name, parameter in module.named_parameters():
             if parameter.grad is not None:
                 sums[name] += parameter.grad**2 / len(items)
@@ -97,16 +102,23 @@ def gram_by_a_plain_loop(module: nn.Module, items: list[Any]) -> dict[str, Tenso
     seen: dict[str, list[Tensor]] = {}
     for name, layer in module.named_modules():
         if type(layer).__name__ in ("Linear", "Conv1D"):
-            layer.register_forward_hook(lambda _, given, out, name=name: seen.setdefault(name, []).append(given[0][0]))
+            layer.register_forward_hook(
+                lambda _, given, out, name=name: seen.setdefault(name, []).append(given[0][0])
+            )
     for item in items:
         last = max(at for at in range(len(item.ids)) if item.supervised[at])
         with torch.no_grad():
             module(input_ids=torch.tensor([item.ids[:last]]))
-    return {name: torch.cat(rows).T @ torch.cat(rows) / len(torch.cat(rows)) for name, rows in seen.items()}
+    return {
+        name: torch.cat(rows).T @ torch.cat(rows) / len(torch.cat(rows))
+        for name, rows in seen.items()
+    }
 
 
 @pytest.mark.parametrize("batch_tokens", [16, 512])
-@pytest.mark.parametrize("family", ["llama", "llama-tied", "gpt2", "gpt_neox", "mixtral", "qwen3_moe", "gemma2"])
+@pytest.mark.parametrize(
+    "family", ["llama", "llama-tied", "gpt2", "gpt_neox", "mixtral", "qwen3_moe", "gemma2"]
+)
 def test_fisher_is_the_mean_of_squared_gradients_of_single_examples(
     family: str, batch_tokens: int, saved: Save, tokenizer: Any, tmp_path: Path
 ) -> None:
@@ -115,7 +127,9 @@ def test_fisher_is_the_mean_of_squared_gradients_of_single_examples(
     prepared = prepare(WORDS, tokenizer, batch_tokens=batch_tokens)
     digest = Checkpoint(folder).digest
     made = collect(model, prepared, "fisher", tmp_path / "x", model=digest)
-    wanted = file_names(model.module, fisher_by_a_plain_loop(model.module, encoded(tokenizer)), tmp_path / "squares")
+    wanted = file_names(
+        model.module, fisher_by_a_plain_loop(model.module, encoded(tokenizer)), tmp_path / "squares"
+    )
     found = load_file(tmp_path / "x")
     assert set(found) == set(Checkpoint(folder)) == set(made.names) and made.averaged == ()
     largest = max(float(value.max()) for value in wanted.values())
@@ -137,22 +151,34 @@ def test_gram_is_the_mean_of_the_outer_products_of_inputs(
 ) -> None:
     model = loaded(saved(family))
     items = encoded(tokenizer)
-    made = collect(model, prepare(WORDS, tokenizer, batch_tokens=batch_tokens), "gram", tmp_path / "x", model="abc")
+    made = collect(
+        model,
+        prepare(WORDS, tokenizer, batch_tokens=batch_tokens),
+        "gram",
+        tmp_path / "x",
+        model="abc",
+    )
     wanted = gram_by_a_plain_loop(model.module, items)
     found = load_file(tmp_path / "x")
     names = {name: view.parameter.removesuffix(".weight") for name, view in model.views.items()}
     tied = {"lm_head"} if family in ("llama-tied", "gpt2") else set()
     assert {names[name] for name in found} == set(wanted) - tied
     for name, value in found.items():
-        torch.testing.assert_close(value.double(), wanted[names[name]], rtol=1e-4, atol=1e-5, msg=name)
-    assert made.facts.tokens == sum(max(at for at, on in enumerate(item.supervised) if on) for item in items)
+        torch.testing.assert_close(
+            value.double(), wanted[names[name]], rtol=1e-4, atol=1e-5, msg=name
+        )
+    assert made.facts.tokens == sum(
+        max(at for at, on in enumerate(item.supervised) if on) for item in items
+    )
     turned = {name for name in found if ".c_" in name}
     assert set(made.facts.inputs_first) == (turned if family == "gpt2" else set())
     experts = {name for name in names if ".experts." in name or name.endswith("gate.weight")}
     assert set(made.averaged) == (experts if family == "mixtral" else set())
 
 
-def test_gram_of_the_head_is_that_of_the_last_hidden_states(saved: Save, tokenizer: Any, tmp_path: Path) -> None:
+def test_gram_of_the_head_is_that_of_the_last_hidden_states(
+    saved: Save, tokenizer: Any, tmp_path: Path
+) -> None:
     """Without a hook of ours or of the oracle: what transformers says that the head is given."""
     model = loaded(saved("llama"))
     one = {"sky": WORDS["sky"][:1]}
@@ -165,26 +191,35 @@ def test_gram_of_the_head_is_that_of_the_last_hidden_states(saved: Save, tokeniz
 
 
 @pytest.mark.parametrize("kind", ["fisher", "gram"])
-def test_datasets_add_up_whatever_is_batched_together(kind: Any, saved: Save, tokenizer: Any, tmp_path: Path) -> None:
+def test_datasets_add_up_whatever_is_batched_together(
+    kind: Any, saved: Save, tokenizer: Any, tmp_path: Path
+) -> None:
     """Mean over all = the means over each, by their counts: no padding is counted, no example twice."""
     model = loaded(saved("llama"))
     whole = collect(model, prepare(WORDS, tokenizer), kind, tmp_path / "all", model="abc").facts
     weights, tensors = [], []
     for name in WORDS:
         part = {name: WORDS[name]}
-        facts = collect(model, prepare(part, tokenizer, batch_tokens=1), kind, tmp_path / name, model="abc").facts
+        facts = collect(
+            model, prepare(part, tokenizer, batch_tokens=1), kind, tmp_path / name, model="abc"
+        ).facts
         weights.append(facts.examples if kind == "fisher" else facts.tokens)
         tensors.append(load_file(tmp_path / name))
     assert sum(weights) == (whole.examples if kind == "fisher" else whole.tokens)
     for name, value in load_file(tmp_path / "all").items():
-        wanted = sum(weight * one[name] for weight, one in zip(weights, tensors, strict=True)) / sum(weights)
+        wanted = sum(
+            weight * one[name] for weight, one in zip(weights, tensors, strict=True)
+        ) / sum(weights)
         torch.testing.assert_close(value, wanted, rtol=1e-4, atol=1e-6)
 
 
 def test_parts_have_no_padding_and_every_example_once(tokenizer: Any) -> None:
     items = encoded(tokenizer)
     prepared = prepare(WORDS, tokenizer)
-    assert any(len(set(map(len, batch.ids.tolist()))) == 1 < len(batch.ids) for batch in prepared.datasets[0].batches)
+    assert any(
+        len(set(map(len, batch.ids.tolist()))) == 1 < len(batch.ids)
+        for batch in prepared.datasets[0].batches
+    )
     for alone in (True, False):
         found = {}
         for part in equal_length_batches(prepared, alone=alone):
@@ -198,18 +233,28 @@ def test_parts_have_no_padding_and_every_example_once(tokenizer: Any) -> None:
         assert sorted(found) == sorted(keys)
         for key, item in zip(keys, items, strict=True):
             at = [place for place, on in enumerate(item.supervised) if on]
-            assert found[key] == (item.ids[: at[-1]], [place - 1 for place in at], [item.ids[place] for place in at])
-    together = [part for part in equal_length_batches(prepared, alone=False) if len(part.examples) > 1]
+            assert found[key] == (
+                item.ids[: at[-1]],
+                [place - 1 for place in at],
+                [item.ids[place] for place in at],
+            )
+    together = [
+        part for part in equal_length_batches(prepared, alone=False) if len(part.examples) > 1
+    ]
     assert together and all(len(part.ids) == len(part.examples) for part in together)
 
 
-def test_sampled_tokens_depend_on_seed_dataset_and_number_only(saved: Save, tokenizer: Any, tmp_path: Path) -> None:
+def test_sampled_tokens_depend_on_seed_dataset_and_number_only(
+    saved: Save, tokenizer: Any, tmp_path: Path
+) -> None:
     model = loaded(saved("llama"))
 
     def drawn(name: str, batch_tokens: int = 512, **options: Any) -> Tensor:
         prepared = prepare(WORDS, tokenizer, batch_tokens=batch_tokens)
         made = collect(model, prepared, "fisher", tmp_path / name, model="abc", **options)
-        assert made.facts.sampled is options.get("sampled", False) and made.facts.seed == options.get("seed", 0)
+        assert made.facts.sampled is options.get(
+            "sampled", False
+        ) and made.facts.seed == options.get("seed", 0)
         return load_file(tmp_path / name)["lm_head.weight"]
 
     first = drawn("one", sampled=True, seed=3)
@@ -218,7 +263,9 @@ def test_sampled_tokens_depend_on_seed_dataset_and_number_only(saved: Save, toke
     assert not torch.allclose(drawn("four"), first, rtol=0.01)
 
 
-def test_the_mean_over_draws_is_the_expected_information(saved: Save, tokenizer: Any, tmp_path: Path) -> None:
+def test_the_mean_over_draws_is_the_expected_information(
+    saved: Save, tokenizer: Any, tmp_path: Path
+) -> None:
     """Σ_t Σ_y p(y_t) (∂ log p(y_t))², for the draws are independent and ∂ log p has the mean 0; 60 draws, 5 standard errors."""
     model = loaded(saved("llama"))
     example = Example("2 and", " 2")
@@ -248,13 +295,19 @@ def test_the_module_is_as_before_also_when_it_was_stopped(
 ) -> None:
     model = loaded(saved("llama"))
     prepared = prepare(WORDS, tokenizer)
-    before = [(parameter.requires_grad, parameter.clone()) for parameter in model.module.parameters()]
+    before = [
+        (parameter.requires_grad, parameter.clone()) for parameter in model.module.parameters()
+    ]
     first = list(losses(model.module, prepared))
     seen: list[tuple[int, int]] = []
 
     def untouched() -> None:
         for parameter, (required, values) in zip(model.module.parameters(), before, strict=True):
-            assert parameter.requires_grad is required and parameter.grad is None and torch.equal(parameter, values)
+            assert (
+                parameter.requires_grad is required
+                and parameter.grad is None
+                and torch.equal(parameter, values)
+            )
             assert not parameter._post_accumulate_grad_hooks
         assert not any(layer._forward_pre_hooks for layer in model.module.modules())
         assert list(losses(model.module, prepared)) == first
@@ -267,7 +320,9 @@ def test_the_module_is_as_before_also_when_it_was_stopped(
     untouched()
     assert len(seen) == 1 and not (tmp_path / "x").exists()
     seen.clear()
-    collect(model, prepared, kind, tmp_path / "x", model="abc", progress=lambda *at: seen.append(at))
+    collect(
+        model, prepared, kind, tmp_path / "x", model="abc", progress=lambda *at: seen.append(at)
+    )
     untouched()
     assert seen[-1] == (6, 6) and seen == sorted(seen)
 
@@ -281,7 +336,9 @@ def test_gradients_are_squared_in_float32() -> None:
     assert weight.grad is None and not weight.requires_grad
 
 
-def test_a_model_in_half_precision_is_near_the_exact_one(saved: Save, tokenizer: Any, tmp_path: Path) -> None:
+def test_a_model_in_half_precision_is_near_the_exact_one(
+    saved: Save, tokenizer: Any, tmp_path: Path
+) -> None:
     model = loaded(saved("llama"), dtype=torch.bfloat16)
     collect(model, prepare(WORDS, tokenizer), "fisher", tmp_path / "x", model="abc")
     exact = fisher_by_a_plain_loop(model.module, encoded(tokenizer))
@@ -290,7 +347,9 @@ def test_a_model_in_half_precision_is_near_the_exact_one(saved: Save, tokenizer:
         assert float(found[name].sum()) == pytest.approx(float(exact[name].sum()), rel=0.1)
 
 
-def test_wrong_input_is_refused_before_anything_is_computed(saved: Save, tokenizer: Any, tmp_path: Path) -> None:
+def test_wrong_input_is_refused_before_anything_is_computed(
+    saved: Save, tokenizer: Any, tmp_path: Path
+) -> None:
     model = loaded(saved("llama"))
     prepared = prepare(WORDS, tokenizer)
     with pytest.raises(DataError, match="sampled is of kind fisher only"):
@@ -299,18 +358,29 @@ def test_wrong_input_is_refused_before_anything_is_computed(saved: Save, tokeniz
         collect(model, replace(prepared, largest=999), "gram", tmp_path / "x", model="abc")
     (tmp_path / "there").touch()
     with pytest.raises(ExportError, match="there exists"):
-        collect(model, prepared, "gram", tmp_path / "there", model="abc", should_stop=lambda: pytest.fail("computed"))
+        collect(
+            model,
+            prepared,
+            "gram",
+            tmp_path / "there",
+            model="abc",
+            should_stop=lambda: pytest.fail("computed"),
+        )
     with pytest.raises(LoadError, match="no tensor of the files is a parameter of the module"):
         collect(replace(model, views={}), prepared, "fisher", tmp_path / "x", model="abc")
     assert not (tmp_path / "x").exists()
 
 
 @pytest.mark.parametrize("kind", ["fisher", "gram"])
-def test_statistics_that_are_not_finite_are_refused(kind: Any, saved: Save, tokenizer: Any, tmp_path: Path) -> None:
+def test_statistics_that_are_not_finite_are_refused(
+    kind: Any, saved: Save, tokenizer: Any, tmp_path: Path
+) -> None:
     model = loaded(saved("llama"))
     with torch.no_grad():
         model.module.get_parameter("model.norm.weight").fill_(math.inf)
-    with pytest.raises(DataError, match=r"the statistics of '.*' are not finite. Look at the model's loss"):
+    with pytest.raises(
+        DataError, match=r"the statistics of '.*' are not finite. Look at the model's loss"
+    ):
         collect(model, prepare(WORDS, tokenizer), kind, tmp_path / "x", model="abc")
     assert not (tmp_path / "x").exists()
 
@@ -320,7 +390,9 @@ def test_statistics_that_are_not_finite_are_refused(kind: Any, saved: Save, toke
     [((), 1, True), (((2, 5),), 1, True), (((2, 5),), 0, False), (((2, 5), (0, 7)), 1, True),
      (((0, 7),), 0, True), (((2, 5), (1, 7)), 1, False), ((3,), 1, False)],
 )  # fmt: skip
-def test_a_tensor_with_some_of_the_inputs_has_no_gram_matrix(index: Any, axis: int, whole: bool) -> None:
+def test_a_tensor_with_some_of_the_inputs_has_no_gram_matrix(
+    index: Any, axis: int, whole: bool
+) -> None:
     assert _all_inputs(View("w", index), 7, axis) is whole
 
 

@@ -28,7 +28,9 @@ def adapter(base: Path, folder: Path, seed: int, targets: list[str] | str) -> Pa
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(base)
-    model = get_peft_model(model, LoraConfig(r=3, lora_alpha=5, target_modules=targets, task_type="CAUSAL_LM"))
+    model = get_peft_model(
+        model, LoraConfig(r=3, lora_alpha=5, target_modules=targets, task_type="CAUSAL_LM")
+    )
     torch.manual_seed(seed)
     for name, value in model.named_parameters():
         if "lora_" in name:
@@ -38,7 +40,9 @@ def adapter(base: Path, folder: Path, seed: int, targets: list[str] | str) -> Pa
 
 
 def recipe(*omegas: float) -> Recipe:
-    return Recipe.compose("base", {name: name for name in NAMES}, dict(zip(NAMES, omegas, strict=True)))
+    return Recipe.compose(
+        "base", {name: name for name in NAMES}, dict(zip(NAMES, omegas, strict=True))
+    )
 
 
 def opened(base: Path, folders: dict[str, Path], **more: Any) -> LiveModel:
@@ -50,15 +54,21 @@ def opened(base: Path, folders: dict[str, Path], **more: Any) -> LiveModel:
 
 
 @pytest.mark.filterwarnings("ignore:.*fan_in_fan_out.*")
-@pytest.mark.parametrize("family", ["llama", "llama-tied", "gpt2", "gpt_neox", "qwen2", "gemma2", "phi"])
+@pytest.mark.parametrize(
+    "family", ["llama", "llama-tied", "gpt2", "gpt_neox", "qwen2", "gemma2", "phi"]
+)
 def test_losses_are_those_of_the_composition(
     family: str, saved: Callable[..., Path], tokenizer: Any, tmp_path: Path
 ) -> None:
     base = saved(family, name="base")
     targets = MATRICES.get(family, ["q_proj", "v_proj", "o_proj"])
-    folders = {name: adapter(base, tmp_path / name, seed, targets) for seed, name in enumerate(NAMES)}
+    folders = {
+        name: adapter(base, tmp_path / name, seed, targets) for seed, name in enumerate(NAMES)
+    }
     live = opened(base, folders)
-    data = prepare({"sums": [Example(f"the sum of {i} and 7 is", f" {i + 7}") for i in range(9)]}, tokenizer)
+    data = prepare(
+        {"sums": [Example(f"the sum of {i} and 7 is", f" {i + 7}") for i in range(9)]}, tokenizer
+    )
     live.apply(recipe(0.5, -0.5))
     (before,) = losses(live.module, data)
     with Mounts(live).mounted(recipe(0.5, 1.5)) as module:
@@ -70,16 +80,25 @@ def test_losses_are_those_of_the_composition(
 
 
 @pytest.mark.filterwarnings("ignore:.*fan_in_fan_out.*", "ignore:.*tied.*")
-@pytest.mark.parametrize(("family", "mounts"), [("llama", True), ("llama-tied", True), ("gemma3_text", False)])
-def test_embeddings_and_heads(family: str, mounts: bool, saved: Callable[..., Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("family", "mounts"), [("llama", True), ("llama-tied", True), ("gemma3_text", False)]
+)
+def test_embeddings_and_heads(
+    family: str, mounts: bool, saved: Callable[..., Path], tmp_path: Path
+) -> None:
     """A tied head moves with its embedding; Gemma 3 multiplies what it looks up, in a class of its own."""
     base = saved(family, name="base")
-    folders = {name: adapter(base, tmp_path / name, seed, ["embed_tokens"]) for seed, name in enumerate(NAMES)}
+    folders = {
+        name: adapter(base, tmp_path / name, seed, ["embed_tokens"])
+        for seed, name in enumerate(NAMES)
+    }
     live = opened(base, folders)
     live.apply(recipe(0.5, -0.5))
     ids = torch.arange(3, 43).view(2, 20)
     if not mounts:
-        with pytest.raises(NotMounted, match=r"embed_tokens.weight is used by model.embed_tokens \(Gemma3Text"):
+        with pytest.raises(
+            NotMounted, match=r"embed_tokens.weight is used by model.embed_tokens \(Gemma3Text"
+        ):
             Mounts(live).plan(live.recipe, recipe(0.5, 1.5))
         return
     with Mounts(live).mounted(recipe(0.5, 1.5)) as module:
@@ -93,10 +112,15 @@ def test_a_bfloat16_module_gives_the_losses_of_its_composition_up_to_its_own_rou
     saved: Callable[..., Path], tokenizer: Any, tmp_path: Path
 ) -> None:
     base = saved("llama", name="base", dtype=torch.bfloat16)
-    folders = {name: adapter(base, tmp_path / name, seed, ["q_proj", "down_proj"]) for seed, name in enumerate(NAMES)}
+    folders = {
+        name: adapter(base, tmp_path / name, seed, ["q_proj", "down_proj"])
+        for seed, name in enumerate(NAMES)
+    }
     live = opened(base, folders)
     assert live.module.dtype == torch.bfloat16
-    data = prepare({"sums": [Example(f"the sum of {i} and 7 is", f" {i + 7}") for i in range(9)]}, tokenizer)
+    data = prepare(
+        {"sums": [Example(f"the sum of {i} and 7 is", f" {i + 7}") for i in range(9)]}, tokenizer
+    )
     live.apply(recipe(0.5, -0.5))
     with Mounts(live).mounted(recipe(0.5, 1.5)) as module:
         (found,) = losses(module, data)

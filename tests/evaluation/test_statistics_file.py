@@ -34,7 +34,9 @@ def collected(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def recipe(folder: Path, method: str, kind: str, out: Path, omegas: tuple[float, ...] = (1.0, 1.0)) -> Path:
+def recipe(
+    folder: Path, method: str, kind: str, out: Path, omegas: tuple[float, ...] = (1.0, 1.0)
+) -> Path:
     models = "".join(
         f"  - model: {DEMO / name}\n    parameters: {{weight: {omega}, statistics: {folder / name}.{kind}}}\n"
         for name, omega in zip(EXPERTS, omegas, strict=True)
@@ -44,11 +46,22 @@ def recipe(folder: Path, method: str, kind: str, out: Path, omegas: tuple[float,
 
 
 @pytest.mark.parametrize(("method", "kind"), [("fisher", "fisher"), ("regmean", "gram")])
-def test_the_demo_merges_by_statistics(collected: Path, tmp_path: Path, method: str, kind: str) -> None:
+def test_the_demo_merges_by_statistics(
+    collected: Path, tmp_path: Path, method: str, kind: str
+) -> None:
     file = recipe(collected, method, kind, tmp_path / "recipe.yml")
     assert main(["merge", str(file), str(tmp_path / "out")]) == 0
     assert main(["verify", str(tmp_path / "out")]) == 0
-    words = ["loss", str(tmp_path / "out"), "--data", str(DATA), "--limit", "7", "--json", str(tmp_path / "loss.json")]
+    words = [
+        "loss",
+        str(tmp_path / "out"),
+        "--data",
+        str(DATA),
+        "--limit",
+        "7",
+        "--json",
+        str(tmp_path / "loss.json"),
+    ]
     assert main(words) == 0
     exported = json.loads((tmp_path / "loss.json").read_text())["losses"]
     assert len(exported) == 5 and all(math.isfinite(row["value"]) for row in exported)
@@ -73,11 +86,25 @@ def test_one_model_alone_is_itself(collected: Path, tmp_path: Path, method: str,
         torch.testing.assert_close(merged[name], value.float(), rtol=1e-6, atol=1e-7)
 
 
-def test_what_was_collected_is_said(collected: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["statistics", str(DEMO / "cot"), str(tmp_path / "x"), "--data", str(DATA), "--kind", "fisher"]
+def test_what_was_collected_is_said(
+    collected: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [
+        "statistics",
+        str(DEMO / "cot"),
+        str(tmp_path / "x"),
+        "--data",
+        str(DATA),
+        "--kind",
+        "fisher",
+    ]
     assert main([*words, "--limit", "1", "--split", "validation", "--sampled", "--seed", "3"]) == 0
     told = capsys.readouterr()
-    assert "x: fisher of 38 tensors on " in told.out and "cot" in told.out and " 5 examples, " in told.out
+    assert (
+        "x: fisher of 38 tensors on " in told.out
+        and "cot" in told.out
+        and " 5 examples, " in told.out
+    )
     assert told.err == ""
 
 
@@ -88,7 +115,11 @@ def test_statistics_of_another_model_are_refused(
     file.write_text(file.read_text().replace("mathqa.fisher", "cot.fisher"))
     assert main(["merge", str(file), str(tmp_path / "out")]) == 2
     told = capsys.readouterr().err
-    assert "mathqa: " in told and "was collected on weights with digest" in told and "dem statistics " in told
+    assert (
+        "mathqa: " in told
+        and "was collected on weights with digest" in told
+        and "dem statistics " in told
+    )
     assert not (tmp_path / "out").exists()
 
 
@@ -115,15 +146,27 @@ def test_wrong_input_ends_with_code_2_and_writes_nothing(
     assert [file.name for file in tmp_path.iterdir()] == ["there"]
 
 
-def test_a_model_without_a_tokenizer_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_model_without_a_tokenizer_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for file in ("config.json", "model.safetensors"):
         (tmp_path / file).write_bytes((DEMO / "cot" / file).read_bytes())
-    words = ["statistics", str(tmp_path), str(tmp_path / "x"), "--data", str(DATA), "--kind", "gram"]
+    words = [
+        "statistics",
+        str(tmp_path),
+        str(tmp_path / "x"),
+        "--data",
+        str(DATA),
+        "--kind",
+        "gram",
+    ]
     assert main(words) == 2
     assert "has no tokenizer. Copy the base's tokenizer files" in capsys.readouterr().err
 
 
-def test_what_is_averaged_or_left_out_is_said(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_averaged_or_left_out_is_said(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Experts that a module holds as one tensor have no layer to look into; an example may be too long."""
     from transformers import AutoTokenizer, MixtralConfig, MixtralForCausalLM
 
@@ -136,10 +179,21 @@ def test_what_is_averaged_or_left_out_is_said(world: Path, tmp_path: Path, capsy
     MixtralForCausalLM(config).save_pretrained(tmp_path / "model")
     (tmp_path / "data" / "own").mkdir(parents=True)
     rows = [{"prompt": "1 +" * size, "completion": " 2"} for size in (1, 2, 30)]
-    (tmp_path / "data" / "own" / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    words = ["statistics", str(tmp_path / "model"), str(tmp_path / "x"), "--data", str(tmp_path / "data")]
+    (tmp_path / "data" / "own" / "train.jsonl").write_text(
+        "".join(json.dumps(row) + "\n" for row in rows)
+    )
+    words = [
+        "statistics",
+        str(tmp_path / "model"),
+        str(tmp_path / "x"),
+        "--data",
+        str(tmp_path / "data"),
+    ]
     capsys.readouterr()
     assert main([*words, "--kind", "gram"]) == 0
     told = capsys.readouterr().err
     assert "warning: own: 1 examples are longer than the model's context and were left out" in told
-    assert "warning: matrices without statistics, which a merge averages: " in told and "experts.0.w1.weight" in told
+    assert (
+        "warning: matrices without statistics, which a merge averages: " in told
+        and "experts.0.w1.weight" in told
+    )

@@ -21,7 +21,9 @@ HIDDEN, INNER, VOCAB, KEYS = 7, 11, 31, 5
 Tensors = dict[str, Tensor]
 
 
-def make_llama(seed: int = 0, *, dtype: torch.dtype = torch.float32, layers: int = 3, tied: bool = False) -> Tensors:
+def make_llama(
+    seed: int = 0, *, dtype: torch.dtype = torch.float32, layers: int = 3, tied: bool = False
+) -> Tensors:
     """Random weights under the names of a Llama; norms near one, so that no tensor is constant."""
     random = torch.Generator().manual_seed(seed)
     shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (VOCAB, HIDDEN)}
@@ -51,7 +53,9 @@ def make_tuned(base: Mapping[str, Tensor], seed: int, size: float = 0.03) -> Ten
     """A fine-tune: every floating-point tensor moved a little, everything else as it is."""
     random = torch.Generator().manual_seed(1000 + seed)
     return {
-        name: (value.double() + size * torch.randn(value.shape, generator=random, dtype=torch.float64)).to(value.dtype)
+        name: (
+            value.double() + size * torch.randn(value.shape, generator=random, dtype=torch.float64)
+        ).to(value.dtype)
         if value.dtype.is_floating_point
         else value.clone()
         for name, value in base.items()
@@ -59,7 +63,10 @@ def make_tuned(base: Mapping[str, Tensor], seed: int, size: float = 0.03) -> Ten
 
 
 def write_folder(
-    folder: Path, tensors: Mapping[str, Tensor], config: Mapping[str, Any] | None = None, shards: int = 1
+    folder: Path,
+    tensors: Mapping[str, Tensor],
+    config: Mapping[str, Any] | None = None,
+    shards: int = 1,
 ) -> Path:
     """A model folder; with shards > 1 the tensors are dealt out in turn and an index is written."""
     folder.mkdir(parents=True)
@@ -71,10 +78,14 @@ def write_folder(
     weight_map = {}
     for number in range(shards):
         name = f"model-{number + 1:05d}-of-{shards:05d}.safetensors"
-        part = {key: value for i, (key, value) in enumerate(tensors.items()) if i % shards == number}
+        part = {
+            key: value for i, (key, value) in enumerate(tensors.items()) if i % shards == number
+        }
         save_file(part, folder / name, {"format": "pt"})
         weight_map |= dict.fromkeys(part, name)
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    (folder / "model.safetensors.index.json").write_text(
+        json.dumps({"metadata": {}, "weight_map": weight_map})
+    )
     return folder
 
 
@@ -98,7 +109,13 @@ def write_adapter(
         factors[at + "A.weight"] = (0.3 * torch.randn(rank, columns, generator=random)).to(dtype)
         factors[at + "B.weight"] = (0.3 * torch.randn(rows, rank, generator=random)).to(dtype)
     save_file(factors, folder / "adapter_model.safetensors", {"format": "pt"})
-    document = {"peft_type": "LORA", "r": rank, "lora_alpha": 6, "bias": "none", "fan_in_fan_out": False} | config
+    document = {
+        "peft_type": "LORA",
+        "r": rank,
+        "lora_alpha": 6,
+        "bias": "none",
+        "fan_in_fan_out": False,
+    } | config
     (folder / "adapter_config.json").write_text(json.dumps(document))
     return folder
 
@@ -181,7 +198,9 @@ def bits() -> Callable[[Tensor, Tensor], bool]:
 @pytest.fixture
 def pieces(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Sets how many elements are computed at once, and how many a thread takes at once: as many, if not given."""
-    engine = sys.modules["merging.engine.loop"]  # the package's attribute of that name is its function
+    engine = sys.modules[
+        "merging.engine.loop"
+    ]  # the package's attribute of that name is its function
 
     def of(block: int, piece: int | None = None) -> None:
         monkeypatch.setattr(engine, "BLOCK", block)
@@ -197,7 +216,9 @@ def recipe() -> Callable[..., Recipe]:
 
 ROOT = Path(__file__).parents[2]
 PYTHON = ROOT / ".venv-mergekit" / "bin" / "python"
-MAKE = "python3 -m venv .venv-mergekit && .venv-mergekit/bin/pip install torch==2.13.0 mergekit==0.1.5"
+MAKE = (
+    "python3 -m venv .venv-mergekit && .venv-mergekit/bin/pip install torch==2.13.0 mergekit==0.1.5"
+)
 SCRIPT = """
     import json, sys
     import torch
@@ -227,7 +248,11 @@ def run_mergekit() -> Callable[[list[tuple[str, str]], Path], None]:
         (root / "jobs.json").write_text(json.dumps(jobs))
         (root / "run.py").write_text(textwrap.dedent(SCRIPT))
         ended = subprocess.run(
-            [PYTHON, root / "run.py", root / "jobs.json"], capture_output=True, text=True, timeout=300, check=False
+            [PYTHON, root / "run.py", root / "jobs.json"],
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
         )
         assert ended.returncode == 0, ended.stderr[-3000:]
 

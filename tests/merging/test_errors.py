@@ -7,7 +7,9 @@ from merging.errors import DeviceError
 from plumbing.suggest import listed, nearest
 
 
-@pytest.mark.parametrize("kind", [CheckpointError, MismatchError, RecipeError, ExportError, DeviceError])
+@pytest.mark.parametrize(
+    "kind", [CheckpointError, MismatchError, RecipeError, ExportError, DeviceError]
+)
 def test_one_name_catches_everything_a_user_can_cause(kind):
     assert issubclass(kind, MergingError)
     assert str(kind("one message")) == "one message"

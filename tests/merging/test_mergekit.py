@@ -61,7 +61,11 @@ CASES = {
         "float32",
         False,
         {"merge_method": "task_arithmetic"},
-        [[{"filter": "down_proj", "value": [0.1, 0.9]}, {"filter": "*", "value": 0.2}], 0.5, {"value": 0.4}],
+        [
+            [{"filter": "down_proj", "value": [0.1, 0.9]}, {"filter": "*", "value": 0.2}],
+            0.5,
+            {"value": 0.4},
+        ],
     ),
     "sum of a global weight": (
         "float32",
@@ -78,7 +82,12 @@ CASES = {
     "sum float64": ("float64", False, {"merge_method": "task_arithmetic"}, [0.7, -0.4, 1.3]),
     "sum bfloat16": ("bfloat16", False, {"merge_method": "task_arithmetic"}, [0.7, -0.4, 1.3]),
     "sum float16": ("float16", False, {"merge_method": "task_arithmetic"}, [0.7, -0.4, 1.3]),
-    "sum dtype": ("bfloat16", False, {"merge_method": "task_arithmetic", "dtype": "float32"}, [0.7, -0.4, 1.3]),
+    "sum dtype": (
+        "bfloat16",
+        False,
+        {"merge_method": "task_arithmetic", "dtype": "float32"},
+        [0.7, -0.4, 1.3],
+    ),
     "sum out_dtype": (
         "float32",
         False,
@@ -92,7 +101,12 @@ CASES = {
         {"merge_method": "linear", "parameters": {"normalize": False}},
         [0.7, -0.4, 1.3],
     ),
-    "linear gradients": ("float32", True, {"merge_method": "linear"}, [[0.0, 1.0], [1.0, 0.25, 0.5], 0.3]),
+    "linear gradients": (
+        "float32",
+        True,
+        {"merge_method": "linear"},
+        [[0.0, 1.0], [1.0, 0.25, 0.5], 0.3],
+    ),
     "linear filters": ("float32", False, {"merge_method": "linear"}, [MLP, 0.5, [0.2, 0.9]]),
     "linear bfloat16": ("bfloat16", False, {"merge_method": "linear"}, [0.7, -0.4, 1.3]),
     "linear float16": ("float16", False, {"merge_method": "linear"}, [0.7, 0.4, 1.3]),
@@ -111,22 +125,40 @@ NONE = [{}, {}, {}]
 # name: (the recipe besides its folders, the parameters of each model); each runs on float32 and, where it says so, bfloat16
 METHODS = {
     "ties": ({"merge_method": "ties"}, D),
-    "ties scaled": ({"merge_method": "ties", "parameters": {"rescale": True, "lambda": 0.7, "normalize": False}}, D),
+    "ties scaled": (
+        {
+            "merge_method": "ties",
+            "parameters": {"rescale": True, "lambda": 0.7, "normalize": False},
+        },
+        D,
+    ),
     "ties of dense deltas": ({"merge_method": "ties", "parameters": {"int8_mask": True}}, W),
     "ties by layer": (
-        {"merge_method": "ties", "parameters": {"density": [{"filter": "mlp", "value": 0.2}, {"value": 0.6}]}},
+        {
+            "merge_method": "ties",
+            "parameters": {"density": [{"filter": "mlp", "value": 0.2}, {"value": 0.6}]},
+        },
         W,
     ),
     "dare_linear dense": ({"merge_method": "dare_linear", "parameters": {"density": 1.0}}, W),
-    "dare_linear dense normalized": ({"merge_method": "dare_linear", "parameters": {"normalize": True}}, W),
+    "dare_linear dense normalized": (
+        {"merge_method": "dare_linear", "parameters": {"normalize": True}},
+        W,
+    ),
     "dare_ties dense": ({"merge_method": "dare_ties"}, W),
-    "dare_ties dense normalized": ({"merge_method": "dare_ties", "parameters": {"normalize": True}}, W),
+    "dare_ties dense normalized": (
+        {"merge_method": "dare_ties", "parameters": {"normalize": True}},
+        W,
+    ),
     "della dense": ({"merge_method": "della"}, W),
     "della_linear dense": ({"merge_method": "della_linear", "parameters": {"lambda": 1.5}}, W),
     "breadcrumbs": ({"merge_method": "breadcrumbs", "parameters": {"gamma": 0.1}}, D),
     "breadcrumbs defaults": ({"merge_method": "breadcrumbs", "parameters": {"density": 0.9}}, W),
     "breadcrumbs scaled": (
-        {"merge_method": "breadcrumbs", "parameters": {"gamma": 0.05, "rescale": True, "normalize": True}},
+        {
+            "merge_method": "breadcrumbs",
+            "parameters": {"gamma": 0.05, "rescale": True, "normalize": True},
+        },
         D,
     ),
     "breadcrumbs_ties": ({"merge_method": "breadcrumbs_ties", "parameters": {"gamma": 0.1}}, D),
@@ -136,20 +168,35 @@ METHODS = {
     "ramplus_tl": ({"merge_method": "ramplus_tl", "parameters": {"epsilon": 0.1}}, NONE),
     "ramplus_tl defaults": ({"merge_method": "ramplus_tl"}, NONE),
     "model_stock": ({"merge_method": "model_stock"}, NONE),
-    "model_stock by rows": ({"merge_method": "model_stock", "parameters": {"filter_wise": True}}, NONE),
+    "model_stock by rows": (
+        {"merge_method": "model_stock", "parameters": {"filter_wise": True}},
+        NONE,
+    ),
     "slerp": ({"merge_method": "slerp", "parameters": {"t": 0.3}}, NONE[:1]),
     "slerp by layer": (
-        {"merge_method": "slerp", "parameters": {"t": [{"filter": "self_attn", "value": [0, 0.5, 1]}, {"value": 0.4}]}},
+        {
+            "merge_method": "slerp",
+            "parameters": {"t": [{"filter": "self_attn", "value": [0, 0.5, 1]}, {"value": 0.4}]},
+        },
         NONE[:1],
     ),
     "nuslerp with a base": ({"merge_method": "nuslerp"}, W[::2]),
-    "nuslerp by rows": ({"merge_method": "nuslerp", "parameters": {"nuslerp_flatten": False}}, W[::2]),
+    "nuslerp by rows": (
+        {"merge_method": "nuslerp", "parameters": {"nuslerp_flatten": False}},
+        W[::2],
+    ),
     "nuslerp by columns": (
-        {"merge_method": "nuslerp", "parameters": {"nuslerp_flatten": False, "nuslerp_row_wise": True}},
+        {
+            "merge_method": "nuslerp",
+            "parameters": {"nuslerp_flatten": False, "nuslerp_row_wise": True},
+        },
         W[::2],
     ),
     "multislerp with a base": ({"merge_method": "multislerp"}, W),
-    "multislerp raw": ({"merge_method": "multislerp", "parameters": {"normalize_weights": False}}, W),
+    "multislerp raw": (
+        {"merge_method": "multislerp", "parameters": {"normalize_weights": False}},
+        W,
+    ),
     "karcher with a base": ({"merge_method": "karcher", "parameters": {"max_iter": 50}}, NONE),
     "nearswap": ({"merge_method": "nearswap", "parameters": {"t": 0.02}}, NONE[:1]),
     "arcee_fusion": ({"merge_method": "arcee_fusion"}, NONE[:1]),
@@ -200,7 +247,8 @@ def ran(tmp_path_factory, write_once, run_mergekit):
     for name, (dtype, tied, document, omegas) in CASES.items():
         folder = str(root / f"{dtype}-{tied}-")
         models = [
-            {"model": f"{folder}{number}"} | ({} if omega is None else {"parameters": {"weight": omega}})
+            {"model": f"{folder}{number}"}
+            | ({} if omega is None else {"parameters": {"weight": omega}})
             for number, omega in enumerate(omegas, 1)
         ]
         base = {"base_model": f"{folder}0"} if document["merge_method"] == "task_arithmetic" else {}
@@ -217,7 +265,9 @@ def ran(tmp_path_factory, write_once, run_mergekit):
             folder = str(root / f"{dtype}-False-")
             base = {"base_model": f"{folder}0"} if document.pop("base", True) else {}
             models = [
-                {"model": f"{folder}{number}", "parameters": given} if given else {"model": f"{folder}{number}"}
+                {"model": f"{folder}{number}", "parameters": given}
+                if given
+                else {"model": f"{folder}{number}"}
                 for number, given in enumerate(parameters, 1)
             ]
             path = root / f"{name.replace(' ', '_')}-{dtype}.yml"
@@ -235,7 +285,11 @@ def ran(tmp_path_factory, write_once, run_mergekit):
 
 
 def tensors(folder):
-    return {name: value for file in folder.glob("*.safetensors") for name, value in load_file(file).items()}
+    return {
+        name: value
+        for file in folder.glob("*.safetensors")
+        for name, value in load_file(file).items()
+    }
 
 
 def exact(recipe, name):
@@ -273,14 +327,18 @@ def test_the_same_file_gives_the_same_tensors(case, ran):
             assert (error <= 0.5 * eps * result.abs() + 1e-6).all(), (name, stored)
 
 
-@pytest.mark.parametrize("case", ["sum bfloat16", "sum float16", "linear bfloat16", "linear float16"])
+@pytest.mark.parametrize(
+    "case", ["sum bfloat16", "sum float16", "linear bfloat16", "linear float16"]
+)
 def test_in_half_precision_ours_is_no_farther_from_the_float64_result(case, ran):
     folder, theirs, recipe = ran[case]
     ours, wanted = tensors(folder), tensors(theirs)
     errors = torch.zeros(2, dtype=torch.float64)
     for name in wanted:
         result = exact(recipe, name)
-        errors += torch.stack([(side[name].double() - result).square().sum() for side in (ours, wanted)])
+        errors += torch.stack(
+            [(side[name].double() - result).square().sum() for side in (ours, wanted)]
+        )
     own, others = errors.sqrt().tolist()
     print(f"{case}: RMS error to float64: ours {own:.6f}, mergekit {others:.6f}")
     if case.startswith("sum"):  # mergekit subtracts, multiplies and adds in the storage dtype
@@ -296,16 +354,23 @@ def test_every_deterministic_method_gives_mergekits_numbers(name, ran):
     assert ours.keys() == wanted.keys()
     for tensor, value in wanted.items():
         # relative to the largest entry, about 3: where terms cancel, an entry's own size says nothing of its rounding
-        torch.testing.assert_close(ours[tensor], value, rtol=0, atol=1e-6 * float(value.abs().max()), msg=tensor)
+        torch.testing.assert_close(
+            ours[tensor], value, rtol=0, atol=1e-6 * float(value.abs().max()), msg=tensor
+        )
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_what_this_project_writes_mergekit_reads_as_the_same_recipe(name, ran):
     _, theirs, _ = ran[name, "float32"]
-    wanted, again = tensors(theirs), tensors(theirs.with_name(theirs.name.replace("-mergekit", "-again")))
+    wanted, again = (
+        tensors(theirs),
+        tensors(theirs.with_name(theirs.name.replace("-mergekit", "-again"))),
+    )
     assert wanted.keys() == again.keys()
     for tensor, value in wanted.items():
-        torch.testing.assert_close(again[tensor], value, rtol=0, atol=1e-6 * float(value.abs().max()), msg=tensor)
+        torch.testing.assert_close(
+            again[tensor], value, rtol=0, atol=1e-6 * float(value.abs().max()), msg=tensor
+        )
 
 
 @pytest.mark.parametrize("name", HALF)
@@ -320,7 +385,12 @@ def test_in_bfloat16_every_method_is_no_farther_from_the_float64_result(name, ra
         theirs_stored = wanted[tensor].to(
             torch.bfloat16
         )  # ramplus_tl's file is float32 there, whatever its config says
-        errors += torch.stack([(one.double() - result[tensor]).square().sum() for one in (ours[tensor], theirs_stored)])
+        errors += torch.stack(
+            [
+                (one.double() - result[tensor]).square().sum()
+                for one in (ours[tensor], theirs_stored)
+            ]
+        )
     own, others = errors.sqrt().tolist()
     print(f"{name}: RMS error to float64: ours {own:.6f}, mergekit {others:.6f}")
     assert own <= others * 1.0001
@@ -334,7 +404,9 @@ def widened(recipe):
     base, vectors = open_recipe(recipe)
     wide = {name: value.double() for name, value in in_memory(base).items()}
     deltas = {
-        name: DistributionVector(name, wide, {key: vector.tuned[key].double() for key in vector.tuned})
+        name: DistributionVector(
+            name, wide, {key: vector.tuned[key].double() for key in vector.tuned}
+        )
         for name, vector in vectors.items()
     }
     return dict(merge(recipe, wide, deltas))

@@ -35,7 +35,10 @@ LAYERS = {"a": 3, "b": 3, "c": 5}
 
 def weights(name, tied=False):
     """A Llama of 14 dimensions; those of one depth differ little, as fine-tunes do."""
-    common, own = torch.Generator().manual_seed(LAYERS[name]), torch.Generator().manual_seed(ord(name))
+    common, own = (
+        torch.Generator().manual_seed(LAYERS[name]),
+        torch.Generator().manual_seed(ord(name)),
+    )
     shapes = {"model.embed_tokens.weight": (31, 14), "model.norm.weight": (14,)}
     for layer in range(LAYERS[name]):
         at = f"model.layers.{layer}."
@@ -63,7 +66,11 @@ def slices(*parts):
     return [{"sources": part} for part in parts]
 
 
-FILTERS = [{"filter": "self_attn", "value": [0, 0.5, 1]}, {"filter": "mlp", "value": [1, 0.25]}, {"value": 0.5}]
+FILTERS = [
+    {"filter": "self_attn", "value": [0, 0.5, 1]},
+    {"filter": "mlp", "value": [1, 0.25]},
+    {"value": 0.5},
+]
 
 # name: (tied head, the recipe); folders are letters
 CASES = {
@@ -71,7 +78,10 @@ CASES = {
         False,
         {"merge_method": "passthrough", "slices": slices([run("a", 0, 3)], [run("b", 0, 3)])},
     ),
-    "tied": (True, {"merge_method": "passthrough", "slices": slices([run("a", 0, 3)], [run("b", 1, 3)])}),
+    "tied": (
+        True,
+        {"merge_method": "passthrough", "slices": slices([run("a", 0, 3)], [run("b", 1, 3)])},
+    ),
     "overlapping and scaled": (
         False,
         {
@@ -79,7 +89,17 @@ CASES = {
             "base_model": "a",
             "slices": slices(
                 [run("a", 0, 2)],
-                [run("a", 1, 3, scale=[{"filter": "o_proj", "value": 0.0}, {"filter": "down_proj", "value": 0.5}])],
+                [
+                    run(
+                        "a",
+                        1,
+                        3,
+                        scale=[
+                            {"filter": "o_proj", "value": 0.0},
+                            {"filter": "down_proj", "value": 0.5},
+                        ],
+                    )
+                ],
                 [run("c", 2, 5, scale=[{"filter": "layers.3.", "value": 3.0}, {"value": 1.0}])],
             ),
         },
@@ -107,7 +127,11 @@ CASES = {
                 {"sources": [run("a", 0, 3), run("b", 0, 3)]},
             ],
             "parameters": {
-                "t": [{"filter": "layers.4.", "value": 0.9}, {"filter": "norm", "value": [0.3, 0.6]}, {"value": 0.4}]
+                "t": [
+                    {"filter": "layers.4.", "value": 0.9},
+                    {"filter": "norm", "value": [0.3, 0.6]},
+                    {"value": 0.4},
+                ]
             },
         },
     ),
@@ -133,14 +157,26 @@ CASES = {
                 {
                     "sources": [
                         run("a", 0, 2),
-                        run("b", 0, 2, weight=0.7, density=[{"filter": "mlp", "value": 0.3}, {"value": 0.8}]),
+                        run(
+                            "b",
+                            0,
+                            2,
+                            weight=0.7,
+                            density=[{"filter": "mlp", "value": 0.3}, {"value": 0.8}],
+                        ),
                         run("c", 3, 5, weight=[0.2, 0.9]),
                     ],
                     "parameters": {"density": 0.4},
                 },
-                {"sources": [run("a", 1, 2), run("b", 2, 3), run("c", 0, 1)], "parameters": {"weight": [0.1, 0.6]}},
+                {
+                    "sources": [run("a", 1, 2), run("b", 2, 3), run("c", 0, 1)],
+                    "parameters": {"weight": [0.1, 0.6]},
+                },
             ],
-            "parameters": {"density": [{"filter": "layers.0.", "value": 0.9}, {"value": 0.5}], "weight": 0.5},
+            "parameters": {
+                "density": [{"filter": "layers.0.", "value": 0.9}, {"value": 0.5}],
+                "weight": 0.5,
+            },
         },
     ),
     "sums": (
@@ -161,11 +197,17 @@ CASES = {
                         run("c", 0, 2, weight=0.3),
                     ],
                     "parameters": {
-                        "weight": [{"filter": "norm", "value": 0.6}, {"filter": "layers.1.", "value": 0.15}]
+                        "weight": [
+                            {"filter": "norm", "value": 0.6},
+                            {"filter": "layers.1.", "value": 0.15},
+                        ]
                     },
                 },
             ],
-            "parameters": {"weight": 0.25, "normalize": [{"filter": "q_proj", "value": True}, {"value": False}]},
+            "parameters": {
+                "weight": 0.25,
+                "normalize": [{"filter": "q_proj", "value": True}, {"value": False}],
+            },
         },
     ),
     "averages": (
@@ -181,14 +223,19 @@ CASES = {
     ),
     "an empty slice gives the embeddings": (
         False,
-        {"merge_method": "passthrough", "slices": slices([run("b", 0, 0)], [run("a", 1, 3)], [run("c", 0, 1)])},
+        {
+            "merge_method": "passthrough",
+            "slices": slices([run("b", 0, 0)], [run("a", 1, 3)], [run("c", 0, 1)]),
+        },
     ),
     "nuslerp with a base": (
         False,
         {
             "merge_method": "nuslerp",
             "base_model": "a",
-            "slices": slices([run("b", 0, 3, weight=1), run("a", 0, 3), run("c", 1, 4, weight=[1, 3])]),
+            "slices": slices(
+                [run("b", 0, 3, weight=1), run("a", 0, 3), run("c", 1, 4, weight=[1, 3])]
+            ),
         },
     ),
     "karcher": (
@@ -241,7 +288,10 @@ def exported(roots):
         recipe = parse_recipe(yaml.safe_dump(placed(document, roots[tied])))
         base, vectors = open_recipe(recipe)
         check(recipe, base, vectors)
-        found[case] = (recipe, export(recipe, base, vectors, roots[tied] / f"ours-{case.replace(' ', '_')}"))
+        found[case] = (
+            recipe,
+            export(recipe, base, vectors, roots[tied] / f"ours-{case.replace(' ', '_')}"),
+        )
     return found
 
 
@@ -250,7 +300,10 @@ def theirs(roots, exported, run_mergekit):
     """Case -> mergekit's folder; (case, 'again') -> that of the recipe as we write it."""
     root = roots[False] / "mergekit"
     root.mkdir()
-    texts = {case: yaml.safe_dump(placed(document, roots[tied])) for case, (tied, document) in CASES.items()}
+    texts = {
+        case: yaml.safe_dump(placed(document, roots[tied]))
+        for case, (tied, document) in CASES.items()
+    }
     texts |= {(case, "again"): recipe_yaml(exported[case][0]) for case in ASKED_AGAIN}
     jobs, found = [], {}
     for number, (case, text) in enumerate(texts.items()):
@@ -262,7 +315,11 @@ def theirs(roots, exported, run_mergekit):
 
 
 def tensors(folder):
-    return {name: value for file in folder.glob("*.safetensors") for name, value in load_file(file).items()}
+    return {
+        name: value
+        for file in folder.glob("*.safetensors")
+        for name, value in load_file(file).items()
+    }
 
 
 @pytest.mark.oracle
@@ -277,7 +334,8 @@ def test_the_same_file_gives_mergekits_tensors(case, exported, theirs):
         torch.testing.assert_close(ours[tensor], value, rtol=0, atol=limit, msg=f"{name}: {tensor}")
     config = json.loads((theirs[case] / "config.json").read_text())
     assert (
-        json.loads((exported[name][1] / "config.json").read_text())["num_hidden_layers"] == config["num_hidden_layers"]
+        json.loads((exported[name][1] / "config.json").read_text())["num_hidden_layers"]
+        == config["num_hidden_layers"]
     )
 
 
@@ -307,7 +365,9 @@ def test_the_exported_folder_is_a_model_of_so_many_layers(case, exported):
     from transformers import AutoModelForCausalLM
 
     recipe, folder = exported[case]
-    model, notes = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, output_loading_info=True)
+    model, notes = AutoModelForCausalLM.from_pretrained(
+        folder, local_files_only=True, output_loading_info=True
+    )
     assert model.config.num_hidden_layers == len(model.model.layers) == recipe.layers
     assert not any(notes[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     assert torch.isfinite(model(torch.tensor([[3, 1, 4]])).logits).all()
@@ -350,8 +410,12 @@ def test_the_slices_of_whole_models_are_the_models(roots, bits):
     """One slice of all layers is what `models:` gives, with every method's parameters."""
     setting = [{"filter": "layers.1.", "value": [0.2, 0.9]}, {"value": [0.1, 0.5, 0.3]}]
     common = {"merge_method": "ties", "base_model": "a", "parameters": {"density": 0.4}}
-    whole = opened(common | {"models": [{"model": "b", "parameters": {"weight": setting}}]}, roots[False])
-    part = opened(common | {"slices": slices([run("a", 0, 3), run("b", 0, 3, weight=setting)])}, roots[False])
+    whole = opened(
+        common | {"models": [{"model": "b", "parameters": {"weight": setting}}]}, roots[False]
+    )
+    part = opened(
+        common | {"slices": slices([run("a", 0, 3), run("b", 0, 3, weight=setting)])}, roots[False]
+    )
     wanted, found = dict(merge(*whole)), dict(merge(*part))
     assert wanted.keys() == found.keys()
     assert all(bits(wanted[name], found[name]) for name in wanted)
@@ -409,29 +473,48 @@ def test_an_adapter_is_merged_into_its_layers(method, roots, adapter, tmp_path):
     factors = load_file(folder / "adapter_model.safetensors")
     at = f"base_model.model.{module}.lora_"
     wanted = plain[f"{module}.weight"] + factors[f"{at}B.weight"] @ factors[f"{at}A.weight"] * 2
-    torch.testing.assert_close(found["model.layers.3.mlp.up_proj.weight"], wanted, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(
+        found["model.layers.3.mlp.up_proj.weight"], wanted, rtol=1e-6, atol=1e-6
+    )
     assert torch.equal(found["model.layers.1.mlp.up_proj.weight"], plain[f"{module}.weight"])
-    assert torch.equal(found["model.layers.4.mlp.up_proj.weight"], plain["model.layers.2.mlp.up_proj.weight"])
+    assert torch.equal(
+        found["model.layers.4.mlp.up_proj.weight"], plain["model.layers.2.mlp.up_proj.weight"]
+    )
     assert vectors["lora"].digest not in (base.digest, vectors["a"].digest)
     assert vectors["lora"].identity != vectors["a"].identity
     assert parse_recipe(recipe_yaml(recipe)) == recipe
 
 
 def test_include_and_exclude_are_of_the_output(roots):
-    common = {"merge_method": "linear", "slices": slices([run("b", 0, 2), run("a", 1, 3)]), "parameters": {"weight": 1}}
-    recipe, base, vectors = opened(common | {"dem": {"exclude": ["layers.1.mlp", "norm"]}}, roots[False])
+    common = {
+        "merge_method": "linear",
+        "slices": slices([run("b", 0, 2), run("a", 1, 3)]),
+        "parameters": {"weight": 1},
+    }
+    recipe, base, vectors = opened(
+        common | {"dem": {"exclude": ["layers.1.mlp", "norm"]}}, roots[False]
+    )
     moved = {task.name: task.vectors for task in tasks(recipe, base, vectors)}
     assert moved["model.layers.0.mlp.up_proj.weight"] == ("b", "a")
     assert moved["model.layers.1.mlp.up_proj.weight"] == moved["model.norm.weight"] == ()
-    with pytest.raises(RecipeError, match="dem.exclude: 'layers.7' matches no tensor of the restacked model"):
+    with pytest.raises(
+        RecipeError, match="dem.exclude: 'layers.7' matches no tensor of the restacked model"
+    ):
         tasks(*opened(common | {"dem": {"exclude": ["layers.7"]}}, roots[False]))
 
 
 def test_integers_and_buffers_come_from_the_layer_below(write, tmp_path, llama):
-    base = llama() | {"model.rotary_emb.inv_freq": torch.arange(5.0), "model.layers.0.steps": torch.arange(7)}
+    base = llama() | {
+        "model.rotary_emb.inv_freq": torch.arange(5.0),
+        "model.layers.0.steps": torch.arange(7),
+    }
     base |= {f"model.layers.{layer}.steps": torch.arange(7) + layer for layer in range(3)}
     write(tmp_path / "a", base, {"num_hidden_layers": 3})
-    source = {"model": "a", "layer_range": [1, 3], "parameters": {"weight": {"filter": "mlp", "value": 1}}}
+    source = {
+        "model": "a",
+        "layer_range": [1, 3],
+        "parameters": {"weight": {"filter": "mlp", "value": 1}},
+    }
     document = {"merge_method": "linear", "slices": [{"sources": [source]}]}
     recipe = parse_recipe(yaml.safe_dump(document))
     base_, vectors = open_recipe(recipe, tmp_path.joinpath)
@@ -446,35 +529,53 @@ def test_integers_and_buffers_come_from_the_layer_below(write, tmp_path, llama):
 
 def test_layers_alone_need_no_vocabulary_of_their_own(roots, write, tmp_path):
     """A model that gives only layers from the middle may have other embeddings."""
-    wide = weights("b") | {"model.embed_tokens.weight": torch.ones(37, 14), "lm_head.weight": torch.ones(37, 14)}
+    wide = weights("b") | {
+        "model.embed_tokens.weight": torch.ones(37, 14),
+        "lm_head.weight": torch.ones(37, 14),
+    }
     write(tmp_path / "wide", wide, CONFIG | {"num_hidden_layers": 3, "vocab_size": 37})
     middle = run(str(tmp_path / "wide"), 1, 2)
-    document = {"merge_method": "passthrough", "slices": slices([run("a", 0, 1)], [middle], [run("a", 2, 3)])}
+    document = {
+        "merge_method": "passthrough",
+        "slices": slices([run("a", 0, 1)], [middle], [run("a", 2, 3)]),
+    }
     recipe, base, vectors = opened(document, roots[False])
     check(recipe, base, vectors)
     found = dict(merge(recipe, base, vectors))
-    assert torch.equal(found["model.layers.1.mlp.up_proj.weight"], wide["model.layers.1.mlp.up_proj.weight"])
+    assert torch.equal(
+        found["model.layers.1.mlp.up_proj.weight"], wide["model.layers.1.mlp.up_proj.weight"]
+    )
     for folder, tokens in (("plain", {"x": 0}), ("wide", {"x": 0, "y": 1})):
         if folder == "plain":
             write(tmp_path / "plain", weights("a"), CONFIG | {"num_hidden_layers": 3})
         (tmp_path / folder / "tokenizer.json").write_text(json.dumps({"model": {"vocab": tokens}}))
     plain = str(tmp_path / "plain")
-    told = opened(document | {"slices": slices([run(plain, 0, 1)], [middle], [run(plain, 2, 3)])}, roots[False])
+    told = opened(
+        document | {"slices": slices([run(plain, 0, 1)], [middle], [run(plain, 2, 3)])},
+        roots[False],
+    )
     assert not [problem for problem in check(*told) if problem.severity == "error"]
     first = document | {"base_model": "a", "slices": slices([middle], [run("a", 2, 3)])}
     with pytest.raises(
-        MismatchError, match=r"model.embed_tokens.weight has shape \[37, 14\] in the slices and \[31, 14\]"
+        MismatchError,
+        match=r"model.embed_tokens.weight has shape \[37, 14\] in the slices and \[31, 14\]",
     ):
         opened(first, roots[False])
 
 
 def test_checkpoints_of_another_base_are_found_where_layers_are_aligned(roots, write, tmp_path):
     strange = {name: torch.randn(value.shape) for name, value in weights("a").items()}
-    write(tmp_path / "strange", strange, CONFIG | {"num_hidden_layers": 3, "tie_word_embeddings": False})
+    write(
+        tmp_path / "strange",
+        strange,
+        CONFIG | {"num_hidden_layers": 3, "tie_word_embeddings": False},
+    )
     other = str(tmp_path / "strange")
     document = {"merge_method": "slerp", "base_model": "a", "parameters": {"t": 0.5}}
     with pytest.raises(MismatchError, match="strange .* is a checkpoint of another base"):
-        check(*opened(document | {"slices": slices([run("a", 0, 3), run(other, 0, 3)])}, roots[False]))
+        check(
+            *opened(document | {"slices": slices([run("a", 0, 3), run(other, 0, 3)])}, roots[False])
+        )
     check(*opened(document | {"slices": slices([run("a", 0, 2), run(other, 1, 3)])}, roots[False]))
 
 
@@ -484,14 +585,17 @@ def test_the_live_model_refuses_other_layers(exported, module_of, views_of):
     held = weights("a")
     live = LiveModel(module_of(held), held, vectors, views_of(held))
     with pytest.raises(
-        RecipeError, match="has other layers than the model in memory. Write it with `dem merge RECIPE OUT`"
+        RecipeError,
+        match="has other layers than the model in memory. Write it with `dem merge RECIPE OUT`",
     ):
         live.apply(recipe)
 
 
 def test_a_recipe_with_slices_is_edited_in_its_file(exported):
     recipe, _ = exported["averages"]
-    with pytest.raises(RecipeError, match="the ω of a recipe with slices stand at the sources of its slices"):
+    with pytest.raises(
+        RecipeError, match="the ω of a recipe with slices stand at the sources of its slices"
+    ):
         recipe.with_omegas({"a": 0.5})
     with pytest.raises(RecipeError, match="a recipe with slices keeps its method"):
         recipe.with_method("ties")
@@ -507,7 +611,10 @@ def test_folders_are_looked_up_beside_the_recipe(roots):
 
 def text(**changes):
     """A sound recipe with some keys changed."""
-    document = {"merge_method": "linear", "slices": slices([run("a", 0, 2, weight=1), run("b", 1, 3, weight=2)])}
+    document = {
+        "merge_method": "linear",
+        "slices": slices([run("a", 0, 2, weight=1), run("b", 1, 3, weight=2)]),
+    }
     return yaml.safe_dump(document | changes)
 
 
@@ -521,7 +628,10 @@ def text(**changes):
             text(slices=[{"sources": []}]),
             r"slices\[0\].sources is \[\], expected a list of \{model: folder, layer_range",
         ),
-        (text(slices=[{"source": []}]), r"slices\[0\]: unknown key 'source'; did you mean 'sources'"),
+        (
+            text(slices=[{"source": []}]),
+            r"slices\[0\]: unknown key 'source'; did you mean 'sources'",
+        ),
         (
             text(slices=[{"sources": [run("a", 0, 1)], "residual_weight": 0.1}]),
             r"slices\[0\].residual_weight is not read",
@@ -533,18 +643,36 @@ def text(**changes):
         (text(slices=slices([run("a", 2, 1)])), r"layer_range is \[2, 1\]"),
         (text(slices=slices([run("a", -1, 1)])), r"layer_range is \[-1, 1\]"),
         (text(slices=slices([run("a", True, 1)])), r"layer_range is \[True, 1\]"),
-        (text(slices=slices([{"model": "a", "layer_range": [0, 1, 2]}])), r"layer_range is \[0, 1, 2\]"),
+        (
+            text(slices=slices([{"model": "a", "layer_range": [0, 1, 2]}])),
+            r"layer_range is \[0, 1, 2\]",
+        ),
         (text(slices=slices([run("a", 0, 0, weight=1)])), "slices: no layer is in any layer_range"),
-        (text(slices=slices([run("", 0, 1)])), r"slices\[0\].sources\[0\].model is '', expected the folder"),
+        (
+            text(slices=slices([run("", 0, 1)])),
+            r"slices\[0\].sources\[0\].model is '', expected the folder",
+        ),
         (text(slices=slices([run(["a"], 0, 1)])), r"sources\[0\].model is \['a'\]"),
         (
             text(slices=slices([run("a", 0, 1) | {"range": 1}])),
             r"sources\[0\]: unknown key 'range'; did you mean 'layer_range'",
         ),
-        (text(slices=slices([run("a", 0, 1) | {"parameters": 3}])), r"sources\[0\].parameters is 3"),
-        (text(slices=[{"sources": [run("a", 0, 1)], "parameters": [1]}]), r"slices\[0\].parameters is \[1\]"),
-        (text(slices=slices([run("a", 0, 1), run("b", 0, 2)])), r"slices\[0\]: its sources have \[1, 2\] layers"),
-        (text(slices=slices([run("a", 0, 1), run("a", 1, 2)])), r"slices\[0\]: 'a' is a source twice"),
+        (
+            text(slices=slices([run("a", 0, 1) | {"parameters": 3}])),
+            r"sources\[0\].parameters is 3",
+        ),
+        (
+            text(slices=[{"sources": [run("a", 0, 1)], "parameters": [1]}]),
+            r"slices\[0\].parameters is \[1\]",
+        ),
+        (
+            text(slices=slices([run("a", 0, 1), run("b", 0, 2)])),
+            r"slices\[0\]: its sources have \[1, 2\] layers",
+        ),
+        (
+            text(slices=slices([run("a", 0, 1), run("a", 1, 2)])),
+            r"slices\[0\]: 'a' is a source twice",
+        ),
         (
             text(slices=[{"sources": [run("a", 0, 1)], "base_model": "c"}]),
             r"slices\[0\].base_model is 'c', which is not one",
@@ -555,8 +683,14 @@ def text(**changes):
             r"dem.names is \['x'\], expected 2 names, one for each model that the slices name",
         ),
         (text(dem={"names": ["x", "x"]}), "two models are called 'x'"),
-        (text(dem={"vocabulary": "base"}), "dem.vocabulary is 'base', and slices take their embeddings"),
-        (text(slices=slices([run("a", 0, 1)])), r"slices\[0\]: models: a: parameters.weight is missing"),
+        (
+            text(dem={"vocabulary": "base"}),
+            "dem.vocabulary is 'base', and slices take their embeddings",
+        ),
+        (
+            text(slices=slices([run("a", 0, 1)])),
+            r"slices\[0\]: models: a: parameters.weight is missing",
+        ),
         (
             text(slices=slices([run("a", 0, 1, wieght=1)])),
             r"slices\[0\]: models: a: unknown parameter 'wieght'; did you",
@@ -570,15 +704,29 @@ def text(**changes):
             r"slices\[0\]: parameters: unknown key 'normalise'; did you mean 'normal",
         ),
         (
-            text(merge_method="slerp", base_model="a", parameters={"t": 1}, slices=slices([run("b", 0, 1)])),
+            text(
+                merge_method="slerp",
+                base_model="a",
+                parameters={"t": 1},
+                slices=slices([run("b", 0, 1)]),
+            ),
             r"slices\[0\]: base_model is 'a', which is not one of its sources, and slerp needs the base's layers. Add \{model: a",
         ),
         (
-            text(merge_method="slerp", base_model="a", parameters={"t": 1}, slices=slices([run("a", 0, 1)])),
+            text(
+                merge_method="slerp",
+                base_model="a",
+                parameters={"t": 1},
+                slices=slices([run("a", 0, 1)]),
+            ),
             r"slices\[0\]: models is empty",
         ),
         (
-            text(merge_method="slerp", base_model="a", slices=slices([run("a", 0, 1), run("b", 0, 1)])),
+            text(
+                merge_method="slerp",
+                base_model="a",
+                slices=slices([run("a", 0, 1), run("b", 0, 1)]),
+            ),
             r"slices\[0\]: parameters.t is missing",
         ),
         (
@@ -590,8 +738,14 @@ def text(**changes):
             ),
             r"slices\[0\]: models: a: unknown parameter 'wieght'; did you mean 'weight'",
         ),
-        (text(merge_method="ties", slices=slices([run("a", 0, 1, weight=1)])), r"slices\[0\]: base_model is missing"),
-        (text(merge_method="passthrough"), r"slices\[0\]: passthrough takes exactly 1 model, and 2 are given: a, b"),
+        (
+            text(merge_method="ties", slices=slices([run("a", 0, 1, weight=1)])),
+            r"slices\[0\]: base_model is missing",
+        ),
+        (
+            text(merge_method="passthrough"),
+            r"slices\[0\]: passthrough takes exactly 1 model, and 2 are given: a, b",
+        ),
         (
             text(merge_method="metagpt", base_model="a"),
             "metagpt computes ω from whole models, which slices are not",
@@ -606,7 +760,10 @@ def text(**changes):
             text(gate_mode="hidden"),
             "'gate_mode' is not read: it makes a mixture of experts .mergekit-moe.*name its folder here",
         ),
-        (text(tokenizer={"source": "union"}), "'tokenizer' is not read: .*the base's is used; remove the key"),
+        (
+            text(tokenizer={"source": "union"}),
+            "'tokenizer' is not read: .*the base's is used; remove the key",
+        ),
         (
             text(tokenizer_source="union"),
             "tokenizer_source is 'union'; only the base's tokenizer is used. Remove the key",
@@ -619,7 +776,9 @@ def test_what_cannot_be_is_refused_with_the_slice_and_the_key(given, message):
 
 
 def test_the_bases_tokenizer_may_be_asked_for():
-    assert parse_recipe(text(tokenizer={"source": "base"})) == parse_recipe(text(tokenizer_source="base"))
+    assert parse_recipe(text(tokenizer={"source": "base"})) == parse_recipe(
+        text(tokenizer_source="base")
+    )
 
 
 def test_what_only_a_program_can_write_is_refused():
@@ -629,9 +788,13 @@ def test_what_only_a_program_can_write_is_refused():
     from merging.recipe.parts import Slice, SliceSource
 
     recipe = parse_recipe(text())
-    with pytest.raises(RecipeError, match="models: a: parameters of a recipe with slices stand at the sources"):
+    with pytest.raises(
+        RecipeError, match="models: a: parameters of a recipe with slices stand at the sources"
+    ):
         replace(recipe, models=(ModelEntry("a", "a", {"weight": 1}), recipe.models[1]))
-    with pytest.raises(RecipeError, match=r"slices\[0\]: no model is called 'z'; the recipe has a, b"):
+    with pytest.raises(
+        RecipeError, match=r"slices\[0\]: no model is called 'z'; the recipe has a, b"
+    ):
         replace(recipe, slices=(Slice((SliceSource("z", 0, 1),)),))
 
 
@@ -644,25 +807,36 @@ def test_only_the_base_is_called_base(tmp_path):
 
 def test_a_layer_that_a_model_lacks_is_named(roots):
     with pytest.raises(
-        MismatchError, match=r"slices\[1\]: b has 3 layers, and layer_range is \[2, 4\]. Give a range within"
+        MismatchError,
+        match=r"slices\[1\]: b has 3 layers, and layer_range is \[2, 4\]. Give a range within",
     ):
-        opened({"merge_method": "passthrough", "slices": slices([run("c", 3, 5)], [run("b", 2, 4)])}, roots[False])
+        opened(
+            {"merge_method": "passthrough", "slices": slices([run("c", 3, 5)], [run("b", 2, 4)])},
+            roots[False],
+        )
 
 
 def test_models_of_tied_and_untied_heads_are_not_stacked(roots):
-    mixed = {"merge_method": "passthrough", "slices": slices([run(str(roots[True] / "a"), 0, 3)], [run("b", 0, 3)])}
+    mixed = {
+        "merge_method": "passthrough",
+        "slices": slices([run(str(roots[True] / "a"), 0, 3)], [run("b", 0, 3)]),
+    }
     with pytest.raises(
-        MismatchError, match=r"has nothing and the slices give lm_head.weight beside.*save both the same way"
+        MismatchError,
+        match=r"has nothing and the slices give lm_head.weight beside.*save both the same way",
     ):
         opened(mixed, roots[False])
 
 
 def test_models_of_several_stacks_are_refused(write, tmp_path):
-    recipe = parse_recipe(yaml.safe_dump({"merge_method": "passthrough", "slices": slices([run("two", 0, 1)])}))
+    recipe = parse_recipe(
+        yaml.safe_dump({"merge_method": "passthrough", "slices": slices([run("two", 0, 1)])})
+    )
     folder = tmp_path / "two"
     write(folder, {f"{side}.block.0.w": torch.ones(3, 5) for side in ("encoder", "decoder")})
     with pytest.raises(
-        RecipeError, match=r"two .* has 2 stacks of layers \(decoder.block, encoder.block\); slices restack"
+        RecipeError,
+        match=r"two .* has 2 stacks of layers \(decoder.block, encoder.block\); slices restack",
     ):
         open_recipe(recipe, tmp_path.joinpath)
     (folder / "model.safetensors").unlink()
@@ -677,11 +851,16 @@ def test_an_ordinary_base_cannot_take_other_layers(exported, roots):
     _, vectors = open_recipe(recipe)
     held = {name: value for name, value in weights("b").items() if "layers.2" not in name}
     with pytest.raises(
-        MismatchError, match="has other tensors|changes .* which the base lacks|the slices make 6 layers"
+        MismatchError,
+        match="has other tensors|changes .* which the base lacks|the slices make 6 layers",
     ):
         tasks(recipe, held, {name: DistributionVector(name, held, held) for name in vectors})
     with pytest.raises(MismatchError, match="of layer 9, and the slices make 6"):
-        tasks(recipe, {"layers.9.w": torch.ones(3)}, {name: DistributionVector(name, {}, {}) for name in vectors})
+        tasks(
+            recipe,
+            {"layers.9.w": torch.ones(3)},
+            {name: DistributionVector(name, {}, {}) for name in vectors},
+        )
 
 
 def test_filters_must_match(roots):
@@ -690,23 +869,32 @@ def test_filters_must_match(roots):
         {"filter": "layers.3.", "value": 2},
         {"value": 1},
     ]  # the output has a layer 3, and so has c, which is not here
-    recipe, base, vectors = opened(common | {"slices": slices([run("a", 0, 2, scale=wrong)])}, roots[False])
+    recipe, base, vectors = opened(
+        common | {"slices": slices([run("a", 0, 2, scale=wrong)])}, roots[False]
+    )
     with pytest.raises(
-        RecipeError, match=r"slices\[0\]: a: scale: the filter 'layers.3.' matches no tensor of the restacked"
+        RecipeError,
+        match=r"slices\[0\]: a: scale: the filter 'layers.3.' matches no tensor of the restacked",
     ):
         tasks(recipe, base, vectors)
     recipe, base, vectors = opened(
         common | {"slices": slices([run("a", 0, 2)]), "parameters": {"scale": wrong}}, roots[False]
     )
-    with pytest.raises(RecipeError, match="parameters: scale: the filter 'layers.3.' matches no tensor"):
+    with pytest.raises(
+        RecipeError, match="parameters: scale: the filter 'layers.3.' matches no tensor"
+    ):
         tasks(recipe, base, vectors)
 
 
 def test_a_parameter_that_no_rule_gives_is_missing_there(roots):
     rules = {"t": [{"filter": "mlp", "value": 0.5}]}
     document = {"merge_method": "slerp", "base_model": "a", "parameters": rules}
-    recipe, base, vectors = opened(document | {"slices": slices([run("a", 0, 3), run("b", 0, 3)])}, roots[False])
-    with pytest.raises(RecipeError, match="lm_head.weight: parameters.t is missing; for slerp it is"):
+    recipe, base, vectors = opened(
+        document | {"slices": slices([run("a", 0, 3), run("b", 0, 3)])}, roots[False]
+    )
+    with pytest.raises(
+        RecipeError, match="lm_head.weight: parameters.t is missing; for slerp it is"
+    ):
         tasks(recipe, base, vectors)
 
 
@@ -727,14 +915,26 @@ def test_embeddings_are_of_the_first_slice_and_the_rest_of_the_last(name, first)
 
 
 def test_renumbering_changes_the_layer_alone():
-    assert renumbered("model.layers.3.mlp.experts.0.w1.weight", 12) == "model.layers.12.mlp.experts.0.w1.weight"
+    assert (
+        renumbered("model.layers.3.mlp.experts.0.w1.weight", 12)
+        == "model.layers.12.mlp.experts.0.w1.weight"
+    )
     assert renumbered("h.0", 7) == "h.7" and renumbered("0.w.1", 5) == "5.w.1"
 
 
 class TestConfiguration:
     def test_lists_of_layers_are_cut_to_the_new_order(self):
-        one = {"num_hidden_layers": 3, "layer_types": ["full", "slide", "wide"], "eos_token_id": [1, 2, 3]}
-        one |= {"intermediate_size": [5, 7, 11], "mlp_only_layers": [1], "no_rope_layers": [], "rms_norm_eps": 1e-6}
+        one = {
+            "num_hidden_layers": 3,
+            "layer_types": ["full", "slide", "wide"],
+            "eos_token_id": [1, 2, 3],
+        }
+        one |= {
+            "intermediate_size": [5, 7, 11],
+            "mlp_only_layers": [1],
+            "no_rope_layers": [],
+            "rms_norm_eps": 1e-6,
+        }
         other = {
             "num_hidden_layers": 2,
             "layer_types": ["x", "y"],
@@ -759,7 +959,10 @@ class TestConfiguration:
     def test_a_text_model_among_others_is_found(self):
         config = {"model_type": "vl", "text_config": {"n_layer": 2, "layer_types": ["a", "b"]}}
         found = restacked(config, 2, [LayerOrigin(config, 1)] * 3, "vl")
-        assert found == {"model_type": "vl", "text_config": {"n_layer": 3, "layer_types": ["b", "b", "b"]}}
+        assert found == {
+            "model_type": "vl",
+            "text_config": {"n_layer": 3, "layer_types": ["b", "b", "b"]},
+        }
 
     def test_without_a_configuration_there_is_none(self):
         assert restacked({}, 3, [LayerOrigin({}, 1)], "x") == {}
@@ -782,11 +985,13 @@ class TestConfiguration:
     def test_models_must_describe_their_layers_alike(self):
         one = {"n_layer": 3, "layer_types": ["a", "b", "c"]}
         with pytest.raises(
-            MismatchError, match="x: config.json lists layer_types, and a model of the slices gives None"
+            MismatchError,
+            match="x: config.json lists layer_types, and a model of the slices gives None",
         ):
             restacked(one, 3, [LayerOrigin({"n_layer": 3}, 1)], "x")
         with pytest.raises(
-            MismatchError, match="layer_types of config.json has an entry for each layer.* 1, none for its layer 1"
+            MismatchError,
+            match="layer_types of config.json has an entry for each layer.* 1, none for its layer 1",
         ):
             restacked(one, 3, [LayerOrigin({"layer_types": ["a"]}, 1)], "x")
 
@@ -794,9 +999,15 @@ class TestConfiguration:
 def test_a_stack_is_a_checkpoint_over_the_same_files(roots, bits):
     a, c = Checkpoint(roots[False] / "a"), Checkpoint(roots[False] / "c")
     name = "model.layers.{}.mlp.up_proj.weight".format
-    stack = Stacked(a, {name(0): (c, name(4)), name(1): (a, name(2)), name(2): (c, name(0))}, {"x": 1})
+    stack = Stacked(
+        a, {name(0): (c, name(4)), name(1): (a, name(2)), name(2): (c, name(0))}, {"x": 1}
+    )
     assert list(stack) == [name(0), name(1), name(2)] and len(stack) == 3 and name(3) not in stack
-    assert bits(stack[name(0)], c[name(4)]) and bits(stack[name(1)], a[name(2)]) and bits(stack[name(2)], c[name(0)])
+    assert (
+        bits(stack[name(0)], c[name(4)])
+        and bits(stack[name(1)], a[name(2)])
+        and bits(stack[name(2)], c[name(0)])
+    )
     assert torch.equal(stack.block(name(2), 5, 17), c[name(0)].flatten()[5:17])
     with ExitStack() as files:
         where, there = stack.in_file(name(2), 5, 17, files), c.in_file(name(0), 5, 17, files)

@@ -50,8 +50,18 @@ def test_labels_are_layer_numbers_or_parts():
 
 
 def test_natural_order_reads_numbers_as_numbers():
-    assert sorted(["h.10.w", "h.9.w", "h.9.b", "2", "a"], key=natural_key) == ["a", "h.9.b", "h.9.w", "h.10.w", "2"]
-    assert sorted(["²", "²1", "1"], key=natural_key) == ["²", "²1", "1"]  # a digit to str.isdigit, but no number to int
+    assert sorted(["h.10.w", "h.9.w", "h.9.b", "2", "a"], key=natural_key) == [
+        "a",
+        "h.9.b",
+        "h.9.w",
+        "h.10.w",
+        "2",
+    ]
+    assert sorted(["²", "²1", "1"], key=natural_key) == [
+        "²",
+        "²1",
+        "1",
+    ]  # a digit to str.isdigit, but no number to int
 
 
 def test_reading_order_walks_the_model():

@@ -20,7 +20,9 @@ print(max(found, default=0), gc.isenabled(), gc.get_freeze_count())
 
 def test_nothing_old_is_looked_through():
     """Without it, three collections of everything that torch has made run while it is imported."""
-    found = subprocess.run([sys.executable, "-c", COUNTED], capture_output=True, text=True, check=True).stdout.split()
+    found = subprocess.run(
+        [sys.executable, "-c", COUNTED], capture_output=True, text=True, check=True
+    ).stdout.split()
     assert int(found[0]) < 2
     assert found[1:] == ["True", "0"]
 

@@ -10,7 +10,9 @@ from plumbing.atomic import write_whole
 def test_a_file_is_written_and_written_over(tmp_path):
     for text in ("one ω\n", "two\n"):
         write_whole(tmp_path / "a.yml", text)
-        assert [(file.name, file.read_text("utf-8")) for file in tmp_path.iterdir()] == [("a.yml", text)]
+        assert [(file.name, file.read_text("utf-8")) for file in tmp_path.iterdir()] == [
+            ("a.yml", text)
+        ]
 
 
 def test_what_fails_on_the_way_leaves_the_old_file_alone_in_its_folder(tmp_path, monkeypatch):
@@ -22,4 +24,6 @@ def test_what_fails_on_the_way_leaves_the_old_file_alone_in_its_folder(tmp_path,
     monkeypatch.setattr(Path, "replace", fails)
     with pytest.raises(OSError, match="the disk is full"):
         write_whole(tmp_path / "a.yml", "new")
-    assert [(file.name, file.read_text("utf-8")) for file in tmp_path.iterdir()] == [("a.yml", "old")]
+    assert [(file.name, file.read_text("utf-8")) for file in tmp_path.iterdir()] == [
+        ("a.yml", "old")
+    ]

@@ -35,7 +35,9 @@ def test_phases_that_overlap_each_have_their_own_peak() -> None:
     assert water.end(alone) == 4
 
 
-def test_a_process_that_may_not_reset_its_mark_still_has_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_may_not_reset_its_mark_still_has_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(meters, "CLEAR", tmp_path)  # a folder cannot be written to
     monkeypatch.setattr(meters, "STATUS", tmp_path / "not there")
     meters._reset_resident_mark()

@@ -14,17 +14,28 @@ GROUPS = {"groups": (0,) * 35}
 
 def test_the_smallest_stage_has_the_defaults_of_its_signature():
     stage = Stage(base=Path("base"), examples=ONE, epochs=2)
-    assert (stage.steps, stage.precision, stage.save_dtype, stage.keep) == (None, "bf16", "float32", "last")
+    assert (stage.steps, stage.precision, stage.save_dtype, stage.keep) == (
+        None,
+        "bf16",
+        "float32",
+        "last",
+    )
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
         ({"examples": ()}, "needs examples"),
-        ({"adapter": Path("first")}, "adapter is first and lora is None, so no adapter would be trained"),
+        (
+            {"adapter": Path("first")},
+            "adapter is first and lora is None, so no adapter would be trained",
+        ),
         ({"replay_share": 1.0}, "below 1, got 1.0"),
         ({"replay_share": 0.5}, "replay is empty"),
-        ({"replay_share": 0.9, "replay": ONE, "batch": 4}, "leaves no place for the stage's own examples"),
+        (
+            {"replay_share": 0.9, "replay": ONE, "batch": 4},
+            "leaves no place for the stage's own examples",
+        ),
         ({"epochs": 1.0}, "steps is 3 and epochs is 1.0; expected exactly one"),
         ({"steps": None}, "steps is None and epochs is None; expected exactly one"),
         ({"steps": 0}, "steps is 0; expected a whole number"),
@@ -49,7 +60,10 @@ def test_the_smallest_stage_has_the_defaults_of_its_signature():
         ({**GROUPS, "order": "by_length"}, "sorting by length would mix the groups of a step"),
         ({**GROUPS, "replay_share": 0.2, "replay": ONE}, "replay would mix into every step"),
         ({"keep": "best"}, 'keep is "best" but validation is not given'),
-        ({"keep": "best", "validation": {"v": ONE}}, 'keep is "best" but evaluate_every is not given'),
+        (
+            {"keep": "best", "validation": {"v": ONE}},
+            'keep is "best" but evaluate_every is not given',
+        ),
         ({"evaluate_every": 2}, "evaluate_every is given but validation is empty"),
         ({"validation": {"v": ()}}, 'validation "v" holds no examples'),
     ],

@@ -33,13 +33,19 @@ def write_world(root):
     for number, name in enumerate(("ada", "bob")):
         shutil.copytree(root / "base", root / name)
         generator = torch.Generator().manual_seed(number)
-        tuned = {key: value + 0.03 * torch.randn(value.shape, generator=generator) for key, value in weights.items()}
+        tuned = {
+            key: value + 0.03 * torch.randn(value.shape, generator=generator)
+            for key, value in weights.items()
+        }
         save_file(tuned, root / name / "model.safetensors", metadata={"format": "pt"})
     write_lora(root / "lora", root / "base", weights)
     for number, name in enumerate(NAMES):
         folder = root / "data" / name
         folder.mkdir(parents=True)
-        rows = [{"prompt": f"{name} {i} + {number} =", "completion": f" {i + number}"} for i in range(23)]
+        rows = [
+            {"prompt": f"{name} {i} + {number} =", "completion": f" {i + number}"}
+            for i in range(23)
+        ]
         (folder / "validation.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     models_yaml = "".join(
         f"  - model: {model}\n    parameters: {{weight: {omega}}}\n"
@@ -59,8 +65,12 @@ def write_lora(folder, base, weights):
     for key, value in weights.items():
         if "q_proj" in key:
             module = "base_model.model." + key.removesuffix(".weight")
-            tensors[f"{module}.lora_A.weight"] = torch.randn(2, value.shape[1], generator=generator) * 0.1
-            tensors[f"{module}.lora_B.weight"] = torch.randn(value.shape[0], 2, generator=generator) * 0.1
+            tensors[f"{module}.lora_A.weight"] = (
+                torch.randn(2, value.shape[1], generator=generator) * 0.1
+            )
+            tensors[f"{module}.lora_B.weight"] = (
+                torch.randn(value.shape[0], 2, generator=generator) * 0.1
+            )
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     config = {
         "peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 2, "lora_alpha": 4, "target_modules": ["q_proj"],

@@ -84,7 +84,9 @@ def natural(sizes: Sequence[int], block: int, leftover: Leftover, names: Sequenc
     if leftover not in LEFTOVERS:
         raise TrainingError(f'leftover is "{leftover}"; expected "fill", "drop" or "mix".')
     if block < 1:
-        raise TrainingError(f"block is {block}; expected examples per device × accumulation × processes, at least 1.")
+        raise TrainingError(
+            f"block is {block}; expected examples per device × accumulation × processes, at least 1."
+        )
     if sum(sizes) < block:
         raise TrainingError(
             f"{sum(sizes)} examples do not make one block of {block} (examples per device × accumulation × processes). "
@@ -103,12 +105,19 @@ def natural(sizes: Sequence[int], block: int, leftover: Leftover, names: Sequenc
         )
     if leftover == "fill":
         counts = [-(-size // block) for size in sizes]
-        return Report(block, tuple(_share(*each, block) for each in zip(names, sizes, counts, strict=True)))
-    shares = [Share(name, size, size // block, 0, size % block) for name, size in zip(names, sizes, strict=True)]
+        return Report(
+            block, tuple(_share(*each, block) for each in zip(names, sizes, counts, strict=True))
+        )
+    shares = [
+        Share(name, size, size // block, 0, size % block)
+        for name, size in zip(names, sizes, strict=True)
+    ]
     if leftover == "drop":
         return Report(block, tuple(shares))
     rest = sum(share.unused for share in shares)
-    return Report(block, tuple(share._replace(unused=0) for share in shares), -(-rest // block), -rest % block)
+    return Report(
+        block, tuple(share._replace(unused=0) for share in shares), -(-rest // block), -rest % block
+    )
 
 
 def weighted(report: Report, weights: Sequence[float], leftover: Leftover) -> Report:
@@ -126,12 +135,18 @@ def weighted(report: Report, weights: Sequence[float], leftover: Leftover) -> Re
             'is left over. Use leftover="fill".'
         )
     if len(weights) != len(groups):
-        raise TrainingError(f"there are {len(groups)} groups and {len(weights)} weights. Give one weight per group.")
+        raise TrainingError(
+            f"there are {len(groups)} groups and {len(weights)} weights. Give one weight per group."
+        )
     if not all(math.isfinite(weight) and weight >= 0 for weight in weights) or not any(weights):
-        raise TrainingError(f"weights are {list(weights)}; expected numbers of 0 or more, one of them above 0.")
+        raise TrainingError(
+            f"weights are {list(weights)}; expected numbers of 0 or more, one of them above 0."
+        )
     exact = [report.blocks * weight / sum(weights) for weight in weights]
     counts = [math.floor(value) for value in exact]
-    by_remainder = sorted(range(len(exact)), key=lambda number: (round(counts[number] - exact[number], 9), number))
+    by_remainder = sorted(
+        range(len(exact)), key=lambda number: (round(counts[number] - exact[number], 9), number)
+    )
     for number in by_remainder[: report.blocks - sum(counts)]:
         counts[number] += 1
     for share, weight, value, count in zip(groups, weights, exact, counts, strict=True):
@@ -142,7 +157,8 @@ def weighted(report: Report, weights: Sequence[float], leftover: Leftover) -> Re
                 f"the block of {report.block} smaller."
             )
     shares = [
-        _share(share.label, share.examples, count, report.block) for share, count in zip(groups, counts, strict=True)
+        _share(share.label, share.examples, count, report.block)
+        for share, count in zip(groups, counts, strict=True)
     ]
     return replace(report, groups=tuple(shares))
 

@@ -120,10 +120,14 @@ def _members(groups: Sequence[int], labels: Sequence[str]) -> list[Indices]:
     if not given.size:
         raise TrainingError("there are no examples to sample from. Give at least one block.")
     if given.ndim != 1 or given.dtype.kind not in "iu" or given.min() < 0:
-        raise TrainingError(f"groups must be one whole number from 0 per example, got {given[:3].tolist()} and so on.")
+        raise TrainingError(
+            f"groups must be one whole number from 0 per example, got {given[:3].tolist()} and so on."
+        )
     count = max(int(given.max()) + 1, len(labels))
     if labels and count > len(labels):
-        raise TrainingError(f"there are groups up to number {count - 1} and {len(labels)} labels. Name every group.")
+        raise TrainingError(
+            f"there are groups up to number {count - 1} and {len(labels)} labels. Name every group."
+        )
     sizes = np.bincount(given, minlength=count)
     if empty := np.flatnonzero(sizes == 0).tolist():
         named = ", ".join(repr(labels[number]) if labels else str(number) for number in empty[:5])
@@ -133,7 +137,9 @@ def _members(groups: Sequence[int], labels: Sequence[str]) -> list[Indices]:
     return np.split(np.argsort(given, kind="stable"), np.cumsum(sizes)[:-1])
 
 
-def _draw(draw: np.random.Generator, members: Indices, count: int, block: int) -> tuple[Indices, Indices]:
+def _draw(
+    draw: np.random.Generator, members: Indices, count: int, block: int
+) -> tuple[Indices, Indices]:
     """(count, block) of one group, in as many shuffled passes as it takes, and what is left of the last pass."""
     passes = []
     while count > 0:
@@ -153,5 +159,9 @@ def _mixed(draw: np.random.Generator, rests: Indices, whole: Indices) -> Indices
     block = whole.shape[1]
     rests = draw.permutation(rests)
     short = -len(rests) % block
-    others = rests[:short] if len(rests) >= block else draw.choice(whole.reshape(-1), short, replace=False)
+    others = (
+        rests[:short]
+        if len(rests) >= block
+        else draw.choice(whole.reshape(-1), short, replace=False)
+    )
     return np.concatenate([rests, others]).reshape(-1, block)

@@ -29,7 +29,13 @@ class Order(NamedTuple):
     """Updates of the weights; each takes len(rows) / steps batches, dealt to the processes in turn."""
 
 
-def order(stage: Stage, own: Sequence[int], rehearsed: Sequence[int], groups: Sequence[int], processes: int) -> Order:
+def order(
+    stage: Stage,
+    own: Sequence[int],
+    rehearsed: Sequence[int],
+    groups: Sequence[int],
+    processes: int,
+) -> Order:
     """The batches of a stage.
 
     Args:
@@ -47,7 +53,11 @@ def order(stage: Stage, own: Sequence[int], rehearsed: Sequence[int], groups: Se
         return _grouped(stage, groups, each)
     fresh = stage.batch - (_replayed(stage) if rehearsed else 0)
     steps = stage.steps or math.ceil((stage.epochs or 0) * len(own) / (fresh * each))
-    drawn = batches(own, rehearsed, stage) if stage.order == "by_length" else shuffled(own, rehearsed, stage)
+    drawn = (
+        batches(own, rehearsed, stage)
+        if stage.order == "by_length"
+        else shuffled(own, rehearsed, stage)
+    )
     return Order(list(islice(drawn, steps * each)), steps)
 
 
@@ -69,7 +79,11 @@ def batches(own: Sequence[int], rehearsed: Sequence[int], stage: Stage) -> Itera
             for draw, count in zip(draws, (stage.batch - share, share), strict=True)
         ]
         rows = [
-            [index for pool in pools for index in pool[step * len(pool) // POOL : (step + 1) * len(pool) // POOL]]
+            [
+                index
+                for pool in pools
+                for index in pool[step * len(pool) // POOL : (step + 1) * len(pool) // POOL]
+            ]
             for step in range(POOL)
         ]
         mixed.shuffle(rows)
@@ -82,7 +96,9 @@ def shuffled(own: Sequence[int], rehearsed: Sequence[int], stage: Stage) -> Iter
     draws = _draws(own, rehearsed, stage)
     while True:
         yield [
-            next(draw) for draw, count in zip(draws, (stage.batch - share, share), strict=True) for _ in range(count)
+            next(draw)
+            for draw, count in zip(draws, (stage.batch - share, share), strict=True)
+            for _ in range(count)
         ]
 
 
@@ -105,7 +121,9 @@ def _grouped(stage: Stage, groups: Sequence[int], each: int) -> Order:
     block = stage.batch * each
     sampler = GroupBlockSampler(groups, block, stage.seed, stage.leftover, stage.group_weights)
     if len(sampler) % block:
-        raise TrainingError(f"an epoch of groups has {len(sampler)} examples, which is no multiple of {block}.")
+        raise TrainingError(
+            f"an epoch of groups has {len(sampler)} examples, which is no multiple of {block}."
+        )
     steps = stage.steps or math.ceil((stage.epochs or 0) * len(sampler) / block)
 
     def epoch(number: int) -> list[int]:
@@ -140,5 +158,7 @@ def collate(rows: Sequence[Encoded], pad: int) -> dict[str, Any]:
         length = len(row.ids)
         ids[index, :length] = torch.tensor(row.ids)
         mask[index, :length] = 1
-        labels[index, :length] = torch.tensor(row.ids).masked_fill(~torch.tensor(row.supervised), -100)
+        labels[index, :length] = torch.tensor(row.ids).masked_fill(
+            ~torch.tensor(row.supervised), -100
+        )
     return {"input_ids": ids, "attention_mask": mask, "labels": labels}

@@ -128,7 +128,9 @@ def run_plan(
         out.mkdir(parents=True, exist_ok=True)
         (out / PLAN).write_text(plan_yaml(plan), "utf-8")
     _meet(steps)
-    identities = finished_steps.plan_identities([(ready.step, ready.stage) for ready in steps], _processes())
+    identities = finished_steps.plan_identities(
+        [(ready.step, ready.stage) for ready in steps], _processes()
+    )
     total = sum(ready.tokens for ready in steps if ready.standing != "done")
     before, made = 0, []
     for number, ready in enumerate(steps, start=1):
@@ -200,7 +202,10 @@ def _record(out: Path, made: Made, identity: str) -> None:
     """Adds a step to plan.json."""
     path = out / RECORD
     known: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.exists() else {"steps": {}}
-    known["steps"][made.ready.name] = described(made.ready) | {"identity": identity, "spent": asdict(made.spent)}
+    known["steps"][made.ready.name] = described(made.ready) | {
+        "identity": identity,
+        "spent": asdict(made.spent),
+    }
     write_json(path, known)
 
 
@@ -216,9 +221,15 @@ def described(ready: StepForecast) -> dict[str, Any]:
         "parts of the mixture": step.parts,
         "examples": dict(ready.taken),
         "counts": {name: asdict(one) for name, one in ready.sources.items()},
-        "groups": dict(zip(ready.groups.labels, ready.groups.sizes, strict=True)) if ready.groups else None,
+        "groups": dict(zip(ready.groups.labels, ready.groups.sizes, strict=True))
+        if ready.groups
+        else None,
         "updates": ready.steps,
-        "seen": {"examples": ready.examples, "tokens": ready.tokens, "supervised": ready.supervised},
+        "seen": {
+            "examples": ready.examples,
+            "tokens": ready.tokens,
+            "supervised": ready.supervised,
+        },
         "settings": record.settings(ready.stage),
     }
 

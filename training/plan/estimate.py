@@ -77,7 +77,12 @@ def estimate(
     if processes is None:
         processes = int(os.environ.get("WORLD_SIZE", "1"))
     bench = _PlanContext(
-        plan, material.load_all(plan, faults), material.opened(plan, faults), states, processes, faults
+        plan,
+        material.load_all(plan, faults),
+        material.opened(plan, faults),
+        states,
+        processes,
+        faults,
     )
     _measure_all(bench)
     steps = _steps(plan, faults)
@@ -133,7 +138,11 @@ def _ready(step: Step, bench: _PlanContext) -> StepForecast | None:
         return None  # the source's own fault says it all
     try:
         ready, indices = _assembled(step, settings, bench)
-        return ready if bench.measure is None else _measured(ready, indices, settings, bench, bench.measure)
+        return (
+            ready
+            if bench.measure is None
+            else _measured(ready, indices, settings, bench, bench.measure)
+        )
     except (CorpusError, TrainingError) as error:
         if not any(str(error) in message for message in bench.faults.messages):
             bench.faults.add(("schedule",), f"step {step.name}: {error}")
@@ -146,11 +155,17 @@ def _assembled(
     """The step with its data, and which examples of each source those are."""
     whole = {name: bench.records["sources", name] for name in step.shares}
     taken = counts(step, {name: len(records) for name, records in whole.items()})
-    indices = {name: picked(len(whole[name]), taken[name], bench.plan.subset_seed) for name in taken}
+    indices = {
+        name: picked(len(whole[name]), taken[name], bench.plan.subset_seed) for name in taken
+    }
     stage = Stage(
         base=Path(bench.plan.base),
         examples=tuple(whole[name][at] for name, some in indices.items() for at in some),
-        replay=tuple(record for name in settings.get("replay", ()) for record in bench.records["sources", name]),
+        replay=tuple(
+            record
+            for name in settings.get("replay", ())
+            for record in bench.records["sources", name]
+        ),
         validation=_validation(step, bench),
         **of_stage(settings),
     )
@@ -175,7 +190,10 @@ def _measured(
     stage, groups, report = _grouped(ready.stage, settings, own, bench)
     sources = {name: material.count_lengths(part) for name, part in parts.items()}
     return forecast(
-        replace(ready, stage=stage, sources=sources, groups=groups, blocks=report), own, rehearsed, bench.processes
+        replace(ready, stage=stage, sources=sources, groups=groups, blocks=report),
+        own,
+        rehearsed,
+        bench.processes,
     )
 
 
@@ -184,7 +202,8 @@ def _validation(step: Step, bench: _PlanContext) -> dict[str, tuple[Record, ...]
     return {
         name: tuple(bench.records["validation", name])
         for name in bench.plan.validation
-        if ("validation", name) in bench.records and (name in step.shares or name not in bench.plan.sources)
+        if ("validation", name) in bench.records
+        and (name in step.shares or name not in bench.plan.sources)
     }
 
 
@@ -194,7 +213,9 @@ def _grouped(
     """The stage with its groups, where the settings ask for some."""
     if not settings.get("group_by"):
         if settings.get("group_weights"):
-            raise TrainingError("group_weights are given and group_by is not. Give it too, such as group_by: task.")
+            raise TrainingError(
+                "group_weights are given and group_by is not. Give it too, such as group_by: task."
+            )
         return stage, None, None
     anchors = bench.records.get((*bench.place_of(settings["group_by"]), "anchors"), ())
     groups = Grouping(settings["group_by"], stage.base, anchors, bench.states)(stage.examples, own)

@@ -26,7 +26,14 @@ class Faults:
 
     def add(self, keys: Keys, message: str) -> None:
         """One more fault, with the line of its keys or of the nearest keys around them."""
-        line = next((self.lines[keys[:end]] for end in range(len(keys), -1, -1) if keys[:end] in self.lines), 0)
+        line = next(
+            (
+                self.lines[keys[:end]]
+                for end in range(len(keys), -1, -1)
+                if keys[:end] in self.lines
+            ),
+            0,
+        )
         path = ".".join(map(str, keys))
         parts = [self.file, *([f"line {line}"] if line else []), *([path] if path else [])]
         self._found.setdefault(f"{', '.join(parts)}: {message}", line)
@@ -64,7 +71,10 @@ def read_document(text: str, faults: Faults) -> dict[str, Any]:
     if any(fault.kind not in ("key", "duplicate") for fault in document.faults):
         return {}
     if not isinstance(document.value, dict):
-        faults.add((), f"a plan is keys and values (base, sources, schedule); found {str(document.value)[:80]!r}.")
+        faults.add(
+            (),
+            f"a plan is keys and values (base, sources, schedule); found {str(document.value)[:80]!r}.",
+        )
         return {}
     return document.value
 

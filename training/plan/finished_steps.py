@@ -24,7 +24,11 @@ NEUTRAL = ("save_every", "device", "checkpointing", "batch", "accumulation")
 
 
 def standing(
-    out: Path, steps: Sequence[tuple[Step, Stage, StepOrigin]], processes: int, resume: bool, faults: Faults
+    out: Path,
+    steps: Sequence[tuple[Step, Stage, StepOrigin]],
+    processes: int,
+    resume: bool,
+    faults: Faults,
 ) -> dict[str, Standing]:
     """For each step whether its folder is there, was begun and has a saved state, or is new.
 
@@ -54,7 +58,9 @@ def standing(
     return found
 
 
-def settings_that_matter(settings: Mapping[str, Any], data: Mapping[str, str], processes: int) -> dict[str, Any]:
+def settings_that_matter(
+    settings: Mapping[str, Any], data: Mapping[str, str], processes: int
+) -> dict[str, Any]:
     """Of a stage's settings and data, what moves its weights.
 
     Args:
@@ -66,7 +72,9 @@ def settings_that_matter(settings: Mapping[str, Any], data: Mapping[str, str], p
     parts = dict(data)
     if settings["keep"] == "last":
         del kept["evaluate_every"]
-        parts = {name: digest for name, digest in data.items() if not name.startswith("validation/")}
+        parts = {
+            name: digest for name, digest in data.items() if not name.startswith("validation/")
+        }
     kept["examples per step"] = settings["batch"] * settings["accumulation"] * processes
     return kept | {f"data: {name}": digest for name, digest in parts.items()}
 
@@ -83,7 +91,9 @@ def differs(folder: Path, wanted: Mapping[str, Any], start: Mapping[str, str | N
     advice = "Give another folder for this plan, or move that one away."
     try:
         document = json.loads((folder / record.NAME).read_text("utf-8"))
-        there = settings_that_matter(document["settings"], document["data"], document["spent"]["processes"])
+        there = settings_that_matter(
+            document["settings"], document["data"], document["spent"]["processes"]
+        )
         came_from = {"base": document["base"], "adapter": document.get("adapter")}
         identities = {name: one["identity"] if one else None for name, one in came_from.items()}
     except (OSError, ValueError, KeyError, TypeError):
@@ -103,12 +113,16 @@ def plan_identities(steps: Sequence[tuple[Step, Stage]], processes: int) -> dict
     for step, stage in steps:
         parent = found[step.parent] if step.parent else record.identity(stage.base)
         found[step.name] = identity(
-            parent, {}, settings_that_matter(record.settings(stage), record.digests(stage), processes)
+            parent,
+            {},
+            settings_that_matter(record.settings(stage), record.digests(stage), processes),
         )
     return found
 
 
-def _start(out: Path, stage: Stage, origin: StepOrigin, found: Mapping[str, Standing]) -> dict[str, str | None]:
+def _start(
+    out: Path, stage: Stage, origin: StepOrigin, found: Mapping[str, Standing]
+) -> dict[str, str | None]:
     """Identities of the weights that a step starts from, as far as they are there."""
     placed = origin.of(stage, out)
     starts = {"base": (origin.base, placed.base), "adapter": (origin.adapter, placed.adapter)}
@@ -120,20 +134,39 @@ def _start(out: Path, stage: Stage, origin: StepOrigin, found: Mapping[str, Stan
 
 
 def _check_begun(
-    state: Path, wanted: Mapping[str, Any], start: Mapping[str, str | None], resume: bool, faults: Faults
+    state: Path,
+    wanted: Mapping[str, Any],
+    start: Mapping[str, str | None],
+    resume: bool,
+    faults: Faults,
 ) -> None:
     known = json.loads((state / RUN).read_text("utf-8"))
     if not resume:
-        faults.add((), f"{state}: a step was begun there and not finished. Resume it, or remove that folder.")
-    data = {name: known[name] for name in known if name in ("examples", "replay", "groups") or "/" in name}
-    settings = {name: value for name, value in known.items() if name not in (*data, *record.START, "processes")}
+        faults.add(
+            (),
+            f"{state}: a step was begun there and not finished. Resume it, or remove that folder.",
+        )
+    data = {
+        name: known[name]
+        for name in known
+        if name in ("examples", "replay", "groups") or "/" in name
+    }
+    settings = {
+        name: value
+        for name, value in known.items()
+        if name not in (*data, *record.START, "processes")
+    }
     for name, begun in start.items():
         if known.get(name) != begun:
             faults.add(
-                (), f"{state}: what was begun there started from another {name}. Remove that folder to begin anew."
+                (),
+                f"{state}: what was begun there started from another {name}. Remove that folder to begin anew.",
             )
     if unlike := _unlike(settings_that_matter(settings, data, known["processes"]), wanted):
-        faults.add((), f"{state}: what was begun there is something else: {unlike}. Remove that folder to begin anew.")
+        faults.add(
+            (),
+            f"{state}: what was begun there is something else: {unlike}. Remove that folder to begin anew.",
+        )
 
 
 def _unlike(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:

@@ -80,7 +80,8 @@ def forecast(ready: StepForecast, own: Lengths, rehearsed: Lengths, processes: i
             "smaller batch or accumulation."
         )
     tokens, supervised = (
-        [length for part in (own[kind], rehearsed[kind]) for length in part if length >= 0] for kind in (0, 1)
+        [length for part in (own[kind], rehearsed[kind]) for length in part if length >= 0]
+        for kind in (0, 1)
     )
     of = [stage.groups[at] for at in fitting] if stage.groups is not None else []
     order = batches.order(stage, tokens[: len(fitting)], tokens[len(fitting) :], of, processes)
@@ -91,5 +92,8 @@ def forecast(ready: StepForecast, own: Lengths, rehearsed: Lengths, processes: i
         examples=len(seen),
         tokens=sum(tokens[index] for index in seen),
         supervised=sum(supervised[index] for index in seen),
-        longest=max(zip(own.tokens + rehearsed.tokens, stage.examples + stage.replay, strict=True), key=itemgetter(0)),
+        longest=max(
+            zip(own.tokens + rehearsed.tokens, stage.examples + stage.replay, strict=True),
+            key=itemgetter(0),
+        ),
     )

@@ -49,7 +49,11 @@ class Grouping:
         """
         fitting = [at for at, tokens in enumerate(lengths.tokens) if tokens >= 0]
         kept = [records[at] for at in fitting]
-        given = {key: value for key, value in self.settings.items() if key in ("bins", "edges", "k", "count")}
+        given = {
+            key: value
+            for key, value in self.settings.items()
+            if key in ("bins", "edges", "k", "count")
+        }
         match self.settings["metric"]:
             case "task":
                 return by_label([record.label for record in kept])
@@ -59,7 +63,9 @@ class Grouping:
                 vectors = self._vectors([*kept, *self.anchors])
                 labels = [record.label for record in self.anchors]
                 if set(labels) <= {ANCHORS}:
-                    raise TrainingError("no anchor names its task. Give the field that does as anchors.label_field.")
+                    raise TrainingError(
+                        "no anchor names its task. Give the field that does as anchors.label_field."
+                    )
                 return by_anchors(vectors[: len(kept)], vectors[len(kept) :], labels, **given)
             case _:
                 return by_kmeans(self._vectors(kept), given["count"], self.settings.get("seed", 0))
@@ -67,7 +73,9 @@ class Grouping:
     def _vectors(self, records: Sequence[Record]) -> Any:
         match self.settings.get("encoder", "tfidf"):
             case "sentence_transformers":
-                return sentence_transformers([text(record) for record in records], self.settings["model"])
+                return sentence_transformers(
+                    [text(record) for record in records], self.settings["model"]
+                )
             case "states":
                 if self.states is None:
                     raise TrainingError(
@@ -75,7 +83,11 @@ class Grouping:
                     )
                 return self.states(records, self.base, self.settings.get("layer"))
             case _:
-                given = {key: self.settings[key] for key in ("dimensions", "seed") if key in self.settings}
+                given = {
+                    key: self.settings[key]
+                    for key in ("dimensions", "seed")
+                    if key in self.settings
+                }
                 return tfidf([text(record) for record in records], **given)
 
 
@@ -99,11 +111,18 @@ def weights(groups: Groups, given: Mapping[str, float]) -> tuple[float, ...]:
         CorpusError: names that are not the groups'.
     """
     if set(given) != set(groups.labels):
-        unknown, missing = sorted(set(given) - set(groups.labels)), sorted(set(groups.labels) - set(given))
+        unknown, missing = (
+            sorted(set(given) - set(groups.labels)),
+            sorted(set(groups.labels) - set(given)),
+        )
         raise CorpusError(
             "group_weights: "
             + (f"no group is called {', '.join(unknown)}. " if unknown else "")
-            + (f"{', '.join(missing)} {'has' if len(missing) == 1 else 'have'} no weight. " if missing else "")
+            + (
+                f"{', '.join(missing)} {'has' if len(missing) == 1 else 'have'} no weight. "
+                if missing
+                else ""
+            )
             + f"The groups are: {', '.join(groups.labels)}."
         )
     return tuple(given[label] for label in groups.labels)

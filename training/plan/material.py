@@ -128,7 +128,9 @@ class Measure:
 
 def select_lengths(lengths: Lengths, indices: Sequence[int]) -> Lengths:
     """The lengths of some of the records, in that order."""
-    return Lengths([lengths.tokens[at] for at in indices], [lengths.supervised[at] for at in indices])
+    return Lengths(
+        [lengths.tokens[at] for at in indices], [lengths.supervised[at] for at in indices]
+    )
 
 
 def count_lengths(lengths: Lengths) -> Counts:

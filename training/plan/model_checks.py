@@ -21,7 +21,16 @@ def check_on_model(stages: Sequence[tuple[Stage, tuple[int, Record]]], faults: F
     """
     ways: dict[str, tuple[Stage, tuple[int, Record]]] = {}
     for stage, longest in stages:
-        way = repr((stage.lora, stage.frozen, stage.precision, stage.checkpointing, stage.batch, stage.device))
+        way = repr(
+            (
+                stage.lora,
+                stage.frozen,
+                stage.precision,
+                stage.checkpointing,
+                stage.batch,
+                stage.device,
+            )
+        )
         if way not in ways or longest[0] > ways[way][1][0]:
             ways[way] = (stage, longest)
     for stage, (_, record) in ways.values():

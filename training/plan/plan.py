@@ -67,7 +67,9 @@ class Plan:
         """Each place where the plan holds settings, with them."""
         yield ("settings",), self.settings
         for number, entry in enumerate(self.schedules):
-            place: Keys = ("schedule", number) if ("schedule", 0) in self.faults.lines else ("schedule",)
+            place: Keys = (
+                ("schedule", number) if ("schedule", 0) in self.faults.lines else ("schedule",)
+            )
             yield (*place, "settings"), entry["settings"]
             for name, own in entry["each"].items():
                 yield (*place, "each", name), own

@@ -28,9 +28,13 @@ def read_plan(path: Path | str) -> Plan:
     try:
         text = path.read_bytes().decode("utf-8")
     except OSError as error:
-        raise TrainingError(f"{path}: cannot be read ({error.strerror}). Give a plan, a YAML file.") from None
+        raise TrainingError(
+            f"{path}: cannot be read ({error.strerror}). Give a plan, a YAML file."
+        ) from None
     except UnicodeDecodeError as error:
-        raise TrainingError(f"{path}: byte {error.start} is not UTF-8. Save the file as UTF-8.") from None
+        raise TrainingError(
+            f"{path}: byte {error.start} is not UTF-8. Save the file as UTF-8."
+        ) from None
     return parse_plan(text, home=path.parent, file=str(path))
 
 
@@ -49,7 +53,9 @@ def parse_plan(text: str, *, home: Path | None = None, file: str = "plan") -> Pl
     document = read_document(text, faults)
     faults.raise_any()
     plan = _read(document, home, faults)
-    if faults.messages:  # nothing can be trained: say as well what the files would have been refused for
+    if (
+        faults.messages
+    ):  # nothing can be trained: say as well what the files would have been refused for
         check_base(plan, faults)
         load_all(plan, faults, local=True)
     faults.raise_any()
@@ -62,7 +68,9 @@ def plan_yaml(plan: Plan) -> str:
     for section, sources in (("sources", plan.sources), ("validation", plan.validation)):
         if sources:
             split = entries.SPLITS[section]
-            document[section] = {name: entries.source_yaml(source, split) for name, source in sources.items()}
+            document[section] = {
+                name: entries.source_yaml(source, split) for name, source in sources.items()
+            }
     if plan.settings:
         document["settings"] = entries.plain_value(plan.settings)
     written = [schedule_kinds.schedule_yaml(entry) for entry in plan.schedules]
@@ -110,9 +118,14 @@ def _read(document: dict[str, Any], home: Path | None, faults: Faults) -> Plan:
 def _schedules(given: Any, reader: schedule_kinds.Reader) -> tuple[schedule_kinds.Entry, ...]:
     listed = isinstance(given, list)
     places: list[tuple[Keys, Any]] = (
-        [(("schedule", number), one) for number, one in enumerate(given)] if listed else [(("schedule",), given)]
+        [(("schedule", number), one) for number, one in enumerate(given)]
+        if listed
+        else [(("schedule",), given)]
     )
     if not places:
-        reader.faults.add(("schedule",), "is an empty list, expected at least one schedule, such as {kind: experts}.")
+        reader.faults.add(
+            ("schedule",),
+            "is an empty list, expected at least one schedule, such as {kind: experts}.",
+        )
     read = [reader.schedule(one, place) for place, one in places]
     return tuple(entry for entry in read if entry is not None)

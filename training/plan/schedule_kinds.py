@@ -58,7 +58,9 @@ def steps(entry: Entry) -> list[Step]:
         case "mixing":
             parts = "parts" in entry
             shares = entry["parts" if parts else "shares"]
-            return schedule.mixing(shares, parts=parts, examples=entry.get("examples"), settings=over)
+            return schedule.mixing(
+                shares, parts=parts, examples=entry.get("examples"), settings=over
+            )
         case "sequential":
             return schedule.sequential(entry["order"], each)
         case "mixed_sequential":
@@ -67,7 +69,9 @@ def steps(entry: Entry) -> list[Step]:
             return schedule.dmt(entry["special"], entry["general"], entry["k"], each)
         case _:
             hold, single = entry["hold"], entry["single"]
-            return schedule.proportions(entry["vary"], entry["k"], hold=hold, single=single, settings=over, each=each)
+            return schedule.proportions(
+                entry["vary"], entry["k"], hold=hold, single=single, settings=over, each=each
+            )
 
 
 def merged(settings: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -103,17 +107,28 @@ def _owners(entry: Entry) -> tuple[str, ...]:
 class Reader:
     """Reads the schedules of a plan; what is wrong goes to `faults`, and a value that would do stands in for it."""
 
-    def __init__(self, sources: tuple[str, ...], faults: Faults, settings: Callable[[Any, Keys], dict[str, Any]]):
+    def __init__(
+        self,
+        sources: tuple[str, ...],
+        faults: Faults,
+        settings: Callable[[Any, Keys], dict[str, Any]],
+    ):
         self.sources, self.faults, self.settings = sources, faults, settings
 
     def schedule(self, given: Any, place: Keys) -> Entry | None:
         """One schedule with its defaults filled in, or None when its kind is not known."""
         if not isinstance(given, dict):
-            self.faults.add(place, f"is {given!r}, expected keys and values, such as {{kind: experts}}.")
+            self.faults.add(
+                place, f"is {given!r}, expected keys and values, such as {{kind: experts}}."
+            )
             return None
         kind = given.get("kind")
         if kind not in KEYS:
-            what = f"kind is {kind!r}; {nearest(kind, list(KEYS))}" if "kind" in given else "kind is missing."
+            what = (
+                f"kind is {kind!r}; {nearest(kind, list(KEYS))}"
+                if "kind" in given
+                else "kind is missing."
+            )
             self.faults.add((*place, "kind"), f"{what} Known: {', '.join(KEYS)}.")
             return None
         known = ["kind", *KEYS[kind], "settings", "each"]
@@ -124,7 +139,9 @@ class Reader:
             if key not in given:
                 self.faults.add(place, f"{kind} needs {key}: a list of sources.")
         entry: dict[str, Any] = {"kind": kind} | {
-            key: getattr(self, what)(given[key], (*place, key)) for key, what in KEYS[kind].items() if key in given
+            key: getattr(self, what)(given[key], (*place, key))
+            for key, what in KEYS[kind].items()
+            if key in given
         }
         self._complete(entry, place)
         entry["settings"] = self.settings(given.get("settings"), (*place, "settings"))
@@ -135,11 +152,15 @@ class Reader:
         """One source or a list of them, each once."""
         listed = [given] if isinstance(given, str) else given
         if not isinstance(listed, list) or not listed:
-            self.faults.add(place, f"is {given!r}, expected a list of sources: {', '.join(self.sources)}.")
+            self.faults.add(
+                place, f"is {given!r}, expected a list of sources: {', '.join(self.sources)}."
+            )
             return ()
         for number, name in enumerate(listed):
             if name not in self.sources:
-                self.faults.add(place, f"no source is called {name!r}; {nearest(name, list(self.sources))}")
+                self.faults.add(
+                    place, f"no source is called {name!r}; {nearest(name, list(self.sources))}"
+                )
             elif name in listed[:number]:
                 self.faults.add(place, f'names "{name}" twice. Name each source once.')
         return tuple(dict.fromkeys(name for name in listed if name in self.sources))
@@ -151,7 +172,9 @@ class Reader:
                 raise ValueError
             share = Fraction(Decimal(repr(given))) if isinstance(given, float) else Fraction(given)
         except (ValueError, OverflowError, ZeroDivisionError):
-            self.faults.add(place, f"{given!r} is not a share. Write a number, such as 1, 0.25 or 1/256.")
+            self.faults.add(
+                place, f"{given!r} is not a share. Write a number, such as 1, 0.25 or 1/256."
+            )
             return Fraction(1)
         if share < 0:
             self.faults.add(place, f"a share of {given} is below 0.")
@@ -161,10 +184,16 @@ class Reader:
     def shares(self, given: Any, place: Keys) -> dict[str, Fraction]:
         """Source -> share."""
         if not isinstance(given, dict) or not given:
-            self.faults.add(place, f"is {given!r}, expected sources with their shares, such as {{math: 1/4}}.")
+            self.faults.add(
+                place, f"is {given!r}, expected sources with their shares, such as {{math: 1/4}}."
+            )
             return {}
         self.names(list(given), place)
-        read = {name: self.share(share, (*place, name)) for name, share in given.items() if name in self.sources}
+        read = {
+            name: self.share(share, (*place, name))
+            for name, share in given.items()
+            if name in self.sources
+        }
         if not any(read.values()) and read:
             self.faults.add(place, "every share is 0, so there is nothing to train on.")
         return read
@@ -201,17 +230,22 @@ class Reader:
             case "mixing":
                 if {"shares", "parts"} <= entry.keys():
                     self.faults.add(
-                        place, "shares (of each source) and parts (of the mixture) are both given. Keep one."
+                        place,
+                        "shares (of each source) and parts (of the mixture) are both given. Keep one.",
                     )
                 if "examples" in entry and "parts" not in entry:
-                    self.faults.add((*place, "examples"), "goes with parts: the examples of the whole mixture.")
+                    self.faults.add(
+                        (*place, "examples"), "goes with parts: the examples of the whole mixture."
+                    )
                 if "parts" not in entry:
                     entry.setdefault("shares", dict.fromkeys(self.sources, Fraction(1)))
             case "dmt" | "mixed_sequential":
                 entry.update({stage: entry.get(stage, ()) for stage in STAGES})
                 for name in entry["special"]:
                     if name in entry["general"]:
-                        self.faults.add(place, f'"{name}" is special and general. It can be one of the two.')
+                        self.faults.add(
+                            place, f'"{name}" is special and general. It can be one of the two.'
+                        )
                 if entry["kind"] == "dmt":
                     entry.setdefault("k", DEFAULT_K)
             case "sequential":
@@ -228,19 +262,32 @@ class Reader:
             self.faults.add(place, "holds every source and varies none. Leave one out of hold.")
         for name in entry["vary"]:
             if name in hold:
-                self.faults.add(place, f'"{name}" is both varied and held. Name it in one of the two.')
+                self.faults.add(
+                    place, f'"{name}" is both varied and held. Name it in one of the two.'
+                )
         if Fraction(0) in entry["k"] and not any(hold.values()):
-            self.faults.add((*place, "k"), "a k of 0 leaves nothing to train on. Remove it, or hold another source.")
+            self.faults.add(
+                (*place, "k"),
+                "a k of 0 leaves nothing to train on. Remove it, or hold another source.",
+            )
 
     def _each(self, entry: Entry, given: Any, place: Keys) -> dict[str, dict[str, Any]]:
         if given is None:
             return {}
         owners = list(_owners(entry))
         if not isinstance(given, dict) or not owners:
-            wanted = "settings for " + ", ".join(owners) if owners else "nothing here: write settings instead"
+            wanted = (
+                "settings for " + ", ".join(owners)
+                if owners
+                else "nothing here: write settings instead"
+            )
             self.faults.add(place, f"is {given!r}, expected {wanted}.")
             return {}
         for name in given:
             if name not in owners:
-                self.faults.add((*place, name), f"is not part of this schedule; {nearest(name, owners)}")
-        return {name: self.settings(given[name], (*place, name)) for name in owners if name in given}
+                self.faults.add(
+                    (*place, name), f"is not part of this schedule; {nearest(name, owners)}"
+                )
+        return {
+            name: self.settings(given[name], (*place, name)) for name in owners if name in given
+        }

@@ -67,11 +67,18 @@ def step(shares: Shares, parent: Step | None = None, label: str = "", **more: An
 
 def experts(sources: Iterable[str], each: Mapping[str, Settings] | None = None) -> list[Step]:
     """One checkpoint per source, each from the base: what DEM composes. `each` holds settings per source."""
-    return [_whole([name], label=f"expert {name}", settings=(each or {}).get(name, {})) for name in sources]
+    return [
+        _whole([name], label=f"expert {name}", settings=(each or {}).get(name, {}))
+        for name in sources
+    ]
 
 
 def mixing(
-    shares: Shares, *, parts: bool = False, examples: int | None = None, settings: Settings | None = None
+    shares: Shares,
+    *,
+    parts: bool = False,
+    examples: int | None = None,
+    settings: Settings | None = None,
 ) -> list[Step]:
     """Multi-task learning: all sources at once, in one step. `parts` and `examples`: see Step."""
     return [step(shares, label="mixed", parts=parts, examples=examples, settings=settings or {})]
@@ -82,7 +89,14 @@ def sequential(order: Sequence[str], each: Mapping[str, Settings] | None = None)
     steps: list[Step] = []
     for number, name in enumerate(order, start=1):
         label = f"sequential, {number} of {len(order)}: {name}"
-        steps.append(_whole([name], steps[-1] if steps else None, label=label, settings=(each or {}).get(name, {})))
+        steps.append(
+            _whole(
+                [name],
+                steps[-1] if steps else None,
+                label=label,
+                settings=(each or {}).get(name, {}),
+            )
+        )
     return steps
 
 
@@ -104,7 +118,9 @@ def dmt(
     Several k share the first stage. k = 0 is mixed sequential. `each`: as in mixed_sequential.
     """
     each, special, general = each or {}, list(special), list(general)
-    first = _whole(special, label=f"special: {', '.join(sorted(special))}", settings=each.get("special", {}))
+    first = _whole(
+        special, label=f"special: {', '.join(sorted(special))}", settings=each.get("special", {})
+    )
     steps = [first]
     for k in ks:
         shares = dict.fromkeys(general, Fraction(1)) | dict.fromkeys(special, k)
@@ -133,7 +149,9 @@ def proportions(
     return [
         step(
             held | dict.fromkeys(group, k),
-            label=", ".join(f"{share} {name}" for name, share in (held | dict.fromkeys(group, k)).items()),
+            label=", ".join(
+                f"{share} {name}" for name, share in (held | dict.fromkeys(group, k)).items()
+            ),
             settings=(each or {}).get(group[0], settings or {}) if single else settings or {},
         )
         for group in groups

@@ -86,7 +86,11 @@ def read(given: Any, place: Keys, reader: Reader, home: Path | None = None) -> d
 
 def of_stage(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of a Stage that settings hold by themselves: without data, groups and replay."""
-    fields = {key: value for key, value in settings.items() if key not in ("group_by", "group_weights", "replay")}
+    fields = {
+        key: value
+        for key, value in settings.items()
+        if key not in ("group_by", "group_weights", "replay")
+    }
     if fields.get("lora") is not None:
         fields["lora"] = Lora(**fields["lora"])
     return fields
@@ -124,9 +128,14 @@ def _group_by(given: Any, place: Keys, faults: Faults, home: Path | None) -> dic
 
 def _weights(given: Any, place: Keys, reader: Reader) -> dict[str, float]:
     if not isinstance(given, dict) or not given:
-        reader.faults.add(place, f"is {given!r}, expected groups with their weights, such as {{sums: 2, chat: 1}}.")
+        reader.faults.add(
+            place,
+            f"is {given!r}, expected groups with their weights, such as {{sums: 2, chat: 1}}.",
+        )
         return {}
-    return {str(name): float(reader.share(weight, (*place, name))) for name, weight in given.items()}
+    return {
+        str(name): float(reader.share(weight, (*place, name))) for name, weight in given.items()
+    }
 
 
 def _typed(
@@ -172,5 +181,11 @@ def _words(hint: Any) -> str:
         return ", ".join(map(str, get_args(hint)[:-1])) + f" or {get_args(hint)[-1]}"
     if get_origin(hint) is tuple:
         return "a list, each " + _words(get_args(hint)[0])
-    names = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", type(None): "null"}
+    names = {
+        int: "a whole number",
+        float: "a number",
+        str: "a text",
+        bool: "true or false",
+        type(None): "null",
+    }
     return names[hint]

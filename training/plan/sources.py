@@ -27,12 +27,18 @@ def sources(given: Any, section: str, home: Path | None, faults: Faults) -> dict
     """The sources of a section; what is wrong goes to `faults` and is left out."""
     place: Keys = (section,)
     if not isinstance(given, dict) or (section == "sources" and not given):
-        faults.add(place, f"is {given!r}, expected names with their paths, such as {{math: data/math.jsonl}}.")
+        faults.add(
+            place,
+            f"is {given!r}, expected names with their paths, such as {{math: data/math.jsonl}}.",
+        )
         return {}
     read = {}
     for name, value in given.items():
         if not NAME.fullmatch(name):
-            faults.add((*place, name), "a name is made of letters, digits, - and _: it becomes part of a folder's.")
+            faults.add(
+                (*place, name),
+                "a name is made of letters, digits, - and _: it becomes part of a folder's.",
+            )
         elif one := source(name, value, (*place, name), home, faults, SPLITS[section]):
             read[name] = one
     return read
@@ -58,7 +64,10 @@ def source(
             kept[key] = value
     if "path" not in kept:
         if "path" not in fields:
-            faults.add(place, "path is missing: a JSONL file, a folder, or the name of a dataset on the hub.")
+            faults.add(
+                place,
+                "path is missing: a JSONL file, a folder, or the name of a dataset on the hub.",
+            )
         return None
     try:
         return Source(name, **{"split": split} | kept | {"path": found_from(kept["path"], home)})
@@ -88,5 +97,9 @@ def plain_value(value: Any) -> Any:
 def source_yaml(source: Source, split: str = "train") -> Any:
     """What `source` reads back as the same: the path alone, where nothing else differs from what is meant without it."""
     usual = Source(source.name, source.path, split=split)
-    fields = {key: plain_value(getattr(source, key)) for key in KEYS if getattr(source, key) != getattr(usual, key)}
+    fields = {
+        key: plain_value(getattr(source, key))
+        for key in KEYS
+        if getattr(source, key) != getattr(usual, key)
+    }
     return {"path": source.path, **fields} if fields else source.path

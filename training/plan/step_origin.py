@@ -30,7 +30,9 @@ class StepOrigin(NamedTuple):
     def of(self, stage: Stage, out: Path) -> Stage:
         """The stage, on the plan's base, as it is run in the plan's folder."""
         base = stage.base if self.base is None else out / self.base
-        return replace(stage, base=base, adapter=None if self.adapter is None else out / self.adapter)
+        return replace(
+            stage, base=base, adapter=None if self.adapter is None else out / self.adapter
+        )
 
 
 def origins(steps: Iterable[Step], adapters: Mapping[str, Any]) -> dict[str, StepOrigin]:

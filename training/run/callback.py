@@ -34,7 +34,11 @@ class StepCallback(TrainerCallback):  # type: ignore[misc]
     """
 
     def __init__(
-        self, run: RunContext, hooks: Hooks, spent: Callable[[], Spent], agree: Callable[[bool], bool]
+        self,
+        run: RunContext,
+        hooks: Hooks,
+        spent: Callable[[], Spent],
+        agree: Callable[[bool], bool],
     ) -> None:
         self.run, self.hooks, self._spent, self._agree = run, hooks, spent, agree
         self.seconds, self.counted, self.stopped, self._begun = 0.0, 0, False, 0.0
@@ -82,7 +86,9 @@ class StepCallback(TrainerCallback):  # type: ignore[misc]
         if args.should_save:
             self.run.state.seal(state.global_step, state.best_global_step, spent)
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, float] | None = None, **_: Any) -> None:
+    def on_log(
+        self, args: Any, state: Any, control: Any, logs: Mapping[str, float] | None = None, **_: Any
+    ) -> None:
         """Hand a new point of the curve to the caller.
 
         Raises:

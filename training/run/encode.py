@@ -59,11 +59,15 @@ def encoded(stage: Stage, tokenizer: Any, config: Any) -> Data:
             raise CorpusError(f"{name}: {error}") from None
         if records and not rows[name]:
             what = "" if name == "examples" else f" of {name}"
-            raise TrainingError(f"none of the {len(records)} examples{what} fits in {limit} tokens. Shorten them.")
+            raise TrainingError(
+                f"none of the {len(records)} examples{what} fits in {limit} tokens. Shorten them."
+            )
         if records:
             counts[name] = count(rows[name], dropped)
     _check_vocabulary(rows, config)
-    groups = [stage.groups[row.index] for row in rows["examples"]] if stage.groups is not None else []
+    groups = (
+        [stage.groups[row.index] for row in rows["examples"]] if stage.groups is not None else []
+    )
     validation = {name: rows[f"validation/{name}"] for name in stage.validation}
     return Data(rows["examples"], rows["replay"], validation, groups, counts)
 

@@ -21,7 +21,17 @@ from training.stage import Lora, Stage
 if TYPE_CHECKING:
     from training.run.trainer import StageTrainer
 
-__all__ = ["CurvePoint", "Lora", "Progress", "Stage", "Trained", "TrainingError", "TrainingStopped", "quiet", "run"]
+__all__ = [
+    "CurvePoint",
+    "Lora",
+    "Progress",
+    "Stage",
+    "Trained",
+    "TrainingError",
+    "TrainingStopped",
+    "quiet",
+    "run",
+]
 
 
 Progress = Callable[[int, int, float], None]
@@ -111,7 +121,13 @@ def _train(
     cached = model.config.use_cache
     pad = ready.tokenizer.pad_token_id
     parts = RunContext(
-        stage, ready.data, ready.order, 0 if pad is None else pad, state, ready.meter, state.spent(before, "training")
+        stage,
+        ready.data,
+        ready.order,
+        0 if pad is None else pad,
+        state,
+        ready.meter,
+        state.spent(before, "training"),
     )
     if stage.checkpointing:
         # transformers before 5.20 knows the older name only, and later ones warn of it
@@ -124,7 +140,9 @@ def _train(
             f"stopped after step {trainer.state.global_step} of {ready.order.steps}; the state is saved in "
             f"{state.folder}. resume=True goes on from there."
         )
-    model.config.use_cache = cached  # the trainer turned it off, and the saved model would generate without its cache
+    model.config.use_cache = (
+        cached  # the trainer turned it off, and the saved model would generate without its cache
+    )
     return _write(trainer, ready, out)
 
 
@@ -137,7 +155,9 @@ def _arguments(stage: Stage, batches: Order, folder: Path, device: str) -> Any:
         per_device_train_batch_size=stage.batch,
         gradient_accumulation_steps=stage.accumulation,
         learning_rate=stage.rate,
-        lr_scheduler_type=stage.schedule if stage.schedule != "constant" else "constant_with_warmup",
+        lr_scheduler_type=stage.schedule
+        if stage.schedule != "constant"
+        else "constant_with_warmup",
         warmup_steps=round(stage.warmup * batches.steps),
         weight_decay=stage.decay,
         adam_beta2=stage.beta2,
@@ -155,7 +175,9 @@ def _arguments(stage: Stage, batches: Order, folder: Path, device: str) -> Any:
         remove_unused_columns=False,
         use_cpu=device == "cpu",
     )
-    settings._n_gpu = min(settings.n_gpu, 1)  # else one process would deal each batch to all devices that it sees
+    settings._n_gpu = min(
+        settings.n_gpu, 1
+    )  # else one process would deal each batch to all devices that it sees
     return settings
 
 
@@ -176,7 +198,9 @@ def _write(trainer: StageTrainer, ready: StageSetup, out: Path) -> Trained:
         ready.tokenizer.save_pretrained(staged)
         if stage.lora is not None:
             tidy_adapter(staged, stage.base_name or stage.base.as_posix())
-        document = record.document(stage, ready.data.counts, spent, curve, best or ready.order.steps)
+        document = record.document(
+            stage, ready.data.counts, spent, curve, best or ready.order.steps
+        )
         write_json(staged / record.NAME, document)
         staged.rename(out)
         run.state.remove()

@@ -41,8 +41,13 @@ def add_adapter(model: Any, lora: Lora) -> None:
     names = [name for name, _ in model.named_modules() if name]
     for target in lora.targets:
         if not any(name == target or name.endswith(f".{target}") for name in names):
-            ends = sorted({name.rsplit(".", 1)[-1] for name in names} - {str(number) for number in range(1000)})
-            raise TrainingError(f'LoRA target "{target}" names no module. Modules end in: {", ".join(ends)}.')
+            ends = sorted(
+                {name.rsplit(".", 1)[-1] for name in names}
+                - {str(number) for number in range(1000)}
+            )
+            raise TrainingError(
+                f'LoRA target "{target}" names no module. Modules end in: {", ".join(ends)}.'
+            )
     settings = LoraConfig(
         r=lora.rank,
         lora_alpha=2 * lora.rank if lora.alpha is None else lora.alpha,
@@ -65,7 +70,9 @@ def unlike(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
     'alpha was 16, is 4'
     """
     pairs = zip(_fixed(there).items(), _fixed(here).values(), strict=True)
-    return "; ".join(f"{name} was {one}, is {other}" for (name, one), other in pairs if one != other)
+    return "; ".join(
+        f"{name} was {one}, is {other}" for (name, one), other in pairs if one != other
+    )
 
 
 def _fixed(lora: Mapping[str, Any]) -> dict[str, str]:
@@ -88,7 +95,9 @@ def check_start(folder: Path, stage: Stage) -> None:
     """
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
-            raise TrainingError(f"adapter {folder}: has no {name}. Give the folder of a LoRA adapter that PEFT wrote.")
+            raise TrainingError(
+                f"adapter {folder}: has no {name}. Give the folder of a LoRA adapter that PEFT wrote."
+            )
     advice = "Give the base that it was trained on, or leave adapter out."
     record, identity = folder / facts.NAME, facts.identity(stage.base)
     if record.is_file():
@@ -102,7 +111,9 @@ def check_start(folder: Path, stage: Stage) -> None:
     name = json.loads((folder / CONFIG).read_text("utf-8")).get("base_model_name_or_path")
     if name and (Path(name) / "config.json").is_file():
         if facts.identity(Path(name)) != identity:
-            raise TrainingError(f"adapter {folder}: its base {name} holds other weights than {stage.base}. {advice}")
+            raise TrainingError(
+                f"adapter {folder}: its base {name} holds other weights than {stage.base}. {advice}"
+            )
     elif not name or name not in (stage.base_name, stage.base.as_posix()):
         raise TrainingError(
             f"adapter {folder}: names {name!r} as its base, which is not here, and this stage's base is {stage.base}. "
@@ -120,7 +131,9 @@ def set_adapter(model: Any, folder: Path) -> None:
     from safetensors.torch import load_file
 
     _check_settings(model, folder)
-    saved = {name.removeprefix(PREFIX): tensor for name, tensor in load_file(folder / WEIGHTS).items()}
+    saved = {
+        name.removeprefix(PREFIX): tensor for name, tensor in load_file(folder / WEIGHTS).items()
+    }
     fresh: dict[str, Tensor] = model.get_adapter_state_dict()
     if saved.keys() != fresh.keys():
         raise TrainingError(

@@ -46,7 +46,9 @@ class Need(NamedTuple):
         return ", ".join(f"{name} {size(nbytes)}" for name, nbytes in self._asdict().items())
 
 
-def estimate(model: Any, rows: int, length: int, *, bf16: bool, checkpointing: bool = False, shards: int = 1) -> Need:
+def estimate(
+    model: Any, rows: int, length: int, *, bf16: bool, checkpointing: bool = False, shards: int = 1
+) -> Need:
     """Bytes that a step takes at its peak.
 
     Args:
@@ -65,7 +67,11 @@ def estimate(model: Any, rows: int, length: int, *, bf16: bool, checkpointing: b
     logits = FLOAT * length * config.vocab_size
     if checkpointing:  # the inputs of all layers, what one layer keeps, and the logits with what the loss keeps of them
         layers = config.num_hidden_layers
-        per_row = FLOAT * layers * length * config.hidden_size + per_row // layers + min(per_row, 3 * logits)
+        per_row = (
+            FLOAT * layers * length * config.hidden_size
+            + per_row // layers
+            + min(per_row, 3 * logits)
+        )
     # In the backward pass the gradient of the logits stands beside them, in float32 and as the head's input takes it.
     return Need(
         -(-weights // shards),
@@ -115,7 +121,9 @@ def activations(model: Any, length: int, *, bf16: bool) -> int:
         torch.autocast(device.type, torch.bfloat16, enabled=bf16),
         torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
     ):
-        kept = model(input_ids=ids, labels=ids, use_cache=False)  # a pointer is one storage only while that is alive
+        kept = model(
+            input_ids=ids, labels=ids, use_cache=False
+        )  # a pointer is one storage only while that is alive
     del kept
     return sum(sizes)
 
@@ -154,7 +162,9 @@ def free(device: str) -> int:
 def _left_in_group(folder: Path) -> list[int]:
     """What a control group of Linux (version 2) leaves; nothing where there is none, or no limit."""
     try:
-        limit, used = ((folder / name).read_text().strip() for name in ("memory.max", "memory.current"))
+        limit, used = (
+            (folder / name).read_text().strip() for name in ("memory.max", "memory.current")
+        )
         statistics = (folder / "memory.stat").read_text().splitlines()
     except OSError:
         return []

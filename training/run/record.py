@@ -44,7 +44,11 @@ class CurvePoint(NamedTuple):
 
 def settings(stage: Stage) -> dict[str, Any]:
     """The fields of a stage that are not data and not what it starts from, as JSON."""
-    found = {one.name: getattr(stage, one.name) for one in fields(stage) if one.name not in (*DATA, *START)}
+    found = {
+        one.name: getattr(stage, one.name)
+        for one in fields(stage)
+        if one.name not in (*DATA, *START)
+    }
     found["lora"] = asdict(stage.lora) if stage.lora else None
     plain: dict[str, Any] = json.loads(json.dumps(found))
     return plain
@@ -81,30 +85,47 @@ def identity(folder: Path) -> str:
 
 
 def document(
-    stage: Stage, counts: Mapping[str, Counts], spent: Spent, curve: Sequence[CurvePoint], best_step: int | None
+    stage: Stage,
+    counts: Mapping[str, Counts],
+    spent: Spent,
+    curve: Sequence[CurvePoint],
+    best_step: int | None,
 ) -> dict[str, Any]:
     """What training.json holds."""
     return {
-        "base": {"name": stage.base_name or stage.base.as_posix(), "identity": identity(stage.base)},
-        "adapter": {"name": stage.adapter.as_posix(), "identity": identity(stage.adapter)} if stage.adapter else None,
+        "base": {
+            "name": stage.base_name or stage.base.as_posix(),
+            "identity": identity(stage.base),
+        },
+        "adapter": {"name": stage.adapter.as_posix(), "identity": identity(stage.adapter)}
+        if stage.adapter
+        else None,
         "settings": settings(stage),
         "data": digests(stage),
         "counts": {name: asdict(one) for name, one in counts.items()},
         "kept_step": best_step,
         "spent": asdict(spent),
-        "curve": [{key: value for key, value in point._asdict().items() if value not in (None, {})} for point in curve],
+        "curve": [
+            {key: value for key, value in point._asdict().items() if value not in (None, {})}
+            for point in curve
+        ],
         "versions": {
-            name: importlib.metadata.version(name) for name in ("torch", "transformers", "accelerate", "peft")
+            name: importlib.metadata.version(name)
+            for name in ("torch", "transformers", "accelerate", "peft")
         },
     }
 
 
 def curve_point(logs: Mapping[str, Any], step: int) -> CurvePoint | None:
     """The point of the curve that an entry of the trainer's log is; None where it is none."""
-    validation = {key.partition("/")[2]: loss for key, loss in logs.items() if key.startswith("validation/")}
+    validation = {
+        key.partition("/")[2]: loss for key, loss in logs.items() if key.startswith("validation/")
+    }
     if "loss" not in logs and not validation:
         return None
-    return CurvePoint(step, logs.get("loss"), logs.get("learning_rate"), logs.get("tokens_per_second"), validation)
+    return CurvePoint(
+        step, logs.get("loss"), logs.get("learning_rate"), logs.get("tokens_per_second"), validation
+    )
 
 
 def curve(history: Sequence[Mapping[str, Any]]) -> tuple[CurvePoint, ...]:
@@ -114,5 +135,7 @@ def curve(history: Sequence[Mapping[str, Any]]) -> tuple[CurvePoint, ...]:
         point = curve_point(logs, logs["step"])
         if point is not None:
             old = points.get(point.step, point)
-            points[point.step] = old._replace(validation=point.validation) if point.validation else point
+            points[point.step] = (
+                old._replace(validation=point.validation) if point.validation else point
+            )
     return tuple(points.values())

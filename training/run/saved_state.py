@@ -56,9 +56,12 @@ class State:
                 "Give resume=True to go on with it, or remove that folder to start anew."
             )
         known = json.loads((self.folder / RUN).read_text("utf-8"))
-        if different := [name for name in {*known, *document} if known.get(name) != document.get(name)]:
+        if different := [
+            name for name in {*known, *document} if known.get(name) != document.get(name)
+        ]:
             pairs = "; ".join(
-                f"{name} was {known.get(name)!r} and is {document.get(name)!r}" for name in sorted(different)
+                f"{name} was {known.get(name)!r} and is {document.get(name)!r}"
+                for name in sorted(different)
             )
             raise TrainingError(
                 f"{self.folder}: the unfinished run there is another one: {pairs}. Give what it was begun with, or "
@@ -115,14 +118,19 @@ class State:
     def _sweep(self) -> None:
         for folder in self.folder.glob("checkpoint-*"):
             if not _is_whole(folder):
-                shutil.rmtree(folder, ignore_errors=True)  # every process of a launch sweeps; another may be quicker
+                shutil.rmtree(
+                    folder, ignore_errors=True
+                )  # every process of a launch sweeps; another may be quicker
 
 
 def _is_whole(folder: Path) -> bool:
     if not (folder / WHOLE).is_file():
         return False
     files = json.loads((folder / WHOLE).read_text("utf-8"))["files"]
-    return all((folder / name).is_file() and (folder / name).stat().st_size == size for name, size in files.items())
+    return all(
+        (folder / name).is_file() and (folder / name).stat().st_size == size
+        for name, size in files.items()
+    )
 
 
 def write_json(path: Path, document: object) -> None:

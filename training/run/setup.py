@@ -75,7 +75,11 @@ def make_ready(stage: Stage) -> StageSetup:
 
 def _check_base(base: Path) -> None:
     if not (base / "config.json").is_file():
-        what = "is a LoRA adapter" if (base / "adapter_config.json").is_file() else "is no folder with a config.json"
+        what = (
+            "is a LoRA adapter"
+            if (base / "adapter_config.json").is_file()
+            else "is no folder with a config.json"
+        )
         raise TrainingError(
             f"{base}: {what}; expected a whole checkpoint with its tokenizer. To go on training an adapter, "
             "give its base, and the adapter as adapter. Or merge it into its base first, with `dem merge`."
@@ -87,7 +91,9 @@ def _device(stage: Stage) -> str:
 
     there = torch.cuda.is_available()
     if stage.device == "cuda" and not there:
-        raise TrainingError('device is "cuda", and torch finds no such device here. Set device="auto" or "cpu".')
+        raise TrainingError(
+            'device is "cuda", and torch finds no such device here. Set device="auto" or "cpu".'
+        )
     if stage.device == "cpu" or not there:
         return "cpu"
     return f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
@@ -112,12 +118,16 @@ def _freeze(model: Any, patterns: tuple[str, ...]) -> None:
     names = [name for name, _ in model.named_parameters()]
     for pattern in patterns:
         if not any(fnmatch(name, pattern) for name in names):
-            raise TrainingError(f'frozen pattern "{pattern}" matches no parameter. Names look like {names[0]}.')
+            raise TrainingError(
+                f'frozen pattern "{pattern}" matches no parameter. Names look like {names[0]}.'
+            )
     for name, parameter in model.named_parameters():
         if any(fnmatch(name, pattern) for pattern in patterns):
             parameter.requires_grad_(False)
     if not any(parameter.requires_grad for parameter in model.parameters()):
-        raise TrainingError(f"the frozen patterns {', '.join(patterns)} leave nothing to train. Freeze less.")
+        raise TrainingError(
+            f"the frozen patterns {', '.join(patterns)} leave nothing to train. Freeze less."
+        )
 
 
 def _check_memory(stage: Stage, model: Any, data: Data, device: str, processes: int) -> None:
@@ -137,9 +147,7 @@ def _check_memory(stage: Stage, model: Any, data: Data, device: str, processes: 
         total = (need.total - need.weights) * int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     room = memory.free(device)
     what = f"a step of {stage.batch} examples of up to {longest} tokens ({need.in_words()}) on {device}"
-    advice = (
-        "Give a smaller batch with a larger accumulation, a smaller max_length, checkpointing=True, or a LoRA adapter."
-    )
+    advice = "Give a smaller batch with a larger accumulation, a smaller max_length, checkpointing=True, or a LoRA adapter."
     memory.check(total, room, what, advice)
     if device == "cpu" and memory.HEAP * total > room:
         log.warning(

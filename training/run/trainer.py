@@ -28,11 +28,17 @@ class StageTrainer(Trainer):  # type: ignore[misc]
 
     control: Any
 
-    def __init__(self, run: RunContext, hooks: Hooks, model: Any, settings: TrainingArguments) -> None:
+    def __init__(
+        self, run: RunContext, hooks: Hooks, model: Any, settings: TrainingArguments
+    ) -> None:
         self.run = run
         self.steps = StepCallback(run, hooks, self._spent_by_all, self._any)
-        super().__init__(model=model, args=settings, train_dataset=run.data.all, callbacks=[self.steps])
-        self.remove_callback(PrinterCallback)  # `progress` is the report; the printer would write to stdout
+        super().__init__(
+            model=model, args=settings, train_dataset=run.data.all, callbacks=[self.steps]
+        )
+        self.remove_callback(
+            PrinterCallback
+        )  # `progress` is the report; the printer would write to stdout
 
     @property
     def stopped(self) -> bool:
@@ -43,7 +49,9 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         """The stage's batches, dealt to the processes in turn."""
         rows = Fixed(self.run.order.rows, self.run.stage.batch)
         data: Any = self.run.data.all
-        loader: Any = DataLoader(data, batch_sampler=rows, collate_fn=lambda items: collate(items, self.run.pad))
+        loader: Any = DataLoader(
+            data, batch_sampler=rows, collate_fn=lambda items: collate(items, self.run.pad)
+        )
         return self.accelerator.prepare(loader)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -56,15 +64,21 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         """The loss on each validation dataset, and their mean; the weights are kept aside where that is the lowest so far."""
         run = self.run
         budget = run.stage.batch * max(len(row.ids) for row in run.data.all)
-        losses = validation_losses(self.model_wrapped, run.data.validation, run.pad, budget, self.accelerator)
+        losses = validation_losses(
+            self.model_wrapped, run.data.validation, run.pad, budget, self.accelerator
+        )
         mean = sum(losses.values()) / len(losses)
-        self.log({f"validation/{name}": loss for name, loss in losses.items()} | {"validation": mean})
+        self.log(
+            {f"validation/{name}": loss for name, loss in losses.items()} | {"validation": mean}
+        )
         best = self.state.best_metric
         if run.stage.keep == "best" and (best is None or mean < best):
             self.keep_best()
             self.state.best_metric = mean
             self.state.best_global_step = self.state.global_step
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, losses)
+        self.control = self.callback_handler.on_evaluate(
+            self.args, self.state, self.control, losses
+        )
         return losses
 
     def keep_best(self) -> None:
@@ -82,10 +96,17 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         if self.is_fsdp_enabled:
             gathered: dict[str, torch.Tensor] = self.accelerator.get_state_dict(self.model_wrapped)
             return gathered
-        return {name: parameter.detach().to("cpu").contiguous() for name, parameter in self._trained().items()}
+        return {
+            name: parameter.detach().to("cpu").contiguous()
+            for name, parameter in self._trained().items()
+        }
 
     def _trained(self) -> dict[str, torch.nn.Parameter]:
-        return {name: parameter for name, parameter in self.model.named_parameters() if parameter.requires_grad}
+        return {
+            name: parameter
+            for name, parameter in self.model.named_parameters()
+            if parameter.requires_grad
+        }
 
     def set_weights(self, folder: Path) -> None:
         """Writes the weights of a saved state into the model.
@@ -106,7 +127,11 @@ class StageTrainer(Trainer):  # type: ignore[misc]
     def final(self, best_step: int | None) -> dict[str, torch.Tensor] | None:
         """The weights to write, where the model itself does not hold them whole; the best are put into the model else."""
         if self.is_fsdp_enabled:
-            return self.trained_weights() if best_step is None else load_file(self.run.state.best(best_step) / WEIGHTS)
+            return (
+                self.trained_weights()
+                if best_step is None
+                else load_file(self.run.state.best(best_step) / WEIGHTS)
+            )
         if best_step is not None:
             self.set_weights(self.run.state.best(best_step))
         return None
@@ -130,9 +155,17 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         """What the run has cost so far, all processes together; every process has to ask."""
         now = self.run.meter.read()
         if self.args.world_size > 1:
-            mine = torch.tensor([[now.device_seconds, now.peak_bytes]], dtype=torch.float64, device=self.args.device)
+            mine = torch.tensor(
+                [[now.device_seconds, now.peak_bytes]], dtype=torch.float64, device=self.args.device
+            )
             seconds, peaks = self.accelerator.gather(mine).unbind(1)
-            now = Spent(**{**vars(now), "device_seconds": float(seconds.sum()), "peak_bytes": int(peaks.max())})
+            now = Spent(
+                **{
+                    **vars(now),
+                    "device_seconds": float(seconds.sum()),
+                    "peak_bytes": int(peaks.max()),
+                }
+            )
         return self.run.before + now
 
     def _spent_by_all(self) -> Spent:

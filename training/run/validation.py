@@ -36,7 +36,9 @@ def validation_losses(
         for begin in range(0, len(cut), processes):
             mine = begin + number
             # With FSDP a forward pass is a common act, so a process that has no batch left computes one that does not count
-            loss, tokens = batch_loss(model, cut[mine if mine < len(cut) else begin], pad, accelerator.device)
+            loss, tokens = batch_loss(
+                model, cut[mine if mine < len(cut) else begin], pad, accelerator.device
+            )
             if mine < len(cut):
                 sums += torch.tensor([loss * tokens, tokens], dtype=torch.float64)
         total = accelerator.reduce(sums.to(accelerator.device), "sum") if processes > 1 else sums

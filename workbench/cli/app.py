@@ -34,11 +34,16 @@ app.add_typer(demo_app, name="demo")
 def ui(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 7860,
-    workdir: Annotated[Path, typer.Option(help="Where runs, jobs, recipes and exports are kept.")] = Path("workdir"),
+    workdir: Annotated[
+        Path, typer.Option(help="Where runs, jobs, recipes and exports are kept.")
+    ] = Path("workdir"),
     models: Annotated[
-        list[Path] | None, typer.Option(metavar="DIR", help="A folder whose models may be opened; repeatable.")
+        list[Path] | None,
+        typer.Option(metavar="DIR", help="A folder whose models may be opened; repeatable."),
     ] = None,
-    auth: Annotated[str, typer.Option(metavar="USER:PASSWORD", help="Needed for any host but this machine.")] = "",
+    auth: Annotated[
+        str, typer.Option(metavar="USER:PASSWORD", help="Needed for any host but this machine.")
+    ] = "",
     demo: Annotated[bool, typer.Option(help="Open with the demo.")] = True,
 ) -> None:
     """Open the page."""
@@ -57,9 +62,13 @@ def demo_path() -> None:
 
 @demo_app.command("build")
 def demo_build(
-    out: Annotated[Path | None, typer.Option(help="The folder to make; the shipped one if not given.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The folder to make; the shipped one if not given.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="The seed of data and training.")] = 0,
-    workdir: Annotated[Path | None, typer.Option(help="Keep the cost in this workdir's ledger.")] = None,
+    workdir: Annotated[
+        Path | None, typer.Option(help="Keep the cost in this workdir's ledger.")
+    ] = None,
 ) -> None:
     """Generate the data, train base and experts, search ω, and print the measured table."""
     from workbench.demo.build import DEMO, build

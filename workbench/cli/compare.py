@@ -23,29 +23,51 @@ if TYPE_CHECKING:
 
 @app.command()
 def compare(
-    base: Annotated[str, typer.Argument(metavar="BASE", help="A folder, or a hub id: org/name@revision.")],
-    checkpoints: Annotated[list[str], typer.Argument(metavar="CHECKPOINT...", help="Folders or hub ids.")],
-    data: Annotated[Path | None, typer.Option(metavar="DIR", help="A folder with <dataset>/validation.jsonl.")] = None,
-    workdir: Annotated[Path, typer.Option(help="Where measurements are kept, as of the page.")] = Path("workdir"),
+    base: Annotated[
+        str, typer.Argument(metavar="BASE", help="A folder, or a hub id: org/name@revision.")
+    ],
+    checkpoints: Annotated[
+        list[str], typer.Argument(metavar="CHECKPOINT...", help="Folders or hub ids.")
+    ],
+    data: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="A folder with <dataset>/validation.jsonl.")
+    ] = None,
+    workdir: Annotated[
+        Path, typer.Option(help="Where measurements are kept, as of the page.")
+    ] = Path("workdir"),
     recipe: Annotated[
-        list[Path] | None, typer.Option(metavar="FILE", help="A composition of these models; repeatable.")
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="A composition of these models; repeatable."),
     ] = None,
     add: Annotated[
         list[str] | None,
-        typer.Option(metavar="FOLDER", help="Another model, kept in the workdir's comparisons; repeatable."),
+        typer.Option(
+            metavar="FOLDER", help="Another model, kept in the workdir's comparisons; repeatable."
+        ),
     ] = None,
-    suite: Annotated[str, typer.Option(metavar="NAME", help="A suite that every row should have.")] = "",
-    tasks: Annotated[str, typer.Option(metavar="A,B", help="Tasks of lm-eval that every row should have.")] = "",
+    suite: Annotated[
+        str, typer.Option(metavar="NAME", help="A suite that every row should have.")
+    ] = "",
+    tasks: Annotated[
+        str, typer.Option(metavar="A,B", help="Tasks of lm-eval that every row should have.")
+    ] = "",
     limit: Annotated[int | None, typer.Option(min=1, help="Questions per task.")] = None,
-    measure: Annotated[bool, typer.Option("--measure", help="Measure what is missing; else it is only named.")] = False,
-    cost: Annotated[bool, typer.Option("--cost", help="What DEM and data mixing cost, too.")] = False,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Measure what is missing; else it is only named.")
+    ] = False,
+    cost: Annotated[
+        bool, typer.Option("--cost", help="What DEM and data mixing cost, too.")
+    ] = False,
     mixed: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME", help="An added model that was trained on mixed data; repeatable; all if not given."
+            metavar="NAME",
+            help="An added model that was trained on mixed data; repeatable; all if not given.",
         ),
     ] = None,
-    vocabulary: Annotated[str, typer.Option(help="Where vocabularies differ: refuse or base.")] = "refuse",
+    vocabulary: Annotated[
+        str, typer.Option(help="Where vocabularies differ: refuse or base.")
+    ] = "refuse",
     json_file: Json = None,
 ) -> None:
     """Losses, benchmark scores and costs of all checkpoints and compositions, side by side."""
@@ -84,7 +106,16 @@ def compare(
         if costs is not None:
             typer.echo("\n" + comparison.costs(costs))
         more = {} if costs is None else {"cost": costs.as_data()}
-        write_json(json_file, {"base": base, "data": data and str(data), **table.as_data(), "missing": missing, **more})
+        write_json(
+            json_file,
+            {
+                "base": base,
+                "data": data and str(data),
+                **table.as_data(),
+                "missing": missing,
+                **more,
+            },
+        )
     if failed:
         say(failed)
         raise typer.Exit(2)
@@ -102,7 +133,9 @@ def _asked(suite: str, tasks: str, limit: int | None) -> "tuple[Asked, ...]":
     if suite and suite not in harness.suites():
         raise TaskError(f"no suite is called {suite!r}; suites here: {', '.join(harness.suites())}")
     if limit and not (suite or names):
-        raise TaskError(f"--limit {limit} is of a benchmark; name one by --suite NAME or --tasks A,B")
+        raise TaskError(
+            f"--limit {limit} is of a benchmark; name one by --suite NAME or --tasks A,B"
+        )
     return (Asked(suite, names, limit),) if suite or names else ()
 
 
@@ -183,7 +216,12 @@ def _measured(session: "Session", table: "Comparison", asked: "Sequence[Asked]")
             while job.active:
                 time.sleep(0.1)
                 job = session.jobs.get(job.id)
-                bar.update(task, description=job.message or "measuring", completed=job.done, total=job.total or None)
+                bar.update(
+                    task,
+                    description=job.message or "measuring",
+                    completed=job.done,
+                    total=job.total or None,
+                )
     except BaseException:  # Ctrl-C or SIGTERM; closing the session stops the job
         say(f"stopped; what was measured is kept in {session.workdir}")
         raise

@@ -6,20 +6,42 @@ from typing import Annotated
 import typer
 
 from workbench.cli.app import app
-from workbench.cli.shared import Json, names_of, resolver, stage_bars, stop_on_errors, tell, write_json
+from workbench.cli.shared import (
+    Json,
+    names_of,
+    resolver,
+    stage_bars,
+    stop_on_errors,
+    tell,
+    write_json,
+)
 
 
 @app.command()
 def merge(
-    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe file, in mergekit's YAML.")],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to make; it must not exist.")],
-    dtype: Annotated[str, typer.Option(help="Write float32, bfloat16 or float16 whatever the recipe says.")] = "",
-    shard_gb: Annotated[float, typer.Option(help="The most gigabytes of weights in one file.", min=1e-6)] = 5.0,
+    recipe: Annotated[
+        Path, typer.Argument(metavar="RECIPE", help="A recipe file, in mergekit's YAML.")
+    ],
+    out: Annotated[
+        Path, typer.Argument(metavar="OUT", help="The folder to make; it must not exist.")
+    ],
+    dtype: Annotated[
+        str, typer.Option(help="Write float32, bfloat16 or float16 whatever the recipe says.")
+    ] = "",
+    shard_gb: Annotated[
+        float, typer.Option(help="The most gigabytes of weights in one file.", min=1e-6)
+    ] = 5.0,
     device: Annotated[str, typer.Option(help="Where to compute: cpu, cuda or cuda:N.")] = "cpu",
     as_adapter: Annotated[
-        bool, typer.Option("--as-adapter", help="Write one PEFT adapter; all models of the recipe must be adapters.")
+        bool,
+        typer.Option(
+            "--as-adapter",
+            help="Write one PEFT adapter; all models of the recipe must be adapters.",
+        ),
     ] = False,
-    rank: Annotated[int | None, typer.Option(min=1, help="The most rank of the adapter; exact if not given.")] = None,
+    rank: Annotated[
+        int | None, typer.Option(min=1, help="The most rank of the adapter; exact if not given.")
+    ] = None,
 ) -> None:
     """Merge and export; ends with code 0 only when the folder is complete and verified."""
     from dataclasses import replace
@@ -57,10 +79,21 @@ def merge(
     final = with_identities(wanted, base, vectors)
     with stage_bars() as progress:
         if as_adapter:
-            fit = export_adapter(final, base, vectors, out, rank=rank, progress=progress, command=command)
+            fit = export_adapter(
+                final, base, vectors, out, rank=rank, progress=progress, command=command
+            )
         else:
             shard_bytes = round(shard_gb * 1e9)
-            export(final, base, vectors, out, shard_bytes=shard_bytes, progress=progress, command=command, device=on)
+            export(
+                final,
+                base,
+                vectors,
+                out,
+                shard_bytes=shard_bytes,
+                progress=progress,
+                command=command,
+                device=on,
+            )
     if as_adapter:
         typer.echo(tables.adapter(fit))
     if on:
@@ -72,17 +105,31 @@ def merge(
 
 @app.command()
 def extract(
-    base: Annotated[str, typer.Argument(metavar="BASE", help="A folder, or a hub id: org/name@revision.")],
-    checkpoint: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="A full fine-tune of the base.")],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to make; it must not exist.")],
+    base: Annotated[
+        str, typer.Argument(metavar="BASE", help="A folder, or a hub id: org/name@revision.")
+    ],
+    checkpoint: Annotated[
+        str, typer.Argument(metavar="CHECKPOINT", help="A full fine-tune of the base.")
+    ],
+    out: Annotated[
+        Path, typer.Argument(metavar="OUT", help="The folder to make; it must not exist.")
+    ],
     rank: Annotated[int | None, typer.Option(min=1, help="The rank of the adapter.")] = None,
     energy: Annotated[
-        float | None, typer.Option(help="Instead of a rank: the share of each matrix's ‖Δ‖² to keep, such as 0.9.")
+        float | None,
+        typer.Option(
+            help="Instead of a rank: the share of each matrix's ‖Δ‖² to keep, such as 0.9."
+        ),
     ] = None,
     embeddings: Annotated[
-        bool, typer.Option("--embeddings", help="Also token embeddings and head, of a model that keeps them apart.")
+        bool,
+        typer.Option(
+            "--embeddings", help="Also token embeddings and head, of a model that keeps them apart."
+        ),
     ] = False,
-    dtype: Annotated[str, typer.Option(help="Of the file: float32 if not given, bfloat16 or float16.")] = "",
+    dtype: Annotated[
+        str, typer.Option(help="Of the file: float32 if not given, bfloat16 or float16.")
+    ] = "",
     json_file: Json = None,
 ) -> None:
     """Make a LoRA adapter of a full fine-tune, and report what it misses per layer."""
@@ -114,20 +161,37 @@ def extract(
         )
     typer.echo(tables.adapter(fit))
     write_json(
-        json_file, {"base": opened.base.digest, "checkpoint": vector.digest, "adapter": str(out), **fit.as_data()}
+        json_file,
+        {
+            "base": opened.base.digest,
+            "checkpoint": vector.digest,
+            "adapter": str(out),
+            **fit.as_data(),
+        },
     )
 
 
 @app.command()
 def vector(
-    base: Annotated[str, typer.Argument(metavar="BASE", help="A folder, or a hub id: org/name@revision.")],
-    checkpoint: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="A fine-tune, an adapter or a saved vector.")],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to make; it must not exist.")],
-    dtype: Annotated[str, typer.Option(help="float32, which is exact, or bfloat16 or float16.")] = "float32",
+    base: Annotated[
+        str, typer.Argument(metavar="BASE", help="A folder, or a hub id: org/name@revision.")
+    ],
+    checkpoint: Annotated[
+        str, typer.Argument(metavar="CHECKPOINT", help="A fine-tune, an adapter or a saved vector.")
+    ],
+    out: Annotated[
+        Path, typer.Argument(metavar="OUT", help="The folder to make; it must not exist.")
+    ],
+    dtype: Annotated[
+        str, typer.Option(help="float32, which is exact, or bfloat16 or float16.")
+    ] = "float32",
     minus: Annotated[
-        list[str] | None, typer.Option(metavar="CHECKPOINT", help="A vector to take away; repeatable.")
+        list[str] | None,
+        typer.Option(metavar="CHECKPOINT", help="A vector to take away; repeatable."),
     ] = None,
-    plus: Annotated[list[str] | None, typer.Option(metavar="CHECKPOINT", help="A vector to add; repeatable.")] = None,
+    plus: Annotated[
+        list[str] | None, typer.Option(metavar="CHECKPOINT", help="A vector to add; repeatable.")
+    ] = None,
 ) -> None:
     """Save a distribution vector on its own, or an analogy of several: Δ(CHECKPOINT) − Δ(minus) + Δ(plus)."""
     from merging import preflight
@@ -146,7 +210,12 @@ def vector(
     words = [f"{'−' if sign < 0 else '+'} Δ{one.name}" for sign, one in terms]
     formula = " ".join(words).removeprefix("+ ")
     with stage_bars() as progress:
-        save_vector(terms[0][1] if len(terms) == 1 else Combined(formula, terms), out, dtype=dtype, progress=progress)
+        save_vector(
+            terms[0][1] if len(terms) == 1 else Combined(formula, terms),
+            out,
+            dtype=dtype,
+            progress=progress,
+        )
     facts = SavedVector(out, opened.base).facts
     size = sum(file.stat().st_size for file in out.iterdir()) / 1e6
     exact = "exact" if dtype == "float32" else f"{facts.error:.2%} off"
@@ -159,4 +228,6 @@ def verify(folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="An exp
     from merging import verify as verify_export
 
     manifest = verify_export(folder)
-    typer.echo(f"{folder}: {len(manifest.files)} files, {manifest.nbytes / 1e6:,.1f} MB, all as written")
+    typer.echo(
+        f"{folder}: {len(manifest.files)} files, {manifest.nbytes / 1e6:,.1f} MB, all as written"
+    )

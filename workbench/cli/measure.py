@@ -6,13 +6,25 @@ from typing import Annotated, Any
 import typer
 
 from workbench.cli.app import app
-from workbench.cli.shared import Json, Target, compose, is_model, ledger_of, progress_bar, resolver, say, write_json
+from workbench.cli.shared import (
+    Json,
+    Target,
+    compose,
+    is_model,
+    ledger_of,
+    progress_bar,
+    resolver,
+    say,
+    write_json,
+)
 
 
 @app.command()
 def loss(
     target: Target,
-    data: Annotated[Path, typer.Option(metavar="DIR", help="A folder with <dataset>/<split>.jsonl.")],
+    data: Annotated[
+        Path, typer.Option(metavar="DIR", help="A folder with <dataset>/<split>.jsonl.")
+    ],
     split: Annotated[str, typer.Option(help="Which split to read.")] = "validation",
     limit: Annotated[int | None, typer.Option(min=1, help="Examples per dataset.")] = None,
     json_file: Json = None,
@@ -26,11 +38,15 @@ def loss(
     datasets = read_datasets(data, split)
     module, tokenizer, recipe = compose(target)
     if tokenizer is None:
-        raise LoadError(f"{target} has no tokenizer. Copy the base's tokenizer files into its folder.")
+        raise LoadError(
+            f"{target} has no tokenizer. Copy the base's tokenizer files into its folder."
+        )
     prepared = prepare(datasets, tokenizer, limit=limit)
     for name, count in prepared.dropped.items():
         if count:
-            say(f"warning: {name}: {count} examples are longer than the model's context and were left out")
+            say(
+                f"warning: {name}: {count} examples are longer than the model's context and were left out"
+            )
     with progress_bar() as bar:
         task = bar.add_task("measuring", total=len(datasets))
         found = []
@@ -38,17 +54,24 @@ def loss(
             found.append(result)
             bar.advance(task)
     typer.echo(tables.losses(found))
-    write_json(json_file, {**tables.of(recipe, target), "split": split, "losses": [row._asdict() for row in found]})
+    write_json(
+        json_file,
+        {**tables.of(recipe, target), "split": split, "losses": [row._asdict() for row in found]},
+    )
 
 
 @app.command()
 def bench(
     target: Target,
-    suite: Annotated[str, typer.Option(metavar="NAME", help="A suite of local tasks, such as demo.")] = "",
+    suite: Annotated[
+        str, typer.Option(metavar="NAME", help="A suite of local tasks, such as demo.")
+    ] = "",
     tasks: Annotated[str, typer.Option(metavar="A,B", help="Tasks of lm-eval by name.")] = "",
     limit: Annotated[int | None, typer.Option(min=1, help="Questions per task.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Questions at once.")] = 32,
-    workdir: Annotated[Path | None, typer.Option(help="Keep the scores in this workdir's table of runs too.")] = None,
+    workdir: Annotated[
+        Path | None, typer.Option(help="Keep the scores in this workdir's table of runs too.")
+    ] = None,
     json_file: Json = None,
 ) -> None:
     """Benchmark with lm-eval, on the model in memory."""
@@ -62,7 +85,9 @@ def bench(
     from workbench.session.workdir import Workdir
 
     if bool(suite) == bool(tasks):
-        raise TaskError("give either --suite NAME or --tasks A,B; suites here: " + ", ".join(harness.suites()))
+        raise TaskError(
+            "give either --suite NAME or --tasks A,B; suites here: " + ", ".join(harness.suites())
+        )
     if workdir and is_model(target):
         raise TaskError(
             "--workdir keeps the scores of recipes. Give the recipe.yml of that folder, or leave --workdir out."
@@ -76,7 +101,9 @@ def bench(
 
         chosen: Any = suite or [name for name in tasks.split(",") if name]
         with measured(None, "evaluation", "benchmark") as spent:
-            scores = harness.run(module, tokenizer, chosen, limit=limit, batch_size=batch_size, progress=progress)
+            scores = harness.run(
+                module, tokenizer, chosen, limit=limit, batch_size=batch_size, progress=progress
+            )
     typer.echo(tables.scores(scores))
     if workdir and recipe:
         keep_scores(Workdir(workdir), recipe, scores, suite=suite, limit=limit, say=say)
@@ -85,20 +112,37 @@ def bench(
         with ledger_of(workdir) as ledger:
             ledger.add_all([spent.phase("evaluation", called, digest=weights_key(recipe))])
     write_json(
-        json_file, {**tables.of(recipe, target), "limit": limit, "scores": [score._asdict() for score in scores]}
+        json_file,
+        {
+            **tables.of(recipe, target),
+            "limit": limit,
+            "scores": [score._asdict() for score in scores],
+        },
     )
 
 
 @app.command()
 def statistics(
-    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="A model, or a hub id: org/name@revision.")],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="The file to make; it must not exist.")],
-    data: Annotated[Path, typer.Option(metavar="DIR", help="A folder with <dataset>/<split>.jsonl.")],
-    kind: Annotated[str, typer.Option(help="fisher, for the method of that name, or gram, for regmean.")],
-    dataset: Annotated[list[str] | None, typer.Option(metavar="NAME", help="The model's own; repeatable.")] = None,
+    folder: Annotated[
+        str, typer.Argument(metavar="FOLDER", help="A model, or a hub id: org/name@revision.")
+    ],
+    out: Annotated[
+        Path, typer.Argument(metavar="OUT", help="The file to make; it must not exist.")
+    ],
+    data: Annotated[
+        Path, typer.Option(metavar="DIR", help="A folder with <dataset>/<split>.jsonl.")
+    ],
+    kind: Annotated[
+        str, typer.Option(help="fisher, for the method of that name, or gram, for regmean.")
+    ],
+    dataset: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="The model's own; repeatable.")
+    ] = None,
     split: Annotated[str, typer.Option(help="Which split to read.")] = "train",
     limit: Annotated[int | None, typer.Option(min=1, help="Examples per dataset.")] = None,
-    sampled: Annotated[bool, typer.Option("--sampled", help="fisher: of tokens drawn from the model.")] = False,
+    sampled: Annotated[
+        bool, typer.Option("--sampled", help="fisher: of tokens drawn from the model.")
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, help="The seed of that draw.")] = 0,
 ) -> None:
     """Collect a model's statistics on its own data, for the merge methods that weigh models by them."""

@@ -16,10 +16,15 @@ if TYPE_CHECKING:
     from evaluation.model import Loaded
     from merging import Checkpoint, Problem, Recipe, Vector
 
-Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON too.")]
+Json = Annotated[
+    Path | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON too.")
+]
 Target = Annotated[
     str,
-    typer.Argument(metavar="RECIPE|FOLDER", help="A recipe file, the folder of a model, or a hub id, org/name@rev."),
+    typer.Argument(
+        metavar="RECIPE|FOLDER",
+        help="A recipe file, the folder of a model, or a hub id, org/name@rev.",
+    ),
 ]
 
 
@@ -56,7 +61,9 @@ def compose(target: str) -> tuple[Any, Any, "Recipe | None"]:
     return module, loaded.tokenizer, final
 
 
-def _written(recipe: "Recipe", base: "Checkpoint", vectors: "Mapping[str, Vector]", target: str) -> "Loaded":
+def _written(
+    recipe: "Recipe", base: "Checkpoint", vectors: "Mapping[str, Vector]", target: str
+) -> "Loaded":
     """What a recipe makes, loaded from a temporary folder that is gone when this returns."""
     from tempfile import TemporaryDirectory
 
@@ -91,7 +98,9 @@ def names_of(checkpoints: "Sequence[str | Path]") -> list[str]:
 
     names: list[str] = []
     for reference in map(str, checkpoints):
-        path = Path(reference.partition("@")[0]) if is_hub_id(reference) else Path(reference).resolve()
+        path = (
+            Path(reference.partition("@")[0]) if is_hub_id(reference) else Path(reference).resolve()
+        )
         names.append(unique(path.name, names))
     return names
 
@@ -108,7 +117,10 @@ def resolver() -> "Iterator[Callable[[str], Path]]":
         @cache
         def located(reference: str) -> Path:
             task = bar.add_task(reference, visible=False)
-            return locate(reference, lambda done, total: bar.update(task, completed=done, total=total, visible=True))
+            return locate(
+                reference,
+                lambda done, total: bar.update(task, completed=done, total=total, visible=True),
+            )
 
         yield located
 
@@ -120,11 +132,16 @@ def progress_bar(*, in_bytes: bool = False) -> "Iterator[Progress]":
     from rich.console import Console
 
     console = Console(stderr=True)
-    columns: list[progress.ProgressColumn] = [progress.TextColumn("{task.description}"), progress.BarColumn()]
+    columns: list[progress.ProgressColumn] = [
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+    ]
     if in_bytes:
         columns += [progress.DownloadColumn(), progress.TransferSpeedColumn()]
     columns += [progress.TimeElapsedColumn(), progress.TimeRemainingColumn()]
-    with progress.Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with progress.Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
         yield bar
 
 

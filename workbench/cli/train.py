@@ -23,8 +23,12 @@ if TYPE_CHECKING:
 
 @app.command()
 def train(
-    plan: Annotated[Path, typer.Argument(metavar="PLAN", help="A plan, a YAML file: see docs/training.md.")],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder of its steps; may hold some already.")],
+    plan: Annotated[
+        Path, typer.Argument(metavar="PLAN", help="A plan, a YAML file: see docs/training.md.")
+    ],
+    out: Annotated[
+        Path, typer.Argument(metavar="OUT", help="The folder of its steps; may hold some already.")
+    ],
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with a step that was begun and not finished.")
     ] = False,
@@ -32,7 +36,8 @@ def train(
         bool, typer.Option("--dry-run", help="Only say what it takes; nothing is trained or kept.")
     ] = False,
     workdir: Annotated[
-        Path | None, typer.Option(help="Keep the cost in this workdir's ledger, and estimate times from it.")
+        Path | None,
+        typer.Option(help="Keep the cost in this workdir's ledger, and estimate times from it."),
     ] = None,
     worker: Annotated[bool, typer.Option("--worker", hidden=True)] = False,
     json_file: Json = None,
@@ -49,7 +54,9 @@ def train(
             _train(plan, out, resume, workdir, worker, json_file)
 
 
-def _look(plan: Path, out: Path, resume: bool, workdir: Path | None, json_file: Path | None) -> None:
+def _look(
+    plan: Path, out: Path, resume: bool, workdir: Path | None, json_file: Path | None
+) -> None:
     from training.plan.plan_file import read_plan
     from workbench.plans.outlook import outlook
     from workbench.reports import training
@@ -58,10 +65,14 @@ def _look(plan: Path, out: Path, resume: bool, workdir: Path | None, json_file: 
         found = outlook(read_plan(plan), out, ledger, resume=resume)
     if _is_main():
         typer.echo(training.outlook(found))
-        write_json(json_file, {"plan": str(plan), "out": str(out), **training.outlook_as_data(found)})
+        write_json(
+            json_file, {"plan": str(plan), "out": str(out), **training.outlook_as_data(found)}
+        )
 
 
-def _train(plan: Path, out: Path, resume: bool, workdir: Path | None, worker: bool, json_file: Path | None) -> None:
+def _train(
+    plan: Path, out: Path, resume: bool, workdir: Path | None, worker: bool, json_file: Path | None
+) -> None:
     from training.errors import TrainingStopped
     from training.plan.plan_file import read_plan
     from workbench.plans.recorded_run import run_recorded
@@ -73,13 +84,17 @@ def _train(plan: Path, out: Path, resume: bool, workdir: Path | None, worker: bo
             made = run_recorded(read, out, watcher, resume=resume, ledger=ledger)
         except TrainingStopped:
             if _is_main() and not worker:
-                say(f"stopped; the whole state is saved in {out}. The same command with --resume goes on from there.")
+                say(
+                    f"stopped; the whole state is saved in {out}. The same command with --resume goes on from there."
+                )
             raise typer.Exit(stop.code or 130) from None
     _leave_group()
     if _is_main():
         if not worker:
             typer.echo(training.made(made))
-        write_json(json_file, {"plan": str(plan), "out": str(out), "steps": training.made_as_data(made)})
+        write_json(
+            json_file, {"plan": str(plan), "out": str(out), "steps": training.made_as_data(made)}
+        )
 
 
 class _Stop:
@@ -103,12 +118,16 @@ def _stopping(worker: bool) -> Iterator[_Stop]:
         stop.code = 128 + number
 
     def until_stdin_ends() -> None:
-        while os.read(0, 4096):  # not sys.stdin.read: its lock, held at the end, would break the interpreter's exit
+        while os.read(
+            0, 4096
+        ):  # not sys.stdin.read: its lock, held at the end, would break the interpreter's exit
             pass
         stop.code = stop.code or 143
 
     if threading.current_thread() is threading.main_thread():
-        before = {number: signal.signal(number, asked) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {
+            number: signal.signal(number, asked) for number in (signal.SIGINT, signal.SIGTERM)
+        }
     if worker:
         threading.Thread(target=until_stdin_ends, name="stdin", daemon=True).start()
     try:
@@ -126,7 +145,9 @@ def _told(worker: bool, stop: _Stop) -> "Iterator[Watcher]":
     if worker:
         yield Watcher(
             on_moment=lambda moment: _event(moment=moment._asdict()),
-            on_point=lambda step, point: _event(log=_in_words(step, point)) if point.validation else None,
+            on_point=lambda step, point: (
+                _event(log=_in_words(step, point)) if point.validation else None
+            ),
             on_step=lambda made: _event(step=_done(made)),
             should_stop=stop,
         )

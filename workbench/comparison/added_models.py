@@ -56,7 +56,9 @@ def added(workdir: Workdir) -> dict[str, Path]:
     try:
         return {str(name): Path(path) for name, path in json.loads(file.read_text("utf-8")).items()}
     except (ValueError, AttributeError, TypeError):
-        raise SessionError(f"{file} is not what this program wrote; remove it and add the models again.") from None
+        raise SessionError(
+            f"{file} is not what this program wrote; remove it and add the models again."
+        ) from None
 
 
 def add(session: Session, folder: str | Path, name: str | None = None) -> Contender:
@@ -83,9 +85,14 @@ def remove(session: Session, name: str) -> None:
     """
     have = added(session.workdir)
     if name not in have:
-        raise SessionError(f"no model called {name!r} was added; added are {', '.join(have) or 'none'}.")
+        raise SessionError(
+            f"no model called {name!r} was added; added are {', '.join(have) or 'none'}."
+        )
     _write(session.workdir, {other: path for other, path in have.items() if other != name})
 
 
 def _write(workdir: Workdir, models: dict[str, Path]) -> None:
-    write_whole(workdir.compared, json.dumps({name: str(path) for name, path in models.items()}, indent=1) + "\n")
+    write_whole(
+        workdir.compared,
+        json.dumps({name: str(path) for name, path in models.items()}, indent=1) + "\n",
+    )

@@ -53,9 +53,14 @@ def compare(
     lines = tuple(
         Row(
             contender,
-            {name: session.book.get(contender.identity, one.keys[FULL]) for name, one in data.items()},
+            {
+                name: session.book.get(contender.identity, one.keys[FULL])
+                for name, one in data.items()
+            },
             {column: known.get(contender.key) for column, known in scores.items()},
-            _expense(contender, trained, [phase for phase in phases if phase.digest == contender.key]),
+            _expense(
+                contender, trained, [phase for phase in phases if phase.digest == contender.key]
+            ),
         )
         for contender in chosen
     )
@@ -84,10 +89,16 @@ def _trained(phases: Sequence[Phase]) -> dict[str, tuple[float, float]]:
     """Wall and device seconds of the last training that made a folder."""
     from evaluation.records.ledger import trainings
 
-    return {made.output: (made.wall_seconds, made.device_seconds) for made in trainings(phases) if made.output}
+    return {
+        made.output: (made.wall_seconds, made.device_seconds)
+        for made in trainings(phases)
+        if made.output
+    }
 
 
-def _expense(contender: Contender, trained: Mapping[str, tuple[float, float]], phases: Sequence[Phase]) -> Expense:
+def _expense(
+    contender: Contender, trained: Mapping[str, tuple[float, float]], phases: Sequence[Phase]
+) -> Expense:
     """Trainings by the folders that take part, and what was spent on evaluating these weights."""
     folders = _folders(contender)
     spent = {name: trained.get(str(folder)) or _beside(folder) for name, folder in folders.items()}
@@ -95,7 +106,9 @@ def _expense(contender: Contender, trained: Mapping[str, tuple[float, float]], p
     sums = [math.fsum(seconds[part] for seconds in spent.values() if seconds) for part in (0, 1)]
     training: list[float | None] = [None, None] if unknown else [*sums]
     evaluated = [phase for phase in phases if phase.kind in ("evaluation", "merging")]
-    walls, devices = ([getattr(phase, name) for phase in evaluated] for name in ("wall_seconds", "device_seconds"))
+    walls, devices = (
+        [getattr(phase, name) for phase in evaluated] for name in ("wall_seconds", "device_seconds")
+    )
     return Expense(training[0], training[1], math.fsum(walls), math.fsum(devices), unknown)
 
 

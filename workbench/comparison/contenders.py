@@ -60,15 +60,24 @@ def contenders(
             notes.append(f"the current composition is {found[made.key].name}")
         found.setdefault(made.key, made)
     benchmarked = {weights_key(recipe): recipe for recipe in _benchmarked(session)}
-    measured = {weights_key(recipe): recipe for recipe in _measured(session) if fits(models, recipe)}
+    measured = {
+        weights_key(recipe): recipe for recipe in _measured(session) if fits(models, recipe)
+    }
     for recipe in [*recipes, *(recipe for recipe in benchmarked.values() if fits(models, recipe))]:
-        found.setdefault(weights_key(recipe), Contender(formula(recipe), "recipe", recipe, models.identity(recipe)))
+        found.setdefault(
+            weights_key(recipe),
+            Contender(formula(recipe), "recipe", recipe, models.identity(recipe)),
+        )
     new = {name: recipe for name, recipe in measured.items() if name not in found}
     best = sorted(new, key=lambda name: _mean_loss(session, new[name]))
     for recipe in [new[name] for name in best[:most]]:
-        found[weights_key(recipe)] = Contender(formula(recipe), "recipe", recipe, models.identity(recipe))
+        found[weights_key(recipe)] = Contender(
+            formula(recipe), "recipe", recipe, models.identity(recipe)
+        )
     if len(best) > most:
-        notes.append(f"measured compositions that are not shown, as their mean loss is higher: {len(best) - most}")
+        notes.append(
+            f"measured compositions that are not shown, as their mean loss is higher: {len(best) - most}"
+        )
     for name, kind, folder in _folders(session.workdir):
         try:
             made = of_folder(folder, name, kind)
@@ -86,7 +95,10 @@ def _open(models: Models) -> list[Contender]:
     base, alone = models.recipe({}), {name: models.recipe({name: 1.0}) for name in models.names}
     return [
         Contender("base", "base", base, models.identity(base)),
-        *(Contender(name, "checkpoint", recipe, models.identity(recipe)) for name, recipe in alone.items()),
+        *(
+            Contender(name, "checkpoint", recipe, models.identity(recipe))
+            for name, recipe in alone.items()
+        ),
     ]
 
 
@@ -95,14 +107,20 @@ def fits(models: Models, recipe: Recipe) -> bool:
     taking = [source.name for source in recipe.models if recipe.omegas[source.name] != 0.0]
     known = {**models.start.inputs, models.base_name: models.base.digest}
     names = ["base", *taking]
-    return not recipe.slices and all(name in known and recipe.inputs.get(name) == known[name] for name in names)
+    return not recipe.slices and all(
+        name in known and recipe.inputs.get(name) == known[name] for name in names
+    )
 
 
 def _folders(workdir: Workdir) -> Iterator[tuple[str, Kind, Path]]:
     """Exports of the workdir, then what was added."""
     for folder in sorted(workdir.exports.glob("*/")):
         if (folder / "config.json").is_file() and not folder.name.startswith("."):
-            yield folder.name, "export" if (folder / "recipe.yml").is_file() else "model", folder.resolve()
+            yield (
+                folder.name,
+                "export" if (folder / "recipe.yml").is_file() else "model",
+                folder.resolve(),
+            )
     for name, path in added(workdir).items():
         yield name, "model", path
 
@@ -140,7 +158,11 @@ def _measured(session: Session) -> Iterator[Recipe]:
     """The recipe files of the workdir of which the ledger knows a whole measurement of losses."""
     from evaluation.records.prices import LOSSES
 
-    spent = {phase.digest for phase in session.ledger.phases("evaluation") if phase.complete and phase.name == LOSSES}
+    spent = {
+        phase.digest
+        for phase in session.ledger.phases("evaluation")
+        if phase.complete and phase.name == LOSSES
+    }
     for file in sorted(session.workdir.recipes.glob("*.yml")):
         recipe = _saved(file, file.stat().st_mtime_ns)
         if recipe is not None and weights_key(recipe) in spent:

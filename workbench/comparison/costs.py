@@ -22,7 +22,9 @@ TRAINING = "training.json"
 """What stands beside the weights of a training; see the package training."""
 
 
-def cost_table(session: Session, mixing: Sequence[str] | None = None, unit: Unit = "device_seconds") -> CostTable:
+def cost_table(
+    session: Session, mixing: Sequence[str] | None = None, unit: Unit = "device_seconds"
+) -> CostTable:
     """What DEM and mixing cost as a function of the settings tried, from the ledger of the workdir.
 
     Args:
@@ -38,17 +40,25 @@ def cost_table(session: Session, mixing: Sequence[str] | None = None, unit: Unit
     from evaluation.records.prices import prices
 
     models = session.models
-    experts = {str(Path(path).resolve()): name for name, path in zip(models.names, models.checkpoints, strict=True)}
+    experts = {
+        str(Path(path).resolve()): name
+        for name, path in zip(models.names, models.checkpoints, strict=True)
+    }
     have = added(session.workdir)
     mixed = {str(have[name].resolve()): name for name in (have if mixing is None else mixing)}
-    beside = (recorded(Path(folder)) for folder in [*experts, *mixed])  # first: the ledger's, which come later, count
+    beside = (
+        recorded(Path(folder)) for folder in [*experts, *mixed]
+    )  # first: the ledger's, which come later, count
     found = prices(
         [*(phase for phase in beside if phase is not None), *session.ledger.phases()],
         list(experts),
         list(mixed),
         examples=sum(data.prepared[FULL].datasets[0].n for data in models.data.values()),
         mixed_digests=[of_folder(Path(folder), name).key for folder, name in mixed.items()],
-        end_digests=[weights_key(models.recipe(omegas)) for omegas in ({}, *({name: 1.0} for name in models.names))],
+        end_digests=[
+            weights_key(models.recipe(omegas))
+            for omegas in ({}, *({name: 1.0} for name in models.names))
+        ],
         unit=unit,
     )
     named = {name: found.experts[folder] for folder, name in experts.items()}
@@ -75,5 +85,11 @@ def recorded(folder: Path) -> Phase | None:
             device=str(spent.get("device", "cpu")),
             output=str(folder.resolve()),
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # none, or another program's: not recorded
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+    ):  # none, or another program's: not recorded
         return None

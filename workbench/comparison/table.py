@@ -28,7 +28,9 @@ class Column(NamedTuple):
     @property
     def title(self) -> str:
         """The column's heading: "demo_cot acc, first 50"."""
-        return f"{self.task} {self.metric}" + ("" if self.limit is None else f", first {self.limit}")
+        return f"{self.task} {self.metric}" + (
+            "" if self.limit is None else f", first {self.limit}"
+        )
 
     @property
     def lower_is_better(self) -> bool:
@@ -104,7 +106,12 @@ class Comparison:
     def as_data(self) -> dict[str, Any]:
         """All of it for JSON."""
         columns = [column._asdict() for column in self.columns]
-        return {"datasets": list(self.datasets), "columns": columns, "rows": self.as_rows(), "notes": list(self.notes)}
+        return {
+            "datasets": list(self.datasets),
+            "columns": columns,
+            "rows": self.as_rows(),
+            "notes": list(self.notes),
+        }
 
     def cells(self) -> list[list[str]]:
         """The table as text, the heading first; a dash where nothing was measured."""
@@ -121,11 +128,17 @@ def best(values: Sequence[float | None], lower: bool) -> frozenset[int]:
     >>> sorted(best([0.5, None, 0.25, 0.25], lower=True))
     [2, 3]
     """
-    known = {place: value for place, value in enumerate(values) if value is not None and math.isfinite(value)}
+    known = {
+        place: value
+        for place, value in enumerate(values)
+        if value is not None and math.isfinite(value)
+    }
     if not known:
         return frozenset()
     top = (min if lower else max)(known.values())
-    found = frozenset(place for place, value in known.items() if math.isclose(value, top, rel_tol=ROUNDING))
+    found = frozenset(
+        place for place, value in known.items() if math.isclose(value, top, rel_tol=ROUNDING)
+    )
     return found if len(found) < len(known) else frozenset()
 
 
@@ -139,9 +152,18 @@ def _data(line: Row) -> dict[str, Any]:
         **named,
         "digest": contender.recipe.digest,
         "folder": None if contender.folder is None else str(contender.folder),
-        "losses": {name: None if found is None else _finite(found._asdict()) for name, found in line.losses.items()},
-        "mean_loss": None if line.mean is None else _finite(dict(zip(("value", "stderr"), line.mean, strict=True))),
-        "scores": [column._asdict() | _finite(found._asdict()) for column, found in line.scores.items() if found],
+        "losses": {
+            name: None if found is None else _finite(found._asdict())
+            for name, found in line.losses.items()
+        },
+        "mean_loss": None
+        if line.mean is None
+        else _finite(dict(zip(("value", "stderr"), line.mean, strict=True))),
+        "scores": [
+            column._asdict() | _finite(found._asdict())
+            for column, found in line.scores.items()
+            if found
+        ],
         "cost": line.expense._asdict() | {"unrecorded": list(line.expense.unrecorded)},
         "missing": list(line.missing),
     }
@@ -149,21 +171,31 @@ def _data(line: Row) -> dict[str, Any]:
 
 def _finite(values: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in values.items()
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in values.items()
     }
 
 
 def _cells(line: Row) -> list[str]:
     """A row as text; a dash where nothing was measured."""
-    losses = ["–" if found is None else _text(found.value, found.stderr, 4) for found in line.losses.values()]
+    losses = [
+        "–" if found is None else _text(found.value, found.stderr, 4)
+        for found in line.losses.values()
+    ]
     losses += ["–" if line.mean is None else _text(*line.mean, 4)] if line.losses else []
     scores = [
-        "–" if found is None else f"{_text(found.value, found.stderr, 3)} ({found.n})" for found in line.scores.values()
+        "–" if found is None else f"{_text(found.value, found.stderr, 3)} ({found.n})"
+        for found in line.scores.values()
     ]
     training = line.expense.training_device
-    costs = ["–" if training is None else f"{training:,.1f}", f"{line.expense.evaluation_device:,.1f}"]
+    costs = [
+        "–" if training is None else f"{training:,.1f}",
+        f"{line.expense.evaluation_device:,.1f}",
+    ]
     return [line.contender.name, *losses, *scores, *costs]
 
 
 def _text(value: float, stderr: float, digits: int) -> str:
-    return " ± ".join("undefined" if math.isnan(one) else f"{one:.{digits}f}" for one in (value, stderr))
+    return " ± ".join(
+        "undefined" if math.isnan(one) else f"{one:.{digits}f}" for one in (value, stderr)
+    )

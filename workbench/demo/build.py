@@ -83,14 +83,20 @@ def build(
     staged.mkdir(parents=True, exist_ok=True)
     data = families.datasets(seed)
     families.write(staged / "data", data)
-    name = out.resolve().relative_to(ROOT).as_posix() if out.resolve().is_relative_to(ROOT) else out.as_posix()
+    name = (
+        out.resolve().relative_to(ROOT).as_posix()
+        if out.resolve().is_relative_to(ROOT)
+        else out.as_posix()
+    )
     with tempfile.TemporaryDirectory() as scratch:
         seconds = _train(data, staged, Path(scratch), seed, f"{name}/base", report, keep)
         results = measure(data, staged, tuple(EXPERTS), Path(scratch), report.part, ledger)
     found = recipe_of(staged, results["omegas"])
     (staged / "recipe.yml").write_text(recipe_yaml(found).replace(staged.as_posix(), name), "utf-8")
     results |= {"seed": seed, "seconds": seconds, "formula": formula(found)}
-    (staged / "results.json").write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    (staged / "results.json").write_text(
+        json.dumps(results, indent=1, ensure_ascii=False) + "\n", "utf-8"
+    )
     (staged / "RESULTS.md").write_text(table(results), "utf-8")
     _replace(out, staged)
     return table(results)
@@ -146,12 +152,26 @@ def _train(
         texts = (example.prompt + example.completion for example in joint(1, 6000, 0.5))
         blank = write_blank(scratch / "blank", texts, seed=seed)
         examples = joint(0, 60_000, BASE_HARD)
-        random = Stage(base=blank, base_name="random weights", examples=examples, steps=BASE_STEPS, seed=seed, **ALL)
+        random = Stage(
+            base=blank,
+            base_name="random weights",
+            examples=examples,
+            steps=BASE_STEPS,
+            seed=seed,
+            **ALL,
+        )
         stage = replace(random, rate=BASE_RATE)
         made("base", stage, 0.33)
     replay = joint(2, 6000, 0.0)
     common = Stage(
-        base=staged / "base", base_name=base_name, examples=replay, replay=replay, steps=1, seed=seed, **ALL, **COMMON
+        base=staged / "base",
+        base_name=base_name,
+        examples=replay,
+        replay=replay,
+        steps=1,
+        seed=seed,
+        **ALL,
+        **COMMON,
     )
     for name, settings in EXPERTS.items():
         made(name, replace(common, examples=tuple(data[name]["train"]), **settings), 0.06)

@@ -93,7 +93,9 @@ def search(
     def measured(omegas: Mapping[str, float]) -> dict[str, float]:
         live.apply(zero.with_omegas(omegas))
         found = list(losses(live.module, validation))
-        meter.count(sum(loss.n for loss in found), validation.positions, sum(loss.tokens for loss in found))
+        meter.count(
+            sum(loss.n for loss in found), validation.positions, sum(loss.tokens for loss in found)
+        )
         return {loss.dataset: loss.value for loss in found}
 
     names = list(zero.omegas)
@@ -119,7 +121,11 @@ def _suite(data: Path, folder: Path) -> Path:
 
     folder.mkdir(parents=True)
     for file in suites()["demo"].glob("*.yaml"):
-        text = file.read_text("utf-8").replace("assets/demo/data", data.resolve().as_posix()).replace("demo_", "built_")
+        text = (
+            file.read_text("utf-8")
+            .replace("assets/demo/data", data.resolve().as_posix())
+            .replace("demo_", "built_")
+        )
         (folder / file.name).write_text(text.replace("group: demo", "group: built"), "utf-8")
     return folder
 

@@ -20,13 +20,18 @@ def table(results: Mapping[str, Any]) -> str:
     ]
     for row in results["rows"]:
         cells = [row["datasets"][name] for name in names]
-        cells.append({key: sum(cell[key] for cell in cells) / len(cells) for key in ("loss", "accuracy")})
+        cells.append(
+            {key: sum(cell[key] for cell in cells) / len(cells) for key in ("loss", "accuracy")}
+        )
         shown = (f"{cell['loss']:.3f} / {100 * cell['accuracy']:.1f}" for cell in cells)
         lines.append(f"| {row['label']} | " + " | ".join(shown) + " |")
-    worst = max(cell["accuracy_stderr"] for row in results["rows"] for cell in row["datasets"].values())
+    worst = max(
+        cell["accuracy_stderr"] for row in results["rows"] for cell in row["datasets"].values()
+    )
     omegas = ", ".join(f"{name} {omega:g}" for name, omega in results["omegas"].items())
     mean = {
-        row["label"]: sum(cell["accuracy"] for cell in row["datasets"].values()) / len(names) for row in results["rows"]
+        row["label"]: sum(cell["accuracy"] for cell in row["datasets"].values()) / len(names)
+        for row in results["rows"]
     }
     dem, mixing = mean["DEM, ω tuned"], mean["data mixing"]
     lines += [
@@ -48,7 +53,9 @@ def table(results: Mapping[str, Any]) -> str:
 
 def _single(mean: Mapping[str, float], dem: float) -> list[str]:
     """One ω for all against one for each, where the table has both."""
-    found = [(label, accuracy) for label, accuracy in mean.items() if label.startswith("one ω for all")]
+    found = [
+        (label, accuracy) for label, accuracy in mean.items() if label.startswith("one ω for all")
+    ]
     said = []
     for label, accuracy in found:
         if accuracy > dem:

@@ -41,7 +41,13 @@ class Asked(NamedTuple):
             raise SessionError("no task is chosen; choose a suite, or name tasks.")
 
 
-def submit(session: Session, recipe: Recipe, suite: str, tasks: Sequence[str] = (), limit: int | None = None) -> Job:
+def submit(
+    session: Session,
+    recipe: Recipe,
+    suite: str,
+    tasks: Sequence[str] = (),
+    limit: int | None = None,
+) -> Job:
     """Score a composition as a job, on a module of its own where memory allows, so that sliders stay free."""
     from merging.recipe.formula import formula
 
@@ -109,7 +115,11 @@ def score(
 
     try:
         with measured(
-            session.ledger, "evaluation", asked.name, device=session.device, digest=weights_key(recipe)
+            session.ledger,
+            "evaluation",
+            asked.name,
+            device=session.device,
+            digest=weights_key(recipe),
         ) as spent:
             scores = with_module(ask)
             spent.count(examples(scores))

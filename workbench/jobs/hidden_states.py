@@ -62,7 +62,9 @@ def submit(session: Session, recipe: Recipe, layer: int, by: str = DATASETS) -> 
     if not models.data or models.data_folder is None:
         raise SessionError("no validation data is open. Choose a data folder under Models first.")
     if not 0 <= layer <= depth(models):
-        raise SessionError(f"layer is {layer}; this model has 0 (the embeddings) to {depth(models)}.")
+        raise SessionError(
+            f"layer is {layer}; this model has 0 (the embeddings) to {depth(models)}."
+        )
     file = _file(session, recipe, layer, by)
 
     def work(handle: Handle) -> str:
@@ -80,9 +82,13 @@ def submit(session: Session, recipe: Recipe, layer: int, by: str = DATASETS) -> 
             done += 1
             return False
 
-        with measured(session.ledger, "evaluation", STATES, device=session.device, digest=weights_key(recipe)) as spent:
+        with measured(
+            session.ledger, "evaluation", STATES, device=session.device, digest=weights_key(recipe)
+        ) as spent:
             states = session.with_frozen(
-                models, recipe, lambda module: hidden_states(module, prepared, layer, should_stop=stop)
+                models,
+                recipe,
+                lambda module: hidden_states(module, prepared, layer, should_stop=stop),
             )
             spent.count(len(states.labels), prepared.positions)
         handle.progress(total - 1, total, "laying out by t-SNE")
@@ -100,7 +106,11 @@ def _groups(states: States, prepared: Prepared, by: str) -> list[str] | None:
 
     if by == DATASETS:
         return None
-    found = by_kmeans(states.vectors, GROUPS, SEED) if by == CLUSTERS else by_length(_lengths(prepared), GROUPS)
+    found = (
+        by_kmeans(states.vectors, GROUPS, SEED)
+        if by == CLUSTERS
+        else by_length(_lengths(prepared), GROUPS)
+    )
     return [found.labels[group] for group in found.of]
 
 
@@ -149,7 +159,11 @@ def _examples(models: Models) -> Prepared:
     from evaluation.loss import prepare
 
     assert models.data_folder is not None  # looked at before the job began
-    found = {name: rows for name, rows in read_datasets(models.data_folder).items() if name in models.data}
+    found = {
+        name: rows
+        for name, rows in read_datasets(models.data_folder).items()
+        if name in models.data
+    }
     return prepare(found, models.loaded.tokenizer, limit=EXAMPLES)
 
 

@@ -40,7 +40,9 @@ class Measurement(NamedTuple):
         return f"{self.contender.name}: {self.what}"
 
 
-def submit(session: Session, comparison: Comparison, asked: Iterable[Asked] = (), command: str = "") -> Job:
+def submit(
+    session: Session, comparison: Comparison, asked: Iterable[Asked] = (), command: str = ""
+) -> Job:
     """Measure what is missing in a table.
 
     Args:
@@ -55,7 +57,9 @@ def submit(session: Session, comparison: Comparison, asked: Iterable[Asked] = ()
     models = session.models
     todo = steps(comparison, tuple(asked))
     if not todo:
-        raise SessionError("nothing is missing in this table. Name a suite or tasks to measure more.")
+        raise SessionError(
+            "nothing is missing in this table. Name a suite or tasks to measure more."
+        )
 
     rows: dict[str, list[tuple[int, Measurement]]] = {}
     for place, step in enumerate(todo):
@@ -73,7 +77,9 @@ def submit(session: Session, comparison: Comparison, asked: Iterable[Asked] = ()
                 failed.setdefault(str(error), []).append(name)
                 handle.log(f"{name}: {error}")
         if failed:  # at the end: one model that cannot be measured keeps none of the others from it
-            raise SessionError("\n".join(f"{', '.join(names)}: {error}" for error, names in failed.items()))
+            raise SessionError(
+                "\n".join(f"{', '.join(names)}: {error}" for error, names in failed.items())
+            )
         return f"{len(todo)} measurements"
 
     title = f"{len(todo)} missing measurements of {len(rows)} models"
@@ -121,11 +127,21 @@ def _of_columns(comparison: Comparison, line: Row) -> Iterator[Asked]:
 
 def _has(line: Row, asked: Asked) -> bool:
     """Whether a row has the scores of a benchmark."""
-    known = {column.task for column, score in line.scores.items() if score is not None and column.limit == asked.limit}
+    known = {
+        column.task
+        for column, score in line.scores.items()
+        if score is not None and column.limit == asked.limit
+    }
     return set(asked.tasks or (asked.suite,)) <= known
 
 
-def _row(session: Session, models: Models, handle: Handle, mine: Sequence[tuple[int, Measurement]], count: int) -> None:
+def _row(
+    session: Session,
+    models: Models,
+    handle: Handle,
+    mine: Sequence[tuple[int, Measurement]],
+    count: int,
+) -> None:
     """The measurements of one model, which is loaded once."""
     contender = mine[0][1].contender
     recipe = contender.recipe
@@ -136,8 +152,12 @@ def _row(session: Session, models: Models, handle: Handle, mine: Sequence[tuple[
                 raise SessionError("other models were opened meanwhile. Compare again.")
             handle.log(step.title)
 
-            def progress(done: int, total: int, what: str, place: int = place, step: Measurement = step) -> None:
-                handle.progress(place + done / max(total, 1), count, f"{step.contender.name}: {what}")
+            def progress(
+                done: int, total: int, what: str, place: int = place, step: Measurement = step
+            ) -> None:
+                handle.progress(
+                    place + done / max(total, 1), count, f"{step.contender.name}: {what}"
+                )
 
             if step.asked is not None:
                 benchmark.score(
@@ -155,7 +175,9 @@ def _row(session: Session, models: Models, handle: Handle, mine: Sequence[tuple[
 
 
 @contextmanager
-def _model(session: Session, models: Models, contender: Contender) -> Iterator[tuple[Loaded, Callable[..., Any]]]:
+def _model(
+    session: Session, models: Models, contender: Contender
+) -> Iterator[tuple[Loaded, Callable[..., Any]]]:
     """A loaded model and how to run work on it: what is open, composed; or the one of a folder, for the block only."""
     if contender.folder is None:
         yield models.loaded, lambda work: session.with_frozen(models, contender.recipe, work)
@@ -167,7 +189,9 @@ def _model(session: Session, models: Models, contender: Contender) -> Iterator[t
     yield loaded, lambda work: work(loaded.module)
 
 
-def _losses(session: Session, models: Models, contender: Contender, loaded: Loaded, handle: Handle) -> None:
+def _losses(
+    session: Session, models: Models, contender: Contender, loaded: Loaded, handle: Handle
+) -> None:
     """The losses on every dataset of what is open.
 
     Raises:
@@ -202,7 +226,9 @@ def _same_tokens(models: Models, contender: Contender, loaded: Loaded) -> None:
     mine, other = models.loaded.tokenizer, loaded.tokenizer
     prompts = [prompt for data in models.data.values() for prompt in data.prompts]
     alike = other is not None and mine.get_vocab() == other.get_vocab()
-    if not alike or any(mine(prompt)["input_ids"] != other(prompt)["input_ids"] for prompt in prompts):
+    if not alike or any(
+        mine(prompt)["input_ids"] != other(prompt)["input_ids"] for prompt in prompts
+    ):
         raise SessionError(
             f"{contender.name} reads text as other tokens than the base, or has no tokenizer: its loss per token cannot be "
             "compared with the others. Compare its benchmark scores, or copy the base's tokenizer into its folder."

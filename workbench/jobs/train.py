@@ -77,10 +77,14 @@ def submit(session: Session, file: Path, name: str, *, resume: bool = False) -> 
             return job  # a second press starts nothing
     plan = plan_files.read(session.workdir, session.folders, file)
     if pid := running(out):
-        raise SessionError(f"{name} is being trained by process {pid} already. Wait for it, or stop it there.")
+        raise SessionError(
+            f"{name} is being trained by process {pid} already. Wait for it, or stop it there."
+        )
     begun = [step.name for step in steps(out) if step.state == "begun"]
     if begun and not resume:
-        raise SessionError(f"{name} was begun and not finished ({begun[0]}). Press Resume, or give another name.")
+        raise SessionError(
+            f"{name} was begun and not finished ({begun[0]}). Press Resume, or give another name."
+        )
     command = commands.train(file, out, session.workdir.root, resume)
 
     def work(handle: Handle) -> str:
@@ -88,7 +92,11 @@ def submit(session: Session, file: Path, name: str, *, resume: bool = False) -> 
         return f"{done} of {len(plan.steps)} steps trained now, all are in {commands.display_path(out)}"
 
     return session.jobs.submit(
-        KIND, f"{name}: {', '.join(step.name for step in plan.steps)}", work, key=str(out), command=command
+        KIND,
+        f"{name}: {', '.join(step.name for step in plan.steps)}",
+        work,
+        key=str(out),
+        command=command,
     )
 
 
@@ -108,15 +116,23 @@ def last_job(session: Session, name: str) -> Job | None:
 def runs(session: Session) -> list[str]:
     """The runs of the workdir, the newest first."""
     found = [path.parent for path in (session.workdir.trained).glob(f"*/{finished_steps.PLAN}")]
-    return [path.name for path in sorted(found, key=lambda path: -(path / finished_steps.PLAN).stat().st_mtime)]
+    return [
+        path.name
+        for path in sorted(found, key=lambda path: -(path / finished_steps.PLAN).stat().st_mtime)
+    ]
 
 
 def steps(out: Path) -> list[RunStep]:
     """The steps that a run's folder holds, in the order in which they were begun."""
-    done = [path.parent for path in out.glob(f"*/{record.NAME}") if not path.parent.name.endswith(".partial")]
+    done = [
+        path.parent
+        for path in out.glob(f"*/{record.NAME}")
+        if not path.parent.name.endswith(".partial")
+    ]
     begun = [path.parent for path in out.glob(f"*.training/{RUN}")]
     found = [
-        RunStep(path.name, path, "done") for path in sorted(done, key=lambda path: (path / record.NAME).stat().st_mtime)
+        RunStep(path.name, path, "done")
+        for path in sorted(done, key=lambda path: (path / record.NAME).stat().st_mtime)
     ]
     for path in begun:
         made = out / path.name.removesuffix(".training")
@@ -138,18 +154,28 @@ def add(session: Session, name: str, chosen: Sequence[str]) -> Models:
         raise SessionError(f"choose finished steps of {name} to add; these are: {known}.")
     new: list[tuple[Path, str | None]] = [(done[step], step) for step in chosen]
 
-    base = session.models.base.path if session.ready else Path(read_plan(out / finished_steps.PLAN).base)
+    base = (
+        session.models.base.path
+        if session.ready
+        else Path(read_plan(out / finished_steps.PLAN).base)
+    )
     for step in chosen:
         _same_base(done[step], base)
     if not session.ready:
         return session.open(base, new)
     models, standing = session.models, session.standing
-    have: list[tuple[Path, str | None]] = [(Path(vector.path or ""), key) for key, vector in models.vectors.items()]
+    have: list[tuple[Path, str | None]] = [
+        (Path(vector.path or ""), key) for key, vector in models.vectors.items()
+    ]
     open_now = {path.resolve() for path, _ in have}
     if already := [step for step in chosen if done[step].resolve() in open_now]:
         raise SessionError(f"{', '.join(already)} of {name} is in the composition already.")
-    made = session.open(models.base.path, [*have, *new], models.data_folder, models.start.vocabulary)
-    session.settle(Standing((*standing.omegas, *[0.0] * len(new)), standing.choice))  # what is composed stays as it was
+    made = session.open(
+        models.base.path, [*have, *new], models.data_folder, models.start.vocabulary
+    )
+    session.settle(
+        Standing((*standing.omegas, *[0.0] * len(new)), standing.choice)
+    )  # what is composed stays as it was
     return made
 
 
@@ -178,7 +204,16 @@ class _Child:
     """
 
     def __init__(self, plan: Path, out: Path, workdir: Path, resume: bool):
-        words = [sys.executable, "-W", "ignore", "-m", "workbench.cli", "train", str(plan), str(out)]
+        words = [
+            sys.executable,
+            "-W",
+            "ignore",
+            "-m",
+            "workbench.cli",
+            "train",
+            str(plan),
+            str(out),
+        ]
         words += ["--workdir", str(workdir), "--worker", *(["--resume"] if resume else [])]
         paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
         self._words, self._environment = words, os.environ | {"PYTHONPATH": os.pathsep.join(paths)}

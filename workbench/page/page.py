@@ -11,7 +11,17 @@ from markupsafe import Markup
 
 from workbench.commands import display_path
 from workbench.errors import is_user_error
-from workbench.page.tabs import benchmark, compare, compose, export, geometry, models, preview, sliders, train
+from workbench.page.tabs import (
+    benchmark,
+    compare,
+    compose,
+    export,
+    geometry,
+    models,
+    preview,
+    sliders,
+    train,
+)
 from workbench.page.tabs.wiring import POOL, QUIET, Board, current_recipe, with_error_dialog
 from workbench.session.history import History
 from workbench.session.session import Session, Stale, Standing
@@ -34,7 +44,11 @@ def header_html(session: Session, state: str = "live", digest: str = "", note: s
     else:
         facts = Markup("")
         state = "empty" if session.opened.is_set() else "loading"
-    recipe = Markup('<span>recipe <b class="digest">{}</b></span>').format(digest) if digest else Markup("")
+    recipe = (
+        Markup('<span>recipe <b class="digest">{}</b></span>').format(digest)
+        if digest
+        else Markup("")
+    )
     return Markup(
         '<div class="bar"><h1>DEM workbench</h1>{}{}<span id="state" class="state {}" role="status" title="{}"><i></i>{}</span></div>'
     ).format(facts, recipe, state, note, words[state])
@@ -90,18 +104,26 @@ def build(session: Session) -> gr.Blocks:
 
 
 def _settling(
-    session: Session, pane: sliders.Pane, composing: compose.Tab, header: gr.HTML, digest: gr.Textbox
+    session: Session,
+    pane: sliders.Pane,
+    composing: compose.Tab,
+    header: gr.HTML,
+    digest: gr.Textbox,
 ) -> None:
     """What happens when the sliders and fields came to rest: the page moves there at once, then measures."""
 
-    def moved(request: gr.Request, number: int, history: History[Standing], *wish: Any) -> list[Any]:
+    def moved(
+        request: gr.Request, number: int, history: History[Standing], *wish: Any
+    ) -> list[Any]:
         if not session.ready or not session.tickets.newest(request.session_hash or "page", number):
             return [gr.skip()] * len(moves)
         settled = sliders.settled(session, history, wish)
         now = current_recipe(session, settled[0]).digest
         return [*settled, now, header_html(session, "composing", now)]
 
-    def measured(prompt: str, history: History[Standing], request: gr.Request) -> Iterator[dict[Any, Any]]:
+    def measured(
+        prompt: str, history: History[Standing], request: gr.Request
+    ) -> Iterator[dict[Any, Any]]:
         if not session.ready:
             return
         stale = session.tickets.ticket(request.session_hash or "page")
@@ -118,11 +140,17 @@ def _settling(
             yield dict(zip(pane.stood, sliders.standing_shown(session, kept, error), strict=True))
             yield from measuring(kept, prompt, stale)
 
-    def measuring(history: History[Standing], prompt: str, stale: Stale) -> Iterator[dict[Any, Any]]:
+    def measuring(
+        history: History[Standing], prompt: str, stale: Stale
+    ) -> Iterator[dict[Any, Any]]:
         recipe, shown_state = current_recipe(session, history), "composing"
         # Of two moves, the answer to the first may come last: what is measured says what it is of.
         line = sliders.formula_shown(session, history)
-        yield {header: header_html(session, shown_state, recipe.digest), pane.formula: line, digest: recipe.digest}
+        yield {
+            header: header_html(session, shown_state, recipe.digest),
+            pane.formula: line,
+            digest: recipe.digest,
+        }
         for chart, answer, state in compose.settled(session, recipe, prompt, stale):
             if stale():
                 return
@@ -135,8 +163,16 @@ def _settling(
     moves = [*pane.stood, digest, header]
     measures = [header, composing.chart, composing.answer, *pane.stood, digest]
     asked = [pane.number, pane.history, *pane.wish]
-    pressed = pane.settle.click(with_error_dialog(moved), asked, moves, queue=False, js=preview.numbered(asked), **wire)
-    pressed.then(with_error_dialog(measured), [composing.prompt, pane.history], measures, concurrency_limit=8, **wire)
+    pressed = pane.settle.click(
+        with_error_dialog(moved), asked, moves, queue=False, js=preview.numbered(asked), **wire
+    )
+    pressed.then(
+        with_error_dialog(measured),
+        [composing.prompt, pane.history],
+        measures,
+        concurrency_limit=8,
+        **wire,
+    )
 
 
 def _arriving(
@@ -157,7 +193,14 @@ def _arriving(
             return [gr.skip()] * (count + 5)
         if not session.ready:
             chart = models.models_html(session)
-            return [*[gr.skip()] * count, header_html(session), gr.skip(), gr.skip(), chart, gr.Timer(active=False)]
+            return [
+                *[gr.skip()] * count,
+                header_html(session),
+                gr.skip(),
+                gr.skip(),
+                chart,
+                gr.Timer(active=False),
+            ]
         prompts = [
             (f"{name}: {text if len(text) < 70 else text[:69] + '…'}", text)
             for name, data in session.models.data.items()
@@ -187,12 +230,20 @@ def _arriving(
         boot,
     ]
     after = "() => window.dem.arrived()"
-    page.load(with_error_dialog(arrive), None, targets, **QUIET).then(None, None, None, js=after, **QUIET)
-    boot.tick(with_error_dialog(arrive), None, targets, **QUIET).then(None, None, None, js=after, **QUIET)
-    opened.change(with_error_dialog(arrive), None, targets, **QUIET).then(None, None, None, js=after, **QUIET)
+    page.load(with_error_dialog(arrive), None, targets, **QUIET).then(
+        None, None, None, js=after, **QUIET
+    )
+    boot.tick(with_error_dialog(arrive), None, targets, **QUIET).then(
+        None, None, None, js=after, **QUIET
+    )
+    opened.change(with_error_dialog(arrive), None, targets, **QUIET).then(
+        None, None, None, js=after, **QUIET
+    )
 
 
-def _clock(session: Session, page: gr.Blocks, clock: gr.Timer, bench: list[Any], exports: list[Any]) -> None:
+def _clock(
+    session: Session, page: gr.Blocks, clock: gr.Timer, bench: list[Any], exports: list[Any]
+) -> None:
     """Once a second while a job works, and never otherwise: every page shows the same row of the job table."""
     before = gr.State(())
 
@@ -203,8 +254,15 @@ def _clock(session: Session, page: gr.Blocks, clock: gr.Timer, bench: list[Any],
             if job.state == "done":
                 gr.Info(f"{job.kind.capitalize()} {job.id} is done.", title="Done")
             elif job.state == "failed":
-                gr.Warning(f"{job.kind.capitalize()} {job.id} failed; its panel says why.", title="Failed")
-        return [*benchmark.refreshed(session), *export.refreshed(session), gr.Timer(active=bool(now)), now]
+                gr.Warning(
+                    f"{job.kind.capitalize()} {job.id} failed; its panel says why.", title="Failed"
+                )
+        return [
+            *benchmark.refreshed(session),
+            *export.refreshed(session),
+            gr.Timer(active=bool(now)),
+            now,
+        ]
 
     targets = [*bench, *exports, clock, before]
     clock.tick(with_error_dialog(tick), before, targets, **QUIET)

@@ -46,17 +46,28 @@ class Guard:
             return
         headers = {key.lower(): value.decode("latin-1") for key, value in scope["headers"]}
         origin = headers.get(b"origin")
-        elsewhere = origin is not None and (origin == "null" or urlsplit(origin).netloc != headers.get(b"host", ""))
+        elsewhere = origin is not None and (
+            origin == "null" or urlsplit(origin).netloc != headers.get(b"host", "")
+        )
         if elsewhere and scope["method"] not in ("GET", "HEAD", "OPTIONS"):
-            start = {"type": "http.response.start", "status": 403, "headers": [(b"content-type", b"text/plain")]}
+            start = {
+                "type": "http.response.start",
+                "status": 403,
+                "headers": [(b"content-type", b"text/plain")],
+            }
             await send(start)
-            await send({"type": "http.response.body", "body": b"This request came from another site.\n"})
+            await send(
+                {"type": "http.response.body", "body": b"This request came from another site.\n"}
+            )
             return
 
         async def guarded(message: Any) -> None:
             if message["type"] == "http.response.start":
                 present = {key.lower() for key, _ in message["headers"]}
-                message["headers"] = [*message["headers"], *((k, v) for k, v in HEADERS if k not in present)]
+                message["headers"] = [
+                    *message["headers"],
+                    *((k, v) for k, v in HEADERS if k not in present),
+                ]
             await send(message)
 
         await self.app(scope, receive, guarded)
@@ -65,7 +76,9 @@ class Guard:
 def theme() -> gr.themes.Base:
     """Ink on paper, one accent; IBM Plex comes with gradio, so nothing is fetched."""
     # gradio's copies of the 600 weights hold only part of the alphabet (4 and 20 kB); 400 and 700 are whole
-    sans, mono = (gr.themes.LocalFont(name, weights=(400, 700)) for name in ("IBM Plex Sans", "IBM Plex Mono"))
+    sans, mono = (
+        gr.themes.LocalFont(name, weights=(400, 700)) for name in ("IBM Plex Sans", "IBM Plex Mono")
+    )
     return gr.themes.Base(
         font=[sans, "ui-sans-serif", "system-ui", "sans-serif"],
         font_mono=[mono, "ui-monospace", "monospace"],
@@ -116,10 +129,17 @@ def launch(
         footer_links=[],
         quiet=True,
         prevent_thread_lock=not block,
-        app_kwargs={"middleware": [Middleware(TrustedHostMiddleware, allowed_hosts=hosts), Middleware(Guard)]},
+        app_kwargs={
+            "middleware": [
+                Middleware(TrustedHostMiddleware, allowed_hosts=hosts),
+                Middleware(Guard),
+            ]
+        },
         theme=theme(),
         css=charts.palette_css() + (ASSETS / "page.css").read_text(encoding="utf-8"),
-        head="".join(f"<script>{(ASSETS / name).read_text(encoding='utf-8')}</script>" for name in SCRIPTS),
+        head="".join(
+            f"<script>{(ASSETS / name).read_text(encoding='utf-8')}</script>" for name in SCRIPTS
+        ),
     )
     return str(address)
 
@@ -159,7 +179,12 @@ def serve(
             raise SessionError(f"--models {folder} is not a folder.")
     _reachable(host, bool(auth))
     shipped = ASSETS / "demo" if demo is True else demo or None
-    session = Session(models, workdir, demo=shipped if shipped and (shipped / "base").is_dir() else None, device=device)
+    session = Session(
+        models,
+        workdir,
+        demo=shipped if shipped and (shipped / "base").is_dir() else None,
+        device=device,
+    )
     # Opening imports torch and transformers, some seconds; the page starts beside it and says so.
     threading.Thread(target=session.open_demo, name="open", daemon=True).start()
     try:

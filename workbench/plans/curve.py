@@ -13,7 +13,9 @@ CURVE = "curve.jsonl"
 
 def append(out: Path, step: str, point: CurvePoint) -> None:
     """Add a point to the file of a run's curves."""
-    row = {"of": step} | {key: value for key, value in point._asdict().items() if value not in (None, {})}
+    row = {"of": step} | {
+        key: value for key, value in point._asdict().items() if value not in (None, {})
+    }
     with (out / CURVE).open("a+b") as file:
         if file.tell():
             file.seek(-1, os.SEEK_END)
@@ -34,7 +36,9 @@ def curves(out: Path) -> dict[str, list[CurvePoint]]:
         point = CurvePoint(**{key: value for key, value in row.items() if key != "of"})
         points = found.setdefault(row["of"], [])
         if points and points[-1].step == point.step and point.loss is None:
-            points[-1] = points[-1]._replace(validation=point.validation)  # measured after the step, logged apart
+            points[-1] = points[-1]._replace(
+                validation=point.validation
+            )  # measured after the step, logged apart
             continue
         while points and points[-1].step >= point.step:
             points.pop()

@@ -69,7 +69,11 @@ class StepOutlook:
             "standing": ready.standing,
             "examples": self.counts.examples,
             "left_out_share": self.counts.dropped_share,
-            "seen": {"examples": ready.examples, "tokens": ready.tokens, "supervised": ready.supervised},
+            "seen": {
+                "examples": ready.examples,
+                "tokens": ready.tokens,
+                "supervised": ready.supervised,
+            },
             "updates": ready.steps,
             "memory_bytes": self.need.total,
             "seconds": self.seconds,
@@ -92,7 +96,9 @@ class Outlook:
     @property
     def sources(self) -> tuple[str, ...]:
         """Where the times are known from, each once."""
-        used = (line.speed.source for line in self.lines if line.speed and line.ready.standing != "done")
+        used = (
+            line.speed.source for line in self.lines if line.speed and line.ready.standing != "done"
+        )
         return tuple(dict.fromkeys(used))
 
 
@@ -117,7 +123,13 @@ def outlook(plan: Plan, out: Path, ledger: Ledger | None = None, *, resume: bool
         _give_back()
     return Outlook(
         tuple(
-            StepOutlook(ready, needs[ready.name], speeds.get(_way(ready.stage)), _left(ready, out), _validated(ready))
+            StepOutlook(
+                ready,
+                needs[ready.name],
+                speeds.get(_way(ready.stage)),
+                _left(ready, out),
+                _validated(ready),
+            )
             for ready in steps
         )
     )
@@ -148,7 +160,9 @@ def _needs(steps: Sequence[StepForecast]) -> dict[str, Need]:
     for some in _by_way(steps):
         stage, longest = some[0].stage, some[0].longest
         assert longest is not None  # estimate refuses a step of which nothing fits
-        alone = replace(stage, examples=(longest[1],), replay=(), replay_share=0.0, batch=1, accumulation=1)
+        alone = replace(
+            stage, examples=(longest[1],), replay=(), replay_share=0.0, batch=1, accumulation=1
+        )
         with quiet():
             model = make_ready(shortened(alone, 1)).model
         for ready in some:

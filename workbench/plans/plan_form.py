@@ -14,7 +14,11 @@ CLUSTERS = 8
 def sourced(text: str, paths: list[str]) -> str:
     """The plan on these sources; one that it has keeps its name, a new one gets its folder's or file's."""
     old = plan_text.document(text).get("sources")
-    names = {plan_text.path_of(entry): name for name, entry in old.items()} if isinstance(old, dict) else {}
+    names = (
+        {plan_text.path_of(entry): name for name, entry in old.items()}
+        if isinstance(old, dict)
+        else {}
+    )
     chosen: dict[str, str] = {}
     for path in paths:
         chosen[names.get(path) or name_of(Path(path), {*names.values(), *chosen})] = path
@@ -23,12 +27,19 @@ def sourced(text: str, paths: list[str]) -> str:
 
 def validation(sources: dict[str, str]) -> dict[str, str]:
     """Folders that hold a validation split as well."""
-    return {name: path for name, path in sources.items() if (Path(path) / "validation.jsonl").is_file()}
+    return {
+        name: path for name, path in sources.items() if (Path(path) / "validation.jsonl").is_file()
+    }
 
 
 def name_of(path: Path, taken: Any) -> str:
     """A source's name from its path: what a plan allows, and free."""
-    stem = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "-" for c in path.stem).strip("-") or "source"
+    stem = (
+        "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "-" for c in path.stem).strip(
+            "-"
+        )
+        or "source"
+    )
     stem = stem if stem[0].isalnum() else f"source{stem}"
     number, name = 1, stem
     while name in taken:
@@ -37,7 +48,9 @@ def name_of(path: Path, taken: Any) -> str:
     return name
 
 
-def scheduled(text: str, _: Any, kind: str, special: list[str] | None, shares: str, k: str, single: bool) -> str:
+def scheduled(
+    text: str, _: Any, kind: str, special: list[str] | None, shares: str, k: str, single: bool
+) -> str:
     """The plan in the order that the fields say."""
     names = list(plan_text.document(text).get("sources") or {})
     special = [name for name in special or () if name in names]

@@ -47,7 +47,10 @@ def with_sources(text: str, sources: Mapping[str, str], validation: Mapping[str,
     for section, given in (("sources", sources), ("validation", validation)):
         old = found.get(section)
         old = old if isinstance(old, dict) else {}
-        kept = {name: old[name] if path_of(old.get(name)) == path else path for name, path in given.items()}
+        kept = {
+            name: old[name] if path_of(old.get(name)) == path else path
+            for name, path in given.items()
+        }
         found = _placed(found, section, kept)
     return _written(text, start, found)
 
@@ -69,7 +72,9 @@ def with_settings(text: str, **changed: Any) -> str:
     found = document(text)
     old = found.get("settings")
     old = old if isinstance(old, dict) else {}
-    said = {key: value for key, value in changed.items() if key in old or value != DEFAULTS.get(key)}
+    said = {
+        key: value for key, value in changed.items() if key in old or value != DEFAULTS.get(key)
+    }
     settings = {key: value for key, value in (old | said).items() if value is not None}
     return _written(text, found, _placed(found, "settings", settings))
 
@@ -89,7 +94,9 @@ def _placed(found: dict[str, Any], section: str, value: Any) -> dict[str, Any]:
     """With a section in its usual place; an empty one is left out."""
     order = ("base", "sources", "validation", "settings", "schedule", "subset_seed")
     merged = {**found, section: value}
-    first = {key: merged[key] for key in order if key in merged and merged[key] not in ("", {}, None)}
+    first = {
+        key: merged[key] for key in order if key in merged and merged[key] not in ("", {}, None)
+    }
     return first | {key: value for key, value in merged.items() if key not in order}
 
 
@@ -115,7 +122,9 @@ def shares(text: str | None, names: Sequence[str]) -> dict[str, Any]:
         if name not in names or not share.strip():
             known = ", ".join(names) or "none is chosen yet"
             example = f"{names[0] if names else 'math'} 1/4"
-            raise SessionError(f"{part!r} is not a source with its share, such as {example}. Sources: {known}.")
+            raise SessionError(
+                f"{part!r} is not a source with its share, such as {example}. Sources: {known}."
+            )
         found[name] = _number(share.strip())
     return found
 

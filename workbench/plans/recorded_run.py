@@ -86,7 +86,13 @@ def run_recorded(
     def on_step(made: Made) -> None:
         if main:
             if ledger is not None:
-                _write(ledger, made.ready.name, made.folder, made.spent, before.pop(made.ready.name, None))
+                _write(
+                    ledger,
+                    made.ready.name,
+                    made.folder,
+                    made.spent,
+                    before.pop(made.ready.name, None),
+                )
             watcher.on_step(made)
 
     def on_moment(moment: Moment) -> None:
@@ -94,14 +100,18 @@ def run_recorded(
             watcher.on_moment(moment)
 
     try:
-        return run_plan(plan, out, on_moment, should_stop, resume, on_log=on_log, on_step=on_step, states=states)
+        return run_plan(
+            plan, out, on_moment, should_stop, resume, on_log=on_log, on_step=on_step, states=states
+        )
     finally:
         if claimed:
             (out / RUNNING).unlink(missing_ok=True)
         if main and ledger is not None:
             for name, spent in _begun(out).items():
                 if spent != before.get(name):
-                    _write(ledger, name, State(out / name).folder, spent, before.get(name), out / name)
+                    _write(
+                        ledger, name, State(out / name).folder, spent, before.get(name), out / name
+                    )
 
 
 def states(records: Sequence[Record], base: Path, layer: int | None) -> Any:
@@ -136,11 +146,20 @@ def digest(folder: Path) -> str:
     known = json.loads((finished if finished.exists() else folder / RUN).read_text("utf-8"))
     if finished.exists():
         settings, data, base = known["settings"], known["data"], known["base"]["identity"]
-        adapter, processes = (known.get("adapter") or {}).get("identity"), known["spent"]["processes"]
+        adapter, processes = (
+            (known.get("adapter") or {}).get("identity"),
+            known["spent"]["processes"],
+        )
     else:
-        data = {name: known[name] for name in known if name in ("examples", "replay", "groups") or "/" in name}
+        data = {
+            name: known[name]
+            for name in known
+            if name in ("examples", "replay", "groups") or "/" in name
+        }
         base, adapter, processes = known["base"], known.get("adapter"), known["processes"]
-        settings = {name: known[name] for name in known if name not in (*data, *record.START, "processes")}
+        settings = {
+            name: known[name] for name in known if name not in (*data, *record.START, "processes")
+        }
     parts = [base, settings_that_matter(settings, data, processes), *([adapter] if adapter else [])]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -148,16 +167,25 @@ def digest(folder: Path) -> str:
 def _begun(out: Path) -> dict[str, Spent]:
     """Step -> what it has cost up to its last whole state, for each that was begun and not finished."""
     names = [
-        folder.name.removesuffix(".training") for folder in sorted(out.glob("*.training")) if (folder / RUN).exists()
+        folder.name.removesuffix(".training")
+        for folder in sorted(out.glob("*.training"))
+        if (folder / RUN).exists()
     ]
     found = {name: State(out / name) for name in names}
     return {
-        name: state.spent(newest, "training") for name, state in found.items() if (newest := state.newest()) is not None
+        name: state.spent(newest, "training")
+        for name, state in found.items()
+        if (newest := state.newest()) is not None
     }
 
 
 def _write(
-    ledger: Ledger, name: str, folder: Path, spent: Spent, before: Spent | None, made: Path | None = None
+    ledger: Ledger,
+    name: str,
+    folder: Path,
+    spent: Spent,
+    before: Spent | None,
+    made: Path | None = None,
 ) -> None:
     """One row for the part of a step that the ledger does not hold yet.
 
@@ -170,18 +198,28 @@ def _write(
         made: the folder that will be there, for a step that is not finished.
     """
     key, output = digest(folder), str((made or folder).resolve())
-    rows = [row for row in ledger.phases("training", digest=key) if (row.name, row.output) == (name, output)]
+    rows = [
+        row
+        for row in ledger.phases("training", digest=key)
+        if (row.name, row.output) == (name, output)
+    ]
     ends = [place for place, row in enumerate(rows) if row.complete]
     open_rows = rows[ends[-1] + 1 if ends else 0 :]
     amounts = {}
     for amount in AMOUNTS:
-        known = sum(getattr(row, amount) or 0 for row in open_rows)  # with those of a try that was thrown away
+        known = sum(
+            getattr(row, amount) or 0 for row in open_rows
+        )  # with those of a try that was thrown away
         earlier = min(known, getattr(before, amount)) if before is not None else 0
         amounts[amount] = max(0, getattr(spent, amount) - earlier)
     more = {
-        one.name: getattr(spent, one.name) for one in fields(spent) if one.name in ("peak_bytes", "device", "processes")
+        one.name: getattr(spent, one.name)
+        for one in fields(spent)
+        if one.name in ("peak_bytes", "device", "processes")
     }
-    ledger.add("training", name, **amounts, **more, digest=key, output=output, complete=made is None)
+    ledger.add(
+        "training", name, **amounts, **more, digest=key, output=output, complete=made is None
+    )
 
 
 def _refuse_company(out: Path) -> None:

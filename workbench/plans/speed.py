@@ -59,13 +59,21 @@ def measured(stage: Stage, ledger: Ledger) -> Speed | None:
         known = _recorded(Path(row.output))
         if known is None or any(known["settings"].get(name) != settings[name] for name in WAY):
             continue
-        pace = [point["tokens_per_second"] for point in known["curve"] if point.get("tokens_per_second")]
+        pace = [
+            point["tokens_per_second"] for point in known["curve"] if point.get("tokens_per_second")
+        ]
         if pace and _same_model(known, Path(row.output), stage):
             rates.append(statistics.median(pace))
-            rest.append(max(0.0, known["spent"]["wall_seconds"] - known["spent"]["tokens"] / rates[-1]))
+            rest.append(
+                max(0.0, known["spent"]["wall_seconds"] - known["spent"]["tokens"] / rates[-1])
+            )
         if len(rates) == EARLIER:
             break
-    return Speed(statistics.median(rates), statistics.median(rest), "measured", len(rates)) if rates else None
+    return (
+        Speed(statistics.median(rates), statistics.median(rest), "measured", len(rates))
+        if rates
+        else None
+    )
 
 
 def _recorded(folder: Path) -> dict[str, Any] | None:
@@ -81,7 +89,9 @@ def _same_model(known: dict[str, Any], folder: Path, stage: Stage) -> bool:
     """Whether a training was of the same base, or of weights of the same number."""
     if known["base"]["identity"] == record.identity(stage.base):
         return True
-    return stage.lora is None and memory.weights_on_disk(folder) == memory.weights_on_disk(stage.base)
+    return stage.lora is None and memory.weights_on_disk(folder) == memory.weights_on_disk(
+        stage.base
+    )
 
 
 class _Enough(Exception):
@@ -112,9 +122,7 @@ def timed(stage: Stage) -> Speed | None:
             run(some, Path(place) / "timed", on_log=on_log)
         except _Enough:
             return Speed(statistics.median(paces), first, "timed", len(paces))
-        except (
-            TrainingError
-        ):  # of so few examples too many are too long; all that the plan itself is refused for was asked
+        except TrainingError:  # of so few examples too many are too long; all that the plan itself is refused for was asked
             return None
     return None
 
@@ -125,7 +133,9 @@ def _device(stage: Stage) -> str:
 
     from plumbing.meter import device_name
 
-    return device_name("cpu" if stage.device == "cpu" or not torch.cuda.is_available() else "cuda:0")
+    return device_name(
+        "cpu" if stage.device == "cpu" or not torch.cuda.is_available() else "cuda:0"
+    )
 
 
 def shortened(stage: Stage, examples: int) -> Stage:

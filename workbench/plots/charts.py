@@ -18,8 +18,26 @@ import plotly.graph_objects as go
 # Eight hues that stay apart under deuteranopia and protanopia (tests/workbench/test_plots.py simulates both), each in
 # a darker shade for white paper and a lighter one for dark: contrast against the background is 3:1 or better.
 DATASET_COLOURS = {
-    "light": ("#0b6fc2", "#a83c00", "#00957a", "#8a2f7a", "#a39000", "#2f3a45", "#6d2728", "#4a3a9a"),
-    "dark": ("#4fb3f5", "#f67e3d", "#5dd7a8", "#e580c9", "#efd134", "#808a9a", "#ed2b45", "#8b72f7"),
+    "light": (
+        "#0b6fc2",
+        "#a83c00",
+        "#00957a",
+        "#8a2f7a",
+        "#a39000",
+        "#2f3a45",
+        "#6d2728",
+        "#4a3a9a",
+    ),
+    "dark": (
+        "#4fb3f5",
+        "#f67e3d",
+        "#5dd7a8",
+        "#e580c9",
+        "#efd134",
+        "#808a9a",
+        "#ed2b45",
+        "#8b72f7",
+    ),
 }
 PAPER = {"light": "#ffffff", "dark": "#14171c"}
 INK = {"light": "#1f2630", "dark": "#e6e9ee"}
@@ -83,7 +101,10 @@ def shade(value: float, colours: dict[str, Any]) -> str:
 
 def ink_on(colour: str) -> str:
     """Black or white ink, whichever reads better on a colour; one of them always has a contrast of 4.5:1."""
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (v / 255 for v in _channels(colour))]
+    linear = [
+        c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4
+        for c in (v / 255 for v in _channels(colour))
+    ]
     luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
     return "#000000" if luminance > 0.179 else "#ffffff"
 
@@ -96,7 +117,9 @@ def palette_css() -> str:
     """The dataset colours as CSS variables, --dataset-0 and on, for both themes."""
 
     def block(selector: str, theme: Theme) -> str:
-        rules = "".join(f"--dataset-{place}:{colour};" for place, colour in enumerate(DATASET_COLOURS[theme]))
+        rules = "".join(
+            f"--dataset-{place}:{colour};" for place, colour in enumerate(DATASET_COLOURS[theme])
+        )
         return f"{selector}{{{rules}}}"
 
     return block(":root", "light") + block(".dark", "dark")
@@ -147,16 +170,24 @@ def gain(dataset: str, here: Measured, base: Measured, expert: Measured | None) 
     )
 
 
-def gains(here: Mapping[str, Measured], base: Mapping[str, Measured], experts: Mapping[str, Measured]) -> list[Gain]:
+def gains(
+    here: Mapping[str, Measured], base: Mapping[str, Measured], experts: Mapping[str, Measured]
+) -> list[Gain]:
     """The rows of the bullet chart for every dataset measured so far, in the order of `here`."""
-    return [gain(name, loss, base[name], experts.get(name)) for name, loss in here.items() if name in base]
+    return [
+        gain(name, loss, base[name], experts.get(name))
+        for name, loss in here.items()
+        if name in base
+    ]
 
 
 def cosine_figure(names: Sequence[str], matrix: np.ndarray, dark: bool = False) -> go.Figure:
     """The cosine map: fixed -1..1, its numbers in the cells, undefined cells grey and named."""
     values = np.asarray(matrix, dtype=float)
     text = [["undefined" if np.isnan(value) else f"{value:.3f}" for value in row] for row in values]
-    figure = _heatmap(np.clip(values, -1, 1), names, names, text, scale("cosine", dark), dark, names)
+    figure = _heatmap(
+        np.clip(values, -1, 1), names, names, text, scale("cosine", dark), dark, names
+    )
     hover = "%{y} · %{x}<br>cosine %{customdata:.5f}<extra></extra>"
     figure.update_traces(customdata=values, hovertemplate=hover)
     return figure
@@ -170,14 +201,23 @@ def distance_figure(
     rows = [f"layer {row}" if row.isdecimal() else row for row in rows]
     top = float(np.nanmax(table)) if np.isfinite(table).any() else 0.0
     digits = 3 if top < 1 else 2 if top < 100 else 0
-    text = [["undefined" if np.isnan(value) else f"{value:.{digits}f}" for value in row] for row in table]
-    figure = _heatmap(table, rows, columns, text, scale("distance", dark) | {"zmax": top or 1.0}, dark, columns)
+    text = [
+        ["undefined" if np.isnan(value) else f"{value:.{digits}f}" for value in row]
+        for row in table
+    ]
+    figure = _heatmap(
+        table, rows, columns, text, scale("distance", dark) | {"zmax": top or 1.0}, dark, columns
+    )
     figure.update_traces(hovertemplate="%{y} · %{x}<br>" + unit + " %{z:.4g}<extra></extra>")
     return figure
 
 
 def interference_figure(
-    vectors: Sequence[str], datasets: Sequence[str], losses: np.ndarray, base: Sequence[float], dark: bool = False
+    vectors: Sequence[str],
+    datasets: Sequence[str],
+    losses: np.ndarray,
+    base: Sequence[float],
+    dark: bool = False,
 ) -> go.Figure:
     """Loss of each dataset (across) under each vector alone at ω = 1 (down), coloured by the change from the base.
 
@@ -186,10 +226,15 @@ def interference_figure(
     table = np.asarray(losses, dtype=float)
     change = (table - np.asarray(base)) / np.asarray(base)
     text = [
-        ["…" if np.isnan(loss) else f"{loss:.3f}<br>{_percent(share)}" for loss, share in zip(*both, strict=True)]
+        [
+            "…" if np.isnan(loss) else f"{loss:.3f}<br>{_percent(share)}"
+            for loss, share in zip(*both, strict=True)
+        ]
         for both in zip(table, change, strict=True)
     ]
-    figure = _heatmap(np.clip(change, -1, 1), vectors, datasets, text, scale("change", dark), dark, vectors)
+    figure = _heatmap(
+        np.clip(change, -1, 1), vectors, datasets, text, scale("change", dark), dark, vectors
+    )
     hover = "%{x} under %{y} alone<br>change of loss %{customdata:+.1%}<extra></extra>"
     figure.update_traces(colorbar_tickformat="+.0%", customdata=change, hovertemplate=hover)
     return figure
@@ -217,17 +262,33 @@ def _heatmap(
         "len": 1.0,
         "tickfont": {"size": 11},
     }
-    across, down = ([_label(name, tuple(vectors), theme) for name in names] for names in (columns, rows))
-    heat = go.Heatmap(z=values, x=across, y=down, xgap=2, ygap=2, colorbar=bar, hoverongaps=False, **colours)
-    axis = {"type": "category", "showgrid": False, "zeroline": False, "ticks": "", "fixedrange": True}
+    across, down = (
+        [_label(name, tuple(vectors), theme) for name in names] for names in (columns, rows)
+    )
+    heat = go.Heatmap(
+        z=values, x=across, y=down, xgap=2, ygap=2, colorbar=bar, hoverongaps=False, **colours
+    )
+    axis = {
+        "type": "category",
+        "showgrid": False,
+        "zeroline": False,
+        "ticks": "",
+        "fixedrange": True,
+    }
     figure = go.Figure(heat)
-    height = max(220, min(760, 88 + 44 * len(rows))) if len(rows) <= 16 else min(900, 88 + 14 * len(rows))
+    height = (
+        max(220, min(760, 88 + 44 * len(rows)))
+        if len(rows) <= 16
+        else min(900, 88 + 14 * len(rows))
+    )
     behind = {"plot_bgcolor": UNDEFINED[theme]} if np.isnan(values).any() else {}
     figure.update_layout(
         **sheet(theme, height) | behind,
         xaxis=axis | {"side": "top", "automargin": True},
         yaxis=axis | {"autorange": "reversed", "automargin": True},
-        annotations=_numbers(values, across, down, text, colours, theme) if values.size <= CROWDED else [],
+        annotations=_numbers(values, across, down, text, colours, theme)
+        if values.size <= CROWDED
+        else [],
     )
     return figure
 
@@ -251,7 +312,12 @@ def sheet(theme: Theme, height: int) -> dict[str, Any]:
 
 
 def _numbers(
-    values: np.ndarray, across: list[str], down: list[str], text: list[list[str]], colours: dict[str, Any], theme: Theme
+    values: np.ndarray,
+    across: list[str],
+    down: list[str],
+    text: list[list[str]],
+    colours: dict[str, Any],
+    theme: Theme,
 ) -> list[dict[str, Any]]:
     """The cells' own numbers. Plotly's automatic ink is a grey that falls below 3:1 on middle shades."""
     return [

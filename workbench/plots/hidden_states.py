@@ -42,8 +42,19 @@ def states_figure(found: Scatter, datasets: Sequence[str], dark: bool = False) -
             },
             hovertemplate="%{fullData.name}<extra></extra>",
         )
-    bare = {"visible": True, "showgrid": False, "zeroline": False, "ticks": "", "showticklabels": False}
-    frame = bare | {"showline": True, "linecolor": UNDEFINED[theme], "mirror": True, "fixedrange": True}
+    bare = {
+        "visible": True,
+        "showgrid": False,
+        "zeroline": False,
+        "ticks": "",
+        "showticklabels": False,
+    }
+    frame = bare | {
+        "showline": True,
+        "linecolor": UNDEFINED[theme],
+        "mirror": True,
+        "fixedrange": True,
+    }
     figure.update_layout(
         **sheet(theme, 460),
         xaxis=frame,

@@ -30,7 +30,9 @@ def unrecorded(found: "Comparison") -> list[str]:
 def costs(found: "CostTable") -> str:
     """Table 8 with its crossover and notes."""
     title = f"What DEM and data mixing cost, in {found.unit.replace('_', ' ')}; ~ is projected, all else measured"
-    return "\n".join([title, tables.table(found.cells()), *(f"note: {note}" for note in cost_notes(found))])
+    return "\n".join(
+        [title, tables.table(found.cells()), *(f"note: {note}" for note in cost_notes(found))]
+    )
 
 
 def cost_notes(found: "CostTable") -> list[str]:
@@ -38,9 +40,13 @@ def cost_notes(found: "CostTable") -> list[str]:
     known = any(row.dem and row.mixing for row in found.rows)
     if found.crossover is not None:
         many = f"{found.crossover.value:g} setting{'' if found.crossover.value == 1 else 's'}"
-        first = f"DEM costs less than mixing tuned over as many, from {many} on ({found.crossover.how})"
+        first = (
+            f"DEM costs less than mixing tuned over as many, from {many} on ({found.crossover.how})"
+        )
     else:
-        first = "DEM never costs less than mixing tuned over as many" if known else "a price is missing"
+        first = (
+            "DEM never costs less than mixing tuned over as many" if known else "a price is missing"
+        )
     unknown = [note.removeprefix(OF).removesuffix(IS) for note in found.notes if note.endswith(IS)]
     rest = [note for note in found.notes if not note.endswith(IS)]
     some = [

@@ -26,7 +26,14 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     lines = []
     for row in rows:
         first = row[0].ljust(widths[0])
-        lines.append("  ".join([first, *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]))
+        lines.append(
+            "  ".join(
+                [
+                    first,
+                    *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)),
+                ]
+            )
+        )
     return "\n".join(line.rstrip() for line in lines)
 
 
@@ -109,13 +116,22 @@ def rounding(cost: "RoundingCost") -> str:
     """What the output dtype loses of a merge, per layer and in all, and the advice that follows."""
     found = cost.table()
     rows = [["layer", *found.columns]]
-    for name, row in [*zip(found.rows, found.values.tolist(), strict=True), ("whole model", [*cost.total.values()])]:
+    for name, row in [
+        *zip(found.rows, found.values.tolist(), strict=True),
+        ("whole model", [*cost.total.values()]),
+    ]:
         cells = [
             f"{value:.4f}" if kind == "cosine" else f"{value:.1%}"
             for kind, value in zip(found.columns, row, strict=True)
         ]
         rows.append(
-            [name, *("undefined" if math.isnan(value) else cell for cell, value in zip(cells, row, strict=True))]
+            [
+                name,
+                *(
+                    "undefined" if math.isnan(value) else cell
+                    for cell, value in zip(cells, row, strict=True)
+                ),
+            ]
         )
     title = f"What {' and '.join(cost.dtypes)} loses of the merge's displacement"
     return "\n".join([title, table(rows), "", cost.advice()])
@@ -150,11 +166,20 @@ def weights(found: "Mapping[str, Mapping[str, float | None]]") -> str:
 def losses(found: "Sequence[Loss]") -> str:
     """Loss per dataset with standard error and counts, and the mean."""
     rows = [["dataset", "loss", "± s.e.", "examples", "tokens"]]
-    rows += [[row.dataset, f"{row.value:.4f}", f"{row.stderr:.4f}", str(row.n), str(row.tokens)] for row in found]
+    rows += [
+        [row.dataset, f"{row.value:.4f}", f"{row.stderr:.4f}", str(row.n), str(row.tokens)]
+        for row in found
+    ]
     mean = sum(row.value for row in found) / len(found)
     error = math.sqrt(sum(row.stderr**2 for row in found)) / len(found)
     rows.append(
-        ["mean", f"{mean:.4f}", f"{error:.4f}", str(sum(row.n for row in found)), str(sum(row.tokens for row in found))]
+        [
+            "mean",
+            f"{mean:.4f}",
+            f"{error:.4f}",
+            str(sum(row.n for row in found)),
+            str(sum(row.tokens for row in found)),
+        ]
     )
     return table(rows)
 
@@ -163,7 +188,14 @@ def scores(found: "Sequence[Score]") -> str:
     """Score per task with standard error and count."""
     rows = [["task", "metric", "score", "± s.e.", "n", "seconds"]]
     rows += [
-        [row.task, row.metric, f"{row.value:.4f}", f"{row.stderr:.4f}", str(row.n), f"{row.seconds:.1f}"]
+        [
+            row.task,
+            row.metric,
+            f"{row.value:.4f}",
+            f"{row.stderr:.4f}",
+            str(row.n),
+            f"{row.seconds:.1f}",
+        ]
         for row in found
     ]
     return table(rows)

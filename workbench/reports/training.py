@@ -19,7 +19,13 @@ HEAD = ("step", "examples", "left out", "tokens", "supervised", "updates", "memo
 def cells(line: StepOutlook) -> list[str]:
     """One step of an outlook, in the order of HEAD; tokens are those that its updates see."""
     ready, counts = line.ready, line.counts
-    time = "done" if ready.standing == "done" else "?" if line.seconds is None else f"≈ {duration(line.seconds)}"
+    time = (
+        "done"
+        if ready.standing == "done"
+        else "?"
+        if line.seconds is None
+        else f"≈ {duration(line.seconds)}"
+    )
     return [
         ready.name,
         f"{counts.examples:,}",
@@ -67,11 +73,23 @@ def made(steps: Sequence[Made]) -> str:
     for one in steps:
         losses = [point.loss for point in one.curve if point.loss is not None]
         measured = [point.validation for point in one.curve if point.validation]
-        validation = ", ".join(f"{name} {loss:.3f}" for name, loss in measured[-1].items()) if measured else "-"
+        validation = (
+            ", ".join(f"{name} {loss:.3f}" for name, loss in measured[-1].items())
+            if measured
+            else "-"
+        )
         time = duration(one.spent.wall_seconds) if one.new else "was there"
         loss = f"{losses[-1]:.3f}" if losses else "-"
         rows.append(
-            [one.ready.name, f"{one.ready.steps:,}", loss, validation, f"{one.spent.tokens:,}", time, str(one.folder)]
+            [
+                one.ready.name,
+                f"{one.ready.steps:,}",
+                loss,
+                validation,
+                f"{one.spent.tokens:,}",
+                time,
+                str(one.folder),
+            ]
         )
     return table(rows)
 
@@ -87,7 +105,8 @@ def made_as_data(steps: Sequence[Made]) -> list[dict[str, Any]]:
             "new": one.new,
             "spent": asdict(one.spent),
             "curve": [
-                {key: value for key, value in point._asdict().items() if value not in (None, {})} for point in one.curve
+                {key: value for key, value in point._asdict().items() if value not in (None, {})}
+                for point in one.curve
             ],
         }
         for one in steps

@@ -33,10 +33,14 @@ def stream_answer(
         return gone.is_set() or stale()
 
     def answer(module: Any) -> None:
-        for piece in generate(module, tokenizer, prompt, max_new_tokens=max_new_tokens, should_stop=stop):
+        for piece in generate(
+            module, tokenizer, prompt, max_new_tokens=max_new_tokens, should_stop=stop
+        ):
             pieces.put(piece)
 
-    def work() -> None:  # a thread of its own: a lock may not be held across the yields of a page's generator
+    def work() -> (
+        None
+    ):  # a thread of its own: a lock may not be held across the yields of a page's generator
         try:
             with_module(answer)
             pieces.put(None)

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 class Composer:
     """The module in memory and the one way to change it. Not safe for threads; the session holds the lock."""
 
-    def __init__(self, folder: Path, loaded: Loaded, base: Mapping[str, Any], vectors: Mapping[str, Vector]):
+    def __init__(
+        self, folder: Path, loaded: Loaded, base: Mapping[str, Any], vectors: Mapping[str, Vector]
+    ):
         self._folder, self._loaded, self._base, self._vectors = folder, loaded, base, vectors
         self._live: LiveModel | None = None
         self._mounts: Mounts | None = None
@@ -56,7 +58,9 @@ class Composer:
         return self._loaded.module
 
     @contextmanager
-    def mounted(self, settled: Recipe, recipe: Recipe, stale: Stale = lambda: False) -> Iterator[Any]:
+    def mounted(
+        self, settled: Recipe, recipe: Recipe, stale: Stale = lambda: False
+    ) -> Iterator[Any]:
         """The module at what is settled, computing as another recipe would have it while the block lasts.
 
         Raises:
@@ -83,7 +87,9 @@ class Composer:
             from merging.live.live_model import LiveModel
 
             place = open_accelerator(str(next(self._loaded.module.parameters()).device))
-            self._live = LiveModel(self._loaded.module, self._base, self._vectors, self._loaded.views, place=place)
+            self._live = LiveModel(
+                self._loaded.module, self._base, self._vectors, self._loaded.views, place=place
+            )
         return self._live
 
     def _assemble(self, recipe: Recipe) -> Any:

@@ -75,7 +75,9 @@ class Folders:
     def data(self) -> list[ModelFolder]:
         """Folders that hold <dataset>/validation.jsonl."""
         return [
-            ModelFolder(path, self.label(path), "data") for path in self._walk() if any(path.glob("*/validation.jsonl"))
+            ModelFolder(path, self.label(path), "data")
+            for path in self._walk()
+            if any(path.glob("*/validation.jsonl"))
         ]
 
     def sources(self) -> list[ModelFolder]:

@@ -149,7 +149,9 @@ class Jobs:
             id = int(cursor.lastrowid or 0)
             stop = self._stops[id] = threading.Event()
             lane = self._lanes.setdefault(kind, threading.Lock())
-            thread = threading.Thread(target=self._run, args=(id, work, stop, lane), name=f"job-{id}", daemon=True)
+            thread = threading.Thread(
+                target=self._run, args=(id, work, stop, lane), name=f"job-{id}", daemon=True
+            )
             self._threads[id] = thread
             thread.start()
             return self.get(id)
@@ -181,7 +183,9 @@ class Jobs:
 
     def tail(self, id: int, limit: int = 8) -> list[str]:
         """The last lines of a job's log, oldest first."""
-        rows = self._execute("SELECT line FROM lines WHERE job = ? ORDER BY rowid DESC LIMIT ?", (id, limit)).fetchall()
+        rows = self._execute(
+            "SELECT line FROM lines WHERE job = ? ORDER BY rowid DESC LIMIT ?", (id, limit)
+        ).fetchall()
         return [row[0] for row in reversed(rows)]
 
     def wait(self, id: int, timeout: float = 60) -> Job:
@@ -226,7 +230,9 @@ class Jobs:
 
     def _bury_the_dead(self) -> None:
         """Mark jobs whose process is gone as interrupted. Another live server on this workdir keeps its own."""
-        for id, pid, boot in self._execute(f"SELECT id, pid, boot FROM jobs WHERE state IN {ACTIVE}").fetchall():
+        for id, pid, boot in self._execute(
+            f"SELECT id, pid, boot FROM jobs WHERE state IN {ACTIVE}"
+        ).fetchall():
             try:
                 alive = abs(psutil.Process(pid).create_time() - boot) < 1 and pid != self._me[0]
             except psutil.Error:
@@ -235,7 +241,10 @@ class Jobs:
                 self._write(id, state="interrupted", message="", finished=time.time())
 
     def _rows(self, where: str, values: tuple[Any, ...] = ()) -> list[Job]:
-        return [Job(*row) for row in self._execute(f"SELECT {FIELDS} FROM jobs {where}", values).fetchall()]
+        return [
+            Job(*row)
+            for row in self._execute(f"SELECT {FIELDS} FROM jobs {where}", values).fetchall()
+        ]
 
     def _write(self, id: int, **values: Any) -> None:
         names = ", ".join(f"{name} = ?" for name in values)

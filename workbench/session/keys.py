@@ -21,10 +21,21 @@ def weights_key(recipe: Recipe) -> str:
         for source in recipe.models
         if recipe.omegas[source.name] != 0.0
     ]
-    settings = [recipe.method, dict(recipe.parameters), recipe.dtype, recipe.out_dtype, recipe.seed, recipe.rounding]
+    settings = [
+        recipe.method,
+        dict(recipe.parameters),
+        recipe.dtype,
+        recipe.out_dtype,
+        recipe.seed,
+        recipe.rounding,
+    ]
     chosen = [list(recipe.include), list(recipe.exclude), recipe.vocabulary, repr(recipe.slices)]
-    files = {name: digest for name, digest in recipe.inputs.items() if name.startswith("statistics of ")}
-    return fingerprint([recipe.inputs.get("base") or recipe.base, parts, settings, chosen, files])[:16]
+    files = {
+        name: digest for name, digest in recipe.inputs.items() if name.startswith("statistics of ")
+    }
+    return fingerprint([recipe.inputs.get("base") or recipe.base, parts, settings, chosen, files])[
+        :16
+    ]
 
 
 def _input(recipe: Recipe, name: str) -> str | None:

@@ -48,7 +48,10 @@ class LossCache:
         """Keep a measurement, and give it back as an entry."""
         kept = Entry(*entry)
         with self._lock:
-            self._db.execute("INSERT OR REPLACE INTO losses VALUES (?, ?, ?, ?, ?, ?, ?)", (composition, data, *kept))
+            self._db.execute(
+                "INSERT OR REPLACE INTO losses VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (composition, data, *kept),
+            )
         return kept
 
     def close(self) -> None:

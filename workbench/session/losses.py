@@ -53,7 +53,9 @@ class Losses:
     def __init__(self, book: LossCache, lock: AbstractContextManager[Any], spending: LossLedger):
         self._book, self._lock, self._spending = book, lock, spending
 
-    def measure(self, models: Models, recipe: Recipe, *, stale: Stale, full: bool) -> Iterator[Reading]:
+    def measure(
+        self, models: Models, recipe: Recipe, *, stale: Stale, full: bool
+    ) -> Iterator[Reading]:
         """Compose, then the losses: quick ones first, all at once, then each on its whole validation set.
 
         Ends early, without an `exact` reading, once it is stale.
@@ -61,7 +63,9 @@ class Losses:
         with self._spending.tally() as tally:
             yield from self._measure(models, recipe, stale, full, tally)
 
-    def _measure(self, models: Models, recipe: Recipe, stale: Stale, full: bool, tally: Tally) -> Iterator[Reading]:
+    def _measure(
+        self, models: Models, recipe: Recipe, stale: Stale, full: bool, tally: Tally
+    ) -> Iterator[Reading]:
         from evaluation.errors import Stopped
 
         begin = time.monotonic()
@@ -80,7 +84,9 @@ class Losses:
                         return
                     known = self._known(models, recipe, name)
                     points[name] = known or self._point(models, recipe, name, size, stale, tally)
-                    if size == FULL or time.monotonic() - shown > 0.5:  # a small model's quick bars move together
+                    if (
+                        size == FULL or time.monotonic() - shown > 0.5
+                    ):  # a small model's quick bars move together
                         shown = time.monotonic()
                         yield reading("measuring")
                 yield reading("measuring")
@@ -90,7 +96,9 @@ class Losses:
         if not stale():
             yield reading("exact")
 
-    def preview(self, models: Models, settled: Recipe, recipe: Recipe, stale: Stale) -> Reading | None:
+    def preview(
+        self, models: Models, settled: Recipe, recipe: Recipe, stale: Stale
+    ) -> Reading | None:
         """The quick losses of a move while it lasts: on the settled weights, with the adapters that moved mounted there.
 
         Nothing of it is kept: up to rounding only are these the composition's losses. Ends of the axis are read from the
@@ -120,9 +128,20 @@ class Losses:
                         points[name] = LossOnAxis(Entry(*found), *ends, quick=True)
         except Stopped:
             return None
-        return Reading(recipe, "preview", points, time.monotonic() - begin) if points and not stale() else None
+        return (
+            Reading(recipe, "preview", points, time.monotonic() - begin)
+            if points and not stale()
+            else None
+        )
 
-    def of(self, models: Models, recipe: Recipe, dataset: str, size: str = FULL, stale: Stale = lambda: False) -> Entry:
+    def of(
+        self,
+        models: Models,
+        recipe: Recipe,
+        dataset: str,
+        size: str = FULL,
+        stale: Stale = lambda: False,
+    ) -> Entry:
         """One loss, from the book or measured now.
 
         Raises:
@@ -140,9 +159,13 @@ class Losses:
             Stopped: it became stale on the way.
         """
         with self._spending.tally() as tally:
-            return {name: self._of(models, recipe, name, size, stale, tally) for name in models.data}
+            return {
+                name: self._of(models, recipe, name, size, stale, tally) for name in models.data
+            }
 
-    def _of(self, models: Models, recipe: Recipe, dataset: str, size: str, stale: Stale, tally: Tally) -> Entry:
+    def _of(
+        self, models: Models, recipe: Recipe, dataset: str, size: str, stale: Stale, tally: Tally
+    ) -> Entry:
         from evaluation.loss import losses
 
         data = models.data[dataset]
@@ -163,7 +186,9 @@ class Losses:
         with self._spending.tally() as tally:
             return self._ends(models, dataset, size, stale, tally)
 
-    def _ends(self, models: Models, dataset: str, size: str, stale: Stale, tally: Tally) -> tuple[Entry, Entry | None]:
+    def _ends(
+        self, models: Models, dataset: str, size: str, stale: Stale, tally: Tally
+    ) -> tuple[Entry, Entry | None]:
         expert = _expert(models, dataset)
         base = self._of(models, models.recipe({}), dataset, size, stale, tally)
         return base, self._of(models, expert, dataset, size, stale, tally) if expert else None
@@ -176,7 +201,9 @@ class Losses:
         with self._spending.tally() as tally:
             yield from self._interference(models, stale, tally)
 
-    def _interference(self, models: Models, stale: Stale, tally: Tally) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def _interference(
+        self, models: Models, stale: Stale, tally: Tally
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         from evaluation.errors import Stopped
 
         values = np.full((len(models.names), len(models.data)), np.nan)
@@ -205,7 +232,9 @@ class Losses:
         both = np.array([[(cell.value, cell.stderr) for cell in row if cell] for row in cells])
         return both[..., 0], both[..., 1]
 
-    def _compose(self, models: Models, recipe: Recipe, stale: Stale, full: bool, tally: Tally) -> None:
+    def _compose(
+        self, models: Models, recipe: Recipe, stale: Stale, full: bool, tally: Tally
+    ) -> None:
         with self._lock, tally.on(recipe, FULL if full else QUICK):
             models.composer.compose(recipe, stale)
 
@@ -226,7 +255,9 @@ class Losses:
         best = self._book.get(models.identity(expert), key) if expert else None
         return None if base is None or (expert and best is None) else (base, best)
 
-    def _point(self, models: Models, recipe: Recipe, dataset: str, size: str, stale: Stale, tally: Tally) -> LossOnAxis:
+    def _point(
+        self, models: Models, recipe: Recipe, dataset: str, size: str, stale: Stale, tally: Tally
+    ) -> LossOnAxis:
         loss = self._of(models, recipe, dataset, size, stale, tally)
         base, expert = self._ends(models, dataset, size, stale, tally)
         whole = models.data[dataset].keys[QUICK] == models.data[dataset].keys[FULL]

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from merging.inputs.vector import Vector
 
 
-def load_into_memory(base: Checkpoint, vectors: Mapping[str, Vector]) -> tuple[Mapping[str, Any], str]:
+def load_into_memory(
+    base: Checkpoint, vectors: Mapping[str, Vector]
+) -> tuple[Mapping[str, Any], str]:
     """Read the base into memory, which every composition reads, then the vectors in their order while there is room.
 
     Returns:
@@ -43,7 +45,9 @@ def load_into_memory(base: Checkpoint, vectors: Mapping[str, Vector]) -> tuple[M
             vector.hold_in_memory()
         elif isinstance(vector, DistributionVector):
             vector.tuned = in_memory(vector.tuned)
-    return weights, _in_words(held, left, base.nbytes + sum(map(stored_bytes, vectors.values())), free)
+    return weights, _in_words(
+        held, left, base.nbytes + sum(map(stored_bytes, vectors.values())), free
+    )
 
 
 def _in_words(held: int, left: list[str], whole: int, free: int) -> str:

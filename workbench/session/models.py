@@ -77,7 +77,9 @@ class Models:
 
         return unique("base", self.names)
 
-    def recipe(self, omegas: Mapping[str, float] | Sequence[float], choice: Choice = PLAIN) -> Recipe:
+    def recipe(
+        self, omegas: Mapping[str, float] | Sequence[float], choice: Choice = PLAIN
+    ) -> Recipe:
         """The composition with these ω, by name or in the order of the sliders; names left out are 0.
 
         A vector at ω = 0 takes no part. It stands in the recipe only where its ω does and the number of models is free.
@@ -98,7 +100,9 @@ class Models:
             if every or given[source.name] != 0
         ]
         if not models:
-            raise SessionError(f"{method} combines the vectors that take part, and none does. Choose one or more.")
+            raise SessionError(
+                f"{method} combines the vectors that take part, and none does. Choose one or more."
+            )
         present = {"base", *(source.name for source in models)}
         if methods.load(method).base_role == "vector":
             models.append(ModelEntry(self.start.base or "", self.base_name))
@@ -116,19 +120,33 @@ class Models:
             raise SessionError(
                 f"{len(omegas)} ω are given for {len(self.names)} vectors: other models were opened. Reload this page."
             )
-        given = dict(omegas) if isinstance(omegas, Mapping) else dict(zip(self.names, omegas, strict=True))
+        given = (
+            dict(omegas)
+            if isinstance(omegas, Mapping)
+            else dict(zip(self.names, omegas, strict=True))
+        )
         low, high = OMEGA_RANGE
         for name, omega in given.items():
             if name not in self.vectors:
-                raise SessionError(f"no vector is called {name!r}; loaded are {', '.join(self.names)}.")
-            if not isinstance(omega, int | float) or not math.isfinite(omega) or not low <= omega <= high:
-                raise SessionError(f"ω of {name} is {omega}; give a number from {low:g} to {high:g}.")
+                raise SessionError(
+                    f"no vector is called {name!r}; loaded are {', '.join(self.names)}."
+                )
+            if (
+                not isinstance(omega, int | float)
+                or not math.isfinite(omega)
+                or not low <= omega <= high
+            ):
+                raise SessionError(
+                    f"ω of {name} is {omega}; give a number from {low:g} to {high:g}."
+                )
         # -0.0 would be another recipe than 0.0 with the same weights
         return {name: float(given.get(name, 0.0)) + 0.0 for name in self.names}
 
     def identity(self, recipe: Recipe) -> str:
         """The key under which measurements of a composition are kept: the very files, and the ω that take part."""
-        known = {name: vector.identity for name, vector in self.vectors.items()} | {self.base_name: self.base.identity}
+        known = {name: vector.identity for name, vector in self.vectors.items()} | {
+            self.base_name: self.base.identity
+        }
         parts = [
             # random masks depend on a vector's name
             (known[source.name], source.name, dict(source.parameters))
@@ -151,9 +169,13 @@ class Models:
 
         base = Checkpoint(self.base.path)
         wanted = self.names if recipe is None else [source.name for source in recipe.models]
-        folders = {name: Path(self.vectors[name].path or name) for name in wanted if name in self.vectors}
+        folders = {
+            name: Path(self.vectors[name].path or name) for name in wanted if name in self.vectors
+        }
         arrangement = arrange(base, folders, self.start.vocabulary)
-        vectors = {name: open_vector(folder, base, name, arrangement) for name, folder in folders.items()}
+        vectors = {
+            name: open_vector(folder, base, name, arrangement) for name, folder in folders.items()
+        }
         if self.base_name in wanted:
             vectors[self.base_name] = DistributionVector(self.base_name, base, base)
         return base, vectors
@@ -167,7 +189,11 @@ class Models:
             else:  # a method without ω
                 omegas = tuple(float(name in given) for name in self.names)
             made = Standing(omegas, Choice.of(recipe.method, dict(recipe.parameters)))
-            return made if weights_key(self.recipe(made.omegas, made.choice)) == weights_key(recipe) else None
+            return (
+                made
+                if weights_key(self.recipe(made.omegas, made.choice)) == weights_key(recipe)
+                else None
+            )
         except Exception as error:  # gradients and filters of ω, parameters per layer
             if not is_user_error(error):
                 raise

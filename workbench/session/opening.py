@@ -51,19 +51,27 @@ def open_models(
         paths.append(path)
         names.append(unique(name or path.name, names))
     if not paths:
-        raise SessionError(f"{base} is open without a checkpoint; choose at least one that was fine-tuned from it.")
+        raise SessionError(
+            f"{base} is open without a checkpoint; choose at least one that was fine-tuned from it."
+        )
     if vocabulary == "union":
-        raise SessionError("a union of vocabularies is not composed in memory; write its recipe and run dem merge.")
+        raise SessionError(
+            "a union of vocabularies is not composed in memory; write its recipe and run dem merge."
+        )
     opened, vectors, problems = preflight(base, paths, names, vocabulary)
     if errors := [problem for problem in problems if problem.severity == "error"]:
         raise SessionError("\n".join(f"{problem.subject}: {problem.text}" for problem in errors))
     weights, memory = load_into_memory(opened, vectors)
     loaded = load(base, checkpoint=opened, device=device)
     folders = {name: display_path(vector.path or "") for name, vector in vectors.items()}
-    start = with_identities(Recipe.compose(display_path(base), folders, vocabulary=vocabulary), opened, vectors)
+    start = with_identities(
+        Recipe.compose(display_path(base), folders, vocabulary=vocabulary), opened, vectors
+    )
     known = dict(vectors)
     name = unique("base", names)
-    known[name] = DistributionVector(name, weights, weights)  # for methods that take the base as one more model
+    known[name] = DistributionVector(
+        name, weights, weights
+    )  # for methods that take the base as one more model
     return Models(
         base=opened,
         vectors=vectors,
@@ -91,24 +99,36 @@ def _best(base: Path, vectors: Mapping[str, Vector]) -> Mapping[str, float] | No
     except MergingError:
         return None
     usable = all(isinstance(omega, int | float) for omega in omegas.values())
-    return {name: float(omegas[name]) for name in vectors} if usable and set(omegas) == set(vectors) else None
+    return (
+        {name: float(omegas[name]) for name in vectors}
+        if usable and set(omegas) == set(vectors)
+        else None
+    )
 
 
 def _datasets(folder: Path, tokenizer: Any) -> dict[str, DataSet]:
     from corpus.jsonl import read_datasets
 
     if tokenizer is None:
-        raise SessionError("the base has no tokenizer, so its loss cannot be measured. Copy one into its folder.")
-    return {name: _dataset(name, examples, tokenizer) for name, examples in read_datasets(folder).items()}
+        raise SessionError(
+            "the base has no tokenizer, so its loss cannot be measured. Copy one into its folder."
+        )
+    return {
+        name: _dataset(name, examples, tokenizer)
+        for name, examples in read_datasets(folder).items()
+    }
 
 
 def _dataset(name: str, examples: Sequence[Example], tokenizer: Any) -> DataSet:
     from evaluation.loss import prepare
 
     sizes = {QUICK: min(QUICK_EXAMPLES, len(examples)), FULL: len(examples)}
-    prepared = {size: prepare({name: examples}, tokenizer, limit=limit) for size, limit in sizes.items()}
+    prepared = {
+        size: prepare({name: examples}, tokenizer, limit=limit) for size, limit in sizes.items()
+    }
     keys = {
-        size: fingerprint([[(e.prompt, e.completion) for e in examples[:limit]], "v1"]) for size, limit in sizes.items()
+        size: fingerprint([[(e.prompt, e.completion) for e in examples[:limit]], "v1"])
+        for size, limit in sizes.items()
     }
     return DataSet(name, prepared, keys, tuple(example.prompt for example in examples[:5]))
 

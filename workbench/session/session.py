@@ -62,7 +62,9 @@ class Session:
         device: where the live module stands, as torch names it.
     """
 
-    def __init__(self, roots: Sequence[Path], workdir: Path, demo: Path | None = None, device: str = "cpu"):
+    def __init__(
+        self, roots: Sequence[Path], workdir: Path, demo: Path | None = None, device: str = "cpu"
+    ):
         self.workdir = Workdir(Path(workdir))
         self.workdir.root.mkdir(parents=True, exist_ok=True)
         self.demo = demo
@@ -89,7 +91,10 @@ class Session:
     def models(self) -> Models:
         """What is open; SessionError while nothing is."""
         if self._models is None:
-            raise SessionError(self.problem or "no models are open yet. Choose a base and checkpoints under Models.")
+            raise SessionError(
+                self.problem
+                or "no models are open yet. Choose a base and checkpoints under Models."
+            )
         return self._models
 
     @property
@@ -116,7 +121,9 @@ class Session:
             if self.demo is None:
                 return
             base = (self.demo / "base").resolve()
-            paths = [found.path for found in self.folders.models() if found.path.parent == base.parent]
+            paths = [
+                found.path for found in self.folders.models() if found.path.parent == base.parent
+            ]
             rest = by_recipe([path for path in paths if path != base], self.demo / "recipe.yml")
             self.open(base, [(path, None) for path in rest], self.demo / "data")
         except Exception as error:
@@ -149,7 +156,9 @@ class Session:
         """Make models what is open, and stand at their best known ω."""
         with self._model_lock:
             self._models = models
-            self._standing = Standing(tuple((models.best or {}).get(name, 0.0) for name in models.names))
+            self._standing = Standing(
+                tuple((models.best or {}).get(name, 0.0) for name in models.names)
+            )
             self.problem = ""
             self.opened.set()
 
@@ -157,7 +166,9 @@ class Session:
         """Open one more checkpoint on the same base."""
         models = self.models
         have = [(vector.path or "", key) for key, vector in models.vectors.items()]
-        return self.open(models.base.path, [*have, (path, name)], models.data_folder, models.start.vocabulary)
+        return self.open(
+            models.base.path, [*have, (path, name)], models.data_folder, models.start.vocabulary
+        )
 
     def remove(self, name: str) -> Models:
         """Close one vector."""
@@ -173,7 +184,9 @@ class Session:
         """What was settled last: where a new page starts."""
         return self._standing
 
-    def recipe(self, omegas: Mapping[str, float] | Sequence[float], choice: Choice = PLAIN) -> Recipe:
+    def recipe(
+        self, omegas: Mapping[str, float] | Sequence[float], choice: Choice = PLAIN
+    ) -> Recipe:
         """The composition with these ω under a method; see Models.recipe."""
         return self.models.recipe(omegas, choice)
 
@@ -198,7 +211,9 @@ class Session:
             return (round(1 / len(models.names), 2),) * len(models.names)
         if name == "best":
             if models.best is None:
-                raise SessionError("no best ω are known for these models yet; they come from a recipe.yml or a search.")
+                raise SessionError(
+                    "no best ω are known for these models yet; they come from a recipe.yml or a search."
+                )
             return tuple(models.best[key] for key in models.names)
         alone = name.removeprefix("only:")
         return tuple(models.recipe({alone: 1.0}).omegas[key] for key in models.names)
@@ -222,15 +237,21 @@ class Session:
             self.models.composer.compose(recipe, stale)
         return time.monotonic() - begin
 
-    def measure(self, recipe: Recipe, *, stale: Stale = lambda: False, full: bool = True) -> Iterator[Reading]:
+    def measure(
+        self, recipe: Recipe, *, stale: Stale = lambda: False, full: bool = True
+    ) -> Iterator[Reading]:
         """Compose, then the losses as they become known; see Losses.measure."""
         return self._losses.measure(self.models, recipe, stale=stale, full=full)
 
-    def preview(self, settled: Recipe, recipe: Recipe, stale: Stale = lambda: False) -> Reading | None:
+    def preview(
+        self, settled: Recipe, recipe: Recipe, stale: Stale = lambda: False
+    ) -> Reading | None:
         """The quick losses of a move of adapters while it lasts, without composing it; see Losses.preview."""
         return self._losses.preview(self.models, settled, recipe, stale)
 
-    def losses(self, recipe: Recipe, size: str = FULL, stale: Stale = lambda: False) -> dict[str, Entry]:
+    def losses(
+        self, recipe: Recipe, size: str = FULL, stale: Stale = lambda: False
+    ) -> dict[str, Entry]:
         """The losses of a composition on every dataset; see Losses.on_all."""
         return self._losses.on_all(self.models, recipe, size, stale)
 
@@ -252,7 +273,9 @@ class Session:
         """The composition's continuation of a prompt, piece by piece."""
         tokenizer = self.models.loaded.tokenizer
         if tokenizer is None:
-            raise SessionError("the base has no tokenizer, so it cannot be asked. Copy one into its folder.")
+            raise SessionError(
+                "the base has no tokenizer, so it cannot be asked. Copy one into its folder."
+            )
         yield from answer.stream_answer(
             lambda work: self._with_module(recipe, work), tokenizer, prompt, stale, max_new_tokens
         )

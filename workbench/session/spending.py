@@ -49,9 +49,13 @@ class Tally:
     def phases(self) -> list[Phase]:
         """The rows. Where no example was measured, because all were known or a newer wish came, it was composing only."""
         return [
-            meter.phase("evaluation", name, digest=digest, complete=(name, digest) not in self._broken)
+            meter.phase(
+                "evaluation", name, digest=digest, complete=(name, digest) not in self._broken
+            )
             if meter.examples
-            else meter.phase("merging", COMPOSING, digest=digest, complete=(name, digest) not in self._broken)
+            else meter.phase(
+                "merging", COMPOSING, digest=digest, complete=(name, digest) not in self._broken
+            )
             for (name, digest), meter in self._meters.items()
         ]
 
@@ -100,7 +104,10 @@ class LossLedger:
     def _write(self, phases: list[Phase]) -> None:
         with self._lock:
             if self._previews is not None:
-                phases = [*phases, self._previews.phase("evaluation", PREVIEWS, settings=self._previewed)]
+                phases = [
+                    *phases,
+                    self._previews.phase("evaluation", PREVIEWS, settings=self._previewed),
+                ]
             self._previews, self._previewed = None, 0
         if phases:
             self._ledger.add_all(phases)

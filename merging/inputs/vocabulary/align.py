@@ -63,7 +63,11 @@ def arrange(base: Checkpoint, folders: Mapping[str, Path], how: str) -> Arrangem
     """
     whole = {name: Checkpoint(folder) for name, folder in folders.items() if is_whole(folder)}
     if how == "refuse":
-        others = [_Input(name, one, difference(base, one)) for name, one in whole.items() if not same_rows(base, one)]
+        others = [
+            _Input(name, one, difference(base, one))
+            for name, one in whole.items()
+            if not same_rows(base, one)
+        ]
         if others:
             raise MismatchError("\n".join(" ".join(refusal(base, *one)) for one in others))
         return Arrangement(base, {})
@@ -91,7 +95,9 @@ def refusal(base: Checkpoint, name: str, tuned: Checkpoint, found: Difference) -
     if found.rows[0] != found.rows[1]:
         parts.append(f"its embeddings have {found.rows[1]:,} rows, the base's {found.rows[0]:,}")
     if found.added:
-        parts.append(f"its tokenizer adds {len(found.added):,} tokens ({listed(list(found.added), 3)})")
+        parts.append(
+            f"its tokenizer adds {len(found.added):,} tokens ({listed(list(found.added), 3)})"
+        )
     if found.lost:
         parts.append(f"it lacks {len(found.lost):,} ({listed(list(found.lost), 3)})")
     if found.moved:
@@ -140,19 +146,29 @@ def _union(base: Checkpoint, inputs: list[_Input]) -> Arrangement:
     differ = {one.name for one in others}
     if wrong := [f"{one.name}: {why}" for one in others if (why := _no_union(base, one))]:
         raise MismatchError(
-            "\n".join(f"{line} Set dem.vocabulary: base to keep the base's embeddings and head." for line in wrong)
+            "\n".join(
+                f"{line} Set dem.vocabulary: base to keep the base's embeddings and head."
+                for line in wrong
+            )
         )
     new = _added(others)
     grown = _grown(base, others[0].difference.tables[0], new) if new else base
     changed = [one for one in inputs if new or one.name in differ]
-    return Arrangement(grown, {one.name: _shared(base, grown, one, new, other=one.name in differ) for one in changed})
+    return Arrangement(
+        grown,
+        {one.name: _shared(base, grown, one, new, other=one.name in differ) for one in changed},
+    )
 
 
 def _no_union(base: Checkpoint, one: _Input) -> str:
     """Why a checkpoint's rows cannot be put in the base's order; empty if they can."""
     (ours, theirs), (rows, _) = one.difference.tokens, one.difference.rows
     if one.difference.missing:
-        who = "base and checkpoint have" if one.difference.missing == "both" else f"{one.difference.missing} has"
+        who = (
+            "base and checkpoint have"
+            if one.difference.missing == "both"
+            else f"{one.difference.missing} has"
+        )
         return f"its rows cannot be told apart, for {who} no {TOKENIZER}."
     for name in one.difference.tables[0]:
         twin = _table(one.weights, one.difference.tables[1], name)
@@ -170,7 +186,11 @@ def _no_union(base: Checkpoint, one: _Input) -> str:
 
 def _table(weights: Checkpoint, tables: tuple[str, ...], name: str) -> str | None:
     """Of the tensors with a row for each token, the one that holds the rows of `name`: itself, or the matrix it is tied to."""
-    return name if name in tables else next((one for one in tables if len(weights.info(one).shape) > 1), None)
+    return (
+        name
+        if name in tables
+        else next((one for one in tables if len(weights.info(one).shape) > 1), None)
+    )
 
 
 def _added(others: list[_Input]) -> list[_New]:
@@ -193,14 +213,21 @@ def _grown(base: Checkpoint, tables: tuple[str, ...], new: list[_New]) -> Grown:
     owners = {token.owner.name: token.owner for token in new}
 
     def sources(table: str) -> list[tuple[Checkpoint, str]]:
-        theirs = [(one.weights, _table(one.weights, one.difference.tables[1], table)) for one in owners.values()]
+        theirs = [
+            (one.weights, _table(one.weights, one.difference.tables[1], table))
+            for one in owners.values()
+        ]
         return [(base, table), *((weights, name or table) for weights, name in theirs)]
 
     for token in new:
         at = token.entry["id"]
         whose[at], row[at] = list(owners).index(token.owner.name) + 1, token.row
     ids = f"{new[0].entry['id']} to {new[-1].entry['id']}"
-    room = f"the embeddings grow from {rows:,} to {total:,} rows" if total > rows else "the base has rows to spare"
+    room = (
+        f"the embeddings grow from {rows:,} to {total:,} rows"
+        if total > rows
+        else "the base has rows to spare"
+    )
     return Grown(
         base,
         Layout.of(whose, row),
@@ -211,7 +238,9 @@ def _grown(base: Checkpoint, tables: tuple[str, ...], new: list[_New]) -> Grown:
     )
 
 
-def _shared(base: Checkpoint, grown: Checkpoint, one: _Input, new: list[_New], *, other: bool) -> Arranged:
+def _shared(
+    base: Checkpoint, grown: Checkpoint, one: _Input, new: list[_New], *, other: bool
+) -> Arranged:
     """A checkpoint with the base's rows, its own where both have the token; `other` if their tokenizers differ."""
     (ours, theirs), (rows, their_rows) = one.difference.tokens, one.difference.rows
     total = max(rows, new[-1].entry["id"] + 1) if new else rows
@@ -230,23 +259,31 @@ def _shared(base: Checkpoint, grown: Checkpoint, one: _Input, new: list[_New], *
         # the wider of both, so that a row of the base is the base's to the bit
         dtype = torch.promote_types(base.info(mine).dtype, one.weights.info(name).dtype)
         tables[name] = (dtype, [(grown, mine), (one.weights, name)])
-    return Arranged(one.weights, Layout.of(whose, row), tables, note=_told(one, new) if other else "")
+    return Arranged(
+        one.weights, Layout.of(whose, row), tables, note=_told(one, new) if other else ""
+    )
 
 
 def _told(one: _Input, new: list[_New]) -> str:
     """What the union does with one checkpoint, for the user."""
     found, ours = one.difference, one.difference.tokens[0]
-    parts = [f"rows of the {len(ours.ids) - len(found.lost):,} tokens that it shares with the base are merged"]
+    parts = [
+        f"rows of the {len(ours.ids) - len(found.lost):,} tokens that it shares with the base are merged"
+    ]
     if found.moved:
         parts.append(f"{len(found.moved):,} of them have other ids there")
     if found.lost:
         parts.append(f"{len(found.lost):,} tokens that it lacks keep the base's rows")
     owners = {token.entry["content"]: token.owner.name for token in new}
     for name in dict.fromkeys(owners.values()):
-        if name != one.name and (theirs_too := [token for token in found.added if owners.get(token) == name]):
+        if name != one.name and (
+            theirs_too := [token for token in found.added if owners.get(token) == name]
+        ):
             parts.append(
                 f"{len(theirs_too):,} that it added ({listed(theirs_too, 3)}) have the rows of {name}, not its own"
             )
     if rowless := [token for token in found.added if token not in owners]:
-        parts.append(f"{len(rowless):,} that it added ({listed(rowless, 3)}) have no row and are left out")
+        parts.append(
+            f"{len(rowless):,} that it added ({listed(rowless, 3)}) have no row and are left out"
+        )
     return "; ".join(parts) + "."

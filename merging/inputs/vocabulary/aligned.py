@@ -105,9 +105,13 @@ class Arranged(Checkpoint):
     @cached_property
     def identity(self) -> str:
         """The key of a cache: the files that its rows are in, and their order."""
-        files = sorted({source.identity for _, sources in self.tables.values() for source, _ in sources})
+        files = sorted(
+            {source.identity for _, sources in self.tables.values() for source, _ in sources}
+        )
         rows = [part.tolist() for part in self.layout]
-        return hashlib.sha256(repr((self.own.identity, files, sorted(self.tables), rows)).encode()).hexdigest()
+        return hashlib.sha256(
+            repr((self.own.identity, files, sorted(self.tables), rows)).encode()
+        ).hexdigest()
 
 
 class Grown(Arranged):
@@ -168,7 +172,10 @@ class Fitted(Vector):
             return self.inner.block(name, start, stop)
         width = math.prod(self._grown.info(name).shape[1:])
         out = torch.zeros(stop - start, dtype=working_dtype(dtype_of(self._grown, name)))
-        for first, last in ((0, self._grown.new.start), (self._grown.new.stop, self._grown.rows[0])):
+        for first, last in (
+            (0, self._grown.new.start),
+            (self._grown.new.stop, self._grown.rows[0]),
+        ):
             low, high = max(start, first * width), min(stop, last * width)
             if low < high:
                 out[low - start : high - start] = self.inner.block(name, low, high)
@@ -176,5 +183,7 @@ class Fitted(Vector):
 
     def weights_block(self, name: str, start: int, stop: int) -> Tensor:
         """Elements of Θ + Δ in the working dtype."""
-        stored = read_block(self.base, name, start, stop).to(working_dtype(dtype_of(self._grown, name)), copy=True)
+        stored = read_block(self.base, name, start, stop).to(
+            working_dtype(dtype_of(self._grown, name)), copy=True
+        )
         return stored.add_(self.block(name, start, stop)) if name in self.inner else stored

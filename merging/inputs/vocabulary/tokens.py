@@ -82,16 +82,23 @@ def read_tokens(folder: Path) -> Tokens | None:
     document = read_json(file, MAX_BYTES, finite=False)
     try:
         vocabulary = document["model"]["vocab"]
-        if isinstance(vocabulary, list):  # Unigram: pairs of token and score, the id is the position
+        if isinstance(
+            vocabulary, list
+        ):  # Unigram: pairs of token and score, the id is the position
             vocabulary = {entry[0]: number for number, entry in enumerate(vocabulary)}
         added = {entry["content"]: dict(entry) for entry in document.get("added_tokens", [])}
         ids = {**vocabulary, **{token: entry["id"] for token, entry in added.items()}}
         pairs = document["model"].get("merges") or []
         merges = tuple(pair if isinstance(pair, str) else " ".join(pair) for pair in pairs)
-        if not all(type(number) is int and number >= 0 and isinstance(token, str) for token, number in ids.items()):
+        if not all(
+            type(number) is int and number >= 0 and isinstance(token, str)
+            for token, number in ids.items()
+        ):
             raise TypeError
     except (KeyError, IndexError, TypeError, AttributeError, ValueError):
-        raise CheckpointError(f"{file} is not a tokenizer of the tokenizers library. Copy the folder again.") from None
+        raise CheckpointError(
+            f"{file} is not a tokenizer of the tokenizers library. Copy the folder again."
+        ) from None
     return Tokens(ids, added, len(vocabulary), merges)
 
 
@@ -111,11 +118,18 @@ def token_tables(weights: Checkpoint, like: Sequence[str] = ()) -> tuple[int, tu
         and weights.info(name).dtype not in QUANTISED
         and weights.info(name).shape
     }
-    configs = [weights.config, *(part for part in weights.config.values() if isinstance(part, dict))]
+    configs = [
+        weights.config,
+        *(part for part in weights.config.values() if isinstance(part, dict)),
+    ]
     named = [config["vocab_size"] for config in configs if "vocab_size" in config]
-    lengths = [shape[0] for name, shape in shapes.items() if len(shape) > 1 and place(name).part != "other"]
+    lengths = [
+        shape[0] for name, shape in shapes.items() if len(shape) > 1 and place(name).part != "other"
+    ]
     matrices = {shape[0] for shape in shapes.values() if len(shape) > 1}
-    known = [shapes[name][0] for name in like if name in shapes] + [number for number in named if number in matrices]
+    known = [shapes[name][0] for name in like if name in shapes] + [
+        number for number in named if number in matrices
+    ]
     rows = known[0] if known else max(lengths, default=0)
     return rows, tuple(name for name, shape in shapes.items() if rows and shape[0] == rows)
 
@@ -130,7 +144,11 @@ def difference(base: Checkpoint, tuned: Checkpoint) -> Difference:
     their_rows, their_tables = token_tables(tuned, tables)
     shapes = (rows, their_rows), (tables, their_tables)
     files = base.path / TOKENIZER, tuned.path / TOKENIZER
-    if rows == their_rows and all(file.is_file() for file in files) and filecmp.cmp(*files, shallow=False):
+    if (
+        rows == their_rows
+        and all(file.is_file() for file in files)
+        and filecmp.cmp(*files, shallow=False)
+    ):
         # a vocabulary of 150,000 tokens takes half a second to read, and most checkpoints have their base's
         return Difference(*shapes, (), (), (), (NO_TOKENS, NO_TOKENS), "")
     ours, theirs = read_tokens(base.path), read_tokens(tuned.path)
@@ -149,7 +167,9 @@ def difference(base: Checkpoint, tuned: Checkpoint) -> Difference:
     )
 
 
-def with_added(name: str, content: bytes, entries: Sequence[Mapping[str, Any]], rows: tuple[int, int]) -> bytes:
+def with_added(
+    name: str, content: bytes, entries: Sequence[Mapping[str, Any]], rows: tuple[int, int]
+) -> bytes:
     """One of the base's files, with tokens added and the number of rows that go with them; other files as they are.
 
     Args:
@@ -171,5 +191,7 @@ def with_added(name: str, content: bytes, entries: Sequence[Mapping[str, Any]], 
         document |= {entry["content"]: entry["id"] for entry in entries}
     elif _DECODER in document:
         keys = ("content", *_FLAGS)
-        document[_DECODER] |= {str(entry["id"]): {key: entry[key] for key in keys if key in entry} for entry in entries}
+        document[_DECODER] |= {
+            str(entry["id"]): {key: entry[key] for key in keys if key in entry} for entry in entries
+        }
     return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()

@@ -33,7 +33,15 @@ PHASE = Phase(
 
 
 def test_what_goes_in_comes_out_oldest_first(tmp_path: Path) -> None:
-    other = replace(PHASE, kind="export", digest="other", tokens=None, supervised=None, peak_bytes=None, complete=True)
+    other = replace(
+        PHASE,
+        kind="export",
+        digest="other",
+        tokens=None,
+        supervised=None,
+        peak_bytes=None,
+        complete=True,
+    )
     with Ledger(tmp_path / "new folder" / "ledger.sqlite") as ledger:
         assert ledger.add_all([PHASE, other]) == [1, 2]
     with Ledger(tmp_path / "new folder" / "ledger.sqlite") as ledger:
@@ -46,9 +54,14 @@ def test_what_goes_in_comes_out_oldest_first(tmp_path: Path) -> None:
 
 def test_plain_values_are_enough(tmp_path: Path) -> None:
     with Ledger(tmp_path / "ledger.sqlite") as ledger:
-        assert ledger.add("training", "cot", wall_seconds=2, device_seconds=1, examples=7, output="/x") == 1
+        assert (
+            ledger.add("training", "cot", wall_seconds=2, device_seconds=1, examples=7, output="/x")
+            == 1
+        )
         (phase,) = ledger.phases()
-    assert phase == Phase("training", "cot", 2.0, 1.0, examples=7, output="/x", created=phase.created, id=1)
+    assert phase == Phase(
+        "training", "cot", 2.0, 1.0, examples=7, output="/x", created=phase.created, id=1
+    )
     assert (phase.complete, phase.settings, phase.processes, phase.device) == (True, 1, 1, "cpu")
     assert phase.created.endswith("+00:00")
 
@@ -56,7 +69,10 @@ def test_plain_values_are_enough(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"kind": "cooking"}, r"'cooking'; give one of training, search, evaluation, merging, export"),
+        (
+            {"kind": "cooking"},
+            r"'cooking'; give one of training, search, evaluation, merging, export",
+        ),
         ({"wall_seconds": math.nan}, r"phase 'cot' spent nan; give a finite amount from 0"),
         ({"device_seconds": -1.0}, r"spent -1.0"),
         ({"tokens": -7}, r"spent -7"),
@@ -90,7 +106,10 @@ def test_threads_and_a_second_ledger_at_once(tmp_path: Path) -> None:
             failures.append(error)
 
     with Ledger(path) as one, Ledger(path) as two:
-        threads = [threading.Thread(target=work, args=(store, f"{i}")) for i, store in enumerate([one, one, two, two])]
+        threads = [
+            threading.Thread(target=work, args=(store, f"{i}"))
+            for i, store in enumerate([one, one, two, two])
+        ]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -107,14 +126,20 @@ from evaluation.records.ledger import Ledger
 Ledger({str(tmp_path / "ledger.sqlite")!r}).add("export", "first", wall_seconds=1, device_seconds=1)
 os.kill(os.getpid(), signal.SIGKILL)
 """
-    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[3]).returncode == -9
+    assert (
+        subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[3]).returncode == -9
+    )
     with Ledger(tmp_path / "ledger.sqlite") as ledger:
         assert ledger.phases()[0].name == "first"
 
 
 def test_durable_settings(tmp_path: Path) -> None:
     with Ledger(tmp_path / "ledger.sqlite") as ledger:
-        for pragma, value in {"journal_mode": "wal", "synchronous": 2, "busy_timeout": 5000}.items():
+        for pragma, value in {
+            "journal_mode": "wal",
+            "synchronous": 2,
+            "busy_timeout": 5000,
+        }.items():
             assert ledger._database.rows(f"PRAGMA {pragma}") == [(value,)]
 
 
@@ -124,14 +149,20 @@ def test_a_damaged_file_is_set_aside(damage: str, tmp_path: Path) -> None:
     with Ledger(path) as ledger:
         ledger.add_all([replace(PHASE, output="x" * 3000)] * 20)
     content = bytearray(path.read_bytes())
-    content[:] = b"not a database at all" * 99 if damage == "text" else content[:4096] + b"\xff" * (len(content) - 4096)
+    content[:] = (
+        b"not a database at all" * 99
+        if damage == "text"
+        else content[:4096] + b"\xff" * (len(content) - 4096)
+    )
     path.write_bytes(content)
     said: list[str] = []
     with Ledger(path, said.append) as ledger:
         assert ledger.phases() == []
         assert ledger.add_all([PHASE]) == [1]
         (aside,) = tmp_path.glob("ledger.sqlite.corrupt-*")
-        assert said == [f"{path} is damaged; it was kept as {aside.name} and a new cost ledger was started."]
+        assert said == [
+            f"{path} is damaged; it was kept as {aside.name} and a new cost ledger was started."
+        ]
         assert ledger.message == said[0]
     assert aside.read_bytes() == content
 
@@ -142,14 +173,19 @@ def test_a_newer_file_is_refused(tmp_path: Path) -> None:
     connection = sqlite3.connect(path)
     connection.execute("PRAGMA user_version = 2")
     connection.close()
-    with pytest.raises(StoreError, match=r"newer version of this program \(table version 2, known up to 1\)\. Update"):
+    with pytest.raises(
+        StoreError,
+        match=r"newer version of this program \(table version 2, known up to 1\)\. Update",
+    ):
         Ledger(path)
     assert list(tmp_path.glob("*corrupt*")) == []
 
 
 def test_a_path_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(StoreError, match=r"file cannot be made: .*\. Give a folder you may write to"):
+    with pytest.raises(
+        StoreError, match=r"file cannot be made: .*\. Give a folder you may write to"
+    ):
         Ledger(tmp_path / "file" / "ledger.sqlite")
     with pytest.raises(StoreError, match=r"cannot be opened: .*\. Check its permissions"):
         Ledger(tmp_path)
@@ -161,7 +197,9 @@ def test_a_write_that_fails_says_which_file(tmp_path: Path) -> None:
         ledger._database._connection.execute("PRAGMA busy_timeout = 10")
         other = sqlite3.connect(path, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
-        with pytest.raises(StoreError, match=r"ledger.sqlite cannot be written: database is locked"):
+        with pytest.raises(
+            StoreError, match=r"ledger.sqlite cannot be written: database is locked"
+        ):
             ledger.add_all([PHASE])
         other.execute("ROLLBACK")
         other.close()
@@ -176,8 +214,19 @@ def test_phases_add_up() -> None:
 
 
 def test_a_training_is_paid_for_with_the_parts_that_were_broken_off() -> None:
-    def part(name: str, seconds: float, complete: bool = True, digest: str = "d", examples: int = 10) -> Phase:
-        return Phase("training", name, seconds, 2 * seconds, examples, digest=digest, output="/o", complete=complete)
+    def part(
+        name: str, seconds: float, complete: bool = True, digest: str = "d", examples: int = 10
+    ) -> Phase:
+        return Phase(
+            "training",
+            name,
+            seconds,
+            2 * seconds,
+            examples,
+            digest=digest,
+            output="/o",
+            complete=complete,
+        )
 
     phases = [
         part("cot", 5, complete=False),

@@ -55,11 +55,22 @@ def test_a_measured_block_is_a_row_also_when_it_fails(tmp_path: Path) -> None:
         with pytest.raises(ZeroDivisionError), measured(ledger, "export", "out", output="/out"):
             1 / 0
         done, failed = ledger.phases()
-    assert (done.kind, done.name, done.digest, done.settings, done.complete) == ("evaluation", "losses", "d", 3, True)
+    assert (done.kind, done.name, done.digest, done.settings, done.complete) == (
+        "evaluation",
+        "losses",
+        "d",
+        3,
+        True,
+    )
     assert (done.examples, done.tokens, done.supervised, done.device) == (25, 106, 29, "cpu")
     assert done.peak_bytes is not None
     assert done.wall_seconds > 0
-    assert (failed.kind, failed.output, failed.complete, failed.tokens) == ("export", "/out", False, None)
+    assert (failed.kind, failed.output, failed.complete, failed.tokens) == (
+        "export",
+        "/out",
+        False,
+        None,
+    )
 
 
 def test_without_a_ledger_it_only_measures() -> None:

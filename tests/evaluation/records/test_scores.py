@@ -37,7 +37,10 @@ def test_what_goes_in_comes_out(tmp_path: Path) -> None:
     with RunStore(tmp_path / "new folder" / "runs.db") as store:
         assert store.add(RUN) == 1
         assert store.add(replace(RUN, limit=50, recipe_digest="other")) == 2
-        assert store.runs() == [replace(RUN, limit=50, recipe_digest="other", id=2), replace(RUN, id=1)]
+        assert store.runs() == [
+            replace(RUN, limit=50, recipe_digest="other", id=2),
+            replace(RUN, id=1),
+        ]
         assert store.runs(1)[0].id == 2
         assert [run.id for run in store.runs(recipe_digest="0123456789ab")] == [1]
     with RunStore(tmp_path / "new folder" / "runs.db") as store:
@@ -99,7 +102,10 @@ def test_threads_and_a_second_store_at_once(tmp_path: Path) -> None:
             failures.append(error)
 
     with RunStore(path) as one, RunStore(path) as two:
-        threads = [threading.Thread(target=work, args=(store, f"{i}")) for i, store in enumerate([one, one, two, two])]
+        threads = [
+            threading.Thread(target=work, args=(store, f"{i}"))
+            for i, store in enumerate([one, one, two, two])
+        ]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -117,7 +123,9 @@ store = RunStore({str(tmp_path / "runs.db")!r})
 store.add(Run("d", "y", "Θ", "loss", "cot", "loss", 0.5, 0.01, 32))
 os.kill(os.getpid(), signal.SIGKILL)
 """
-    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[3]).returncode == -9
+    assert (
+        subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[3]).returncode == -9
+    )
     with RunStore(tmp_path / "runs.db") as store:
         assert store.runs()[0].task == "cot"
         assert store.message is None
@@ -129,7 +137,11 @@ def test_a_damaged_file_is_set_aside(damage: str, tmp_path: Path) -> None:
     with RunStore(path) as store:
         store.add_all([replace(RUN, recipe_yaml="x" * 3000)] * 20)
     content = bytearray(path.read_bytes())
-    content[:] = b"not a database at all" * 99 if damage == "text" else content[:4096] + b"\xff" * (len(content) - 4096)
+    content[:] = (
+        b"not a database at all" * 99
+        if damage == "text"
+        else content[:4096] + b"\xff" * (len(content) - 4096)
+    )
     path.write_bytes(content)
     said: list[str] = []
     with RunStore(path, said.append) as store:
@@ -137,7 +149,9 @@ def test_a_damaged_file_is_set_aside(damage: str, tmp_path: Path) -> None:
         assert store.add(RUN) == 1
         (aside,) = tmp_path.glob("runs.db.corrupt-*")
         assert store.message == said[0]
-        assert said == [f"{path} is damaged; it was kept as {aside.name} and a new run history was started."]
+        assert said == [
+            f"{path} is damaged; it was kept as {aside.name} and a new run history was started."
+        ]
     assert aside.read_bytes() == content
 
 
@@ -147,14 +161,19 @@ def test_a_newer_file_is_refused(tmp_path: Path) -> None:
     connection = sqlite3.connect(path)
     connection.execute("PRAGMA user_version = 2")
     connection.close()
-    with pytest.raises(StoreError, match=r"newer version of this program \(table version 2, known up to 1\)\. Update"):
+    with pytest.raises(
+        StoreError,
+        match=r"newer version of this program \(table version 2, known up to 1\)\. Update",
+    ):
         RunStore(path)
     assert list(tmp_path.glob("*corrupt*")) == []
 
 
 def test_a_path_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(StoreError, match=r"file cannot be made: .*\. Give a folder you may write to"):
+    with pytest.raises(
+        StoreError, match=r"file cannot be made: .*\. Give a folder you may write to"
+    ):
         RunStore(tmp_path / "file" / "runs.db")
     with pytest.raises(StoreError, match=r"cannot be opened: .*\. Check its permissions"):
         RunStore(tmp_path)

@@ -25,13 +25,21 @@ def weights(seed):
 def parts():
     base = weights(0) | {"steps": torch.tensor(3)}
     zero = {name: value.clone() for name, value in base.items()}
-    others = {name: weights(number) | {"steps": torch.tensor(3)} for number, name in enumerate("ab", 1)}
-    return base, {name: DistributionVector(name, base, tuned) for name, tuned in {**others, "zero": zero}.items()}
+    others = {
+        name: weights(number) | {"steps": torch.tensor(3)} for number, name in enumerate("ab", 1)
+    }
+    return base, {
+        name: DistributionVector(name, base, tuned)
+        for name, tuned in {**others, "zero": zero}.items()
+    }
 
 
 def dense(base, vectors, names):
     return np.stack(
-        [torch.cat([vector[name].double().flatten() for name in names]).numpy() for vector in vectors.values()]
+        [
+            torch.cat([vector[name].double().flatten() for name in names]).numpy()
+            for vector in vectors.values()
+        ]
     )
 
 
@@ -47,7 +55,9 @@ def test_equals_a_dense_computation(parts, monkeypatch, compiled):
     assert seen[-1] == (301, 301) and seen == sorted(seen)
     assert found.tensors[0] == "model.embed_tokens.weight" and "steps" not in found.tensors
     assert found.layers == ["embeddings", "0", "1", "norms"]
-    np.testing.assert_allclose(found.base_squares, [base[name].double().pow(2).sum() for name in found.tensors])
+    np.testing.assert_allclose(
+        found.base_squares, [base[name].double().pow(2).sum() for name in found.tensors]
+    )
     for group, names in {
         (None, None): list(SHAPES),
         ("0", None): ["model.layers.0.mlp.w", "model.layers.0.self_attn.w"],
@@ -55,9 +65,13 @@ def test_equals_a_dense_computation(parts, monkeypatch, compiled):
         ("0", "mlp"): ["model.layers.0.mlp.w"],
     }.items():
         flat = dense(base, vectors, names)
-        np.testing.assert_allclose(found.gram(layer=group[0], part=group[1]), flat @ flat.T, rtol=1e-6, atol=1e-9)
+        np.testing.assert_allclose(
+            found.gram(layer=group[0], part=group[1]), flat @ flat.T, rtol=1e-6, atol=1e-9
+        )
         cosine = found.cosine(*group)
-        np.testing.assert_allclose(cosine[0, 1], flat[0] @ flat[1] / np.linalg.norm(flat[0]) / np.linalg.norm(flat[1]))
+        np.testing.assert_allclose(
+            cosine[0, 1], flat[0] @ flat[1] / np.linalg.norm(flat[0]) / np.linalg.norm(flat[1])
+        )
 
 
 def test_the_cosine_of_a_zero_vector_is_undefined(parts):
@@ -71,25 +85,38 @@ def test_distances_raw_and_relative(parts):
     base, vectors = parts
     found = measure(base, vectors)
     raw, relative = found.distance(by="part"), found.distance(relative=True, by="part")
-    assert raw.rows == ("embeddings", "attention", "mlp", "norms") and raw.columns == ("a", "b", "zero")
+    assert raw.rows == ("embeddings", "attention", "mlp", "norms") and raw.columns == (
+        "a",
+        "b",
+        "zero",
+    )
     assert (raw.unit, relative.unit) == ("‖Δ‖", "‖Δ‖ / ‖Θ‖")
     delta = vectors["a"]["model.norm.weight"].double().norm().item()
     assert raw.values[3, 0] == pytest.approx(delta)
-    assert relative.values[3, 0] == pytest.approx(delta / base["model.norm.weight"].double().norm().item())
+    assert relative.values[3, 0] == pytest.approx(
+        delta / base["model.norm.weight"].double().norm().item()
+    )
     assert raw.values[:, 2].tolist() == [0.0] * 4
-    assert found.distance(by="model").values.shape == (1, 3) and found.distance(by="tensor").values.shape == (5, 3)
+    assert found.distance(by="model").values.shape == (1, 3) and found.distance(
+        by="tensor"
+    ).values.shape == (5, 3)
 
 
 def test_relative_to_a_base_of_zeros_is_undefined():
     base = {"w": torch.zeros(3)}
-    found = measure(base, {"a": DistributionVector("a", base, {"w": torch.tensor([3.0, 4.0, 0.0])})})
+    found = measure(
+        base, {"a": DistributionVector("a", base, {"w": torch.tensor([3.0, 4.0, 0.0])})}
+    )
     assert found.distance().values.tolist() == [[5.0]]
     assert np.isnan(found.distance(relative=True).values).all()
 
 
 def test_layers_of_two_stacks_are_kept_apart():
     base = {"encoder.block.0.w": torch.ones(2), "decoder.block.0.w": torch.ones(2)}
-    found = measure(base, {"a": DistributionVector("a", base, {name: value + 1 for name, value in base.items()})})
+    found = measure(
+        base,
+        {"a": DistributionVector("a", base, {name: value + 1 for name, value in base.items()})},
+    )
     assert found.layers == ["decoder.block.0", "encoder.block.0"]
 
 
@@ -97,7 +124,9 @@ def test_a_tensor_that_a_vector_leaves_alone_counts_as_zero():
     """An adapter reaches some tensors only; the others are unchanged, not unknown."""
     base = {"a": torch.ones(2), "b": torch.ones(2)}
     vectors = {
-        "whole": DistributionVector("whole", base, {name: value + 1 for name, value in base.items()}),
+        "whole": DistributionVector(
+            "whole", base, {name: value + 1 for name, value in base.items()}
+        ),
     }
 
     class Part(DistributionVector):
@@ -117,7 +146,9 @@ def test_a_tensor_that_a_vector_leaves_alone_counts_as_zero():
 def test_products_in_runs_are_near_those_in_float64(length):
     """Rows of very different size and a common part: no cosine is off by more than 2e-8, whatever the length."""
     common, *own = torch.randn(4, length, generator=torch.Generator().manual_seed(5))
-    rows = torch.stack([part * size + common * size / 3 for part, size in zip(own, (1.0, 1e-3, 1e4), strict=True)])
+    rows = torch.stack(
+        [part * size + common * size / 3 for part, size in zip(own, (1.0, 1e-3, 1e4), strict=True)]
+    )
     exact = rows.double() @ rows.double().T
     scale = exact.diag().sqrt().outer(exact.diag().sqrt()).clamp(min=1e-300)
     found = gram_of(rows)

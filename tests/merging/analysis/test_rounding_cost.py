@@ -27,20 +27,35 @@ def test_with_the_numbers_written_out(recipe):
     found = rounding_cost(recipe({"a": 1.0}), base, vector(base, tuned))
     assert found.dtypes == ("bfloat16",)
     table = found.table()
-    assert (table.rows, table.columns, table.unit) == (("other",), ("lost", "kept", "cosine", "without trace"), "share")
-    wanted = 1 + 0.16 + 0.36  # ‖d‖² in steps: [1, 0.4, 0.6]; s = [1, 0, 1]; ⟨s, d⟩ = 1.6, ‖s − d‖² = 0.16 + 0.16
+    assert (table.rows, table.columns, table.unit) == (
+        ("other",),
+        ("lost", "kept", "cosine", "without trace"),
+        "share",
+    )
+    wanted = (
+        1 + 0.16 + 0.36
+    )  # ‖d‖² in steps: [1, 0.4, 0.6]; s = [1, 0, 1]; ⟨s, d⟩ = 1.6, ‖s − d‖² = 0.16 + 0.16
     expected = [math.sqrt(0.32 / wanted), 1.6 / wanted, 1.6 / math.sqrt(wanted * 2), 1 / 3]
-    np.testing.assert_allclose(table.values[0], expected, rtol=1e-4)  # 0.4 of a step is not a float32
+    np.testing.assert_allclose(
+        table.values[0], expected, rtol=1e-4
+    )  # 0.4 of a step is not a float32
     assert list(found.total.values()) == table.values[0].tolist()
-    assert (found.moved.tolist(), found.unmoved.tolist(), found.overflown.tolist()) == ([3], [1], [0])
+    assert (found.moved.tolist(), found.unmoved.tolist(), found.overflown.tolist()) == (
+        [3],
+        [1],
+        [0],
+    )
 
 
 @pytest.mark.parametrize("out", ["bfloat16", "float16", "float32"])
 @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16, torch.float64])
-def test_equals_a_plain_float64_loop_over_what_merge_gives(out, kind, llama, tuned, recipe, monkeypatch):
+def test_equals_a_plain_float64_loop_over_what_merge_gives(
+    out, kind, llama, tuned, recipe, monkeypatch
+):
     base = llama(dtype=kind) | {"steps": torch.tensor(3)}
     vectors = {
-        f"v{i}": DistributionVector(f"v{i}", base, {**tuned(base, i, 1e-3), "steps": base["steps"]}) for i in (1, 2)
+        f"v{i}": DistributionVector(f"v{i}", base, {**tuned(base, i, 1e-3), "steps": base["steps"]})
+        for i in (1, 2)
     }
     wide = "float64" if kind == torch.float64 else "float32"
     given = recipe({"v1": 0.7, "v2": -0.4}, out_dtype=out)
@@ -49,11 +64,17 @@ def test_equals_a_plain_float64_loop_over_what_merge_gives(out, kind, llama, tun
     monkeypatch.setattr("merging.analysis.rounding_cost.BLOCK", 17)
     seen = []
     found = rounding_cost(given, base, vectors, lambda done, total: seen.append((done, total)))
-    assert seen == sorted(seen) and seen[-1][0] == seen[-1][1] == sum(value.numel() for value in base.values()) - 1
+    assert (
+        seen == sorted(seen)
+        and seen[-1][0] == seen[-1][1] == sum(value.numel() for value in base.values()) - 1
+    )
     table = found.table("tensor")
     assert set(table.rows) == set(base) - {"steps"} and table.rows[0] == "model.embed_tokens.weight"
     for name, row in zip(table.rows, table.values, strict=True):
-        theta, d = base[name].double().flatten(), (wanted[name].double() - base[name].double()).flatten()
+        theta, d = (
+            base[name].double().flatten(),
+            (wanted[name].double() - base[name].double()).flatten(),
+        )
         s = stored[name].double().flatten() - theta
         same = (stored[name] == base[name].to(stored[name].dtype)).flatten() & (d != 0)
         expected = [
@@ -62,7 +83,9 @@ def test_equals_a_plain_float64_loop_over_what_merge_gives(out, kind, llama, tun
             (s @ d) / (s.norm() * d.norm()),
             same.sum().double() / (d != 0).sum(),
         ]
-        np.testing.assert_allclose(row, [float(value) for value in expected], rtol=1e-9, atol=1e-12, err_msg=name)
+        np.testing.assert_allclose(
+            row, [float(value) for value in expected], rtol=1e-9, atol=1e-12, err_msg=name
+        )
 
 
 def test_groups_add_up(llama, tuned, recipe):
@@ -73,19 +96,31 @@ def test_groups_add_up(llama, tuned, recipe):
     assert parts.rows == ("embeddings", "attention", "mlp", "norms", "head")
     assert found.table("model").values.tolist() == [list(found.total.values())]
     grams = found.geometry.grams
-    assert found.total["lost"] == pytest.approx(math.sqrt(grams[:, 2, 2].sum() / grams[:, 0, 0].sum()))
-    assert found.worst() == sorted(zip(layers.rows, layers.values[:, 0], strict=True), key=lambda row: -row[1])[:3]
-    assert found.worst(1, "part") == [max(zip(parts.rows, parts.values[:, 0], strict=True), key=lambda row: row[1])]
+    assert found.total["lost"] == pytest.approx(
+        math.sqrt(grams[:, 2, 2].sum() / grams[:, 0, 0].sum())
+    )
+    assert (
+        found.worst()
+        == sorted(zip(layers.rows, layers.values[:, 0], strict=True), key=lambda row: -row[1])[:3]
+    )
+    assert found.worst(1, "part") == [
+        max(zip(parts.rows, parts.values[:, 0], strict=True), key=lambda row: row[1])
+    ]
 
 
 def gaussian(seed, scale, count=2**18):
-    return torch.randn(count, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * scale
+    return (
+        torch.randn(count, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        * scale
+    )
 
 
 def measured_error(deltas, omegas, recipe, kind=torch.float32):
     base = {"model.layers.0.w": gaussian(0, 0.02).to(kind)}
     vectors = {
-        f"v{i}": DistributionVector(f"v{i}", base, {"model.layers.0.w": base["model.layers.0.w"].double() + delta})
+        f"v{i}": DistributionVector(
+            f"v{i}", base, {"model.layers.0.w": base["model.layers.0.w"].double() + delta}
+        )
         for i, delta in enumerate(deltas)
     }
     given = recipe(dict(zip(vectors, omegas, strict=True)), out_dtype="bfloat16")
@@ -98,35 +133,58 @@ def test_bfloat16_at_the_scale_of_a_fine_tune_loses_what_the_closed_form_says(re
     found = measured_error([one], [1.0], recipe)
     weights = (gaussian(0, 0.02) + one).abs()
     steps = torch.exp2(torch.floor(torch.log2(weights)) - 7)
-    assert found["lost"] == pytest.approx(float((steps**2 / 12).mean().sqrt() / one.square().mean().sqrt()), rel=0.01)
+    assert found["lost"] == pytest.approx(
+        float((steps**2 / 12).mean().sqrt() / one.square().mean().sqrt()), rel=0.01
+    )
     assert found["lost"] == pytest.approx(0.111, abs=0.001)
     assert measured_error([one, two], [0.6, 0.5], recipe)["lost"] == pytest.approx(0.142, abs=0.001)
-    assert measured_error([one], [1.0], recipe, torch.bfloat16)["lost"] == pytest.approx(0.111, abs=0.001)
+    assert measured_error([one], [1.0], recipe, torch.bfloat16)["lost"] == pytest.approx(
+        0.111, abs=0.001
+    )
 
 
 def test_tiny_deltas_on_a_bfloat16_base_are_pulled_back_to_it(recipe):
     found = measured_error([gaussian(1, 3e-5)], [1.0], recipe, torch.bfloat16)
-    assert found["lost"] == pytest.approx(0.71, abs=0.01) and found["without trace"] == pytest.approx(0.68, abs=0.01)
+    assert found["lost"] == pytest.approx(0.71, abs=0.01) and found[
+        "without trace"
+    ] == pytest.approx(0.68, abs=0.01)
     assert found["kept"] < 0.75
-    spread = measured_error([gaussian(1, 3e-5)], [1.0], recipe, torch.float32)  # a base between the steps dithers
-    assert spread["lost"] == pytest.approx(1.10, abs=0.02) and spread["kept"] == pytest.approx(1.0, abs=0.02)
+    spread = measured_error(
+        [gaussian(1, 3e-5)], [1.0], recipe, torch.float32
+    )  # a base between the steps dithers
+    assert spread["lost"] == pytest.approx(1.10, abs=0.02) and spread["kept"] == pytest.approx(
+        1.0, abs=0.02
+    )
     assert spread["without trace"] == pytest.approx(0.60, abs=0.01)
 
 
 def test_a_bfloat16_checkpoint_alone_loses_nothing(llama, tuned, recipe):
     base = llama(dtype=torch.bfloat16)
     found = rounding_cost(recipe({"a": 1.0}), base, vector(base, tuned(base, 1)))
-    assert found.total == {"lost": 0.0, "kept": 1.0, "cosine": pytest.approx(1.0), "without trace": 0.0}
-    assert found.advice() == "bfloat16 loses 0.0% of the displacement; nothing needs doing." and found.worst() == []
+    assert found.total == {
+        "lost": 0.0,
+        "kept": 1.0,
+        "cosine": pytest.approx(1.0),
+        "without trace": 0.0,
+    }
+    assert (
+        found.advice() == "bfloat16 loses 0.0% of the displacement; nothing needs doing."
+        and found.worst() == []
+    )
 
 
 def test_undefined_stays_undefined(recipe):
-    base = {"h.0.w": torch.ones(3, dtype=torch.bfloat16), "h.1.w": torch.ones(3, dtype=torch.bfloat16)}
+    base = {
+        "h.0.w": torch.ones(3, dtype=torch.bfloat16),
+        "h.1.w": torch.ones(3, dtype=torch.bfloat16),
+    }
     tuned = {"h.0.w": torch.ones(3), "h.1.w": torch.full((3,), 1 + 0.1 * STEP)}
     found = rounding_cost(recipe({"a": 1.0}), base, vector(base, tuned))
     assert np.isnan(found.table().values[0]).all()  # it does not move
     lost, kept, cosine, trace = found.table().values[1].tolist()
-    assert (lost, kept, trace) == (1.0, 0.0, 1.0) and math.isnan(cosine)  # it moves and nothing is stored of it
+    assert (lost, kept, trace) == (1.0, 0.0, 1.0) and math.isnan(
+        cosine
+    )  # it moves and nothing is stored of it
     still = rounding_cost(recipe({"a": 0.0}), base, vector(base, tuned))
     assert np.isnan(still.table().values).all() and still.total.keys() == set(COLUMNS)
     assert still.advice() == "The merge moves no weight, so rounding takes nothing from it."
@@ -136,18 +194,33 @@ def test_undefined_stays_undefined(recipe):
 def test_tensors_that_are_copied_are_not_read(tmp_path, llama, write, adapter, recipe, monkeypatch):
     folder = write(tmp_path / "base", llama())
     base = Checkpoint(folder)
-    lora = open_vector(adapter(tmp_path / "lora", llama(), ["model.layers.1.self_attn.q_proj"]), base)
+    lora = open_vector(
+        adapter(tmp_path / "lora", llama(), ["model.layers.1.self_attn.q_proj"]), base
+    )
     read = []
     monkeypatch.setattr(
         Checkpoint,
         "block",
-        lambda self, name, *span, block=Checkpoint.block: read.append(name) or block(self, name, *span),
+        lambda self, name, *span, block=Checkpoint.block: (
+            read.append(name) or block(self, name, *span)
+        ),
     )
     seen = []
-    found = rounding_cost(recipe({"lora": 0.5}), base, {"lora": lora}, lambda *counts: seen.append(counts))
-    assert {name for name in read if "lora" not in name} == {"model.layers.1.self_attn.q_proj.weight"}
+    found = rounding_cost(
+        recipe({"lora": 0.5}), base, {"lora": lora}, lambda *counts: seen.append(counts)
+    )
+    assert {name for name in read if "lora" not in name} == {
+        "model.layers.1.self_attn.q_proj.weight"
+    }
     assert seen[-1] == (base.numel, base.numel)
-    assert [math.isnan(row[0]) for row in found.table().values.tolist()] == [True, True, False, True, True, True]
+    assert [math.isnan(row[0]) for row in found.table().values.tolist()] == [
+        True,
+        True,
+        False,
+        True,
+        True,
+        True,
+    ]
 
 
 def test_tensors_that_only_change_their_dtype_count_where_they_are(recipe):
@@ -158,7 +231,8 @@ def test_tensors_that_only_change_their_dtype_count_where_they_are(recipe):
     assert found.table().values[:, 0].tolist() == [pytest.approx(math.nan, nan_ok=True), 0.0]
     assert found.total["lost"] == pytest.approx(0.4, rel=1e-4)
     assert (
-        "loses 40.0% of the displacement, most in tensors that only change their dtype. It is noise" in found.advice()
+        "loses 40.0% of the displacement, most in tensors that only change their dtype. It is noise"
+        in found.advice()
     )
 
 
@@ -173,12 +247,16 @@ def test_values_that_do_not_fit_are_counted_apart(recipe):
     tuned = {"w": torch.tensor([2.0, 70_000.0, math.inf, 2.0])}
     found = rounding_cost(recipe({"a": 1.0}, out_dtype="float16"), base, vector(base, tuned))
     assert (found.moved.tolist(), found.overflown.tolist()) == ([1], [1])
-    assert found.total["lost"] == 0.0 and found.geometry.grams.tolist() == [[[1, 1, 0], [1, 1, 0], [0, 0, 0]]]
+    assert found.total["lost"] == 0.0 and found.geometry.grams.tolist() == [
+        [[1, 1, 0], [1, 1, 0], [0, 0, 0]]
+    ]
     assert found.advice() == (
         "1 values do not fit float16, and an export is refused. Choose bfloat16 or float32, or smaller ω."
     )
     wide = {"w": torch.tensor([1e39], dtype=torch.float64)}
-    narrow = rounding_cost(recipe({"a": 1.0}, out_dtype="float32"), wide, vector(wide, {"w": wide["w"] * 2}))
+    narrow = rounding_cost(
+        recipe({"a": 1.0}, out_dtype="float32"), wide, vector(wide, {"w": wide["w"] * 2})
+    )
     assert "Choose float64, or smaller ω." in narrow.advice()
 
 
@@ -192,7 +270,10 @@ def test_values_that_do_not_fit_are_counted_apart(recipe):
     ],
 )  # fmt: skip
 def test_the_advice_follows_from_the_numbers(deltas, wanted, recipe):
-    base = {f"h.{i}.w": torch.full((len(row),), 1.5, dtype=torch.bfloat16) for i, row in enumerate(deltas)}
+    base = {
+        f"h.{i}.w": torch.full((len(row),), 1.5, dtype=torch.bfloat16)
+        for i, row in enumerate(deltas)
+    }
     tuned = {f"h.{i}.w": 1.5 + STEP * torch.tensor(row) for i, row in enumerate(deltas)}
     found = rounding_cost(recipe({"a": 1.0}), base, vector(base, tuned))
     assert re.search(wanted, found.advice()), found.advice()

@@ -47,7 +47,9 @@ def place(device, block=53):
 
 def recipe_of(name, models, given, **more):
     sources = tuple(
-        ModelEntry(one, one, {"weight": 0.3 + 0.4 * number} if _contract.load(name).weighted else {})
+        ModelEntry(
+            one, one, {"weight": 0.3 + 0.4 * number} if _contract.load(name).weighted else {}
+        )
         for number, one in enumerate(models)
     )
     return Recipe(base="base", models=sources, method=name, parameters=given, **more)
@@ -71,11 +73,15 @@ class TestNames:
     def test_the_processor_is_no_other_place(self):
         assert open_accelerator("cpu") is None
 
-    @pytest.mark.parametrize("name", ["gpu", "cuda:", "cuda:x", "cuda:-1", "CUDA", "mps", "meta", "", "cuda:0\n"])
+    @pytest.mark.parametrize(
+        "name", ["gpu", "cuda:", "cuda:x", "cuda:-1", "CUDA", "mps", "meta", "", "cuda:0\n"]
+    )
     def test_a_name_that_is_none_is_refused_with_those_that_are(self, name):
         with pytest.raises(DeviceError) as caught:
             open_accelerator(name)
-        assert str(caught.value).startswith(f"device {name!r} is unknown, expected cpu, cuda or cuda:N. ")
+        assert str(caught.value).startswith(
+            f"device {name!r} is unknown, expected cpu, cuda or cuda:N. "
+        )
         assert "torch finds cpu" in str(caught.value)
 
     def test_a_device_that_is_not_there_is_refused_with_the_next_step(self, monkeypatch):
@@ -116,16 +122,26 @@ def test_which_methods_run_on_a_device_and_each_is_tested_here():
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("name", SUMS)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64], ids=str)
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64], ids=str
+)
 def test_a_weighted_sum_has_the_bits_of_the_processor(device, name, dtype, llama, tuned, bits):
-    base = llama(dtype=dtype) | {"steps": torch.tensor([7]), "empty": torch.empty(0, 7, dtype=dtype)}
+    base = llama(dtype=dtype) | {
+        "steps": torch.tensor([7]),
+        "empty": torch.empty(0, 7, dtype=dtype),
+    }
     count = min(3, _contract.load(name).vectors[1] or 3)
     vectors = {f"v{i}": DistributionVector(f"v{i}", base, tuned(base, i)) for i in range(count)}
     for out_dtype in (None, "bfloat16"):
         recipe = recipe_of(name, vectors, SUMS[name], out_dtype=out_dtype)
-        wanted, results = dict(merge(recipe, base, vectors)), computed(recipe, base, vectors, place(device))
+        wanted, results = (
+            dict(merge(recipe, base, vectors)),
+            computed(recipe, base, vectors, place(device)),
+        )
         assert all(bits(results[key].cpu(), wanted[key]) for key in wanted)
-        assert not bits(wanted["lm_head.weight"], base["lm_head.weight"].to(wanted["lm_head.weight"].dtype))
+        assert not bits(
+            wanted["lm_head.weight"], base["lm_head.weight"].to(wanted["lm_head.weight"].dtype)
+        )
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -135,7 +151,10 @@ def test_methods_of_singular_vectors_agree(device, name, dtype, llama, tuned):
     base = llama(dtype=dtype)
     vectors = {f"v{i}": DistributionVector(f"v{i}", base, tuned(base, i)) for i in range(3)}
     recipe = recipe_of(name, vectors, SINGULAR[name])
-    wanted, results = dict(merge(recipe, base, vectors)), computed(recipe, base, vectors, place(device))
+    wanted, results = (
+        dict(merge(recipe, base, vectors)),
+        computed(recipe, base, vectors, place(device)),
+    )
     for key, value in wanted.items():
         exact = {"rtol": 0, "atol": 0} if device == "cpu" else {"rtol": 1e-4, "atol": 1e-5}
         torch.testing.assert_close(results[key].cpu(), value, **exact)
@@ -144,18 +163,27 @@ def test_methods_of_singular_vectors_agree(device, name, dtype, llama, tuned):
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("name", ["task_arithmetic", "linear"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_every_kind_of_vector_and_of_mapping(device, name, dtype, tmp_path, llama, tuned, adapter, write, bits):
+def test_every_kind_of_vector_and_of_mapping(
+    device, name, dtype, tmp_path, llama, tuned, adapter, write, bits
+):
     """Files, memory, the device's own memory, an adapter that leaves most tensors alone, a saved vector, another base."""
     weights = llama(dtype=dtype)
     base = Checkpoint(write(tmp_path / "base", weights))
-    saved = DistributionVector("saved", base, Checkpoint(write(tmp_path / "tuned", tuned(weights, 4))))
+    saved = DistributionVector(
+        "saved", base, Checkpoint(write(tmp_path / "tuned", tuned(weights, 4)))
+    )
     save_vector(saved, tmp_path / "saved")
-    paths = [write(tmp_path / "files", tuned(weights, 1)), adapter(tmp_path / "lora", weights, ATTENTION)]
+    paths = [
+        write(tmp_path / "files", tuned(weights, 1)),
+        adapter(tmp_path / "lora", weights, ATTENTION),
+    ]
     vectors = {path.name: open_vector(path, base) for path in [*paths, tmp_path / "saved"]}
     there = {key: value.to(device) for key, value in tuned(weights, 2).items()}
     vectors["memory"] = DistributionVector("memory", base, tuned(weights, 3))
     vectors["there"] = DistributionVector("there", base, there)
-    vectors["elsewhere"] = DistributionVector("elsewhere", llama(5, dtype=dtype), tuned(llama(5, dtype=dtype), 5))
+    vectors["elsewhere"] = DistributionVector(
+        "elsewhere", llama(5, dtype=dtype), tuned(llama(5, dtype=dtype), 5)
+    )
     recipe = recipe_of(name, vectors, {"normalize": True})
     wanted = dict(merge(recipe, base, vectors))
     for block in (7, 53, 2**20):
@@ -182,23 +210,36 @@ def test_by_hand_with_a_vector_of_another_base(device):
 def test_an_export_writes_the_same_bytes(device, rounding, threads, tmp_path, llama, tuned, write):
     weights = llama()
     base = Checkpoint(write(tmp_path / "base", weights, {"model_type": "llama"}))
-    paths = {name: write(tmp_path / name, tuned(weights, number)) for number, name in enumerate(("cot", "sni"))}
-    recipe = Recipe.compose(base.path, paths, {"cot": 0.7, "sni": -0.2}, out_dtype="bfloat16", rounding=rounding)
+    paths = {
+        name: write(tmp_path / name, tuned(weights, number))
+        for number, name in enumerate(("cot", "sni"))
+    }
+    recipe = Recipe.compose(
+        base.path, paths, {"cot": 0.7, "sni": -0.2}, out_dtype="bfloat16", rounding=rounding
+    )
     vectors = {name: open_vector(path, base) for name, path in paths.items()}
     plain = export(recipe, base, vectors, tmp_path / "plain")
     on = place(device)
-    there = export(recipe, base, vectors, tmp_path / "there", device=on, threads=threads, shard_bytes=3000)
-    assert all(torch.equal(value, Checkpoint(there)[name]) for name, value in Checkpoint(plain).items())
+    there = export(
+        recipe, base, vectors, tmp_path / "there", device=on, threads=threads, shard_bytes=3000
+    )
+    assert all(
+        torch.equal(value, Checkpoint(there)[name]) for name, value in Checkpoint(plain).items()
+    )
     assert re.fullmatch(rf"computed on {device}(:0)? \(.+\)\.", on.report(recipe.method))
     assert f"\n\nC{on.report(recipe.method)[1:]}\n\n|" in (there / "README.md").read_text()
     assert "omputed on" not in (plain / "README.md").read_text()
 
 
-def test_what_only_the_processor_computes_is_computed_there_and_said(tmp_path, llama, tuned, write, monkeypatch):
+def test_what_only_the_processor_computes_is_computed_there_and_said(
+    tmp_path, llama, tuned, write, monkeypatch
+):
     weights = llama()
     base = Checkpoint(write(tmp_path / "base", weights))
     path = write(tmp_path / "cot", tuned(weights, 1))
-    recipe = Recipe.compose(base.path, {"cot": path}, {"cot": 0.7}, method="ties", parameters={"density": 0.5})
+    recipe = Recipe.compose(
+        base.path, {"cot": path}, {"cot": 0.7}, method="ties", parameters={"density": 0.5}
+    )
     vectors = {"cot": open_vector(path, base)}
     on = place("cpu")
     monkeypatch.setattr(module._Stage, "compute", None)  # nothing goes there
@@ -222,13 +263,17 @@ def test_a_method_runs_on_a_device_without_its_numbers_and_divides_by_no_number(
     class Watch(TorchDispatchMode):
         def __torch_dispatch__(self, function, types, args=(), kwargs=None):
             if "div" in function.__name__:
-                divisors.append(args[1].device.type if isinstance(args[1], torch.Tensor) else "a number")
+                divisors.append(
+                    args[1].device.type if isinstance(args[1], torch.Tensor) else "a number"
+                )
             return function(*args, **(kwargs or {}))
 
     given = SUMS.get(name, SINGULAR.get(name)) | {"normalize": True}
     known = {param.name for param in _contract.load(name).parameters}
     count = min(3, _contract.load(name).vectors[1] or 3)
-    arguments = _contract.load(name).arguments({key: value for key, value in given.items() if key in known}, count)
+    arguments = _contract.load(name).arguments(
+        {key: value for key, value in given.items() if key in known}, count
+    )
     for shape in ((11, 13), (13,)):
         site = Site("layers.0.w", torch.empty(shape, device="meta"), 0.5)
         with Watch():
@@ -260,7 +305,9 @@ def test_the_check_itself_sees_what_it_should(monkeypatch):
 def test_pinned_memory_does_not_grow_with_tensors_or_vectors(name, llama, tuned, monkeypatch):
     asked = []
     real = module.pinned
-    monkeypatch.setattr(module, "pinned", lambda nbytes, device: asked.append(nbytes) or real(nbytes, device))
+    monkeypatch.setattr(
+        module, "pinned", lambda nbytes, device: asked.append(nbytes) or real(nbytes, device)
+    )
     base = llama()
     vectors = {f"v{i}": DistributionVector(f"v{i}", base, tuned(base, i)) for i in range(5)}
     recipe, on = recipe_of(name, vectors, {}), place("cpu", 53)
@@ -271,7 +318,9 @@ def test_pinned_memory_does_not_grow_with_tensors_or_vectors(name, llama, tuned,
 
 
 @pytest.mark.parametrize("name", ["task_arithmetic", "iso_c"])
-def test_what_does_not_fit_is_computed_on_the_processor_and_told(name, tmp_path, llama, tuned, write, monkeypatch):
+def test_what_does_not_fit_is_computed_on_the_processor_and_told(
+    name, tmp_path, llama, tuned, write, monkeypatch
+):
     weights = llama()
     base = Checkpoint(write(tmp_path / "base", weights))
     path = write(tmp_path / "cot", tuned(weights, 1))
@@ -299,7 +348,9 @@ def test_what_does_not_fit_is_computed_on_the_processor_and_told(name, tmp_path,
 
 
 @pytest.mark.parametrize("name", ["ties", "task_arithmetic"])
-def test_results_may_lie_elsewhere_and_the_processor_writes_to_its_own_memory(name, llama, tuned, monkeypatch):
+def test_results_may_lie_elsewhere_and_the_processor_writes_to_its_own_memory(
+    name, llama, tuned, monkeypatch
+):
     """On "meta" nothing can be written to by address, which is how the compiled loop writes."""
     base = llama()
     vectors = {"a": DistributionVector("a", base, tuned(base, 1))}
@@ -314,7 +365,10 @@ def test_results_may_lie_elsewhere_and_the_processor_writes_to_its_own_memory(na
 
     monkeypatch.setattr(module.Processor, "compute", compute)
     place("cpu", 1000).compute(task, base, vectors, 0, torch.empty(task.numel, device="meta"))
-    assert torch.equal(written[0].view(task.shape), dict(merge(recipe_of(name, vectors, {}), base, vectors))[task.name])
+    assert torch.equal(
+        written[0].view(task.shape),
+        dict(merge(recipe_of(name, vectors, {}), base, vectors))[task.name],
+    )
 
 
 def out_of_memory():
@@ -329,7 +383,10 @@ def test_results_may_lie_on_the_device(device, llama, tuned, bits):
         task = tasks(recipe_of(name, vectors, {}), base, vectors)[0]
         out = torch.empty(task.numel, device=device)
         place(device, 1000).compute(task, base, vectors, 0, out)
-        assert bits(out.cpu().view(task.shape), dict(merge(recipe_of(name, vectors, {}), base, vectors))[task.name])
+        assert bits(
+            out.cpu().view(task.shape),
+            dict(merge(recipe_of(name, vectors, {}), base, vectors))[task.name],
+        )
 
 
 def test_any_other_error_is_not_taken_for_a_lack_of_memory(llama, tuned, monkeypatch):
@@ -414,21 +471,40 @@ def unwaited(journal):
 
 def test_nothing_is_read_over_what_is_being_copied(journal, llama, tuned, recipe):
     base = Recorded(llama(), journal)
-    vectors = {f"v{i}": DistributionVector(f"v{i}", base, Recorded(tuned(base, i), journal)) for i in range(3)}
+    vectors = {
+        f"v{i}": DistributionVector(f"v{i}", base, Recorded(tuned(base, i), journal))
+        for i in range(3)
+    }
     task = next(
-        one for one in tasks(recipe(dict.fromkeys(vectors, 0.5)), base, vectors) if one.name == "lm_head.weight"
+        one
+        for one in tasks(recipe(dict.fromkeys(vectors, 0.5)), base, vectors)
+        if one.name == "lm_head.weight"
     )
     on, out = place("cpu"), torch.empty(task.numel)
     for start, stop in spans(task, on.most):
         on.compute(task, base, vectors, start, out[start:stop])
-    assert [what for what, _ in journal[:8]] == ["after", "begin", "read", "mark", "read", "mark", "wait", "read"]
+    assert [what for what, _ in journal[:8]] == [
+        "after",
+        "begin",
+        "read",
+        "mark",
+        "read",
+        "mark",
+        "wait",
+        "read",
+    ]
     assert journal[0] == ("after", "default of cpu")
     assert len({which for what, which in journal if what == "read"}) == 2
-    assert [what for what, _ in journal].count("read") == 5 * 4  # five pieces of 217 elements, four inputs
+    assert [what for what, _ in journal].count(
+        "read"
+    ) == 5 * 4  # five pieces of 217 elements, four inputs
     assert journal[-2:] == [("end", None), ("finish", "cpu")]
     assert unwaited(journal) == 0
     assert unwaited([entry for entry in journal if entry[0] != "wait"]) > 0  # the check can fail
-    assert torch.equal(out.view(task.shape), dict(merge(recipe(dict.fromkeys(vectors, 0.5)), base, vectors))[task.name])
+    assert torch.equal(
+        out.view(task.shape),
+        dict(merge(recipe(dict.fromkeys(vectors, 0.5)), base, vectors))[task.name],
+    )
 
 
 def test_a_stream_is_finished_after_an_error_too(journal, llama, tuned, recipe, monkeypatch):
@@ -462,10 +538,14 @@ def test_a_tensor_that_is_too_large_for_the_device_spills(llama, tuned, recipe):
         results = computed(made, base, vectors, on)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
-    assert set(on.spilled) == {"w"} and torch.equal(results["w"], dict(merge(made, base, vectors))["w"])
+    assert set(on.spilled) == {"w"} and torch.equal(
+        results["w"], dict(merge(made, base, vectors))["w"]
+    )
 
 
-def test_the_engine_of_an_export_is_the_processor_where_no_device_is_given(monkeypatch, tmp_path, llama, tuned, write):
+def test_the_engine_of_an_export_is_the_processor_where_no_device_is_given(
+    monkeypatch, tmp_path, llama, tuned, write
+):
     """Without --device the compiled loop stays in use."""
     weights = llama()
     base = Checkpoint(write(tmp_path / "base", weights))
@@ -477,9 +557,13 @@ def test_the_engine_of_an_export_is_the_processor_where_no_device_is_given(monke
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("name", ["task_arithmetic", "ties"])
-def test_a_live_model_is_composed_there(device, name, llama, tuned, recipe, module_of, views_of, bits):
+def test_a_live_model_is_composed_there(
+    device, name, llama, tuned, recipe, module_of, views_of, bits
+):
     base = llama(dtype=torch.bfloat16)
-    vectors = {one: DistributionVector(one, base, tuned(base, seed)) for seed, one in enumerate("ab")}
+    vectors = {
+        one: DistributionVector(one, base, tuned(base, seed)) for seed, one in enumerate("ab")
+    }
     held = module_of(base).to(device)
     live = LiveModel(held, base, vectors, views_of(base), place=place(device))
     for omegas in ({"a": 0.3, "b": 0.7}, {"a": 0.3, "b": -1.0}, {"a": 0.0, "b": 0.5}):

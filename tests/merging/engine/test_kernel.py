@@ -13,13 +13,33 @@ import torch
 
 from merging import Checkpoint, CheckpointError, DistributionVector, Recipe
 from merging.engine import kernel
-from merging.engine.kernel import SLICE, Terms, VectorSpan, inner_products, reads, scratch_bytes, weighted_sum
+from merging.engine.kernel import (
+    SLICE,
+    Terms,
+    VectorSpan,
+    inner_products,
+    reads,
+    scratch_bytes,
+    weighted_sum,
+)
 from merging.engine.loop import merge
 from merging.inputs.checkpoint import Stored, in_memory
 
 DTYPES = (torch.float32, torch.bfloat16)
 SIZES = (0, 1, 7, 511, 512, 513, 1543)
-EDGES = [0.0, -0.0, 1e-45, -1e-40, 3.3e38, -3.3e38, float("inf"), -float("inf"), float("nan"), 1.00390625, 1.01171875]
+EDGES = [
+    0.0,
+    -0.0,
+    1e-45,
+    -1e-40,
+    3.3e38,
+    -3.3e38,
+    float("inf"),
+    -float("inf"),
+    float("nan"),
+    1.00390625,
+    1.01171875,
+]
 """Zeros, subnormals, what overflows, what is not finite, and two ties between neighbours in bfloat16."""
 
 
@@ -62,7 +82,9 @@ def same_bits(found, expected):
 @pytest.mark.parametrize("out_dtype", DTYPES)
 @pytest.mark.parametrize("base_dtype", [*DTYPES, None])
 @pytest.mark.parametrize(("divisor", "factor"), [(1.0, 1.0), (1.7, 1.0), (1.0, -0.3), (0.9, 2.5)])
-def test_a_weighted_sum_has_the_bits_of_torchs_operators(size, out_dtype, base_dtype, divisor, factor):
+def test_a_weighted_sum_has_the_bits_of_torchs_operators(
+    size, out_dtype, base_dtype, divisor, factor
+):
     base = None if base_dtype is None else drawn(size, base_dtype, 1)
     rows = [
         VectorSpan(drawn(size, torch.bfloat16, 2), difference=False),
@@ -91,12 +113,18 @@ def test_a_product_is_not_fused_with_a_sum():
 def test_inner_products_against_float64(size):
     base = torch.randn(size, generator=torch.Generator().manual_seed(1)).bfloat16()
     given = [torch.randn(size, generator=torch.Generator().manual_seed(seed)) for seed in (2, 3, 4)]
-    rows = [VectorSpan(given[0].bfloat16(), False), VectorSpan(given[1], False), VectorSpan(given[2], True)]
+    rows = [
+        VectorSpan(given[0].bfloat16(), False),
+        VectorSpan(given[1], False),
+        VectorSpan(given[2], True),
+    ]
     deltas = [row.values.float() - (0 if row.difference else base.float()) for row in rows]
     wide = torch.stack(deltas).double().numpy()
     grams, square = inner_products(base, rows)
     lengths = np.sqrt((wide**2).sum(1))
-    assert np.abs(grams - wide @ wide.T).max(initial=0.0) <= 1e-7 * np.outer(lengths, lengths).max(initial=1e-30)
+    assert np.abs(grams - wide @ wide.T).max(initial=0.0) <= 1e-7 * np.outer(lengths, lengths).max(
+        initial=1e-30
+    )
     assert np.array_equal(grams, grams.T)
     assert square == pytest.approx(float(base.double().square().sum()), rel=1e-6)
 
@@ -136,14 +164,30 @@ class TestFiles:
     @pytest.mark.parametrize("dtype", DTYPES)
     def test_they_give_the_bits_of_memory(self, stored, size, dtype):
         base = drawn(size, dtype, 1)
-        rows = [VectorSpan(drawn(size, torch.bfloat16, 2), False), VectorSpan(drawn(size, torch.float32, 3), True)]
-        rows += [VectorSpan(drawn(size, torch.float32, 4), False), VectorSpan(drawn(size, torch.bfloat16, 5), True)]
-        far = [VectorSpan(stored(row.values, 3 + 2 * number), row.difference) for number, row in enumerate(rows)]
+        rows = [
+            VectorSpan(drawn(size, torch.bfloat16, 2), False),
+            VectorSpan(drawn(size, torch.float32, 3), True),
+        ]
+        rows += [
+            VectorSpan(drawn(size, torch.float32, 4), False),
+            VectorSpan(drawn(size, torch.bfloat16, 5), True),
+        ]
+        far = [
+            VectorSpan(stored(row.values, 3 + 2 * number), row.difference)
+            for number, row in enumerate(rows)
+        ]
         scratch = torch.empty(scratch_bytes(4), dtype=torch.uint8)
         wanted, found = torch.empty(2, size, dtype=dtype)
         weighted_sum(base, rows, Terms([0.3, -1.1, 0.7, 1e-3], 0.9, 2.5), wanted)
-        for theta, given in ((stored(base), far), (base, far), (stored(base), [*rows[:2], *far[2:]]), (base, rows)):
-            weighted_sum(theta, given, Terms([0.3, -1.1, 0.7, 1e-3], 0.9, 2.5), found.fill_(9), scratch)
+        for theta, given in (
+            (stored(base), far),
+            (base, far),
+            (stored(base), [*rows[:2], *far[2:]]),
+            (base, rows),
+        ):
+            weighted_sum(
+                theta, given, Terms([0.3, -1.1, 0.7, 1e-3], 0.9, 2.5), found.fill_(9), scratch
+            )
             same_bits(found, wanted)
         weighted_sum(None, rows, Terms([1.0, 2.0, 3.0, 4.0], 1.0, 1.0), wanted)
         weighted_sum(None, far, Terms([1.0, 2.0, 3.0, 4.0], 1.0, 1.0), found, scratch)
@@ -170,10 +214,19 @@ class TestFiles:
         path = given[which].path
         with path.open("r+b") as file:
             file.truncate(path.stat().st_size - 8)  # the last seven bytes are not the tensor's
-        rows, scratch = [VectorSpan(one, False) for one in given[1:]], torch.empty(scratch_bytes(2), dtype=torch.uint8)
-        with pytest.raises(CheckpointError, match=f"/{path.name} was cut short while it was read. Copy it again"):
-            weighted_sum(given[0], rows, Terms([1.0, 1.0], 1.0, 1.0), torch.empty(SLICE + 9), scratch)
-        with pytest.raises(CheckpointError, match=f"/{path.name} was cut short while it was read. Copy it again"):
+        rows, scratch = (
+            [VectorSpan(one, False) for one in given[1:]],
+            torch.empty(scratch_bytes(2), dtype=torch.uint8),
+        )
+        with pytest.raises(
+            CheckpointError, match=f"/{path.name} was cut short while it was read. Copy it again"
+        ):
+            weighted_sum(
+                given[0], rows, Terms([1.0, 1.0], 1.0, 1.0), torch.empty(SLICE + 9), scratch
+            )
+        with pytest.raises(
+            CheckpointError, match=f"/{path.name} was cut short while it was read. Copy it again"
+        ):
             inner_products(given[0], rows, scratch)
 
     def test_a_disk_that_fails_is_named(self, stored, tmp_path):
@@ -181,14 +234,22 @@ class TestFiles:
         folder = os.open(tmp_path, os.O_RDONLY)  # to be read as a file is refused by the system
         try:
             bad = fine._replace(path=tmp_path, file=folder)
-            with pytest.raises(CheckpointError, match=f"{tmp_path.name}: reading failed: Is a directory"):
-                weighted_sum(fine, [VectorSpan(bad, False)], Terms([1.0], 1.0, 1.0), torch.empty(9), scratch)
+            with pytest.raises(
+                CheckpointError, match=f"{tmp_path.name}: reading failed: Is a directory"
+            ):
+                weighted_sum(
+                    fine, [VectorSpan(bad, False)], Terms([1.0], 1.0, 1.0), torch.empty(9), scratch
+                )
         finally:
             os.close(folder)
 
-    @pytest.mark.parametrize("scratch", [None, torch.empty(scratch_bytes(1) - 1, dtype=torch.uint8)])
+    @pytest.mark.parametrize(
+        "scratch", [None, torch.empty(scratch_bytes(1) - 1, dtype=torch.uint8)]
+    )
     def test_without_room_to_read_into_nothing_is_read(self, stored, scratch):
-        with pytest.raises(ValueError, match="reading 1 rows from files takes a scratch of 524,288 bytes"):
+        with pytest.raises(
+            ValueError, match="reading 1 rows from files takes a scratch of 524,288 bytes"
+        ):
             inner_products(stored(torch.zeros(9)), [VectorSpan(torch.zeros(9), False)], scratch)
 
     def test_a_merge_reads_each_byte_of_its_inputs_once(self, tmp_path, tuned, write, recipe):
@@ -198,18 +259,27 @@ class TestFiles:
             pytest.skip("this system does not count what is read")
         weights = {"w": torch.randn(3, 100_003).bfloat16(), "v": torch.randn(11)}
         base = Checkpoint(write(tmp_path / "base", weights))
-        paths = {name: write(tmp_path / name, tuned(weights, seed)) for seed, name in enumerate("ab")}
-        vectors = {name: DistributionVector(name, base, Checkpoint(path)) for name, path in paths.items()}
+        paths = {
+            name: write(tmp_path / name, tuned(weights, seed)) for seed, name in enumerate("ab")
+        }
+        vectors = {
+            name: DistributionVector(name, base, Checkpoint(path)) for name, path in paths.items()
+        }
 
         def counted():
             return int(counter.read_text().split()[1])
 
-        dict(merge(recipe({"a": 0.3, "b": 0.5}), base, vectors))  # what is imported is read too, the first time
+        dict(
+            merge(recipe({"a": 0.3, "b": 0.5}), base, vectors)
+        )  # what is imported is read too, the first time
         own = -(counted() - counted())  # what reading the counter adds
         before = counted()
         merged = dict(merge(recipe({"a": 0.3, "b": 0.5}), base, vectors))
         assert counted() - before - own == 3 * base.nbytes
-        held = {name: in_memory(one) for name, one in (("base", base), *((v, vectors[v].tuned) for v in "ab"))}
+        held = {
+            name: in_memory(one)
+            for name, one in (("base", base), *((v, vectors[v].tuned) for v in "ab"))
+        }
         near = {name: DistributionVector(name, held["base"], held[name]) for name in "ab"}
         for name, value in merge(recipe({"a": 0.3, "b": 0.5}), held["base"], near):
             same_bits(merged[name], value)
@@ -245,10 +315,16 @@ def test_it_reads_float32_and_bfloat16_only():
 def test_a_merge_without_a_compiler_has_the_same_bits(monkeypatch, method, base_dtype):
     base = {"w": drawn(1543, base_dtype, 1).nan_to_num(0.5, 2.0, -2.0)}
     vectors = {
-        name: DistributionVector(name, base, {"w": drawn(1543, dtype, seed).nan_to_num(0.5, 3.0, -3.0).clamp(-9, 9)})
-        for seed, (name, dtype) in enumerate([("a", torch.bfloat16), ("b", torch.float32), ("c", torch.float16)], 2)
+        name: DistributionVector(
+            name, base, {"w": drawn(1543, dtype, seed).nan_to_num(0.5, 3.0, -3.0).clamp(-9, 9)}
+        )
+        for seed, (name, dtype) in enumerate(
+            [("a", torch.bfloat16), ("b", torch.float32), ("c", torch.float16)], 2
+        )
     }
-    recipe = Recipe.compose("base", {name: name for name in vectors}, {"a": 0.3, "b": -0.7, "c": 1.3}, method=method)
+    recipe = Recipe.compose(
+        "base", {name: name for name in vectors}, {"a": 0.3, "b": -0.7, "c": 1.3}, method=method
+    )
     compiled = dict(merge(recipe, base, vectors))["w"]
     monkeypatch.setattr(sys.modules["merging.engine.kernel"], "library", lambda: None)
     without = dict(merge(recipe, base, vectors))["w"]

@@ -10,7 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from merging import Checkpoint, DistributionVector, MismatchError, ModelEntry, Recipe, RecipeError, merge, open_vector
+from merging import (
+    Checkpoint,
+    DistributionVector,
+    MismatchError,
+    ModelEntry,
+    Recipe,
+    RecipeError,
+    merge,
+    open_vector,
+)
 from merging import merge as merge_function
 from merging.engine.loop import tensor
 from merging.engine.tasks import out_dtype_of, tasks
@@ -41,7 +50,9 @@ def test_equation_2_with_the_numbers_written_out(recipe):
     base = {"w": torch.tensor([1.0, 2.0, -4.0])}
     vectors = {
         "a": DistributionVector("a", base, {"w": torch.tensor([2.0, 2.0, -5.0])}),  # Δ = [1, 0, −1]
-        "b": DistributionVector("b", base, {"w": torch.tensor([1.5, 4.0, -4.0])}),  # Δ = [0.5, 2, 0]
+        "b": DistributionVector(
+            "b", base, {"w": torch.tensor([1.5, 4.0, -4.0])}
+        ),  # Δ = [0.5, 2, 0]
     }
     [(name, result)] = merge(recipe({"a": 0.5, "b": -2.0}), base, vectors)
     assert name == "w"
@@ -54,7 +65,10 @@ def test_equation_3_with_the_numbers_written_out(recipe):
         "a": DistributionVector("a", base, {"w": torch.tensor([1.0, 2.0])}),
         "b": DistributionVector("b", base, {"w": torch.tensor([4.0, 0.0])}),
     }
-    assert dict(merge(recipe({"a": 1, "b": 3}, "linear"), base, vectors))["w"].tolist() == [3.25, 0.5]
+    assert dict(merge(recipe({"a": 1, "b": 3}, "linear"), base, vectors))["w"].tolist() == [
+        3.25,
+        0.5,
+    ]
     unscaled = recipe({"a": 1, "b": 3}, "linear", parameters={"normalize": False})
     assert dict(merge(unscaled, base, vectors))["w"].tolist() == [13.0, 2.0]
 
@@ -70,10 +84,16 @@ def test_lambda_and_normalize_with_the_numbers_written_out(recipe):
 
 
 def test_gradients_and_filters_with_the_numbers_written_out():
-    names = [f"h.{layer}.{part}.weight" for layer in range(3) for part in ("attn", "mlp")] + ["lm_head.weight"]
+    names = [f"h.{layer}.{part}.weight" for layer in range(3) for part in ("attn", "mlp")] + [
+        "lm_head.weight"
+    ]
     base = {name: torch.zeros(1) for name in names}
     vectors = {"a": DistributionVector("a", base, {name: torch.ones(1) for name in names})}
-    rules = [{"filter": "mlp", "value": [0.0, 1.0]}, {"filter": "lm_head", "value": 7}, {"value": [2.0, 3.0, 8.0]}]
+    rules = [
+        {"filter": "mlp", "value": [0.0, 1.0]},
+        {"filter": "lm_head", "value": 7},
+        {"value": [2.0, 3.0, 8.0]},
+    ]
     given = Recipe("base", (ModelEntry("a", "a", {"weight": rules}),))
     found = {name: value.item() for name, value in merge(given, base, vectors)}
     assert found == {
@@ -92,15 +112,27 @@ def test_a_gradient_outside_the_layers_and_with_one_layer_counts_as_mergekit_cou
     vectors = {"a": DistributionVector("a", base, {name: torch.ones(1) for name in base})}
     given = Recipe("base", (ModelEntry("a", "a", {"weight": [0.25, 0.75]}),))
     found = {name: value.item() for name, value in merge(given, base, vectors)}
-    assert found == {"h.0.w": 0.75, "norm.weight": 0.25}  # one layer: the last value; outside: the first
+    assert found == {
+        "h.0.w": 0.75,
+        "norm.weight": 0.25,
+    }  # one layer: the last value; outside: the first
 
 
 def test_the_recipe_weight_is_the_default_of_models_that_have_none_or_no_matching_rule():
     base = {"a.weight": torch.zeros(1), "b.weight": torch.zeros(1)}
-    vectors = {name: DistributionVector(name, base, {key: torch.ones(1) for key in base}) for name in ("x", "y")}
-    models = (ModelEntry("x", "x"), ModelEntry("y", "y", {"weight": [{"filter": "a.", "value": 10}]}))
+    vectors = {
+        name: DistributionVector(name, base, {key: torch.ones(1) for key in base})
+        for name in ("x", "y")
+    }
+    models = (
+        ModelEntry("x", "x"),
+        ModelEntry("y", "y", {"weight": [{"filter": "a.", "value": 10}]}),
+    )
     given = Recipe("base", models, parameters={"weight": 0.5})
-    assert {name: value.item() for name, value in merge(given, base, vectors)} == {"a.weight": 10.5, "b.weight": 1.0}
+    assert {name: value.item() for name, value in merge(given, base, vectors)} == {
+        "a.weight": 10.5,
+        "b.weight": 1.0,
+    }
 
 
 # ---------------------------------------------------------------------------------------------------------------- laws
@@ -110,9 +142,13 @@ def test_the_recipe_weight_is_the_default_of_models_that_have_none_or_no_matchin
 def test_all_omegas_zero_give_the_base_bit_for_bit(dtype, llama, tuned, recipe, bits):
     base = llama(dtype=dtype)
     odd = base["model.norm.weight"]
-    odd[:4] = torch.tensor([-0.0, torch.finfo(dtype).smallest_normal / 4, math.inf, -math.inf], dtype=dtype)
+    odd[:4] = torch.tensor(
+        [-0.0, torch.finfo(dtype).smallest_normal / 4, math.inf, -math.inf], dtype=dtype
+    )
     pattern = {2: torch.int16, 4: torch.int32, 8: torch.int64}[dtype.itemsize]
-    payload = torch.tensor([math.nan], dtype=dtype).view(pattern) + 5  # a NaN that is not the usual one
+    payload = (
+        torch.tensor([math.nan], dtype=dtype).view(pattern) + 5
+    )  # a NaN that is not the usual one
     odd[4:5] = payload.view(dtype)
     tuned_base = {name: value.nan_to_num(0, 1, 1) for name, value in base.items()}
     vectors = vectors_of(base, lambda weights, i: tuned(tuned_base, i))
@@ -126,7 +162,9 @@ def test_all_omegas_zero_give_the_base_bit_for_bit(dtype, llama, tuned, recipe, 
 def test_all_omegas_zero_give_the_base_with_normalize_too(llama, tuned, recipe, bits):
     base = llama()
     vectors = vectors_of(base, tuned)
-    result = dict(merge(recipe(dict.fromkeys(vectors, 0.0), parameters={"normalize": True}), base, vectors))
+    result = dict(
+        merge(recipe(dict.fromkeys(vectors, 0.0), parameters={"normalize": True}), base, vectors)
+    )
     assert all(bits(result[name], base[name]) for name in base)
 
 
@@ -136,12 +174,16 @@ def test_one_omega_of_one_gives_the_tuned_weights(dtype, llama, tuned, recipe, b
     vectors = vectors_of(base, tuned)
     for name in vectors:
         result = dict(merge(recipe({key: float(key == name) for key in vectors}), base, vectors))
-        average = dict(merge(recipe({key: float(key == name) for key in vectors}, "linear"), base, vectors))
+        average = dict(
+            merge(recipe({key: float(key == name) for key in vectors}, "linear"), base, vectors)
+        )
         for key in base:
             wanted = vectors[name].tuned[key]
             assert bits(average[key], wanted)
             if dtype in (torch.bfloat16, torch.float16):
-                assert bits(result[key], wanted)  # float32 has the bits to spare, so that the difference is exact
+                assert bits(
+                    result[key], wanted
+                )  # float32 has the bits to spare, so that the difference is exact
             else:
                 # One ulp of the larger of the two operands: Θ_i − Θ is rounded once, and the sum once.
                 scale = torch.maximum(base[key].abs(), wanted.abs())
@@ -152,7 +194,10 @@ def test_equation_2_with_omegas_that_sum_to_one_equals_equation_3(llama, tuned, 
     base = llama()
     vectors = vectors_of(base, tuned)
     omegas = {"v0": 0.7, "v1": 0.5, "v2": -0.2}
-    edited, average = dict(merge(recipe(omegas), base, vectors)), dict(merge(recipe(omegas, "linear"), base, vectors))
+    edited, average = (
+        dict(merge(recipe(omegas), base, vectors)),
+        dict(merge(recipe(omegas, "linear"), base, vectors)),
+    )
     for name in base:
         torch.testing.assert_close(edited[name], average[name], rtol=1e-6, atol=1e-6)
 
@@ -162,9 +207,17 @@ def test_equation_2_with_omegas_that_sum_to_one_equals_equation_3(llama, tuned, 
 @given(omegas=st.lists(st.floats(-3, 3), min_size=3, max_size=3), lam=st.floats(-2, 2))
 def test_the_sum_equals_a_plain_float64_loop(dtype, omegas, lam):
     random = torch.Generator().manual_seed(5)
-    base = {"a": torch.randn(13, 7, generator=random).to(dtype), "b.1.w": torch.randn(5, generator=random).to(dtype)}
-    tuned = [{k: (v + 0.1 * torch.randn(v.shape, generator=random)).to(dtype) for k, v in base.items()} for _ in omegas]
-    vectors = {f"v{i}": DistributionVector(f"v{i}", base, weights) for i, weights in enumerate(tuned)}
+    base = {
+        "a": torch.randn(13, 7, generator=random).to(dtype),
+        "b.1.w": torch.randn(5, generator=random).to(dtype),
+    }
+    tuned = [
+        {k: (v + 0.1 * torch.randn(v.shape, generator=random)).to(dtype) for k, v in base.items()}
+        for _ in omegas
+    ]
+    vectors = {
+        f"v{i}": DistributionVector(f"v{i}", base, weights) for i, weights in enumerate(tuned)
+    }
     given_omegas = dict(zip(vectors, omegas, strict=True))
     made = Recipe.compose("base", {n: n for n in vectors}, given_omegas, parameters={"lambda": lam})
     wanted = reference(base, vectors, given_omegas, lam)
@@ -188,7 +241,9 @@ def test_rounding_happens_once_at_the_end(recipe):
     assert result.item() == 1.0078125
 
 
-def test_every_tensor_comes_out_with_its_name_shape_and_dtype_in_the_base_order(llama, tuned, recipe, bits):
+def test_every_tensor_comes_out_with_its_name_shape_and_dtype_in_the_base_order(
+    llama, tuned, recipe, bits
+):
     base = llama(dtype=torch.bfloat16) | {
         "model.layers.0.attn.bias": torch.ones(1, 1, 5, 5).tril(),  # GPT-2's mask
         "model.rotary.inv_freq": torch.rand(3),
@@ -203,31 +258,51 @@ def test_every_tensor_comes_out_with_its_name_shape_and_dtype_in_the_base_order(
     vectors = vectors_of(base, tuned)
     result = list(merge(recipe({"v0": 0.3, "v1": -0.4, "v2": 0.5}), base, vectors))
     assert [name for name, _ in result] == list(base)
-    assert all((value.dtype, value.shape) == (base[name].dtype, base[name].shape) for name, value in result)
+    assert all(
+        (value.dtype, value.shape) == (base[name].dtype, base[name].shape) for name, value in result
+    )
     kept = [name for name, value in result if bits(value, base[name])]
-    assert kept == ["model.layers.0.attn.bias", "model.rotary.inv_freq", "steps", "flags", "small", "empty"]
+    assert kept == [
+        "model.layers.0.attn.bias",
+        "model.rotary.inv_freq",
+        "steps",
+        "flags",
+        "small",
+        "empty",
+    ]
 
 
 @pytest.mark.parametrize("method", ["task_arithmetic", "linear"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_block_size_does_not_change_a_bit(method, dtype, tmp_path, llama, tuned, adapter, write, recipe, bits, pieces):
+def test_block_size_does_not_change_a_bit(
+    method, dtype, tmp_path, llama, tuned, adapter, write, recipe, bits, pieces
+):
     weights = llama(dtype=dtype)
     base = Checkpoint(write(tmp_path / "base", weights))
-    paths = [write(tmp_path / "cot", tuned(weights, 1)), adapter(tmp_path / "lora", weights, ATTENTION)]
+    paths = [
+        write(tmp_path / "cot", tuned(weights, 1)),
+        adapter(tmp_path / "lora", weights, ATTENTION),
+    ]
     vectors = {path.name: open_vector(path, base) for path in paths}
     given_recipe = recipe({"cot": 0.7, "lora": -0.31}, method)
     whole = dict(merge(given_recipe, base, vectors))
     for sizes in ((1,), (2, 7), (13, 39), (31, 101), (101, 10**6)):
         pieces(*sizes)
-        assert all(bits(value, whole[name]) for name, value in merge(given_recipe, base, vectors)), sizes
+        assert all(
+            bits(value, whole[name]) for name, value in merge(given_recipe, base, vectors)
+        ), sizes
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_thread_count_does_not_change_a_bit(dtype, tmp_path, tuned, adapter, recipe, bits, pieces, write):
+def test_thread_count_does_not_change_a_bit(
+    dtype, tmp_path, tuned, adapter, recipe, bits, pieces, write
+):
     # Larger than a block, not a multiple of the vector width, and large enough for torch to split among threads.
     weights = {"model.layers.0.up_proj.weight": torch.randn(521, 1031).to(dtype)}
     base = Checkpoint(write(tmp_path / "base", weights))
-    lora = open_vector(adapter(tmp_path / "lora", weights, ["model.layers.0.up_proj"], rank=17), base)
+    lora = open_vector(
+        adapter(tmp_path / "lora", weights, ["model.layers.0.up_proj"], rank=17), base
+    )
     vectors = {"full": DistributionVector("full", base, tuned(weights, 1)), "lora": lora}
     found = []
     before = torch.get_num_threads()
@@ -235,7 +310,9 @@ def test_thread_count_does_not_change_a_bit(dtype, tmp_path, tuned, adapter, rec
         for threads in (1, 2, 3, 7):
             torch.set_num_threads(threads)
             lora._chunk = lora._latest = None
-            found.append([value for _, value in merge(recipe({"full": 0.37, "lora": -0.71}), base, vectors)])
+            found.append(
+                [value for _, value in merge(recipe({"full": 0.37, "lora": -0.71}), base, vectors)]
+            )
             pieces(65_537)
     finally:
         torch.set_num_threads(before)
@@ -255,7 +332,9 @@ def test_neither_base_nor_vectors_are_changed_by_a_merge(llama, tuned, recipe, b
     base = llama()
     kept = {name: value.clone() for name, value in base.items()}
     vectors = vectors_of(base, tuned)
-    before = [{name: value.clone() for name, value in vector.tuned.items()} for vector in vectors.values()]
+    before = [
+        {name: value.clone() for name, value in vector.tuned.items()} for vector in vectors.values()
+    ]
     for method in ("task_arithmetic", "linear"):
         for _, value in merge(recipe({"v0": 0.3, "v1": 1.0, "v2": 0.5}, method), base, vectors):
             value.zero_()
@@ -271,7 +350,9 @@ def test_a_vector_at_zero_takes_no_part_even_where_it_is_not_finite(recipe):
     base = {"w": torch.tensor([1.0, -0.0])}
     broken = DistributionVector("broken", base, {"w": torch.tensor([math.inf, math.nan])})
     sound = DistributionVector("sound", base, {"w": torch.tensor([3.0, -0.0])})
-    result = dict(merge(recipe({"broken": 0, "sound": 0.5}), base, {"broken": broken, "sound": sound}))["w"]
+    result = dict(
+        merge(recipe({"broken": 0, "sound": 0.5}), base, {"broken": broken, "sound": sound})
+    )["w"]
     assert result.tolist() == [2.0, 0.0]
 
 
@@ -300,7 +381,9 @@ def test_out_dtype_before_dtype_before_the_base(dtype, out_dtype, wanted, llama,
     result = dict(merge(given_recipe, base, vectors))
     assert {value.dtype for name, value in result.items() if name in llama()} == {wanted}
     assert result["steps"].dtype == torch.int64
-    assert result["x.inv_freq"].dtype == torch.float32  # a constant of the code comes from the base as it is
+    assert (
+        result["x.inv_freq"].dtype == torch.float32
+    )  # a constant of the code comes from the base as it is
     assert out_dtype_of(given_recipe, torch.int32) == torch.int32
 
 
@@ -316,7 +399,9 @@ def test_merging_asks_for_no_more_than_a_block_at_a_time(tuned, recipe, pieces):
             return self.weights[name].flatten()[start:stop]
 
         def __getitem__(self, name) -> Tensor:
-            return self.weights[name].as_strided(self.weights[name].shape, self.weights[name].stride())
+            return self.weights[name].as_strided(
+                self.weights[name].shape, self.weights[name].stride()
+            )
 
         def __iter__(self) -> Iterator[str]:
             return iter(self.weights)
@@ -363,7 +448,10 @@ def test_what_cannot_be_carried_out_is_said_before_anything_is_computed(llama, t
         "^linear at model.embed_tokens.weight: the ω sum to 0, and it divides by their sum.*normalize: false",
         recipe({"v0": 1, "v1": -1}, "linear"),
     )
-    refused("task_arithmetic at .*: the ω sum to 0", recipe({"v0": 0.3, "v1": -0.3}, parameters={"normalize": True}))
+    refused(
+        "task_arithmetic at .*: the ω sum to 0",
+        recipe({"v0": 0.3, "v1": -0.3}, parameters={"normalize": True}),
+    )
     refused(
         "all ω are 0, so that linear has nothing to average",
         recipe({"v0": 0, "v1": 0}, "linear", parameters={"normalize": False}),
@@ -376,9 +464,17 @@ def test_what_cannot_be_carried_out_is_said_before_anything_is_computed(llama, t
         "v0: no rule for weight matches '.*'. End the rules with one without a filter",
         recipe({"v0": [{"filter": "mlp", "value": 1}]}),
     )
-    refused("task_arithmetic: lambda is 11.0, expected -10 to 10", recipe({"v0": 1}, parameters={"lambda": 11}))
+    refused(
+        "task_arithmetic: lambda is 11.0, expected -10 to 10",
+        recipe({"v0": 1}, parameters={"lambda": 11}),
+    )
     other = DistributionVector("v0", {"elsewhere": torch.zeros(2)}, {"elsewhere": torch.ones(2)})
-    refused("v0 changes elsewhere, which the base lacks", recipe({"v0": 1}), MismatchError, {"v0": other})
+    refused(
+        "v0 changes elsewhere, which the base lacks",
+        recipe({"v0": 1}),
+        MismatchError,
+        {"v0": other},
+    )
 
 
 def test_deltas_are_never_taken_for_weights(llama, tuned, recipe):
@@ -402,7 +498,9 @@ def test_a_method_of_tensor_scope_gets_the_whole_tensor(monkeypatch, recipe, pie
     monkeypatch.setattr(_contract, "load", lambda name: changed)
     pieces(4)
     base = {"w": torch.zeros(5, 7), "none": torch.zeros(0, 3)}
-    vectors = {"a": DistributionVector("a", base, {"w": torch.ones(5, 7), "none": torch.zeros(0, 3)})}
+    vectors = {
+        "a": DistributionVector("a", base, {"w": torch.ones(5, 7), "none": torch.zeros(0, 3)})
+    }
     result = dict(merge_function(recipe({"a": 2}), base, vectors))
     assert result["w"].tolist() == [[1.0] * 7] * 5
     assert seen == [((1, 5, 7), (5, 7), "w")]

@@ -13,8 +13,12 @@ from merging.outputs.adapter_fit import Fit, LeftOut, TensorFit
 def matrix(rows, columns, *, seed=0, decay=0.8):
     """A float32 matrix whose singular values fall by `decay`, as those of fine-tunes do."""
     random = torch.Generator().manual_seed(seed)
-    u, _ = torch.linalg.qr(torch.randn(rows, min(rows, columns), generator=random, dtype=torch.float64))
-    v, _ = torch.linalg.qr(torch.randn(columns, min(rows, columns), generator=random, dtype=torch.float64))
+    u, _ = torch.linalg.qr(
+        torch.randn(rows, min(rows, columns), generator=random, dtype=torch.float64)
+    )
+    v, _ = torch.linalg.qr(
+        torch.randn(columns, min(rows, columns), generator=random, dtype=torch.float64)
+    )
     return ((u * decay ** torch.arange(min(rows, columns))) @ v.T).float()
 
 
@@ -28,7 +32,11 @@ def best_error(delta, rank):
 
 def factors(rows, columns, rank, *, seed, scale=1.0):
     random = torch.Generator().manual_seed(seed)
-    return Factors(torch.randn(rows, rank, generator=random), torch.randn(rank, columns, generator=random), scale)
+    return Factors(
+        torch.randn(rows, rank, generator=random),
+        torch.randn(rank, columns, generator=random),
+        scale,
+    )
 
 
 # ------------------------------------------------------------------------------------------------------ sums of products
@@ -44,7 +52,10 @@ def test_two_products_side_by_side():
 
 
 def test_a_joined_product_is_the_float64_sum():
-    terms = [(0.7, factors(13, 7, 3, seed=1, scale=2.0)), (-0.4, factors(13, 7, 11, seed=2, scale=0.3))]
+    terms = [
+        (0.7, factors(13, 7, 3, seed=1, scale=2.0)),
+        (-0.4, factors(13, 7, 11, seed=2, scale=0.3)),
+    ]
     wanted = sum(c * f.scale * (f.left.double() @ f.right.double()) for c, f in terms)
     torch.testing.assert_close(dense(low_rank.joined(terms)), wanted, rtol=1e-14, atol=1e-14)
 
@@ -52,12 +63,16 @@ def test_a_joined_product_is_the_float64_sum():
 @pytest.mark.parametrize("rank", [1, 2, 3, 7, 11, 100])
 @pytest.mark.parametrize("shape", [(29, 17), (5, 31), (31, 5)])
 def test_truncation_is_the_best_of_its_rank(shape, rank):
-    exact = low_rank.joined([(0.7, factors(*shape, 3, seed=1)), (-0.4, factors(*shape, 5, seed=2, scale=0.3))])
+    exact = low_rank.joined(
+        [(0.7, factors(*shape, 3, seed=1)), (-0.4, factors(*shape, 5, seed=2, scale=0.3))]
+    )
     found = low_rank.truncated(exact, rank)
     assert found.rank == min(rank, 8, *shape)
     error = float((dense(exact) - dense(found)).norm())
     assert error == pytest.approx(best_error(dense(exact), rank), rel=1e-10, abs=1e-13)
-    assert low_rank.norm(low_rank.difference(exact, found)) == pytest.approx(error, rel=1e-10, abs=1e-12)
+    assert low_rank.norm(low_rank.difference(exact, found)) == pytest.approx(
+        error, rel=1e-10, abs=1e-12
+    )
 
 
 def test_the_singular_values_are_shared_by_both_factors():
@@ -87,7 +102,9 @@ def test_a_matrix_is_factored_as_the_float64_svd_does(shape, rank):
     delta = matrix(*shape)
     found = low_rank.factored(delta, rank=rank)
     assert found.rank == min(rank, 17)
-    assert low_rank.residual(delta, found) == pytest.approx(best_error(delta, rank), rel=1e-7, abs=1e-13)
+    assert low_rank.residual(delta, found) == pytest.approx(
+        best_error(delta, rank), rel=1e-7, abs=1e-13
+    )
 
 
 @pytest.mark.parametrize("energy", [0.1, 0.5, 0.9, 0.99])
@@ -134,20 +151,26 @@ def test_above_the_limit_the_energy_is_kept_all_the_same(energy, widths, monkeyp
     """The width doubles until the energy is found, and where that would be most of the matrix the SVD is exact."""
     seen, randomised = [], low_rank._randomised
     monkeypatch.setattr(low_rank, "EXACT", 60)
-    monkeypatch.setattr(low_rank, "_randomised", lambda delta, width: seen.append(width) or randomised(delta, width))
+    monkeypatch.setattr(
+        low_rank, "_randomised", lambda delta, width: seen.append(width) or randomised(delta, width)
+    )
     delta = matrix(139, 151, decay=0.97)
     found = low_rank.factored(delta, energy=energy)
     squares = torch.linalg.svdvals(delta.double()).square()
     least = int(((squares.cumsum(0) / squares.sum()) < energy).sum()) + 1
     assert seen == widths
     assert least <= found.rank <= least + 1
-    assert 1 - (low_rank.residual(delta, found) / float(delta.double().norm())) ** 2 >= energy - 1e-6
+    assert (
+        1 - (low_rank.residual(delta, found) / float(delta.double().norm())) ** 2 >= energy - 1e-6
+    )
 
 
 def test_a_rank_near_the_whole_is_exact_above_the_limit_too(monkeypatch):
     monkeypatch.setattr(low_rank, "EXACT", 60)
     delta = matrix(101, 131, decay=0.97)
-    assert low_rank.residual(delta, low_rank.factored(delta, rank=90)) == pytest.approx(best_error(delta, 90), rel=1e-7)
+    assert low_rank.residual(delta, low_rank.factored(delta, rank=90)) == pytest.approx(
+        best_error(delta, 90), rel=1e-7
+    )
 
 
 def test_the_randomised_svd_repeats_and_leaves_the_generator_alone(monkeypatch):
@@ -213,7 +236,9 @@ def test_a_method_that_is_no_sum_is_refused(tmp_path, llama, adapter, recipe):
     vectors = adapters(tmp_path, base, adapter)
     todo = tasks(recipe({"a": 0.5, "b": -0.2}), base, vectors)
     task = next(task for task in todo if task.vectors)
-    with pytest.raises(RecipeError, match=r"merge_method ties is not a sum.*Use task_arithmetic, or leave"):
+    with pytest.raises(
+        RecipeError, match=r"merge_method ties is not a sum.*Use task_arithmetic, or leave"
+    ):
         low_rank.coefficients(task._replace(method=load("ties")))
 
 
@@ -225,7 +250,14 @@ def model(**shapes):
 
 
 def test_a_bias_shows_how_a_matrix_stands():
-    base = model(a__weight=(7, 11), a__bias=(11,), b__weight=(11, 7), b__bias=(7,), s__weight=(5, 5), s__bias=(5,))
+    base = model(
+        a__weight=(7, 11),
+        a__bias=(11,),
+        b__weight=(11, 7),
+        b__bias=(7,),
+        s__weight=(5, 5),
+        s__bias=(5,),
+    )
     assert low_rank.transposed(base, ["a.weight", "b.weight", "s.weight"]) == dict.fromkeys(
         ["a.weight", "b.weight", "s.weight"], True
     )
@@ -240,9 +272,21 @@ def test_a_matrix_without_a_bias_is_no_conv1d():
 
 
 def test_square_matrices_among_others_that_stand_both_ways_are_refused(tmp_path):
-    base = model(a__weight=(7, 11), a__bias=(11,), b__weight=(11, 7), b__bias=(11,), s__weight=(5, 5), s__bias=(5,))
-    assert low_rank.transposed(base, ["a.weight", "b.weight"]) == {"a.weight": True, "b.weight": False}
-    with pytest.raises(MismatchError, match=r"stand both ways, as their biases show, so that of s.weight"):
+    base = model(
+        a__weight=(7, 11),
+        a__bias=(11,),
+        b__weight=(11, 7),
+        b__bias=(11,),
+        s__weight=(5, 5),
+        s__bias=(5,),
+    )
+    assert low_rank.transposed(base, ["a.weight", "b.weight"]) == {
+        "a.weight": True,
+        "b.weight": False,
+    }
+    with pytest.raises(
+        MismatchError, match=r"stand both ways, as their biases show, so that of s.weight"
+    ):
         low_rank.transposed(base, ["a.weight", "b.weight", "s.weight"])
 
 
@@ -267,9 +311,21 @@ def test_a_fit_in_numbers():
         ("10", 2, (0, 2), 4.0, 0.5),
     ]
     data = fit.as_data()
-    assert (data["rank"], data["relative_error"], data["share_left_out"]) == (5, fit.error, fit.missing)
-    assert data["left_out"][0] == {"kind": "norms", "tensors": 3, "norm": 5.0, "share": pytest.approx(0.5)}
-    assert data["layers"][1]["error"] == 0.5 and data["tensors"][1]["name"] == "model.layers.2.mlp.up_proj.weight"
+    assert (data["rank"], data["relative_error"], data["share_left_out"]) == (
+        5,
+        fit.error,
+        fit.missing,
+    )
+    assert data["left_out"][0] == {
+        "kind": "norms",
+        "tensors": 3,
+        "norm": 5.0,
+        "share": pytest.approx(0.5),
+    }
+    assert (
+        data["layers"][1]["error"] == 0.5
+        and data["tensors"][1]["name"] == "model.layers.2.mlp.up_proj.weight"
+    )
 
 
 def test_a_fit_of_nothing_has_no_error():

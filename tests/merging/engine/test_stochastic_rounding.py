@@ -34,17 +34,25 @@ def test_a_tenth_of_a_step_moves_in_one_case_of_ten():
     assert set(rounded.tolist()) == {1.0, 1 + step}
     moved = float((rounded > 1).double().mean())
     assert moved == pytest.approx(0.1, abs=5 * math.sqrt(0.1 * 0.9 / 100_003))
-    assert set(values.to(torch.bfloat16).tolist()) == {1.0}  # rounding to nearest takes it away altogether
+    assert set(values.to(torch.bfloat16).tolist()) == {
+        1.0
+    }  # rounding to nearest takes it away altogether
 
 
 @pytest.mark.parametrize(("wide", "dtype"), PAIRS[:4], ids=str)
 @pytest.mark.parametrize("scale", [1.0, 1e-5, 3e4, 1e-7])  # the last two reach the ends of float16
 def test_only_neighbours_are_taken_and_the_mean_is_exact(wide, dtype, scale):
     generator = torch.Generator().manual_seed(1)
-    few = (torch.randn(101, generator=generator, dtype=torch.float64) * scale).clamp(-65504, 65504).to(wide)
+    few = (
+        (torch.randn(101, generator=generator, dtype=torch.float64) * scale)
+        .clamp(-65504, 65504)
+        .to(wide)
+    )
     low, high = neighbours(few, dtype)
     draws = 4_001
-    rounded = stochastic(few.repeat_interleave(draws), dtype, seed=3, name="w").double().view(101, draws)
+    rounded = (
+        stochastic(few.repeat_interleave(draws), dtype, seed=3, name="w").double().view(101, draws)
+    )
     assert ((rounded == low[:, None]) | (rounded == high[:, None])).all()
     gap = (high - low).clamp(min=1e-300)
     share = (few.double() - low) / gap
@@ -55,16 +63,22 @@ def test_only_neighbours_are_taken_and_the_mean_is_exact(wide, dtype, scale):
 
 def test_float64_to_float32_takes_neighbours_too():
     value = 1 + 2.0**-25  # a quarter of the step of float32
-    rounded = stochastic(torch.full((40_009,), value, dtype=torch.float64), torch.float32, seed=0, name="w").double()
+    rounded = stochastic(
+        torch.full((40_009,), value, dtype=torch.float64), torch.float32, seed=0, name="w"
+    ).double()
     assert set(rounded.tolist()) == {1.0, 1 + 2.0**-23}
-    assert float((rounded > 1).double().mean()) == pytest.approx(0.25, abs=5 * math.sqrt(0.25 * 0.75 / 40_009))
+    assert float((rounded > 1).double().mean()) == pytest.approx(
+        0.25, abs=5 * math.sqrt(0.25 * 0.75 / 40_009)
+    )
 
 
 @pytest.mark.parametrize(("wide", "dtype"), PAIRS, ids=str)
 def test_what_the_dtype_holds_stays_bit_for_bit(wide, dtype, bits):
     patterns = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16)
     every = patterns.view(dtype) if dtype.itemsize == 2 else torch.randn(1_009).to(dtype)
-    every = torch.cat([every[~torch.isnan(every)], torch.tensor([0.0, -0.0, math.inf, -math.inf], dtype=dtype)])
+    every = torch.cat(
+        [every[~torch.isnan(every)], torch.tensor([0.0, -0.0, math.inf, -math.inf], dtype=dtype)]
+    )
     assert bits(stochastic(every.to(wide), dtype, seed=5, name="w"), every)
     nan = stochastic(torch.tensor([math.nan], dtype=wide), dtype, seed=5, name="w")
     assert nan.dtype == dtype and nan.isnan().all()
@@ -85,7 +99,10 @@ def test_the_same_dtype_is_no_rounding(bits):
 @pytest.mark.parametrize(("wide", "dtype"), PAIRS, ids=str)
 def test_nothing_becomes_infinite_that_rounding_to_nearest_keeps(wide, dtype):
     greatest = torch.finfo(dtype).max
-    gap = greatest - torch.nextafter(torch.tensor(greatest, dtype=torch.float32), torch.tensor(0.0)).item()
+    gap = (
+        greatest
+        - torch.nextafter(torch.tensor(greatest, dtype=torch.float32), torch.tensor(0.0)).item()
+    )
     step = {torch.float16: 32.0, torch.bfloat16: 2.0**120, torch.float32: gap}[dtype]
     inside = torch.full((1_009,), greatest + 0.45 * step, dtype=torch.float64).to(wide)
     both = torch.cat([inside, -inside])

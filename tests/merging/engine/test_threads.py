@@ -15,7 +15,9 @@ def test_results_come_in_the_order_of_the_items(threads):
         time.sleep(0.01 if item % 3 == 0 else 0)
         return item * 10
 
-    assert list(in_order(range(23), slow_first, room=7, threads=threads)) == [item * 10 for item in range(23)]
+    assert list(in_order(range(23), slow_first, room=7, threads=threads)) == [
+        item * 10 for item in range(23)
+    ]
     assert list(in_order([], slow_first, room=7, threads=threads)) == []
 
 
@@ -59,7 +61,9 @@ def test_whoever_stops_listening_ends_the_work():
     results = in_order(range(1000), lambda item: begun.append(item) or item, room=3, threads=1)
     assert next(results) == 0
     results.close()
-    assert len(begun) <= 4 and not [thread for thread in threading.enumerate() if thread.name.startswith("merging")]
+    assert len(begun) <= 4 and not [
+        thread for thread in threading.enumerate() if thread.name.startswith("merging")
+    ]
 
 
 def test_torch_runs_single_threaded_inside_and_as_before_outside():
@@ -73,7 +77,13 @@ def test_torch_runs_single_threaded_inside_and_as_before_outside():
         thread.join()
         assert (inside, torch.get_num_threads(), late) == ([1] * 8, 3, [3])
         assert workers() == 3
-        names = set(in_order(range(40), lambda item: time.sleep(0.002) or threading.current_thread().name, room=40))
+        names = set(
+            in_order(
+                range(40),
+                lambda item: time.sleep(0.002) or threading.current_thread().name,
+                room=40,
+            )
+        )
         assert len(names) == 3, "as many as torch would use"
         torch.set_num_threads(64)
         assert workers() == MOST == 8, "memory is bounded on a machine of many cores"

@@ -14,7 +14,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
 
-API = re.compile(r"/api/models/(?P<repo>[^/]+/[^/]+)(/(?P<what>revision|tree)/(?P<revision>[^/]+))?")
+API = re.compile(
+    r"/api/models/(?P<repo>[^/]+/[^/]+)(/(?P<what>revision|tree)/(?P<revision>[^/]+))?"
+)
 RESOLVE = re.compile(r"/(?P<repo>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<file>.+)")
 LARGE = (".safetensors", ".bin")
 """Endings of the files that the hub keeps by their SHA-256."""
@@ -49,8 +51,12 @@ class HubServer:
         """File name -> the bytes after which the connection breaks, for one answer after the other."""
         self.status: dict[str, int] = {}
         """A part of a path -> the status that it is answered with."""
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (_Handler,), {"hub": self}))
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
+        self._server = ThreadingHTTPServer(
+            ("127.0.0.1", 0), type("Bound", (_Handler,), {"hub": self})
+        )
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, kwargs={"poll_interval": 0.01}
+        )
 
     def __enter__(self) -> "HubServer":
         self._thread.start()
@@ -85,14 +91,20 @@ class HubServer:
     def fetched(self) -> list[str]:
         """The bodies that were asked for: file names, in order."""
         names = {hashlib.sha256(body).hexdigest(): name for name, body in self._bodies()}
-        paths = [unquote(urlsplit(request.path).path) for request in self.requests if request.method == "GET"]
+        paths = [
+            unquote(urlsplit(request.path).path)
+            for request in self.requests
+            if request.method == "GET"
+        ]
         last = [path.rpartition("/")[2] for path in paths]
         files = {name for name, _ in self._bodies()}
         return [names.get(name, name) for name in last if names.get(name, name) in files]
 
     def _bodies(self) -> list[tuple[str, bytes]]:
         commits = [files for repo in self.repos.values() for files in repo.commits.values()]
-        return [(name.rpartition("/")[2], body) for files in commits for name, body in files.items()]
+        return [
+            (name.rpartition("/")[2], body) for files in commits for name, body in files.items()
+        ]
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -109,7 +121,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self) -> None:
         self.hub.requests.append(
-            Request(self.command, self.path, self.headers.get("Range"), self.headers.get("Authorization"))
+            Request(
+                self.command,
+                self.path,
+                self.headers.get("Range"),
+                self.headers.get("Authorization"),
+            )
         )
         path = urlsplit(self.path).path
         for part, status in self.hub.status.items():
@@ -120,7 +137,9 @@ class _Handler(BaseHTTPRequestHandler):
         match = API.fullmatch(path) or RESOLVE.fullmatch(path)
         repo = self.hub.repos.get(match["repo"]) if match else None
         if match is None or repo is None:
-            return self._send(401, {"X-Error-Code": "RepoNotFound"})  # the hub does not tell strangers what is missing
+            return self._send(
+                401, {"X-Error-Code": "RepoNotFound"}
+            )  # the hub does not tell strangers what is missing
         revision = unquote(match["revision"] or "main")
         commit = repo.refs.get(revision, revision)
         if commit not in repo.commits:
@@ -143,18 +162,25 @@ class _Handler(BaseHTTPRequestHandler):
         digest = hashlib.sha256(body).hexdigest()
         headers |= {"X-Linked-Etag": f'"{digest}"', "X-Linked-Size": str(len(body))}
         # Another host than 127.0.0.1 to the reader, which keeps its token to itself there.
-        return self._send(302, headers | {"Location": f"http://localhost:{self.hub.port}/large/{digest}?name={name}"})
+        return self._send(
+            302,
+            headers | {"Location": f"http://localhost:{self.hub.port}/large/{digest}?name={name}"},
+        )
 
     def _large(self, digest: str) -> None:
         (name,) = parse_qs(urlsplit(self.path).query)["name"]
-        body = next(body for _, body in self.hub._bodies() if hashlib.sha256(body).hexdigest() == digest)
+        body = next(
+            body for _, body in self.hub._bodies() if hashlib.sha256(body).hexdigest() == digest
+        )
         given = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range") or "")
         start = int(given[1]) if given else 0
         headers = {"Content-Range": f"bytes {start}-{len(body) - 1}/{len(body)}"} if given else {}
         cuts = self.hub.cut.get(name, [])
         self._send(206 if given else 200, headers, body[start:], cuts.pop(0) if cuts else None)
 
-    def _send(self, status: int, headers: dict[str, str], body: bytes = b"", cut: int | None = None) -> None:
+    def _send(
+        self, status: int, headers: dict[str, str], body: bytes = b"", cut: int | None = None
+    ) -> None:
         self.send_response(status)
         for key, value in headers.items():
             self.send_header(key, value)
@@ -175,8 +201,17 @@ def _tree(files: dict[str, bytes]) -> list[dict[str, object]]:
         for folder in sorted({name.rpartition("/")[0] for name in files} - {""})
     ]
     for name, body in files.items():
-        entry: dict[str, object] = {"type": "file", "path": name, "size": len(body), "oid": _blob(body)}
+        entry: dict[str, object] = {
+            "type": "file",
+            "path": name,
+            "size": len(body),
+            "oid": _blob(body),
+        }
         if name.endswith(LARGE):
-            entry["lfs"] = {"oid": hashlib.sha256(body).hexdigest(), "size": len(body), "pointerSize": 134}
+            entry["lfs"] = {
+                "oid": hashlib.sha256(body).hexdigest(),
+                "size": len(body),
+                "pointerSize": 134,
+            }
         entries.append(entry)
     return entries

@@ -20,7 +20,9 @@ from merging.paths import exists, is_adapter
 INDEX = "model.safetensors.index.json"
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64], ids=str)
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64], ids=str
+)
 @pytest.mark.parametrize("shards", [1, 3])
 def test_tensors_come_back_bit_for_bit(dtype, shards, tmp_path, llama, write, bits):
     weights = llama(dtype=dtype) | {
@@ -62,7 +64,9 @@ def test_a_block_that_does_not_fit_in_the_memory_given_lies_in_its_own(tmp_path,
     for size in (40, 39, 0):
         scratch = torch.zeros(size, dtype=torch.uint8)
         block = found.block("x", 0, 10, scratch)
-        assert torch.equal(block, values) and (block.data_ptr() == scratch.data_ptr()) == (size == 40)
+        assert torch.equal(block, values) and (block.data_ptr() == scratch.data_ptr()) == (
+            size == 40
+        )
 
 
 def test_each_read_is_fresh_memory(tmp_path, write):
@@ -80,7 +84,9 @@ def test_membership_reads_nothing(tmp_path, write, monkeypatch):
 
 def test_an_unknown_tensor_names_the_nearest(tmp_path, write):
     checkpoint = Checkpoint(write(tmp_path / "m", {"model.norm.weight": torch.ones(3)}))
-    with pytest.raises(KeyError, match=r"has no tensor 'model.norms.weight'; did you mean 'model.norm.weight'"):
+    with pytest.raises(
+        KeyError, match=r"has no tensor 'model.norms.weight'; did you mean 'model.norm.weight'"
+    ):
         checkpoint["model.norms.weight"]
 
 
@@ -106,7 +112,9 @@ def test_the_digest_follows_content_and_the_identity_place_and_time(tmp_path, wr
 
 
 def test_metadata_of_the_header_is_kept(tmp_path):
-    save_file({"w": torch.ones(3)}, tmp_path / "model.safetensors", {"format": "pt", "dem_digest": "abc"})
+    save_file(
+        {"w": torch.ones(3)}, tmp_path / "model.safetensors", {"format": "pt", "dem_digest": "abc"}
+    )
     assert Checkpoint(tmp_path).metadata == {"format": "pt", "dem_digest": "abc"}
 
 
@@ -128,9 +136,15 @@ def test_a_hub_cache_of_links_into_blobs_is_read(tmp_path, write):
         ([], r"holds no safetensors weights \(it is empty\)"),
         (["notes.txt"], r"holds no safetensors weights \(notes.txt\)"),
         (["a.safetensors", "b.safetensors"], f"holds a.safetensors, b.safetensors but no {INDEX}"),
-        (["pytorch_model.bin"], r"holds pickle weights \(pytorch_model.bin\).*Pickles can run code.*convert them once"),
+        (
+            ["pytorch_model.bin"],
+            r"holds pickle weights \(pytorch_model.bin\).*Pickles can run code.*convert them once",
+        ),
         (["model.pt", "x.ckpt", "y.pth"], r"holds pickle weights \(model.pt, x.ckpt, y.pth\)"),
-        (["model.gguf"], "holds model.gguf; only safetensors weights in full precision can be merged"),
+        (
+            ["model.gguf"],
+            "holds model.gguf; only safetensors weights in full precision can be merged",
+        ),
         (["model.onnx"], "holds model.onnx; only safetensors"),
         (["tf_model.h5"], "holds tf_model.h5; only safetensors"),
         (
@@ -227,14 +241,23 @@ ONE, TWO = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda m: m.update(ghost=ONE), rf"says that 'ghost' is in {ONE}; it is in none. Copy the folder again"),
+        (
+            lambda m: m.update(ghost=ONE),
+            rf"says that 'ghost' is in {ONE}; it is in none. Copy the folder again",
+        ),
         (lambda m: m.update({"model.embed_tokens.weight": TWO}), rf"is in {TWO}; it is in {ONE}"),
-        (lambda m: m.pop("model.norm.weight"), r"does not list model.norm.weight, which the shards hold"),
+        (
+            lambda m: m.pop("model.norm.weight"),
+            r"does not list model.norm.weight, which the shards hold",
+        ),
         (
             lambda m: m.update(ghost="model-00003-of-00002.safetensors"),
             "names model-00003-of-00002.safetensors, which is",
         ),
-        (lambda m: m.update(ghost="../x.safetensors"), "An index that points elsewhere is not followed"),
+        (
+            lambda m: m.update(ghost="../x.safetensors"),
+            "An index that points elsewhere is not followed",
+        ),
     ],
 )
 def test_an_index_that_does_not_agree_with_its_shards_is_refused(change, message, sharded):
@@ -245,19 +268,26 @@ def test_an_index_that_does_not_agree_with_its_shards_is_refused(change, message
 
 def test_a_tensor_in_two_shards_is_refused_with_both(sharded):
     save_file({"model.embed_tokens.weight": torch.ones(2)}, sharded / TWO)
-    with pytest.raises(CheckpointError, match=rf"'model.embed_tokens.weight' is in {ONE} and in {TWO}; two versions"):
+    with pytest.raises(
+        CheckpointError,
+        match=rf"'model.embed_tokens.weight' is in {ONE} and in {TWO}; two versions",
+    ):
         Checkpoint(sharded)
 
 
 def test_a_folder_with_two_models_is_refused(sharded):
     save_file({"w": torch.ones(2)}, sharded / "model.safetensors")
-    with pytest.raises(CheckpointError, match=r"holds model.safetensors and shards with an index: two models"):
+    with pytest.raises(
+        CheckpointError, match=r"holds model.safetensors and shards with an index: two models"
+    ):
         Checkpoint(sharded)
 
 
 def test_a_missing_shard_is_named(sharded):
     (sharded / TWO).unlink()
-    with pytest.raises(CheckpointError, match=f"names {TWO}, which is not there. Download the folder again"):
+    with pytest.raises(
+        CheckpointError, match=f"names {TWO}, which is not there. Download the folder again"
+    ):
         Checkpoint(sharded)
 
 
@@ -274,7 +304,9 @@ def test_a_file_that_changed_is_an_error_not_other_weights(tmp_path, write):
     folder = write(tmp_path / "m", {"w": torch.ones(3)})
     checkpoint = Checkpoint(folder)
     save_file({"w": torch.zeros(3)}, folder / "model.safetensors")
-    with pytest.raises(CheckpointError, match=r"has changed on disk since it was opened. Open the folder again"):
+    with pytest.raises(
+        CheckpointError, match=r"has changed on disk since it was opened. Open the folder again"
+    ):
         checkpoint["w"]
     with pytest.raises(CheckpointError, match="has changed on disk"):
         checkpoint.digest
@@ -284,7 +316,9 @@ def test_a_file_that_went_away_is_an_error(tmp_path, write):
     folder = write(tmp_path / "m", {"w": torch.ones(3)})
     checkpoint = Checkpoint(folder)
     (folder / "model.safetensors").unlink()
-    with pytest.raises(CheckpointError, match=r"model.safetensors cannot be read: No such file or directory"):
+    with pytest.raises(
+        CheckpointError, match=r"model.safetensors cannot be read: No such file or directory"
+    ):
         checkpoint["w"]
 
 
@@ -321,7 +355,9 @@ def test_a_disk_that_fails_is_an_error(tmp_path, write, monkeypatch):
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(os, "preadv", broken)
-    with pytest.raises(CheckpointError, match=r"model.safetensors: reading failed: Input/output error"):
+    with pytest.raises(
+        CheckpointError, match=r"model.safetensors: reading failed: Input/output error"
+    ):
         checkpoint["w"]
 
 
@@ -334,7 +370,9 @@ def test_a_server_that_has_forgotten_the_file_is_an_error(tmp_path, write, monke
     before = len(list(Path("/proc/self/fd").iterdir()))
     with monkeypatch.context() as patch:
         patch.setattr(os, "fstat", stale)
-        with pytest.raises(CheckpointError, match=r"model.safetensors: reading failed: Stale file handle"):
+        with pytest.raises(
+            CheckpointError, match=r"model.safetensors: reading failed: Stale file handle"
+        ):
             checkpoint["w"]
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
@@ -343,7 +381,11 @@ def test_where_elements_are_in_a_file(tmp_path, write):
     checkpoint = Checkpoint(write(tmp_path / "m", {"a": torch.ones(3), "w": torch.arange(11.0)}))
     with ExitStack() as files:
         stored = checkpoint.in_file("w", 2, 7, files)
-        assert (stored.path, stored.size, stored.dtype) == (tmp_path / "m" / "model.safetensors", 5, torch.float32)
+        assert (stored.path, stored.size, stored.dtype) == (
+            tmp_path / "m" / "model.safetensors",
+            5,
+            torch.float32,
+        )
         found = os.pread(stored.file, stored.size * 4, stored.offset)
         assert torch.frombuffer(bytearray(found), dtype=torch.float32).tolist() == [2, 3, 4, 5, 6]
     with pytest.raises(OSError, match="Bad file descriptor"):
@@ -374,7 +416,11 @@ except CheckpointError as error:
 def test_a_file_cut_short_while_it_is_read_does_not_kill_the_process(tmp_path, write):
     folder = write(tmp_path / "m", {"w": torch.ones(1_000_003)})
     ended = subprocess.run(
-        [sys.executable, "-c", TRUNCATED, folder], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", TRUNCATED, folder],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert ended.returncode == 0, ended.stderr  # mapped, it would be −7: SIGBUS
     assert "has changed on disk" in ended.stdout or "was cut short" in ended.stdout

@@ -31,7 +31,11 @@ def entry(dtype="F32", shape=(2,), offsets=(0, 8)):
 
 def file_of(tmp_path, header, data=b"\0" * 8, name="model.safetensors"):
     """A file with a header given as JSON text, bytes or a document."""
-    text = header if isinstance(header, bytes) else (header if isinstance(header, str) else json.dumps(header)).encode()
+    text = (
+        header
+        if isinstance(header, bytes)
+        else (header if isinstance(header, str) else json.dumps(header)).encode()
+    )
     path = tmp_path / name
     path.write_bytes(struct.pack("<Q", len(text)) + text + data)
     return path
@@ -52,7 +56,9 @@ def test_what_the_library_writes_is_read(tmp_path):
     }
     content = (tmp_path / "x.safetensors").read_bytes()
     start, nbytes = header.tensors["a.weight"].start, header.tensors["a.weight"].nbytes
-    assert torch.frombuffer(bytearray(content[start : start + nbytes]), dtype=torch.float32).tolist() == list(range(6))
+    assert torch.frombuffer(
+        bytearray(content[start : start + nbytes]), dtype=torch.float32
+    ).tolist() == list(range(6))
     assert content.startswith(header.raw)
     assert (header.tensors["c"].numel, header.tensors["b"].numel) == (0, 1)
 
@@ -60,7 +66,9 @@ def test_what_the_library_writes_is_read(tmp_path):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_every_dtype_of_the_format_has_a_name_and_the_size_it_says(dtype, tmp_path):
     size = DTYPES[dtype].itemsize
-    header = read_header(file_of(tmp_path, {"t": entry(dtype, (3,), (0, 3 * size))}, b"\0" * 3 * size))
+    header = read_header(
+        file_of(tmp_path, {"t": entry(dtype, (3,), (0, 3 * size))}, b"\0" * 3 * size)
+    )
     assert header.tensors["t"].dtype == DTYPES[dtype]
     assert NAMES[DTYPES[dtype]] == dtype
 
@@ -79,11 +87,20 @@ def test_a_header_whose_length_reads_like_the_magic_of_pickles_is_read(length, t
         (b"", "has 0 bytes, too few for a safetensors file. Copy it again"),
         (b"1234567", "has 7 bytes, too few"),
         (struct.pack("<Q", 0), "header is not valid JSON"),
-        (struct.pack("<Q", 9) + b"{}", "the header claims 9 bytes and the file has 10. .*cut short.*copy it again"),
+        (
+            struct.pack("<Q", 9) + b"{}",
+            "the header claims 9 bytes and the file has 10. .*cut short.*copy it again",
+        ),
         (struct.pack("<Q", 2**63) + b"{}", "the header claims 9,223,372,036,854,775,808 bytes"),
         (struct.pack("<Q", 2**64 - 1) + b"{}", "not a safetensors file, or it was cut short"),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git-LFS pointer.*Run `git lfs pull`"),
-        (b"\x80\x02}q\x00.         ", "is a pickle .*under another name. .*never opened; save the model again"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
+            "git-LFS pointer.*Run `git lfs pull`",
+        ),
+        (
+            b"\x80\x02}q\x00.         ",
+            "is a pickle .*under another name. .*never opened; save the model again",
+        ),
         (b"\x80\x04\x95\x00\x00\x00\x00\x00\x00\x00", "is a pickle"),
         (b"PK\x03\x04 a zip, as torch.save writes", "is a pickle"),
         (b"GGUF\x03\x00\x00\x00\x00\x00", "not a safetensors file"),
@@ -106,7 +123,9 @@ def test_a_header_above_the_limit_is_refused_before_it_is_read(tmp_path):
         read_header(path)
 
 
-TOO_MANY = ",".join(f'"{i}":{{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}' for i in range(MAX_TENSORS + 1))
+TOO_MANY = ",".join(
+    f'"{i}":{{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}' for i in range(MAX_TENSORS + 1)
+)
 
 
 @pytest.mark.parametrize(
@@ -118,12 +137,18 @@ TOO_MANY = ",".join(f'"{i}":{{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}' f
         ('{"t": ' * 5000 + "1" + "}" * 5000, "header is not valid JSON"),
         ("[1]", "the header is a JSON list, expected an object"),
         ('"x"', "the header is a JSON str"),
-        ('{"t": {"dtype": "F32", "shape": [' + "9" * 5000 + '], "data_offsets": [0, 8]}}', "not valid JSON"),
+        (
+            '{"t": {"dtype": "F32", "shape": [' + "9" * 5000 + '], "data_offsets": [0, 8]}}',
+            "not valid JSON",
+        ),
         ('{"a": NaN}', "NaN is not JSON"),
         ({"__metadata__": ["x"]}, "__metadata__ must map strings to strings"),
         ({"__metadata__": {"a": 1}}, "__metadata__ must map strings to strings"),
         ('{"t": 1, "t": 2}', "the key 't' occurs twice"),
-        ('{"t":{"dtype":"F32","shape":[2],"data_offsets":[0,8],"shape":[2]}}', "the key 'shape' occurs twice"),
+        (
+            '{"t":{"dtype":"F32","shape":[2],"data_offsets":[0,8],"shape":[2]}}',
+            "the key 'shape' occurs twice",
+        ),
         ("{" + TOO_MANY + "}", "200,001 tensors in one file; at most 200,000 are read"),
         ({"t": 1}, "tensor 't': expected dtype, shape and data_offsets, found 1"),
         ({"t": {}}, "expected dtype, shape and data_offsets, found {}"),
@@ -149,7 +174,10 @@ TOO_MANY = ",".join(f'"{i}":{{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}' f
         ({"t": entry(offsets=(0, 4, 8))}, "are not a begin and an end"),
         ({"t": entry(shape=[3])}, r"8 bytes do not hold F32 of shape \[3\]"),
         ({"t": entry("F64", (2,))}, "8 bytes do not hold F64"),
-        ({"": entry()}, "tensor '': a name must be 1 to 512 printable ASCII characters without spaces"),
+        (
+            {"": entry()},
+            "tensor '': a name must be 1 to 512 printable ASCII characters without spaces",
+        ),
         ({"n" * 513: entry()}, "a name must be"),
         ({"a b": entry()}, "a name must be"),
         ({"a\u202eb": entry()}, "a name must be"),
@@ -176,7 +204,11 @@ def test_a_crafted_header_is_refused(header, message, tmp_path):
         ({"a": entry(offsets=(4, 12))}, 12, "tensor 'a' leaves a hole before it"),
         ({"a": entry()}, 11, "3 bytes follow the last tensor; they belong to nothing"),
         ({}, 5, "5 bytes follow the last tensor"),
-        ({"a": entry(), "b": entry(offsets=(8, 16))}, 9, r"is cut short: .* \(7 missing\). Copy or download it again"),
+        (
+            {"a": entry(), "b": entry(offsets=(8, 16))},
+            9,
+            r"is cut short: .* \(7 missing\). Copy or download it again",
+        ),
     ],
 )
 def test_overlaps_holes_and_leftovers_are_refused(header, data, message, tmp_path):
@@ -190,12 +222,18 @@ def test_a_name_that_looks_like_a_path_is_only_a_key(tmp_path):
 
 @settings(max_examples=200, deadline=None)
 @given(position=st.integers(0, 10_000), byte=st.integers(0, 255), cut=st.booleans())
-def test_any_byte_changed_or_cut_gives_the_same_tensors_or_an_error_of_ours(tmp_path_factory, position, byte, cut):
+def test_any_byte_changed_or_cut_gives_the_same_tensors_or_an_error_of_ours(
+    tmp_path_factory, position, byte, cut
+):
     """Fuzzing: nothing but CheckpointError comes out, whatever a byte of the header becomes."""
     folder = tmp_path_factory.getbasetemp() / "fuzz"
     folder.mkdir(exist_ok=True)
     path = folder / "m.safetensors"
-    save_file({"a": torch.ones(3, 2), "b.weight": torch.zeros(5, dtype=torch.int8)}, path, {"format": "pt"})
+    save_file(
+        {"a": torch.ones(3, 2), "b.weight": torch.zeros(5, dtype=torch.int8)},
+        path,
+        {"format": "pt"},
+    )
     content = bytearray(path.read_bytes())
     content[position % len(content)] = byte
     path.write_bytes(content[: position % len(content)] if cut else content)
@@ -203,7 +241,9 @@ def test_any_byte_changed_or_cut_gives_the_same_tensors_or_an_error_of_ours(tmp_
         header = read_header(path)
     except CheckpointError:
         return
-    assert sum(info.nbytes for info in header.tensors.values()) == path.stat().st_size - len(header.raw)
+    assert sum(info.nbytes for info in header.tensors.values()) == path.stat().st_size - len(
+        header.raw
+    )
 
 
 @settings(max_examples=100, deadline=None)
@@ -212,7 +252,11 @@ def test_any_byte_changed_or_cut_gives_the_same_tensors_or_an_error_of_ours(tmp_
         st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
         lambda x: (
             st.lists(x)
-            | st.dictionaries(st.sampled_from(["t", "dtype", "shape", "data_offsets", "__metadata__"]) | st.text(), x)
+            | st.dictionaries(
+                st.sampled_from(["t", "dtype", "shape", "data_offsets", "__metadata__"])
+                | st.text(),
+                x,
+            )
         ),
     )
 )
@@ -276,15 +320,21 @@ def test_a_file_without_permission_is_refused(tmp_path, monkeypatch):
 def test_an_index_that_points_elsewhere_is_not_followed(shard, tmp_path):
     path = tmp_path / "model.safetensors.index.json"
     path.write_text(json.dumps({"weight_map": {"a": "model-1.safetensors", "w": shard}}))
-    with pytest.raises(CheckpointError, match=r"tensor 'w' is said to be in .*points elsewhere is not followed"):
+    with pytest.raises(
+        CheckpointError, match=r"tensor 'w' is said to be in .*points elsewhere is not followed"
+    ):
         read_index(path)
 
 
-@pytest.mark.parametrize("document", [[], {}, {"weight_map": []}, {"weight_map": {}}, {"weight_map": None}, 3])
+@pytest.mark.parametrize(
+    "document", [[], {}, {"weight_map": []}, {"weight_map": {}}, {"weight_map": None}, 3]
+)
 def test_an_index_without_a_map_is_refused(document, tmp_path):
     path = tmp_path / "model.safetensors.index.json"
     path.write_text(json.dumps(document))
-    with pytest.raises(CheckpointError, match="no weight_map, expected one that maps tensor names to shard files"):
+    with pytest.raises(
+        CheckpointError, match="no weight_map, expected one that maps tensor names to shard files"
+    ):
         read_index(path)
 
 
@@ -306,7 +356,9 @@ def test_a_json_file_above_its_limit_is_not_read(tmp_path):
 
 
 def test_numbers_that_are_not_finite_only_where_they_are_allowed():
-    assert parse_json(b'{"limit": [0.0, Infinity]}', "x", finite=False) == {"limit": [0.0, float("inf")]}
+    assert parse_json(b'{"limit": [0.0, Infinity]}', "x", finite=False) == {
+        "limit": [0.0, float("inf")]
+    }
     for word in ("NaN", "Infinity", "-Infinity"):
         with pytest.raises(CheckpointError, match=f"x: {word} is not JSON"):
             parse_json(word.encode(), "x")

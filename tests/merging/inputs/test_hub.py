@@ -22,7 +22,9 @@ from merging.inputs.hub import fetch, is_hub_id, locate, probe
 from merging.inputs.lora_vector import LoraVector
 from merging.recipe import parse_recipe, recipe_yaml
 
-_spec = importlib.util.spec_from_file_location("hub_server", Path(__file__).with_name("hub_server.py"))
+_spec = importlib.util.spec_from_file_location(
+    "hub_server", Path(__file__).with_name("hub_server.py")
+)
 hub_server = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(hub_server)
 
@@ -31,7 +33,9 @@ QUERY = "model.layers.0.self_attn.q_proj"
 
 @pytest.fixture
 def server(monkeypatch):
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)  # tests/conftest.py switches the network off
+    monkeypatch.setattr(
+        constants, "HF_HUB_OFFLINE", False
+    )  # tests/conftest.py switches the network off
     with hub_server.HubServer() as listening:
         yield listening
     close_session()
@@ -40,27 +44,54 @@ def server(monkeypatch):
 @pytest.fixture
 def get(server, tmp_path):
     """fetch() with the server's address and a cache of the test's own."""
-    return lambda reference, **more: fetch(reference, endpoint=server.url, cache_dir=tmp_path / "cache", **more)
+    return lambda reference, **more: fetch(
+        reference, endpoint=server.url, cache_dir=tmp_path / "cache", **more
+    )
 
 
 def files_of(folder):
-    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    return {
+        file.relative_to(folder).as_posix(): file.read_bytes()
+        for file in folder.rglob("*")
+        if file.is_file()
+    }
 
 
 @pytest.fixture
 def model(tmp_path, llama, write):
     """A sharded model as a repository holds it, with what must not be fetched beside it."""
     files = files_of(write(tmp_path / "upload", llama(), {"model_type": "llama"}, shards=2))
-    side = ["tokenizer.json", "tokenizer_config.json", "tokenizer.model", "merges.txt", "vocab.txt", "LICENSE"]
-    side += ["chat_template.jinja", "additional_chat_templates/rag.jinja", "generation_config.json", "odd[1].json"]
-    never = ["pytorch_model.bin", "modeling_odd.py", "training_args.bin", "README.md", "onnx/model.onnx", "x.ckpt"]
+    side = [
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "tokenizer.model",
+        "merges.txt",
+        "vocab.txt",
+        "LICENSE",
+    ]
+    side += [
+        "chat_template.jinja",
+        "additional_chat_templates/rag.jinja",
+        "generation_config.json",
+        "odd[1].json",
+    ]
+    never = [
+        "pytorch_model.bin",
+        "modeling_odd.py",
+        "training_args.bin",
+        "README.md",
+        "onnx/model.onnx",
+        "x.ckpt",
+    ]
     never += [
         "original/consolidated.safetensors",
         "1_Pooling/config.json",
         "consolidated.safetensors",
         ".gitattributes",
     ]
-    return files | {name: f"{name}: side".encode() for name in side} | dict.fromkeys(never, b"never")
+    return (
+        files | {name: f"{name}: side".encode() for name in side} | dict.fromkeys(never, b"never")
+    )
 
 
 SHARDS = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
@@ -103,11 +134,15 @@ def test_ids(text):
 def test_texts_that_are_no_ids(text, tmp_path):
     assert not is_hub_id(text)
     assert locate(text) == Path(text)
-    with pytest.raises(CheckpointError, match=r"is not the id of a model, expected org/name or org/name@revision"):
+    with pytest.raises(
+        CheckpointError, match=r"is not the id of a model, expected org/name or org/name@revision"
+    ):
         fetch(text, cache_dir=tmp_path)
 
 
-@given(st.text("aZ_.-/é0 \n", max_size=9) | st.from_regex(r"[\w.-]{90,99}/[\w.-]{0,3}", fullmatch=True))
+@given(
+    st.text("aZ_.-/é0 \n", max_size=9) | st.from_regex(r"[\w.-]{90,99}/[\w.-]{0,3}", fullmatch=True)
+)
 @example("a/b.git")
 @example("a/b-.git")
 def test_a_name_is_an_id_where_the_library_takes_it(text):
@@ -130,7 +165,9 @@ def test_what_is_here_wins(tmp_path, monkeypatch, server):
 
 
 def test_a_missing_folder_keeps_its_message(tmp_path):
-    with pytest.raises(CheckpointError, match=r"nowhere does not exist\. Give the folder of a saved model"):
+    with pytest.raises(
+        CheckpointError, match=r"nowhere does not exist\. Give the folder of a saved model"
+    ):
         Checkpoint(locate(str(tmp_path / "nowhere")))
 
 
@@ -144,13 +181,22 @@ def test_a_model_is_fetched_whole_and_nothing_else_of_it(server, get, model):
     assert files_of(got.folder) == {name: model[name] for name in WANTED}
     assert got.sha256 == {name: hashlib.sha256(model[name]).hexdigest() for name in SHARDS}
     assert sorted(server.fetched()) == sorted(name.rpartition("/")[2] for name in WANTED)
-    assert Checkpoint(got.folder).keys() and Checkpoint(got.folder).config == {"model_type": "llama"}
+    assert Checkpoint(got.folder).keys() and Checkpoint(got.folder).config == {
+        "model_type": "llama"
+    }
 
 
 def test_a_branch_a_tag_and_a_commit(server, get, model):
     first = server.add("org/name", model)
-    second = server.add("org/name", model | {"config.json": b'{"model_type": "other"}'}, "refs/pr/1")
-    assert get("org/name@main").commit == get("org/name").commit == get(f"org/name@{first}").commit == first
+    second = server.add(
+        "org/name", model | {"config.json": b'{"model_type": "other"}'}, "refs/pr/1"
+    )
+    assert (
+        get("org/name@main").commit
+        == get("org/name").commit
+        == get(f"org/name@{first}").commit
+        == first
+    )
     assert get("org/name@refs/pr/1").commit == second
     assert Checkpoint(get(f"org/name@{second}").folder).config == {"model_type": "other"}
     server.add("org/name", model | {"config.json": b"{}"})
@@ -181,12 +227,18 @@ def test_a_commit_in_the_cache_needs_no_network(server, get, model):
 
 
 def test_a_connection_that_breaks_is_taken_up_where_it_broke(server, get, model, monkeypatch):
-    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 257)  # whole chunks are kept: 3 of 257 bytes are in 1009
+    monkeypatch.setattr(
+        constants, "DOWNLOAD_CHUNK_SIZE", 257
+    )  # whole chunks are kept: 3 of 257 bytes are in 1009
     server.add("org/name", model)
     server.cut[SHARDS[1]] = [1009]
     got = get("org/name")
     assert (got.folder / SHARDS[1]).read_bytes() == model[SHARDS[1]]
-    ranges = [request.range for request in server.requests if SHARDS[1] in request.path and "/large/" in request.path]
+    ranges = [
+        request.range
+        for request in server.requests
+        if SHARDS[1] in request.path and "/large/" in request.path
+    ]
     assert [given for given in ranges if given] == ["bytes=771-"]
 
 
@@ -212,7 +264,9 @@ def test_progress_counts_the_bytes_that_were_missing(server, get, model):
     server.add("org/name", model)
     calls = []
     get("org/name", progress=lambda done, total: calls.append((done, total)))
-    total = sum(len(model[name]) for name in WANTED - {"config.json", "model.safetensors.index.json"})
+    total = sum(
+        len(model[name]) for name in WANTED - {"config.json", "model.safetensors.index.json"}
+    )
     assert {total for _, total in calls} == {total}
     assert calls[-1] == (total, total) and calls == sorted(calls) and 0 < calls[0][0] < total
     calls.clear()
@@ -254,7 +308,9 @@ def test_an_unknown_revision(server, get, model):
     assert server.fetched() == []
 
 
-def test_a_gated_model_needs_a_token_which_the_large_files_host_never_sees(server, get, model, monkeypatch):
+def test_a_gated_model_needs_a_token_which_the_large_files_host_never_sees(
+    server, get, model, monkeypatch
+):
     server.add("org/name", model)
     server.repos["org/name"].gated = True
     assert refusal(get) == (
@@ -271,7 +327,10 @@ def test_a_gated_model_needs_a_token_which_the_large_files_host_never_sees(serve
 def test_no_permission(server, get, model, at):
     server.add("org/name", model)
     server.status[at] = 403
-    assert "does not let you read org/name (status 403): log in with `hf auth login` or set HF_TOKEN" in refusal(get)
+    assert (
+        "does not let you read org/name (status 403): log in with `hf auth login` or set HF_TOKEN"
+        in refusal(get)
+    )
 
 
 def test_a_hub_that_is_out_of_order(server, get, model):
@@ -284,8 +343,13 @@ def test_no_network(server, get, model, tmp_path):
     server.add("org/name", model)
     server.stop()
     message = refusal(get)
-    assert message.startswith(f"org/name is no folder here and not complete in the cache ({tmp_path / 'cache'}), and ")
-    assert f"{server.url} cannot be reached or broke off" in message and "Connection refused" in message
+    assert message.startswith(
+        f"org/name is no folder here and not complete in the cache ({tmp_path / 'cache'}), and "
+    )
+    assert (
+        f"{server.url} cannot be reached or broke off" in message
+        and "Connection refused" in message
+    )
 
 
 def test_a_network_that_is_switched_off(server, get, model, monkeypatch):
@@ -308,9 +372,14 @@ def test_a_connection_that_is_reset(get, tmp_path):
         thread = threading.Thread(target=hang_up)
         thread.start()
         with pytest.raises(
-            CheckpointError, match=r"cannot be reached or broke off \(.+\)\. Check the network and run the same"
+            CheckpointError,
+            match=r"cannot be reached or broke off \(.+\)\. Check the network and run the same",
         ):
-            fetch("org/name", endpoint=f"http://127.0.0.1:{listening.getsockname()[1]}", cache_dir=tmp_path)
+            fetch(
+                "org/name",
+                endpoint=f"http://127.0.0.1:{listening.getsockname()[1]}",
+                cache_dir=tmp_path,
+            )
         thread.join()
 
 
@@ -356,7 +425,10 @@ def test_an_empty_repository(server, get, caplog):
 
 def test_two_models_in_one_repository(server, get, model):
     server.add("org/name", model | {"model.safetensors": b"stale"})
-    assert "holds model.safetensors and shards with an index: two models in one repository" in refusal(get)
+    assert (
+        "holds model.safetensors and shards with an index: two models in one repository"
+        in refusal(get)
+    )
     assert not set(server.fetched()) & {*SHARDS, "model.safetensors"}
 
 
@@ -377,7 +449,10 @@ def test_an_index_that_points_elsewhere_is_not_followed(server, get, model):
 
 def test_a_single_file_of_any_name(server, get, model):
     weights = model[SHARDS[0]]
-    server.add("org/one", {"config.json": b"{}", "model.safetensors": weights, "other.safetensors": b"never"})
+    server.add(
+        "org/one",
+        {"config.json": b"{}", "model.safetensors": weights, "other.safetensors": b"never"},
+    )
     server.add("org/odd", {"odd.safetensors": weights})
     assert set(files_of(get("org/one").folder)) == {"config.json", "model.safetensors"}
     assert list(Checkpoint(get("org/odd").folder)) == list(Checkpoint(get("org/one").folder))
@@ -386,10 +461,14 @@ def test_a_single_file_of_any_name(server, get, model):
 def test_an_adapter(server, get, tmp_path, llama, adapter, write):
     base = llama()
     files = files_of(adapter(tmp_path / "upload", base, [QUERY]))
-    server.add("org/lora", files | {"adapter_model.bin": b"never", "checkpoint.safetensors": b"never"})
+    server.add(
+        "org/lora", files | {"adapter_model.bin": b"never", "checkpoint.safetensors": b"never"}
+    )
     folder = get("org/lora").folder
     assert files_of(folder) == files
-    assert list(LoraVector(folder, Checkpoint(write(tmp_path / "base", base)))) == [f"{QUERY}.weight"]
+    assert list(LoraVector(folder, Checkpoint(write(tmp_path / "base", base)))) == [
+        f"{QUERY}.weight"
+    ]
     server.add("org/both", files | {"model.safetensors": b"w"})
     assert set(files_of(get("org/both").folder)) == {*files, "model.safetensors"}
     index = json.dumps({"weight_map": {"a": "model-1.safetensors"}}).encode()
@@ -425,7 +504,9 @@ def test_it_is_used_when_the_weights_are_complete(server, unlisted):
 def test_it_is_refused_when_weights_are_missing(server, unlisted, lost):
     for name in ["model.safetensors.index.json", *SHARDS] if lost == "all weights" else SHARDS[:1]:
         (unlisted / name).unlink()
-    with pytest.raises(CheckpointError, match=r"org/name: the cache holds only a part of it .*Fetch it once"):
+    with pytest.raises(
+        CheckpointError, match=r"org/name: the cache holds only a part of it .*Fetch it once"
+    ):
         fetch("org/name", endpoint=server.url, cache_dir=unlisted.parents[2])
 
 
@@ -443,7 +524,9 @@ def mute(answers=False):
                 met.append(connection)
                 if answers:
                     connection.recv(65536)
-                    connection.sendall(b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+                    connection.sendall(
+                        b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+                    )
                 if not silent.is_set():
                     connection.close()
 
@@ -484,13 +567,16 @@ def test_a_hub_that_keeps_silent_about_a_model_that_is_not_here(server, tmp_path
     with mute() as (url, met, silent):
         silent.set()
         with pytest.raises(
-            CheckpointError, match=r"cannot be reached or broke off \(.*timed out.*\)\. Check the network"
+            CheckpointError,
+            match=r"cannot be reached or broke off \(.*timed out.*\)\. Check the network",
         ):
             fetch("org/name", endpoint=url, cache_dir=tmp_path)
         assert len(met) == 1
 
 
-def test_a_listed_snapshot_with_a_file_missing_names_what_kept_the_hub_from_answering(server, get, model):
+def test_a_listed_snapshot_with_a_file_missing_names_what_kept_the_hub_from_answering(
+    server, get, model
+):
     server.add("org/name", model)
     (get("org/name").folder / SHARDS[0]).unlink()
     server.stop()
@@ -524,7 +610,9 @@ def test_asking_fetches_no_weights_and_refuses_what_fetching_would(server, get, 
 def test_a_recipe_of_hub_ids_is_opened(server, get, tmp_path, llama, tuned, adapter, write):
     base = llama()
     server.add("org/base", files_of(write(tmp_path / "up1", base, {"model_type": "llama"})))
-    server.add("org/cot", files_of(write(tmp_path / "up2", tuned(base, 1), {"model_type": "llama"})), "v2")
+    server.add(
+        "org/cot", files_of(write(tmp_path / "up2", tuned(base, 1), {"model_type": "llama"})), "v2"
+    )
     server.add("org/lora", files_of(adapter(tmp_path / "up3", base, [QUERY])))
     text = """
 merge_method: task_arithmetic
@@ -535,9 +623,16 @@ models:
 """
     recipe = parse_recipe(text).relative_to(tmp_path)
     assert recipe == parse_recipe(recipe_yaml(recipe))
-    assert [recipe.base, *(source.location for source in recipe.models)] == ["org/base", "org/cot@v2", "org/lora@main"]
+    assert [recipe.base, *(source.location for source in recipe.models)] == [
+        "org/base",
+        "org/cot@v2",
+        "org/lora@main",
+    ]
     opened, vectors = open_recipe(recipe, lambda reference: get(reference).folder)
-    assert opened.path.name == server.repos["org/base"].refs["main"] and list(vectors) == ["cot@v2", "lora@main"]
+    assert opened.path.name == server.repos["org/base"].refs["main"] and list(vectors) == [
+        "cot@v2",
+        "lora@main",
+    ]
     assert isinstance(vectors["lora@main"], LoraVector)
 
 

@@ -32,7 +32,9 @@ def test_the_product_with_the_numbers_written_out(tmp_path):
         },
         tmp_path / "l" / "adapter_model.safetensors",
     )
-    (tmp_path / "l" / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 1, "lora_alpha": 2}')
+    (tmp_path / "l" / "adapter_config.json").write_text(
+        '{"peft_type": "LORA", "r": 1, "lora_alpha": 2}'
+    )
     vector = LoraVector(tmp_path / "l", base)
     assert vector["up.weight"].tolist() == [[20.0, 40.0, 60.0], [40.0, 80.0, 120.0]]  # 2/1 · B·A
     assert vector.block("up.weight", 2, 5).tolist() == [60.0, 40.0, 80.0]
@@ -63,13 +65,18 @@ def test_the_scale(config, scale, tmp_path, llama, adapter):
     base = llama()
     folder = adapter(tmp_path / "l", base, [UP], rank=3, **config)
     factors = load_file(folder / "adapter_model.safetensors")
-    product = factors[f"base_model.model.{UP}.lora_B.weight"] @ factors[f"base_model.model.{UP}.lora_A.weight"]
+    product = (
+        factors[f"base_model.model.{UP}.lora_B.weight"]
+        @ factors[f"base_model.model.{UP}.lora_A.weight"]
+    )
     vector = LoraVector(folder, base)
     assert vector.factors(f"{UP}.weight").scale == pytest.approx(scale)
     torch.testing.assert_close(vector[f"{UP}.weight"], product * scale)
 
 
-@pytest.mark.parametrize("name", ["layers.0.mlp.up_proj.weight", "base.model.layers.0.mlp.up_proj.weight"])
+@pytest.mark.parametrize(
+    "name", ["layers.0.mlp.up_proj.weight", "base.model.layers.0.mlp.up_proj.weight"]
+)
 def test_a_prefix_that_one_of_the_two_lacks(name, tmp_path, llama, adapter):
     base = llama()
     folder = adapter(tmp_path / "l", base, [UP])
@@ -80,7 +87,9 @@ def test_a_weight_that_the_base_stores_transposed(tmp_path, llama, adapter):
     base = llama()
     folder = adapter(tmp_path / "l", base, [UP])
     upright = LoraVector(folder, base)[f"{UP}.weight"]
-    assert torch.equal(LoraVector(folder, {f"{UP}.weight": torch.zeros(7, 11)})[f"{UP}.weight"], upright.T)
+    assert torch.equal(
+        LoraVector(folder, {f"{UP}.weight": torch.zeros(7, 11)})[f"{UP}.weight"], upright.T
+    )
 
 
 def test_the_flag_decides_for_square_matrices(tmp_path, llama, adapter):
@@ -95,19 +104,27 @@ def test_the_flag_decides_for_square_matrices(tmp_path, llama, adapter):
 def test_square_matrices_beside_others_that_stand_both_ways_are_refused(tmp_path, llama, adapter):
     base = llama()
     with pytest.raises(
-        MismatchError, match=rf"stand both ways .*{SQUARE}.weight, which are square, it cannot be known"
+        MismatchError,
+        match=rf"stand both ways .*{SQUARE}.weight, which are square, it cannot be known",
     ):
         LoraVector(adapter(tmp_path / "l", base, [UP, SQUARE], fan_in_fan_out=True), base)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64], ids=str)
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64], ids=str
+)
 def test_factors_of_any_dtype_are_computed_in_the_working_dtype(dtype, tmp_path, llama, adapter):
     base = llama(dtype=torch.float64 if dtype == torch.float64 else torch.bfloat16)
     vector = LoraVector(adapter(tmp_path / "l", base, [UP], dtype=dtype), base)
-    assert vector[f"{UP}.weight"].dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    assert vector[f"{UP}.weight"].dtype == (
+        torch.float64 if dtype == torch.float64 else torch.float32
+    )
     left, right, scale = vector.factors(f"{UP}.weight")
     torch.testing.assert_close(
-        vector[f"{UP}.weight"].double(), left.double() @ right.double() * scale, rtol=1e-5, atol=1e-6
+        vector[f"{UP}.weight"].double(),
+        left.double() @ right.double() * scale,
+        rtol=1e-5,
+        atol=1e-6,
     )
 
 
@@ -142,7 +159,9 @@ def test_the_digest_follows_weights_and_scaling_and_nothing_else(tmp_path, llama
     base = llama()
     digests = [
         LoraVector(adapter(tmp_path / str(i), base, [UP], **config), base).digest
-        for i, config in enumerate([{}, {"lora_alpha": 7}, {"use_rslora": True}, {"seed": 3}, {"peft_version": "x"}])
+        for i, config in enumerate(
+            [{}, {"lora_alpha": 7}, {"use_rslora": True}, {"seed": 3}, {"peft_version": "x"}]
+        )
     ]
     assert digests[4] == digests[0]
     assert len(set(digests)) == 4
@@ -177,12 +196,21 @@ PEFT_CASES = {
     "rslora": ("llama", {"target_modules": ["v_proj"], "use_rslora": True}),
     "alpha_pattern": (
         "llama",
-        {"target_modules": ["q_proj", "v_proj"], "alpha_pattern": {"layers.1.self_attn.q_proj": 11, "v_proj": 3}},
+        {
+            "target_modules": ["q_proj", "v_proj"],
+            "alpha_pattern": {"layers.1.self_attn.q_proj": 11, "v_proj": 3},
+        },
     ),
-    "rank_pattern": ("llama", {"target_modules": ["q_proj", "gate_proj"], "rank_pattern": {"gate_proj": 7}}),
+    "rank_pattern": (
+        "llama",
+        {"target_modules": ["q_proj", "gate_proj"], "rank_pattern": {"gate_proj": 7}},
+    ),
     "head": ("llama", {"target_modules": ["lm_head", "o_proj"]}),
     "embedding": ("llama", {"target_modules": ["embed_tokens", "k_proj"]}),
-    "qwen2": ("qwen2", {"target_modules": ["q_proj", "o_proj"], "use_rslora": True, "rank_pattern": {"q_proj": 2}}),
+    "qwen2": (
+        "qwen2",
+        {"target_modules": ["q_proj", "o_proj"], "use_rslora": True, "rank_pattern": {"q_proj": 2}},
+    ),
     "conv1d": ("gpt2", {"target_modules": ["c_attn", "c_proj", "c_fc"]}),
     "conv1d square": ("gpt2", {"target_modules": ["attn.c_proj"]}),
     "gpt2 embedding": ("gpt2", {"target_modules": ["wte"]}),
@@ -200,7 +228,9 @@ def test_it_equals_what_peft_merges(case, tmp_path, recipe):
     kind, config = PEFT_CASES[case]
     tiny(kind).save_pretrained(tmp_path / "base")
     base = Checkpoint(tmp_path / "base")
-    model = get_peft_model(tiny(kind), LoraConfig(task_type="CAUSAL_LM", r=5, lora_alpha=8, **config))
+    model = get_peft_model(
+        tiny(kind), LoraConfig(task_type="CAUSAL_LM", r=5, lora_alpha=8, **config)
+    )
     random = torch.Generator().manual_seed(9)
     for name, parameter in model.named_parameters():
         if "lora_" in name:
@@ -226,7 +256,10 @@ def test_it_equals_what_peft_merges(case, tmp_path, recipe):
     [
         ({"use_dora": True}, "use_dora is set: DoRA rescales each column.*merge_and_unload"),
         ({"lora_bias": True}, "lora_bias is set: a trained bias on B"),
-        ({"modules_to_save": ["lm_head"]}, "modules_to_save is set: whole modules were trained beside the adapter"),
+        (
+            {"modules_to_save": ["lm_head"]},
+            "modules_to_save is set: whole modules were trained beside the adapter",
+        ),
         ({"trainable_token_indices": [3]}, "trainable_token_indices is set"),
         ({"layer_replication": [[0, 2]]}, "layer_replication is set"),
         ({"target_parameters": ["experts"]}, "target_parameters is set"),
@@ -234,7 +267,10 @@ def test_it_equals_what_peft_merges(case, tmp_path, recipe):
         ({"use_qalora": True}, "use_qalora is set"),
         ({"use_bdlora": {"x": 1}}, "use_bdlora is set"),
         ({"arrow_config": {"k": 1}}, "arrow_config is set"),
-        ({"megatron_config": {"tensor_model_parallel_size": 2}}, "megatron_config is set: its layers were Megatron's"),
+        (
+            {"megatron_config": {"tensor_model_parallel_size": 2}},
+            "megatron_config is set: its layers were Megatron's",
+        ),
         ({"kasa_config": {"k": 1}}, "kasa_config is set: KaSA truncates the base's weights"),
         ({"bias": "all"}, "bias is 'all': biases were trained beside the adapter"),
         ({"bias": "lora_only"}, "bias is 'lora_only'"),
@@ -242,13 +278,22 @@ def test_it_equals_what_peft_merges(case, tmp_path, recipe):
             {"init_lora_weights": "pissa"},
             "init_lora_weights is 'pissa', which changes the base's weights before training",
         ),
-        ({"init_lora_weights": "pissa_niter_4"}, "init_lora_weights is 'pissa_niter_4'.*path_initial_model_for_weight"),
+        (
+            {"init_lora_weights": "pissa_niter_4"},
+            "init_lora_weights is 'pissa_niter_4'.*path_initial_model_for_weight",
+        ),
         ({"init_lora_weights": "olora"}, "init_lora_weights is 'olora'"),
         ({"init_lora_weights": "corda"}, "init_lora_weights is 'corda'"),
         ({"init_lora_weights": "loftq"}, "init_lora_weights is 'loftq'"),
-        ({"init_lora_weights": "lora_ga"}, "init_lora_weights is 'lora_ga'"),  # W_new = W_old − s·B·A, in PEFT 0.21
+        (
+            {"init_lora_weights": "lora_ga"},
+            "init_lora_weights is 'lora_ga'",
+        ),  # W_new = W_old − s·B·A, in PEFT 0.21
         ({"init_lora_weights": ["x"]}, "init_lora_weights is"),
-        ({"peft_type": "LOHA"}, "is a LOHA adapter; only LORA adapters are sums of low-rank products"),
+        (
+            {"peft_type": "LOHA"},
+            "is a LOHA adapter; only LORA adapters are sums of low-rank products",
+        ),
         ({"peft_type": None}, "is a None adapter"),
         ({"lora_alpha": None}, "lora_alpha is None, expected a finite number"),
         ({"lora_alpha": "16"}, "lora_alpha is 16, expected a finite number"),
@@ -272,7 +317,10 @@ def test_what_is_not_plain_lora_is_refused_by_name(config, message, tmp_path, ll
 
 @pytest.mark.parametrize("start", [None, True, False, "gaussian", "orthogonal", "eva", "mica"])
 def test_starts_that_leave_the_base_alone_are_read(start, tmp_path, llama, adapter):
-    assert len(LoraVector(adapter(tmp_path / "l", llama(), [UP], init_lora_weights=start), llama())) == 1
+    assert (
+        len(LoraVector(adapter(tmp_path / "l", llama(), [UP], init_lora_weights=start), llama()))
+        == 1
+    )
 
 
 def test_a_configuration_that_is_none(tmp_path, llama, adapter):
@@ -285,10 +333,14 @@ def test_a_configuration_that_is_none(tmp_path, llama, adapter):
 def test_weights_in_a_pickle_or_missing(tmp_path, llama, adapter):
     folder = adapter(tmp_path / "l", llama(), [UP])
     (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
-    with pytest.raises(CheckpointError, match=r"holds adapter_model.bin, a pickle that can run code.*save it again"):
+    with pytest.raises(
+        CheckpointError, match=r"holds adapter_model.bin, a pickle that can run code.*save it again"
+    ):
         LoraVector(folder, llama())
     (folder / "adapter_model.bin").unlink()
-    with pytest.raises(CheckpointError, match=r"adapter_model.safetensors cannot be read: No such file"):
+    with pytest.raises(
+        CheckpointError, match=r"adapter_model.safetensors cannot be read: No such file"
+    ):
         LoraVector(folder, llama())
 
 
@@ -305,9 +357,21 @@ A, B = f"base_model.model.{UP}.lora_A.weight", f"base_model.model.{UP}.lora_B.we
 @pytest.mark.parametrize(
     ("change", "kind", "message"),
     [
-        (lambda f: f.pop(B), CheckpointError, rf"{UP} has only .*lora_A.weight; its other factor is missing"),
-        (lambda f: f.pop(A), CheckpointError, rf"{UP} has only .*lora_B.weight; its other factor is missing"),
-        (lambda f: f.clear(), CheckpointError, "no tensor is not a factor A or B of a LoRA product"),
+        (
+            lambda f: f.pop(B),
+            CheckpointError,
+            rf"{UP} has only .*lora_A.weight; its other factor is missing",
+        ),
+        (
+            lambda f: f.pop(A),
+            CheckpointError,
+            rf"{UP} has only .*lora_B.weight; its other factor is missing",
+        ),
+        (
+            lambda f: f.clear(),
+            CheckpointError,
+            "no tensor is not a factor A or B of a LoRA product",
+        ),
         (
             lambda f: f.update({"x.lora_magnitude_vector": torch.ones(3)}),
             CheckpointError,
@@ -324,8 +388,16 @@ A, B = f"base_model.model.{UP}.lora_A.weight", f"base_model.model.{UP}.lora_B.we
             CheckpointError,
             "quantised adapters cannot be merged",
         ),
-        (lambda f: f.update({A: torch.ones(3, 7).to(torch.float8_e5m2)}), CheckpointError, "quantised adapters cannot"),
-        (lambda f: f.update({A: torch.ones(0, 7), B: torch.ones(11, 0)}), CheckpointError, "lora_alpha is 6"),
+        (
+            lambda f: f.update({A: torch.ones(3, 7).to(torch.float8_e5m2)}),
+            CheckpointError,
+            "quantised adapters cannot",
+        ),
+        (
+            lambda f: f.update({A: torch.ones(0, 7), B: torch.ones(11, 0)}),
+            CheckpointError,
+            "lora_alpha is 6",
+        ),
         (
             lambda f: f.update({A: torch.ones(3, 5)}),
             MismatchError,
@@ -347,10 +419,17 @@ def test_tensors_that_are_no_lora_of_this_base(change, kind, message, tmp_path, 
 
 def test_two_modules_for_one_tensor_are_refused(tmp_path, llama, adapter):
     def twice(factors):
-        factors.update({key.replace("model.layers", "layers"): value.clone() for key, value in list(factors.items())})
+        factors.update(
+            {
+                key.replace("model.layers", "layers"): value.clone()
+                for key, value in list(factors.items())
+            }
+        )
 
     folder = rewrite(adapter(tmp_path / "l", llama(), [UP]), twice)
-    with pytest.raises(CheckpointError, match=rf"two adapted modules stand for the base's '{UP}.weight'"):
+    with pytest.raises(
+        CheckpointError, match=rf"two adapted modules stand for the base's '{UP}.weight'"
+    ):
         LoraVector(folder, llama())
 
 
@@ -360,11 +439,18 @@ def test_an_adapter_on_a_quantised_base_is_refused(dtype, tmp_path, llama, adapt
     folder = adapter(tmp_path / "l", base, [UP])
     word = str(dtype).removeprefix("torch.")
     with pytest.raises(
-        MismatchError, match=rf"the base holds '{UP}.weight' as {word}: quantised weights cannot be merged"
+        MismatchError,
+        match=rf"the base holds '{UP}.weight' as {word}: quantised weights cannot be merged",
     ):
         LoraVector(folder, base | {f"{UP}.weight": torch.zeros(11, 7).to(dtype)})
 
 
 def test_the_path_in_the_configuration_is_never_followed(tmp_path, llama, adapter):
-    folder = adapter(tmp_path / "l", llama(), [UP], base_model_name_or_path="/etc/passwd", revision="http://example")
+    folder = adapter(
+        tmp_path / "l",
+        llama(),
+        [UP],
+        base_model_name_or_path="/etc/passwd",
+        revision="http://example",
+    )
     assert len(LoraVector(folder, llama())) == 1

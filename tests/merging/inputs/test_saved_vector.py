@@ -69,7 +69,9 @@ def test_a_saved_float32_vector_merges_to_the_same_bits(name, folders, recipe, b
     assert all(bits(again[key], vector[key]) for key in vector)
     assert again.facts.error == 0.0 and not again.foreign_base
     given = recipe({name: 0.7})
-    for (key, one), (_, two) in zip(merge(given, base, {name: vector}), merge(given, base, {name: again}), strict=True):
+    for (key, one), (_, two) in zip(
+        merge(given, base, {name: vector}), merge(given, base, {name: again}), strict=True
+    ):
         assert bits(one, two), key
     # and once more, from what was saved
     save_vector(again, folders / "twice")
@@ -91,16 +93,18 @@ def test_the_folder_says_what_it_is(folders):
     }  # fmt: skip
     assert again.facts._asdict() == facts
     assert verify(folders / "saved").files.keys() == {"delta.safetensors", "vector.json"}
-    assert set(load_file(folders / "saved" / "delta.safetensors")) == set(base)  # the library reads it
+    assert set(load_file(folders / "saved" / "delta.safetensors")) == set(
+        base
+    )  # the library reads it
     assert again.digest not in (vector.digest, "") and again.identity not in (again.digest, "")
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_a_compressed_vector_names_its_error(dtype, folders):
     _, vector, again = saved(folders, dtype=dtype)
-    assert {value.dtype for value in load_file(folders / "saved" / "delta.safetensors").values()} == {
-        getattr(torch, dtype)
-    }
+    assert {
+        value.dtype for value in load_file(folders / "saved" / "delta.safetensors").values()
+    } == {getattr(torch, dtype)}
     whole = torch.cat([vector[name].double().flatten() for name in vector])
     error = torch.cat([again[name].double().flatten() for name in vector]) - whole
     assert again.facts.error == pytest.approx(float(error.norm() / whole.norm()), rel=1e-9)
@@ -113,7 +117,9 @@ def test_weights_are_the_base_plus_the_delta(folders):
     for name in (f"{QUERY}.weight", "model.norm.weight"):
         wanted = vector.weights_block(name, 2, 5)
         assert torch.equal(again.weights_block(name, 2, 5), wanted) and wanted.shape == (3,)
-    assert torch.equal(again.block(f"{QUERY}.weight", 3, 11), vector.block(f"{QUERY}.weight", 3, 11))
+    assert torch.equal(
+        again.block(f"{QUERY}.weight", 3, 11), vector.block(f"{QUERY}.weight", 3, 11)
+    )
     again.block(f"{QUERY}.weight", 3, 11).zero_()  # its own memory
     again.hold_in_memory()
     shutil.rmtree(folders / "saved")
@@ -129,7 +135,11 @@ def test_a_zero_vector_has_no_error(tmp_path, llama, write):
 
 
 def test_every_tensor_begins_at_a_multiple_of_its_element_size(tmp_path):
-    base = {"a": torch.ones(3), "b": torch.ones(5, dtype=torch.float64), "c": torch.ones(2, dtype=torch.bfloat16)}
+    base = {
+        "a": torch.ones(3),
+        "b": torch.ones(5, dtype=torch.float64),
+        "c": torch.ones(2, dtype=torch.bfloat16),
+    }
     vector = DistributionVector("v", base, {name: value + 1 for name, value in base.items()})
     again = SavedVector(save_vector(vector, tmp_path / "saved"), base)
     for name in base:
@@ -144,7 +154,9 @@ def test_what_a_killed_process_left_is_swept_and_the_folder_is_flushed(folders, 
     left.mkdir()
     flushed = []
     monkeypatch.setattr(
-        os, "fsync", lambda descriptor: flushed.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
+        os,
+        "fsync",
+        lambda descriptor: flushed.append(Path(f"/proc/self/fd/{descriptor}").readlink().name),
     )
     save_vector(vector, folders / "saved")
     assert not left.exists()
@@ -190,7 +202,8 @@ def test_progress_is_told_and_may_cancel(folders):
 def test_an_unknown_dtype_is_refused(folders):
     _, vector = opened(folders, "cot")
     with pytest.raises(
-        ExportError, match=r"a vector is saved as float32, bfloat16, float16, not as 'bfloat'; did you mean 'bfloat16'"
+        ExportError,
+        match=r"a vector is saved as float32, bfloat16, float16, not as 'bfloat'; did you mean 'bfloat16'",
     ):
         save_vector(vector, folders / "saved", dtype="bfloat")
     assert SAVED_DTYPES[0] == "float32"
@@ -211,7 +224,8 @@ def test_a_disk_that_fails_leaves_nothing(folders, monkeypatch):
     monkeypatch.setattr("os.fsync", full)
     before = sorted(folders.rglob("*"))
     with pytest.raises(
-        ExportError, match="saved could not be written: No space left on device. Nothing was left behind"
+        ExportError,
+        match="saved could not be written: No space left on device. Nothing was left behind",
     ):
         save_vector(vector, folders / "saved")
     assert sorted(folders.rglob("*")) == before
@@ -227,7 +241,9 @@ def test_a_disk_that_fails_leaves_nothing(folders, monkeypatch):
 def test_deltas_that_are_not_finite_are_refused(value, dtype, advice, tmp_path):
     base = {"w": torch.zeros(3)}
     vector = DistributionVector("a", base, {"w": torch.tensor([0.0, value, 0.0])})
-    with pytest.raises(ExportError, match=f"a: w has differences that are not finite. {advice}.* Nothing was saved"):
+    with pytest.raises(
+        ExportError, match=f"a: w has differences that are not finite. {advice}.* Nothing was saved"
+    ):
         save_vector(vector, tmp_path / "saved", dtype=dtype)
     assert list(tmp_path.iterdir()) == []
 
@@ -243,7 +259,9 @@ def test_a_base_of_other_tensors_is_refused_by_name(shapes, message, tmp_path):
     base = {"w": torch.zeros(5, 3)}
     save_vector(DistributionVector("a", base, {"w": torch.ones(5, 3)}), tmp_path / "saved")
     with pytest.raises(MismatchError, match=message):
-        SavedVector(tmp_path / "saved", {name: torch.zeros(shape) for name, shape in shapes.items()})
+        SavedVector(
+            tmp_path / "saved", {name: torch.zeros(shape) for name, shape in shapes.items()}
+        )
 
 
 @pytest.mark.parametrize("side", ["stored", "base"])
@@ -251,11 +269,14 @@ def test_integers_are_no_deltas_and_have_none(side, tmp_path):
     base = {"w": torch.zeros(5, 3)}
     save_vector(DistributionVector("a", base, {"w": torch.ones(5, 3)}), tmp_path / "saved")
     if side == "stored":
-        save_file({"w": torch.ones(5, 3, dtype=torch.int32)}, tmp_path / "saved" / "delta.safetensors")
+        save_file(
+            {"w": torch.ones(5, 3, dtype=torch.int32)}, tmp_path / "saved" / "delta.safetensors"
+        )
     else:
         base = {"w": torch.zeros(5, 3, dtype=torch.int32)}
     with pytest.raises(
-        MismatchError, match=r"'w' is stored as torch.\w+, the base's tensor as torch.\w+; expected float16"
+        MismatchError,
+        match=r"'w' is stored as torch.\w+, the base's tensor as torch.\w+; expected float16",
     ):
         SavedVector(tmp_path / "saved", base)
 
@@ -286,7 +307,10 @@ def test_facts_that_are_none_are_refused(change, message, tmp_path):
 
 def test_a_saved_vector_is_never_taken_for_weights(folders):
     saved(folders)
-    with pytest.raises(CheckpointError, match="is a saved distribution vector, expected weights. Add it as a vector"):
+    with pytest.raises(
+        CheckpointError,
+        match="is a saved distribution vector, expected weights. Add it as a vector",
+    ):
         Checkpoint(folders / "saved")
 
 
@@ -307,7 +331,9 @@ def test_another_base_of_the_same_shapes_is_allowed_with_a_warning(folders, reci
     result = dict(merge(recipe({"saved": 1.0}), other, {"saved": again}))
     for name in other:
         working = vector[name].dtype
-        assert torch.equal(result[name], (other[name].to(working) + vector[name]).to(other[name].dtype))
+        assert torch.equal(
+            result[name], (other[name].to(working) + vector[name]).to(other[name].dtype)
+        )
 
 
 def test_the_base_it_was_made_on_gives_no_warning(folders):

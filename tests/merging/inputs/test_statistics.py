@@ -8,7 +8,16 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from merging import Checkpoint, DistributionVector, MismatchError, ModelEntry, Recipe, RecipeError, merge, open_recipe
+from merging import (
+    Checkpoint,
+    DistributionVector,
+    MismatchError,
+    ModelEntry,
+    Recipe,
+    RecipeError,
+    merge,
+    open_recipe,
+)
 from merging.engine.tasks import tasks
 from merging.errors import CheckpointError, ExportError
 from merging.inputs.statistics import KEY, Statistics, StatisticsFacts, check_target
@@ -23,15 +32,28 @@ LINEAR = ("proj.weight", "lm_head.weight")
 
 
 def facts(kind, model, **more):
-    given = {"datasets": ["cot"], "examples": 5, "tokens": 23, "sampled": False, "seed": 0, "norm": 1.0}
+    given = {
+        "datasets": ["cot"],
+        "examples": 5,
+        "tokens": 23,
+        "sampled": False,
+        "seed": 0,
+        "norm": 1.0,
+    }
     return StatisticsFacts(
-        **({"kind": kind, "model": model, "inputs_first": [], "versions": {"dem": "0"}} | given | more)
+        **(
+            {"kind": kind, "model": model, "inputs_first": [], "versions": {"dem": "0"}}
+            | given
+            | more
+        )
     )
 
 
 def information(tensors, seed):
     random = torch.Generator().manual_seed(seed)
-    return {name: torch.rand(value.shape, generator=random) + 0.01 for name, value in tensors.items()}
+    return {
+        name: torch.rand(value.shape, generator=random) + 0.01 for name, value in tensors.items()
+    }
 
 
 def moments(tensors, seed):
@@ -53,7 +75,11 @@ def world(tmp_path, llama, tuned, write):
     for seed, name in enumerate(OMEGAS):
         made[name] = tuned(base, seed)
         digest = Checkpoint(write(tmp_path / name, made[name], {"model_type": "llama"})).digest
-        save(tmp_path / f"{name}.fisher", facts("fisher", digest, norm=2.0 + seed), information(base, seed))
+        save(
+            tmp_path / f"{name}.fisher",
+            facts("fisher", digest, norm=2.0 + seed),
+            information(base, seed),
+        )
         save(tmp_path / f"{name}.gram", facts("gram", digest), moments(base, seed))
     return tmp_path, made
 
@@ -61,7 +87,11 @@ def world(tmp_path, llama, tuned, write):
 def recipe_of(folder, kind, method=None, **more):
     method = method or {"fisher": "fisher", "gram": "regmean"}[kind]
     models = tuple(
-        ModelEntry(str(folder / name), name, {"weight": omega, "statistics": str(folder / f"{name}.{kind}")})
+        ModelEntry(
+            str(folder / name),
+            name,
+            {"weight": omega, "statistics": str(folder / f"{name}.{kind}")},
+        )
         for name, omega in OMEGAS.items()
     )
     return Recipe(base=str(folder / "base"), models=models, method=method, **more)
@@ -69,7 +99,9 @@ def recipe_of(folder, kind, method=None, **more):
 
 def opened(folder):
     base = Checkpoint(folder / "base")
-    return base, {name: DistributionVector(name, base, Checkpoint(folder / name)) for name in OMEGAS}
+    return base, {
+        name: DistributionVector(name, base, Checkpoint(folder / name)) for name in OMEGAS
+    }
 
 
 def rewrite(file, change=lambda found, tensors: None, **metadata):
@@ -106,7 +138,9 @@ def test_a_block_is_read_in_its_shape_and_dtype(world):
 def test_two_are_equal_when_they_are_the_same_unchanged_file(world):
     folder, _ = world
     one = Statistics(folder / "cot.fisher")
-    assert one == Statistics(folder / "cot.fisher") and hash(one) == hash(Statistics(folder / "cot.fisher"))
+    assert one == Statistics(folder / "cot.fisher") and hash(one) == hash(
+        Statistics(folder / "cot.fisher")
+    )
     assert one != Statistics(folder / "p3.fisher") and one != "cot.fisher"
     rewrite(folder / "cot.fisher", lambda found, tensors: tensors["model.norm.weight"].mul_(2))
     assert one != Statistics(folder / "cot.fisher")
@@ -123,18 +157,28 @@ def test_a_fisher_merge_is_the_formula(world, pieces, size):
             omega * information(made["base"], seed)[name].double().clamp(min=0.1) / (2.0 + seed)
             for seed, omega in enumerate(OMEGAS.values())
         ]
-        wanted = sum(share * made[vector][name].double() for share, vector in zip(shares, OMEGAS, strict=True))
+        wanted = sum(
+            share * made[vector][name].double()
+            for share, vector in zip(shares, OMEGAS, strict=True)
+        )
         torch.testing.assert_close(value.double(), wanted / sum(shares), rtol=1e-6, atol=1e-7)
 
 
 def test_a_regmean_merge_is_the_formula_for_linear_layers_and_the_average_for_the_rest(world):
     folder, made = world
-    merged = dict(merge(recipe_of(folder, "gram", parameters={"off_diagonal": 1.0}), *opened(folder)))
+    merged = dict(
+        merge(recipe_of(folder, "gram", parameters={"off_diagonal": 1.0}), *opened(folder))
+    )
     for name, value in merged.items():
         tuned = [made[vector][name].double() for vector in OMEGAS]
-        wanted = sum(omega * one for omega, one in zip(OMEGAS.values(), tuned, strict=True)) / sum(OMEGAS.values())
+        wanted = sum(omega * one for omega, one in zip(OMEGAS.values(), tuned, strict=True)) / sum(
+            OMEGAS.values()
+        )
         if name.endswith(LINEAR):
-            grams = [omega * moments(made["base"], seed)[name].double() for seed, omega in enumerate(OMEGAS.values())]
+            grams = [
+                omega * moments(made["base"], seed)[name].double()
+                for seed, omega in enumerate(OMEGAS.values())
+            ]
             right = sum(gram @ one.T for gram, one in zip(grams, tuned, strict=True))
             away = (value.double() - wanted).abs().max()
             wanted = torch.linalg.solve(sum(grams), right).T
@@ -148,12 +192,19 @@ def test_inputs_first_turns_the_layer_round(world):
     name = "model.layers.1.self_attn.q_proj.weight"
     straight = dict(merge(recipe_of(folder, "gram"), *opened(folder)))[name]
     for vector in OMEGAS:
-        rewrite(folder / f"{vector}.gram", lambda found, tensors: found["inputs_first"].append(name))
+        rewrite(
+            folder / f"{vector}.gram", lambda found, tensors: found["inputs_first"].append(name)
+        )
     turned = dict(merge(recipe_of(folder, "gram"), *opened(folder)))[name]
-    x = [omega * moments(made["base"], seed)[name].double() for seed, omega in enumerate(OMEGAS.values())]
+    x = [
+        omega * moments(made["base"], seed)[name].double()
+        for seed, omega in enumerate(OMEGAS.values())
+    ]
     x = [0.9 * gram + 0.1 * torch.diag(gram.diagonal()) for gram in x]
     right = sum(gram @ made[vector][name].double() for gram, vector in zip(x, OMEGAS, strict=True))
-    torch.testing.assert_close(turned.double(), torch.linalg.solve(sum(x), right), rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(
+        turned.double(), torch.linalg.solve(sum(x), right), rtol=1e-6, atol=1e-7
+    )
     assert not torch.allclose(turned, straight)
 
 
@@ -185,7 +236,8 @@ def test_a_recipe_keeps_the_path_through_its_file(world, monkeypatch):
     assert parse_recipe(recipe_yaml(recipe)) == recipe
     assert "statistics" not in formula(recipe) and formula(recipe) == "fisher(0.75·Θcot, 1.50·Θp3)"
     models = "".join(
-        f"  - model: {name}\n    parameters: {{weight: 1.0, statistics: {name}.fisher}}\n" for name in OMEGAS
+        f"  - model: {name}\n    parameters: {{weight: 1.0, statistics: {name}.fisher}}\n"
+        for name in OMEGAS
     )
     (folder / "r.yml").write_text(f"merge_method: fisher\nmodels:\n{models}dem: {{base: base}}\n")
     read = read_recipe(folder / "r.yml")
@@ -204,7 +256,9 @@ def test_one_file_for_all_models_may_stand_under_the_recipes_parameters(world):
     shared = {"statistics": str(folder / "cot.fisher")}
     one = replace(recipe, models=bare[:1], parameters=shared)
     assert len(tasks(one, *opened(folder))) == len(Checkpoint(folder / "base"))
-    with pytest.raises(MismatchError, match="p3: .*cot.fisher was collected on weights with digest"):
+    with pytest.raises(
+        MismatchError, match="p3: .*cot.fisher was collected on weights with digest"
+    ):
         tasks(replace(recipe, models=bare, parameters=shared), *opened(folder))
 
 
@@ -214,15 +268,20 @@ def test_a_recipe_knows_its_files_of_statistics_again(world):
     wanted = recipe_of(folder, "gram")
     final = with_identities(wanted, *open_recipe(wanted))
     assert set(final.inputs) == {"base", "cot", "p3", "statistics of cot", "statistics of p3"}
-    assert parse_recipe(recipe_yaml(final)) == final and with_identities(final, *open_recipe(final)) == final
+    assert (
+        parse_recipe(recipe_yaml(final)) == final
+        and with_identities(final, *open_recipe(final)) == final
+    )
     rewrite(folder / "p3.gram", lambda found, tensors: tensors["lm_head.weight"].mul_(2))
     other = with_identities(wanted, *open_recipe(wanted))
-    assert {key for key, value in other.inputs.items() if value != final.inputs[key]} == {"statistics of p3"}
+    assert {key for key, value in other.inputs.items() if value != final.inputs[key]} == {
+        "statistics of p3"
+    }
     assert other.digest != final.digest
-    told = (
-        rf"^statistics of p3: the recipe was made for statistics with digest {final.inputs['statistics of p3'][:12]}…, "
-    )
-    with pytest.raises(MismatchError, match=told + "the file holds .*Give the file that .* or remove dem.inputs"):
+    told = rf"^statistics of p3: the recipe was made for statistics with digest {final.inputs['statistics of p3'][:12]}…, "
+    with pytest.raises(
+        MismatchError, match=told + "the file holds .*Give the file that .* or remove dem.inputs"
+    ):
         open_recipe(final)
     bare = {key: value for key, value in final.inputs.items() if not key.startswith("statistics")}
     open_recipe(replace(final, inputs=bare))
@@ -232,7 +291,9 @@ def test_a_recipe_knows_its_files_of_statistics_again(world):
 def test_what_is_no_path_is_refused(world, given):
     folder, _ = world
     source = ModelEntry(str(folder / "cot"), "cot", {"weight": 1.0, "statistics": given})
-    with pytest.raises(RecipeError, match="models: cot: statistics is .*, expected the path of one file"):
+    with pytest.raises(
+        RecipeError, match="models: cot: statistics is .*, expected the path of one file"
+    ):
         Recipe(base=None, models=(source,), method="fisher")
 
 
@@ -256,7 +317,9 @@ slices:
 
 def test_a_negative_omega_is_refused(world):
     folder, _ = world
-    with pytest.raises(RecipeError, match=r"fisher at .*: ω = -1, and shares of an average are above 0"):
+    with pytest.raises(
+        RecipeError, match=r"fisher at .*: ω = -1, and shares of an average are above 0"
+    ):
         tasks(recipe_of(folder, "fisher").with_omegas({"cot": -1.0}), *opened(folder))
 
 
@@ -291,7 +354,11 @@ def turned_square(found, tensors):
 @pytest.mark.parametrize(
     ("kind", "change", "message"),
     [
-        ("fisher", no_head, "cot and p3 have statistics of different tensors: lm_head.weight only in one"),
+        (
+            "fisher",
+            no_head,
+            "cot and p3 have statistics of different tensors: lm_head.weight only in one",
+        ),
         ("fisher", other_name, "has statistics of 'model.extra.weight', which the base lacks"),
         (
             "fisher",
@@ -300,9 +367,21 @@ def turned_square(found, tensors):
         ),
         ("fisher", halves, "'model.norm.weight' is stored as torch.float16, expected float32"),
         ("gram", no_head, "different tensors: lm_head.weight only in one"),
-        ("gram", of_an_embedding, r"have shape \[7, 7\], and the base's tensor of shape \[7\] needs \[None, None\]"),
-        ("gram", turned, r"'lm_head.weight' have shape \[7, 7\], .* shape \[31, 7\] needs \[31, 31\]"),
-        ("gram", turned_square, "disagree about which axis of model.layers.0.self_attn.q_proj.weight"),
+        (
+            "gram",
+            of_an_embedding,
+            r"have shape \[7, 7\], and the base's tensor of shape \[7\] needs \[None, None\]",
+        ),
+        (
+            "gram",
+            turned,
+            r"'lm_head.weight' have shape \[7, 7\], .* shape \[31, 7\] needs \[31, 31\]",
+        ),
+        (
+            "gram",
+            turned_square,
+            "disagree about which axis of model.layers.0.self_attn.q_proj.weight",
+        ),
         (
             "gram",
             lambda found, tensors: found.update(model="0" * 64),
@@ -310,7 +389,9 @@ def turned_square(found, tensors):
         ),
     ],
 )
-def test_statistics_that_do_not_fit_are_refused_before_a_weight_is_read(world, monkeypatch, kind, change, message):
+def test_statistics_that_do_not_fit_are_refused_before_a_weight_is_read(
+    world, monkeypatch, kind, change, message
+):
     folder, _ = world
     rewrite(folder / f"p3.{kind}", change)
     base, vectors = opened(folder)
@@ -353,14 +434,19 @@ def test_a_file_that_is_none_is_refused(world, change, message):
     if isinstance(change, dict):
         rewrite(file, **change)
     else:
-        rewrite(file, lambda found, tensors: found.update({change: 2 if change == "format" else "x"}))
+        rewrite(
+            file, lambda found, tensors: found.update({change: 2 if change == "format" else "x"})
+        )
     with pytest.raises(CheckpointError, match=message):
         Statistics(file)
 
 
 @pytest.mark.parametrize("given", ["nowhere.safetensors", "org/name@main", "x" * 5000])
 def test_a_file_that_is_not_there_is_refused(given):
-    with pytest.raises(CheckpointError, match="is not a file. Give the safetensors file that `dem statistics` wrote"):
+    with pytest.raises(
+        CheckpointError,
+        match="is not a file. Give the safetensors file that `dem statistics` wrote",
+    ):
         Statistics(given)
 
 
@@ -374,6 +460,10 @@ def test_nothing_is_written_over_a_file_or_into_nowhere(tmp_path, monkeypatch):
         check_target(tmp_path / "y", 10**18)
     # made by somebody else after it was looked for
     monkeypatch.setattr("merging.inputs.statistics.check_target", lambda *_: None)
-    with pytest.raises(ExportError, match="x could not be written: File exists. Nothing was left behind"):
+    with pytest.raises(
+        ExportError, match="x could not be written: File exists. Nothing was left behind"
+    ):
         save(tmp_path / "x", facts("fisher", "a"), {"a": torch.ones(3)})
-    assert [file.name for file in tmp_path.iterdir()] == ["x"] and (tmp_path / "x").read_text() == "mine"
+    assert [file.name for file in tmp_path.iterdir()] == ["x"] and (
+        tmp_path / "x"
+    ).read_text() == "mine"

@@ -64,7 +64,9 @@ def test_a_vector_is_never_taken_for_weights(llama, tuned):
     base = llama()
     vector = DistributionVector("a", base, tuned(base, 1))
     for pair in ((vector, base), (base, vector)):
-        with pytest.raises(TypeError, match="made from two sets of weights; a vector of deltas was given"):
+        with pytest.raises(
+            TypeError, match="made from two sets of weights; a vector of deltas was given"
+        ):
             DistributionVector("b", *pair)
     assert isinstance(vector, Vector)
 
@@ -77,13 +79,18 @@ def test_a_head_that_only_the_base_stores_is_taken_from_the_tie(llama, tuned):
     stored = base | {"lm_head.weight": base["model.embed_tokens.weight"].clone()}
     fine = tuned(base, 1)
     vector = DistributionVector("a", stored, fine)
-    assert torch.equal(vector["lm_head.weight"], fine["model.embed_tokens.weight"] - base["model.embed_tokens.weight"])
+    assert torch.equal(
+        vector["lm_head.weight"],
+        fine["model.embed_tokens.weight"] - base["model.embed_tokens.weight"],
+    )
 
 
 def test_a_head_that_only_the_checkpoint_stores_is_passed_over_where_it_is_the_tie(llama, tuned):
     base = llama(tied=True)
     fine = tuned(base, 1)
-    vector = DistributionVector("a", base, fine | {"lm_head.weight": fine["model.embed_tokens.weight"].clone()})
+    vector = DistributionVector(
+        "a", base, fine | {"lm_head.weight": fine["model.embed_tokens.weight"].clone()}
+    )
     assert set(vector) == set(base)
 
 
@@ -94,7 +101,8 @@ def test_a_head_that_is_tied_in_one_and_trained_apart_in_the_other_is_refused(ro
     apart = fine["model.embed_tokens.weight"].clone()
     apart[rows - 1, 6] += 1.0
     with pytest.raises(
-        MismatchError, match=r"it has lm_head.weight, which the base lacks. One of the two ties its output head"
+        MismatchError,
+        match=r"it has lm_head.weight, which the base lacks. One of the two ties its output head",
     ):
         DistributionVector("a", base, fine | {"lm_head.weight": apart})
     with pytest.raises(MismatchError, match=r"it lacks lm_head.weight. One of the two ties"):
@@ -103,7 +111,12 @@ def test_a_head_that_is_tied_in_one_and_trained_apart_in_the_other_is_refused(ro
 
 def test_equal_biases_and_equal_norms_are_no_ties():
     """All biases zero and all norms one are equal without being the same tensor: none may stand in for another."""
-    base = {"q.bias": torch.zeros(5), "k.bias": torch.zeros(5), "n1.weight": torch.ones(5), "n2.weight": torch.ones(5)}
+    base = {
+        "q.bias": torch.zeros(5),
+        "k.bias": torch.zeros(5),
+        "n1.weight": torch.ones(5),
+        "n2.weight": torch.ones(5),
+    }
     for missing in ("q.bias", "n2.weight"):
         fine = {name: torch.randn(5) for name in base if name != missing}
         with pytest.raises(MismatchError, match=rf"it lacks {missing}. It is another architecture"):
@@ -158,13 +171,17 @@ def test_a_quantised_checkpoint_is_refused(dtype, llama):
     base = llama()
     name = "model.layers.0.mlp.up_proj.weight"
     word = str(dtype).removeprefix("torch.")
-    with pytest.raises(MismatchError, match=rf"a: tensor '{name}' is stored as {word}, the base as float32: quantised"):
+    with pytest.raises(
+        MismatchError,
+        match=rf"a: tensor '{name}' is stored as {word}, the base as float32: quantised",
+    ):
         DistributionVector("a", base, base | {name: torch.zeros(11, 7).to(dtype)})
 
 
 def test_a_quantised_base_is_refused(llama):
     base = llama() | {"q.weight": torch.zeros(3, 5).to(torch.float8_e5m2)}
     with pytest.raises(
-        MismatchError, match=r"the base holds 'q.weight' in torch.float8_e5m2: quantised weights cannot"
+        MismatchError,
+        match=r"the base holds 'q.weight' in torch.float8_e5m2: quantised weights cannot",
     ):
         DistributionVector("a", base, base)

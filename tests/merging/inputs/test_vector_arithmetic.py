@@ -5,7 +5,15 @@ import math
 import pytest
 import torch
 
-from merging import Checkpoint, DistributionVector, MismatchError, export, measure, merge, open_vector
+from merging import (
+    Checkpoint,
+    DistributionVector,
+    MismatchError,
+    export,
+    measure,
+    merge,
+    open_vector,
+)
 from merging.inputs.vector_arithmetic import Combined
 from merging.preflight import check
 
@@ -19,16 +27,29 @@ def vector(name, base, *values):
 def test_an_analogy_with_the_numbers_written_out():
     base = {"w": torch.tensor([1.0, 1.0])}
     a, b, c = (
-        vector(name, base, *values) for name, values in {"a": (2.0, 1.0), "b": (3.0, 0.0), "c": (5.0, 1.5)}.items()
+        vector(name, base, *values)
+        for name, values in {"a": (2.0, 1.0), "b": (3.0, 0.0), "c": (5.0, 1.5)}.items()
     )
     d = Combined("d", [(1.0, c), (1.0, b), (-1.0, a)])  # Δc = [4, 0.5], Δb = [2, −1], Δa = [1, 0]
     assert d["w"].tolist() == [5.0, -0.5]
-    assert d.block("w", 1, 2).tolist() == [-0.5] and d.weights_block("w", 0, 2).tolist() == [6.0, 0.5]
-    assert (list(d), len(d), "w" in d, "v" in d, d.name, d.path) == (["w"], 1, True, False, "d", None)
+    assert d.block("w", 1, 2).tolist() == [-0.5] and d.weights_block("w", 0, 2).tolist() == [
+        6.0,
+        0.5,
+    ]
+    assert (list(d), len(d), "w" in d, "v" in d, d.name, d.path) == (
+        ["w"],
+        1,
+        True,
+        False,
+        "d",
+        None,
+    )
 
 
 @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16, torch.float64], ids=str)
-def test_a_tensor_that_a_vector_leaves_alone_counts_as_zero(kind, tmp_path, llama, tuned, write, adapter, recipe, bits):
+def test_a_tensor_that_a_vector_leaves_alone_counts_as_zero(
+    kind, tmp_path, llama, tuned, write, adapter, recipe, bits
+):
     base = Checkpoint(write(tmp_path / "base", llama(dtype=kind)))
     whole = open_vector(write(tmp_path / "cot", tuned(llama(dtype=kind), 1)), base)
     lora = open_vector(adapter(tmp_path / "p3", llama(), [QUERY]), base)
@@ -68,7 +89,10 @@ def test_blocks_do_not_change_the_bits(llama, tuned, bits):
     base = llama()
     both = Combined(
         "d",
-        [(0.3, DistributionVector("a", base, tuned(base, 1))), (-0.7, DistributionVector("b", base, tuned(base, 2)))],
+        [
+            (0.3, DistributionVector("a", base, tuned(base, 1))),
+            (-0.7, DistributionVector("b", base, tuned(base, 2))),
+        ],
     )
     name = "lm_head.weight"
     parts = [both.block(name, start, min(start + 13, 217)) for start in range(0, 217, 13)]
@@ -102,8 +126,11 @@ def test_what_is_no_sum_is_refused(terms):
 @pytest.mark.parametrize("other", [{"v": torch.zeros(2)}, {"w": torch.zeros(2, 1)}])
 def test_vectors_of_other_bases_are_refused_by_name(other):
     base = {"w": torch.tensor([1.0, 1.0])}
-    strange = DistributionVector("strange", other, {name: value + 1 for name, value in other.items()})
+    strange = DistributionVector(
+        "strange", other, {name: value + 1 for name, value in other.items()}
+    )
     with pytest.raises(
-        MismatchError, match=r"strange changes '[wv]', which the base of a lacks or has in another shape"
+        MismatchError,
+        match=r"strange changes '[wv]', which the base of a lacks or has in another shape",
     ):
         Combined("d", [(1.0, vector("a", base, 2.0, 1.0)), (1.0, strange)])

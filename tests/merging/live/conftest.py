@@ -24,7 +24,9 @@ class Conv1D(nn.Module):
         self.weight, self.bias = nn.Parameter(torch.empty(nx, nf)), nn.Parameter(torch.empty(nf))
 
     def forward(self, x):
-        return torch.addmm(self.bias, x.view(-1, x.shape[-1]), self.weight).view(*x.shape[:-1], self.nf)
+        return torch.addmm(self.bias, x.view(-1, x.shape[-1]), self.weight).view(
+            *x.shape[:-1], self.nf
+        )
 
 
 class Net(nn.Module):
@@ -47,7 +49,11 @@ def oracle(weights, ids=IDS):
     """The same network in float64."""
     weights = {name: value.double() for name, value in weights.items()}
     inner = tanh(
-        linear(embedding(ids, weights["embed.weight"]), weights["layers.0.up.weight"], weights["layers.0.up.bias"])
+        linear(
+            embedding(ids, weights["embed.weight"]),
+            weights["layers.0.up.weight"],
+            weights["layers.0.up.bias"],
+        )
     )
     outer = inner @ weights["layers.2.down.weight"] + weights["layers.2.down.bias"]
     return outer @ weights.get("head.weight", weights["embed.weight"]).T
@@ -62,7 +68,10 @@ def made_weights(dtype, tied=True):
         "layers.2.down.weight": (INNER, WIDTH),
         "layers.2.down.bias": (WIDTH,),
     } | ({} if tied else {"head.weight": (TOKENS, WIDTH)})
-    return {name: torch.randn(shape, generator=chance).mul_(0.4).to(dtype) for name, shape in shapes.items()}
+    return {
+        name: torch.randn(shape, generator=chance).mul_(0.4).to(dtype)
+        for name, shape in shapes.items()
+    }
 
 
 def write_lora(folder, weights, targets, seed, rank=2, alpha=6):
@@ -80,7 +89,13 @@ def write_lora(folder, weights, targets, seed, rank=2, alpha=6):
         factors[f"{at}A{end}"] = torch.randn(rank, columns, generator=chance) * 0.5
         factors[f"{at}B{end}"] = torch.randn(rows, rank, generator=chance) * 0.5
     save_file(factors, folder / "adapter_model.safetensors", {"format": "pt"})
-    document = {"peft_type": "LORA", "r": rank, "lora_alpha": alpha, "bias": "none", "fan_in_fan_out": False}
+    document = {
+        "peft_type": "LORA",
+        "r": rank,
+        "lora_alpha": alpha,
+        "bias": "none",
+        "fan_in_fan_out": False,
+    }
     (folder / "adapter_config.json").write_text(json.dumps(document))
     return folder
 
@@ -103,7 +118,10 @@ def network(tmp_path, tuned, write):
         vectors = {path.name: open_vector(path, base) for path in paths}
         module = Net(tied).to(held or dtype).requires_grad_(False)
         return LiveModel(
-            module, in_memory(base), vectors, {name: View(re.sub(r"^layers\.\d\.", "", name)) for name in weights}
+            module,
+            in_memory(base),
+            vectors,
+            {name: View(re.sub(r"^layers\.\d\.", "", name)) for name in weights},
         )
 
     return make

@@ -6,7 +6,18 @@ import pytest
 import torch
 from torch import nn
 
-from merging import Checkpoint, LiveModel, MergingError, ModelEntry, Recipe, View, export, in_memory, merge, open_vector
+from merging import (
+    Checkpoint,
+    LiveModel,
+    MergingError,
+    ModelEntry,
+    Recipe,
+    View,
+    export,
+    in_memory,
+    merge,
+    open_vector,
+)
 from merging.live.live_model import resolve
 
 TARGETS = [f"model.layers.{layer}.self_attn.{side}_proj" for layer in (0, 2) for side in "qv"]
@@ -25,13 +36,17 @@ def opened(tmp_path, llama, tuned, adapter, write, *, dtype=torch.float32, tied=
 
 
 def live_of(base, vectors, module_of, views_of, dtype=None):
-    start = {name: torch.zeros_like(base[name]) + 99 for name in base}  # nothing of the base is there already
+    start = {
+        name: torch.zeros_like(base[name]) + 99 for name in base
+    }  # nothing of the base is there already
     return LiveModel(module_of(start, dtype), base, vectors, views_of(base))
 
 
 def holds(live, weights, bits):
     """The names of tensors whose live bits differ from the weights'."""
-    return [name for name in weights if not bits(resolve(live.module, live.views[name]), weights[name])]
+    return [
+        name for name in weights if not bits(resolve(live.module, live.views[name]), weights[name])
+    ]
 
 
 @pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
@@ -40,7 +55,14 @@ def test_after_1000_slider_moves_the_live_weights_equal_the_export_byte_for_byte
     dtype, tied, tmp_path, llama, tuned, adapter, write, module_of, views_of, bits, pieces
 ):
     base, vectors = opened(
-        tmp_path, llama, tuned, adapter, write, dtype=dtype, tied=tied, extra={"steps": torch.tensor([3, 5])}
+        tmp_path,
+        llama,
+        tuned,
+        adapter,
+        write,
+        dtype=dtype,
+        tied=tied,
+        extra={"steps": torch.tensor([3, 5])},
     )
     pieces(53, 211)  # several blocks per piece, several pieces per tensor
     live = live_of(in_memory(base), vectors, module_of, views_of)
@@ -52,10 +74,15 @@ def test_after_1000_slider_moves_the_live_weights_equal_the_export_byte_for_byte
     interrupted = 0
     for move in range(1000):
         name = chance.choice(list(sliders))
-        sliders[name] = chance.choice([0.0, 1.0, -0.0, round(chance.uniform(-2, 2), 2), chance.uniform(-2, 2)])
+        sliders[name] = chance.choice(
+            [0.0, 1.0, -0.0, round(chance.uniform(-2, 2), 2), chance.uniform(-2, 2)]
+        )
         weight = sliders[name]
         if move % 7 == 3:  # a rule that reaches some tensors only
-            weight = [{"filter": chance.choice(["mlp", "attn", "layers.1", "embed"]), "value": weight}, {"value": 0.25}]
+            weight = [
+                {"filter": chance.choice(["mlp", "attn", "layers.1", "embed"]), "value": weight},
+                {"value": 0.25},
+            ]
         made = Recipe.compose("base", {key: key for key in sliders}, sliders)
         made = made.with_omegas({name: weight})
         if move % 5 == 2:  # superseded half way
@@ -72,7 +99,9 @@ def test_after_1000_slider_moves_the_live_weights_equal_the_export_byte_for_byte
             assert live.recipe == made
     assert interrupted > 50
 
-    final = Recipe.compose("base", {key: key for key in sliders}, {"cot": 0.7, "p3": -0.31, "lora": 1.3})
+    final = Recipe.compose(
+        "base", {key: key for key in sliders}, {"cot": 0.7, "p3": -0.31, "lora": 1.3}
+    )
     live.apply(final)
     pieces(2**18)  # the export may cut elsewhere
     written = Checkpoint(export(final, base, vectors, tmp_path / "out"))
@@ -93,8 +122,17 @@ def test_only_tensors_whose_omegas_changed_are_computed(
     first = recipe({"cot": 0.5, "p3": 0.0, "lora": 0.0})
     assert live.apply(first) == len(base) == 30
     assert live.apply(first) == 0
-    assert live.apply(first.with_omegas({"lora": 0.4})) == len(TARGETS)  # the LoRA reaches four tensors
-    assert live.apply(first.with_omegas({"lora": 0.4, "p3": [{"filter": "down_proj", "value": 1}, {"value": 0}]})) == 3
+    assert live.apply(first.with_omegas({"lora": 0.4})) == len(
+        TARGETS
+    )  # the LoRA reaches four tensors
+    assert (
+        live.apply(
+            first.with_omegas(
+                {"lora": 0.4, "p3": [{"filter": "down_proj", "value": 1}, {"value": 0}]}
+            )
+        )
+        == 3
+    )
     live.forget()
     assert live.recipe is None
     assert live.apply(first) == 30
@@ -199,13 +237,17 @@ def test_a_view_of_another_shape_is_refused(recipe, tuned):
     base = {"w": torch.ones(7, 5)}
     module = nn.Module()
     module.w = nn.Parameter(torch.zeros(5, 7))
-    live = LiveModel(module, base, {"a": DistributionVector("a", base, tuned(base, 1))}, {"w": View("w")})
+    live = LiveModel(
+        module, base, {"a": DistributionVector("a", base, tuned(base, 1))}, {"w": View("w")}
+    )
     with pytest.raises(MergingError, match=r"w: the module holds \[5, 7\], the files \[7, 5\]"):
         live.apply(recipe({"a": 1}))
     assert live.recipe is None
 
 
-def test_storage_is_written_in_place_and_gradients_are_untouched(llama, tuned, module_of, views_of, recipe):
+def test_storage_is_written_in_place_and_gradients_are_untouched(
+    llama, tuned, module_of, views_of, recipe
+):
     from merging import DistributionVector
 
     base = llama()
@@ -217,14 +259,19 @@ def test_storage_is_written_in_place_and_gradients_are_untouched(llama, tuned, m
     assert all(parameter.requires_grad and parameter.is_leaf for parameter in module.parameters())
 
 
-def test_a_bfloat16_module_of_a_float32_base_holds_the_merge_rounded(llama, tuned, module_of, views_of, recipe, bits):
+def test_a_bfloat16_module_of_a_float32_base_holds_the_merge_rounded(
+    llama, tuned, module_of, views_of, recipe, bits
+):
     from merging import DistributionVector
 
     base = llama()
     vectors = {"a": DistributionVector("a", base, tuned(base, 1))}
     live = LiveModel(module_of(base, torch.bfloat16), base, vectors, views_of(base))
     live.apply(recipe({"a": 0.5}))
-    assert holds(live, {n: v.bfloat16() for n, v in merge(recipe({"a": 0.5}), base, vectors)}, bits) == []
+    assert (
+        holds(live, {n: v.bfloat16() for n, v in merge(recipe({"a": 0.5}), base, vectors)}, bits)
+        == []
+    )
 
 
 class TestReload:
@@ -237,7 +284,9 @@ class TestReload:
         vectors = {"a": DistributionVector("a", base, tuned(base, 1))}
         return LiveModel(nn.Module(), base, vectors, {}, reload=loader), base, vectors
 
-    def test_all_tensors_are_handed_over_and_only_when_something_changed(self, llama, tuned, recipe, bits):
+    def test_all_tensors_are_handed_over_and_only_when_something_changed(
+        self, llama, tuned, recipe, bits
+    ):
         loads = []
         live, base, vectors = self.live(llama, tuned, lambda tensors: loads.append(dict(tensors)))
         made = recipe({"a": [{"filter": "mlp", "value": 1}, {"value": 0}]})
@@ -248,7 +297,9 @@ class TestReload:
         wanted = dict(merge(made, base, vectors))
         assert all(bits(loads[0][name], wanted[name]) for name in base)
 
-    def test_after_a_load_that_failed_the_former_recipe_is_not_taken_for_loaded(self, llama, tuned, recipe):
+    def test_after_a_load_that_failed_the_former_recipe_is_not_taken_for_loaded(
+        self, llama, tuned, recipe
+    ):
         loads = []
 
         def loader(tensors):

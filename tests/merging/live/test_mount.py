@@ -44,7 +44,9 @@ def test_a_mounted_forward_is_the_composed_one(method, tied, network, at, ids, t
         before = error(live.module(ids), truth)
         with mounts.mounted(wanted) as module:
             found = module(ids)
-        other = LiveModel(type(live.module)(tied).requires_grad_(False), live.base, live.vectors, live.views)
+        other = LiveModel(
+            type(live.module)(tied).requires_grad_(False), live.base, live.vectors, live.views
+        )
         other.apply(wanted)
         assert error(found, truth) < TOLERANCE
         assert error(found, other.module(ids).double()) < TOLERANCE
@@ -67,7 +69,10 @@ def test_parameters_shared_by_all_vectors_are_moves_too(network, at, ids, true_l
     mounts = Mounts(live)
     for settled, wanted in [
         (at(0.0, 0.5, -0.3), at(0.0, 0.5, -0.3, parameters={"lambda": 1.5})),
-        (at(0.0, 0.5, 0.3, parameters={"normalize": True}), at(0.0, 0.5, 0.9, parameters={"normalize": True})),
+        (
+            at(0.0, 0.5, 0.3, parameters={"normalize": True}),
+            at(0.0, 0.5, 0.9, parameters={"normalize": True}),
+        ),
         (at(0.0, 0.5, 0.3, method="linear"), at(0.0, 0.25, 0.6, method="linear")),
     ]:
         live.apply(settled)
@@ -89,7 +94,9 @@ def test_float64_stays_float64(network, at, ids, true_logits):
 def test_rules_by_tensor_are_followed(network, at, ids, true_logits):
     live = network()
     live.apply(at(0.4, 0.5, -0.3))
-    wanted = at(0.4, 0.5, -0.3).with_omegas({"one": [{"filter": "up", "value": 1.0}, {"value": 0.5}]})
+    wanted = at(0.4, 0.5, -0.3).with_omegas(
+        {"one": [{"filter": "up", "value": 1.0}, {"value": 0.5}]}
+    )
     mounts = Mounts(live)
     assert mounts.plan(live.recipe, wanted) == {"layers.0.up.weight": {"one": 0.5}}
     with mounts.mounted(wanted) as module:
@@ -119,14 +126,18 @@ def test_in_bfloat16_the_product_is_computed_and_added_in_float32(network, at, i
 
 def test_what_bfloat16_would_lose():
     """A x = (1, 2^-10), B = (1, 1): the sum 1 + 2^-10 has no bfloat16, and W x = −1 leaves only 2^-10 of it."""
-    held = pair("linear", left=torch.tensor([[1.0, 1.0]]), right=torch.tensor([[1.0, 0.0], [0.0, 2.0**-10]]))
+    held = pair(
+        "linear", left=torch.tensor([[1.0, 1.0]]), right=torch.tensor([[1.0, 0.0], [0.0, 2.0**-10]])
+    )
     part = added("linear", torch.ones(1, 2, dtype=torch.bfloat16), held, torch.ones(2))
     assert part.dtype == torch.float32
     assert (torch.tensor([[-1.0]], dtype=torch.bfloat16) + part).tolist() == [[2.0**-10]]
     assert (part.bfloat16() - 1).tolist() == [[0.0]]
 
 
-def test_no_bit_of_a_weight_moves_in_a_drag_and_the_settled_ones_are_exact_after_any(network, at, ids, bits):
+def test_no_bit_of_a_weight_moves_in_a_drag_and_the_settled_ones_are_exact_after_any(
+    network, at, ids, bits
+):
     live = network(torch.bfloat16)
     mounts, chance = Mounts(live), random.Random(3)
     standing = [0.4, 0.5, -0.3]
@@ -170,7 +181,10 @@ def test_hooks_are_gone_when_mounting_itself_fails(network, at, monkeypatch):
         return real(self, *words, **more)
 
     monkeypatch.setattr(nn.Module, "register_forward_hook", third_fails)
-    with pytest.raises(RuntimeError, match="no more hooks"), Mounts(live).mounted(at(0.4, 1.0, -0.3)):
+    with (
+        pytest.raises(RuntimeError, match="no more hooks"),
+        Mounts(live).mounted(at(0.4, 1.0, -0.3)),
+    ):
         pass
     assert len(placed) == 3 and hooks(live.module) == 0 and not live.mounted
 
@@ -181,10 +195,14 @@ def test_nothing_is_composed_or_mounted_under_what_is_mounted(network, at):
     mounts, wanted = Mounts(live), at(0.4, 1.0, -0.3)
     with mounts.mounted(wanted):
         with pytest.raises(
-            MergingError, match="adapters are mounted on this module. Leave that block before composing"
+            MergingError,
+            match="adapters are mounted on this module. Leave that block before composing",
         ):
             live.apply(wanted)
-        with pytest.raises(MergingError, match="mounted on this module already"), mounts.mounted(wanted):
+        with (
+            pytest.raises(MergingError, match="mounted on this module already"),
+            mounts.mounted(wanted),
+        ):
             pass
     live.apply(wanted)
     assert live.recipe == wanted
@@ -204,7 +222,10 @@ def test_a_move_changes_scales_and_the_factors_stay(network, at, ids):
         module(ids)
     assert mounts._held["layers.0.up.weight"].pairs is not first["layers.0.up.weight"]
     assert mounts._held["embed.weight"].pairs is first["embed.weight"]  # only one of them is there
-    live.vectors["one"], again = open_vector(live.vectors["one"].path, live.base), mounts._held["embed.weight"].pairs
+    live.vectors["one"], again = (
+        open_vector(live.vectors["one"].path, live.base),
+        mounts._held["embed.weight"].pairs,
+    )
     with mounts.mounted(at(0.4, 1.5, 0.3)) as module:  # exchanged for another of its name
         module(ids)
     assert mounts._held["embed.weight"].pairs is not again
@@ -216,16 +237,23 @@ def test_a_layer_that_is_not_called_is_told(network, at, ids):
 
     class Around(type(live.module)):
         def forward(self, ids):
-            return self.head(torch.tanh(nn.functional.linear(self.embed(ids), self.up.weight)) @ self.down.weight)
+            return self.head(
+                torch.tanh(nn.functional.linear(self.embed(ids), self.up.weight)) @ self.down.weight
+            )
 
     live.module.__class__ = Around
     live.apply(at(0.4, 0.5, -0.3))
     with (
-        pytest.raises(NotMounted, match="the model does not call down, up, so that what is mounted there is not seen"),
+        pytest.raises(
+            NotMounted,
+            match="the model does not call down, up, so that what is mounted there is not seen",
+        ),
         Mounts(live).mounted(at(0.4, 1.0, -0.3)) as module,
     ):
         module(ids)
-    with Mounts(live).mounted(at(0.4, 1.0, -0.3)):  # nothing was called at all: nothing was seen either
+    with Mounts(live).mounted(
+        at(0.4, 1.0, -0.3)
+    ):  # nothing was called at all: nothing was seen either
         pass
 
 
@@ -245,12 +273,18 @@ def test_only_what_the_module_has_is_mounted(network, at, ids):
     live = network(tied=False)
     del live.views["layers.2.down.weight"]
     live.apply(at(0.4, 0.5, -0.3))
-    assert set(Mounts(live).plan(live.recipe, at(0.4, 1.0, -0.3))) == {"embed.weight", "layers.0.up.weight"}
+    assert set(Mounts(live).plan(live.recipe, at(0.4, 1.0, -0.3))) == {
+        "embed.weight",
+        "layers.0.up.weight",
+    }
 
 
 def test_nothing_is_mounted_on_weights_that_are_no_composition(network, at):
     live = network()
-    with pytest.raises(NotMounted, match="no whole composition; compose one first"), Mounts(live).mounted(at(0, 1, 0)):
+    with (
+        pytest.raises(NotMounted, match="no whole composition; compose one first"),
+        Mounts(live).mounted(at(0, 1, 0)),
+    ):
         pass
 
 

@@ -41,9 +41,15 @@ def test_a_method_that_calls_itself_linear_is_its_factors(name, network, at):
 def test_a_change_in_numbers(network, at):
     """λ = 2, `one` from 0.25 to 0.75, `two` from 0 to −0.5; `two` is not in the embedding."""
     live, twice = network(), {"lambda": 2.0}
-    plan = Mounts(live).plan(at(0.4, 0.25, 0.0, parameters=twice), at(0.4, 0.75, -0.5, parameters=twice))
+    plan = Mounts(live).plan(
+        at(0.4, 0.25, 0.0, parameters=twice), at(0.4, 0.75, -0.5, parameters=twice)
+    )
     both = {"one": 1.0, "two": -1.0}
-    assert plan == {"embed.weight": {"one": 1.0}, "layers.0.up.weight": both, "layers.2.down.weight": both}
+    assert plan == {
+        "embed.weight": {"one": 1.0},
+        "layers.0.up.weight": both,
+        "layers.2.down.weight": both,
+    }
 
 
 def test_no_move_is_nothing_to_mount(network, at, ids):
@@ -57,7 +63,9 @@ def test_no_move_is_nothing_to_mount(network, at, ids):
 def test_the_same_factors_from_other_numbers_are_no_move(network, at):
     """ω 0.5 at λ 1 is ω 0.25 at λ 2."""
     live = network()
-    assert Mounts(live).plan(at(0.0, 0.5, 0.0), at(0.0, 0.25, 0.0, parameters={"lambda": 2.0})) == {}
+    assert (
+        Mounts(live).plan(at(0.0, 0.5, 0.0), at(0.0, 0.25, 0.0, parameters={"lambda": 2.0})) == {}
+    )
 
 
 def test_a_full_checkpoint_is_composed(network, at):
@@ -65,19 +73,41 @@ def test_a_full_checkpoint_is_composed(network, at):
     refused(live, at(0.4, 0.5, 0.0), at(0.5, 0.7, 0.0), "cot moves too, and it is no adapter")
     # over their sum, the factors of all move with one
     normal = {"normalize": True}
-    refused(live, at(0.4, 0.5, 0.0, parameters=normal), at(0.4, 0.7, 0.0, parameters=normal), "cot moves too")
+    refused(
+        live,
+        at(0.4, 0.5, 0.0, parameters=normal),
+        at(0.4, 0.7, 0.0, parameters=normal),
+        "cot moves too",
+    )
 
 
 def test_methods_that_are_no_sums_are_composed(network, at):
     live, more = network(), {"method": "ties", "parameters": {"density": 0.5}}
-    refused(live, at(0.4, 0.5, 0.0, **more), at(0.4, 0.6, 0.0, **more), "ties is not linear in the vectors")
-    refused(live, at(0.4, 0.5, 0.0, **more), at(0.4, 0.6, 0.0), "of other settings than ω and the method's parameters")
+    refused(
+        live,
+        at(0.4, 0.5, 0.0, **more),
+        at(0.4, 0.6, 0.0, **more),
+        "ties is not linear in the vectors",
+    )
+    refused(
+        live,
+        at(0.4, 0.5, 0.0, **more),
+        at(0.4, 0.6, 0.0),
+        "of other settings than ω and the method's parameters",
+    )
 
 
 def test_a_sum_of_weights_that_scales_the_base_is_composed(network, at):
     live, more = network(), {"method": "linear", "parameters": {"normalize": False}}
-    refused(live, at(0.0, 0.5, 0.5, **more), at(0.0, 0.6, 0.5, **more), "linear without normalize scales the base too")
-    moved = Mounts(live).plan(at(0.0, 0.5, 0.5, **more), at(0.0, 0.25, 0.75, **more))  # the base's share stays 1
+    refused(
+        live,
+        at(0.0, 0.5, 0.5, **more),
+        at(0.0, 0.6, 0.5, **more),
+        "linear without normalize scales the base too",
+    )
+    moved = Mounts(live).plan(
+        at(0.0, 0.5, 0.5, **more), at(0.0, 0.25, 0.75, **more)
+    )  # the base's share stays 1
     assert moved["layers.0.up.weight"] == {"one": -0.25, "two": 0.25}
 
 
@@ -101,7 +131,9 @@ def test_parts_of_a_parameter_are_composed(network, at):
 def test_two_tensors_of_one_parameter_are_composed(network, at):
     live = network(tied=False)
     live.views["layers.2.down.weight"] = live.views["layers.0.up.weight"]
-    refused(live, at(0.4, 0.5, 0.0), at(0.4, 0.6, 0.0), "several tensors of the files fill up.weight")
+    refused(
+        live, at(0.4, 0.5, 0.0), at(0.4, 0.6, 0.0), "several tensors of the files fill up.weight"
+    )
 
 
 class Scaled(nn.Embedding):
@@ -159,14 +191,32 @@ def other_conv(module):
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        (lambda module: setattr(module.embed, "__class__", Scaled), r"embed.weight is used by embed \(Scaled.weight\)"),
-        (lambda module: setattr(module.up, "__class__", Special), r"up.weight is used by up \(Special.weight\)"),
+        (
+            lambda module: setattr(module.embed, "__class__", Scaled),
+            r"embed.weight is used by embed \(Scaled.weight\)",
+        ),
+        (
+            lambda module: setattr(module.up, "__class__", Special),
+            r"up.weight is used by up \(Special.weight\)",
+        ),
         (sliced, r"up.weight is used by slice \(Linear.weight\)"),
-        (replaced, r"up.weight is used by up \(Linear.weight\), which is no plain linear layer or embedding"),
+        (
+            replaced,
+            r"up.weight is used by up \(Linear.weight\), which is no plain linear layer or embedding",
+        ),
         (clipped, r"embed.weight is used by embed \(Embedding.weight\)"),
-        (stacked("again", lambda module: module.up.weight), r"up.weight is used by again \(Bare.weight\)"),
-        (stacked("part", lambda module: nn.Parameter(module.up.weight[1:3], False)), r"used by part \(Bare.weight\)"),
-        (lambda module: module.register_buffer("copy", module.up.weight.data), r"used by the model \(Net.copy\)"),
+        (
+            stacked("again", lambda module: module.up.weight),
+            r"up.weight is used by again \(Bare.weight\)",
+        ),
+        (
+            stacked("part", lambda module: nn.Parameter(module.up.weight[1:3], False)),
+            r"used by part \(Bare.weight\)",
+        ),
+        (
+            lambda module: module.register_buffer("copy", module.up.weight.data),
+            r"used by the model \(Net.copy\)",
+        ),
         (other_conv, r"up.weight is used by other \(Conv1D.weight\)"),
     ],
 )

@@ -12,10 +12,14 @@ def apply(name, stack, omegas=None, base=None, *, seeds=None, depth=None, **give
     rows = torch.tensor(stack, dtype=torch.float64)
     omegas = torch.tensor(omegas or [1.0] * len(rows), dtype=torch.float64)
     origin = (
-        torch.zeros(rows.shape[1:], dtype=torch.float64) if base is None else torch.tensor(base, dtype=torch.float64)
+        torch.zeros(rows.shape[1:], dtype=torch.float64)
+        if base is None
+        else torch.tensor(base, dtype=torch.float64)
     )
     site = Site("model.layers.0.w", origin, depth, seeds or tuple(range(len(rows))))
-    return _contract.load(name).combine(rows, omegas, site, **_contract.load(name).arguments(given, len(rows)))
+    return _contract.load(name).combine(
+        rows, omegas, site, **_contract.load(name).arguments(given, len(rows))
+    )
 
 
 @pytest.fixture
@@ -29,6 +33,8 @@ def close():
     """Whether a result is these numbers, to 1e-12."""
 
     def check(found, wanted):
-        torch.testing.assert_close(found, torch.tensor(wanted, dtype=torch.float64), rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(
+            found, torch.tensor(wanted, dtype=torch.float64), rtol=1e-12, atol=1e-12
+        )
 
     return check

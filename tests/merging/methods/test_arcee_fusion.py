@@ -23,7 +23,12 @@ def test_takes_the_change_where_its_importance_is_an_outlier(combine, close):
     ordered = sorted(x for row in scores for x in row)
     first, median, third = (ordered[int(q * 19)] for q in (0.25, 0.5, 0.75))
     bar = median + 1.5 * (third - first)
-    assert any(median + (third - first) <= score < bar for row in scores for score in row)  # 1.5 makes a difference
-    wanted = [[x if s >= bar else 0.0 for x, s in zip(*rows, strict=True)] for rows in zip(delta, scores, strict=True)]
+    assert any(
+        median + (third - first) <= score < bar for row in scores for score in row
+    )  # 1.5 makes a difference
+    wanted = [
+        [x if s >= bar else 0.0 for x, s in zip(*rows, strict=True)]
+        for rows in zip(delta, scores, strict=True)
+    ]
     assert 0 < sum(x != 0 for row in wanted for x in row) < 10
     close(combine("arcee_fusion", [delta], base=base), wanted)

@@ -74,13 +74,17 @@ def statistics(name, vectors, shape, dtype, generator):
 
 def changed(site, change):
     """The site with something done to the values of its statistics."""
-    return site._replace(statistics=tuple(one._replace(values=change(one.values)) for one in site.statistics))
+    return site._replace(
+        statistics=tuple(one._replace(values=change(one.values)) for one in site.statistics)
+    )
 
 
 def combined(name, stack, omegas, site, **given):
     """As the engine calls it, on a stack of the method's own."""
     known = {param.name: param for param in _contract.load(name).parameters}
-    needed = {key: value for key, value in NEEDED.items() if key in known and known[key].default is None}
+    needed = {
+        key: value for key, value in NEEDED.items() if key in known and known[key].default is None
+    }
     arguments = _contract.load(name).arguments(needed | given, len(stack))
     return _contract.load(name).combine(stack.clone(), omegas, site, **arguments)
 
@@ -88,7 +92,9 @@ def combined(name, stack, omegas, site, **given):
 def sparse(name):
     """Parameters at which a method that drops entries does."""
     return {
-        key: value for key, value in SPARSE.items() if key in {param.name for param in _contract.load(name).parameters}
+        key: value
+        for key, value in SPARSE.items()
+        if key in {param.name for param in _contract.load(name).parameters}
     }
 
 
@@ -114,7 +120,9 @@ def test_declares_what_users_read(name):
         assert param.default is None or isinstance(param.default, param.type)
         assert not param.choices or param.default in param.choices
         if param.type in (int, float):
-            assert math.isfinite(param.low) and math.isfinite(param.high), f"{param.name} has no Range"
+            assert math.isfinite(param.low) and math.isfinite(param.high), (
+                f"{param.name} has no Range"
+            )
             assert param.default is None or param.low <= param.default <= param.high
 
 
@@ -162,7 +170,9 @@ def test_threads_do_not_change_the_bits(name):
 def test_one_vector_at_one_is_that_vector(name):
     given = NEUTRAL.get(name, {})
     stack, _, site = inputs(name, vectors=1)
-    torch.testing.assert_close(combined(name, stack, torch.ones(1), site, **given), stack[0], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(
+        combined(name, stack, torch.ones(1), site, **given), stack[0], rtol=1e-5, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("name", DELTAS)
@@ -179,7 +189,9 @@ def test_the_order_of_the_vectors_does_not_count(name):
     known = tuple(site.statistics[i] for i in turned) if site.statistics else ()
     other = site._replace(seeds=tuple(site.seeds[i] for i in turned), statistics=known)
     one = combined(name, stack, omegas, site, **sparse(name)).clone()
-    torch.testing.assert_close(combined(name, stack[turned], omegas[turned], other, **sparse(name)), one)
+    torch.testing.assert_close(
+        combined(name, stack[turned], omegas[turned], other, **sparse(name)), one
+    )
 
 
 @pytest.mark.parametrize("name", ELEMENTWISE)
@@ -192,7 +204,10 @@ def test_an_element_method_may_be_cut_anywhere(name):
     for cut in (1, 7, 31, 97, 142):
         parts = [
             combined(
-                name, flat[:, a:b], omegas, changed(site, itemgetter(slice(a, b)))._replace(base=base[a:b])
+                name,
+                flat[:, a:b],
+                omegas,
+                changed(site, itemgetter(slice(a, b)))._replace(base=base[a:b]),
             ).clone()
             for a, b in ((0, cut), (cut, flat.shape[1]))
         ]
@@ -205,7 +220,9 @@ def test_float32_agrees_with_float64(name):
     stack, omegas, base = stack.float(), omegas.float(), site.base.float()
     exact_site = changed(site, torch.Tensor.double)._replace(base=base.double())
     exact = combined(name, stack.double(), omegas.double(), exact_site, **sparse(name))
-    rounded = combined(name, stack, omegas, changed(site, torch.Tensor.float)._replace(base=base), **sparse(name))
+    rounded = combined(
+        name, stack, omegas, changed(site, torch.Tensor.float)._replace(base=base), **sparse(name)
+    )
     torch.testing.assert_close(rounded.double(), exact, rtol=1e-4, atol=2e-6)
 
 
@@ -217,7 +234,11 @@ def test_a_mask_depends_on_its_own_seed_only(name):
     stack, _, site = inputs(name)
     alone = [
         combined(
-            name, stack[i : i + 1], torch.ones(1), site._replace(seeds=site.seeds[i : i + 1]), **sparse(name)
+            name,
+            stack[i : i + 1],
+            torch.ones(1),
+            site._replace(seeds=site.seeds[i : i + 1]),
+            **sparse(name),
         ).clone()
         for i in range(len(stack))
     ]
@@ -237,9 +258,13 @@ def test_the_mean_over_seeds_is_the_dense_formula(name):
     """
     stack, _, site = inputs(name, vectors=1, dtype=torch.float64)
     density, epsilon = 0.4, 0.2
-    given = {"density": density, "rescale_by": "density"} | ({"epsilon": epsilon} if "della" in name else {})
+    given = {"density": density, "rescale_by": "density"} | (
+        {"epsilon": epsilon} if "della" in name else {}
+    )
     one = torch.ones(1, dtype=torch.float64)
-    drawn = torch.stack([combined(name, stack, one, site._replace(seeds=(seed,)), **given) for seed in range(400)])
+    drawn = torch.stack(
+        [combined(name, stack, one, site._replace(seeds=(seed,)), **given) for seed in range(400)]
+    )
     share = torch.full(SHAPE, density, dtype=torch.float64)
     if "della" in name:
         ranks = stack[0].abs().argsort(1).argsort(1) / (SHAPE[1] - 1)

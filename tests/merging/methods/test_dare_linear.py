@@ -17,7 +17,9 @@ def test_what_is_kept_is_scaled_to_the_sum_of_magnitudes(combine):
     delta, mask = torch.tensor(DELTA, dtype=torch.float64), kept(7, 0.5)
     assert 0 < mask.sum() < 8
     factor = 28 / (delta.abs() * mask).sum()
-    torch.testing.assert_close(combine("dare_linear", [DELTA], seeds=(7,), density=0.5), delta * mask * factor)
+    torch.testing.assert_close(
+        combine("dare_linear", [DELTA], seeds=(7,), density=0.5), delta * mask * factor
+    )
 
 
 def test_the_paper_divides_by_the_density(combine):
@@ -28,11 +30,15 @@ def test_the_paper_divides_by_the_density(combine):
 
 def test_without_rescaling_entries_are_only_dropped(combine):
     delta, mask = torch.tensor(DELTA, dtype=torch.float64), kept(3, 0.5)
-    assert torch.equal(combine("dare_linear", [DELTA], seeds=(3,), density=0.5, rescale=False), delta * mask)
+    assert torch.equal(
+        combine("dare_linear", [DELTA], seeds=(3,), density=0.5, rescale=False), delta * mask
+    )
 
 
 def test_omegas_lambda_and_normalize(combine, close):
-    close(combine("dare_linear", [[1.0], [2.0]], [1.0, 3.0], normalize=True, **{"lambda": 2.0}), [3.5])
+    close(
+        combine("dare_linear", [[1.0], [2.0]], [1.0, 3.0], normalize=True, **{"lambda": 2.0}), [3.5]
+    )
 
 
 @pytest.mark.parametrize("rescale_by", ["l1", "density"])

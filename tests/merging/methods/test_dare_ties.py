@@ -14,6 +14,8 @@ def test_at_density_1_signs_are_elected(combine, close):
 def test_signs_are_elected_among_what_was_kept(combine):
     """Vector 0 loses entries where its mask is 0; there the other's sign stands alone."""
     ones = [1.0] * 31
-    found = combine("dare_ties", [[2.0] * 31, [-1.0] * 31], seeds=(5, 6), density=(0.5, 1.0), rescale=False)
+    found = combine(
+        "dare_ties", [[2.0] * 31, [-1.0] * 31], seeds=(5, 6), density=(0.5, 1.0), rescale=False
+    )
     mask = torch.rand(31, generator=torch.Generator().manual_seed(5)) < 0.5
     assert torch.equal(found, torch.where(mask, 2.0, -1.0).double()) and len(ones) == 31

@@ -20,8 +20,12 @@ def test_rescaling_by_magnitude_and_by_density(combine):
     given = {"seeds": (11,), "density": 0.5, "epsilon": 0.25}
     bare = combine("della_linear", ROWS, rescale=False, **given)
     assert 0 < bare.abs().sum() < 30
-    torch.testing.assert_close(combine("della_linear", ROWS, **given), bare * (30 / bare.abs().sum()))
-    torch.testing.assert_close(combine("della_linear", ROWS, rescale_by="density", **given), bare * 2)
+    torch.testing.assert_close(
+        combine("della_linear", ROWS, **given), bare * (30 / bare.abs().sum())
+    )
+    torch.testing.assert_close(
+        combine("della_linear", ROWS, rescale_by="density", **given), bare * 2
+    )
 
 
 def test_a_row_of_one_entry_is_kept_with_the_density(combine):
@@ -37,7 +41,13 @@ def test_the_ends_of_the_density(combine, close):
 
 @pytest.mark.parametrize(
     ("density", "epsilon", "refused"),
-    [(0.5, 0.15, False), (0.9, 0.15, True), (0.1, 0.15, True), (1.0, 0.15, False), (0.0, 0.15, False)],
+    [
+        (0.5, 0.15, False),
+        (0.9, 0.15, True),
+        (0.1, 0.15, True),
+        (1.0, 0.15, False),
+        (0.0, 0.15, False),
+    ],
 )
 @pytest.mark.parametrize("name", ["della", "della_linear"])
 def test_probabilities_outside_0_to_1_are_refused(name, density, epsilon, refused):
@@ -45,7 +55,10 @@ def test_probabilities_outside_0_to_1_are_refused(name, density, epsilon, refuse
     found = _contract.load(name).refusal((1.0, 1.0), arguments)
     assert (found is not None) == refused
     if refused:
-        assert f"density {density:g} ± epsilon {epsilon:g} must lie between 0 and 1" in found and "below 0.1" in found
+        assert (
+            f"density {density:g} ± epsilon {epsilon:g} must lie between 0 and 1" in found
+            and "below 0.1" in found
+        )
 
 
 def test_a_sum_of_0_is_refused_where_it_divides():

@@ -36,11 +36,15 @@ def test_ranks_are_those_of_a_stable_sort_however_many_are_equal(values, data):
 def test_exactly_the_share_is_kept(values, density):
     delta = torch.tensor(values)
     _edits.keep_largest(delta, density)
-    wanted = len(values) if density == 1 else max(1, int(density * len(values))) if density > 0 else 0
+    wanted = (
+        len(values) if density == 1 else max(1, int(density * len(values))) if density > 0 else 0
+    )
     assert delta.count_nonzero() == wanted
 
 
-@given(st.lists(small.filter(bool), min_size=1, max_size=23), st.floats(0.0, 1.0), st.floats(0.0, 1.0))
+@given(
+    st.lists(small.filter(bool), min_size=1, max_size=23), st.floats(0.0, 1.0), st.floats(0.0, 1.0)
+)
 def test_breadcrumbs_keep_their_density_whatever_gamma(values, density, gamma):
     delta = torch.tensor(values)
     _edits.keep_below_outliers(delta, density, gamma)
@@ -51,7 +55,10 @@ def test_breadcrumbs_keep_their_density_whatever_gamma(values, density, gamma):
 def test_sums_products_and_magnitudes_are_those_of_a_plain_loop(rows):
     stack = torch.tensor(rows).T.contiguous()
     omegas = torch.tensor([0.5, -2.0, 1.0])
-    products = [[sum(a * b for a, b in zip(x, y, strict=True)) for y in stack.tolist()] for x in stack.tolist()]
+    products = [
+        [sum(a * b for a, b in zip(x, y, strict=True)) for y in stack.tolist()]
+        for x in stack.tolist()
+    ]
     assert _edits.gram(stack).tolist() == products
     assert _edits.total_magnitude(stack[0]) == sum(map(abs, stack[0].tolist()))
     wanted = [0.5 * a - 2 * b + c for a, b, c in rows]
@@ -70,7 +77,11 @@ def test_agreeing_entries_are_those_of_a_plain_loop(rows):
         wanted.append(sum(w for w, _ in chosen) / (divisor or 1.0))
     stack = torch.tensor(rows, dtype=torch.float64).T.contiguous()
     found = _edits.agreed(
-        stack, torch.tensor(omegas, dtype=torch.float64), normalize=True, elect="weighted", divide_by="weight"
+        stack,
+        torch.tensor(omegas, dtype=torch.float64),
+        normalize=True,
+        elect="weighted",
+        divide_by="weight",
     )
     assert found.tolist() == pytest.approx(wanted)
 
@@ -81,7 +92,10 @@ def test_random_masks_do_not_depend_on_the_size_of_chunks(monkeypatch, size):
     monkeypatch.setattr(sys.modules["merging.methods._edits"], "CHUNK", size)
     delta = torch.ones(23)
     _edits.drop_at_random(delta, 0.5, 3)
-    assert delta.tolist() == (torch.rand(23, generator=torch.Generator().manual_seed(3)) < 0.5).float().tolist()
+    assert (
+        delta.tolist()
+        == (torch.rand(23, generator=torch.Generator().manual_seed(3)) < 0.5).float().tolist()
+    )
 
 
 def test_what_is_next_to_nothing_is_not_scaled():

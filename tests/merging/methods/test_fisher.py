@@ -13,12 +13,16 @@ def fisher(rows, information, omegas=None, *, norms=None, **given):
     known = tuple(
         None
         if values is None
-        else Statistic(torch.tensor(values, dtype=torch.float64), 1.0 if norms is None else norms[number])
+        else Statistic(
+            torch.tensor(values, dtype=torch.float64), 1.0 if norms is None else norms[number]
+        )
         for number, values in enumerate(information)
     )
     site = Site("w", torch.zeros_like(stack[0]), None, (), known)
     omegas = torch.tensor(omegas or [1.0] * len(rows), dtype=torch.float64)
-    return _contract.load("fisher").combine(stack, omegas, site, **_contract.load("fisher").arguments(given, len(rows)))
+    return _contract.load("fisher").combine(
+        stack, omegas, site, **_contract.load("fisher").arguments(given, len(rows))
+    )
 
 
 def test_each_entry_is_weighed_by_its_own_information(close):
@@ -51,7 +55,10 @@ def test_at_the_default_floor_what_only_one_model_uses_is_nearly_its_own(close):
 
 def test_without_information_it_is_the_average(close):
     close(fisher([[2.0], [6.0]], [None, None], [1.0, 3.0]), [5.0])
-    close(fisher([[2.0, 2.0], [6.0, 6.0]], [[0.0, 1.0], [0.0, 1.0]], [1.0, 3.0], floor=0.0), [5.0, 5.0])
+    close(
+        fisher([[2.0, 2.0], [6.0, 6.0]], [[0.0, 1.0], [0.0, 1.0]], [1.0, 3.0], floor=0.0),
+        [5.0, 5.0],
+    )
     close(fisher([[2.0], [6.0]], [[0.0], [0.0]], [1.0, 3.0], norms=[0.0, 0.0]), [5.0])
 
 

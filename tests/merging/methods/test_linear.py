@@ -19,7 +19,9 @@ TWO = torch.tensor([[1.0, 2.0], [4.0, 0.0]])
     ],
 )
 def test_worked_examples(omegas, parameters, expected):
-    assert linear.combine(TWO.clone(), torch.tensor(omegas), SITE, **parameters).tolist() == expected
+    assert (
+        linear.combine(TWO.clone(), torch.tensor(omegas), SITE, **parameters).tolist() == expected
+    )
 
 
 def test_the_average_of_equal_weights_is_those_weights():
@@ -29,10 +31,14 @@ def test_the_average_of_equal_weights_is_those_weights():
 
 def test_only_the_ratio_of_the_omegas_counts():
     omegas = torch.tensor([1.0, 3.0])
-    assert torch.equal(linear.combine(TWO.clone(), 4 * omegas, SITE), linear.combine(TWO.clone(), omegas, SITE))
+    assert torch.equal(
+        linear.combine(TWO.clone(), 4 * omegas, SITE), linear.combine(TWO.clone(), omegas, SITE)
+    )
 
 
 def test_the_base_plays_no_part():
     other = Site("w", torch.tensor([-1.0, 5.0]))
     omegas = torch.tensor([1.0, 2.0])
-    assert torch.equal(linear.combine(TWO.clone(), omegas, SITE), linear.combine(TWO.clone(), omegas, other))
+    assert torch.equal(
+        linear.combine(TWO.clone(), omegas, SITE), linear.combine(TWO.clone(), omegas, other)
+    )

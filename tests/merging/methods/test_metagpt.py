@@ -26,7 +26,9 @@ def test_lengths_are_those_of_the_whole_model():
     recipe = Recipe.compose("base", {"a": "a", "b": "b"}, method="metagpt")
     assert [task.omegas for task in tasks(recipe, base, vectors)] == [pytest.approx((0.2, 0.8))] * 2
     merged = dict(merge(recipe, base, vectors))
-    assert merged["x"].tolist() == pytest.approx([3.4]) and merged["y"].tolist() == pytest.approx([2.0])
+    assert merged["x"].tolist() == pytest.approx([3.4]) and merged["y"].tolist() == pytest.approx(
+        [2.0]
+    )
     assert formula(recipe) == "Θ + metagpt(Δa, Δb)"
 
 

@@ -12,14 +12,20 @@ from merging.methods import _contract
 def test_the_folder_is_the_list():
     from merging import methods
 
-    assert set(_contract.names()) == {path.stem for path in Path(methods.__path__[0]).glob("[!_]*.py")}
+    assert set(_contract.names()) == {
+        path.stem for path in Path(methods.__path__[0]).glob("[!_]*.py")
+    }
     assert list(_contract.names()) == sorted(_contract.names())
 
 
 def test_parameters_come_from_the_signature():
     normalize, lambda_ = _contract.load("task_arithmetic").parameters
-    assert normalize == _contract.Param("normalize", bool, False, -math.inf, math.inf, "divide by the sum of the ω")
-    assert lambda_ == _contract.Param("lambda", float, 1.0, -10.0, 10.0, "a factor on the whole sum")
+    assert normalize == _contract.Param(
+        "normalize", bool, False, -math.inf, math.inf, "divide by the sum of the ω"
+    )
+    assert lambda_ == _contract.Param(
+        "lambda", float, 1.0, -10.0, 10.0, "a factor on the whole sum"
+    )
     density, *_, elect, _ = _contract.load("ties").parameters
     assert (density.name, density.default, density.per_vector, density.low, density.high) == (
         "density",
@@ -34,7 +40,10 @@ def test_parameters_come_from_the_signature():
 
 
 def test_arguments_are_complete_and_named_as_in_python():
-    assert _contract.load("task_arithmetic").arguments({"lambda": 2}) == {"normalize": False, "lambda_": 2.0}
+    assert _contract.load("task_arithmetic").arguments({"lambda": 2}) == {
+        "normalize": False,
+        "lambda_": 2.0,
+    }
 
 
 @pytest.mark.parametrize(
@@ -53,7 +62,10 @@ def test_wrong_arguments_are_refused(given, message):
 
 
 def test_an_unknown_method_is_refused_with_the_nearest():
-    with pytest.raises(RecipeError, match="merge_method 'task_aritmetic' is unknown; did you mean 'task_arithmetic'"):
+    with pytest.raises(
+        RecipeError,
+        match="merge_method 'task_aritmetic' is unknown; did you mean 'task_arithmetic'",
+    ):
         _contract.load("task_aritmetic")
 
 
@@ -78,7 +90,10 @@ def test_more_wrong_arguments(name, given, message):
 
 
 def test_roles_of_the_base_and_numbers_of_vectors():
-    roles = {name: _contract.load(name).base_role for name in ("ties", "nuslerp", "linear", "slerp", "karcher")}
+    roles = {
+        name: _contract.load(name).base_role
+        for name in ("ties", "nuslerp", "linear", "slerp", "karcher")
+    }
     assert roles == {
         "ties": "origin",
         "nuslerp": "optional",
@@ -86,7 +101,14 @@ def test_roles_of_the_base_and_numbers_of_vectors():
         "slerp": "operand",
         "karcher": "vector",
     }
-    assert [_contract.load(name).vectors for name in ("ties", "slerp", "model_stock")] == [(1, None), (1, 1), (2, None)]
+    assert [_contract.load(name).vectors for name in ("ties", "slerp", "model_stock")] == [
+        (1, None),
+        (1, 1),
+        (2, None),
+    ]
     assert [_contract.load(name).weighted for name in ("ties", "sce")] == [True, False]
-    assert _contract.load("ties").default("normalize") is True and _contract.load("sce").default("normalize") is None
+    assert (
+        _contract.load("ties").default("normalize") is True
+        and _contract.load("sce").default("normalize") is None
+    )
     assert _contract.load("task_arithmetic").ignored == ("int8_mask", "density", "rescale")

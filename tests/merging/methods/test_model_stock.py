@@ -19,7 +19,9 @@ def test_orthogonal_vectors_leave_the_base(combine, close):
 
 
 def test_opposite_vectors_leave_the_base(combine, close):
-    close(combine("model_stock", [[1.0, 2.0], [-3.0, -6.0]]), [0, 0])  # 1 + c = 0, and the mean is not 0
+    close(
+        combine("model_stock", [[1.0, 2.0], [-3.0, -6.0]]), [0, 0]
+    )  # 1 + c = 0, and the mean is not 0
 
 
 def test_by_rows_each_has_its_own_share(combine, close):

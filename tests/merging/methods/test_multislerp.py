@@ -42,7 +42,9 @@ def test_frozen_tensors_stay(combine, close):
 
 def test_three_that_cancel_are_refused(combine):
     stack = [[cos(a), sin(a)] for a in (0, 2 * pi / 3, 4 * pi / 3)]
-    with pytest.raises(MergingError, match="multislerp at model.layers.0.w: the weighted directions .* cancel"):
+    with pytest.raises(
+        MergingError, match="multislerp at model.layers.0.w: the weighted directions .* cancel"
+    ):
         combine("multislerp", stack)
 
 

@@ -6,7 +6,9 @@ from math import cos, pi, sin, sqrt
 def test_t_is_the_share_of_the_second(combine, close):
     close(combine("nuslerp", [[2.0, 0.0], [0.0, 2.0]]), [sqrt(2), sqrt(2)])
     close(combine("nuslerp", [[1.0, 0.0], [0.0, 1.0]], [2.0, 1.0]), [cos(pi / 6), sin(pi / 6)])
-    close(combine("nuslerp", [[1.0, 0.0], [0.0, 1.0]], [1.0, -1.0]), [sqrt(0.5), sqrt(0.5)])  # no share: a half
+    close(
+        combine("nuslerp", [[1.0, 0.0], [0.0, 1.0]], [1.0, -1.0]), [sqrt(0.5), sqrt(0.5)]
+    )  # no share: a half
 
 
 def test_rows_and_columns_each_turn_by_themselves(combine, close):

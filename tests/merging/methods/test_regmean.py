@@ -11,10 +11,15 @@ from merging.methods._contract import Site, Statistic
 def regmean(stack, grams, omegas=None, *, axis=1, dtype=torch.float64, **given):
     """The method on weights and their Gram matrices (None: the tensor has none)."""
     stack = torch.as_tensor(stack, dtype=dtype)
-    known = tuple(None if gram is None else Statistic(torch.as_tensor(gram, dtype=dtype), 1.0, axis) for gram in grams)
+    known = tuple(
+        None if gram is None else Statistic(torch.as_tensor(gram, dtype=dtype), 1.0, axis)
+        for gram in grams
+    )
     site = Site("w", torch.zeros_like(stack[0]), None, (), known)
     omegas = torch.tensor(omegas or [1.0] * len(stack), dtype=dtype)
-    return module.combine(stack, omegas, site, **_contract.load("regmean").arguments(given, len(stack)))
+    return module.combine(
+        stack, omegas, site, **_contract.load("regmean").arguments(given, len(stack))
+    )
 
 
 def data(models=3, tokens=29, inputs=11, outputs=7, seed=0):
@@ -45,7 +50,9 @@ def test_it_is_the_least_squares_fit_of_all_models_outputs():
     x, weights = data()
     omegas = [0.5, 1.0, 2.0]
     roots = torch.tensor(omegas, dtype=torch.float64).sqrt()[:, None, None]
-    wanted = torch.linalg.lstsq((roots * x).flatten(0, 1), (roots * (x @ weights.mT)).flatten(0, 1)).solution.T
+    wanted = torch.linalg.lstsq(
+        (roots * x).flatten(0, 1), (roots * (x @ weights.mT)).flatten(0, 1)
+    ).solution.T
     found = regmean(weights, x.mT @ x, omegas, off_diagonal=1.0)
     torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-10)
 
@@ -59,7 +66,9 @@ def test_inputs_first_is_the_same_transposed():
 def test_equal_statistics_give_the_average_and_one_model_itself():
     x, weights = data()
     gram = x[0].T @ x[0]
-    torch.testing.assert_close(regmean(weights, [gram] * 3), weights.mean(0), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(
+        regmean(weights, [gram] * 3), weights.mean(0), rtol=1e-12, atol=1e-12
+    )
     assert torch.equal(regmean(weights[:1], [gram]), weights[0])
 
 
@@ -72,10 +81,14 @@ def test_directions_without_inputs_keep_the_average():
     x, weights = data(models=2, tokens=2)
     found = regmean(weights, x.mT @ x, off_diagonal=1.0)
     seen = x.flatten(0, 1)
-    torch.testing.assert_close(x @ found.T, x @ weights.mT, rtol=1e-6, atol=1e-6)  # 4 equations, 11 unknowns
+    torch.testing.assert_close(
+        x @ found.T, x @ weights.mT, rtol=1e-6, atol=1e-6
+    )  # 4 equations, 11 unknowns
     moved = found - weights.mean(0)
     assert moved.abs().max() > 0.01
-    scaled = moved * seen.square().sum(0).sqrt()  # in inputs of unit size the move is a combination of inputs
+    scaled = (
+        moved * seen.square().sum(0).sqrt()
+    )  # in inputs of unit size the move is a combination of inputs
     rows = (seen / seen.square().sum(0).sqrt()).T
     residual = scaled.T - rows @ torch.linalg.lstsq(rows, scaled.T).solution
     assert residual.abs().max() < 1e-9

@@ -13,7 +13,10 @@ def test_signs_are_elected_by_the_bare_sum(combine, close):
 
 def test_only_entries_of_high_variance_are_kept(combine, close):
     # variances 4, 0, 1: of the two that are not 0 the half is one
-    close(combine("sce", [[5.0, 3.0, 2.0], [1.0, 3.0, 4.0]], select_topk=0.5), [(25 * 5 + 1) / 26, 0, 0])
+    close(
+        combine("sce", [[5.0, 3.0, 2.0], [1.0, 3.0, 4.0]], select_topk=0.5),
+        [(25 * 5 + 1) / 26, 0, 0],
+    )
     close(combine("sce", [[5.0, 3.0], [1.0, 3.0]], select_topk=0.3), [0, 0])
 
 

@@ -23,7 +23,10 @@ small = st.integers(-64, 64).map(lambda eighths: eighths / 8)
     ],
 )
 def test_worked_examples(omegas, parameters, expected):
-    assert task_arithmetic.combine(TWO.clone(), torch.tensor(omegas), SITE, **parameters).tolist() == expected
+    assert (
+        task_arithmetic.combine(TWO.clone(), torch.tensor(omegas), SITE, **parameters).tolist()
+        == expected
+    )
 
 
 @given(st.lists(st.tuples(small, small), min_size=1, max_size=5), small)
@@ -47,7 +50,9 @@ def test_products_are_rounded_before_they_are_added():
     """(1 + 2⁻²³)·(1 − 2⁻²³) is 1 − 2⁻⁴⁶: rounded by itself it is 1; a fused multiply-add would leave −2⁻⁴⁶."""
     tick = 2.0**-23
     stack = torch.tensor([[-1.0] * 40, [1.0 + tick] * 40])
-    assert task_arithmetic.combine(stack, torch.tensor([1.0, 1.0 - tick]), SITE).tolist() == [0.0] * 40
+    assert (
+        task_arithmetic.combine(stack, torch.tensor([1.0, 1.0 - tick]), SITE).tolist() == [0.0] * 40
+    )
 
 
 def test_a_sum_takes_no_memory_but_the_stack_and_leaves_it_only_where_asked():
@@ -55,4 +60,8 @@ def test_a_sum_takes_no_memory_but_the_stack_and_leaves_it_only_where_asked():
     kept = _edits.weighted_sum(stack, omegas, keep=True)
     assert torch.equal(stack, TWO) and kept.tolist() == [14.0, 4.0]
     total = _edits.weighted_sum(stack, omegas)
-    assert total.data_ptr() == stack.data_ptr() and torch.equal(total, kept) and omegas.tolist() == [2.0, 3.0]
+    assert (
+        total.data_ptr() == stack.data_ptr()
+        and torch.equal(total, kept)
+        and omegas.tolist() == [2.0, 3.0]
+    )

@@ -49,7 +49,10 @@ def test_the_papers_variant_is_the_papers(combine):
     generator = torch.Generator().manual_seed(1)
     stack = torch.randn(5, 41, generator=generator, dtype=torch.float64)
     count = int(0.2 * 41)
-    trimmed = [[x if sorted(map(abs, row))[-count] <= abs(x) else 0.0 for x in row] for row in stack.tolist()]
+    trimmed = [
+        [x if sorted(map(abs, row))[-count] <= abs(x) else 0.0 for x in row]
+        for row in stack.tolist()
+    ]
     wanted = []
     for entries in zip(*trimmed, strict=True):
         sign = 1 if sum(entries) >= 0 else -1

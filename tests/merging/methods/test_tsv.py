@@ -27,7 +27,10 @@ def test_shared_directions_are_made_orthogonal(combine):
     )
     near = u + 0.1 * torch.randn(7, generator=generator, dtype=torch.float64)
     stack = torch.stack(
-        [torch.outer(u / u.norm(), v / v.norm()), 2 * torch.outer(near / near.norm(), v.flip(0) / v.norm())]
+        [
+            torch.outer(u / u.norm(), v / v.norm()),
+            2 * torch.outer(near / near.norm(), v.flip(0) / v.norm()),
+        ]
     )
     sizes = torch.linalg.svdvals(combine("tsv", stack.tolist()))
     assert torch.allclose(sizes[:2], torch.tensor([2.0, 1.0], dtype=torch.float64))

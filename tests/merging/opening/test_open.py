@@ -4,7 +4,15 @@ import dataclasses
 
 import pytest
 
-from merging import Checkpoint, DistributionVector, LoraVector, Recipe, open_recipe, open_vector, with_identities
+from merging import (
+    Checkpoint,
+    DistributionVector,
+    LoraVector,
+    Recipe,
+    open_recipe,
+    open_vector,
+    with_identities,
+)
 from merging.errors import CheckpointError, MismatchError, RecipeError
 from merging.recipe import parse_recipe, recipe_yaml
 
@@ -41,18 +49,19 @@ def test_a_recipe_opens_all_that_it_names(folders):
 
 
 def test_a_recipe_without_a_base_is_opened_on_its_first_model(folders):
-    text = (
-        "merge_method: linear\nmodels: [{model: base, parameters: {weight: 1}}, {model: cot, parameters: {weight: 1}}]"
-    )
+    text = "merge_method: linear\nmodels: [{model: base, parameters: {weight: 1}}, {model: cot, parameters: {weight: 1}}]"
     base, vectors = open_recipe(parse_recipe(text), folders.joinpath)
     assert base.path == folders / "base" and list(vectors) == ["base", "cot"]
 
 
 @pytest.mark.parametrize(("name", "subject"), [("base", "base"), ("cot", "cot")])
 def test_weights_other_than_the_recipes_are_refused(folders, name, subject):
-    recipe = dataclasses.replace(Recipe.compose("base", {"cot": "cot"}), inputs={name: "0123456789abcdef"})
+    recipe = dataclasses.replace(
+        Recipe.compose("base", {"cot": "cot"}), inputs={name: "0123456789abcdef"}
+    )
     with pytest.raises(
-        MismatchError, match=rf"^{subject}: the recipe was made for .* 0123456789ab….*remove dem.inputs"
+        MismatchError,
+        match=rf"^{subject}: the recipe was made for .* 0123456789ab….*remove dem.inputs",
     ):
         open_recipe(recipe, folders.joinpath)
 
@@ -80,7 +89,9 @@ def test_an_adapter_named_with_a_plus_is_read_on_the_base(folders):
 
 
 def test_an_adapter_on_another_model_is_refused(folders):
-    with pytest.raises(RecipeError, match=r"cot\+p3: an adapter is read on the recipe's base \(base\) only"):
+    with pytest.raises(
+        RecipeError, match=r"cot\+p3: an adapter is read on the recipe's base \(base\) only"
+    ):
         open_recipe(parse_recipe(RECIPE.format(base="cot")), folders.joinpath)
 
 

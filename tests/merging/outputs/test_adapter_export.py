@@ -11,7 +11,9 @@ from merging.outputs import adapter_folder
 from merging.outputs.adapter_export import export_adapter
 from merging.recipe import recipe_yaml
 
-UP, DOWN, SQUARE = (f"model.layers.0.{name}" for name in ("mlp.up_proj", "mlp.down_proj", "self_attn.q_proj"))
+UP, DOWN, SQUARE = (
+    f"model.layers.0.{name}" for name in ("mlp.up_proj", "mlp.down_proj", "self_attn.q_proj")
+)
 LAST = "model.layers.2.mlp.up_proj"
 
 
@@ -29,11 +31,15 @@ def vectors(tmp_path, base, adapter):
 
 
 def written(folder):
-    return load_file(folder / "adapter_model.safetensors"), json.loads((folder / "adapter_config.json").read_text())
+    return load_file(folder / "adapter_model.safetensors"), json.loads(
+        (folder / "adapter_config.json").read_text()
+    )
 
 
 def moved(recipe, base, vectors):
-    return {name: value.double() - base[name].double() for name, value in merge(recipe, base, vectors)}
+    return {
+        name: value.double() - base[name].double() for name, value in merge(recipe, base, vectors)
+    }
 
 
 def test_the_factors_stand_side_by_side(tmp_path, base, vectors, recipe):
@@ -41,16 +47,40 @@ def test_the_factors_stand_side_by_side(tmp_path, base, vectors, recipe):
     factors, config = written(tmp_path / "out")
     a, b = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("a", "b"))
     at = f"base_model.model.{UP}.lora_"
-    assert torch.equal(factors[at + "A.weight"], torch.cat([a[at + "A.weight"], b[at + "A.weight"]]))
+    assert torch.equal(
+        factors[at + "A.weight"], torch.cat([a[at + "A.weight"], b[at + "A.weight"]])
+    )
     wanted = torch.cat(
-        [0.7 * (6 / 3) * a[at + "B.weight"].double(), -0.4 * 6 / 5**0.5 * b[at + "B.weight"].double()], 1
+        [
+            0.7 * (6 / 3) * a[at + "B.weight"].double(),
+            -0.4 * 6 / 5**0.5 * b[at + "B.weight"].double(),
+        ],
+        1,
     )
     assert torch.equal(factors[at + "B.weight"], wanted.float())
-    assert {row.name.removesuffix(".weight"): row.rank for row in fit.rows} == {UP: 8, DOWN: 3, SQUARE: 5, LAST: 5}
-    assert (config["r"], config["lora_alpha"], config["use_rslora"], config["fan_in_fan_out"]) == (8, 8, False, False)
-    assert config["rank_pattern"] == config["alpha_pattern"] == {f"^{DOWN}": 3, f"^{SQUARE}": 5, f"^{LAST}": 5}
+    assert {row.name.removesuffix(".weight"): row.rank for row in fit.rows} == {
+        UP: 8,
+        DOWN: 3,
+        SQUARE: 5,
+        LAST: 5,
+    }
+    assert (config["r"], config["lora_alpha"], config["use_rslora"], config["fan_in_fan_out"]) == (
+        8,
+        8,
+        False,
+        False,
+    )
+    assert (
+        config["rank_pattern"]
+        == config["alpha_pattern"]
+        == {f"^{DOWN}": 3, f"^{SQUARE}": 5, f"^{LAST}": 5}
+    )
     assert sorted(config["target_modules"]) == sorted([UP, DOWN, SQUARE, LAST])
-    assert (config["peft_type"], config["task_type"], config["bias"]) == ("LORA", "CAUSAL_LM", "none")
+    assert (config["peft_type"], config["task_type"], config["bias"]) == (
+        "LORA",
+        "CAUSAL_LM",
+        "none",
+    )
     assert fit.error < 1e-7 and fit.left_out == ()
 
 
@@ -92,14 +122,18 @@ def test_truncated_its_error_is_the_float64_svds(rank, tmp_path, base, vectors, 
         exact = sum(
             omega * factors.scale * (factors.left.double() @ factors.right.double())
             for omega, factors in (
-                (o, vectors[n].factors(row.name)) for n, o in (("a", 0.7), ("b", -0.4)) if row.name in vectors[n]
+                (o, vectors[n].factors(row.name))
+                for n, o in (("a", 0.7), ("b", -0.4))
+                if row.name in vectors[n]
             )
         )
         sigma = torch.linalg.svdvals(exact)
         assert row.rank == min(rank, {UP: 7, DOWN: 3}.get(row.name.removesuffix(".weight"), 5))
         assert row.norm == pytest.approx(float(exact.norm()), rel=1e-10)
         assert row.error == pytest.approx(float(sigma[row.rank :].norm()), rel=1e-6, abs=3e-7)
-        assert row.error == pytest.approx(float((exact - again[row.name].double()).norm()), rel=1e-5, abs=1e-6)
+        assert row.error == pytest.approx(
+            float((exact - again[row.name].double()).norm()), rel=1e-5, abs=1e-6
+        )
         squares, whole = squares + row.error**2, whole + row.norm**2
     assert fit.error == pytest.approx((squares / whole) ** 0.5)
 
@@ -113,11 +147,18 @@ def test_truncated_its_error_is_the_float64_svds(rank, tmp_path, base, vectors, 
             {"lora_A.weight": (3, 7), "lora_B.weight": (11, 3)},
             True,
         ),  # GPT-2's Conv1D: (in, out)
-        ("x.embed.weight", (31, 7), {"lora_embedding_A": (3, 31), "lora_embedding_B": (7, 3)}, False),
+        (
+            "x.embed.weight",
+            (31, 7),
+            {"lora_embedding_A": (3, 31), "lora_embedding_B": (7, 3)},
+            False,
+        ),
     ],
 )
 @pytest.mark.parametrize("rank", [None, 2])
-def test_modules_that_hold_the_product_transposed(tensor, shape, sides, fan_in, rank, tmp_path, write, recipe):
+def test_modules_that_hold_the_product_transposed(
+    tensor, shape, sides, fan_in, rank, tmp_path, write, recipe
+):
     random = torch.Generator().manual_seed(3)
     base = Checkpoint(write(tmp_path / "base", {tensor: torch.zeros(shape)}, {}))
     at = f"base_model.model.{tensor.removesuffix('.weight')}."
@@ -126,23 +167,40 @@ def test_modules_that_hold_the_product_transposed(tensor, shape, sides, fan_in, 
         {at + side: torch.randn(size, generator=random) for side, size in sides.items()},
         tmp_path / "a" / "adapter_model.safetensors",
     )
-    (tmp_path / "a" / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 3, "lora_alpha": 5}')
+    (tmp_path / "a" / "adapter_config.json").write_text(
+        '{"peft_type": "LORA", "r": 3, "lora_alpha": 5}'
+    )
     vector = LoraVector(tmp_path / "a", base, "a")
-    (row,) = export_adapter(recipe({"a": -0.5}), base, {"a": vector}, tmp_path / "out", rank=rank).rows
+    (row,) = export_adapter(
+        recipe({"a": -0.5}), base, {"a": vector}, tmp_path / "out", rank=rank
+    ).rows
     factors, config = written(tmp_path / "out")
     found = {key.removeprefix(at): tuple(value.shape) for key, value in factors.items()}
-    assert found == {side: tuple(rank if rank and n == 3 else n for n in size) for side, size in sides.items()}
+    assert found == {
+        side: tuple(rank if rank and n == 3 else n for n in size) for side, size in sides.items()
+    }
     assert config["fan_in_fan_out"] is fan_in
     error = float((LoraVector(tmp_path / "out", base)[tensor] + 0.5 * vector[tensor]).norm())
-    assert error == pytest.approx(row.error, abs=1e-6 * row.norm) and (error > 0.01 * row.norm) == (rank == 2)
+    assert error == pytest.approx(row.error, abs=1e-6 * row.norm) and (error > 0.01 * row.norm) == (
+        rank == 2
+    )
 
 
 @pytest.mark.parametrize("named", ["bfloat16", "float16", "float64", None])
-def test_the_dtype_of_the_file_is_the_recipes_and_its_rounding_is_in_the_error(named, tmp_path, base, vectors, recipe):
-    fit = export_adapter(recipe({"a": 0.7, "b": -0.4}, out_dtype=named), base, vectors, tmp_path / "out")
+def test_the_dtype_of_the_file_is_the_recipes_and_its_rounding_is_in_the_error(
+    named, tmp_path, base, vectors, recipe
+):
+    fit = export_adapter(
+        recipe({"a": 0.7, "b": -0.4}, out_dtype=named), base, vectors, tmp_path / "out"
+    )
     factors, _ = written(tmp_path / "out")
     assert {str(value.dtype) for value in factors.values()} == {f"torch.{named or 'float32'}"}
-    low, high = {"bfloat16": (5e-4, 4e-3), "float16": (5e-5, 5e-4), "float64": (0, 0), None: (1e-9, 6e-8)}[named]
+    low, high = {
+        "bfloat16": (5e-4, 4e-3),
+        "float16": (5e-5, 5e-4),
+        "float64": (0, 0),
+        None: (1e-9, 6e-8),
+    }[named]
     assert low <= fit.error <= high
 
 
@@ -155,7 +213,9 @@ def test_on_a_float64_base_it_is_float64(tmp_path, llama, adapter, write, recipe
 
 def test_the_folder_carries_recipe_card_and_manifest(tmp_path, base, vectors, recipe):
     made = recipe({"a": 0.7, "b": -0.4})
-    export_adapter(made, base, vectors, tmp_path / "out", command="dem merge r.yml out --as-adapter")
+    export_adapter(
+        made, base, vectors, tmp_path / "out", command="dem merge r.yml out --as-adapter"
+    )
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == [
         "MANIFEST.json",
         "README.md",
@@ -168,7 +228,10 @@ def test_the_folder_carries_recipe_card_and_manifest(tmp_path, base, vectors, re
     text = (tmp_path / "out" / "README.md").read_text()
     assert "Θ + 0.70·Δa − 0.40·Δb" in text and "dem merge r.yml out --as-adapter" in text
     assert "| 0 | 3 | 3 to 8 |" in text and "library_name: peft" in text
-    assert Checkpoint(tmp_path / "out", file="adapter_model.safetensors").metadata["dem_digest"] == made.digest
+    assert (
+        Checkpoint(tmp_path / "out", file="adapter_model.safetensors").metadata["dem_digest"]
+        == made.digest
+    )
 
 
 @pytest.mark.parametrize(
@@ -182,23 +245,31 @@ def test_the_configuration_names_the_base_and_its_revision(name, place, revision
 
 def test_a_folder_with_an_at_sign_is_a_folder(base, tmp_path):
     (tmp_path / "a@b").mkdir()
-    config = adapter_folder.config_of({adapter_folder.Module(UP, False): 3}, base, str(tmp_path / "a@b"))
+    config = adapter_folder.config_of(
+        {adapter_folder.Module(UP, False): 3}, base, str(tmp_path / "a@b")
+    )
     assert (config["base_model_name_or_path"], config["revision"]) == (str(tmp_path / "a@b"), None)
 
 
 def test_an_encoder_decoder_has_another_task(tmp_path, llama, write):
     base = Checkpoint(write(tmp_path / "t5", llama(), {"is_encoder_decoder": True}))
-    assert adapter_folder.config_of({adapter_folder.Module(UP, False): 3}, base, "")["task_type"] == "SEQ_2_SEQ_LM"
+    assert (
+        adapter_folder.config_of({adapter_folder.Module(UP, False): 3}, base, "")["task_type"]
+        == "SEQ_2_SEQ_LM"
+    )
 
 
 # -------------------------------------------------------------------------------------------------------------- refused
 
 
-def test_a_full_checkpoint_among_the_models_is_refused_by_name(tmp_path, base, vectors, llama, tuned, write, recipe):
+def test_a_full_checkpoint_among_the_models_is_refused_by_name(
+    tmp_path, base, vectors, llama, tuned, write, recipe
+):
     folder = write(tmp_path / "full", tuned(llama(), 1), {})
     both = {**vectors, "full": open_vector(folder, base, "full")}
     with pytest.raises(
-        RecipeError, match=r"full \(full\) is no adapter.*Use --as-adapter only where.*dem extract BASE"
+        RecipeError,
+        match=r"full \(full\) is no adapter.*Use --as-adapter only where.*dem extract BASE",
     ):
         export_adapter(recipe({"a": 1.0, "full": 0.5}), base, both, tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -208,7 +279,9 @@ def test_a_full_checkpoint_among_the_models_is_refused_by_name(tmp_path, base, v
     ("omegas", "more"), [({"a": 0.0, "b": 0.0}, {}), ({"a": 1.0}, {"parameters": {"lambda": 0.0}})]
 )
 def test_the_base_itself_is_no_adapter(omegas, more, tmp_path, base, vectors, recipe):
-    with pytest.raises(RecipeError, match="nothing moves the base's matrices.*Set an ω that is not 0"):
+    with pytest.raises(
+        RecipeError, match="nothing moves the base's matrices.*Set an ω that is not 0"
+    ):
         export_adapter(recipe(omegas, **more), base, vectors, tmp_path / "out")
     assert not list(tmp_path.glob("*out*"))
 
@@ -216,27 +289,44 @@ def test_the_base_itself_is_no_adapter(omegas, more, tmp_path, base, vectors, re
 def test_what_cancels_is_left_out(tmp_path, base, vectors, recipe):
     twice = {**vectors, "c": LoraVector(tmp_path / "a", base, "c")}
     fit = export_adapter(recipe({"a": 0.7, "c": -0.7, "b": 1.0}), base, twice, tmp_path / "out")
-    assert {row.name.removesuffix(".weight"): row.rank for row in fit.rows} == {UP: 11, DOWN: 0, SQUARE: 5, LAST: 5}
+    assert {row.name.removesuffix(".weight"): row.rank for row in fit.rows} == {
+        UP: 11,
+        DOWN: 0,
+        SQUARE: 5,
+        LAST: 5,
+    }
     assert f"{DOWN}.weight" not in LoraVector(tmp_path / "out", base)
 
 
-@pytest.mark.parametrize(("value", "named"), [(float("nan"), None), (float("inf"), "float32"), (3e5, "float16")])
+@pytest.mark.parametrize(
+    ("value", "named"), [(float("nan"), None), (float("inf"), "float32"), (3e5, "float16")]
+)
 def test_values_that_are_not_finite_are_refused(value, named, tmp_path, base, vectors, recipe):
     factors = load_file(tmp_path / "a" / "adapter_model.safetensors")
     factors[f"base_model.model.{UP}.lora_B.weight"][0, 0] = value
     save_file(factors, tmp_path / "a" / "adapter_model.safetensors")
     vector = LoraVector(tmp_path / "a", base, "a")
-    word = "float16 ends at 65,504: choose float32" if named == "float16" else "Look for NaN or infinity"
-    with pytest.raises(ExportError, match=rf"{UP}.weight: values of its displacement are not finite. {word}"):
+    word = (
+        "float16 ends at 65,504: choose float32"
+        if named == "float16"
+        else "Look for NaN or infinity"
+    )
+    with pytest.raises(
+        ExportError, match=rf"{UP}.weight: values of its displacement are not finite. {word}"
+    ):
         export_adapter(recipe({"a": 0.7}, out_dtype=named), base, {"a": vector}, tmp_path / "out")
     assert not list(tmp_path.glob("*out*"))
 
 
-def test_adapters_that_disagree_how_a_square_matrix_stands_are_refused(tmp_path, base, adapter, recipe):
+def test_adapters_that_disagree_how_a_square_matrix_stands_are_refused(
+    tmp_path, base, adapter, recipe
+):
     for name, turned in (("x", True), ("y", False)):
         adapter(tmp_path / name, base, [SQUARE], fan_in_fan_out=turned)
     both = {name: LoraVector(tmp_path / name, base, name) for name in ("x", "y")}
-    with pytest.raises(MismatchError, match=rf"x, y disagree how '{SQUARE}.weight' stands \(fan_in_fan_out\)"):
+    with pytest.raises(
+        MismatchError, match=rf"x, y disagree how '{SQUARE}.weight' stands \(fan_in_fan_out\)"
+    ):
         export_adapter(recipe({"x": 1.0, "y": 1.0}), base, both, tmp_path / "out")
 
 
@@ -251,7 +341,9 @@ def test_of_two_paths_of_a_module_the_fuller_is_taken(tmp_path, base, vectors, r
     for order in (["c", "a"], ["a", "c"]):
         both = {name: LoraVector(tmp_path / name, base, name) for name in order}
         export_adapter(recipe(dict.fromkeys(order, 1.0)), base, both, tmp_path / "-".join(order))
-        assert sorted(written(tmp_path / "-".join(order))[1]["target_modules"]) == sorted([UP, DOWN])
+        assert sorted(written(tmp_path / "-".join(order))[1]["target_modules"]) == sorted(
+            [UP, DOWN]
+        )
 
 
 @pytest.mark.parametrize("rank", [0, -1])
@@ -261,7 +353,9 @@ def test_a_rank_below_one_is_refused(rank, tmp_path, base, vectors, recipe):
 
 
 def test_a_dtype_that_there_is_not(base):
-    with pytest.raises(RecipeError, match="dtype is 'int8', expected one of float16, bfloat16, float32, float64"):
+    with pytest.raises(
+        RecipeError, match="dtype is 'int8', expected one of float16, bfloat16, float32, float64"
+    ):
         adapter_folder.file_dtype("int8", base, [])
 
 
@@ -286,7 +380,9 @@ def test_a_folder_that_exists_is_left_alone(tmp_path, base, vectors, recipe):
         ),
     ],
 )
-def test_ended_on_the_way_nothing_is_left(stage, error, raised, message, tmp_path, base, vectors, recipe):
+def test_ended_on_the_way_nothing_is_left(
+    stage, error, raised, message, tmp_path, base, vectors, recipe
+):
     def progress(at, done, total):
         assert 0 < done <= total
         assert not (tmp_path / "out").exists() and list(tmp_path.glob(".out.staging-*"))
@@ -306,13 +402,21 @@ def test_what_a_killed_export_left_is_removed(tmp_path, base, vectors, recipe):
 
 def test_progress_counts_tensors_then_bytes(tmp_path, base, vectors, recipe):
     seen = []
-    export_adapter(recipe({"a": 1.0}), base, vectors, tmp_path / "out", progress=lambda *step: seen.append(step))
+    export_adapter(
+        recipe({"a": 1.0}),
+        base,
+        vectors,
+        tmp_path / "out",
+        progress=lambda *step: seen.append(step),
+    )
     assert [step for step in seen if step[0] == "factor"] == [("factor", 1, 2), ("factor", 2, 2)]
     assert seen[-1][0] == "verify" and seen[-1][1] == seen[-1][2]
 
 
 @pytest.mark.parametrize("change", [{"lora_alpha": 7}, {"fan_in_fan_out": True}])
-def test_what_reads_back_otherwise_is_not_kept(change, tmp_path, base, adapter, recipe, monkeypatch):
+def test_what_reads_back_otherwise_is_not_kept(
+    change, tmp_path, base, adapter, recipe, monkeypatch
+):
     vector = LoraVector(adapter(tmp_path / "s", base, [SQUARE]), base)
     right = adapter_folder.config_of
     monkeypatch.setattr(adapter_folder, "config_of", lambda *given: right(*given) | change)
@@ -329,7 +433,9 @@ def train(model, folder, seed, **config):
     from peft import LoraConfig, get_peft_model
 
     transposed = model.config.model_type == "gpt2"
-    model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", fan_in_fan_out=transposed, **config))
+    model = get_peft_model(
+        model, LoraConfig(task_type="CAUSAL_LM", fan_in_fan_out=transposed, **config)
+    )
     random = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():
         if "lora_" in name:
@@ -370,7 +476,11 @@ def test_peft_loads_it_and_merges_the_same_weights(case, rank, tmp_path, recipe,
     made = recipe({"a": 0.7, "b": [-0.4, 0.9]})
     fit = export_adapter(made, base, vectors, tmp_path / "out", rank=rank)
 
-    merged = PeftModel.from_pretrained(tiny_model(kind), tmp_path / "out").merge_and_unload().state_dict()
+    merged = (
+        PeftModel.from_pretrained(tiny_model(kind), tmp_path / "out")
+        .merge_and_unload()
+        .state_dict()
+    )
     errors = {row.name: row.error for row in fit.rows}
     changed = set()
     for name, wanted in merge(made, base, vectors):

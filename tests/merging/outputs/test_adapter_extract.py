@@ -9,7 +9,9 @@ from merging import Checkpoint, ExportError, LoraVector, MismatchError, RecipeEr
 from merging.opening.open import open_vector
 from merging.outputs.adapter_extract import extract
 
-UP, DOWN, SQUARE = (f"model.layers.0.{name}" for name in ("mlp.up_proj", "mlp.down_proj", "self_attn.q_proj"))
+UP, DOWN, SQUARE = (
+    f"model.layers.0.{name}" for name in ("mlp.up_proj", "mlp.down_proj", "self_attn.q_proj")
+)
 
 
 @pytest.fixture
@@ -39,7 +41,9 @@ def test_each_matrix_is_the_best_of_its_rank(rank, tmp_path, opened):
         sigma = torch.linalg.svdvals(delta)
         assert row.rank == min(rank, *delta.shape)
         assert row.norm == pytest.approx(float(delta.norm()), rel=1e-12)
-        assert row.error == pytest.approx(float(sigma[row.rank :].norm()), rel=1e-6, abs=1e-7 * row.norm)
+        assert row.error == pytest.approx(
+            float(sigma[row.rank :].norm()), rel=1e-6, abs=1e-7 * row.norm
+        )
         assert row.error == pytest.approx(
             float((delta - again[row.name].double()).norm()), rel=1e-5, abs=3e-7 * row.norm
         )
@@ -56,12 +60,16 @@ def test_the_least_rank_of_each_matrix_that_keeps_the_energy(energy, tmp_path, o
         squares = torch.linalg.svdvals(vector[row.name].double()).square()
         shares = squares.cumsum(0) / squares.sum()
         assert row.rank == int((shares < energy - 1e-12).sum()) + 1
-        assert 1 - (row.error / row.norm) ** 2 == pytest.approx(float(shares[row.rank - 1]), rel=1e-9)
+        assert 1 - (row.error / row.norm) ** 2 == pytest.approx(
+            float(shares[row.rank - 1]), rel=1e-9
+        )
     config = config_of(tmp_path / "out")
     ranks = {row.name.removesuffix(".weight"): row.rank for row in fit.rows}
     assert config["r"] == config["lora_alpha"] == fit.rank == max(ranks.values())
     assert config["rank_pattern"] == config["alpha_pattern"]
-    assert config["rank_pattern"] == {f"^{name}": rank for name, rank in ranks.items() if rank != fit.rank}
+    assert config["rank_pattern"] == {
+        f"^{name}": rank for name, rank in ranks.items() if rank != fit.rank
+    }
 
 
 def test_what_is_not_in_the_adapter_is_reported_with_its_share(tmp_path, opened):
@@ -73,7 +81,11 @@ def test_what_is_not_in_the_adapter_is_reported_with_its_share(tmp_path, opened)
         "norms": [name for name in base if "norm" in name],
     }
     whole = sum(float(vector[name].double().square().sum()) for name in vector)
-    assert {part.kind: part.tensors for part in fit.left_out} == {"embeddings": 1, "head": 1, "norms": 7}
+    assert {part.kind: part.tensors for part in fit.left_out} == {
+        "embeddings": 1,
+        "head": 1,
+        "norms": 7,
+    }
     for part in fit.left_out:
         squares = sum(float(vector[name].double().square().sum()) for name in kinds[part.kind])
         assert fit.share(part) == pytest.approx(squares / whole)
@@ -86,7 +98,9 @@ def test_a_tensor_that_did_not_move_is_left_out(tmp_path, llama, tuned, write):
     start = llama()
     full = tuned(start, 1) | {f"{UP}.weight": start[f"{UP}.weight"]}
     base = Checkpoint(write(tmp_path / "base", start, {}))
-    fit = extract(open_vector(write(tmp_path / "full", full, {}), base), base, tmp_path / "out", rank=2)
+    fit = extract(
+        open_vector(write(tmp_path / "full", full, {}), base), base, tmp_path / "out", rank=2
+    )
     (still,) = (row for row in fit.rows if row.norm == 0)
     assert (still.name, still.rank, still.error) == (f"{UP}.weight", 0, 0.0)
     assert UP not in config_of(tmp_path / "out")["target_modules"]
@@ -96,7 +110,10 @@ def test_a_tensor_that_did_not_move_is_left_out(tmp_path, llama, tuned, write):
 def test_a_checkpoint_equal_to_its_base_is_no_adapter(tmp_path, llama, write):
     base = Checkpoint(write(tmp_path / "base", llama(), {}))
     same = open_vector(write(tmp_path / "same", llama(), {}), base)
-    with pytest.raises(RecipeError, match="An adapter extracted from same: nothing moves.*a checkpoint that differs"):
+    with pytest.raises(
+        RecipeError,
+        match="An adapter extracted from same: nothing moves.*a checkpoint that differs",
+    ):
         extract(same, base, tmp_path / "out", rank=2)
     assert not list(tmp_path.glob("*out*"))
 
@@ -109,21 +126,29 @@ def test_a_merged_adapter_comes_back_at_its_rank(tmp_path, llama, adapter, write
     vector = LoraVector(adapter(tmp_path / "a", base, [UP, SQUARE], rank=3), base)
     write(tmp_path / "full", dict(merge(recipe({"a": 1.0}), base, {"a": vector})), {})
     fit = extract(open_vector(tmp_path / "full", base), base, tmp_path / "out", energy=1.0)
-    assert {row.name.removesuffix(".weight"): row.rank for row in fit.rows if row.rank} == {UP: 3, SQUARE: 3}
+    assert {row.name.removesuffix(".weight"): row.rank for row in fit.rows if row.rank} == {
+        UP: 3,
+        SQUARE: 3,
+    }
     again = LoraVector(tmp_path / "out", base)
     for name in again:
         assert again[name].dtype == torch.float64
         torch.testing.assert_close(again[name], vector[name], rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize(("dtype", "low", "high"), [("bfloat16", 1e-3, 1e-2), ("float32", 1e-9, 1e-7)])
+@pytest.mark.parametrize(
+    ("dtype", "low", "high"), [("bfloat16", 1e-3, 1e-2), ("float32", 1e-9, 1e-7)]
+)
 def test_the_error_includes_the_rounding_of_the_file(dtype, low, high, tmp_path, opened):
     base, vector = opened
     fit = extract(vector, base, tmp_path / "out", rank=31, dtype=dtype, base_name="org/name@r1")
     found = load_file(tmp_path / "out" / "adapter_model.safetensors")
     assert {str(value.dtype) for value in found.values()} == {f"torch.{dtype}"}
     assert low < fit.error < high
-    assert (config_of(tmp_path / "out")["base_model_name_or_path"], config_of(tmp_path / "out")["revision"]) == (
+    assert (
+        config_of(tmp_path / "out")["base_model_name_or_path"],
+        config_of(tmp_path / "out")["revision"],
+    ) == (
         "org/name",
         "r1",
     )
@@ -168,8 +193,12 @@ def test_a_value_that_is_not_finite(tmp_path, llama, tuned, write):
     full = tuned(llama(), 1)
     full[f"{UP}.weight"][0, 0] = math.inf
     base = Checkpoint(write(tmp_path / "base", llama(), {}))
-    with pytest.raises(ExportError, match=rf"{UP}.weight: values of its displacement are not finite. Look for NaN"):
-        extract(open_vector(write(tmp_path / "full", full, {}), base), base, tmp_path / "out", rank=2)
+    with pytest.raises(
+        ExportError, match=rf"{UP}.weight: values of its displacement are not finite. Look for NaN"
+    ):
+        extract(
+            open_vector(write(tmp_path / "full", full, {}), base), base, tmp_path / "out", rank=2
+        )
     assert not list(tmp_path.glob("*out*"))
 
 
@@ -204,14 +233,22 @@ def test_what_is_no_linear_module_is_left_out(tmp_path, write):
         m__0__shared_experts__up_proj__weight=(7, 5),
     )
     fit = extract(vector, base, tmp_path / "out", rank=2)
-    assert [row.name for row in fit.rows] == ["m.0.mlp.gate_proj.weight", "m.0.shared_experts.up_proj.weight"]
+    assert [row.name for row in fit.rows] == [
+        "m.0.mlp.gate_proj.weight",
+        "m.0.shared_experts.up_proj.weight",
+    ]
     assert {part.kind: part.tensors for part in fit.left_out} == {"other": 7, "biases": 1}
 
 
-def test_layers_without_the_models_prefix_are_refused_where_transformers_would_add_one(tmp_path, write):
-    base, vector = pair(tmp_path / "bare", write, {"model_type": "gpt2"}, h__0__attn__c_proj__weight=(7, 5))
+def test_layers_without_the_models_prefix_are_refused_where_transformers_would_add_one(
+    tmp_path, write
+):
+    base, vector = pair(
+        tmp_path / "bare", write, {"model_type": "gpt2"}, h__0__attn__c_proj__weight=(7, 5)
+    )
     with pytest.raises(
-        MismatchError, match=r"names its layers without the model's prefix \('h.0.attn.c_proj.weight'\)"
+        MismatchError,
+        match=r"names its layers without the model's prefix \('h.0.attn.c_proj.weight'\)",
     ):
         extract(vector, base, tmp_path / "out", rank=2)
     base, vector = pair(tmp_path / "toy", write, None, h__0__attn__c_proj__weight=(7, 5))
@@ -236,12 +273,18 @@ def test_peft_loads_it_and_misses_what_the_report_says(kind, wanted, tmp_path, t
     vector = open_vector(tmp_path / "full", base)
     fit = extract(vector, base, tmp_path / "out", **wanted)
 
-    merged = PeftModel.from_pretrained(tiny_model(kind), tmp_path / "out").merge_and_unload().state_dict()
+    merged = (
+        PeftModel.from_pretrained(tiny_model(kind), tmp_path / "out")
+        .merge_and_unload()
+        .state_dict()
+    )
     start, goal = tiny_model(kind).state_dict(), tuned.state_dict()
     assert fit.rows
     for row in fit.rows:
         assert float((goal[row.name] - start[row.name]).norm()) == pytest.approx(row.norm, rel=1e-5)
-        assert float((goal[row.name] - merged[row.name]).norm()) == pytest.approx(row.error, rel=1e-3, abs=1e-6)
+        assert float((goal[row.name] - merged[row.name]).norm()) == pytest.approx(
+            row.error, rel=1e-3, abs=1e-6
+        )
     held = {row.name for row in fit.rows}
     assert all(torch.equal(merged[name], start[name]) for name in start if name not in held)
 
@@ -254,7 +297,11 @@ def test_embeddings_and_head_mean_to_peft_what_they_mean_here(kind, tmp_path, ti
 
     tiny_model(kind).save_pretrained(tmp_path / "base")
     tuned, random = tiny_model(kind), torch.Generator().manual_seed(5)
-    names = ("model.embed_tokens.weight", "lm_head.weight", "model.layers.1.self_attn.q_proj.weight")
+    names = (
+        "model.embed_tokens.weight",
+        "lm_head.weight",
+        "model.layers.1.self_attn.q_proj.weight",
+    )
     for name in names:
         value = tuned.get_parameter(name)
         value.data += 0.3 * torch.randn(value.shape, generator=random)
@@ -265,7 +312,9 @@ def test_embeddings_and_head_mean_to_peft_what_they_mean_here(kind, tmp_path, ti
     assert {row.name for row in fit.rows if row.rank} == set(names) and fit.missing == 0
     again = LoraVector(tmp_path / "out", base)
     for name in names:
-        torch.testing.assert_close(base[name] + again[name], tuned.get_parameter(name), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(
+            base[name] + again[name], tuned.get_parameter(name), rtol=1e-5, atol=1e-6
+        )
 
     ids = torch.tensor([[3, 7, 11, 2, 29]])
     model = PeftModel.from_pretrained(tiny_model(kind), tmp_path / "out").eval()
@@ -276,7 +325,9 @@ def test_embeddings_and_head_mean_to_peft_what_they_mean_here(kind, tmp_path, ti
         torch.testing.assert_close(merged(ids).logits, goal, rtol=1e-4, atol=1e-5)
     assert (goal - start).abs().max() > 0.1
     for name in names:
-        torch.testing.assert_close(merged.get_parameter(name), tuned.get_parameter(name), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(
+            merged.get_parameter(name), tuned.get_parameter(name), rtol=1e-5, atol=1e-6
+        )
 
 
 def test_embeddings_are_cut_to_a_rank_and_the_rest_is_reported(tmp_path, opened):
@@ -285,7 +336,9 @@ def test_embeddings_are_cut_to_a_rank_and_the_rest_is_reported(tmp_path, opened)
     held = {row.name: row for row in fit.rows}
     for name in ("model.embed_tokens.weight", "lm_head.weight"):
         sigma = torch.linalg.svdvals(vector[name].double())
-        assert held[name].rank == 2 and held[name].error == pytest.approx(float(sigma[2:].norm()), rel=1e-5)
+        assert held[name].rank == 2 and held[name].error == pytest.approx(
+            float(sigma[2:].norm()), rel=1e-5
+        )
     assert {part.kind for part in fit.left_out} == {"norms"}
     assert LoraVector(tmp_path / "out", base).targets["model.embed_tokens.weight"].transposed
 
@@ -295,9 +348,13 @@ def test_tied_embeddings_are_refused(tmp_path, llama, tuned, write, stored, conf
     base = llama(tied=not stored)
     opened = Checkpoint(write(tmp_path / "base", base, config))
     vector = open_vector(write(tmp_path / "full", tuned(base, 1), config), opened)
-    with pytest.raises(MismatchError, match=r"base ties its output head to its embeddings.*Leave --embeddings out"):
+    with pytest.raises(
+        MismatchError, match=r"base ties its output head to its embeddings.*Leave --embeddings out"
+    ):
         extract(vector, opened, tmp_path / "out", rank=2, embeddings=True)
-    assert not (tmp_path / "out").exists() and extract(vector, opened, tmp_path / "out", rank=2).rows
+    assert (
+        not (tmp_path / "out").exists() and extract(vector, opened, tmp_path / "out", rank=2).rows
+    )
 
 
 def test_a_head_that_transformers_renames_is_left_out(tmp_path, llama, tuned, write):

@@ -19,7 +19,17 @@ import yaml
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from merging import Checkpoint, ExportError, Recipe, RecipeError, export, merge, open_recipe, open_vector, verify
+from merging import (
+    Checkpoint,
+    ExportError,
+    Recipe,
+    RecipeError,
+    export,
+    merge,
+    open_recipe,
+    open_vector,
+    verify,
+)
 from merging.outputs.export import export_bytes, side_files
 from merging.recipe import parse_recipe, read_recipe, recipe_yaml
 
@@ -62,14 +72,24 @@ def parts(tmp_path, llama, tuned, write):
     folder = write(tmp_path / "base", weights, CONFIG)
     base = Checkpoint(folder)
     path = write(tmp_path / "cot", tuned(weights, 1))
-    return Recipe.compose(folder, {"cot": path}, {"cot": 0.7}), base, {"cot": open_vector(path, base)}
+    return (
+        Recipe.compose(folder, {"cot": path}, {"cot": 0.7}),
+        base,
+        {"cot": open_vector(path, base)},
+    )
 
 
 def test_the_folder_holds_the_merge_and_the_library_reads_it(parts, tmp_path, bits):
     recipe, base, vectors = parts
     out = export(recipe, base, vectors, tmp_path / "out")
     assert out == tmp_path / "out"
-    assert files_of(out) == ["MANIFEST.json", "README.md", "config.json", "model.safetensors", "recipe.yml"]
+    assert files_of(out) == [
+        "MANIFEST.json",
+        "README.md",
+        "config.json",
+        "model.safetensors",
+        "recipe.yml",
+    ]
     wanted = dict(merge(recipe, base, vectors))
     read = load_file(out / "model.safetensors")
     assert read.keys() == wanted.keys()
@@ -101,7 +121,9 @@ def test_the_card_names_a_base_from_the_hub_by_its_id_and_commit(tmp_path, llama
     write(tmp_path / "snapshots" / commit, base, {})
     write(tmp_path / "cot", tuned(base, 1), {})
     recipe = Recipe.compose("org/base@main", {"cot": tmp_path / "cot"}, {"cot": 1.0})
-    opened = open_recipe(recipe, lambda name: tmp_path / "snapshots" / commit if "org" in name else Path(name))
+    opened = open_recipe(
+        recipe, lambda name: tmp_path / "snapshots" / commit if "org" in name else Path(name)
+    )
     out = export(recipe, *opened, tmp_path / "out")
     assert f"Base Θ: org/base, commit {commit}, digest" in (out / "README.md").read_text()
 
@@ -125,8 +147,14 @@ def test_the_bytes_do_not_depend_on_threads_or_blocks(method, parts, tmp_path, p
     found = set()
     for threads, block in [(1, 2**18), (2, 53), (5, 7)]:
         pieces(block)
-        out = export(recipe, base, vectors, tmp_path / f"out{threads}", threads=threads, shard_bytes=900)
-        found.add(tuple((out / name).read_bytes() for name in files_of(out) if name.endswith(".safetensors")))
+        out = export(
+            recipe, base, vectors, tmp_path / f"out{threads}", threads=threads, shard_bytes=900
+        )
+        found.add(
+            tuple(
+                (out / name).read_bytes() for name in files_of(out) if name.endswith(".safetensors")
+            )
+        )
     assert len(found) == 1 and len(next(iter(found))) > 2
 
 
@@ -135,7 +163,8 @@ def test_finite_values_whose_sum_is_not_are_written(tmp_path, write):
     write(tmp_path / "base", large)
     write(tmp_path / "fine", {"w": large["w"] * 0.9})
     out = export(
-        *whole(Recipe.compose(tmp_path / "base", {"fine": tmp_path / "fine"}, {"fine": 0.5})), tmp_path / "out"
+        *whole(Recipe.compose(tmp_path / "base", {"fine": tmp_path / "fine"}, {"fine": 0.5})),
+        tmp_path / "out",
     )
     assert load_file(out / "model.safetensors")["w"].isfinite().all()
 
@@ -146,8 +175,14 @@ def test_shards_have_the_asked_size_and_an_index(parts, tmp_path, bits):
     out = export(recipe, base, vectors, tmp_path / "out", shard_bytes=limit)
     index = json.loads((out / "model.safetensors.index.json").read_text())
     shards = sorted(out.glob("*.safetensors"))
-    assert [file.name for file in shards] == [f"model-{i:05d}-of-00008.safetensors" for i in range(1, 9)]
-    assert index["metadata"] == {"total_size": base.nbytes} == {"total_size": export_bytes(recipe, base, vectors)}
+    assert [file.name for file in shards] == [
+        f"model-{i:05d}-of-00008.safetensors" for i in range(1, 9)
+    ]
+    assert (
+        index["metadata"]
+        == {"total_size": base.nbytes}
+        == {"total_size": export_bytes(recipe, base, vectors)}
+    )
     found = {}
     for file in shards:
         tensors = load_file(file)
@@ -173,9 +208,9 @@ def test_the_file_is_laid_out_as_the_library_lays_it_out(tmp_path, write, tuned,
     path = write(tmp_path / "tuned", tuned(weights, 1))
     out = export(recipe({"t": 0.5}), base, {"t": open_vector(path, base, "t")}, tmp_path / "out")
     written = Checkpoint(out)
-    assert {name: (written.info(name).start % written.info(name).dtype.itemsize) for name in written} == dict.fromkeys(
-        weights, 0
-    )
+    assert {
+        name: (written.info(name).start % written.info(name).dtype.itemsize) for name in written
+    } == dict.fromkeys(weights, 0)
     assert int.from_bytes((out / "model.safetensors").read_bytes()[:8], "little") % 8 == 0
 
 
@@ -194,8 +229,12 @@ def test_transformers_loads_it_with_nothing_missing_unexpected_or_mismatched(
     base = Checkpoint(write(tmp_path / "seven heads", weights, config))
     tuned_path = write(tmp_path / "fine", tuned(weights, 3))
     recipe = Recipe.compose(base.path, {"fine": tuned_path}, {"fine": 0.5}, out_dtype="bfloat16")
-    out = export(recipe, base, {"fine": open_vector(tuned_path, base)}, tmp_path / "out", shard_bytes=2000)
-    model, info = AutoModelForCausalLM.from_pretrained(out, output_loading_info=True, trust_remote_code=False)
+    out = export(
+        recipe, base, {"fine": open_vector(tuned_path, base)}, tmp_path / "out", shard_bytes=2000
+    )
+    model, info = AutoModelForCausalLM.from_pretrained(
+        out, output_loading_info=True, trust_remote_code=False
+    )
     assert not any(info.values()), info
     assert model.dtype == torch.bfloat16
     state = model.state_dict()
@@ -208,12 +247,22 @@ def test_transformers_loads_it_with_nothing_missing_unexpected_or_mismatched(
         ({"dtype": "float32"}, {"out_dtype": "bfloat16"}, {"dtype": "bfloat16"}),
         ({"torch_dtype": "float32"}, {"out_dtype": "float16"}, {"torch_dtype": "float16"}),
         ({"model_type": "x"}, {"dtype": "bfloat16"}, {"model_type": "x", "dtype": "bfloat16"}),
-        ({"torch_dtype": "a", "dtype": "b"}, {"out_dtype": "float16"}, {"torch_dtype": "float16", "dtype": "float16"}),
-        ({"dtype": "float32", "é": [0.0]}, {"out_dtype": "float32"}, {"dtype": "float32", "é": [0.0]}),
+        (
+            {"torch_dtype": "a", "dtype": "b"},
+            {"out_dtype": "float16"},
+            {"torch_dtype": "float16", "dtype": "float16"},
+        ),
+        (
+            {"dtype": "float32", "é": [0.0]},
+            {"out_dtype": "float32"},
+            {"dtype": "float32", "é": [0.0]},
+        ),
         ({"dtype": "float32"}, {}, {"dtype": "float32"}),
     ],
 )
-def test_the_configuration_says_the_dtype_of_the_export(config, named, wanted, tmp_path, llama, tuned, write):
+def test_the_configuration_says_the_dtype_of_the_export(
+    config, named, wanted, tmp_path, llama, tuned, write
+):
     base = Checkpoint(write(tmp_path / "base", llama(), config))
     path = write(tmp_path / "cot", tuned(llama(), 1))
     recipe = Recipe.compose(base.path, {"cot": path}, {"cot": 1.0}, **named)
@@ -223,7 +272,9 @@ def test_the_configuration_says_the_dtype_of_the_export(config, named, wanted, t
         assert (out / "config.json").read_bytes() == (base.path / "config.json").read_bytes()
 
 
-def test_tokenizer_templates_and_licence_come_along_but_no_code_and_no_other_weights(parts, tmp_path):
+def test_tokenizer_templates_and_licence_come_along_but_no_code_and_no_other_weights(
+    parts, tmp_path
+):
     recipe, base, vectors = parts
     taken = {
         "tokenizer.json": "{}",
@@ -262,7 +313,9 @@ def test_tokenizer_templates_and_licence_come_along_but_no_code_and_no_other_wei
     assert files_of(out) == sorted([*own, *taken])
     assert all((out / name).read_text() == content for name, content in taken.items())
     assert "the base's card" not in (out / "README.md").read_text()
-    assert {file.name for file in side_files(base.path)} == {Path(name).name for name in taken} | {"config.json"}
+    assert {file.name for file in side_files(base.path)} == {Path(name).name for name in taken} | {
+        "config.json"
+    }
 
 
 @pytest.mark.parametrize("mask", [0o077, 0o022, 0o002])
@@ -276,7 +329,9 @@ def test_modes_follow_the_umask(mask, parts, tmp_path):
     assert {stat.S_IMODE(file.stat().st_mode) for file in out.iterdir()} == {0o666 & ~mask}
 
 
-def test_every_file_and_folder_is_flushed_before_the_rename_and_the_parent_after(parts, tmp_path, monkeypatch):
+def test_every_file_and_folder_is_flushed_before_the_rename_and_the_parent_after(
+    parts, tmp_path, monkeypatch
+):
     recipe, base, vectors = parts
     (base.path / "additional_chat_templates").mkdir()
     (base.path / "additional_chat_templates" / "t.jinja").write_text("x")
@@ -328,7 +383,9 @@ def test_what_is_there_is_never_overwritten(parts, tmp_path):
     assert (tmp_path / "dangling").is_symlink()
 
 
-def test_a_place_that_cannot_be_written_is_refused_before_anything_is_computed(parts, tmp_path, monkeypatch):
+def test_a_place_that_cannot_be_written_is_refused_before_anything_is_computed(
+    parts, tmp_path, monkeypatch
+):
     with pytest.raises(ExportError, match="nowhere is not a folder. Make it first"):
         export(*parts, tmp_path / "nowhere" / "out")
     with pytest.raises(ExportError, match=r"could not be written: File name too long"):
@@ -346,19 +403,26 @@ def test_too_little_room_is_refused_with_the_numbers(parts, tmp_path, monkeypatc
 
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10, 9, 1_000_000))
-    with pytest.raises(ExportError, match=r"has 0.00 GB free, the export needs 0.06 GB. Free some, choose a smaller"):
+    with pytest.raises(
+        ExportError,
+        match=r"has 0.00 GB free, the export needs 0.06 GB. Free some, choose a smaller",
+    ):
         export(*parts, tmp_path / "out")
 
 
 @pytest.mark.parametrize("omega", [1.0, 0.0])
-def test_float16_overflow_is_refused_with_the_name_of_the_tensor(omega, tmp_path, llama, tuned, write):
+def test_float16_overflow_is_refused_with_the_name_of_the_tensor(
+    omega, tmp_path, llama, tuned, write
+):
     weights = llama()
     weights["model.layers.1.mlp.up_proj.weight"][3, 5] = 70_000.0
     base = Checkpoint(write(tmp_path / "base", weights))
     path = write(tmp_path / "cot", tuned(weights, 1))
     vectors = {"cot": open_vector(path, base)}
     recipe = Recipe.compose(base.path, {"cot": path}, {"cot": omega}, out_dtype="float16")
-    with pytest.raises(ExportError, match=r"layers.1.mlp.up_proj.weight: 1 merged values are not finite.*65,504"):
+    with pytest.raises(
+        ExportError, match=r"layers.1.mlp.up_proj.weight: 1 merged values are not finite.*65,504"
+    ):
         export(recipe, base, vectors, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     assert [file.name for file in tmp_path.iterdir() if file.name.startswith(".")] == []
@@ -374,9 +438,15 @@ def test_values_that_are_not_finite_are_refused_where_they_are_computed_and_copi
     base = Checkpoint(write(tmp_path / "base", weights))
     path = write(tmp_path / "cot", fine)
     vectors = {"cot": open_vector(path, base)}
-    with pytest.raises(ExportError, match=r"model.norm.weight: 1 merged values are not finite. Look for NaN"):
-        export(Recipe.compose(base.path, {"cot": path}, {"cot": 0.5}), base, vectors, tmp_path / "out")
-    out = export(Recipe.compose(base.path, {"cot": path}, {"cot": 0}), base, vectors, tmp_path / "out")
+    with pytest.raises(
+        ExportError, match=r"model.norm.weight: 1 merged values are not finite. Look for NaN"
+    ):
+        export(
+            Recipe.compose(base.path, {"cot": path}, {"cot": 0.5}), base, vectors, tmp_path / "out"
+        )
+    out = export(
+        Recipe.compose(base.path, {"cot": path}, {"cot": 0}), base, vectors, tmp_path / "out"
+    )
     assert Checkpoint(out)["model.rotary.inv_freq"].tolist() == [1.0, float("inf")]
 
 
@@ -391,7 +461,10 @@ def test_an_input_that_changed_since_it_was_opened_is_refused(parts, tmp_path):
     recipe, base, vectors = parts
     file = tmp_path / "cot" / "model.safetensors"
     os.utime(file, ns=(1, 1))
-    with pytest.raises(Exception, match=r"model.safetensors has changed on disk since it was opened. Open the folder"):
+    with pytest.raises(
+        Exception,
+        match=r"model.safetensors has changed on disk since it was opened. Open the folder",
+    ):
         export(recipe, base, vectors, tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["base", "cot"]
 
@@ -426,7 +499,9 @@ def test_an_fsync_that_fails_at_any_point_leaves_nothing(call, parts, tmp_path, 
     if call == 7:  # five files, two folders
         export(*parts, tmp_path / "out")
         return
-    with pytest.raises(ExportError, match="could not be written: No space left on device. Nothing was left behind"):
+    with pytest.raises(
+        ExportError, match="could not be written: No space left on device. Nothing was left behind"
+    ):
         export(*parts, tmp_path / "out")
     assert sorted(file.name for file in tmp_path.iterdir()) == ["base", "cot"]
 
@@ -443,9 +518,13 @@ def test_where_room_cannot_be_reserved_it_is_written_without(code, parts, tmp_pa
     verify(export(*parts, tmp_path / "out"))
 
 
-def test_room_is_reserved_to_the_byte_and_a_disk_without_it_is_said_at_once(parts, tmp_path, monkeypatch):
+def test_room_is_reserved_to_the_byte_and_a_disk_without_it_is_said_at_once(
+    parts, tmp_path, monkeypatch
+):
     asked = []
-    monkeypatch.setattr(os, "posix_fallocate", lambda descriptor, start, nbytes: asked.append((start, nbytes)))
+    monkeypatch.setattr(
+        os, "posix_fallocate", lambda descriptor, start, nbytes: asked.append((start, nbytes))
+    )
     out = export(*parts, tmp_path / "out")
     assert asked == [(0, (out / "model.safetensors").stat().st_size)]
 
@@ -465,7 +544,9 @@ def test_a_full_disk_while_writing_leaves_nothing(parts, tmp_path):
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (6000, before[1]))
-        with pytest.raises(ExportError, match="could not be written: File too large. Nothing was left behind"):
+        with pytest.raises(
+            ExportError, match="could not be written: File too large. Nothing was left behind"
+        ):
             export(*parts, tmp_path / "out")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
@@ -480,13 +561,19 @@ def test_what_was_written_is_read_back_and_compared(parts, tmp_path, monkeypatch
         return real(descriptor, bytes(values)[:-1] + b"\x55", begin)
 
     monkeypatch.setattr(os, "pwrite", forgetful)
-    with pytest.raises(ExportError, match=r"model.safetensors: what the disk holds from byte 0 on is not what was"):
+    with pytest.raises(
+        ExportError, match=r"model.safetensors: what the disk holds from byte 0 on is not what was"
+    ):
         export(*parts, tmp_path / "out")
     assert sorted(file.name for file in tmp_path.iterdir()) == ["base", "cot"]
 
 
 def test_names_shapes_and_dtypes_are_asserted_on_the_written_file(parts, tmp_path, monkeypatch):
-    monkeypatch.setattr(engine(), "_shards", lambda todo, size: [engine()._Shard("model.safetensors", tuple(todo[1:]))])
+    monkeypatch.setattr(
+        engine(),
+        "_shards",
+        lambda todo, size: [engine()._Shard("model.safetensors", tuple(todo[1:]))],
+    )
     with pytest.raises(ExportError, match="is not the base's set of tensors"):
         export(*parts, tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -515,7 +602,9 @@ def test_two_exports_to_one_name_do_not_mix(parts, tmp_path):
     first.start()
     assert inside.wait(30)
     try:
-        with pytest.raises(ExportError, match=rf"is being written by process {os.getpid()}. Wait for it"):
+        with pytest.raises(
+            ExportError, match=rf"is being written by process {os.getpid()}. Wait for it"
+        ):
             export(*parts, tmp_path / "out")
     finally:
         go.set()
@@ -542,7 +631,15 @@ def test_a_killed_export_has_no_folder_and_the_next_one_sweeps(stage, after, par
     recipe, base, vectors = parts
     (tmp_path / "recipe.yml").write_text(recipe_yaml(recipe))
     ended = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(KILLED), tmp_path / "recipe.yml", tmp_path / "out", stage, str(after)],
+        [
+            sys.executable,
+            "-c",
+            textwrap.dedent(KILLED),
+            tmp_path / "recipe.yml",
+            tmp_path / "out",
+            stage,
+            str(after),
+        ],
         capture_output=True,
         text=True,
         check=False,
@@ -551,7 +648,9 @@ def test_a_killed_export_has_no_folder_and_the_next_one_sweeps(stage, after, par
     left = [file.name for file in tmp_path.glob(".out.staging-*")]
     assert len(left) == 1
     assert not (tmp_path / "out").exists()
-    (tmp_path / ".out.staging-99999999999999999999-1").mkdir()  # no number of a process, and never swept by trying it
+    (
+        tmp_path / ".out.staging-99999999999999999999-1"
+    ).mkdir()  # no number of a process, and never swept by trying it
     export(recipe, base, vectors, tmp_path / "out")
     assert not list(tmp_path.glob(".out.staging-*"))
     verify(tmp_path / "out")
@@ -591,12 +690,21 @@ def change_byte(folder):
     ("change", "message"),
     [
         (change_byte, "model.safetensors has changed"),
-        (lambda folder: os.truncate(folder / "model.safetensors", 100), r"has 100 bytes, [\d,]+ were written"),
+        (
+            lambda folder: os.truncate(folder / "model.safetensors", 100),
+            r"has 100 bytes, [\d,]+ were written",
+        ),
         (lambda folder: (folder / "config.json").unlink(), "config.json is missing"),
         (lambda folder: (folder / "extra.bin").touch(), "extra.bin is not listed"),
-        (lambda folder: (folder / "sub").mkdir() or (folder / "sub" / "x").touch(), "sub/x is not listed"),
+        (
+            lambda folder: (folder / "sub").mkdir() or (folder / "sub" / "x").touch(),
+            "sub/x is not listed",
+        ),
         (lambda folder: (folder / "recipe.yml").write_text("x"), "recipe.yml has 1 bytes"),
-        (lambda folder: (folder / "README.md").unlink() or (folder / "README.md").mkdir(), "README.md is missing"),
+        (
+            lambda folder: (folder / "README.md").unlink() or (folder / "README.md").mkdir(),
+            "README.md is missing",
+        ),
     ],
 )
 def test_verify_finds_each_kind_of_change(change, message, parts, tmp_path):
@@ -617,7 +725,9 @@ def test_verify_reports_all_changes_at_once(parts, tmp_path):
     change_byte(out)
     (out / "README.md").unlink()
     (out / "new").touch()
-    with pytest.raises(ExportError, match=r"README.md is missing; model.safetensors has changed; new is not listed"):
+    with pytest.raises(
+        ExportError, match=r"README.md is missing; model.safetensors has changed; new is not listed"
+    ):
         verify(out)
 
 
@@ -640,20 +750,26 @@ def test_a_manifest_that_is_none_is_refused(text, tmp_path):
 
 
 def test_a_manifest_is_json_and_is_there(tmp_path):
-    with pytest.raises(ExportError, match="has no MANIFEST.json; it is not a folder that `dem merge` finished"):
+    with pytest.raises(
+        ExportError, match="has no MANIFEST.json; it is not a folder that `dem merge` finished"
+    ):
         verify(tmp_path)
     (tmp_path / "MANIFEST.json").write_text("{")
     with pytest.raises(ExportError, match="is not valid JSON"):
         verify(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["../secret", "/etc/hostname", "additional_chat_templates/../../secret", "sub/x"])
+@pytest.mark.parametrize(
+    "name", ["../secret", "/etc/hostname", "additional_chat_templates/../../secret", "sub/x"]
+)
 def test_a_manifest_cannot_make_verify_read_outside_its_folder(name, tmp_path):
     folder = tmp_path / "out"
     (folder / "sub").mkdir(parents=True)
     (tmp_path / "secret").write_text("s")
     (folder / "sub" / "x").write_text("s")
     digest = hashlib.sha256(b"s").hexdigest()
-    (folder / "MANIFEST.json").write_text(json.dumps({"recipe": "x", "files": {name: {"bytes": 1, "sha256": digest}}}))
+    (folder / "MANIFEST.json").write_text(
+        json.dumps({"recipe": "x", "files": {name: {"bytes": 1, "sha256": digest}}})
+    )
     with pytest.raises(ExportError, match="is missing"):
         verify(folder)

@@ -57,7 +57,11 @@ def through_the_cache(monkeypatch, code=errno.EINVAL):
 
 
 @settings(max_examples=60, deadline=None)
-@given(nbytes=st.integers(0, 9 * PAGE), cuts=st.lists(st.integers(0, 9 * PAGE), max_size=6), past=st.booleans())
+@given(
+    nbytes=st.integers(0, 9 * PAGE),
+    cuts=st.lists(st.integers(0, 9 * PAGE), max_size=6),
+    past=st.booleans(),
+)
 def test_the_file_holds_the_pieces_one_after_the_other(tmp_path_factory, nbytes, cuts, past):
     path, whole = tmp_path_factory.mktemp("w") / "file", content(nbytes)
     with pytest.MonkeyPatch.context() as patch:
@@ -92,7 +96,9 @@ def test_only_whole_stretches_go_past_the_cache_and_all_is_read_back(nbytes, tmp
     monkeypatch.setattr(os, "preadv", preadv)
     write(tmp_path / "file", content(nbytes))
     whole, rest = divmod(nbytes, 2 * PAGE)
-    wanted = [(2 * PAGE * i, 2 * PAGE, True) for i in range(whole)] + [(2 * PAGE * whole, rest, False)] * bool(rest)
+    wanted = [(2 * PAGE * i, 2 * PAGE, True) for i in range(whole)] + [
+        (2 * PAGE * whole, rest, False)
+    ] * bool(rest)
     assert wrote == wanted
     assert read == [(begin, size) for begin, size, _ in wanted]
 
@@ -103,7 +109,9 @@ def test_without_such_a_flag_it_writes_through_the_cache(tmp_path, monkeypatch):
     assert (tmp_path / "file").read_bytes() == content(5 * PAGE)
 
 
-def test_a_disk_that_takes_no_direct_writes_after_all_is_written_through_the_cache(tmp_path, monkeypatch):
+def test_a_disk_that_takes_no_direct_writes_after_all_is_written_through_the_cache(
+    tmp_path, monkeypatch
+):
     """Some file systems take the flag and refuse the write."""
     real, refused = os.pwrite, []
 
@@ -121,8 +129,12 @@ def test_a_disk_that_takes_no_direct_writes_after_all_is_written_through_the_cac
 
 def test_writes_and_reads_that_are_cut_short_go_on(tmp_path, monkeypatch):
     real_write, real_read = os.pwrite, os.preadv
-    monkeypatch.setattr(os, "pwrite", lambda at, values, begin: real_write(at, values[:PAGE], begin))
-    monkeypatch.setattr(os, "preadv", lambda at, buffers, begin: real_read(at, [buffers[0][:PAGE]], begin))
+    monkeypatch.setattr(
+        os, "pwrite", lambda at, values, begin: real_write(at, values[:PAGE], begin)
+    )
+    monkeypatch.setattr(
+        os, "preadv", lambda at, buffers, begin: real_read(at, [buffers[0][:PAGE]], begin)
+    )
     write(tmp_path / "file", content(7 * PAGE))
     assert (tmp_path / "file").read_bytes() == content(7 * PAGE)
 
@@ -138,7 +150,8 @@ def test_a_disk_that_forgets_is_found_out(stretch, tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "pwrite", forgetful)
     with pytest.raises(
-        ExportError, match=rf"file: what the disk holds from byte {2 * PAGE * stretch:,} on is not what"
+        ExportError,
+        match=rf"file: what the disk holds from byte {2 * PAGE * stretch:,} on is not what",
     ):
         write(tmp_path / "file", content(7 * PAGE))
 
@@ -151,7 +164,9 @@ def test_a_file_that_is_cut_short_behind_the_writing_is_found_out(tmp_path, monk
         return real(descriptor, buffers, begin)
 
     monkeypatch.setattr(os, "preadv", preadv)
-    with pytest.raises(ExportError, match="what the disk holds from byte 0 on is not what was written there"):
+    with pytest.raises(
+        ExportError, match="what the disk holds from byte 0 on is not what was written there"
+    ):
         write(tmp_path / "file", content(2 * PAGE))
 
 

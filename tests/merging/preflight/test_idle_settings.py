@@ -64,11 +64,15 @@ def test_its_words_and_that_the_recipe_runs(world):
 
 def test_the_recipes_own_parameters_are_looked_at_too(world):
     density = "{density: [{filter: mlp, value: 1}, {filter: mlp, value: 0.5}, {value: 1}]}"
-    assert told(recipe(world, parameters=density, method="ties")) == ["parameters: density: rule 2 (filter 'mlp')"]
+    assert told(recipe(world, parameters=density, method="ties")) == [
+        "parameters: density: rule 2 (filter 'mlp')"
+    ]
 
 
 def test_one_that_matches_nothing_stays_an_error(world):
-    with pytest.raises(MismatchError, match="cot: weight: the filter 'nothing' matches no tensor of the base"):
+    with pytest.raises(
+        MismatchError, match="cot: weight: the filter 'nothing' matches no tensor of the base"
+    ):
         prepare(recipe(world, "[{filter: mlp, value: 1}, {filter: nothing, value: 2}, {value: 0}]"))
 
 
@@ -100,14 +104,20 @@ slices:
     ],
 )  # fmt: skip
 def test_recipes_with_slices(world, settings, wanted):
-    text = SLICES.format(world=world, **({"shared": "{}", "part": "{}", "first": "1", "second": "1"} | settings))
+    text = SLICES.format(
+        world=world, **({"shared": "{}", "part": "{}", "first": "1", "second": "1"} | settings)
+    )
     assert told(parse_recipe(text)) == wanted
 
 
 def test_a_slice_is_looked_at_with_its_own_tensors(world):
     """Of a filter that only another slice's tensors match nothing is said: elsewhere it may apply."""
     text = SLICES.format(
-        world=world, shared="{}", part="{}", first="[{value: 1}, {filter: lm_head, value: 2}]", second="1"
+        world=world,
+        shared="{}",
+        part="{}",
+        first="[{value: 1}, {filter: lm_head, value: 2}]",
+        second="1",
     )
     rule = parse_recipe(text)
     assert shadowed(rule, open_recipe(rule)[0]) == []

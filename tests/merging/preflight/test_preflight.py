@@ -26,7 +26,9 @@ def base(tmp_path, llama, write):
 @pytest.fixture
 def folder(tmp_path, base, tuned, write):
     def make(name, weights=None, **config):
-        return write(tmp_path / name, tuned(base, 1) if weights is None else weights, CONFIG | config)
+        return write(
+            tmp_path / name, tuned(base, 1) if weights is None else weights, CONFIG | config
+        )
 
     return make
 
@@ -45,7 +47,9 @@ def test_a_fine_tune_of_this_base_has_no_problems(tmp_path, folder, adapter, bas
     assert opened.problems == [] and list(opened.vectors) == ["cot", "lora"]
 
 
-def test_all_problems_come_at_once_and_what_is_sound_is_opened(tmp_path, folder, llama, base, tuned):
+def test_all_problems_come_at_once_and_what_is_sound_is_opened(
+    tmp_path, folder, llama, base, tuned
+):
     (tmp_path / "empty").mkdir()
     paths = [folder("sound"), tmp_path / "empty", folder("stranger", llama(9))]
     paths.append(folder("moved", tuned(base, 2), rope_theta=5e5))
@@ -73,9 +77,17 @@ def test_an_unreadable_base_ends_it(tmp_path):
 @pytest.mark.parametrize(
     ("config", "severity", "message"),
     [
-        ({"hidden_size": 8}, "error", "x: config.json says hidden_size = 8, the base says 7. Choose the base"),
+        (
+            {"hidden_size": 8},
+            "error",
+            "x: config.json says hidden_size = 8, the base says 7. Choose the base",
+        ),
         ({"model_type": "qwen2"}, "error", "says model_type = 'qwen2', the base says 'llama'"),
-        ({"rope_theta": 5e5}, "warning", "rope_theta = 500000.0, the base says 10000.0. The export follows the base"),
+        (
+            {"rope_theta": 5e5},
+            "warning",
+            "rope_theta = 500000.0, the base says 10000.0. The export follows the base",
+        ),
     ],
 )
 def test_configurations_that_differ(tmp_path, folder, config, severity, message):
@@ -98,7 +110,10 @@ class TestTokenizers:
         tokenizer(folder("x"), {"a": 0, "b": 2, "c": 1})
         (problem,) = problems(tmp_path, tmp_path / "x")
         assert problem.severity == "error"
-        assert "vocabulary: 2 tokens have other ids than in the base: 'b' is 2, in the base 1." in problem.message
+        assert (
+            "vocabulary: 2 tokens have other ids than in the base: 'b' is 2, in the base 1."
+            in problem.message
+        )
         assert (
             problem.fix.startswith("Choose in the recipe dem.vocabulary: base")
             and "Or dem.vocabulary: union" in problem.fix
@@ -108,7 +123,10 @@ class TestTokenizers:
         tokenizer(tmp_path / "base", {"a": 0, "b": 1})
         tokenizer(folder("x"), {"a": 0}, added_tokens=[{"content": "<|im|>", "id": 5}])
         (problem,) = problems(tmp_path, tmp_path / "x")
-        assert problem.severity == "error" and "adds 1 tokens (<|im|>); it lacks 1 (b)." in problem.message
+        assert (
+            problem.severity == "error"
+            and "adds 1 tokens (<|im|>); it lacks 1 (b)." in problem.message
+        )
 
     def test_only_lacking_tokens(self, tmp_path, folder):
         tokenizer(tmp_path / "base", {"a": 0, "b": 1})
@@ -129,7 +147,9 @@ class TestTokenizers:
     def test_one_without_a_tokenizer_cannot_be_compared(self, tmp_path, folder):
         tokenizer(tmp_path / "base", {"a": 0})
         (problem,) = problems(tmp_path, folder("x"))
-        assert problem.severity == "warning" and problem.message.startswith(f"x: {tmp_path}/x has no tokenizer.json")
+        assert problem.severity == "warning" and problem.message.startswith(
+            f"x: {tmp_path}/x has no tokenizer.json"
+        )
         tokenizer(tmp_path / "x", {"a": 0})
         (tmp_path / "base" / "tokenizer.json").unlink()
         (problem,) = problems(tmp_path, tmp_path / "x")
@@ -138,7 +158,9 @@ class TestTokenizers:
     def test_other_merges_over_one_vocabulary_are_a_warning(self, tmp_path, folder):
         def pairs(folder, merges):
             tokens = {token: number for number, token in enumerate(("a", "b", "ab", "c"))}
-            (folder / "tokenizer.json").write_text(json.dumps({"model": {"vocab": tokens, "merges": merges}}))
+            (folder / "tokenizer.json").write_text(
+                json.dumps({"model": {"vocab": tokens, "merges": merges}})
+            )
 
         pairs(tmp_path / "base", ["a b", "ab c"])
         pairs(folder("x"), [["a", "b"], ["ab", "c"]])  # the same, as newer files write it
@@ -151,20 +173,29 @@ class TestTokenizers:
         "document",
         [
             *({}, {"model": {"vocab": [[]]}}, {"model": 1}, {"model": {"vocab": 3}}),
-            *({"model": {"vocab": {"a": -1}}}, {"model": {"vocab": {"a": "0"}}}, {"model": {"vocab": {"a": True}}}),
+            *(
+                {"model": {"vocab": {"a": -1}}},
+                {"model": {"vocab": {"a": "0"}}},
+                {"model": {"vocab": {"a": True}}},
+            ),
         ],
     )
     def test_a_broken_tokenizer_is_named(self, tmp_path, folder, document):
         tokenizer(tmp_path / "base", {"a": 0})
         (folder("x") / "tokenizer.json").write_text(json.dumps(document))
         (problem,) = problems(tmp_path, tmp_path / "x")
-        assert problem.severity == "error" and "is not a tokenizer of the tokenizers library" in problem.message
+        assert (
+            problem.severity == "error"
+            and "is not a tokenizer of the tokenizers library" in problem.message
+        )
 
 
 def test_a_checkpoint_of_another_base_is_an_error(tmp_path, folder, llama):
     (problem,) = problems(tmp_path, folder("x", llama(9)))
-    assert problem.severity == "error" and "x is a checkpoint of another base" in problem.message.replace(
-        f" ({tmp_path / 'x'})", ""
+    assert (
+        problem.severity == "error"
+        and "x is a checkpoint of another base"
+        in problem.message.replace(f" ({tmp_path / 'x'})", "")
     )
     assert "dem.allow_unrelated: true" in problem.fix
 
@@ -177,7 +208,10 @@ def test_the_cosine_of_related_weights_by_hand():
         "zero": torch.zeros(2, 2),
     }
     tuned = base | {"a": torch.tensor([[4.0, 3.0]]), "norm": -torch.ones(4)}
-    assert relationship(base, tuned) == (1.0, "b")  # of 0.96 and 1, the upper median; norms and zeros are left out
+    assert relationship(base, tuned) == (
+        1.0,
+        "b",
+    )  # of 0.96 and 1, the upper median; norms and zeros are left out
     cosine, name = relationship({"a": base["a"]}, tuned)
     assert cosine == pytest.approx(24 / 25) and name == "a"
 
@@ -198,12 +232,19 @@ class TestOfTheBase:
         assert "asks for code from the folder (auto_map). It is never run here" in problem.message
 
     def test_a_quantised_base_is_an_error(self, tmp_path, base):
-        (tmp_path / "base" / "config.json").write_text(json.dumps(CONFIG | {"quantization_config": {"bits": 4}}))
+        (tmp_path / "base" / "config.json").write_text(
+            json.dumps(CONFIG | {"quantization_config": {"bits": 4}})
+        )
         (problem,) = problems(tmp_path)
-        assert problem.severity == "error" and "Give the full-precision model as the base" in problem.fix
+        assert (
+            problem.severity == "error"
+            and "Give the full-precision model as the base" in problem.fix
+        )
 
     def test_code_is_found_at_any_depth(self):
-        assert code_keys({"text": [{"auto_map": {"a": 1}}], "trust_remote_code": True, "custom_pipelines": {}}) == [
+        assert code_keys(
+            {"text": [{"auto_map": {"a": 1}}], "trust_remote_code": True, "custom_pipelines": {}}
+        ) == [
             "trust_remote_code",
             "auto_map",
         ]
@@ -223,7 +264,9 @@ class TestCheckOfARecipe:
         with pytest.raises(MismatchError) as caught:
             check(recipe, *open_recipe(recipe))
         wanted = ("says model_type", "says hidden_size", "has another vocabulary")
-        assert all(word in line for word, line in zip(wanted, str(caught.value).splitlines(), strict=True))
+        assert all(
+            word in line for word, line in zip(wanted, str(caught.value).splitlines(), strict=True)
+        )
 
     def test_warnings_are_returned(self, tmp_path, folder):
         folder("x", rope_theta=5e5)
@@ -241,7 +284,9 @@ class TestCheckOfARecipe:
 
     def test_an_average_may_be_of_strangers(self, tmp_path, folder, llama):
         folder("x", llama(9))
-        recipe = parse_recipe(recipe_yaml(self.recipe(tmp_path, "x")).replace("task_arithmetic", "linear"))
+        recipe = parse_recipe(
+            recipe_yaml(self.recipe(tmp_path, "x")).replace("task_arithmetic", "linear")
+        )
         assert check(recipe, *open_recipe(recipe)) == []
 
     def test_vectors_in_memory_have_no_folder_to_compare(self, tmp_path, base, tuned):
@@ -258,7 +303,11 @@ def added(folder, *tokens):
 
 def grown(weights, rows):
     """The same weights with more rows of embeddings and head."""
-    tall = {name: torch.cat([value, value[:rows]]) for name, value in weights.items() if len(value) == 31}
+    tall = {
+        name: torch.cat([value, value[:rows]])
+        for name, value in weights.items()
+        if len(value) == 31
+    }
     return {**weights, **tall}
 
 
@@ -273,25 +322,45 @@ class TestVocabulariesOfFolders:
 
     def test_by_default_both_are_refused_and_the_rest_is_opened(self, tmp_path, three):
         found = preflight(tmp_path / "base", three)
-        assert [(one.severity, one.subject) for one in found.problems] == [("error", "tall"), ("error", "padded")]
-        assert "33 rows, the base's 31; its tokenizer adds 1 tokens (<y>)." in found.problems[0].message
+        assert [(one.severity, one.subject) for one in found.problems] == [
+            ("error", "tall"),
+            ("error", "padded"),
+        ]
+        assert (
+            "33 rows, the base's 31; its tokenizer adds 1 tokens (<y>)."
+            in found.problems[0].message
+        )
         assert list(found.vectors) == ["same", "padded"]
 
-    def test_what_else_is_wrong_with_a_refused_one_is_told_too(self, tmp_path, three, base, tuned, folder):
+    def test_what_else_is_wrong_with_a_refused_one_is_told_too(
+        self, tmp_path, three, base, tuned, folder
+    ):
         added(folder("odd", grown(tuned(base, 4), 1), hidden_size=8), "<y>")
-        added(folder("lame", {**grown(tuned(base, 5), 1), "model.norm.weight": torch.ones(5)}), "<y>")
+        added(
+            folder("lame", {**grown(tuned(base, 5), 1), "model.norm.weight": torch.ones(5)}), "<y>"
+        )
         found = preflight(tmp_path / "base", [tmp_path / "odd", tmp_path / "lame"])
         lines = [(one.subject, one.message) for one in found.problems]
         assert [subject for subject, _ in lines] == ["odd", "odd", "lame", "lame"]
-        assert "says hidden_size = 8" in lines[1][1] and "tensor 'model.norm.weight' has shape 5" in lines[3][1]
+        assert (
+            "says hidden_size = 8" in lines[1][1]
+            and "tensor 'model.norm.weight' has shape 5" in lines[3][1]
+        )
 
     def test_base_leaves_their_rows_and_says_so(self, tmp_path, three):
         found = preflight(tmp_path / "base", three, vocabularies="base")
-        assert [(one.severity, one.subject) for one in found.problems] == [("warning", "tall"), ("warning", "padded")]
+        assert [(one.severity, one.subject) for one in found.problems] == [
+            ("warning", "tall"),
+            ("warning", "padded"),
+        ]
         assert all(
-            "so it does not change lm_head.weight, model.embed_tokens.weight" in one.message for one in found.problems
+            "so it does not change lm_head.weight, model.embed_tokens.weight" in one.message
+            for one in found.problems
         )
-        assert list(found.vectors) == ["same", "tall", "padded"] and not found.vectors["tall"]["lm_head.weight"].any()
+        assert (
+            list(found.vectors) == ["same", "tall", "padded"]
+            and not found.vectors["tall"]["lm_head.weight"].any()
+        )
 
     def test_union_says_what_is_added_and_where(self, tmp_path, three):
         found = preflight(tmp_path / "base", three, vocabularies="union")
@@ -300,10 +369,18 @@ class TestVocabulariesOfFolders:
             ("warning", "tall"),
             ("warning", "padded"),
         ]
-        assert "2 tokens are added to its tokenizer (<y>, <z>), ids 3 to 4" in found.problems[0].message
-        assert "rows of the 3 tokens that it shares with the base are merged" in found.problems[1].message
+        assert (
+            "2 tokens are added to its tokenizer (<y>, <z>), ids 3 to 4"
+            in found.problems[0].message
+        )
+        assert (
+            "rows of the 3 tokens that it shares with the base are merged"
+            in found.problems[1].message
+        )
 
-    def test_a_union_that_cannot_be_is_an_error_beside_the_others(self, tmp_path, three, folder, base, tuned):
+    def test_a_union_that_cannot_be_is_an_error_beside_the_others(
+        self, tmp_path, three, folder, base, tuned
+    ):
         tokenizer(folder("other", tuned(base, 6), rope_theta=5e5), {"a": 0, "b": 1, "c": 2, "d": 3})
         found = preflight(tmp_path / "base", [*three, tmp_path / "other"], vocabularies="union")
         errors = [one for one in found.problems if one.severity == "error"]
@@ -312,40 +389,59 @@ class TestVocabulariesOfFolders:
         assert any("rope_theta" in one.message for one in found.problems)
 
     def test_another_word_is_refused(self, tmp_path, base):
-        with pytest.raises(RecipeError, match="vocabulary is 'all', expected one of refuse, base, union"):
+        with pytest.raises(
+            RecipeError, match="vocabulary is 'all', expected one of refuse, base, union"
+        ):
             preflight(tmp_path / "base", [], vocabularies="all")
 
     def test_a_recipe_with_union_is_checked_on_the_grown_base(self, tmp_path, three):
         models = {path.name: path for path in three}
-        recipe = Recipe.compose(tmp_path / "base", models, dict.fromkeys(models, 0.5), vocabulary="union")
+        recipe = Recipe.compose(
+            tmp_path / "base", models, dict.fromkeys(models, 0.5), vocabulary="union"
+        )
         opened = prepare(recipe, out=tmp_path / "out")
         assert [one.subject for one in opened.problems] == ["base", "tall", "padded"]
         assert opened.base.info("lm_head.weight").shape == (31, 7)
 
-    def test_an_adapter_and_a_saved_vector_have_none_of_their_own(self, tmp_path, three, base, adapter):
+    def test_an_adapter_and_a_saved_vector_have_none_of_their_own(
+        self, tmp_path, three, base, adapter
+    ):
         adapter(tmp_path / "lora", base, ["lm_head"])
         found = preflight(tmp_path / "base", [*three, tmp_path / "lora"], vocabularies="union")
-        assert isinstance(found.vectors["lora"], Fitted) and "lora" not in [one.subject for one in found.problems]
+        assert isinstance(found.vectors["lora"], Fitted) and "lora" not in [
+            one.subject for one in found.problems
+        ]
 
 
 class TestHeads:
     def test_ties_that_differ_are_explained(self, tmp_path, folder, llama, write, tuned):
-        (tmp_path / "base" / "config.json").write_text(json.dumps(CONFIG | {"tie_word_embeddings": False}))
+        (tmp_path / "base" / "config.json").write_text(
+            json.dumps(CONFIG | {"tie_word_embeddings": False})
+        )
         (problem,) = problems(tmp_path, folder("x", tie_word_embeddings=True))
         assert problem.severity == "warning" and problem.text == (
             "x ties its output head to its embeddings (tie_word_embeddings = True), and the base keeps it apart. The "
             "export follows the base, in config.json and in its tensors."
         )
-        (tmp_path / "base" / "config.json").write_text(json.dumps(CONFIG | {"tie_word_embeddings": True}))
+        (tmp_path / "base" / "config.json").write_text(
+            json.dumps(CONFIG | {"tie_word_embeddings": True})
+        )
         (problem,) = problems(tmp_path, folder("y", tie_word_embeddings=False))
-        assert "y does not tie its output head" in problem.message and "and the base does." in problem.message
+        assert (
+            "y does not tie its output head" in problem.message
+            and "and the base does." in problem.message
+        )
 
     def test_a_tied_head_that_only_one_stores_is_told(self, tmp_path, llama, tuned, write):
         tied = llama(tied=True)
         stored = tied | {"lm_head.weight": tied["model.embed_tokens.weight"].clone()}
         write(tmp_path / "base", tied, CONFIG)
         moved = tuned(tied, 1)
-        write(tmp_path / "x", moved | {"lm_head.weight": moved["model.embed_tokens.weight"].clone()}, CONFIG)
+        write(
+            tmp_path / "x",
+            moved | {"lm_head.weight": moved["model.embed_tokens.weight"].clone()},
+            CONFIG,
+        )
         (problem,) = problems(tmp_path, tmp_path / "x")
         assert problem.severity == "info" and problem.message == (
             "x stores its tied head (lm_head.weight), the base does not; the values are those of its embeddings, and "
@@ -354,7 +450,9 @@ class TestHeads:
         write(tmp_path / "base2", stored, CONFIG)
         write(tmp_path / "y", moved, CONFIG)
         (problem,) = preflight(tmp_path / "base2", [tmp_path / "y"]).problems
-        assert problem.message.startswith("y does not store its tied head (lm_head.weight), the base does;")
+        assert problem.message.startswith(
+            "y does not store its tied head (lm_head.weight), the base does;"
+        )
 
     def test_heads_with_other_values_are_refused_with_the_reason(self, tmp_path, folder, base):
         lost = {name: value for name, value in base.items() if name != "lm_head.weight"}
@@ -366,7 +464,9 @@ class TestHeads:
 
 
 def test_dtypes_that_differ_are_told(tmp_path, folder, base, write):
-    (problem,) = problems(tmp_path, folder("x", {name: value.bfloat16() for name, value in base.items()}))
+    (problem,) = problems(
+        tmp_path, folder("x", {name: value.bfloat16() for name, value in base.items()})
+    )
     assert problem.severity == "info" and problem.text == (
         "x is stored as bfloat16, the base as float32: merged in float32 and stored as the base, unless the recipe's "
         "dtype says otherwise."
@@ -378,7 +478,9 @@ def test_dtypes_that_differ_are_told(tmp_path, folder, base, write):
 
 def test_a_quantised_checkpoint_is_an_error(tmp_path, folder):
     (problem,) = problems(tmp_path, folder("x", quantization_config={"bits": 4}))
-    assert problem.severity == "error" and problem.text.endswith("is quantised. Give the full-precision checkpoint.")
+    assert problem.severity == "error" and problem.text.endswith(
+        "is quantised. Give the full-precision checkpoint."
+    )
 
 
 class TestTemplates:
@@ -412,7 +514,10 @@ class TestTemplates:
     def test_too_long_a_one_is_named(self, tmp_path, folder):
         self.write(folder("x"), "x" * 10_000_001)
         (problem,) = problems(tmp_path, tmp_path / "x")
-        assert problem.severity == "error" and "chat_template.jinja has 10,000,001 bytes" in problem.message
+        assert (
+            problem.severity == "error"
+            and "chat_template.jinja has 10,000,001 bytes" in problem.message
+        )
 
     def test_a_configuration_that_is_no_object_has_none(self, tmp_path, folder):
         (folder("x") / "tokenizer_config.json").write_text("[]")
@@ -423,11 +528,17 @@ class TestAlike:
     def test_one_given_twice_is_a_warning(self, tmp_path, folder):
         (problem,) = problems(tmp_path, folder("x"), folder("y"))
         assert (problem.severity, problem.subject) == ("warning", "y")
-        assert f"y ({tmp_path}/y) has the same weights as x: its ω counts on top of the other's." in problem.message
+        assert (
+            f"y ({tmp_path}/y) has the same weights as x: its ω counts on top of the other's."
+            in problem.message
+        )
 
     def test_the_base_itself_is_a_warning(self, tmp_path, folder, base):
         (problem,) = problems(tmp_path, folder("x", base))
-        assert problem.message == f"x ({tmp_path}/x) has the base's weights: its distribution vector is 0."
+        assert (
+            problem.message
+            == f"x ({tmp_path}/x) has the base's weights: its distribution vector is 0."
+        )
         assert problem.severity == "warning" and "after fine-tuning" in problem.fix
 
     def test_an_average_may_have_the_base_in_it(self, tmp_path, folder, base):
@@ -441,16 +552,23 @@ class TestAlike:
 class TestPrepare:
     def recipe(self, tmp_path, *names, **more):
         return Recipe.compose(
-            tmp_path / "base", {name: tmp_path / name for name in names}, dict.fromkeys(names, 0.5), **more
+            tmp_path / "base",
+            {name: tmp_path / name for name in names},
+            dict.fromkeys(names, 0.5),
+            **more,
         )
 
     def test_what_is_sound_is_opened(self, tmp_path, folder):
         folder("x", rope_theta=5e5)
         opened = prepare(self.recipe(tmp_path, "x"), out=tmp_path / "out")
-        assert list(opened.vectors) == ["x"] and [one.severity for one in opened.problems] == ["warning"]
+        assert list(opened.vectors) == ["x"] and [one.severity for one in opened.problems] == [
+            "warning"
+        ]
         assert not (tmp_path / "out").exists()
 
-    def test_every_error_of_every_folder_comes_in_one_message(self, tmp_path, folder, base, tuned, llama):
+    def test_every_error_of_every_folder_comes_in_one_message(
+        self, tmp_path, folder, base, tuned, llama
+    ):
         added(tmp_path / "base")
         added(folder("tall", grown(tuned(base, 2), 2), hidden_size=8), "<y>")
         (tmp_path / "empty").mkdir()
@@ -469,9 +587,9 @@ class TestPrepare:
     def test_a_base_that_is_not_there_too(self, tmp_path):
         with pytest.raises(MismatchError) as caught:
             prepare(self.recipe(tmp_path, "x"))
-        assert [line.partition(" does not exist")[0] for line in str(caught.value).splitlines()] == [
-            str(tmp_path / name) for name in ("base", "x")
-        ]
+        assert [
+            line.partition(" does not exist")[0] for line in str(caught.value).splitlines()
+        ] == [str(tmp_path / name) for name in ("base", "x")]
 
     def test_an_unrelated_one_that_is_allowed_is_not_in_the_list(self, tmp_path, folder, llama):
         (tmp_path / "empty").mkdir()
@@ -479,9 +597,13 @@ class TestPrepare:
         with pytest.raises(CheckpointError, match="^[^\n]*empty[^\n]*$"):
             prepare(self.recipe(tmp_path, "empty", "stranger", allow_unrelated=True))
 
-    def test_settings_that_match_nothing_are_refused_before_anything_is_merged(self, tmp_path, folder):
+    def test_settings_that_match_nothing_are_refused_before_anything_is_merged(
+        self, tmp_path, folder
+    ):
         folder("x")
-        with pytest.raises(MismatchError, match="dem.exclude: 'nothing' matches no tensor of the base"):
+        with pytest.raises(
+            MismatchError, match="dem.exclude: 'nothing' matches no tensor of the base"
+        ):
             prepare(self.recipe(tmp_path, "x", exclude=("nothing",)))
 
     def test_no_place_for_the_folder_is_refused(self, tmp_path, folder):
@@ -494,7 +616,9 @@ class TestPrepare:
     def test_weights_are_not_read_for_a_closed_form(self, tmp_path, folder, monkeypatch, method):
         folder("x")
         recipe = self.recipe(tmp_path, "x").with_method(method)
-        monkeypatch.setattr(DistributionVector, "squared_length", property(lambda self: pytest.fail("all was read")))
+        monkeypatch.setattr(
+            DistributionVector, "squared_length", property(lambda self: pytest.fail("all was read"))
+        )
         assert prepare(recipe, out=tmp_path / "out").problems == []
 
     def test_keys_without_effect_are_told_with_a_fix(self, tmp_path, folder):
@@ -509,7 +633,9 @@ class TestPrepare:
     def test_ids_that_moved_are_refused_though_all_shapes_fit(self, tmp_path, folder):
         tokenizer(tmp_path / "base", {"a": 0, "b": 1})
         tokenizer(folder("x"), {"a": 1, "b": 0})
-        with pytest.raises(MismatchError, match="x.* has another vocabulary: 2 tokens have other ids"):
+        with pytest.raises(
+            MismatchError, match="x.* has another vocabulary: 2 tokens have other ids"
+        ):
             prepare(self.recipe(tmp_path, "x"), out=tmp_path / "out")
 
     def slices(self, tmp_path, end, more=""):
@@ -521,7 +647,11 @@ class TestPrepare:
 
     def test_recipes_with_slices_are_checked_too(self, tmp_path, folder, base):
         folder("x")
-        assert [one.severity for one in prepare(self.slices(tmp_path, 2)).problems if one.severity == "error"] == []
+        assert [
+            one.severity
+            for one in prepare(self.slices(tmp_path, 2)).problems
+            if one.severity == "error"
+        ] == []
         with pytest.raises(MismatchError, match="layer"):
             prepare(self.slices(tmp_path, 9))
         with pytest.raises(RecipeError, match="dem.vocabulary is 'base', and slices"):

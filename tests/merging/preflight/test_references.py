@@ -15,7 +15,9 @@ from merging.outputs.vector_folder import save_vector
 from merging.preflight.references import resolve_all
 from merging.recipe import parse_recipe
 
-_spec = importlib.util.spec_from_file_location("hub_server", Path(__file__).parents[1] / "inputs" / "hub_server.py")
+_spec = importlib.util.spec_from_file_location(
+    "hub_server", Path(__file__).parents[1] / "inputs" / "hub_server.py"
+)
 hub_server = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(hub_server)
 
@@ -25,7 +27,9 @@ QUERY = "model.layers.0.self_attn.q_proj"
 
 @pytest.fixture
 def server(monkeypatch, tmp_path):
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)  # tests/conftest.py switches the network off
+    monkeypatch.setattr(
+        constants, "HF_HUB_OFFLINE", False
+    )  # tests/conftest.py switches the network off
     with hub_server.HubServer() as listening:
         yield listening
     close_session()
@@ -64,14 +68,18 @@ def lines(wanted, **more):
     return str(caught.value).splitlines()
 
 
-def test_all_that_cannot_be_had_from_the_hub_is_told_and_nothing_is_downloaded(server, upload, there, tmp_path):
+def test_all_that_cannot_be_had_from_the_hub_is_told_and_nothing_is_downloaded(
+    server, upload, there, tmp_path
+):
     upload("base")
     upload("cot", 1)
     upload("gated", 2)
     server.repos["org/gated"].gated = True
     (tmp_path / "empty").mkdir()
     places = {"cot": "org/cot", "typo": "org/ct", "gone": "org/cot@v9", "gated": "org/gated"}
-    wanted = recipe("org/base", **places, missing=str(tmp_path / "nowhere"), empty=str(tmp_path / "empty"))
+    wanted = recipe(
+        "org/base", **places, missing=str(tmp_path / "nowhere"), empty=str(tmp_path / "empty")
+    )
     found = lines(wanted, **there)
     told = [
         "org/ct is no folder",
@@ -80,7 +88,9 @@ def test_all_that_cannot_be_had_from_the_hub_is_told_and_nothing_is_downloaded(s
         "nowhere does not",
         "empty holds",
     ]
-    assert len(found) == len(told) and all(word in line for word, line in zip(told, found, strict=True))
+    assert len(found) == len(told) and all(
+        word in line for word, line in zip(told, found, strict=True)
+    )
     assert not [name for name in server.fetched() if name.endswith(".safetensors")]
 
 
@@ -106,7 +116,9 @@ def test_one_hub_id_is_asked_about_once(server, upload, there, tmp_path, llama, 
     assert asked == []
 
 
-def test_a_broken_one_is_told_beside_one_that_cannot_be_had(server, upload, there, tmp_path, llama, adapter, write):
+def test_a_broken_one_is_told_beside_one_that_cannot_be_had(
+    server, upload, there, tmp_path, llama, adapter, write
+):
     """With the base at hand, what does not fit it is told too."""
     base = llama()
     write(tmp_path / "base", base, CONFIG)
@@ -167,7 +179,11 @@ def test_an_adapter_of_a_slice_is_read_as_one(tmp_path, llama, write, adapter):
     adapter(tmp_path / "lora", base, [QUERY], use_dora=True)
     (tmp_path / "empty").mkdir()
     found = lines(slices(tmp_path, f"base+{tmp_path}/lora", "empty", "base"))
-    assert ["use_dora is set" in found[0], "empty holds no" in found[1], len(found)] == [True, True, 2]
+    assert ["use_dora is set" in found[0], "empty holds no" in found[1], len(found)] == [
+        True,
+        True,
+        2,
+    ]
 
 
 def test_preflight_tells_of_all_and_opens_the_rest(server, upload, there, tmp_path):
@@ -177,7 +193,10 @@ def test_preflight_tells_of_all_and_opens_the_rest(server, upload, there, tmp_pa
     assert list(opened.vectors) == ["cot"]
     assert [(one.severity, one.subject) for one in opened.problems] == [("error", "x")]
     opened = preflight(str(tmp_path / "up" / "base"), ["org/a", "org/b"], ["a", "b"], **there)
-    assert [(one.subject, "is no folder here" in one.message) for one in opened.problems] == [("a", True), ("b", True)]
+    assert [(one.subject, "is no folder here" in one.message) for one in opened.problems] == [
+        ("a", True),
+        ("b", True),
+    ]
 
 
 def test_preflight_downloads_nothing_where_one_cannot_be_had(server, upload, there):
@@ -195,7 +214,10 @@ def test_preflight_without_a_base_tells_of_the_others_too(server, upload, there,
     (tmp_path / "empty").mkdir()
     with pytest.raises(MismatchError) as caught:
         preflight(tmp_path / "empty", [tmp_path / "nowhere"])
-    assert all(word in line for word, line in zip(("empty", "nowhere"), str(caught.value).splitlines(), strict=True))
+    assert all(
+        word in line
+        for word, line in zip(("empty", "nowhere"), str(caught.value).splitlines(), strict=True)
+    )
 
 
 def test_a_caller_cancels(tmp_path):

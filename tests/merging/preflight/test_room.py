@@ -42,7 +42,9 @@ def huge(tmp_path):
 
 def recipe_of(folders, method):
     base, *rest = folders
-    recipe = Recipe.compose(base, {path.name: path for path in rest}, {path.name: 0.5 for path in rest})
+    recipe = Recipe.compose(
+        base, {path.name: path for path in rest}, {path.name: 0.5 for path in rest}
+    )
     return recipe.with_method(method, {})
 
 
@@ -50,14 +52,22 @@ def test_memory_for_a_method_that_needs_whole_tensors_is_an_error_with_numbers(h
     with pytest.raises(MismatchError) as caught:
         prepare(recipe_of(huge, "tsv"))
     need = (2 + 2) * 4 * ROWS * COLUMNS / 1e9
-    assert str(caught.value).startswith(f"tsv needs the whole of {NAME} and of 2 deltas of it at once, {need:.2f} GB; ")
-    assert "GB of memory are free. Close other programs, or choose a method that works in blocks" in str(caught.value)
+    assert str(caught.value).startswith(
+        f"tsv needs the whole of {NAME} and of 2 deltas of it at once, {need:.2f} GB; "
+    )
+    assert (
+        "GB of memory are free. Close other programs, or choose a method that works in blocks"
+        in str(caught.value)
+    )
 
 
 def test_a_method_in_blocks_needs_little_memory_but_the_disk_all_the_same(huge, tmp_path):
     recipe = recipe_of(huge, "task_arithmetic")
     assert [one.severity for one in prepare(recipe).problems if one.subject == "memory"] == []
-    with pytest.raises(MismatchError, match=r"GB free, the export needs 4486\.\d\d GB\. Free some, choose a smaller"):
+    with pytest.raises(
+        MismatchError,
+        match=r"GB free, the export needs 4486\.\d\d GB\. Free some, choose a smaller",
+    ):
         prepare(recipe, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -78,12 +88,18 @@ def test_the_need_by_hand(tmp_path, write, method, vectors, dtype, need):
     assert memory_need(task, base) == need
     assert memory([task], base, need) == []
     (problem,) = memory([task], base, need - 1)
-    assert (problem.severity, problem.subject) == ("error", "memory") and f"{need / 1e9:.2f} GB" in problem.message
+    assert (problem.severity, problem.subject) == (
+        "error",
+        "memory",
+    ) and f"{need / 1e9:.2f} GB" in problem.message
 
 
 def test_small_tensors_need_no_more_than_they_have(tmp_path, write):
     base = Checkpoint(write(tmp_path / "base", {NAME: torch.zeros(3, 5)}))
-    assert memory_need(Task(NAME, (3, 5), torch.float32, load("task_arithmetic"), ("a",)), base) == 3 * 4 * 15
+    assert (
+        memory_need(Task(NAME, (3, 5), torch.float32, load("task_arithmetic"), ("a",)), base)
+        == 3 * 4 * 15
+    )
 
 
 def test_nothing_to_do_needs_nothing(tmp_path, write):
@@ -100,7 +116,9 @@ def test_room_on_the_disk_is_no_problem(tmp_path):
 class TestFreeMemory:
     def system(self, root, limit=None):
         (root / "proc").mkdir()
-        (root / "proc" / "meminfo").write_text("MemTotal: 9000 kB\nMemAvailable: 5000 kB\nSwapFree: 7 kB\nHuge: 3\n")
+        (root / "proc" / "meminfo").write_text(
+            "MemTotal: 9000 kB\nMemAvailable: 5000 kB\nSwapFree: 7 kB\nHuge: 3\n"
+        )
         if limit is not None:
             group = root / "sys" / "fs" / "cgroup"
             group.mkdir(parents=True)

@@ -7,7 +7,9 @@ from merging.recipe.formula import formula
 
 
 def recipe(omegas, method="task_arithmetic", **parameters):
-    models = tuple(ModelEntry(f"m/{name}", name, {"weight": omega}) for name, omega in omegas.items())
+    models = tuple(
+        ModelEntry(f"m/{name}", name, {"weight": omega}) for name, omega in omegas.items()
+    )
     return Recipe(base="b", models=models, method=method, parameters=parameters)
 
 

@@ -53,9 +53,17 @@ def test_a_file_with_everything_is_read():
 
 
 def test_names_are_those_of_the_folders_unless_given():
-    entries = [f"{{model: {path}, parameters: {{weight: 1}}}}" for path in ("a/cot", "b/cot", "base+x/lora", "c/cot")]
+    entries = [
+        f"{{model: {path}, parameters: {{weight: 1}}}}"
+        for path in ("a/cot", "b/cot", "base+x/lora", "c/cot")
+    ]
     text = f"{{merge_method: linear, models: [{', '.join(entries)}]}}"
-    assert [source.name for source in parse_recipe(text).models] == ["cot", "cot-2", "lora", "cot-3"]
+    assert [source.name for source in parse_recipe(text).models] == [
+        "cot",
+        "cot-2",
+        "lora",
+        "cot-3",
+    ]
     assert unique("a", ["a", "a-2"]) == "a-3"
 
 
@@ -111,12 +119,21 @@ def test_a_recipe_survives_its_file_and_keeps_its_digest(recipe):
 def test_mergekit_reads_the_same_models_and_weights(recipe):
     """What mergekit takes from the file: plain YAML, its own keys only, but for `dem`."""
     document = yaml.safe_load(recipe_yaml(recipe))
-    assert set(document) <= {"merge_method", "base_model", "models", "parameters", "dtype", "out_dtype", "dem"}
+    assert set(document) <= {
+        "merge_method",
+        "base_model",
+        "models",
+        "parameters",
+        "dtype",
+        "out_dtype",
+        "dem",
+    }
     assert all(set(entry) == {"model", "parameters"} for entry in document["models"])
 
 
 @pytest.mark.parametrize(
-    "one, other", [(1, 1.0), (0, -0.0), ("1e-3", 0.001), ({"value": 1}, {"filter": None, "value": 1.0})]
+    "one, other",
+    [(1, 1.0), (0, -0.0), ("1e-3", 0.001), ({"value": 1}, {"filter": None, "value": 1.0})],
 )
 def test_equal_settings_make_equal_recipes_with_equal_digests(one, other):
     pair = [Recipe("b", (ModelEntry("a", "a", {"weight": value}),)) for value in (one, other)]
@@ -162,7 +179,9 @@ def test_with_omegas_changes_only_what_it_names():
 def test_compose_tells_adapters_from_checkpoints(tmp_path):
     (tmp_path / "lora").mkdir()
     (tmp_path / "lora" / "adapter_config.json").write_text("{}")
-    recipe = Recipe.compose("base", {"full": "full", "lora": tmp_path / "lora"}, {"lora": 1.0}, seed=4)
+    recipe = Recipe.compose(
+        "base", {"full": "full", "lora": tmp_path / "lora"}, {"lora": 1.0}, seed=4
+    )
     assert recipe.models == (
         ModelEntry("full", "full", {"weight": 0.0}),
         ModelEntry("base", "lora", {"weight": 1.0}, str(tmp_path / "lora")),
@@ -185,12 +204,19 @@ def test_folders_are_relative_to_the_working_directory_else_to_the_recipe(tmp_pa
     monkeypatch.chdir(tmp_path / "work")
     recipe = read_recipe("../recipes/r.yml")
     assert recipe.base == "base"
-    assert [source.path for source in recipe.models] == ["../recipes/cot", "/abs", "nowhere", "base"]
+    assert [source.path for source in recipe.models] == [
+        "../recipes/cot",
+        "/abs",
+        "nowhere",
+        "base",
+    ]
     assert recipe.models[3].lora == "../recipes/cot"
 
 
 def test_a_file_that_cannot_be_read(tmp_path, monkeypatch):
-    with pytest.raises(RecipeError, match=r"is not a file. Give a recipe, a YAML file with merge_method and models"):
+    with pytest.raises(
+        RecipeError, match=r"is not a file. Give a recipe, a YAML file with merge_method and models"
+    ):
         read_recipe(tmp_path / "absent.yml")
     with pytest.raises(RecipeError, match="is not a file"):
         read_recipe("x" * 5000)
@@ -202,7 +228,9 @@ def test_a_file_that_cannot_be_read(tmp_path, monkeypatch):
     with pytest.raises(RecipeError, match=r"r.yml has 200,001 bytes; a recipe has at most 200,000"):
         read_recipe(path)
     path.write_text("merge_metod: x")
-    with pytest.raises(RecipeError, match=r"r.yml: unknown key 'merge_metod'; did you mean 'merge_method'"):
+    with pytest.raises(
+        RecipeError, match=r"r.yml: unknown key 'merge_metod'; did you mean 'merge_method'"
+    ):
         read_recipe(path)
 
     def denied(self, encoding):
@@ -252,7 +280,10 @@ def models(**parameters):
         (text(chat_template="chatml"), "'chat_template' is not read"),
         (text(model=[]), "unknown key 'model'; did you mean 'models'"),
         (text(**{"1": 2}), "unknown key '1'; known: base_model"),
-        (text(tokenizer_source="union"), "tokenizer_source is 'union'; only the base's tokenizer is used"),
+        (
+            text(tokenizer_source="union"),
+            "tokenizer_source is 'union'; only the base's tokenizer is used",
+        ),
         (text(dem={"sed": 1}), "dem: unknown key 'sed'; did you mean 'seed'"),
         (text(dem=[1]), r"dem is \[1\], expected keys and values"),
         (text(dem={"format": 2}), "dem.format is 2, this version reads 1: update to open it"),
@@ -260,10 +291,16 @@ def models(**parameters):
         (text(dem={"seed": True}), "dem.seed is True"),
         (text(dem={"seed": 1.5}), "dem.seed is 1.5"),
         (text(dem={"seed": 2**63}), "dem.seed is 9223372036854775808"),
-        (text(dem={"names": ["a", "b"]}), r"dem.names is \['a', 'b'\], expected 1 names, one for each of models"),
+        (
+            text(dem={"names": ["a", "b"]}),
+            r"dem.names is \['a', 'b'\], expected 1 names, one for each of models",
+        ),
         (text(dem={"names": [""]}), "dem.names is"),
         (text(dem={"names": "a"}), "dem.names is 'a'"),
-        (text(dem={"names": ["a\nb"]}), r"a model is called 'a\\nb'; give it a name that can be shown"),
+        (
+            text(dem={"names": ["a\nb"]}),
+            r"a model is called 'a\\nb'; give it a name that can be shown",
+        ),
         (text(dem={"names": [" "]}), "a model is called ' '"),
         (text(dem={"inputs": [1]}), r"dem.inputs is \[1\], expected keys and values"),
         (text(merge_method=None), "merge_method '' is unknown; known: arcee_fusion, breadcrumbs"),
@@ -272,7 +309,10 @@ def models(**parameters):
             "merge_method 'task_arithmatic' is unknown; did you mean 'task_arithmetic'",
         ),
         (text(merge_method=3), "merge_method is 3, expected text"),
-        (text(base_model=None), "base_model is missing; task_arithmetic adds differences to a base"),
+        (
+            text(base_model=None),
+            "base_model is missing; task_arithmetic adds differences to a base",
+        ),
         (text(base_model=["a"]), r"base_model is \['a'\], expected text"),
         (text(base_model=""), "base_model is '', expected text"),
         (text(base_model="a\0b"), r"base_model is 'a\\x00b', expected text"),
@@ -280,18 +320,48 @@ def models(**parameters):
         (text(models=[]), r"models is \[\], expected a list of {model: folder"),
         (text(models={"a": 1}), "models is {'a': 1}, expected a list"),
         (text(models=["cot"]), r"models\[0\] is 'cot', expected keys and values"),
-        (text(models=[{"parameters": {"weight": 1}}]), r"models\[0\].model is missing, expected the folder"),
-        (text(models=[{"model": "+lora", "parameters": {"weight": 1}}]), r"models\[0\].model is missing"),
-        (text(models=[{"model": "a", "weight": 1}]), r"models\[0\]: unknown key 'weight'; it belongs under parameters"),
-        (text(models=[{"model": "a", "parametres": 1}]), r"unknown key 'parametres'; did you mean 'parameters'"),
-        (text(models=[{"model": "a"}]), "models: a: parameters.weight is missing; it is the ω of this checkpoint"),
-        (text(models=[{"model": "a", "parameters": 3}]), r"models\[0\].parameters is 3, expected keys and values"),
-        (text(models=models(wieght=1)), "models: cot: unknown parameter 'wieght'; did you mean 'weight'"),
+        (
+            text(models=[{"parameters": {"weight": 1}}]),
+            r"models\[0\].model is missing, expected the folder",
+        ),
+        (
+            text(models=[{"model": "+lora", "parameters": {"weight": 1}}]),
+            r"models\[0\].model is missing",
+        ),
+        (
+            text(models=[{"model": "a", "weight": 1}]),
+            r"models\[0\]: unknown key 'weight'; it belongs under parameters",
+        ),
+        (
+            text(models=[{"model": "a", "parametres": 1}]),
+            r"unknown key 'parametres'; did you mean 'parameters'",
+        ),
+        (
+            text(models=[{"model": "a"}]),
+            "models: a: parameters.weight is missing; it is the ω of this checkpoint",
+        ),
+        (
+            text(models=[{"model": "a", "parameters": 3}]),
+            r"models\[0\].parameters is 3, expected keys and values",
+        ),
+        (
+            text(models=models(wieght=1)),
+            "models: cot: unknown parameter 'wieght'; did you mean 'weight'",
+        ),
         (text(models=models(weight=1, gamma=0.5)), "unknown parameter 'gamma'"),
-        (text(models=models(weight=1, normalize=True)), "'normalize'; it belongs under parameters of the recipe"),
-        (text(models=models(weight=float("nan"))), "models: cot: weight is nan, expected a finite number"),
+        (
+            text(models=models(weight=1, normalize=True)),
+            "'normalize'; it belongs under parameters of the recipe",
+        ),
+        (
+            text(models=models(weight=float("nan"))),
+            "models: cot: weight is nan, expected a finite number",
+        ),
         (text(models=models(weight=float("inf"))), "models: cot: weight is inf"),
-        (text(models=models(weight="1e999")), "models: cot: weight is '1e999', expected a finite number"),
+        (
+            text(models=models(weight="1e999")),
+            "models: cot: weight is '1e999', expected a finite number",
+        ),
         (text(models=models(weight=None)), "models: cot: parameters.weight is missing"),
         (text(models=models(weight=[])), "models: cot: weight is an empty list"),
         (text(parameters={"lamda": 1}), "parameters: unknown key 'lamda'; did you mean 'lambda'"),
@@ -327,7 +397,9 @@ def test_many_keys_take_no_time():
     [
         (lambda: Recipe("b", ()), "models is empty, expected at least one checkpoint"),
         (
-            lambda: Recipe("b", (ModelEntry("a", "x", {"weight": 1}), ModelEntry("c", "x", {"weight": 1}))),
+            lambda: Recipe(
+                "b", (ModelEntry("a", "x", {"weight": 1}), ModelEntry("c", "x", {"weight": 1}))
+            ),
             "two models are called 'x'",
         ),
         (lambda: Recipe("b", (ModelEntry("a", "a"),)), "parameters.weight is missing"),
@@ -337,7 +409,10 @@ def test_many_keys_take_no_time():
         ),
         (lambda: Recipe.compose("b", {"a": "a"}, seed=-1), "dem.seed is -1"),
         (lambda: Recipe.compose("b", {"a": "a"}, dtype="int4"), "dtype is 'int4'"),
-        (lambda: Recipe.compose("b", {"a": "a"}, method="tie"), "merge_method 'tie' is unknown; did you mean 'ties'"),
+        (
+            lambda: Recipe.compose("b", {"a": "a"}, method="tie"),
+            "merge_method 'tie' is unknown; did you mean 'ties'",
+        ),
     ],
 )
 def test_a_recipe_made_in_code_is_checked_too(build, message):
@@ -366,7 +441,9 @@ def test_the_digest_of_a_known_recipe_stays():
     }
     import hashlib
 
-    assert recipe.digest == hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
+    assert (
+        recipe.digest == hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
+    )
 
 
 def test_a_folder_with_control_characters_is_refused():

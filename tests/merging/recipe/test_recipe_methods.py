@@ -14,11 +14,14 @@ def text(method, models, base="base", **parameters):
     document = {
         "merge_method": method,
         "models": [
-            {"model": name, "parameters": given} if given else {"model": name} for name, given in models.items()
+            {"model": name, "parameters": given} if given else {"model": name}
+            for name, given in models.items()
         ],
     }
     document |= {"base_model": base} if base else {}
-    return json.dumps(document | ({"parameters": parameters} if parameters else {}))  # YAML too, and without aliases
+    return json.dumps(
+        document | ({"parameters": parameters} if parameters else {})
+    )  # YAML too, and without aliases
 
 
 def read(*arguments, **more):
@@ -33,7 +36,9 @@ W = {"weight": 1.0}
 
 
 class TestTheBase:
-    @pytest.mark.parametrize(("method", "given"), [("ties", W), ("nuslerp", W), ("slerp", {}), ("model_stock", {})])
+    @pytest.mark.parametrize(
+        ("method", "given"), [("ties", W), ("nuslerp", W), ("slerp", {}), ("model_stock", {})]
+    )
     def test_may_be_listed_without_a_weight(self, method, given):
         others = {"slerp": ["a"]}.get(method, ["a", "b"])
         more = {"t": 0.5} if method == "slerp" else {}
@@ -56,20 +61,41 @@ class TestTheBase:
         assert parse_recipe(recipe_yaml(recipe)) == recipe and recipe.base == "base"
 
     @pytest.mark.parametrize(
-        ("method", "needs"), [("ties", "adds differences to a base"), ("slerp", "has the base as an operand")]
+        ("method", "needs"),
+        [("ties", "adds differences to a base"), ("slerp", "has the base as an operand")],
     )
     def test_is_needed(self, method, needs):
         with pytest.raises(RecipeError, match=f"base_model is missing; {method} {needs}"):
-            read(method, {"a": W if method == "ties" else {}}, base=None, **({} if method == "ties" else {"t": 0.5}))
+            read(
+                method,
+                {"a": W if method == "ties" else {}},
+                base=None,
+                **({} if method == "ties" else {"t": 0.5}),
+            )
 
 
 class TestHowManyModels:
     @pytest.mark.parametrize(
         ("method", "models", "more", "message"),
         [
-            ("slerp", "ab", {"t": 0.5}, "slerp takes exactly 1 model beside the base, and 2 are given: a, b"),
-            ("model_stock", "a", {}, "model_stock takes at least 2 models beside the base, and 1 are given: a"),
-            ("nuslerp", "abc", {}, "nuslerp takes exactly 2 models beside the base, and 3 are given: a, b, c"),
+            (
+                "slerp",
+                "ab",
+                {"t": 0.5},
+                "slerp takes exactly 1 model beside the base, and 2 are given: a, b",
+            ),
+            (
+                "model_stock",
+                "a",
+                {},
+                "model_stock takes at least 2 models beside the base, and 1 are given: a",
+            ),
+            (
+                "nuslerp",
+                "abc",
+                {},
+                "nuslerp takes exactly 2 models beside the base, and 3 are given: a, b, c",
+            ),
             ("nearswap", "ab", {"t": 0.1}, "nearswap takes exactly 1 model"),
         ],
     )
@@ -85,7 +111,13 @@ class TestHowManyModels:
 
 class TestKeys:
     def test_a_model_may_have_what_is_each_models(self):
-        recipe = read("ties", {"a": {"weight": 1, "density": "5e-1"}}, normalize=False, int8_mask=True, density=0.3)
+        recipe = read(
+            "ties",
+            {"a": {"weight": 1, "density": "5e-1"}},
+            normalize=False,
+            int8_mask=True,
+            density=0.3,
+        )
         assert recipe.models[0].parameters == {"weight": 1.0, "density": 0.5}
         assert recipe.parameters == {"normalize": False, "int8_mask": True, "density": 0.3}
 
@@ -98,11 +130,26 @@ class TestKeys:
                 {},
                 "models: a: unknown parameter 'normalize'; it belongs under param",
             ),
-            ("ties", {"weight": 1, "densty": 1}, {}, "models: a: unknown parameter 'densty'; did you mean 'density'"),
+            (
+                "ties",
+                {"weight": 1, "densty": 1},
+                {},
+                "models: a: unknown parameter 'densty'; did you mean 'density'",
+            ),
             ("sce", {"weight": 1}, {}, "models: a: unknown parameter 'weight'; sce has no ω"),
             ("sce", {}, {"weight": 1}, "parameters: unknown key 'weight'"),
-            ("nearswap", {}, {}, "parameters.t is missing; for nearswap it is the largest change of an entry"),
-            ("ties", {"weight": 1}, {"elect": "count"}, "parameters: elect is 'count'; known: unweighted, weighted"),
+            (
+                "nearswap",
+                {},
+                {},
+                "parameters.t is missing; for nearswap it is the largest change of an entry",
+            ),
+            (
+                "ties",
+                {"weight": 1},
+                {"elect": "count"},
+                "parameters: elect is 'count'; known: unweighted, weighted",
+            ),
             ("ties", {"weight": 1}, {"gamma": 1}, "parameters: unknown key 'gamma'"),
             ("breadcrumbs", {"weight": 1}, {"gama": 1}, "unknown key 'gama'; did you mean 'gamma'"),
         ],
@@ -112,14 +159,20 @@ class TestKeys:
             read(method, {"a": given}, **more)
 
     def test_words_may_vary_by_layer(self):
-        recipe = read("ties", {"a": W}, elect=[{"filter": "mlp", "value": "unweighted"}, {"value": "weighted"}])
+        recipe = read(
+            "ties",
+            {"a": W},
+            elect=[{"filter": "mlp", "value": "unweighted"}, {"value": "weighted"}],
+        )
         assert recipe.parameters["elect"][0]["value"] == "unweighted"
         with pytest.raises(RecipeError, match=r"elect\[0\].value is 'x'"):
             read("ties", {"a": W}, elect=[{"filter": "mlp", "value": "x"}])
 
     def test_every_recipe_comes_back_from_its_file(self):
         for recipe in (
-            read("ties", {"a": {"weight": 1, "density": 0.5}}, elect="unweighted", density=[0.1, 0.9]),
+            read(
+                "ties", {"a": {"weight": 1, "density": 0.5}}, elect="unweighted", density=[0.1, 0.9]
+            ),
             read("slerp", {"a": {}}, t=[{"filter": "mlp", "value": [0, 1]}, {"value": 0.5}]),
             read("karcher", {"a": {}, "b": {}}, max_iter=3),
             read("passthrough", {"a": {"scale": 0.5}}),
@@ -137,7 +190,11 @@ def test_what_two_models_share_is_written_out_twice():
 
 class TestAnotherMethod:
     def test_keeps_omegas_and_what_both_know(self):
-        ties = read("ties", {"a": {"weight": 0.5, "density": 0.3}, "b": W}, **{"lambda": 2.0, "elect": "unweighted"})
+        ties = read(
+            "ties",
+            {"a": {"weight": 0.5, "density": 0.3}, "b": W},
+            **{"lambda": 2.0, "elect": "unweighted"},
+        )
         plain = ties.with_method("task_arithmetic")
         assert plain.omegas == {"a": 0.5, "b": 1.0} and plain.parameters == {"lambda": 2.0}
         assert plain.models[0].parameters == {"weight": 0.5}
@@ -167,8 +224,13 @@ def test_formulas():
         == "Θ + ties(−0.50·Δa, 1.00·Δb; density 0.2)"
     )
     given = {"a": {"weight": 1, "density": 0.5}}
-    assert formula(read("ties", given, normalize=False)) == "Θ + ties(1.00·Δa; density(model), normalize false)"
+    assert (
+        formula(read("ties", given, normalize=False))
+        == "Θ + ties(1.00·Δa; density(model), normalize false)"
+    )
     assert formula(read("slerp", {"a": {}}, t=0.5)) == "slerp(Θ, Θa; t 0.5)"
     assert formula(read("slerp", {"a": {}}, t=[0, 1])) == "slerp(Θ, Θa; t(layer))"
-    assert formula(read("ties", {"a": W}, elect="unweighted")) == "Θ + ties(1.00·Δa; elect unweighted)"
+    assert (
+        formula(read("ties", {"a": W}, elect="unweighted")) == "Θ + ties(1.00·Δa; elect unweighted)"
+    )
     assert formula(read("ties", {"a": {"weight": [0, 1]}})) == "Θ + ties(ω(layer)·Δa)"

@@ -6,13 +6,17 @@ from merging.errors import RecipeError
 from merging.recipe.settings import check, filters, resolve
 
 
-@pytest.mark.parametrize(("depth", "value"), [(0.0, 0.0), (0.25, 0.2), (0.5, 0.4), (0.75, 0.7), (1.0, 1.0)])
+@pytest.mark.parametrize(
+    ("depth", "value"), [(0.0, 0.0), (0.25, 0.2), (0.5, 0.4), (0.75, 0.7), (1.0, 1.0)]
+)
 def test_a_gradient_is_linear_between_its_entries(depth, value):
     assert resolve([0.0, 0.4, 1.0], "any", depth) == pytest.approx(value)
 
 
 def test_a_gradient_of_booleans_takes_the_entry_below():
-    assert [resolve([True, False, True], "any", depth) for depth in (0.0, 0.49, 0.5, 0.99, 1.0)] == [
+    assert [
+        resolve([True, False, True], "any", depth) for depth in (0.0, 0.49, 0.5, 0.99, 1.0)
+    ] == [
         True,
         True,
         False,

@@ -80,7 +80,11 @@ def train(folder, accumulation, processes, *, told=True, resume=None, **more):
 
 def main():
     """All runs of this process."""
-    folder, rank, processes = Path(sys.argv[1]), int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    folder, rank, processes = (
+        Path(sys.argv[1]),
+        int(os.environ["RANK"]),
+        int(os.environ["WORLD_SIZE"]),
+    )
     torch.set_num_threads(1)
     found = {str(count): train(folder / "none", count, processes) for count in (1, 2, 4)}
     saving = {"save_strategy": "steps", "save_steps": 1}

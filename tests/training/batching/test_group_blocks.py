@@ -11,7 +11,10 @@ from training.errors import TrainingError
 class TestNatural:
     def test_by_hand(self):
         groups = [0] * 7 + [1] * 5
-        fill, drop, mix = (GroupBlockSampler(groups, 4, 0, leftover).report() for leftover in ("fill", "drop", "mix"))
+        fill, drop, mix = (
+            GroupBlockSampler(groups, 4, 0, leftover).report()
+            for leftover in ("fill", "drop", "mix")
+        )
         assert fill == Report(4, (Share("0", 7, 2, 1, 0), Share("1", 5, 2, 3, 0)))
         assert drop == Report(4, (Share("0", 7, 1, 0, 3), Share("1", 5, 1, 0, 1)))
         assert mix == Report(4, (Share("0", 7, 1, 0, 0), Share("1", 5, 1, 0, 0)), mixed=1)
@@ -29,7 +32,9 @@ class TestNatural:
         assert [share.unused for share in report.groups] == [0, 0, 0, 0]
         assert [share.blocks for share in report.groups] == [157, 10, 1, 1]
         assert [share.repeated for share in report.groups] == [24, 20, 1, 12]
-        with pytest.raises(TrainingError, match=r"2 of 4 groups have fewer examples .* '2' \(31\), '3' \(20\)"):
+        with pytest.raises(
+            TrainingError, match=r"2 of 4 groups have fewer examples .* '2' \(31\), '3' \(20\)"
+        ):
             GroupBlockSampler(groups, 32, 0, "drop")
 
 
@@ -37,8 +42,16 @@ class TestWeighted:
     def test_blocks_are_shared_out_by_largest_remainders(self):
         report = natural([40, 40, 20], 10, "fill", "abc")
         assert [share.blocks for share in weighted(report, [1, 1, 1], "fill").groups] == [4, 3, 3]
-        assert [share.blocks for share in weighted(report, [0.5, 0.3, 0.2], "fill").groups] == [5, 3, 2]
-        assert [share.blocks for share in weighted(report, [0, 0.25, 0.75], "fill").groups] == [0, 3, 7]
+        assert [share.blocks for share in weighted(report, [0.5, 0.3, 0.2], "fill").groups] == [
+            5,
+            3,
+            2,
+        ]
+        assert [share.blocks for share in weighted(report, [0, 0.25, 0.75], "fill").groups] == [
+            0,
+            3,
+            7,
+        ]
         # 10 · 3/7 = 4.29, 10 · 2/7 = 2.86 twice: the two largest remainders are those of the others
         assert [share.blocks for share in weighted(report, [3, 2, 2], "fill").groups] == [4, 3, 3]
 
@@ -51,7 +64,11 @@ class TestWeighted:
             ([1, -1], "fill", r"weights are \[1, -1\]; expected numbers of 0 or more"),
             ([0, 0], "fill", "one of them above 0"),
             ([1, float("nan")], "fill", "expected numbers of 0 or more"),
-            ([99, 1], "fill", r"group 'b' has weight 1 of 100, which is 0.04 of the 4 blocks of an epoch"),
+            (
+                [99, 1],
+                "fill",
+                r"group 'b' has weight 1 of 100, which is 0.04 of the 4 blocks of an epoch",
+            ),
         ],
     )
     def test_weights_that_cannot_be_met(self, weights, leftover, words):
@@ -75,7 +92,13 @@ class TestRefusals:
                 ("a", "b"),
                 r"1 of 2 groups have fewer examples than a block of 2.*: 'b' \(1\)\.",
             ),
-            ([0, 1, 2, 2], 3, "mix", (), r"none of 3 groups has as many .* 3 \(the largest has 2\)"),
+            (
+                [0, 1, 2, 2],
+                3,
+                "mix",
+                (),
+                r"none of 3 groups has as many .* 3 \(the largest has 2\)",
+            ),
             ([0, 0], 0, "fill", (), "block is 0; expected"),
             ([0, 0], 2, "pad", (), 'leftover is "pad"; expected "fill", "drop" or "mix"'),
             ([-1, 0], 2, "fill", (), r"one whole number from 0 per example, got \[-1, 0\]"),

@@ -14,7 +14,9 @@ from training.batching.group_sampler import GroupBlockSampler
 from training.errors import TrainingError
 
 SIZES = (53, 17, 29, 11)
-GROUPS = tuple(int(group) for group in np.random.default_rng(7).permutation(np.repeat(range(4), SIZES)))
+GROUPS = tuple(
+    int(group) for group in np.random.default_rng(7).permutation(np.repeat(range(4), SIZES))
+)
 
 
 def blocks(sampler, epoch=0):
@@ -30,13 +32,21 @@ def mixed(rows, groups=GROUPS):
 
 def steps(sampler, batch, accumulation, processes):
     """What each optimiser step sees on all devices, dealt by accelerate's own class."""
-    shards = [BatchSamplerShard(BatchSampler(sampler, batch, False), processes, rank) for rank in range(processes)]
+    shards = [
+        BatchSamplerShard(BatchSampler(sampler, batch, False), processes, rank)
+        for rank in range(processes)
+    ]
     dealt = [list(shard) for shard in shards]
     assert len({len(batches) for batches in dealt}) == 1
     assert [len(batches) for batches in dealt] == [len(shard) for shard in shards]
     assert all(len(batch_) == batch for batches in dealt for batch_ in batches)
     return [
-        [index for batches in dealt for batch_ in batches[start : start + accumulation] for index in batch_]
+        [
+            index
+            for batches in dealt
+            for batch_ in batches[start : start + accumulation]
+            for index in batch_
+        ]
         for start in range(0, len(dealt[0]), accumulation)
     ]
 
@@ -88,10 +98,16 @@ class TestCounts:
         st.integers(1, 9),
         st.sampled_from(["fill", "drop", "mix"]),
     )
-    def test_each_index_comes_once_apart_from_what_the_report_declares(self, sizes, block, leftover):
+    def test_each_index_comes_once_apart_from_what_the_report_declares(
+        self, sizes, block, leftover
+    ):
         groups = np.repeat(range(len(sizes)), sizes).tolist()
         small = [size < block for size in sizes]
-        if sum(sizes) < block or (leftover == "drop" and any(small)) or (leftover == "mix" and all(small)):
+        if (
+            sum(sizes) < block
+            or (leftover == "drop" and any(small))
+            or (leftover == "mix" and all(small))
+        ):
             with pytest.raises(TrainingError):
                 GroupBlockSampler(groups, block, 0, leftover)
             return
@@ -101,17 +117,24 @@ class TestCounts:
         assert sum(seen.values()) == len(sampler) == report.blocks * block == rows.size
         assert rows.size - len(seen) == report.repeated
         assert sum(sizes) - len(seen) == report.unused
-        assert mixed(rows, groups) <= report.mixed  # the rest of a single group makes a block of one group
+        assert (
+            mixed(rows, groups) <= report.mixed
+        )  # the rest of a single group makes a block of one group
         if leftover != "drop":
             assert report.unused == 0
         for share, size in zip(report.groups, sizes, strict=True):
             assert share.examples == size
         wide = [row for row in rows if len(set(row.tolist())) < block]
-        assert all(sizes[groups[row[0]]] < block for row in wide)  # twice in a block only where it must be
+        assert all(
+            sizes[groups[row[0]]] < block for row in wide
+        )  # twice in a block only where it must be
 
     def test_another_epoch_drops_and_repeats_other_examples(self):
         drop = GroupBlockSampler(GROUPS, 8, 0, "drop")
-        lost = [set(range(len(GROUPS))) - set(blocks(drop, epoch).flatten().tolist()) for epoch in range(9)]
+        lost = [
+            set(range(len(GROUPS))) - set(blocks(drop, epoch).flatten().tolist())
+            for epoch in range(9)
+        ]
         assert all(len(gone) == drop.report().unused for gone in lost)
         assert set.intersection(*lost) == set()
 
@@ -181,6 +204,9 @@ class TestWeights:
     def test_proportional_weights_change_nothing(self):
         sizes = [16, 8, 24]
         groups = np.repeat(range(3), sizes).tolist()
-        plain, by_size = GroupBlockSampler(groups, 4, 1), GroupBlockSampler(groups, 4, 1, weights=sizes)
+        plain, by_size = (
+            GroupBlockSampler(groups, 4, 1),
+            GroupBlockSampler(groups, 4, 1, weights=sizes),
+        )
         assert plain.report() == by_size.report()
         assert (blocks(plain) == blocks(by_size)).all()

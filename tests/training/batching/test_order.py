@@ -32,7 +32,8 @@ def test_every_example_is_seen_once_before_any_is_seen_twice(stage, draw):
 def test_batches_by_length_are_padded_less(stage):
     def padding(rows):
         return sum(
-            max(LENGTHS[index] for index in row) * len(row) - sum(LENGTHS[index] for index in row) for row in rows
+            max(LENGTHS[index] for index in row) * len(row) - sum(LENGTHS[index] for index in row)
+            for row in rows
         )
 
     by_length, mixed = (list(islice(draw(LENGTHS, [], stage), 32)) for draw in (batches, shuffled))
@@ -73,7 +74,10 @@ def test_every_step_comes_from_one_group(stage, accumulation, processes):
     rows, steps = order(stage, LENGTHS, [], groups, processes)
     each = accumulation * processes
     assert (steps, len(rows)) == (23, 23 * each)
-    homes = [{groups[index] for row in rows[at : at + each] for index in row} for at in range(0, len(rows), each)]
+    homes = [
+        {groups[index] for row in rows[at : at + each] for index in row}
+        for at in range(0, len(rows), each)
+    ]
     assert all(len(home) == 1 for home in homes)
     assert set().union(*homes) == {0, 1, 2}
 
@@ -83,7 +87,9 @@ def test_groups_are_ordered_anew_in_each_epoch_and_epochs_count_their_blocks(sta
     stage = replace(stage, groups=tuple(groups), batch=7, steps=None, epochs=2)
     rows, steps = order(stage, LENGTHS, [], groups, 1)
     assert steps == 10
-    assert all(sorted(chain.from_iterable(epoch)) == list(range(35)) for epoch in (rows[:5], rows[5:]))
+    assert all(
+        sorted(chain.from_iterable(epoch)) == list(range(35)) for epoch in (rows[:5], rows[5:])
+    )
     assert rows[:5] != rows[5:]
 
 
@@ -96,7 +102,12 @@ def test_groups_that_cannot_fill_a_step_are_refused(stage):
 
 def test_accelerate_finds_what_it_asks_a_batch_sampler_for():
     rows = Fixed([[1, 2], [3, 4]], 2)
-    assert (rows.batch_size, rows.drop_last, len(rows), list(rows)) == (2, False, 2, [[1, 2], [3, 4]])
+    assert (rows.batch_size, rows.drop_last, len(rows), list(rows)) == (
+        2,
+        False,
+        2,
+        [[1, 2], [3, 4]],
+    )
 
 
 def test_collate_by_hand():

@@ -78,7 +78,9 @@ def test_all_processes_have_one_order_and_share_it(ranks):
         expected.set_epoch(epoch)
         order = list(expected)
         dealt = [[indices for at, _, indices in rank["1"] if at == epoch] for rank in ranks]
-        assert [index for turn in zip(*dealt, strict=True) for batch in turn for index in batch] == order
+        assert [
+            index for turn in zip(*dealt, strict=True) for batch in turn for index in batch
+        ] == order
 
 
 def test_a_resume_in_the_middle_of_an_epoch_goes_on_in_its_order(ranks):

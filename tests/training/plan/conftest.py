@@ -9,7 +9,9 @@ from workbench.demo.blank_base import write_blank
 
 SIZES = {"math": 40, "code": 24, "general": 32}
 TEXTS = {
-    "math": lambda n: Example(f"{n} plus {n % 7} is", f" {n + n % 7}", label=("even", "odd")[n % 2]),
+    "math": lambda n: Example(
+        f"{n} plus {n % 7} is", f" {n + n % 7}", label=("even", "odd")[n % 2]
+    ),
     "code": lambda n: Example(f"print {n} as hex", f" {hex(n)}" * (1 + n % 3), label="hex"),
     "general": lambda n: Example(f"say hello to number {n}", f" hello {n}", label="chat"),
 }
@@ -30,7 +32,12 @@ def home(tmp_path_factory):
     for name, size in SIZES.items():
         write_jsonl(home / f"{name}.jsonl", [TEXTS[name](n) for n in range(size)])
         write_jsonl(home / "held" / f"{name}.jsonl", [TEXTS[name](n) for n in range(100, 107)])
-    texts = [text for name in SIZES for n in range(40) for text in (TEXTS[name](n).prompt, TEXTS[name](n).completion)]
+    texts = [
+        text
+        for name in SIZES
+        for n in range(40)
+        for text in (TEXTS[name](n).prompt, TEXTS[name](n).completion)
+    ]
     write_blank(home / "base", texts, vocabulary=300, hidden=32)
     return home
 

@@ -48,12 +48,19 @@ def test_without_replay_dmt_is_mixed_sequential_bit_for_bit(plan, tmp_path):
     for made, its in zip(one, other, strict=True):
         assert same(made.folder, its.folder)
     assert not same(one[0].folder, one[1].folder)
-    records = [json.loads((tmp_path / name / "plan.json").read_text("utf-8"))["steps"] for name in ("dmt", "mixed")]
-    assert [step["identity"] for step in records[0].values()] == [step["identity"] for step in records[1].values()]
+    records = [
+        json.loads((tmp_path / name / "plan.json").read_text("utf-8"))["steps"]
+        for name in ("dmt", "mixed")
+    ]
+    assert [step["identity"] for step in records[0].values()] == [
+        step["identity"] for step in records[1].values()
+    ]
 
 
 def test_what_two_plans_share_is_trained_once(plan, tmp_path):
-    first = run_plan(plan("{kind: mixed_sequential, special: [math, code], general: [general]}"), tmp_path)
+    first = run_plan(
+        plan("{kind: mixed_sequential, special: [math, code], general: [general]}"), tmp_path
+    )
     times = written(tmp_path)
     second = run_plan(plan(DMT % "[0, 1/4, 1/8]"), tmp_path)
     assert [made.new for made in first] == [True, True]
@@ -64,7 +71,10 @@ def test_what_two_plans_share_is_trained_once(plan, tmp_path):
     assert set(record) == {made.ready.name for made in second}
     assert read_plan(tmp_path / "plan.yml").steps == plan(DMT % "[0, 1/4, 1/8]").steps
     eighth = record["code.math--code-1of8.general.math-1of8"]
-    assert eighth["examples"] == {"code": 3, "general": 32, "math": 5} and eighth["parent"] == "code.math"
+    assert (
+        eighth["examples"] == {"code": 3, "general": 32, "math": 5}
+        and eighth["parent"] == "code.math"
+    )
     identities = [step["identity"] for step in record.values()]
     assert len(set(identities)) == 4
 
@@ -72,7 +82,9 @@ def test_what_two_plans_share_is_trained_once(plan, tmp_path):
 def test_a_second_stage_starts_from_the_first_with_a_fresh_optimiser(home, text, plan, tmp_path):
     """As a plan that has only the second stage, from the first one's folder as base, makes it."""
     made = run_plan(plan("{kind: sequential, order: [math, general]}"), tmp_path / "whole")
-    alone = text("{kind: experts, sources: [general]}").replace("base: base", f"base: {made[0].folder}")
+    alone = text("{kind: experts, sources: [general]}").replace(
+        "base: base", f"base: {made[0].folder}"
+    )
     again = run_plan(parse_plan(alone, home=home), tmp_path / "alone")
     assert same(again[0].folder, made[1].folder)
     document = json.loads((made[1].folder / "training.json").read_text("utf-8"))
@@ -83,7 +95,9 @@ def test_a_step_trains_on_what_its_name_says(plan, tmp_path):
     made = run_plan(plan(DMT % "1/4"), tmp_path)[1]
     stage = made.ready.stage
     replayed = [example for example in stage.examples if example.label != "chat"]
-    assert [example.label for example in replayed] == ["hex"] * 6 + [example.label for example in replayed[6:]]
+    assert [example.label for example in replayed] == ["hex"] * 6 + [
+        example.label for example in replayed[6:]
+    ]
     assert len(replayed) == 6 + 10 and len(set(replayed)) == 16
     counts = json.loads((made.folder / "training.json").read_text("utf-8"))["counts"]["examples"]
     assert counts["examples"] == 32 + 6 + 10 == sum(made.ready.taken.values())
@@ -127,7 +141,9 @@ def test_stopped_and_resumed_it_gives_the_same_and_trains_nothing_twice(plan, tm
     assert set(before) == {"code.math"}
     with pytest.raises(PlanError, match="was begun there and not finished. Resume it"):
         run_plan(plan(DMT % "1/4"), tmp_path / "cut")
-    with pytest.raises(PlanError, match=r"what was begun there is something else: rate was 0.003, is 0.002"):
+    with pytest.raises(
+        PlanError, match=r"what was begun there is something else: rate was 0.003, is 0.002"
+    ):
         run_plan(plan(DMT % "1/4", SETTINGS.replace("3e-3", "2e-3")), tmp_path / "cut", resume=True)
     rest = run_plan(plan(DMT % "1/4"), tmp_path / "cut", resume=True)
     assert [made.new for made in rest] == [False, True]
@@ -139,14 +155,18 @@ def test_stopped_and_resumed_it_gives_the_same_and_trains_nothing_twice(plan, tm
 def test_stopped_between_two_steps_nothing_is_half(plan, tmp_path):
     done = []
     with pytest.raises(TrainingStopped, match="stopped before step 2 of 3, code"):
-        run_plan(plan("{kind: experts}"), tmp_path, should_stop=lambda: bool(done), on_step=done.append)
+        run_plan(
+            plan("{kind: experts}"), tmp_path, should_stop=lambda: bool(done), on_step=done.append
+        )
     assert [made.new for made in run_plan(plan("{kind: experts}"), tmp_path)] == [False, True, True]
 
 
 def test_killed_and_resumed_it_gives_the_same(home, text, plan, tmp_path):
     schedule = DMT % "1/4"
     whole = run_plan(plan(schedule), tmp_path / "whole")
-    (home / "plan.yml").write_text(text(schedule, SETTINGS.replace("}", ", save_every: 2}")), "utf-8")
+    (home / "plan.yml").write_text(
+        text(schedule, SETTINGS.replace("}", ", save_every: 2}")), "utf-8"
+    )
     process = start(home / "plan.yml", tmp_path / "cut")
     second = tmp_path / "cut" / "code.math--code-1of4.general.math-1of4.training"
     while not list(second.glob("checkpoint-*/whole.json")):
@@ -188,20 +208,26 @@ def test_two_processes_carry_out_one_plan(home, text, plan, tmp_path):
         for rank in range(2)
     ]  # fmt: skip
     said = [process.communicate(timeout=300)[0] for process in both]
-    assert [process.returncode for process in both] == [0, 0] and all(one.endswith("2 2\n") for one in said), said
+    assert [process.returncode for process in both] == [0, 0] and all(
+        one.endswith("2 2\n") for one in said
+    ), said
     record = json.loads((tmp_path / "two" / "plan.json").read_text("utf-8"))["steps"]
     assert [step["updates"] for step in record.values()] == [10, 6]
     # a batch of 4 in one process is the same step: what the two made is used again
-    assert [made.new for made in run_plan(plan("{kind: sequential, order: [math, code]}"), tmp_path / "two")] == [
-        False
-    ] * 2
+    assert [
+        made.new
+        for made in run_plan(plan("{kind: sequential, order: [math, code]}"), tmp_path / "two")
+    ] == [False] * 2
 
 
 def test_a_parent_that_is_trained_anew_must_come_out_the_same(plan, tmp_path):
     schedule = "{kind: sequential, order: [math, code]}"
     made = run_plan(plan(schedule), tmp_path)
     shutil.rmtree(made[0].folder)
-    assert [one.new for one in run_plan(plan(schedule), tmp_path)] == [True, False]  # the same bits, so the child holds
+    assert [one.new for one in run_plan(plan(schedule), tmp_path)] == [
+        True,
+        False,
+    ]  # the same bits, so the child holds
     shutil.rmtree(made[0].folder)
     document = json.loads((made[1].folder / "training.json").read_text("utf-8"))
     document["base"]["identity"] = "another"

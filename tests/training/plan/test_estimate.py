@@ -33,7 +33,10 @@ def test_picked_by_hand():
 def test_tokens_are_those_of_a_plain_loop(home, plan):
     tokenizer = AutoTokenizer.from_pretrained(home / "base")
     found = estimate(
-        plan("{kind: mixing, shares: {math: 1/2, code: 1}}", SETTINGS.replace("epochs: 1", "epochs: 2") % "")
+        plan(
+            "{kind: mixing, shares: {math: 1/2, code: 1}}",
+            SETTINGS.replace("epochs: 1", "epochs: 2") % "",
+        )
     )
     (ready,) = found
     rows = [encode(example, tokenizer) for example in ready.stage.examples]
@@ -56,10 +59,15 @@ def test_repeated_examples_and_replay(plan):
     (twice,) = estimate(plan("{kind: mixing, shares: {code: 5/2}}", SETTINGS % ""))
     assert len(twice.stage.examples) == 60 and len(set(twice.stage.examples)) == 24
     (rehearsing,) = estimate(
-        plan("{kind: experts, sources: [code]}", SETTINGS % ", replay: [general, math], replay_share: 0.5")
+        plan(
+            "{kind: experts, sources: [code]}",
+            SETTINGS % ", replay: [general, math], replay_share: 0.5",
+        )
     )
     assert len(rehearsing.stage.replay) == 32 + 40
-    assert rehearsing.steps == 24 // 2 and rehearsing.examples == 48  # half of each batch is rehearsed
+    assert (
+        rehearsing.steps == 24 // 2 and rehearsing.examples == 48
+    )  # half of each batch is rehearsed
 
 
 def test_validation_goes_by_name(plan):
@@ -79,15 +87,22 @@ def test_validation_goes_by_name(plan):
     ],
 )
 def test_groups_belong_to_the_examples(home, plan, group_by, labels):
-    anchors = [Example("1 plus 1 is", " 2", label="sums"), Example("say hello to number 9", " hello 9", label="talk")]
+    anchors = [
+        Example("1 plus 1 is", " 2", label="sums"),
+        Example("say hello to number 9", " hello 9", label="talk"),
+    ]
     write_jsonl(home / "held" / "mixed.jsonl", anchors)
     asked = []
 
     def states(records, base, layer):
         asked.append((len(records), base.name, layer))
-        return torch.tensor([[len(record.prompt), 9.0 - len(record.completion)] for record in records]).numpy()
+        return torch.tensor(
+            [[len(record.prompt), 9.0 - len(record.completion)] for record in records]
+        ).numpy()
 
-    (ready,) = estimate(plan("{kind: mixing}", SETTINGS % f", group_by: {group_by}, leftover: fill"), states=states)
+    (ready,) = estimate(
+        plan("{kind: mixing}", SETTINGS % f", group_by: {group_by}, leftover: fill"), states=states
+    )
     sizes = dict(zip(ready.groups.labels, ready.groups.sizes, strict=True))
     assert sum(sizes.values()) == 96 == len(ready.stage.groups)
     assert labels is None or sizes == labels
@@ -95,12 +110,19 @@ def test_groups_belong_to_the_examples(home, plan, group_by, labels):
     if "states" in group_by:
         assert asked == [(96, "base", 1)]
     if "anchors" in group_by:
-        talk = {ready.stage.examples[at].label for at, group in enumerate(ready.stage.groups) if group == 1}
+        talk = {
+            ready.stage.examples[at].label
+            for at, group in enumerate(ready.stage.groups)
+            if group == 1
+        }
         assert ready.groups.labels == ("sums", "talk") and "chat" in talk
 
 
 def test_groups_of_what_fits_and_weights_by_name(plan):
-    settings = SETTINGS % ", group_by: task, max_length: 14, group_weights: {even: 1, odd: 1, hex: 2, chat: 0}"
+    settings = (
+        SETTINGS
+        % ", group_by: task, max_length: 14, group_weights: {even: 1, odd: 1, hex: 2, chat: 0}"
+    )
     (ready,) = estimate(plan("{kind: mixing}", settings))
     counts = ready.sources["code"]
     assert counts.dropped_too_long > 0
@@ -115,14 +137,34 @@ def test_groups_of_what_fits_and_weights_by_name(plan):
 @pytest.mark.parametrize(
     ("schedule", "more", "words"),
     [
-        ("{kind: mixing, shares: {code: 1/25}}", "", '1/25 of "code", which has 24 examples, is none'),
+        (
+            "{kind: mixing, shares: {code: 1/25}}",
+            "",
+            '1/25 of "code", which has 24 examples, is none',
+        ),
         ("{kind: experts}", ", batch: 25", "step code: 24 examples do not fill one step of 25"),
         ("{kind: experts}", ", steps: 5", "steps is 5 and epochs is 1"),
         ("{kind: experts}", ", keep: best", 'keep is "best" but validation is not given'),
-        ("{kind: experts}", ", max_length: 300", "sources.math: max_length is 300, and the base holds 256"),
-        ("{kind: experts}", ", max_length: 5", "sources.math: none of the 40 examples fits in 5 tokens"),
-        ("{kind: experts}", ', frozen: ["*embedding*"]', 'frozen pattern "*embedding*" matches no parameter'),
-        ("{kind: experts}", ", lora: {rank: 2, targets: [qproj]}", 'LoRA target "qproj" names no module'),
+        (
+            "{kind: experts}",
+            ", max_length: 300",
+            "sources.math: max_length is 300, and the base holds 256",
+        ),
+        (
+            "{kind: experts}",
+            ", max_length: 5",
+            "sources.math: none of the 40 examples fits in 5 tokens",
+        ),
+        (
+            "{kind: experts}",
+            ', frozen: ["*embedding*"]',
+            'frozen pattern "*embedding*" matches no parameter',
+        ),
+        (
+            "{kind: experts}",
+            ", lora: {rank: 2, targets: [qproj]}",
+            'LoRA target "qproj" names no module',
+        ),
         (
             "{kind: sequential, order: [math, code], each: {math: {lora: 2}}}",
             "",
@@ -133,29 +175,62 @@ def test_groups_of_what_fits_and_weights_by_name(plan):
             ", lora: 4",
             "goes on with the LoRA adapter of math, and that is another one: rank was 2, is 4; alpha was 6, is 8",
         ),
-        ("[{kind: experts}, {kind: experts, settings: {epochs: 2}}]", "", 'two steps are called "math"'),
-        ("{kind: mixing}", ", group_by: task, order: by_length", "sorting by length would mix the groups"),
-        ("{kind: mixing}", ", group_by: task, replay: math, replay_share: 0.5", "replay would mix into every step"),
-        ("{kind: mixing}", ", group_by: task, leftover: drop, batch: 21", "'even' (20), 'odd' (20)"),
+        (
+            "[{kind: experts}, {kind: experts, settings: {epochs: 2}}]",
+            "",
+            'two steps are called "math"',
+        ),
+        (
+            "{kind: mixing}",
+            ", group_by: task, order: by_length",
+            "sorting by length would mix the groups",
+        ),
+        (
+            "{kind: mixing}",
+            ", group_by: task, replay: math, replay_share: 0.5",
+            "replay would mix into every step",
+        ),
+        (
+            "{kind: mixing}",
+            ", group_by: task, leftover: drop, batch: 21",
+            "'even' (20), 'odd' (20)",
+        ),
         ("{kind: mixing}", ", group_weights: {a: 1}", "group_by is not"),
         (
             "{kind: mixing}",
             ", group_by: task, group_weights: {even: 1, od: 2}",
             "no group is called od. chat, hex, odd have no weight",
         ),
-        ("{kind: mixing}", ", group_by: {metric: kmeans, count: 2, encoder: states}", "not at hand here"),
-        ("{kind: mixing}", ", group_by: {metric: kmeans, count: 200}", "200 clusters of 96 examples"),
+        (
+            "{kind: mixing}",
+            ", group_by: {metric: kmeans, count: 2, encoder: states}",
+            "not at hand here",
+        ),
+        (
+            "{kind: mixing}",
+            ", group_by: {metric: kmeans, count: 200}",
+            "200 clusters of 96 examples",
+        ),
         (
             "{kind: mixing}",
             ", group_by: {metric: anchors, anchors: nowhere.jsonl}",
             "group_by.anchors: source anchors: ",
         ),
-        ("{kind: mixing}", ", group_by: {metric: anchors, anchors: plain.jsonl}", "no anchor names its task"),
+        (
+            "{kind: mixing}",
+            ", group_by: {metric: anchors, anchors: plain.jsonl}",
+            "no anchor names its task",
+        ),
     ],
 )
 def test_one_refusal_one_message(home, plan, schedule, more, words):
     write_jsonl(home / "plain.jsonl", [Example("a", " b")])
-    settings = "{epochs: 1, precision: fp32, device: cpu" + ("" if "batch" in more else ", batch: 4") + more + "}"
+    settings = (
+        "{epochs: 1, precision: fp32, device: cpu"
+        + ("" if "batch" in more else ", batch: 4")
+        + more
+        + "}"
+    )
     found = refused(plan(schedule, settings))
     assert words in found[0], found
     assert len(found) == 1 or "max_length" in more
@@ -169,9 +244,15 @@ def test_memory_is_refused_with_the_numbers(plan, monkeypatch):
 
 
 def test_a_template_that_is_not_there(home, tmp_path, text):
-    write_jsonl(tmp_path / "chats.jsonl", [Chat((Message("user", "hi"), Message("assistant", "hello")))] * 8)
+    write_jsonl(
+        tmp_path / "chats.jsonl", [Chat((Message("user", "hi"), Message("assistant", "hello")))] * 8
+    )
     whole = text("{kind: experts}", SETTINGS % "", f"validation: {{v: {tmp_path}/chats.jsonl}}")
-    found = refused(parse_plan(whole.replace("general: general.jsonl", f"general: {tmp_path}/chats.jsonl"), home=home))
+    found = refused(
+        parse_plan(
+            whole.replace("general: general.jsonl", f"general: {tmp_path}/chats.jsonl"), home=home
+        )
+    )
     assert len(found) == 2 and all("a chat needs a chat template" in message for message in found)
     assert "line 2, sources.general" in found[0] and "validation.v" in found[1]
 
@@ -180,7 +261,9 @@ def test_everything_at_once_and_nothing_written(home, tmp_path, text):
     (tmp_path / "bad.jsonl").write_text('{"prompt": 3, "completion": " b"}', "utf-8")
     (tmp_path / "out" / "code.math").mkdir(parents=True)
     whole = text("{kind: dmt, special: [math, code], general: [general], k: 1/50}", SETTINGS % "")
-    whole = whole.replace("general: general.jsonl", f"general: {tmp_path}/bad.jsonl, more: nowhere.jsonl")
+    whole = whole.replace(
+        "general: general.jsonl", f"general: {tmp_path}/bad.jsonl, more: nowhere.jsonl"
+    )
     found = refused(parse_plan(whole, home=home), out=tmp_path / "out")
     assert "code.math is there, and its training.json does not say" in found[0]
     assert "bad.jsonl, line 1, field" in found[1] and "sources.more" in found[2] and len(found) == 3
@@ -189,7 +272,9 @@ def test_everything_at_once_and_nothing_written(home, tmp_path, text):
 
 def test_a_base_that_is_none(home, tmp_path, text):
     (tmp_path / "base").mkdir()
-    whole = text("{kind: experts}", SETTINGS % ", steps: 3").replace("base: base", f"base: {tmp_path}/base")
+    whole = text("{kind: experts}", SETTINGS % ", steps: 3").replace(
+        "base: base", f"base: {tmp_path}/base"
+    )
     found = refused(parse_plan(whole, home=home))
     assert "has no config.json" in found[0] and "steps is 3 and epochs is 1" in found[1]
     (tmp_path / "base" / "config.json").write_text("{}", "utf-8")
@@ -202,7 +287,9 @@ def test_what_stands_in_the_folder(plan, tmp_path):
     (tmp_path / "code").mkdir()
     (tmp_path / "code" / "training.json").write_text(json.dumps({"settings": {}}), "utf-8")
     found = refused(experts, out=tmp_path)
-    assert len(found) == 2 and all("does not say how it was trained" in message for message in found)
+    assert len(found) == 2 and all(
+        "does not say how it was trained" in message for message in found
+    )
     file = tmp_path / "file"
     file.write_text("", "utf-8")
     assert "is a file. Give a folder" in refused(experts, out=file)[0]
@@ -218,7 +305,8 @@ def test_a_folder_that_was_trained_otherwise(home, plan, tmp_path):
         in refused(other, out=tmp_path)[0]
     )
     same = plan(
-        "{kind: experts, sources: [code]}", SETTINGS.replace("batch: 4", "batch: 2, accumulation: 2") % ", seed: 1"
+        "{kind: experts, sources: [code]}",
+        SETTINGS.replace("batch: 4", "batch: 2, accumulation: 2") % ", seed: 1",
     )
     assert [ready.standing for ready in estimate(same, tmp_path)] == ["done"]
     document = json.loads((tmp_path / "code" / "training.json").read_text("utf-8"))

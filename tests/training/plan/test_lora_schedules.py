@@ -82,8 +82,13 @@ def test_without_replay_dmt_is_mixed_sequential_bit_for_bit(lora, plan, tmp_path
     assert [made.ready.name for made in one] == ["code.math", "code.math--general"]
     assert all(same(made.folder, its.folder) for made, its in zip(one, other, strict=True))
     assert not same(one[0].folder, one[1].folder)
-    steps = [json.loads((tmp_path / name / "plan.json").read_text("utf-8"))["steps"] for name in ("dmt", "mixed")]
-    assert [step["identity"] for step in steps[0].values()] == [step["identity"] for step in steps[1].values()]
+    steps = [
+        json.loads((tmp_path / name / "plan.json").read_text("utf-8"))["steps"]
+        for name in ("dmt", "mixed")
+    ]
+    assert [step["identity"] for step in steps[0].values()] == [
+        step["identity"] for step in steps[1].values()
+    ]
     assert steps[0]["code.math--general"]["adapter of"] == "code.math"
 
 
@@ -117,7 +122,9 @@ def test_done_steps_are_used_again_and_another_adapter_is_none_of_them(whole, lo
     assert [one.new for one in made] == [False, False, True]
     shutil.rmtree(made[2].folder)
     rewrite(out / FOURTH / "training.json", adapter={"name": "elsewhere", "identity": "x"})
-    refused(lora("1/4"), out, f"{FOURTH} is there, and was trained from another adapter (elsewhere)")
+    refused(
+        lora("1/4"), out, f"{FOURTH} is there, and was trained from another adapter (elsewhere)"
+    )
     rewrite(out / FOURTH / "training.json", adapter=None)
     refused(lora("1/4"), out, f"{FOURTH} is there, and was trained from another adapter (none)")
 
@@ -129,7 +136,9 @@ def test_a_parent_that_is_trained_anew_must_come_out_the_same(whole, lora, tmp_p
     assert [one.new for one in run_plan(lora("1/4"), out)] == [True, False]
     shutil.rmtree(out / "code.math")
     rewrite(out / FOURTH / "training.json", adapter={"name": "elsewhere", "identity": "x"})
-    with pytest.raises(TrainingError, match=r"was trained from other weights than .*/code\.math now holds"):
+    with pytest.raises(
+        TrainingError, match=r"was trained from other weights than .*/code\.math now holds"
+    ):
         run_plan(lora("1/4"), out)
 
 
@@ -182,10 +191,15 @@ def test_an_adapter_on_whole_weights_is_relative_to_them(plan, home, tmp_path):
         "an adapter on math: its vector is relative to that step, not to the plan's base",
     ]
     made = run_plan(ours, tmp_path)
-    starts = [(document(one.folder)["base"]["identity"], document(one.folder)["adapter"]) for one in made]
+    starts = [
+        (document(one.folder)["base"]["identity"], document(one.folder)["adapter"]) for one in made
+    ]
     math = record.identity(made[0].folder)
     assert starts[0] == (record.identity(home / "base"), None) and starts[1] == (math, None)
-    assert starts[2] == (math, {"name": made[1].folder.as_posix(), "identity": record.identity(made[1].folder)})
+    assert starts[2] == (
+        math,
+        {"name": made[1].folder.as_posix(), "identity": record.identity(made[1].folder)},
+    )
     notes = json.loads((tmp_path / "plan.json").read_text("utf-8"))["steps"]
     assert notes["math--code"]["note"].startswith("an adapter on math")
     assert [one.new for one in run_plan(ours, tmp_path)] == [False] * 3
@@ -199,14 +213,24 @@ def test_origins_by_hand():
     def found(*adapters):
         return list(origins(steps, dict(zip(names, adapters, strict=True))).values())
 
-    assert found(0, 0, 0, 0) == [StepOrigin(), StepOrigin("a"), StepOrigin("a--b"), StepOrigin("a--b--c")]
+    assert found(0, 0, 0, 0) == [
+        StepOrigin(),
+        StepOrigin("a"),
+        StepOrigin("a--b"),
+        StepOrigin("a--b--c"),
+    ]
     assert found(1, 1, 1, 1) == [
         StepOrigin(),
         StepOrigin(None, "a"),
         StepOrigin(None, "a--b"),
         StepOrigin(None, "a--b--c"),
     ]
-    assert found(0, 1, 1, 1) == [StepOrigin(), StepOrigin("a"), StepOrigin("a", "a--b"), StepOrigin("a", "a--b--c")]
+    assert found(0, 1, 1, 1) == [
+        StepOrigin(),
+        StepOrigin("a"),
+        StepOrigin("a", "a--b"),
+        StepOrigin("a", "a--b--c"),
+    ]
     assert found(0, 0, 1, 1)[2:] == [StepOrigin("a--b"), StepOrigin("a--b", "a--b--c")]
     first, *rest = dmt(["a"], ["b"], [Fraction(0), Fraction(1)])
     both = origins([first, *rest], {one.name: {"rank": 1} for one in (first, *rest)})

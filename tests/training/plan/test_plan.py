@@ -60,11 +60,21 @@ subset_seed: 7
         "code": Source("code", "data/code", share=Fraction(1, 2), seed=3, label_field="kind"),
     }
     assert found.validation == {"math": Source("math", "far.jsonl", split="validation")}
-    assert found.settings == {"epochs": 3, "rate": 2e-5, "lora": {"rank": 16}, "frozen": ("*embed*",)}
+    assert found.settings == {
+        "epochs": 3,
+        "rate": 2e-5,
+        "lora": {"rank": 16},
+        "frozen": ("*embed*",),
+    }
     assert found.subset_seed == 7
     steps = {step.name: step for step in found.steps}
     assert list(steps)[:2] == ["math", "code"] and len(steps) == 2 + 2 * 2
-    assert found.settings_of(steps["code"]) == {"rate": 2e-5, "lora": None, "frozen": ("*embed*",), "steps": 100}
+    assert found.settings_of(steps["code"]) == {
+        "rate": 2e-5,
+        "lora": None,
+        "frozen": ("*embed*",),
+        "steps": 100,
+    }
     assert of_stage(found.settings_of(steps["math"]))["lora"] == Lora(16)
 
 
@@ -118,7 +128,9 @@ def test_the_papers_questions_are_one_plan_each():
 
 
 def test_everything_wrong_is_said_at_once_by_line(tmp_path):
-    (tmp_path / "bad.jsonl").write_text('{"prompt": "a", "completion": " b"}\n{"prompt": "a"}\n', "utf-8")
+    (tmp_path / "bad.jsonl").write_text(
+        '{"prompt": "a", "completion": " b"}\n{"prompt": "a"}\n', "utf-8"
+    )
     (tmp_path / "empty.jsonl").write_text("\n", "utf-8")
     text = """base: nowhere
 sources:
@@ -141,7 +153,9 @@ schedule: {kind: dtm}
         """plan.yml, line 8, settings.rate: is 'fast', expected a number.""",
         """plan.yml, line 9, schedule.kind: kind is 'dtm'; did you mean 'dmt'? Known: experts, mixing, sequential, mixed_sequential, dmt, proportions.""",
     )
-    with pytest.raises(PlanError, match=r"^8 things to correct; nothing was trained\.\nplan\.yml, line 1"):
+    with pytest.raises(
+        PlanError, match=r"^8 things to correct; nothing was trained\.\nplan\.yml, line 1"
+    ):
         parse_plan(text, home=tmp_path, file="plan.yml")
 
 
@@ -151,40 +165,76 @@ schedule: {kind: dtm}
         ("schedule: {}", "schedule.kind: kind is missing"),
         ("schedule: []", "schedule: is an empty list"),
         ("schedule: dmt", "schedule: is 'dmt', expected keys and values"),
-        ("schedule: {kind: experts, sources: [maths]}", """no source is called 'maths'; did you mean 'math'?"""),
+        (
+            "schedule: {kind: experts, sources: [maths]}",
+            """no source is called 'maths'; did you mean 'math'?""",
+        ),
         ("schedule: {kind: experts, sources: [math, math]}", 'names "math" twice'),
-        ("schedule: {kind: experts, sources: 3}", "sources: is 3, expected a list of sources: math, code, general"),
-        ("schedule: {kind: experts, k: 1}", "schedule.k: unknown key of experts; known: each, kind, settings, sources"),
+        (
+            "schedule: {kind: experts, sources: 3}",
+            "sources: is 3, expected a list of sources: math, code, general",
+        ),
+        (
+            "schedule: {kind: experts, k: 1}",
+            "schedule.k: unknown key of experts; known: each, kind, settings, sources",
+        ),
         (
             "schedule: {kind: experts, each: {chat: {}}}",
             "schedule.each.chat: is not part of this schedule; known: code, general, math",
         ),
         ("schedule: {kind: mixing, each: {math: {}}}", "nothing here: write settings instead"),
-        ("schedule: {kind: mixing, shares: {math: 1}, parts: {math: 1}}", "are both given. Keep one"),
+        (
+            "schedule: {kind: mixing, shares: {math: 1}, parts: {math: 1}}",
+            "are both given. Keep one",
+        ),
         ("schedule: {kind: mixing, shares: {math: 1}, examples: 5}", "goes with parts"),
-        ("schedule: {kind: mixing, parts: {math: 1}, examples: 0}", "is 0, expected a whole number from 1"),
+        (
+            "schedule: {kind: mixing, parts: {math: 1}, examples: 0}",
+            "is 0, expected a whole number from 1",
+        ),
         ("schedule: {kind: mixing, shares: {math: 0}}", "every share is 0"),
-        ("schedule: {kind: mixing, shares: {math: a lot}}", "schedule.shares.math: 'a lot' is not a share"),
+        (
+            "schedule: {kind: mixing, shares: {math: a lot}}",
+            "schedule.shares.math: 'a lot' is not a share",
+        ),
         ("schedule: {kind: mixing, shares: {math: true}}", "True is not a share"),
         ("schedule: {kind: mixing, shares: {math: -1}}", "a share of -1 is below 0"),
         ("schedule: {kind: mixing, shares: {math: 1/0}}", "'1/0' is not a share"),
         ("schedule: {kind: mixing, shares: [math]}", "expected sources with their shares"),
         ("schedule: {kind: sequential}", "sequential needs order"),
         ("schedule: {kind: dmt, special: [math]}", "dmt needs general"),
-        ("schedule: {kind: dmt, special: [math], general: [math]}", '"math" is special and general'),
+        (
+            "schedule: {kind: dmt, special: [math], general: [math]}",
+            '"math" is special and general',
+        ),
         ("schedule: {kind: dmt, special: [math], general: [code], k: 2}", "a k of 2 is above 1"),
         ("schedule: {kind: dmt, special: [math], general: [code], k: []}", "is an empty list"),
         ("schedule: {kind: proportions, k: 0}", "a k of 0 leaves nothing to train on"),
         ("schedule: {kind: proportions, hold: {math: 1}, vary: [math]}", "both varied and held"),
-        ("schedule: {kind: proportions, hold: {math: 1, code: 1, general: 1}}", "holds every source and varies none"),
+        (
+            "schedule: {kind: proportions, hold: {math: 1, code: 1, general: 1}}",
+            "holds every source and varies none",
+        ),
         ("schedule: {kind: proportions, single: 1}", "is 1, expected true or false"),
         ("schedule: {kind: mixing}\nsettings: [1]", "settings: is [1], expected keys and values"),
-        ("schedule: {kind: mixing}\nsettings: {batch: 1.5}", "settings.batch: is 1.5, expected a whole number"),
-        ("schedule: {kind: mixing}\nsettings: {batch: true}", "settings.batch: is True, expected a whole number"),
+        (
+            "schedule: {kind: mixing}\nsettings: {batch: 1.5}",
+            "settings.batch: is 1.5, expected a whole number",
+        ),
+        (
+            "schedule: {kind: mixing}\nsettings: {batch: true}",
+            "settings.batch: is True, expected a whole number",
+        ),
         ("schedule: {kind: mixing}\nsettings: {checkpointing: 1}", "is 1, expected true or false"),
-        ("schedule: {kind: mixing}\nsettings: {precision: fp16}", "is 'fp16', expected fp32 or bf16"),
+        (
+            "schedule: {kind: mixing}\nsettings: {precision: fp16}",
+            "is 'fp16', expected fp32 or bf16",
+        ),
         ("schedule: {kind: mixing}\nsettings: {frozen: [1]}", "expected a list, each a text"),
-        ("schedule: {kind: mixing}\nsettings: {max_length: long}", "expected a whole number or null"),
+        (
+            "schedule: {kind: mixing}\nsettings: {max_length: long}",
+            "expected a whole number or null",
+        ),
         (
             "schedule: {kind: mixing}\nsettings: {lora: {rnk: 4}}",
             "settings.lora.rnk: unknown key; did you mean 'rank'?",
@@ -193,25 +243,61 @@ schedule: {kind: dtm}
             "schedule: {kind: mixing}\nsettings: {lora: {rank: x}}",
             "settings.lora.rank: is 'x', expected a whole number",
         ),
-        ("schedule: {kind: mixing}\nsettings: {lora: big}", "settings.lora: is 'big', expected keys and values: rank"),
-        ("schedule: {kind: mixing}\nsettings: {group_by: size}", "with one of task, length, anchors, kmeans"),
-        ("schedule: {kind: mixing}\nsettings: {group_by: kmeans}", "settings.group_by: needs count"),
-        ("schedule: {kind: mixing}\nsettings: {group_by: {metric: length, bins: 3, edges: [4]}}", "are both given"),
-        ("schedule: {kind: mixing}\nsettings: {group_by: {metric: kmeans, count: 3, encoder: tf_idf}}", "did you mean"),
+        (
+            "schedule: {kind: mixing}\nsettings: {lora: big}",
+            "settings.lora: is 'big', expected keys and values: rank",
+        ),
+        (
+            "schedule: {kind: mixing}\nsettings: {group_by: size}",
+            "with one of task, length, anchors, kmeans",
+        ),
+        (
+            "schedule: {kind: mixing}\nsettings: {group_by: kmeans}",
+            "settings.group_by: needs count",
+        ),
+        (
+            "schedule: {kind: mixing}\nsettings: {group_by: {metric: length, bins: 3, edges: [4]}}",
+            "are both given",
+        ),
+        (
+            "schedule: {kind: mixing}\nsettings: {group_by: {metric: kmeans, count: 3, encoder: tf_idf}}",
+            "did you mean",
+        ),
         (
             "schedule: {kind: mixing}\nsettings: {group_by: {metric: kmeans, count: 3, encoder: sentence_transformers}}",
             "needs model",
         ),
-        ("schedule: {kind: mixing}\nsettings: {group_weights: [1]}", "expected groups with their weights"),
-        ("schedule: {kind: mixing}\nsubset_seed: x", "subset_seed: is 'x', expected a whole number"),
+        (
+            "schedule: {kind: mixing}\nsettings: {group_weights: [1]}",
+            "expected groups with their weights",
+        ),
+        (
+            "schedule: {kind: mixing}\nsubset_seed: x",
+            "subset_seed: is 'x', expected a whole number",
+        ),
         ("schedule: {kind: mixing}\nshcedule: {}", "unknown key; did you mean 'schedule'?"),
         ("schedule: {kind: mixing}\nbase: c", "base: occurs twice"),
         ("schedule: {kind: mixing}\n? [1]\n: 2", "has a key that is no text"),
-        ("schedule: {kind: mixing}\nvalidation: [1]", "validation: is [1], expected names with their paths"),
-        ("schedule: {kind: mixing}\nvalidation: {math: 3}", "validation.math: is 3, expected a path"),
-        ("schedule: {kind: mixing}\nvalidation: {math: {split: a}}", "validation.math: path is missing"),
-        ("schedule: {kind: mixing}\nvalidation: {math: {path: 3}}", "validation.math.path: is 3, expected a text"),
-        ("schedule: {kind: mixing}\nvalidation: {math: {path: a, seed: x}}", "is 'x', expected a whole number"),
+        (
+            "schedule: {kind: mixing}\nvalidation: [1]",
+            "validation: is [1], expected names with their paths",
+        ),
+        (
+            "schedule: {kind: mixing}\nvalidation: {math: 3}",
+            "validation.math: is 3, expected a path",
+        ),
+        (
+            "schedule: {kind: mixing}\nvalidation: {math: {split: a}}",
+            "validation.math: path is missing",
+        ),
+        (
+            "schedule: {kind: mixing}\nvalidation: {math: {path: 3}}",
+            "validation.math.path: is 3, expected a text",
+        ),
+        (
+            "schedule: {kind: mixing}\nvalidation: {math: {path: a, seed: x}}",
+            "is 'x', expected a whole number",
+        ),
         ("schedule: {kind: mixing}\nvalidation: {math: {path: a, share: 2}}", "outside 0 to 1"),
     ],
 )
@@ -244,7 +330,10 @@ def test_what_is_missing_is_named():
         "plan, line 1: base is missing.", "plan, line 1: sources is missing.", "plan, line 1: schedule is missing.",
     ]  # fmt: skip
     assert not any("kind" in message or "expected names" in message for message in found)
-    assert any("is 3, expected the folder" in message for message in refused("base: 3\nsources: {a: b}\nschedule: []"))
+    assert any(
+        "is 3, expected the folder" in message
+        for message in refused("base: 3\nsources: {a: b}\nschedule: []")
+    )
 
 
 def test_a_file_that_cannot_be_read(tmp_path):

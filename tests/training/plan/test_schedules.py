@@ -66,7 +66,9 @@ def test_rq3_one_side_whole_or_at_a_64th_the_other_at_k():
     scarce = proportions(["math", "code"], KS, hold={"general": Fraction(1, 64)})
     assert counts(scarce[1], SIZES) == {"math": 27_535, "code": 5_005, "general": 1_344}
     assert scarce[1].label == "1/64 general, 1/4 math, 1/4 code"
-    assert special[0] == replace(proportions(SIZES, [ONE])[0], label=special[0].label)  # k = 1: RQ2's first run
+    assert special[0] == replace(
+        proportions(SIZES, [ONE])[0], label=special[0].label
+    )  # k = 1: RQ2's first run
     assert (
         len(merge_schedules([special, general, scarce])) == 15 - 2
     )  # all whole, and general alone at 1/64, belong to two studies
@@ -83,7 +85,9 @@ def test_dmt_and_its_k():
 
 
 def test_no_replay_is_mixed_sequential():
-    assert dmt(["code", "math"], ["general"], [Fraction(0)]) == mixed_sequential(["math", "code"], ["general"])
+    assert dmt(["code", "math"], ["general"], [Fraction(0)]) == mixed_sequential(
+        ["math", "code"], ["general"]
+    )
 
 
 def test_sequential_goes_on_from_the_step_before():
@@ -94,7 +98,11 @@ def test_sequential_goes_on_from_the_step_before():
 
 
 def test_schedules_that_begin_alike_hold_the_same_step():
-    plans = [experts(["math", "code"]), sequential(["code", "math"]), mixed_sequential(["math"], ["code"])]
+    plans = [
+        experts(["math", "code"]),
+        sequential(["code", "math"]),
+        mixed_sequential(["math"], ["code"]),
+    ]
     plans += [dmt(["math"], ["code"], KS[3:]), dmt(["math"], ["code"], KS[4:])]
     steps = merge_schedules(plans)
     assert [step.name for step in steps] == [
@@ -105,8 +113,13 @@ def test_schedules_that_begin_alike_hold_the_same_step():
 
 
 def test_settings_belong_to_a_source_a_stage_or_all():
-    assert [dict(step.settings) for step in experts(["math", "code"], {"code": {"steps": 5}})] == [{}, {"steps": 5}]
-    assert [dict(step.settings) for step in sequential(["math", "code"], {"math": {"steps": 3}})] == [{"steps": 3}, {}]
+    assert [dict(step.settings) for step in experts(["math", "code"], {"code": {"steps": 5}})] == [
+        {},
+        {"steps": 5},
+    ]
+    assert [
+        dict(step.settings) for step in sequential(["math", "code"], {"math": {"steps": 3}})
+    ] == [{"steps": 3}, {}]
     stages = {"special": {"epochs": 3}, "general": {"epochs": 2}}
     assert [dict(step.settings) for step in dmt(["math"], ["code"], KS[1:3], stages)] == [
         {"epochs": 3}, {"epochs": 2}, {"epochs": 2},
@@ -117,7 +130,10 @@ def test_settings_belong_to_a_source_a_stage_or_all():
 
 
 def test_one_name_for_two_things_is_refused():
-    with pytest.raises(TrainingError, match=r'two steps are called "code" \(expert code; sequential, 1 of 1: code\)'):
+    with pytest.raises(
+        TrainingError,
+        match=r'two steps are called "code" \(expert code; sequential, 1 of 1: code\)',
+    ):
         merge_schedules([experts(["code"]), sequential(["code"], {"code": {"steps": 1}})])
 
 
@@ -127,7 +143,11 @@ def test_a_mixture_in_parts_by_hand():
     # math allows 220,284 in all, code 66,740, general 430,300: code is what limits
     assert counts(natural, SIZES) == {"math": 33_370, "code": 20_022, "general": 13_348}
     given = mixing(parts, parts=True, examples=100_000)[0]
-    assert counts(given, SIZES) == {"math": 50_000, "code": 30_000, "general": 20_000}  # code is repeated
+    assert counts(given, SIZES) == {
+        "math": 50_000,
+        "code": 30_000,
+        "general": 20_000,
+    }  # code is repeated
     doubled = mixing({name: 2 * part for name, part in parts.items()}, parts=True)[0]
     assert counts(doubled, SIZES) == counts(natural, SIZES)  # only their relation counts
     assert {natural.name, given.name, step(parts).name} == {
@@ -142,9 +162,14 @@ def test_shares_above_one_repeat():
 
 
 def test_a_share_that_comes_to_nothing_is_said_with_its_numbers():
-    with pytest.raises(TrainingError, match='DMT, k = 1/256: 1/256 of "code", which has 255 examples, is none'):
+    with pytest.raises(
+        TrainingError, match='DMT, k = 1/256: 1/256 of "code", which has 255 examples, is none'
+    ):
         counts(dmt(["code"], ["math"], KS[4:])[1], {"code": 255, "math": 9})
-    assert counts(dmt(["code"], ["math"], KS[4:])[1], {"code": 256, "math": 9}) == {"code": 1, "math": 9}
+    assert counts(dmt(["code"], ["math"], KS[4:])[1], {"code": 256, "math": 9}) == {
+        "code": 1,
+        "math": 9,
+    }
 
 
 def test_a_long_name_is_cut_and_stays_its_own():
@@ -157,7 +182,9 @@ def test_a_long_name_is_cut_and_stays_its_own():
 
 def test_an_identity_follows_parent_data_and_settings_and_nothing_else():
     facts = ("base", {"examples": "d1", "groups": "d2"}, {"rate": 0.1, "seed": 0})
-    assert identity(*facts) == identity("base", {"groups": "d2", "examples": "d1"}, {"seed": 0, "rate": 0.1})
+    assert identity(*facts) == identity(
+        "base", {"groups": "d2", "examples": "d1"}, {"seed": 0, "rate": 0.1}
+    )
     changed = [
         ("other", facts[1], facts[2]),
         (facts[0], {"examples": "d1"}, facts[2]),

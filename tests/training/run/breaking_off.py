@@ -25,7 +25,9 @@ def die(*_, **__):
 
 def at_step(step):
     """After the update of a step, before it is measured or saved."""
-    return {"on_log": lambda point: die() if point.step == step and point.loss is not None else None}
+    return {
+        "on_log": lambda point: die() if point.step == step and point.loss is not None else None
+    }
 
 
 def while_saving(step):

@@ -50,7 +50,10 @@ def plain_loop(stage):
     trained = {name: one for name, one in model.named_parameters() if one.requires_grad}
     plain = [one for name, one in trained.items() if "norm" in name]
     decayed = [one for name, one in trained.items() if "norm" not in name]
-    sets = [{"params": decayed, "weight_decay": stage.decay}, {"params": plain, "weight_decay": 0.0}]
+    sets = [
+        {"params": decayed, "weight_decay": stage.decay},
+        {"params": plain, "weight_decay": 0.0},
+    ]
     optimiser = torch.optim.AdamW(sets, betas=(0.9, stage.beta2), eps=1e-8, fused=True)
     batches, steps = order(stage, lengths[:own], lengths[own:], list(stage.groups or ()), 1)
     for step in range(steps):
@@ -61,9 +64,14 @@ def plain_loop(stage):
         count = sum((batch["labels"][:, 1:] != -100).sum() for batch in mine)
         for batch in mine:
             with torch.autocast("cpu", torch.bfloat16, enabled=stage.precision == "bf16"):
-                logits = model(batch["input_ids"], attention_mask=batch["attention_mask"]).logits.float()
+                logits = model(
+                    batch["input_ids"], attention_mask=batch["attention_mask"]
+                ).logits.float()
             targets = torch.nn.functional.pad(batch["labels"], (0, 1), value=-100)[:, 1:].flatten()
-            (cross_entropy(logits.flatten(0, 1), targets, ignore_index=-100, reduction="sum") / count).backward()
+            (
+                cross_entropy(logits.flatten(0, 1), targets, ignore_index=-100, reduction="sum")
+                / count
+            ).backward()
         torch.nn.utils.clip_grad_norm_(trained.values(), 1.0)
         for group in optimiser.param_groups:
             group["lr"] = rate(step, steps, stage)
@@ -81,7 +89,12 @@ def plain_loop(stage):
         {"schedule": "constant", "accumulation": 3, "batch": 2, "steps": 7},
         {"steps": None, "epochs": 1.5, "batch": 4, "seed": 3},
         {"precision": "bf16", "steps": 9},
-        {"groups": tuple(number % 3 for number in range(35)), "batch": 2, "accumulation": 2, "steps": 9},
+        {
+            "groups": tuple(number % 3 for number in range(35)),
+            "batch": 2,
+            "accumulation": 2,
+            "steps": 9,
+        },
     ],
     ids=lambda change: "-".join(map(str, change)) or "plain",
 )
@@ -91,19 +104,26 @@ def test_the_same_bits_as_a_plain_loop(stage, tmp_path, change):
 
 
 def test_replay_and_frozen_weights_as_in_a_plain_loop(stage, replay, tmp_path):
-    more = {"replay": replay, "replay_share": 0.4, "frozen": ("*embed_tokens*",), "order": "by_length", "steps": 20}
+    more = {
+        "replay": replay,
+        "replay_share": 0.4,
+        "frozen": ("*embed_tokens*",),
+        "order": "by_length",
+        "steps": 20,
+    }
     stage = replace(stage, **more)
     found = weights(run(stage, tmp_path / "out").folder)
     assert same(found, plain_loop(stage))
     before = weights(stage.base)
-    assert {name for name in before if not torch.equal(before[name], found[name])} == set(before) - {
-        "model.embed_tokens.weight"
-    }
+    assert {name for name in before if not torch.equal(before[name], found[name])} == set(
+        before
+    ) - {"model.embed_tokens.weight"}
 
 
 def test_another_seed_gives_other_weights(stage, tmp_path):
     one, two, other = (
-        weights(run(replace(stage, seed=seed), tmp_path / name).folder) for seed, name in [(0, "a"), (0, "b"), (1, "c")]
+        weights(run(replace(stage, seed=seed), tmp_path / name).folder)
+        for seed, name in [(0, "a"), (0, "b"), (1, "c")]
     )
     assert same(one, two)
     assert not same(one, other)
@@ -111,8 +131,19 @@ def test_another_seed_gives_other_weights(stage, tmp_path):
 
 def test_the_curve_falls_and_is_told_as_it_is_known(stage, tmp_path):
     calls, points = [], []
-    more = {"steps": 80, "rate": 3e-3, "batch": 16, "validation": {"v": stage.examples[:4]}, "evaluate_every": 30}
-    made = run(replace(stage, **more), tmp_path / "out", lambda *call: calls.append(call), on_log=points.append)
+    more = {
+        "steps": 80,
+        "rate": 3e-3,
+        "batch": 16,
+        "validation": {"v": stage.examples[:4]},
+        "evaluate_every": 30,
+    }
+    made = run(
+        replace(stage, **more),
+        tmp_path / "out",
+        lambda *call: calls.append(call),
+        on_log=points.append,
+    )
     assert [call[:2] for call in calls] == [(1, 80), *((step, 80) for step in range(2, 81, 2))]
     assert calls[-1][2] < 0.6 * calls[0][2]
     assert [point.step for point in points if point.validation] == [30, 60, 80]
@@ -141,24 +172,37 @@ def loss_of(folder, records):
 
 def test_validation_is_the_mean_over_supervised_tokens_of_each_dataset(stage, replay, tmp_path):
     long = (Example("one two three four five six seven", " eight nine ten"), Example("a", " b"))
-    stage = replace(stage, validation={"sums": stage.examples[:7], "long": long, "say": replay}, batch=3)
+    stage = replace(
+        stage, validation={"sums": stage.examples[:7], "long": long, "say": replay}, batch=3
+    )
     made = run(stage, tmp_path / "out")
     assert made.curve[-1].step == 3
     for name, records in stage.validation.items():
-        assert made.curve[-1].validation[name] == pytest.approx(loss_of(made.folder, records), rel=1e-5)
+        assert made.curve[-1].validation[name] == pytest.approx(
+            loss_of(made.folder, records), rel=1e-5
+        )
 
 
 def test_measuring_changes_no_bit(stage, tmp_path):
     stage = replace(stage, steps=6, lora=Lora(2, dropout=0.3))
     plain = load_file(run(stage, tmp_path / "plain").folder / "adapter_model.safetensors")
-    watched = replace(stage, validation={"v": stage.examples[:3]}, evaluate_every=2, keep="last", save_every=2)
-    assert same(load_file(run(watched, tmp_path / "watched").folder / "adapter_model.safetensors"), plain)
+    watched = replace(
+        stage, validation={"v": stage.examples[:3]}, evaluate_every=2, keep="last", save_every=2
+    )
+    assert same(
+        load_file(run(watched, tmp_path / "watched").folder / "adapter_model.safetensors"), plain
+    )
 
 
 @pytest.mark.parametrize("lora", [None, Lora(2)])
 def test_the_best_weights_are_kept(stage, replay, tmp_path, lora):
     """Trained on sums with a high rate, it forgets what it is measured on: the best comes before the end."""
-    settled = {"validation": {"say": replay}, "evaluate_every": 2, "schedule": "constant", "steps": 16}
+    settled = {
+        "validation": {"say": replay},
+        "evaluate_every": 2,
+        "schedule": "constant",
+        "steps": 16,
+    }
     stage = replace(stage, lora=lora, rate=0.02, warmup=0.0, batch=8, **settled)
     made = run(replace(stage, keep="best"), tmp_path / "best")
     measured = {point.step: point.validation["say"] for point in made.curve if point.validation}
@@ -167,19 +211,26 @@ def test_the_best_weights_are_kept(stage, replay, tmp_path, lora):
     facts = json.loads((made.folder / "training.json").read_text("utf-8"))
     assert facts["kept_step"] == best
     name = "model.safetensors" if lora is None else "adapter_model.safetensors"
-    assert not same(load_file(made.folder / name), load_file(run(stage, tmp_path / "last").folder / name))
+    assert not same(
+        load_file(made.folder / name), load_file(run(stage, tmp_path / "last").folder / name)
+    )
     if lora is None:
         assert loss_of(made.folder, replay) == pytest.approx(measured[best], rel=1e-5)
 
 
 def test_the_folder_holds_a_checkpoint_and_what_is_needed_to_repeat_it(stage, tmp_path):
     made = run(replace(stage, validation={"v": stage.examples[:2]}, save_every=1), tmp_path / "out")
-    assert {path.name for path in made.folder.iterdir()} == {path.name for path in stage.base.iterdir()} | {
-        "training.json"
-    }
+    assert {path.name for path in made.folder.iterdir()} == {
+        path.name for path in stage.base.iterdir()
+    } | {"training.json"}
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     facts = json.loads((made.folder / "training.json").read_text("utf-8"))
-    assert facts["counts"]["examples"] == {"examples": 35, "dropped_too_long": 0, "tokens": 281, "supervised": 106}
+    assert facts["counts"]["examples"] == {
+        "examples": 35,
+        "dropped_too_long": 0,
+        "tokens": 281,
+        "supervised": 106,
+    }
     assert facts["counts"]["validation/v"]["examples"] == 2
     assert facts["settings"]["steps"] == 3 and facts["settings"]["lora"] is None
     assert facts["spent"]["examples"] == 15 == made.spent.examples
@@ -201,7 +252,10 @@ def test_tokens_are_counted_as_often_as_they_are_seen(stage, tmp_path):
 def test_what_is_too_long_is_left_out_and_groups_follow(stage, tmp_path):
     """Were the groups not moved up with the examples, a step would mix them and the weights differ."""
     long = Example("word " * 300, " no")
-    records, groups = (long, *stage.examples[:20], long, *stage.examples[20:]), (1, *[0] * 20, 1, *[1] * 15)
+    records, groups = (
+        (long, *stage.examples[:20], long, *stage.examples[20:]),
+        (1, *[0] * 20, 1, *[1] * 15),
+    )
     grouped = replace(stage, examples=records, groups=groups)
     made = run(grouped, tmp_path / "long")
     assert (made.counts["examples"].examples, made.counts["examples"].dropped_too_long) == (35, 2)
@@ -210,22 +264,39 @@ def test_what_is_too_long_is_left_out_and_groups_follow(stage, tmp_path):
 
 
 def test_an_adapter_names_its_base_as_told_and_has_no_card(stage, tmp_path):
-    folder = run(replace(stage, lora=Lora(2), base_name="assets/demo/base"), tmp_path / "out").folder
-    names = {"adapter_config.json", "adapter_model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+    folder = run(
+        replace(stage, lora=Lora(2), base_name="assets/demo/base"), tmp_path / "out"
+    ).folder
+    names = {
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    }
     assert {path.name for path in folder.iterdir()} == names | {"training.json"}
     settings = json.loads((folder / "adapter_config.json").read_text("utf-8"))
     assert settings["base_model_name_or_path"] == "assets/demo/base"
     assert (settings["r"], settings["lora_alpha"], settings["inference_mode"]) == (2, 4, True)
     assert settings["target_modules"] == sorted(settings["target_modules"])
-    assert len(load_file(folder / "adapter_model.safetensors")) == 4 * 7 * 2  # layers, linear maps, A and B
-    assert json.loads((folder / "training.json").read_text("utf-8"))["base"]["name"] == "assets/demo/base"
+    assert (
+        len(load_file(folder / "adapter_model.safetensors")) == 4 * 7 * 2
+    )  # layers, linear maps, A and B
+    assert (
+        json.loads((folder / "training.json").read_text("utf-8"))["base"]["name"]
+        == "assets/demo/base"
+    )
 
 
 def test_settings_of_an_adapter_reach_it(stage, tmp_path):
     lora = Lora(3, alpha=5.0, dropout=0.2, targets=("q_proj", "v_proj"), rslora=True)
     folder = run(replace(stage, lora=lora), tmp_path / "out").folder
     settings = json.loads((folder / "adapter_config.json").read_text("utf-8"))
-    assert (settings["r"], settings["lora_alpha"], settings["lora_dropout"], settings["use_rslora"]) == (
+    assert (
+        settings["r"],
+        settings["lora_alpha"],
+        settings["lora_dropout"],
+        settings["use_rslora"],
+    ) == (
         3,
         5.0,
         0.2,
@@ -237,7 +308,10 @@ def test_settings_of_an_adapter_reach_it(stage, tmp_path):
 
 
 def test_gradient_checkpointing_gives_the_same_weights(stage, tmp_path):
-    plain, saving = (weights(run(replace(stage, checkpointing=on), tmp_path / str(on)).folder) for on in (False, True))
+    plain, saving = (
+        weights(run(replace(stage, checkpointing=on), tmp_path / str(on)).folder)
+        for on in (False, True)
+    )
     assert same(plain, saving)
 
 
@@ -259,7 +333,12 @@ def test_bfloat16_weights_on_disk_lose_part_of_the_delta(stage, tmp_path):
 @pytest.mark.parametrize("lora", [None, Lora(2)])
 def test_no_call_is_one_that_its_library_means_to_remove(stage, replay, tmp_path, lora):
     """A FutureWarning is for the user's eyes, and would stand in the middle of a bar."""
-    more = {"frozen": ("*embed_tokens*",), "replay": replay, "replay_share": 0.4, "checkpointing": True}
+    more = {
+        "frozen": ("*embed_tokens*",),
+        "replay": replay,
+        "replay_share": 0.4,
+        "checkpointing": True,
+    }
     with warnings.catch_warnings():
         warnings.simplefilter("error", FutureWarning)
         run(replace(stage, lora=lora, **more), tmp_path / "out")
@@ -276,7 +355,9 @@ def test_the_configuration_stays_the_bases(stage, tmp_path):
 
 
 def test_chats_are_trained_on_with_a_template_and_refused_without(stage, tmp_path):
-    chats = tuple(Chat((Message("user", f"{n} ?"), Message("assistant", f"{n + 1}"))) for n in range(6))
+    chats = tuple(
+        Chat((Message("user", f"{n} ?"), Message("assistant", f"{n + 1}"))) for n in range(6)
+    )
     with pytest.raises(CorpusError, match="examples: record 0: .*template"):
         run(replace(stage, examples=chats), tmp_path / "out")
     base = shutil.copytree(stage.base, tmp_path / "base")
@@ -301,7 +382,15 @@ def test_a_tokenizer_without_a_token_to_pad_with_still_pads(stage, tmp_path):
 def test_another_family_trains_and_keeps_its_names(stage, tmp_path):
     """GPT-2: Conv1D, learnt positions, a tied head, no limit in its tokenizer."""
     torch.manual_seed(0)
-    config = GPT2Config(n_layer=2, n_head=2, n_embd=20, vocab_size=301, n_positions=64, bos_token_id=1, eos_token_id=2)
+    config = GPT2Config(
+        n_layer=2,
+        n_head=2,
+        n_embd=20,
+        vocab_size=301,
+        n_positions=64,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
     base = tmp_path / "base"
     GPT2LMHeadModel(config).save_pretrained(base)
     tokenizer = AutoTokenizer.from_pretrained(stage.base)
@@ -331,7 +420,11 @@ class TestRefusals:
             run(stage, tmp_path)
 
     def test_patterns(self, stage, tmp_path):
-        self.refused(replace(stage, frozen=("*embedding*",)), tmp_path, r'"\*embedding\*" matches no parameter')
+        self.refused(
+            replace(stage, frozen=("*embedding*",)),
+            tmp_path,
+            r'"\*embedding\*" matches no parameter',
+        )
         self.refused(replace(stage, frozen=("*",)), tmp_path, "leave nothing to train")
 
     def test_targets_of_an_adapter(self, stage, tmp_path):
@@ -340,16 +433,28 @@ class TestRefusals:
 
     def test_examples_that_are_too_long(self, stage, tmp_path):
         long = (Example("word " * 300, " no"),)
-        self.refused(replace(stage, examples=long), tmp_path, "none of the 1 examples fits in 256 tokens")
+        self.refused(
+            replace(stage, examples=long), tmp_path, "none of the 1 examples fits in 256 tokens"
+        )
         stage = replace(stage, validation={"v": long})
         self.refused(stage, tmp_path, "none of the 1 examples of validation/v fits in 256 tokens")
-        self.refused(replace(stage, validation={}, max_length=3), tmp_path, "none of the 35 examples fits in 3 tokens")
         self.refused(
-            replace(stage, validation={}, max_length=300), tmp_path, "max_length is 300, and the base holds 256"
+            replace(stage, validation={}, max_length=3),
+            tmp_path,
+            "none of the 35 examples fits in 3 tokens",
+        )
+        self.refused(
+            replace(stage, validation={}, max_length=300),
+            tmp_path,
+            "max_length is 300, and the base holds 256",
         )
 
     def test_a_base_that_is_none(self, stage, tmp_path):
-        self.refused(replace(stage, base=tmp_path / "nowhere"), tmp_path, "nowhere: is no folder with a config.json")
+        self.refused(
+            replace(stage, base=tmp_path / "nowhere"),
+            tmp_path,
+            "nowhere: is no folder with a config.json",
+        )
         adapter = run(replace(stage, lora=Lora(2)), tmp_path / "adapter").folder
         self.refused(replace(stage, base=adapter), tmp_path, "adapter: is a LoRA adapter")
 
@@ -358,17 +463,29 @@ class TestRefusals:
         found = weights(base)
         del found["model.norm.weight"]
         save_file(found, base / "model.safetensors", {"format": "pt"})
-        self.refused(replace(stage, base=base), tmp_path, "1 weights of the model are in no file, .* model.norm.weight")
+        self.refused(
+            replace(stage, base=base),
+            tmp_path,
+            "1 weights of the model are in no file, .* model.norm.weight",
+        )
 
     def test_another_models_tokenizer(self, stage, tmp_path):
         base = shutil.copytree(stage.base, tmp_path / "base")
         config = json.loads((base / "config.json").read_text("utf-8"))
         (base / "config.json").write_text(json.dumps(config | {"vocab_size": 200}), "utf-8")
-        self.refused(replace(stage, base=base), tmp_path, "token 2.. occurs in the data, and the base knows 200")
+        self.refused(
+            replace(stage, base=base),
+            tmp_path,
+            "token 2.. occurs in the data, and the base knows 200",
+        )
 
     @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has an accelerator")
     def test_a_device_that_is_not_there(self, stage, tmp_path):
-        self.refused(replace(stage, device="cuda"), tmp_path, 'device is "cuda", and torch finds no such device')
+        self.refused(
+            replace(stage, device="cuda"),
+            tmp_path,
+            'device is "cuda", and torch finds no such device',
+        )
 
     def test_a_batch_that_does_not_fit_in_memory(self, stage, tmp_path):
         self.refused(replace(stage, batch=10**8), tmp_path, "takes about .* TB, and .* GB are free")
@@ -381,7 +498,10 @@ class TestRefusals:
         monkeypatch.setattr(memory, "free", lambda device: int(1.6 * needed[-1]))
         make_ready(stage)
         (told,) = caplog.messages
-        assert "it fits, but" in told and f"may grow to {memory.words(round(1.7 * needed[-1]))}" in told
+        assert (
+            "it fits, but" in told
+            and f"may grow to {memory.words(round(1.7 * needed[-1]))}" in told
+        )
 
     def test_groups_that_cannot_fill_a_step(self, stage, tmp_path):
         self.refused(replace(stage, groups=(*[0] * 33, 1, 1), leftover="drop"), tmp_path, "2")
@@ -413,7 +533,10 @@ def test_an_unfinished_run_is_neither_lost_nor_confused_with_another(stage, tmp_
     stopped = replace(stage, steps=9)
     with pytest.raises(TrainingStopped):
         run(stopped, tmp_path / "out", should_stop=lambda: True)
-    with pytest.raises(TrainingError, match=r"holds an unfinished run, 1 steps of which are saved. Give resume=True"):
+    with pytest.raises(
+        TrainingError,
+        match=r"holds an unfinished run, 1 steps of which are saved. Give resume=True",
+    ):
         run(stopped, tmp_path / "out")
     with pytest.raises(TrainingError, match=r"another one: rate was 0.0006 and is 0.001\. "):
         run(replace(stopped, rate=1e-3), tmp_path / "out", resume=True)

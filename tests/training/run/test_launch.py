@@ -25,7 +25,9 @@ def launched(stage, out, *, resume=False, stop_at=0):
     words += [str(Path(__file__).with_name("run_stage.py")), str(file)]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     words = [sys.executable, "-W", "ignore", *words]
-    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(
+        words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240
+    )
     assert done.returncode == 0, done.stderr[-4000:]
     return [Path(f"{file}.{rank}").read_text("utf-8") for rank in range(2)]
 
@@ -33,7 +35,9 @@ def launched(stage, out, *, resume=False, stop_at=0):
 @pytest.fixture(scope="module")
 def pair(stage, replay):
     watched = {"validation": {"say": replay}, "evaluate_every": 3, "save_every": 3}
-    return replace(stage, steps=8, batch=2, groups=tuple(number % 3 for number in range(35)), **watched)
+    return replace(
+        stage, steps=8, batch=2, groups=tuple(number % 3 for number in range(35)), **watched
+    )
 
 
 def test_two_processes_make_one_checkpoint_and_go_on_after_a_stop(pair, tmp_path):
@@ -41,8 +45,12 @@ def test_two_processes_make_one_checkpoint_and_go_on_after_a_stop(pair, tmp_path
     said = launched(pair, tmp_path / "two", resume=True)
     assert said == ["told 3 examples 32 processes 2", "told 0 examples 32 processes 2"]
     alone = run(replace(pair, accumulation=2), tmp_path / "one")
-    two, one = (load_file(folder / "model.safetensors") for folder in (tmp_path / "two", alone.folder))
+    two, one = (
+        load_file(folder / "model.safetensors") for folder in (tmp_path / "two", alone.folder)
+    )
     assert all(torch.allclose(two[name], one[name], atol=2e-6, rtol=0) for name in one)
     moved = load_file(pair.base / "model.safetensors")
-    assert max((one[name] - moved[name]).abs().max() for name in one) > 1e-3  # the tolerance is small beside it
+    assert (
+        max((one[name] - moved[name]).abs().max() for name in one) > 1e-3
+    )  # the tolerance is small beside it
     assert not (tmp_path / "two.training").exists()

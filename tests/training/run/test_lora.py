@@ -57,7 +57,9 @@ def loop_over_peft(stage):
     base = AutoModelForCausalLM.from_pretrained(stage.base, dtype=torch.float32)
     model = PeftModel.from_pretrained(base, stage.adapter, is_trainable=True).train()
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimiser = torch.optim.AdamW(trained, betas=(0.9, stage.beta2), eps=1e-8, weight_decay=stage.decay, fused=True)
+    optimiser = torch.optim.AdamW(
+        trained, betas=(0.9, stage.beta2), eps=1e-8, weight_decay=stage.decay, fused=True
+    )
     rows = [encode(record, tokenizer) for record in stage.examples]
     batches, steps = order(stage, [len(row.ids) for row in rows], [], [], 1)
     for step, batch in enumerate(batches):
@@ -70,7 +72,9 @@ def loop_over_peft(stage):
         optimiser.param_groups[0]["lr"] = stage.rate * 0.5 * (1 + math.cos(math.pi * step / steps))
         optimiser.step()
         optimiser.zero_grad()
-    names = ((name.replace(".default.weight", ".weight"), one) for name, one in model.named_parameters())
+    names = (
+        (name.replace(".default.weight", ".weight"), one) for name, one in model.named_parameters()
+    )
     return {name: one.detach() for name, one in names if "lora_" in name}
 
 
@@ -92,7 +96,9 @@ def test_the_same_bits_as_a_plain_loop_over_what_peft_loads(second, first, tmp_p
 def test_the_result_is_one_adapter_on_the_base(second, first, tmp_path):
     folder = run(second, tmp_path / "out").folder
     assert {path.name for path in folder.iterdir()} == {path.name for path in first.iterdir()}
-    settings = [json.loads((one / "adapter_config.json").read_text("utf-8")) for one in (first, folder)]
+    settings = [
+        json.loads((one / "adapter_config.json").read_text("utf-8")) for one in (first, folder)
+    ]
     assert settings[1] == settings[0] | {"lora_dropout": 0.5}
     document = json.loads((folder / "training.json").read_text("utf-8"))
     assert document["adapter"] == {"name": first.as_posix(), "identity": facts.identity(first)}
@@ -114,7 +120,9 @@ def test_a_stop_and_another_adapter(second, stage, first, tmp_path):
 
 
 def test_an_adapter_in_bfloat16_goes_on_in_float32(second, stage, tmp_path):
-    folder = run(replace(stage, lora=LORA, save_dtype="bfloat16", rate=0.01), tmp_path / "half").folder
+    folder = run(
+        replace(stage, lora=LORA, save_dtype="bfloat16", rate=0.01), tmp_path / "half"
+    ).folder
     found = begins(replace(second, adapter=folder))
     assert {one.dtype for one in found.values()} == {torch.float32}
     assert same(found, {name: one.float() for name, one in tensors(folder).items()})
@@ -125,13 +133,22 @@ def test_an_adapter_that_peft_made(second, tmp_path):
     torch.manual_seed(3)
     base = AutoModelForCausalLM.from_pretrained(second.base, dtype=torch.float32)
     settings = LoraConfig(
-        r=2, lora_alpha=6, target_modules=r".*(q|v)_proj", init_lora_weights=False, task_type="CAUSAL_LM"
+        r=2,
+        lora_alpha=6,
+        target_modules=r".*(q|v)_proj",
+        init_lora_weights=False,
+        task_type="CAUSAL_LM",
     )
     get_peft_model(base, settings).save_pretrained(tmp_path / "made")
-    stage = replace(second, lora=replace(LORA, targets=("q_proj", "v_proj")), adapter=tmp_path / "made")
+    stage = replace(
+        second, lora=replace(LORA, targets=("q_proj", "v_proj")), adapter=tmp_path / "made"
+    )
     assert same(begins(stage), tensors(tmp_path / "made"))
     rename(tmp_path / "made", base_model_name_or_path="org/model")
-    with pytest.raises(TrainingError, match=r"names 'org/model' as its base, which is not here.*base_name='org/model'"):
+    with pytest.raises(
+        TrainingError,
+        match=r"names 'org/model' as its base, which is not here.*base_name='org/model'",
+    ):
         run(stage, tmp_path / "out")
     assert same(begins(replace(stage, base_name="org/model")), tensors(tmp_path / "made"))
 
@@ -186,7 +203,9 @@ def test_another_base_is_refused(second, first, stage, tmp_path):
     (tmp_path / "first" / "training.json").unlink()
     alone = replace(second, adapter=tmp_path / "first")
     assert same(begins(alone), tensors(first))
-    refused(replace(alone, base=other), tmp_path, "its base .*/base holds other weights than .*/other")
+    refused(
+        replace(alone, base=other), tmp_path, "its base .*/base holds other weights than .*/other"
+    )
     rename(tmp_path / "first", base_model_name_or_path=None)
     refused(alone, tmp_path, "names None as its base")
     rename(tmp_path / "first", base_model_name_or_path="org/model")
@@ -201,7 +220,9 @@ def test_what_is_no_adapter_is_refused(second, first, tmp_path):
     refused(replace(second, adapter=second.base), tmp_path, r"has no adapter_config\.json")
     shutil.copytree(first, tmp_path / "first")
     (tmp_path / "first" / "adapter_model.safetensors").unlink()
-    refused(replace(second, adapter=tmp_path / "first"), tmp_path, r"has no adapter_model\.safetensors")
+    refused(
+        replace(second, adapter=tmp_path / "first"), tmp_path, r"has no adapter_model\.safetensors"
+    )
 
 
 def test_more_or_fewer_tensors_are_refused(second, first, tmp_path):
@@ -209,13 +230,25 @@ def test_more_or_fewer_tensors_are_refused(second, first, tmp_path):
     shutil.copytree(first, tmp_path / "first")
     fewer = {name: one for name, one in tensors(first).items() if "layers.3" not in name}
     save_file(fewer, tmp_path / "first" / "adapter_model.safetensors")
-    refused(replace(second, adapter=tmp_path / "first"), tmp_path, "is on 21 modules .* this stage's is on 28 modules")
+    refused(
+        replace(second, adapter=tmp_path / "first"),
+        tmp_path,
+        "is on 21 modules .* this stage's is on 28 modules",
+    )
 
 
 def test_unlike_by_hand():
-    assert unlike({"rank": 8}, {"rank": 8, "alpha": 16.0, "dropout": 0.5, "rslora": False, "targets": ()}) == ""
-    assert unlike({"rank": 8}, {"rank": 4}) == "rank was 8, is 4; alpha was 16, is 8"
-    assert unlike({"rank": 8, "targets": ("v", "q")}, {"rank": 8, "targets": ("q", "v"), "rslora": True}) == (
-        "rslora was off, is on"
+    assert (
+        unlike(
+            {"rank": 8}, {"rank": 8, "alpha": 16.0, "dropout": 0.5, "rslora": False, "targets": ()}
+        )
+        == ""
     )
-    assert unlike({"rank": 8}, {"rank": 8, "targets": ("q",)}) == "targets was every linear layer, is q"
+    assert unlike({"rank": 8}, {"rank": 4}) == "rank was 8, is 4; alpha was 16, is 8"
+    assert unlike(
+        {"rank": 8, "targets": ("v", "q")}, {"rank": 8, "targets": ("q", "v"), "rslora": True}
+    ) == ("rslora was off, is on")
+    assert (
+        unlike({"rank": 8}, {"rank": 8, "targets": ("q",)})
+        == "targets was every linear layer, is q"
+    )

@@ -8,7 +8,17 @@ from transformers import AutoModelForCausalLM
 
 from training.errors import TrainingError
 from training.run.lora import add_adapter
-from training.run.memory import PROBES, _left_in_group, activations, at, check, estimate, free, weights_on_disk, words
+from training.run.memory import (
+    PROBES,
+    _left_in_group,
+    activations,
+    at,
+    check,
+    estimate,
+    free,
+    weights_on_disk,
+    words,
+)
 from training.stage import Lora
 
 
@@ -59,7 +69,9 @@ def test_rows_count_once_each_and_cast_weights_once_in_all(model):
 
 
 def test_checkpointing_needs_less(model):
-    plain, saving = (estimate(model, 8, 200, bf16=False, checkpointing=on).activations for on in (False, True))
+    plain, saving = (
+        estimate(model, 8, 200, bf16=False, checkpointing=on).activations for on in (False, True)
+    )
     assert saving < 0.7 * plain
 
 
@@ -77,7 +89,9 @@ def test_measuring_draws_no_random_number_and_leaves_the_mode(model):
 
 def test_what_does_not_fit_is_refused_with_the_numbers():
     check(10, 10, "this", "Take less.")
-    with pytest.raises(TrainingError, match=r"^this takes about 2\.0 GB, and 1\.5 MB are free\. Take less\.$"):
+    with pytest.raises(
+        TrainingError, match=r"^this takes about 2\.0 GB, and 1\.5 MB are free\. Take less\.$"
+    ):
         check(2 * 10**9, 1_500_000, "this", "Take less.")
 
 

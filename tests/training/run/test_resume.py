@@ -25,9 +25,13 @@ def broken_off(runs, folder):
     """Runs each (stage, out, moment, step) until it is killed; what is left of it is in its folder."""
     (folder / "runs").write_bytes(pickle.dumps(runs))
     words = [sys.executable, "-W", "ignore", str(SCRIPT), str(folder / "runs")]
-    done = subprocess.run(words, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        words, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert [int(line) for line in done.stdout.split()] == [-signal.SIGKILL] * len(runs), done.stderr[-3000:]
+    assert [int(line) for line in done.stdout.split()] == [-signal.SIGKILL] * len(runs), (
+        done.stderr[-3000:]
+    )
 
 
 def tensors(folder):
@@ -43,7 +47,13 @@ def stages(stage, replay):
     """By name: shapes of a run in which something could be lost."""
     long = replace(stage, steps=11, batch=4, save_every=3)
     thirds = tuple(number % 3 for number in range(35))
-    watched = {"validation": {"say": replay}, "evaluate_every": 2, "keep": "best", "rate": 0.02, "schedule": "constant"}
+    watched = {
+        "validation": {"say": replay},
+        "evaluate_every": 2,
+        "keep": "best",
+        "rate": 0.02,
+        "schedule": "constant",
+    }
     return {
         "passes": replace(long, steps=None, epochs=1.5),  # a pass ends in the middle of step 9
         "dropout": replace(long, lora=Lora(2, dropout=0.3), accumulation=2, precision="bf16"),
@@ -84,7 +94,10 @@ def test_a_killed_run_goes_on_to_the_same_bits(name, stages, left, tmp_path):
     assert seen[:1] == [State.step(saved) + 1]
     assert [point[:3] for point in made.curve] == [point[:3] for point in whole.curve]
     assert made.spent.tokens == whole.spent.tokens
-    facts = [json.loads((folder / "training.json").read_text("utf-8")) for folder in (made.folder, whole.folder)]
+    facts = [
+        json.loads((folder / "training.json").read_text("utf-8"))
+        for folder in (made.folder, whole.folder)
+    ]
     assert facts[0]["kept_step"] == facts[1]["kept_step"]
     assert not (left / f"{name}.training").exists() and not (left / f"{name}.partial").exists()
 
@@ -93,11 +106,15 @@ def test_only_whole_states_count(left):
     state = State(left / "torn")
     assert (state.folder / "checkpoint-6").is_dir()
     assert state.newest() == state.folder / "checkpoint-3"
-    (state.folder / "checkpoint-3" / "scheduler.pt").write_bytes(b"")  # its size is not the one that was declared
+    (state.folder / "checkpoint-3" / "scheduler.pt").write_bytes(
+        b""
+    )  # its size is not the one that was declared
     assert state.newest() is None
 
 
 def test_nothing_saved_is_nothing_to_resume(stages, left):
     assert State(left / "begun").folder.is_dir()
-    run(replace(stages["passes"], epochs=None, steps=2), left / "begun")  # neither refused nor confused
+    run(
+        replace(stages["passes"], epochs=None, steps=2), left / "begun"
+    )  # neither refused nor confused
     assert not list(left.glob("begun.*"))

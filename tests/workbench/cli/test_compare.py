@@ -20,8 +20,14 @@ def mixed(world, tmp_path):
     """As a model that was trained on mixed data, with what its training cost beside its weights."""
     folder = shutil.copytree(world / "ada", tmp_path / "mixed")
     weights = load_file(folder / "model.safetensors")
-    save_file({name: 1.01 * value for name, value in weights.items()}, folder / "model.safetensors", {"format": "pt"})
-    (folder / "training.json").write_text(json.dumps({"spent": {"wall_seconds": 30.0, "device_seconds": 59.0}}))
+    save_file(
+        {name: 1.01 * value for name, value in weights.items()},
+        folder / "model.safetensors",
+        {"format": "pt"},
+    )
+    (folder / "training.json").write_text(
+        json.dumps({"spent": {"wall_seconds": 30.0, "device_seconds": 59.0}})
+    )
     return folder
 
 
@@ -32,7 +38,12 @@ def dem(world, tmp_path, capsys):
     def run(*words, code=0, data=True):
         file = tmp_path / "out.json"
         file.unlink(missing_ok=True)
-        line = ["compare", *(str(world / name) for name in ("base", "ada", "bob")), "--workdir", str(tmp_path / "wd")]
+        line = [
+            "compare",
+            *(str(world / name) for name in ("base", "ada", "bob")),
+            "--workdir",
+            str(tmp_path / "wd"),
+        ]
         line += ["--data", str(world / "data")] if data else []
         assert main([*line, *map(str, words), "--json", str(file)]) == code
         said = capsys.readouterr()
@@ -44,10 +55,14 @@ def dem(world, tmp_path, capsys):
 def recipe_file(world, folder, **more):
     file = folder / "mine.yml"
     models = [
-        {"model": str(world / name), "parameters": {"weight": omega}} for name, omega in (("ada", 0.5), ("bob", 0.25))
+        {"model": str(world / name), "parameters": {"weight": omega}}
+        for name, omega in (("ada", 0.5), ("bob", 0.25))
     ]
     file.write_text(
-        yaml.safe_dump({"merge_method": "task_arithmetic", "base_model": str(world / "base"), "models": models} | more)
+        yaml.safe_dump(
+            {"merge_method": "task_arithmetic", "base_model": str(world / "base"), "models": models}
+            | more
+        )
     )
     return file
 
@@ -57,24 +72,46 @@ def test_without_measuring_what_is_missing_is_named_and_nothing_is_written(dem, 
     assert "wd does not exist: nothing is stored there" in err
     assert not (tmp_path / "wd").exists()
     assert (
-        "not measured: losses: base, ada, bob" in out and "not measured: benchmark demo, first 3: base, ada, bob" in out
+        "not measured: losses: base, ada, bob" in out
+        and "not measured: benchmark demo, first 3: base, ada, bob" in out
     )
-    assert "--measure measures it" in out and "note: no training cost is recorded of ada, bob" in out
+    assert (
+        "--measure measures it" in out and "note: no training cost is recorded of ada, bob" in out
+    )
     assert [row["name"] for row in data["rows"]] == ["base", "ada", "bob"]
     assert data["missing"][0] == "losses: base, ada, bob" and "cost" not in data
 
 
 def test_measured_once_then_shown_from_the_workdir(dem, world, tmp_path, mixed):
     file = recipe_file(world, tmp_path)
-    out, err, first = dem("--measure", "--recipe", file, "--add", mixed, "--tasks", "demo_cot", "--limit", 2)
+    out, err, first = dem(
+        "--measure", "--recipe", file, "--add", mixed, "--tasks", "demo_cot", "--limit", 2
+    )
     assert err == "" and "not measured" not in out
     names = [row["name"] for row in first["rows"]]
     assert names == ["base", "ada", "bob", "Θ + 0.50·Δada + 0.25·Δbob", "mixed"]
     assert all(row["missing"] == [] and row["scores"][0]["n"] == 2 for row in first["rows"])
     losses = {name: entry["value"] for name, entry in first["rows"][3]["losses"].items()}
-    assert main(["loss", str(file), "--data", str(world / "data"), "--json", str(tmp_path / "loss.json")]) == 0
-    alone = {row["dataset"]: row["value"] for row in json.loads((tmp_path / "loss.json").read_text())["losses"]}
-    assert losses == pytest.approx(alone, abs=1e-6)  # the oracle: the same recipe, measured by itself
+    assert (
+        main(
+            [
+                "loss",
+                str(file),
+                "--data",
+                str(world / "data"),
+                "--json",
+                str(tmp_path / "loss.json"),
+            ]
+        )
+        == 0
+    )
+    alone = {
+        row["dataset"]: row["value"]
+        for row in json.loads((tmp_path / "loss.json").read_text())["losses"]
+    }
+    assert losses == pytest.approx(
+        alone, abs=1e-6
+    )  # the oracle: the same recipe, measured by itself
     assert first["rows"][3]["mean_loss"]["value"] == pytest.approx(sum(alone.values()) / 3)
 
     _, err, again = dem("--recipe", file)  # the added model is remembered, the scores are there
@@ -94,12 +131,22 @@ def test_the_cost_table_from_the_same_workdir(dem, mixed, world, tmp_path):
             (world / name / "training.json").unlink()
     one, many = data["cost"]["rows"][0], data["cost"]["rows"][-1]
     assert one["untuned"]["how"] == "measured" and 59 < one["untuned"]["value"] < 70
-    assert many["settings"] == 32 and many["dem"]["how"] == "projected" and many["ratio"]["value"] > 10
-    assert "What DEM and data mixing cost, in device seconds; ~ is projected, all else measured" in out
+    assert (
+        many["settings"] == 32 and many["dem"]["how"] == "projected" and many["ratio"]["value"] > 10
+    )
+    assert (
+        "What DEM and data mixing cost, in device seconds; ~ is projected, all else measured" in out
+    )
     assert "DEM costs less than mixing tuned over as many, from 1 setting on (projected)" in out
-    assert "no sweep of a merge is recorded; one is taken to cost as much as one of the base or an expert alone" in out
+    assert (
+        "no sweep of a merge is recorded; one is taken to cost as much as one of the base or an expert alone"
+        in out
+    )
     row = {row["name"]: row for row in data["rows"]}
-    assert row["ada"]["cost"]["training_device"] == 10 and row["mixed"]["cost"]["training_device"] == 59
+    assert (
+        row["ada"]["cost"]["training_device"] == 10
+        and row["mixed"]["cost"]["training_device"] == 59
+    )
 
 
 def test_an_empty_comparison_without_data_has_costs_only(dem):
@@ -146,19 +193,33 @@ def test_an_adapter_is_not_added_and_the_models_before_it_neither(dem, world, mi
 
 def test_what_cannot_be_measured_is_told_once_and_the_rest_is_kept(dem, caplog):
     out, err, data = dem("--measure", "--tasks", "no_such_task", code=2)
-    assert err.count("no_such_task") == 1 and err.startswith("base, ada, bob: ") and caplog.text == ""
-    assert [entry is not None for row in data["rows"] for entry in row["losses"].values()] == [True] * 9
+    assert (
+        err.count("no_such_task") == 1 and err.startswith("base, ada, bob: ") and caplog.text == ""
+    )
+    assert [entry is not None for row in data["rows"] for entry in row["losses"].values()] == [
+        True
+    ] * 9
     assert "not measured: benchmark no_such_task: base, ada, bob" in out
 
 
 def test_an_ended_measurement_keeps_what_it_has(world, tmp_path):
     """A real process, ended by SIGTERM once the first losses are in the book."""
-    words = ["compare", *(str(world / name) for name in ("base", "ada", "bob")), "--data", str(world / "data")]
+    words = [
+        "compare",
+        *(str(world / name) for name in ("base", "ada", "bob")),
+        "--data",
+        str(world / "data"),
+    ]
     words += ["--workdir", str(tmp_path / "wd"), "--measure", "--suite", "demo"]
-    process = subprocess.Popen([sys.executable, "-m", "workbench.cli", *words], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "workbench.cli", *words], stderr=subprocess.PIPE, text=True
+    )
     book = tmp_path / "wd" / "losses.sqlite"
     end = time.monotonic() + 100
-    while not (book.exists() and sqlite3.connect(book).execute("SELECT count(*) FROM sqlite_master").fetchone()[0]):
+    while not (
+        book.exists()
+        and sqlite3.connect(book).execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    ):
         assert process.poll() is None and time.monotonic() < end
         time.sleep(0.05)
     while not sqlite3.connect(book).execute("SELECT count(*) FROM losses").fetchone()[0]:
@@ -168,5 +229,9 @@ def test_an_ended_measurement_keeps_what_it_has(world, tmp_path):
     _, err = process.communicate(timeout=100)
     assert process.returncode == 143, err
     assert err.splitlines()[-1] == f"stopped; what was measured is kept in {tmp_path / 'wd'}"
-    jobs = sqlite3.connect(tmp_path / "wd" / "jobs.sqlite").execute("SELECT state FROM jobs").fetchall()
+    jobs = (
+        sqlite3.connect(tmp_path / "wd" / "jobs.sqlite")
+        .execute("SELECT state FROM jobs")
+        .fetchall()
+    )
     assert jobs == [("cancelled",)]

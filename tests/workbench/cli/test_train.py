@@ -67,7 +67,9 @@ def test_a_dry_run_says_what_it_takes_and_a_run_takes_it(plan, tmp_path, capsys)
     made = json.loads(file.read_text())["steps"]
     for before, after in zip(looked["steps"], made, strict=True):
         spent = after["spent"]
-        assert before["seen"] == {name: spent[name] for name in ("examples", "tokens", "supervised")}
+        assert before["seen"] == {
+            name: spent[name] for name in ("examples", "tokens", "supervised")
+        }
     assert [step["new"] for step in made] == [True, True] and (out / "curve.jsonl").exists()
     assert not (out / "running.json").exists()
     with Ledger(workdir / "ledger.sqlite") as ledger:
@@ -81,7 +83,10 @@ def test_a_dry_run_says_what_it_takes_and_a_run_takes_it(plan, tmp_path, capsys)
     assert capsys.readouterr().out.count("was there") == 2
     more = plan("order: [sums, words]", "order: [sums]")
     assert main(["train", more, str(tmp_path / "new"), "--dry-run", "--workdir", str(workdir)]) == 0
-    assert "1 step to train: ≈" in (said := capsys.readouterr().out) and "(from 2 earlier trainings here)" in said
+    assert (
+        "1 step to train: ≈" in (said := capsys.readouterr().out)
+        and "(from 2 earlier trainings here)" in said
+    )
 
 
 @pytest.mark.parametrize(
@@ -99,7 +104,9 @@ def test_a_dry_run_says_what_it_takes_and_a_run_takes_it(plan, tmp_path, capsys)
     ],
 )
 @pytest.mark.parametrize("dry", [[], ["--dry-run"]])
-def test_wrong_input_ends_with_code_2_and_one_message_and_nothing_written(plan, tmp_path, capsys, old, new, words, dry):
+def test_wrong_input_ends_with_code_2_and_one_message_and_nothing_written(
+    plan, tmp_path, capsys, old, new, words, dry
+):
     file = plan(old, new)
     before = sorted(tmp_path.rglob("*"))
     assert main(["train", file, str(tmp_path / "out"), *dry]) == 2
@@ -124,14 +131,22 @@ def test_ctrl_c_saves_the_state_and_resume_gives_the_same(plan, tmp_path, capsys
     child.send_signal(signal.SIGINT)
     _, said = child.communicate(timeout=120)
     assert child.returncode == 130, said
-    assert "the whole state is saved in" in said and "--resume goes on from there" in said and "Traceback" not in said
+    assert (
+        "the whole state is saved in" in said
+        and "--resume goes on from there" in said
+        and "Traceback" not in said
+    )
     capsys.readouterr()
     assert main(["train", long, str(tmp_path / "cut")]) == 2
     assert "Resume it, or remove that folder" in capsys.readouterr().err
     assert main(["train", long, str(tmp_path / "cut"), "--resume"]) == 0
     for step in ("sums", "sums--words"):
-        one, other = (load_file(tmp_path / name / step / "model.safetensors") for name in ("whole", "cut"))
-        assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+        one, other = (
+            load_file(tmp_path / name / step / "model.safetensors") for name in ("whole", "cut")
+        )
+        assert one.keys() == other.keys() and all(
+            torch.equal(one[name], other[name]) for name in one
+        )
 
 
 def test_a_worker_speaks_json_and_ends_with_its_stdin(plan, tmp_path):
@@ -158,7 +173,12 @@ def launched(words):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    shared = {
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+    }
     both = [process(words, RANK=str(rank), LOCAL_RANK=str(rank), **shared) for rank in range(2)]
     said = [one.communicate(timeout=300) for one in both]
     return [one.returncode for one in both], said

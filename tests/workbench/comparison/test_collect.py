@@ -23,8 +23,16 @@ from workbench.session.standing import Choice, Standing
 BEST = (0.5, -0.25, 0.75)
 
 
-def keep(session, recipe, task="arc", value=0.5, n=50, limit=50, suite="", stderr=0.07, metric="acc"):
-    keep_scores(session.workdir, recipe, [Measured(task, metric, value, stderr, n, 1.0)], suite=suite, limit=limit)
+def keep(
+    session, recipe, task="arc", value=0.5, n=50, limit=50, suite="", stderr=0.07, metric="acc"
+):
+    keep_scores(
+        session.workdir,
+        recipe,
+        [Measured(task, metric, value, stderr, n, 1.0)],
+        suite=suite,
+        limit=limit,
+    )
 
 
 def by_name(comparison):
@@ -42,7 +50,11 @@ def mixed(session, world):
     """A model of another folder under an allowed root: as one that was trained on mixed data."""
     folder = shutil.copytree(world / "ada", world / "mixed")
     weights = load_file(folder / "model.safetensors")
-    save_file({name: 1.01 * value for name, value in weights.items()}, folder / "model.safetensors", {"format": "pt"})
+    save_file(
+        {name: 1.01 * value for name, value in weights.items()},
+        folder / "model.safetensors",
+        {"format": "pt"},
+    )
     yield folder
     shutil.rmtree(folder)
 
@@ -74,7 +86,12 @@ def test_losses_scores_and_costs_side_by_side(session):
     arc = Column("arc", "acc", 50)
     assert dict(line.scores) == {arc: Cell(0.625, 0.068, 50, "")}
     assert base.scores[arc].value == 0.25
-    assert by_name(table)["ada"].missing == ("loss of ada", "loss of bob", "loss of lora", "arc acc, first 50")
+    assert by_name(table)["ada"].missing == (
+        "loss of ada",
+        "loss of bob",
+        "loss of lora",
+        "arc acc, first 50",
+    )
     assert line.missing == ()
     assert (line.expense.training_wall, line.expense.training_device) == (31.5, 63.0)
     (phase,) = session.ledger.phases("evaluation")
@@ -109,12 +126,16 @@ def test_saved_recipes_are_those_that_were_measured(session):
     for recipe in (lower, higher, session.recipe((0.4, 0.4, 0.4))):
         session.save_recipe(recipe)
     best, worst = sorted(
-        (lower, higher), key=lambda recipe: sum(entry.value for entry in session.losses(recipe).values())
+        (lower, higher),
+        key=lambda recipe: sum(entry.value for entry in session.losses(recipe).values()),
     )
     names = [one.name for one in contenders(session).contenders if one.kind == "recipe"]
     assert names == [formula(benchmarked), formula(best), formula(worst)]
     few = contenders(session, most=1)
-    assert [one.name for one in few.contenders if one.kind == "recipe"] == [formula(benchmarked), formula(best)]
+    assert [one.name for one in few.contenders if one.kind == "recipe"] == [
+        formula(benchmarked),
+        formula(best),
+    ]
     assert "measured compositions that are not shown, as their mean loss is higher: 1" in few.notes
     (session.workdir.root / "recipes" / "strange.yml").write_text("merge_method: nothing at all\n")
     assert len(contenders(session).contenders) == 7
@@ -145,7 +166,9 @@ def test_a_model_of_its_own_folder_is_added_measured_and_removed(session, mixed)
     assert line.missing == () and line.expense.evaluation_wall > 0
     assert line.losses["ada"].n == 23 and math.isfinite(line.losses["ada"].stderr)
     session.open(session.models.base.path, [(mixed, None)], session.models.data_folder)
-    open_now = session.losses(session.recipe((1.0,)))  # the oracle: the same weights as a checkpoint at ω = 1
+    open_now = session.losses(
+        session.recipe((1.0,))
+    )  # the oracle: the same weights as a checkpoint at ω = 1
     for name, entry in line.losses.items():
         assert entry.value == pytest.approx(open_now[name].value, abs=1e-5)
     remove(session, "mixed")
@@ -162,7 +185,9 @@ def test_the_training_cost_of_a_folder_travels_beside_its_weights(session, mixed
     spent = {"phase": "training", "wall_seconds": 30.0, "device_seconds": 59.0}
     (mixed / "training.json").write_text(json.dumps({"spent": spent}))
     assert cost()[:2] == (30.0, 59.0) and cost().unrecorded == ()
-    session.ledger.add("training", "mixed", wall_seconds=31, device_seconds=60, output=str(mixed.resolve()))
+    session.ledger.add(
+        "training", "mixed", wall_seconds=31, device_seconds=60, output=str(mixed.resolve())
+    )
     assert cost()[:2] == (31.0, 60.0)  # the ledger of this workdir knows better
     (mixed / "training.json").write_text("[]")
     session.ledger.close()
@@ -182,7 +207,9 @@ def test_an_export_is_compared_by_itself_and_costs_what_its_experts_cost(session
 def test_what_cannot_be_compared_is_said(session, world, mixed, tmp_path):
     with pytest.raises(SessionError, match="outside the folders"):
         add(session, tmp_path)
-    with pytest.raises(SessionError, match="is an adapter, which is no model alone; open it as a checkpoint"):
+    with pytest.raises(
+        SessionError, match="is an adapter, which is no model alone; open it as a checkpoint"
+    ):
         add(session, world / "lora")
     with pytest.raises(SessionError, match="data cannot be compared: "):
         add(session, world / "data")
@@ -210,7 +237,15 @@ def test_the_rows_are_data_and_text(session):
     assert second["formula"] == "Θ + 1.00·Δada + 0.00·Δbob + 0.00·Δlora"
     assert first["losses"]["ada"]["n"] == 23 and first["losses"]["ada"]["stderr"] > 0
     assert first["scores"] == [
-        {"task": "arc", "metric": "acc", "limit": 50, "value": 0.25, "stderr": None, "n": 50, "suite": ""}
+        {
+            "task": "arc",
+            "metric": "acc",
+            "limit": 50,
+            "value": 0.25,
+            "stderr": None,
+            "n": 50,
+            "suite": "",
+        }
     ]
     assert (first["missing"], first["cost"]["training_wall"]) == ([], 0.0)
     assert second["losses"] == {"ada": None, "bob": None, "lora": None} and second["scores"] == []
@@ -241,9 +276,13 @@ def test_steps_name_each_missing_benchmark_once(session):
     assert [asked for name, asked in found if name == "bob"] == [
         None, Asked("demo", (), None), Asked("", ("arc", "piqa"), 50),
     ]  # fmt: skip
-    assert [asked for name, asked in found if name == "ada"][2] == Asked("", ("arc", "piqa"), 50)  # acc_norm is missing
+    assert [asked for name, asked in found if name == "ada"][2] == Asked(
+        "", ("arc", "piqa"), 50
+    )  # acc_norm is missing
     wanted = [Asked("demo", (), None), Asked("", ("arc",), 7)]
-    more = [step.asked for step in measure_missing.steps(table, wanted) if step.contender.name == "base"]
+    more = [
+        step.asked for step in measure_missing.steps(table, wanted) if step.contender.name == "base"
+    ]
     assert more == [Asked("", ("arc",), 7)]
     assert [asked for name, asked in found if name == "bob"].count(Asked("demo", (), None)) == 1
     with pytest.raises(SessionError, match="the limit is 0"):
@@ -253,14 +292,18 @@ def test_steps_name_each_missing_benchmark_once(session):
 def test_a_job_measures_what_is_missing_and_then_nothing_is(session):
     chosen = contenders(session).contenders[:2]
     table = compare(session, chosen)
-    job = session.jobs.wait(measure_missing.submit(session, table, [Asked("", ("demo_cot",), 2)]).id)
+    job = session.jobs.wait(
+        measure_missing.submit(session, table, [Asked("", ("demo_cot",), 2)]).id
+    )
     assert job.state == "done", job.error
     assert job.result == "4 measurements"
     after = compare(session, chosen)
     assert after.missing == {}
     assert all(score.n == 2 for line in after.lines for score in line.scores.values())
     bench = [phase for phase in session.ledger.phases() if phase.name == "benchmark demo_cot"]
-    assert [(phase.digest, phase.examples, phase.complete) for phase in bench] == [(one.key, 2, True) for one in chosen]
+    assert [(phase.digest, phase.examples, phase.complete) for phase in bench] == [
+        (one.key, 2, True) for one in chosen
+    ]
     assert after.lines[0].expense.evaluation_wall >= bench[0].wall_seconds
     with pytest.raises(SessionError, match="nothing is missing in this table"):
         measure_missing.submit(session, after)
@@ -305,13 +348,19 @@ def test_models_opened_meanwhile_stop_the_job_with_a_reason(session, monkeypatch
 
     monkeypatch.setattr(session, "losses", losses)
     job = session.jobs.wait(measure_missing.submit(session, compare(session, rows)).id)
-    assert job.state == "failed" and job.error == "ada: other models were opened meanwhile. Compare again."
+    assert (
+        job.state == "failed"
+        and job.error == "ada: other models were opened meanwhile. Compare again."
+    )
 
 
 def test_the_best_of_a_column_worked_by_hand():
     assert best([0.5, None, 0.25, 0.25], lower=True) == {2, 3}
     assert best([0.5, None, 0.25, math.nan], lower=False) == {0}
-    assert best([0.8380001, 0.838, 0.9], lower=True) == {0, 1}  # the same weights, loaded and composed
+    assert best([0.8380001, 0.838, 0.9], lower=True) == {
+        0,
+        1,
+    }  # the same weights, loaded and composed
     assert best([0.25, 0.25, None], lower=True) == frozenset()
     assert best([0.839, 0.838], lower=True) == {1}
     assert best([0.5, None], lower=True) == best([], lower=True) == frozenset()
@@ -350,14 +399,19 @@ def test_where_the_sliders_make_a_row(session):
 
 def test_recipes_that_are_asked_for_are_there_unmeasured(session):
     asked = session.recipe((0.1, 0.2, 0.3))
-    names = [one.name for one in contenders(session, recipes=[asked, session.recipe({"ada": 1.0})]).contenders]
+    names = [
+        one.name
+        for one in contenders(session, recipes=[asked, session.recipe({"ada": 1.0})]).contenders
+    ]
     assert names == ["base", "ada", "bob", "lora", formula(asked)]
 
 
 def test_what_is_missing_in_words(session):
     rows = contenders(session).contenders[:2]
     session.losses(session.recipe({}))
-    todo = measure_missing.steps(compare(session, rows), [Asked("demo", (), 7), Asked("", ("arc", "piqa"), None)])
+    todo = measure_missing.steps(
+        compare(session, rows), [Asked("demo", (), 7), Asked("", ("arc", "piqa"), None)]
+    )
     assert measure_missing.in_words(todo) == [
         "benchmark demo, first 7: base, ada",
         "benchmark arc, piqa: base, ada",

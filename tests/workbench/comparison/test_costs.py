@@ -20,7 +20,13 @@ def mixed(session, world):
 
 
 def train(session, folder, seconds):
-    session.ledger.add("training", folder.name, wall_seconds=seconds, device_seconds=2 * seconds, output=str(folder))
+    session.ledger.add(
+        "training",
+        folder.name,
+        wall_seconds=seconds,
+        device_seconds=2 * seconds,
+        output=str(folder),
+    )
 
 
 def test_from_first_run_to_a_measured_comparison(session, world, mixed):
@@ -42,7 +48,9 @@ def test_from_first_run_to_a_measured_comparison(session, world, mixed):
     assert one.ratio.value == pytest.approx(1.0)
     assert projected.crossover == Cost(2, "projected")
 
-    (mixed / "training.json").write_text(json.dumps({"spent": {"wall_seconds": 30.0, "device_seconds": 59.0}}))
+    (mixed / "training.json").write_text(
+        json.dumps({"spent": {"wall_seconds": 30.0, "device_seconds": 59.0}})
+    )
     made = add(session, mixed)
     before = len(session.ledger.phases("evaluation"))
     job = session.jobs.wait(measure_missing.submit(session, compare(session, [made])).id)
@@ -50,25 +58,50 @@ def test_from_first_run_to_a_measured_comparison(session, world, mixed):
     (last,) = session.ledger.phases("evaluation")[before:]
     measured = cost_table(session, unit="wall_seconds")
     assert measured.rows[0].untuned == Cost(pytest.approx(30 + last.wall_seconds), "measured")
-    assert measured.rows[0].untuned_ratio.value < 1  # one untuned mixing run is cheaper than three experts
+    assert (
+        measured.rows[0].untuned_ratio.value < 1
+    )  # one untuned mixing run is cheaper than three experts
     assert measured.rows[1].dem.how == "measured"  # the sweep of the mixed model is no try of ω
     assert measured.rows[2].dem.value == pytest.approx(four.dem.value)
     assert cost_table(session, []).rows[0].untuned.how == "projected"
     train(session, mixed.resolve(), 40)
-    assert cost_table(session, unit="wall_seconds").rows[0].untuned.value == pytest.approx(40 + last.wall_seconds)
+    assert cost_table(session, unit="wall_seconds").rows[0].untuned.value == pytest.approx(
+        40 + last.wall_seconds
+    )
     with pytest.raises(KeyError):
         cost_table(session, ["nobody"])
 
 
 def test_what_stands_beside_weights(tmp_path):
     assert recorded(tmp_path) is None
-    spent = {"phase": "training", "wall_seconds": 1.5, "device_seconds": 3, "examples": 7, "device": "NVIDIA H200"}
+    spent = {
+        "phase": "training",
+        "wall_seconds": 1.5,
+        "device_seconds": 3,
+        "examples": 7,
+        "device": "NVIDIA H200",
+    }
     spent |= {"tokens": 70, "supervised": 21, "peak_bytes": 10**9, "processes": 2}
     (tmp_path / "training.json").write_text(json.dumps({"spent": spent}))
     found = recorded(tmp_path)
-    assert (found.kind, found.wall_seconds, found.device_seconds, found.examples) == ("training", 1.5, 3.0, 7)
+    assert (found.kind, found.wall_seconds, found.device_seconds, found.examples) == (
+        "training",
+        1.5,
+        3.0,
+        7,
+    )
     assert (found.tokens, found.supervised, found.peak_bytes, found.processes) == (70, 21, 10**9, 2)
-    assert (found.device, found.output, found.complete) == ("NVIDIA H200", str(tmp_path.resolve()), True)
-    for strange in ("[]", "{", '{"spent": 7}', '{"spent": {"wall_seconds": -1, "device_seconds": 0}}', "\xff"):
+    assert (found.device, found.output, found.complete) == (
+        "NVIDIA H200",
+        str(tmp_path.resolve()),
+        True,
+    )
+    for strange in (
+        "[]",
+        "{",
+        '{"spent": 7}',
+        '{"spent": {"wall_seconds": -1, "device_seconds": 0}}',
+        "\xff",
+    ):
         (tmp_path / "training.json").write_bytes(strange.encode("latin-1"))
         assert recorded(tmp_path) is None

@@ -56,13 +56,20 @@ def test_a_table_with_the_other_outcome_says_so(results):
     for row in other["rows"]:
         for cell in row["datasets"].values():
             cell["accuracy"] = 0.9 if row["label"] == "DEM, ω tuned" else 0.1
-    assert "At this size DEM has the higher mean accuracy (10.0 for mixing, 90.0 for DEM)" in table(other)
+    assert "At this size DEM has the higher mean accuracy (10.0 for mixing, 90.0 for DEM)" in table(
+        other
+    )
 
 
 def test_the_data_that_ships_is_generated_from_the_seed(tmp_path, results):
     write(tmp_path / "data", datasets(results["seed"]))
-    made = {path.relative_to(tmp_path / "data"): path.read_bytes() for path in (tmp_path / "data").rglob("*.*")}
-    shipped = {path.relative_to(DEMO / "data"): path.read_bytes() for path in (DEMO / "data").rglob("*.*")}
+    made = {
+        path.relative_to(tmp_path / "data"): path.read_bytes()
+        for path in (tmp_path / "data").rglob("*.*")
+    }
+    shipped = {
+        path.relative_to(DEMO / "data"): path.read_bytes() for path in (DEMO / "data").rglob("*.*")
+    }
     assert made == shipped
 
 
@@ -93,7 +100,9 @@ def test_the_recipe_holds_the_tuned_omegas_and_relative_paths(results):
     assert recipe.base == "assets/demo/base"
     assert recipe.omegas == results["omegas"]
     assert formula(recipe) == results["formula"]
-    assert [Path(source.location).as_posix() for source in recipe.models] == [f"assets/demo/{name}" for name in NAMES]
+    assert [Path(source.location).as_posix() for source in recipe.models] == [
+        f"assets/demo/{name}" for name in NAMES
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +139,9 @@ def test_losses_measured_again_are_those_of_the_table(live, rows, results):
 
     model, zero, tokenizer = live
     model.apply(zero.with_omegas(results["omegas"]))
-    (found,) = losses(model.module, prepare({"p3": read_datasets(DEMO / "data", "test")["p3"]}, tokenizer))
+    (found,) = losses(
+        model.module, prepare({"p3": read_datasets(DEMO / "data", "test")["p3"]}, tokenizer)
+    )
     assert found.value == pytest.approx(rows["DEM, ω tuned"]["p3"]["loss"], abs=5e-4)
 
 
@@ -141,13 +152,21 @@ def test_a_search_counts_what_it_costs(live, monkeypatch):
     from workbench.demo.measurements import LINE, search
 
     whole = evaluation.search.CoordinateSearch  # here it ends before it refines
-    monkeypatch.setattr(evaluation.search, "CoordinateSearch", lambda at, **more: whole(at, **more | {"smallest": 0.2}))
+    monkeypatch.setattr(
+        evaluation.search,
+        "CoordinateSearch",
+        lambda at, **more: whole(at, **more | {"smallest": 0.2}),
+    )
     model, zero, tokenizer = live
-    data = {name: examples[:2] for name, examples in read_datasets(DEMO / "data", "validation").items()}
+    data = {
+        name: examples[:2] for name, examples in read_datasets(DEMO / "data", "validation").items()
+    }
     meter = Meter()
     omegas, line, trials = search(model, zero, prepare(data, tokenizer), lambda *_: None, meter)
     assert set(omegas) == set(NAMES)
     assert line in LINE
-    swept = 1 + len(NAMES) + len(LINE) + len(trials)  # the base, each expert alone, one ω for all, and the search
+    swept = (
+        1 + len(NAMES) + len(LINE) + len(trials)
+    )  # the base, each expert alone, one ω for all, and the search
     assert meter.examples == swept * 2 * len(NAMES)
     assert meter.supervised > meter.examples

@@ -24,14 +24,22 @@ def test_a_picture_is_drawn_once_and_found_again(session):
     job = drawn(session, recipe, 1)
     assert job.state == "done", job.error
     found = picture.find(session, recipe, 1)
-    assert found.caption == job.result and found.points.shape == (69, 2) and found.points.dtype == np.float32
+    assert (
+        found.caption == job.result
+        and found.points.shape == (69, 2)
+        and found.points.dtype == np.float32
+    )
     assert (found.layer, found.over, found.seed) == (1, "supervised", 0)
     assert [found.labels.count(name) for name in ("ada", "bob", "lora")] == [23, 23, 23]
     # the oracle: the silhouette of the composition's own states
     models = session.models
-    prepared = prepare(read_datasets(models.data_folder), models.loaded.tokenizer, limit=picture.EXAMPLES)
+    prepared = prepare(
+        read_datasets(models.data_folder), models.loaded.tokenizer, limit=picture.EXAMPLES
+    )
     states = hidden_states(models.composer.compose(recipe), prepared, 1)
-    assert found.silhouette.value == pytest.approx(silhouette(states.vectors, states.labels).value, abs=1e-6)
+    assert found.silhouette.value == pytest.approx(
+        silhouette(states.vectors, states.labels).value, abs=1e-6
+    )
     (phase,) = session.ledger.phases("evaluation")
     assert (phase.name, phase.examples, phase.complete) == (picture.STATES, 69, True)
     for other in (session.recipe((0.5, 0.0, 0.5)), recipe):
@@ -64,7 +72,9 @@ def test_a_cancelled_picture_is_not_kept(session, monkeypatch):
 def test_what_cannot_be_drawn_is_said(session):
     assert picture.depth(session.models) == 2
     for layer in (-1, 3):
-        with pytest.raises(SessionError, match=f"layer is {layer}; this model has 0 .the embeddings. to 2"):
+        with pytest.raises(
+            SessionError, match=f"layer is {layer}; this model has 0 .the embeddings. to 2"
+        ):
             picture.submit(session, session.recipe({}), layer)
     models = session.models
     session.open(models.base.path, [(models.checkpoints[0], None)])
@@ -105,7 +115,9 @@ def test_examples_grouped_as_commonit_would(session):
     assert found.labels == tuple(groups.labels[group] for group in groups.of)
     assert picture.find(session, recipe, 1) is None  # by datasets it is another picture
 
-    assert session.jobs.wait(picture.submit(session, recipe, 1, picture.CLUSTERS).id).state == "done"
+    assert (
+        session.jobs.wait(picture.submit(session, recipe, 1, picture.CLUSTERS).id).state == "done"
+    )
     found = picture.find(session, recipe, 1, picture.CLUSTERS)
     prepared = prepare(datasets, models.loaded.tokenizer, limit=picture.EXAMPLES)
     states = hidden_states(models.composer.compose(recipe), prepared, 1)

@@ -47,9 +47,7 @@ def text(world, data):
     def make(steps=6, more="", schedule="{kind: experts}", base=world / "base"):
         sources = "\n".join(f"  {name}: {data / name}" for name in ("sums", "words"))
         settings = SETTINGS % (steps, more)
-        return (
-            f"base: {base}\nsources:\n{sources}\nvalidation:\n{sources}\nsettings: {settings}\nschedule: {schedule}\n"
-        )
+        return f"base: {base}\nsources:\n{sources}\nvalidation:\n{sources}\nsettings: {settings}\nschedule: {schedule}\n"
 
     return make
 
@@ -113,14 +111,19 @@ def test_a_plan_on_the_demo_becomes_vectors(tmp_path, data):
         assert points[-1].validation == kept["curve"][-1]["validation"]
         (row,) = session.ledger.phases("training")
         assert (row.name, row.output, row.complete) == ("mathqa", str(out / "mathqa"), True)
-        assert (row.tokens, row.wall_seconds) == (kept["spent"]["tokens"], kept["spent"]["wall_seconds"])
+        assert (row.tokens, row.wall_seconds) == (
+            kept["spent"]["tokens"],
+            kept["spent"]["wall_seconds"],
+        )
         assert any("validation loss mathqa" in line for line in session.jobs.tail(job.id))
         models = train.add(session, "mine", ["mathqa"])
         assert models.names[-1] == "mathqa-2" and len(models.names) == 6
         assert session.standing.omegas == (0.5, 0.25, 0.0, 0.0, -0.125, 0.0)
         with pytest.raises(SessionError, match="mathqa of mine is in the composition already"):
             train.add(session, "mine", ["mathqa"])
-        with pytest.raises(SessionError, match="choose finished steps of mine to add; these are: mathqa"):
+        with pytest.raises(
+            SessionError, match="choose finished steps of mine to add; these are: mathqa"
+        ):
             train.add(session, "mine", ["other"])
     finally:
         session.close()
@@ -130,7 +133,9 @@ def test_stopped_and_resumed_from_the_page_it_comes_out_the_same(trainer, text, 
     plan = text(30, ", evaluate_every: 10", "{kind: experts, sources: [sums]}")
     (whole,) = carried(plan, tmp_path / "whole")
     out = tmp_path / "workdir" / "trained" / "cut"
-    job = train.submit(trainer, plan_files.save(trainer.workdir, trainer.folders, "cut", plan), "cut")
+    job = train.submit(
+        trainer, plan_files.save(trainer.workdir, trainer.folders, "cut", plan), "cut"
+    )
     until(lambda: len(curve.curves(out).get("sums", ())) > 1)
     assert processes.running(out)
     with pytest.raises(SessionError, match=r"process \d+ trains there now"):
@@ -142,19 +147,30 @@ def test_stopped_and_resumed_from_the_page_it_comes_out_the_same(trainer, text, 
     (step,) = train.steps(out)
     assert (step.name, step.state) == ("sums", "begun") and 1 < step.saved < 30
     part = trainer.ledger.phases("training")
-    assert [(row.name, row.complete, row.examples) for row in part] == [("sums", False, 4 * step.saved)]
-    with pytest.raises(SessionError, match=r"cut was begun and not finished \(sums\). Press Resume"):
+    assert [(row.name, row.complete, row.examples) for row in part] == [
+        ("sums", False, 4 * step.saved)
+    ]
+    with pytest.raises(
+        SessionError, match=r"cut was begun and not finished \(sums\). Press Resume"
+    ):
         train.submit(trainer, tmp_path / "workdir" / "plans" / "cut.yml", "cut")
-    job = waited(trainer, train.submit(trainer, tmp_path / "workdir" / "plans" / "cut.yml", "cut", resume=True))
+    job = waited(
+        trainer,
+        train.submit(trainer, tmp_path / "workdir" / "plans" / "cut.yml", "cut", resume=True),
+    )
     assert job.state == "done", job.error
     assert "--resume" in job.command
     assert same(whole.folder, out / "sums")
     points = curve.curves(out)["sums"]
     assert [(point.step, point.loss, point.validation) for point in points] == [
-        (point.step, point.loss, point.validation) for point in whole.curve if point.step != step.saved
+        (point.step, point.loss, point.validation)
+        for point in whole.curve
+        if point.step != step.saved
     ] or [point.step for point in points] == sorted({point.step for point in points})
     rows = trainer.ledger.phases("training")
-    assert [row.complete for row in rows] == [False, True] and sum(row.examples for row in rows) == 120
+    assert [row.complete for row in rows] == [False, True] and sum(
+        row.examples for row in rows
+    ) == 120
     assert sum(row.tokens for row in rows) == whole.spent.tokens
     assert [one.examples for one in trainings(rows)] == [120]
 
@@ -162,12 +178,18 @@ def test_stopped_and_resumed_from_the_page_it_comes_out_the_same(trainer, text, 
 def test_a_process_that_is_killed_is_told_and_loses_nothing_that_was_saved(trainer, text, tmp_path):
     plan = text(60, ", save_every: 2", "{kind: experts, sources: [words]}")
     out = tmp_path / "workdir" / "trained" / "killed"
-    job = train.submit(trainer, plan_files.save(trainer.workdir, trainer.folders, "killed", plan), "killed")
+    job = train.submit(
+        trainer, plan_files.save(trainer.workdir, trainer.folders, "killed", plan), "killed"
+    )
     until(lambda: any(step.saved for step in train.steps(out)))
     os.kill(processes.running(out), signal.SIGKILL)
     job = waited(trainer, job)
     assert job.state == "failed"
-    assert "was ended by signal 9" in job.error and "memory ran out" in job.error and "Resume" in job.error
+    assert (
+        "was ended by signal 9" in job.error
+        and "memory ran out" in job.error
+        and "Resume" in job.error
+    )
     assert processes.running(out) is None
     before = train.steps(out)[0].saved
     resumed = carried(plan, out, trainer.ledger, resume=True)
@@ -179,10 +201,15 @@ def test_a_process_that_is_killed_is_told_and_loses_nothing_that_was_saved(train
 def test_what_the_process_refuses_is_the_jobs_error(trainer, text, tmp_path):
     plan = text(3, ", max_length: 100000")
     job = waited(
-        trainer, train.submit(trainer, plan_files.save(trainer.workdir, trainer.folders, "long", plan), "long")
+        trainer,
+        train.submit(
+            trainer, plan_files.save(trainer.workdir, trainer.folders, "long", plan), "long"
+        ),
     )
     assert job.state == "failed"
-    assert "max_length is 100000, and the base holds 128 tokens" in job.error and "line 3" in job.error
+    assert (
+        "max_length is 100000, and the base holds 128 tokens" in job.error and "line 3" in job.error
+    )
     assert not (tmp_path / "workdir" / "trained" / "long").exists()
 
 
@@ -198,10 +225,26 @@ def test_a_plan_stays_inside_the_allowed_folders(trainer, text, data, world, tmp
         (f"base: {world / 'base'}", f"base: {outside}", "line 1, base"),
         (f"sums: {data / 'sums'}", f"sums: {outside / 'secret.jsonl'}", "line 3, sources.sums"),
         (f"sums: {data / 'sums'}", f"sums: {{path: {data}, split: ../outside/secret}}", ""),
-        (f"sums: {data / 'sums'}", f"sums: {data / 'link' / 'secret.jsonl'}", "line 3, sources.sums"),
-        (f"sums: {data / 'sums'}", "sums: ../../outside/secret.jsonl", "line 3, sources.sums"),  # from workdir/plans
-        ("steps: 6", f"steps: 6, group_by: {{metric: anchors, anchors: {outside / 'secret.jsonl'}}}", "line 8"),
-        ("steps: 6", f"steps: 6, group_by: {{metric: kmeans, count: 2, model: {outside}}}", "line 8"),
+        (
+            f"sums: {data / 'sums'}",
+            f"sums: {data / 'link' / 'secret.jsonl'}",
+            "line 3, sources.sums",
+        ),
+        (
+            f"sums: {data / 'sums'}",
+            "sums: ../../outside/secret.jsonl",
+            "line 3, sources.sums",
+        ),  # from workdir/plans
+        (
+            "steps: 6",
+            f"steps: 6, group_by: {{metric: anchors, anchors: {outside / 'secret.jsonl'}}}",
+            "line 8",
+        ),
+        (
+            "steps: 6",
+            f"steps: 6, group_by: {{metric: kmeans, count: 2, model: {outside}}}",
+            "line 8",
+        ),
     ):
         changed = plan.replace(old, new, 1)
         assert changed != plan
@@ -212,14 +255,19 @@ def test_a_plan_stays_inside_the_allowed_folders(trainer, text, data, world, tmp
         assert line in str(caught.value)
     plan_files.check(trainer.workdir, trainer.folders, plan)
     plan_files.check(
-        trainer.workdir, trainer.folders, plan.replace(f"sums: {data / 'sums'}", "sums: org/on-the-hub", 1)
+        trainer.workdir,
+        trainer.folders,
+        plan.replace(f"sums: {data / 'sums'}", "sums: org/on-the-hub", 1),
     )
     (data / "link").unlink()
 
 
 def test_a_plan_file_is_read_under_a_root_only(trainer, text, data, tmp_path):
     (data / "plan.yml").write_text(text())
-    assert [step.name for step in plan_files.read(trainer.workdir, trainer.folders, data / "plan.yml").steps] == [
+    assert [
+        step.name
+        for step in plan_files.read(trainer.workdir, trainer.folders, data / "plan.yml").steps
+    ] == [
         "sums",
         "words",
     ]
@@ -259,7 +307,11 @@ def test_parts_in_the_ledger_add_up_whatever_breaks_off(text, tmp_path):
                 carried(plan, tmp_path / "out", ledger, stop_at=stop, resume=True)
         (made,) = carried(plan, tmp_path / "out", ledger, resume=True)
         rows = ledger.phases("training")
-        assert [(row.examples, row.complete) for row in rows] == [(20, False), (16, False), (12, True)]
+        assert [(row.examples, row.complete) for row in rows] == [
+            (20, False),
+            (16, False),
+            (12, True),
+        ]
         assert sum(row.tokens for row in rows) == made.spent.tokens
         assert sum(row.wall_seconds for row in rows) == pytest.approx(made.spent.wall_seconds)
         assert len({row.digest for row in rows}) == 1 and rows[-1].peak_bytes
@@ -281,7 +333,9 @@ def test_parts_in_the_ledger_add_up_whatever_breaks_off(text, tmp_path):
 
 def test_the_digest_is_of_what_decides_the_weights(text, tmp_path):
     (one,) = carried(text(2, "", "{kind: experts, sources: [sums]}"), tmp_path / "one")
-    (same_,) = carried(text(2, ", save_every: 1", "{kind: experts, sources: [sums]}"), tmp_path / "same")
+    (same_,) = carried(
+        text(2, ", save_every: 1", "{kind: experts, sources: [sums]}"), tmp_path / "same"
+    )
     (other,) = carried(text(2, ", seed: 1", "{kind: experts, sources: [sums]}"), tmp_path / "other")
     digests = [recorded_run.digest(made.folder) for made in (one, same_, other)]
     assert digests[0] == digests[1] != digests[2]
@@ -292,7 +346,12 @@ def test_the_digest_is_of_what_decides_the_weights(text, tmp_path):
 
 def test_a_curve_survives_half_a_line_and_updates_that_come_again(tmp_path):
     validation = {"a": 1.5}
-    for point in (CurvePoint(1, 3.0), CurvePoint(2, 2.5), CurvePoint(2, validation=validation), CurvePoint(3, 2.0)):
+    for point in (
+        CurvePoint(1, 3.0),
+        CurvePoint(2, 2.5),
+        CurvePoint(2, validation=validation),
+        CurvePoint(3, 2.0),
+    ):
         curve.append(tmp_path, "x", point)
     with (tmp_path / curve.CURVE).open("ab") as file:
         file.write(b'{"of": "x", "st')  # killed here; the last saved state is that of update 1
@@ -300,7 +359,9 @@ def test_a_curve_survives_half_a_line_and_updates_that_come_again(tmp_path):
     curve.append(tmp_path, "x", CurvePoint(2, 2.5, tokens_per_second=7.0))
     curve.append(tmp_path, "y", CurvePoint(1, 9.0))
     found = curve.curves(tmp_path)
-    assert found["x"] == [CurvePoint(1, 3.0), CurvePoint(2, 2.5, tokens_per_second=7.0)] and list(found) == ["x", "y"]
+    assert found["x"] == [CurvePoint(1, 3.0), CurvePoint(2, 2.5, tokens_per_second=7.0)] and list(
+        found
+    ) == ["x", "y"]
     assert curve.curves(tmp_path / "none") == {}
 
 
@@ -314,21 +375,31 @@ def test_the_outlook_says_what_the_training_then_spends(text, tmp_path):
         assert before.sources == (f"estimate, from {training_speed.TIMED - 1} timed steps",)
         assert before.seconds == sum(line.seconds for line in before.lines) and before.seconds > 0
         assert not (tmp_path / "out").exists()
-        made = recorded_run.run_recorded(plan, tmp_path / "out", recorded_run.Watcher(), ledger=ledger)
+        made = recorded_run.run_recorded(
+            plan, tmp_path / "out", recorded_run.Watcher(), ledger=ledger
+        )
         for line, one in zip(before.lines, made, strict=True):
             said = line.as_data()
             assert said["seen"] == {
                 "examples": one.spent.examples, "tokens": one.spent.tokens, "supervised": one.spent.supervised,
             }  # fmt: skip
             assert (said["examples"], said["left_out_share"], said["updates"]) == (47, 0.0, 6)
-            assert said["memory_bytes"] > 16 * 20_000  # weights, gradients and two averages in float32
+            assert (
+                said["memory_bytes"] > 16 * 20_000
+            )  # weights, gradients and two averages in float32
         done = outlook.outlook(plan, tmp_path / "out", ledger)
-        assert done.seconds == 0 and [line.ready.standing for line in done.lines] == ["done", "done"]
+        assert done.seconds == 0 and [line.ready.standing for line in done.lines] == [
+            "done",
+            "done",
+        ]
         other = parse_plan(text(12))
         after = outlook.outlook(other, tmp_path / "other", ledger)
         assert after.sources == ("from 2 earlier trainings here",)
         speed = after.lines[0].speed
-        assert after.lines[0].seconds == after.lines[0].ready.tokens / speed.tokens_per_second + speed.fixed
+        assert (
+            after.lines[0].seconds
+            == after.lines[0].ready.tokens / speed.tokens_per_second + speed.fixed
+        )
         bigger = outlook.outlook(parse_plan(text(6, ", lora: 2")), tmp_path / "lora", ledger)
         assert bigger.lines[0].speed.how == "timed"  # an adapter was not trained here yet
 
@@ -348,7 +419,11 @@ def test_what_is_left_of_a_begun_step_is_what_is_said(text, tmp_path):
 
 def test_states_of_the_model_group_what_is_trained(text, tmp_path):
     """`encoder: states` is refused where nobody can measure them; here it is measured."""
-    plan = text(4, ", group_by: {metric: kmeans, count: 2, encoder: states}, leftover: fill", "{kind: mixing}")
+    plan = text(
+        4,
+        ", group_by: {metric: kmeans, count: 2, encoder: states}, leftover: fill",
+        "{kind: mixing}",
+    )
     (made,) = carried(plan, tmp_path / "out")
     assert len(set(made.ready.stage.groups)) == 2
 
@@ -359,11 +434,25 @@ def test_states_of_the_model_group_what_is_trained(text, tmp_path):
 def test_sources_are_folders_with_a_train_split_and_other_files(trainer, data, tmp_path):
     write_jsonl(data / "more" / "one.jsonl", [Example("a", "b")])
     (tmp_path / "workdir" / "trained" / "r" / "s.training" / "checkpoint-3").mkdir(parents=True)
-    (tmp_path / "workdir" / "trained" / "r" / "s.training" / "checkpoint-3" / "trained.safetensors").write_bytes(b"")
-    found = {one.path.relative_to(data).as_posix() for one in trainer.folders.sources() if data in one.path.parents}
+    (
+        tmp_path
+        / "workdir"
+        / "trained"
+        / "r"
+        / "s.training"
+        / "checkpoint-3"
+        / "trained.safetensors"
+    ).write_bytes(b"")
+    found = {
+        one.path.relative_to(data).as_posix()
+        for one in trainer.folders.sources()
+        if data in one.path.parents
+    }
     assert found == {"sums", "words", "more/one.jsonl"}
     assert not [one for one in trainer.found_models() if "training" in str(one.path)]
-    assert trainer.folders.holds(Path(data) / "sums" / "train.jsonl") and not trainer.folders.holds("/")
+    assert trainer.folders.holds(Path(data) / "sums" / "train.jsonl") and not trainer.folders.holds(
+        "/"
+    )
 
 
 # adapters of steps that start from other steps
@@ -377,7 +466,8 @@ def test_an_adapter_on_another_step_is_no_vector_of_the_plans_base(trainer, text
     out = trainer.workdir.root / "trained" / "mine"
     carried(text(2, schedule=ORDER), out)
     with pytest.raises(
-        SessionError, match=r"sums--words is an adapter on .*sums, and the base here is .*base. Open that"
+        SessionError,
+        match=r"sums--words is an adapter on .*sums, and the base here is .*base. Open that",
     ):
         train.add(trainer, "mine", ["sums--words"])
     assert list(trainer.models.vectors) == ["ada"]
@@ -389,7 +479,9 @@ def test_the_outlook_says_so_before_the_start(trainer, text):
     from workbench.reports import training as report_training
 
     file = plan_files.save(trainer.workdir, trainer.folders, "mine", text(2, schedule=ORDER))
-    found = outlook.outlook(read_plan(file), trainer.workdir.root / "trained" / "mine", trainer.ledger)
+    found = outlook.outlook(
+        read_plan(file), trainer.workdir.root / "trained" / "mine", trainer.ledger
+    )
     said = "sums--words is an adapter on sums: its vector is relative to that step, not to the plan's base."
     assert report_training.notes(found) == [said]
     assert report_training.outlook(found).endswith(said)
@@ -404,4 +496,6 @@ def test_a_step_that_goes_on_with_an_adapter_has_one_digest_stopped_or_finished(
     assert recorded_run.digest(tmp_path / "out" / "sums--words") == begun
     fresh = text(5, ", lora: 4", "{kind: experts}")
     carried(fresh, tmp_path / "other")
-    assert recorded_run.digest(tmp_path / "other" / "words") != begun  # the same data, from no other adapter
+    assert (
+        recorded_run.digest(tmp_path / "other" / "words") != begun
+    )  # the same data, from no other adapter

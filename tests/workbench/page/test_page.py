@@ -18,6 +18,8 @@ def wired(tmp_path_factory):
 
 def test_no_change_of_a_value_is_dropped_while_the_answer_to_the_one_before_is_under_way(wired):
     # gradio's own choice is "once" wherever the first event of several is not `change`
-    listening = [one for one in wired if one["inputs"] and VALUES & {event for _, event in one["targets"]}]
+    listening = [
+        one for one in wired if one["inputs"] and VALUES & {event for _, event in one["targets"]}
+    ]
     assert len(listening) > 30
     assert [one["targets"] for one in listening if one["trigger_mode"] == "once"] == []

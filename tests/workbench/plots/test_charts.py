@@ -37,10 +37,18 @@ def contrast(a: str, b: str) -> float:
 BLINDNESS = {
     "none": np.eye(3),
     "protanopia": np.array(
-        [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]]
+        [
+            [0.152286, 1.052583, -0.204868],
+            [0.114503, 0.786281, 0.099216],
+            [-0.003882, -0.048116, 1.051998],
+        ]
     ),
     "deuteranopia": np.array(
-        [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]]
+        [
+            [0.367322, 0.860646, -0.227968],
+            [0.280085, 0.672501, 0.047413],
+            [-0.011820, 0.042940, 0.968881],
+        ]
     ),
 }
 
@@ -56,7 +64,10 @@ def lab(lin: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("blindness", BLINDNESS)
 def test_dataset_colours_stay_apart(theme, blindness):
     seen = [lab(BLINDNESS[blindness] @ linear(c)) for c in charts.DATASET_COLOURS[theme]]
-    pairs = {(i, j): float(np.linalg.norm(a - b)) for (i, a), (j, b) in itertools.combinations(enumerate(seen), 2)}
+    pairs = {
+        (i, j): float(np.linalg.norm(a - b))
+        for (i, a), (j, b) in itertools.combinations(enumerate(seen), 2)
+    }
     assert min(pairs.values()) > 12, min(pairs, key=pairs.get)
     demo = {pair: distance for pair, distance in pairs.items() if max(pair) < 5}
     assert min(demo.values()) > 13, min(demo, key=demo.get)
@@ -110,9 +121,13 @@ def test_a_worked_example_of_the_recovered_gain():
 
 
 def test_below_the_base_is_negative_and_no_expert_gives_no_share():
-    assert charts.gain("a", Loss(1.2, 0.0, 5), Loss(1.0, 0, 5), Loss(0.5, 0, 5)).share == pytest.approx(-0.4)
+    assert charts.gain(
+        "a", Loss(1.2, 0.0, 5), Loss(1.0, 0, 5), Loss(0.5, 0, 5)
+    ).share == pytest.approx(-0.4)
     assert charts.gain("a", Loss(1.2, 0.0, 5), Loss(1.0, 0, 5), None).share is None
-    worse = charts.gain("a", Loss(0.9, 0.0, 5), Loss(1.0, 0, 5), Loss(1.1, 0, 5))  # an expert worse than the base
+    worse = charts.gain(
+        "a", Loss(0.9, 0.0, 5), Loss(1.0, 0, 5), Loss(1.1, 0, 5)
+    )  # an expert worse than the base
     assert worse.share is None and worse.loss == 0.9
 
 
@@ -134,13 +149,17 @@ def test_the_cosine_map_clips_the_colour_not_the_number_and_names_the_undefined(
 
 def test_the_distance_map_has_layers_down_and_vectors_across():
     values = np.arange(21.0).reshape(7, 3)
-    figure = charts.distance_figure([f"layer {i}" for i in range(7)], ["a", "b", "c"], values, "L2 norm", dark=True)
+    figure = charts.distance_figure(
+        [f"layer {i}" for i in range(7)], ["a", "b", "c"], values, "L2 norm", dark=True
+    )
     assert figure.data[0].z.shape == (7, 3) and [x[-1] for x in figure.data[0].x] == ["a", "b", "c"]
     assert figure.data[0].zmax == 20.0
 
 
 def test_interference_shows_the_loss_and_colours_the_change():
-    figure = charts.interference_figure(["a", "b"], ["x", "y", "z"], np.full((2, 3), 0.5), [1.0, 0.5, 0.1])
+    figure = charts.interference_figure(
+        ["a", "b"], ["x", "y", "z"], np.full((2, 3), 0.5), [1.0, 0.5, 0.1]
+    )
     assert figure.data[0].z[0].tolist() == [-0.5, 0.0, 1.0]  # +400 % stops at +100 %
     assert figure.layout.annotations[0].text == "0.500<br>−50 %"
     assert figure.layout.annotations[2].text == "0.500<br>+400 %"
@@ -150,13 +169,17 @@ def test_interference_shows_the_loss_and_colours_the_change():
 @pytest.mark.parametrize("kind", ["cosine", "distance", "change"])
 def test_numbers_are_readable_in_every_cell(kind, dark):
     colours = {"zmax": 1.0} | charts.scale(kind, dark)
-    shades = [charts.shade(value, colours) for value in np.linspace(colours["zmin"], colours["zmax"], 501)]
+    shades = [
+        charts.shade(value, colours) for value in np.linspace(colours["zmin"], colours["zmax"], 501)
+    ]
     assert min(contrast(shade, charts.ink_on(shade)) for shade in shades) >= 4.5
     assert shades[0] == colours["colorscale"][0][1] and shades[-1] == colours["colorscale"][-1][1]
 
 
 def test_a_crowded_map_has_no_numbers():
-    figure = charts.distance_figure([str(i) for i in range(80)], ["a", "b", "c"], np.ones((80, 3)), "L2 norm")
+    figure = charts.distance_figure(
+        [str(i) for i in range(80)], ["a", "b", "c"], np.ones((80, 3)), "L2 norm"
+    )
     assert not figure.layout.annotations
 
 

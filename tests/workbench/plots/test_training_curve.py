@@ -16,7 +16,9 @@ def test_training_is_ink_and_validation_has_its_datasets_colours():
         trained, measured = curve_figure(points, ["a", "b"], dark).data
         assert (list(trained.x), list(trained.y)) == ([1, 2, 5], [3.0, 2.5, 2.0])
         assert (list(measured.x), list(measured.y)) == ([5, 7], [1.5, 1.25])
-        assert measured.name == "validation b" and measured.line.color == charts.dataset_colour(1, dark)
+        assert measured.name == "validation b" and measured.line.color == charts.dataset_colour(
+            1, dark
+        )
         assert trained.line.color == charts.FAINT[charts.theme_of(dark)]
 
 

@@ -18,7 +18,15 @@ def jobs(tmp_path):
 
 def a_job(**changes) -> Job:
     row = dict.fromkeys(Job.__dataclass_fields__, "")
-    row |= {"id": 1, "state": "running", "done": 0.0, "total": 0.0, "created": 0.0, "started": 100.0, "finished": None}
+    row |= {
+        "id": 1,
+        "state": "running",
+        "done": 0.0,
+        "total": 0.0,
+        "created": 0.0,
+        "started": 100.0,
+        "finished": None,
+    }
     return Job(**(row | changes))
 
 
@@ -48,7 +56,9 @@ def test_a_second_click_starts_nothing(jobs):
     go.set()
     jobs.wait(first.id)
     assert second.id == first.id and runs == [1]
-    third = jobs.submit("export", "three", work, key="same")  # the twin: a finished job does not block a new one
+    third = jobs.submit(
+        "export", "three", work, key="same"
+    )  # the twin: a finished job does not block a new one
     jobs.wait(third.id)
     assert third.id != first.id and runs == [1, 1]
 

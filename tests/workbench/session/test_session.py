@@ -37,7 +37,9 @@ def test_the_live_module_is_the_same_bits_after_any_history(session):
         session.compose(session.recipe(omegas))
     again = weights(session, wanted)
     assert all(torch.equal(first[key], again[key]) for key in first)
-    moved = weights(session, session.recipe((0.31, 0.0, -0.7)))  # the twin: another ω gives other weights
+    moved = weights(
+        session, session.recipe((0.31, 0.0, -0.7))
+    )  # the twin: another ω gives other weights
     assert not all(torch.equal(first[key], moved[key]) for key in first)
 
 
@@ -140,7 +142,9 @@ def test_an_abandoned_answer_does_not_hold_the_module(session):
     next(stream, None)
     stream.close()
     done = threading.Event()
-    threading.Thread(target=lambda: (session.compose(session.recipe((0.0, 0.0, 0.0))), done.set())).start()
+    threading.Thread(
+        target=lambda: (session.compose(session.recipe((0.0, 0.0, 0.0))), done.set())
+    ).start()
     assert done.wait(10)
 
 
@@ -236,7 +240,9 @@ def test_a_step_that_could_not_be_carried_out_is_dropped_from_the_history():
     assert first.dropped() is first
 
 
-def test_a_checkpoint_of_another_vocabulary_is_refused_or_leaves_the_embeddings(session, world, tmp_path):
+def test_a_checkpoint_of_another_vocabulary_is_refused_or_leaves_the_embeddings(
+    session, world, tmp_path
+):
     base = load_file(world / "base" / "model.safetensors")
     tall = shutil.copytree(world / "ada", world / "tall")
     try:
@@ -245,7 +251,9 @@ def test_a_checkpoint_of_another_vocabulary_is_refused_or_leaves_the_embeddings(
         tuned[embeddings] = torch.cat([tuned[embeddings], tuned[embeddings][:2]])
         save_file(tuned, tall / "model.safetensors", metadata={"format": "pt"})
         chosen = [(world / "bob", None), (tall, None)]
-        with pytest.raises(SessionError, match="tall.* has another vocabulary.*dem.vocabulary: base"):
+        with pytest.raises(
+            SessionError, match="tall.* has another vocabulary.*dem.vocabulary: base"
+        ):
             session.open(world / "base", chosen, world / "data")
         with pytest.raises(SessionError, match="write its recipe and run dem merge"):
             session.open(world / "base", chosen, world / "data", "union")

@@ -73,11 +73,15 @@ def test_under_any_method_the_export_is_the_live_model_bit_for_bit(session, choi
     # and the file that the command line is given is that recipe, in the export too
     saved = read_recipe(session.save_recipe(recipe))
     assert saved.digest == recipe.digest and saved.method == choice.method
-    assert (job.result and read_recipe(f"{job.result}/recipe.yml").parameters) == dict(choice.parameters)
+    assert (job.result and read_recipe(f"{job.result}/recipe.yml").parameters) == dict(
+        choice.parameters
+    )
     again = dict(merge(saved, *open_recipe(saved)))
     assert all(torch.equal(again[key], live[key]) for key in again)
     plain = weights(session, session.recipe(omegas))
-    assert not all(torch.equal(plain[key], live[key]) for key in live)  # the twin: it is not the plain sum
+    assert not all(
+        torch.equal(plain[key], live[key]) for key in live
+    )  # the twin: it is not the plain sum
 
 
 def test_losses_are_of_the_method_and_its_parameters(session):
@@ -95,7 +99,9 @@ def test_losses_are_of_the_method_and_its_parameters(session):
 
 
 def test_parameters_at_their_defaults_are_no_other_composition(session):
-    assert session.recipe(WEIGHED, chosen("task_arithmetic")).digest == session.recipe(WEIGHED).digest
+    assert (
+        session.recipe(WEIGHED, chosen("task_arithmetic")).digest == session.recipe(WEIGHED).digest
+    )
     at_default = session.recipe(WEIGHED, chosen("ties", density=1.0, normalize=True))
     assert at_default.digest == session.recipe(WEIGHED, chosen("ties")).digest
     assert session.recipe(WEIGHED, chosen("ties", density=0.9)).digest != at_default.digest
@@ -106,12 +112,17 @@ def test_a_vector_at_zero_takes_no_part_where_the_method_has_no_omega(session):
     assert [source.name for source in recipe.models] == ["ada", "lora"]
     assert set(recipe.inputs) == {"base", "ada", "lora"}
     assert session.recipe((1.5, 0.0, -0.5), chosen("sce")).digest == recipe.digest
-    with pytest.raises(SessionError, match="sce combines the vectors that take part, and none does"):
+    with pytest.raises(
+        SessionError, match="sce combines the vectors that take part, and none does"
+    ):
         session.recipe(NONE, chosen("sce"))
 
 
 def test_more_omegas_than_vectors_mean_that_other_models_were_opened(session):
-    with pytest.raises(SessionError, match="4 ω are given for 3 vectors: other models were opened. Reload this page"):
+    with pytest.raises(
+        SessionError,
+        match="4 ω are given for 3 vectors: other models were opened. Reload this page",
+    ):
         session.recipe((0.0, 0.0, 0.0, 0.0))
 
 
@@ -119,10 +130,17 @@ def test_what_only_composing_can_tell_leaves_the_module_whole(session, world):
     """Directions that cancel: ada, its mirror image, and a checkpoint that is the base itself."""
     base, ada = (load_file(world / name / "model.safetensors") for name in ("base", "ada"))
     try:
-        for name, tensors in (("mirror", {key: 2 * base[key] - ada[key] for key in base}), ("still", base)):
+        for name, tensors in (
+            ("mirror", {key: 2 * base[key] - ada[key] for key in base}),
+            ("still", base),
+        ):
             shutil.copytree(world / "base", world / name)
             save_file(tensors, world / name / "model.safetensors", metadata={"format": "pt"})
-        session.open(world / "base", [(world / name, None) for name in ("ada", "mirror", "still")], world / "data")
+        session.open(
+            world / "base",
+            [(world / name, None) for name in ("ada", "mirror", "still")],
+            world / "data",
+        )
         good = session.settle(Standing((0.5, 0.25, 1.0)))
         before = weights(session, good)
         bad = session.settle(Standing((0.5, 0.5, 0.5), chosen("multislerp", eps=0.001)))

@@ -32,7 +32,9 @@ def test_a_sweep_is_one_row_with_its_counts(session):
     )
     assert row.examples == EXAMPLES
     assert row.supervised == sum(entry.tokens for entry in found.values())
-    assert row.tokens == sum(data.prepared["full"].positions for data in session.models.data.values())
+    assert row.tokens == sum(
+        data.prepared["full"].positions for data in session.models.data.values()
+    )
     assert row.wall_seconds > 0 and row.device_seconds > 0 and row.peak_bytes > 0
     assert session.losses(recipe) == found
     assert len(spent(session)) == 1  # from the book: it cost nothing
@@ -45,7 +47,9 @@ def test_sliding_costs_quick_and_whole_losses_of_the_composition_and_the_ends_of
     assert rows[LOSSES, weights_key(recipe)] == EXAMPLES
     assert rows[QUICK_LOSSES, weights_key(recipe)] == 3 * 12
     assert rows[LOSSES, weights_key(session.recipe((0.0, 0.0, 0.0)))] == EXAMPLES
-    assert rows[LOSSES, weights_key(session.recipe((0.0, 1.0, 0.0)))] == 23  # bob's own dataset only: no whole sweep
+    assert (
+        rows[LOSSES, weights_key(session.recipe((0.0, 1.0, 0.0)))] == 23
+    )  # bob's own dataset only: no whole sweep
     assert len(rows) == 2 * (1 + 1 + 3)
     found = prices(session.ledger.phases(), ["ada"], examples=EXAMPLES)
     assert len(found.tries) == 2  # the composition, and the base
@@ -79,9 +83,9 @@ def test_an_overtaken_measurement_is_paid_for_and_is_no_price(session):
         with lock:
             return next(calls)
 
-    assert [reading.stage for reading in session.measure(session.recipe((0.5, 0.25, 0.1)), stale=stale)] == [
-        "composing"
-    ]
+    assert [
+        reading.stage for reading in session.measure(session.recipe((0.5, 0.25, 0.1)), stale=stale)
+    ] == ["composing"]
     rows = spent(session)
     assert rows
     assert any(not row.complete for row in rows)
@@ -136,7 +140,13 @@ def test_all_previews_of_a_move_are_one_row(tmp_path):
         spending.flush()
         spending.flush()
         first, second = ledger.phases()
-    assert (first.name, first.examples, first.tokens, first.supervised, first.settings) == (PREVIEWS, 108, 1500, 210, 3)
+    assert (first.name, first.examples, first.tokens, first.supervised, first.settings) == (
+        PREVIEWS,
+        108,
+        1500,
+        210,
+        3,
+    )
     assert (second.examples, second.settings) == (0, 1)
 
 

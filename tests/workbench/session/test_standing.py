@@ -8,7 +8,9 @@ from workbench.session.standing import PLAIN, Choice, from_files_only, offered
 
 
 def test_only_what_differs_from_the_defaults_is_kept():
-    assert Choice.of("ties", {"density": 0.2, "normalize": True, "lambda": 1.0}) == Choice("ties", {"density": 0.2})
+    assert Choice.of("ties", {"density": 0.2, "normalize": True, "lambda": 1.0}) == Choice(
+        "ties", {"density": 0.2}
+    )
     assert Choice.of("task_arithmetic", {"lambda": 1, "normalize": False}) == PLAIN
     assert Choice.of("karcher", {"max_iter": 3.0}).parameters == {"max_iter": 3}
 
@@ -18,7 +20,11 @@ def test_only_what_differs_from_the_defaults_is_kept():
     [
         ("ties", {"density": 3}, "ties: density is 3, expected 0 to 1"),
         ("ties", {"density": float("nan")}, "expected a finite number"),
-        ("ties", {"density": None}, "ties: parameters.density is missing; it is the share of the entries"),
+        (
+            "ties",
+            {"density": None},
+            "ties: parameters.density is missing; it is the share of the entries",
+        ),
         ("ties", {"elect": "loud"}, "elect is 'loud'; known: unweighted, weighted"),
         ("karcher", {"max_iter": 2.5}, "expected a whole number"),
         ("slerp", {}, "slerp: parameters.t is missing; it is how far from the base"),

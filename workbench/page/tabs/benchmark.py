@@ -26,11 +26,19 @@ def build(session: Session, board: Board, tab: gr.Tab, timer: gr.Timer) -> list[
     """The tab; returns the components that the page's clock refreshes, in the order of `refreshed`."""
     with gr.Row(elem_id="bench-controls"):
         suite = gr.Dropdown([], label="Suite", elem_id="suite", min_width=140)
-        tasks = gr.Textbox(label="or tasks, by name", placeholder="arc_easy, piqa", elem_id="tasks", min_width=160)
-        limit = gr.Textbox(label="Examples per task", placeholder="all", elem_id="limit", min_width=120)
-        which = gr.Dropdown([THIS, "base"], value=THIS, label="Model", elem_id="bench-model", min_width=160)
+        tasks = gr.Textbox(
+            label="or tasks, by name", placeholder="arc_easy, piqa", elem_id="tasks", min_width=160
+        )
+        limit = gr.Textbox(
+            label="Examples per task", placeholder="all", elem_id="limit", min_width=120
+        )
+        which = gr.Dropdown(
+            [THIS, "base"], value=THIS, label="Model", elem_id="bench-model", min_width=160
+        )
     with gr.Row(elem_id="bench-row"):
-        go = gr.Button("Run", variant="primary", size="sm", elem_id="bench-run", scale=0, min_width=96)
+        go = gr.Button(
+            "Run", variant="primary", size="sm", elem_id="bench-run", scale=0, min_width=96
+        )
         stop = gr.Button("Cancel", size="sm", elem_id="bench-cancel", scale=0, min_width=96)
         line = gr.HTML(elem_id="bench-line")
     panel = gr.HTML(elem_id="bench-job")
@@ -41,7 +49,9 @@ def build(session: Session, board: Board, tab: gr.Tab, timer: gr.Timer) -> list[
             return current_recipe(session, history)
         return session.recipe(session.preset("base" if which == "base" else f"only:{which}"))
 
-    def command_of(suite: str, tasks: str, limit: str, which: str, history: History[Standing]) -> Markup:
+    def command_of(
+        suite: str, tasks: str, limit: str, which: str, history: History[Standing]
+    ) -> Markup:
         if not session.ready or not (suite or names(tasks)):
             return Markup("")
         try:
@@ -49,9 +59,13 @@ def build(session: Session, board: Board, tab: gr.Tab, timer: gr.Timer) -> list[
         except SessionError as error:  # said where it is written, and not with every key
             return markup.message(str(error), "problem")
         file = session.save_recipe(recipe(which, history))
-        return markup.command(commands.bench(file, suite, names(tasks), count, session.workdir.root))
+        return markup.command(
+            commands.bench(file, suite, names(tasks), count, session.workdir.root)
+        )
 
-    def run(suite: str, tasks: str, limit: str, which: str, history: History[Standing]) -> list[Any]:
+    def run(
+        suite: str, tasks: str, limit: str, which: str, history: History[Standing]
+    ) -> list[Any]:
         benchmark.submit(session, recipe(which, history), suite, names(tasks), whole(limit))
         return [job_panel.panel(session, "benchmark", EMPTY), gr.Timer(active=True)]
 
@@ -63,7 +77,10 @@ def build(session: Session, board: Board, tab: gr.Tab, timer: gr.Timer) -> list[
 
     def arrive() -> list[Any]:
         models = [THIS, "base", *(session.models.names if session.ready else [])]
-        return [gr.Dropdown(suites(), value="demo" if "demo" in suites() else None), gr.Dropdown(models, value=THIS)]
+        return [
+            gr.Dropdown(suites(), value="demo" if "demo" in suites() else None),
+            gr.Dropdown(models, value=THIS),
+        ]
 
     asked = [suite, tasks, limit, which, board.history]
     tab.select(arrive, None, [suite, which], **QUIET).then(
@@ -105,7 +122,9 @@ def whole(limit: str | None) -> int | None:
     if text in ("", "all"):
         return None
     if not text.isdecimal() or int(text) < 1:
-        raise SessionError(f"the limit is {text!r}; give a whole number of examples from 1, or leave it empty for all.")
+        raise SessionError(
+            f"the limit is {text!r}; give a whole number of examples from 1, or leave it empty for all."
+        )
     return int(text)
 
 
@@ -135,7 +154,19 @@ def runs_html(session: Session) -> Markup:
                 when,
             ]
         )
-        lines.append([run.task, run.metric, run.value, run.stderr, run.n, run.formula, run.recipe_digest, limit, when])
+        lines.append(
+            [
+                run.task,
+                run.metric,
+                run.value,
+                run.stderr,
+                run.n,
+                run.formula,
+                run.recipe_digest,
+                limit,
+                when,
+            ]
+        )
     table = markup.table(head, rows, numeric=[2, 3, 4, 7], label="Runs")
     return Markup("<header class='row-head'><h2>Runs</h2>{}</header>{}").format(
         markup.copier("copy as CSV", markup.csv(head, lines)), table

@@ -18,7 +18,14 @@ from workbench.jobs import measure_missing
 from workbench.jobs.benchmark import Asked
 from workbench.page.tabs import compare_html, hidden_states, job_panel, markup, sliders
 from workbench.page.tabs.benchmark import names, suites, whole
-from workbench.page.tabs.wiring import LATEST, QUIET, Board, current_recipe, with_error_dialog, writing
+from workbench.page.tabs.wiring import (
+    LATEST,
+    QUIET,
+    Board,
+    current_recipe,
+    with_error_dialog,
+    writing,
+)
 from workbench.session.history import History
 from workbench.session.session import Session, Standing
 
@@ -36,28 +43,49 @@ def build(session: Session, board: Board, pane: sliders.Pane, tab: gr.Tab, timer
     table = gr.HTML(elem_id="compare-table")
     with gr.Row(elem_id="compare-add-row"):
         folder = gr.Dropdown(
-            [], value=None, label="Another model to compare with", elem_id="compare-folder", min_width=240
+            [],
+            value=None,
+            label="Another model to compare with",
+            elem_id="compare-folder",
+            min_width=240,
         )
         plus = gr.Button("Add", size="sm", elem_id="compare-add", scale=0, min_width=96)
     with gr.Row(elem_id="compare-controls"):
         suite = gr.Dropdown(
-            [("none", "")], value="", label="Suite for every row", elem_id="compare-suite", min_width=140
+            [("none", "")],
+            value="",
+            label="Suite for every row",
+            elem_id="compare-suite",
+            min_width=140,
         )
         tasks = gr.Textbox(
-            label="or tasks, by name", placeholder="arc_easy, piqa", elem_id="compare-tasks", min_width=160
+            label="or tasks, by name",
+            placeholder="arc_easy, piqa",
+            elem_id="compare-tasks",
+            min_width=160,
         )
-        limit = gr.Textbox(label="Examples per task", placeholder="all", elem_id="compare-limit", min_width=120)
+        limit = gr.Textbox(
+            label="Examples per task", placeholder="all", elem_id="compare-limit", min_width=120
+        )
     missing = gr.HTML(elem_id="compare-missing")
     with gr.Row(elem_id="compare-row"):
         go = gr.Button(
-            "Measure what is missing", variant="primary", size="sm", elem_id="compare-go", scale=0, min_width=96
+            "Measure what is missing",
+            variant="primary",
+            size="sm",
+            elem_id="compare-go",
+            scale=0,
+            min_width=96,
         )
         stop = gr.Button("Cancel", size="sm", elem_id="compare-cancel", scale=0, min_width=96)
         line = gr.HTML(elem_id="compare-line")
     panel = gr.HTML(elem_id="compare-job")
     cost = gr.HTML(elem_id="compare-cost")
     mixed = gr.CheckboxGroup(
-        [], label="Added models that were trained on mixed data", visible=False, elem_id="compare-mixed"
+        [],
+        label="Added models that were trained on mixed data",
+        visible=False,
+        elem_id="compare-mixed",
     )
     value = gr.Textbox("", visible="hidden", label="row", elem_id="compare-value")
     use = gr.Button("use", visible="hidden", elem_id="compare-use")
@@ -102,12 +130,21 @@ def build(session: Session, board: Board, pane: sliders.Pane, tab: gr.Tab, timer
 
     def move(value: str, history: History[Standing]) -> list[Any]:
         rows = contenders(session, current_recipe(session, history)).contenders
-        at = next((session.models.standing_of(row.recipe) for row in rows if row.key == value), None)
+        at = next(
+            (session.models.standing_of(row.recipe) for row in rows if row.key == value), None
+        )
         if at is None:
-            raise SessionError("this row is no composition of the open models any more. Look at the table again.")
+            raise SessionError(
+                "this row is no composition of the open models any more. Look at the table again."
+            )
         return sliders.placed(session, at)
 
-    tab.select(lambda: gr.Dropdown([("none", ""), *((name, name) for name in suites())]), None, suite, **QUIET)
+    tab.select(
+        lambda: gr.Dropdown([("none", ""), *((name, name) for name in suites())]),
+        None,
+        suite,
+        **QUIET,
+    )
     listing = {"inputs": [mixed, known], "outputs": lists, **LATEST}
     arrived = [
         tab.select(with_error_dialog(listed), **listing),
@@ -118,7 +155,11 @@ def build(session: Session, board: Board, pane: sliders.Pane, tab: gr.Tab, timer
             with_error_dialog(listed), **listing
         ),
         minus.click(
-            with_error_dialog(lambda value: remove(session, value)), value, None, js="() => [window.dem.value]", **QUIET
+            with_error_dialog(lambda value: remove(session, value)),
+            value,
+            None,
+            js="() => [window.dem.value]",
+            **QUIET,
         ).success(with_error_dialog(listed), **listing),
     ]
     wire = writing("compared")
@@ -169,8 +210,12 @@ def choices(session: Session, mixed: list[str], known: tuple[str, ...]) -> list[
     have = added(session.workdir)
     taken = {str(path) for path in have.values()}
     if session.ready:
-        taken |= {str(path.resolve()) for path in (session.models.base.path, *session.models.checkpoints)}
-    free = [one for one in session.found_models() if one.kind == "model" and str(one.path) not in taken]
+        taken |= {
+            str(path.resolve()) for path in (session.models.base.path, *session.models.checkpoints)
+        }
+    free = [
+        one for one in session.found_models() if one.kind == "model" and str(one.path) not in taken
+    ]
     ticked = [name for name in have if name in mixed or name not in known]
     return [
         gr.Dropdown([(one.label, str(one.path)) for one in free], value=None),

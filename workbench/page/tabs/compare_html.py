@@ -22,19 +22,26 @@ if TYPE_CHECKING:
     from workbench.session.models import Models
 
 HERE = "this composition"
-STAR = Markup('<i class="best" title="best of the column"><span aria-hidden="true">★</span><span>best</span></i>')
+STAR = Markup(
+    '<i class="best" title="best of the column"><span aria-hidden="true">★</span><span>best</span></i>'
+)
 PLACE = Markup('<i class="best"></i>')
 
 
 def table_html(found: Comparison, models: Models, added: Sequence[str]) -> Markup:
     """The table of all rows with its legend and a button that copies it."""
     losses = [[line.losses[name] for line in found.lines] for name in found.datasets]
-    columns = [_measured([entry and (entry.value, entry.stderr) for entry in row], lower=True) for row in losses]
+    columns = [
+        _measured([entry and (entry.value, entry.stderr) for entry in row], lower=True)
+        for row in losses
+    ]
     head = list(found.datasets)
     if found.datasets:
         columns.append(_measured([line.mean for line in found.lines], lower=True))
         head.append("mean")
-    columns += [list(column) for column in zip(*(_seconds(line) for line in found.lines), strict=True)]
+    columns += [
+        list(column) for column in zip(*(_seconds(line) for line in found.lines), strict=True)
+    ]
     head += ["train, s", "eval, s"]
     for column in found.columns:
         scores = [line.scores[column] for line in found.lines]
@@ -47,14 +54,19 @@ def table_html(found: Comparison, models: Models, added: Sequence[str]) -> Marku
         [_name(line.contender, models), _actions(line, models, added), *cells]
         for line, *cells in zip(found.lines, *columns, strict=True)
     ]
-    table = markup.table(head, rows, numeric=range(2, len(head)), label="Checkpoints and compositions")
+    table = markup.table(
+        head, rows, numeric=range(2, len(head)), label="Checkpoints and compositions"
+    )
     return Markup(
         "<header class='row-head'><h2>Side by side</h2>{}</header><div class='compared'>{}</div>"
         "<p class='lead'>Loss in nats per token{}; scores as lm-eval gives them, with the number of examples; each ± its "
         "standard error. Seconds of the device that training all checkpoints of a row took, and evaluating it. ★ is the best of its column; a difference below the standard errors may "
         "be chance.</p>{}"
     ).format(
-        markup.copier("copy as CSV", csv(found)), table, _counts(losses), _notes((*found.notes, *unrecorded(found)))
+        markup.copier("copy as CSV", csv(found)),
+        table,
+        _counts(losses),
+        _notes((*found.notes, *unrecorded(found))),
     )
 
 
@@ -66,13 +78,17 @@ def _measured(
     cells = []
     for place, found in enumerate(values):
         if found is None:
-            cells.append(Markup('<span class="quiet" title="not measured">–</span>{}').format(PLACE))
+            cells.append(
+                Markup('<span class="quiet" title="not measured">–</span>{}').format(PLACE)
+            )
             continue
         value, stderr = found
         count = Markup(" <small>({})</small>").format(counts[place]) if counts else Markup("")
         number = Markup("<b>{}</b>" if place in top else "{}").format(units.number(value))
         error = Markup(" <small>±{}</small>").format(units.number(stderr))
-        cells.append(Markup("{}{}{}{}").format(number, error, count, STAR if place in top else PLACE))
+        cells.append(
+            Markup("{}{}{}{}").format(number, error, count, STAR if place in top else PLACE)
+        )
     return cells
 
 
@@ -81,7 +97,11 @@ def _counts(losses: Sequence[Sequence[Entry | None]]) -> str:
     counts = {entry.dataset: entry.n for row in losses for entry in row if entry is not None}
     if len(set(counts.values())) == 1:
         return f", n = {next(iter(counts.values()))} examples of each dataset"
-    return f", n = {', '.join(f'{count} ({name})' for name, count in counts.items())}" if counts else ""
+    return (
+        f", n = {', '.join(f'{count} ({name})' for name, count in counts.items())}"
+        if counts
+        else ""
+    )
 
 
 def _name(contender: Contender, models: Models) -> Markup:
@@ -90,7 +110,9 @@ def _name(contender: Contender, models: Models) -> Markup:
 
     if contender.kind == "checkpoint":
         place = models.names.index(contender.name)
-        return Markup('<span class="who">{}<span>{}</span></span>').format(markup.swatch(place), contender.name)
+        return Markup('<span class="who">{}<span>{}</span></span>').format(
+            markup.swatch(place), contender.name
+        )
     name = HERE if contender.kind == "current" else contender.name
     title = contender.folder or formula(contender.recipe)
     kind = Markup(" <small>{}</small>").format(contender.kind) if contender.folder else Markup("")
@@ -100,8 +122,12 @@ def _name(contender: Contender, models: Models) -> Markup:
 def _seconds(line: Row) -> list[Markup]:
     """What training and evaluating cost; evaluation is 0 where nothing was measured."""
     spent = line.expense
-    unknown = Markup('<span class="quiet" title="not recorded: {}">–</span>').format(", ".join(spent.unrecorded))
-    training = unknown if spent.training_device is None else Markup(units.number(spent.training_device, 1))
+    unknown = Markup('<span class="quiet" title="not recorded: {}">–</span>').format(
+        ", ".join(spent.unrecorded)
+    )
+    training = (
+        unknown if spent.training_device is None else Markup(units.number(spent.training_device, 1))
+    )
     return [training, Markup(units.number(spent.evaluation_device, 1))]
 
 
@@ -112,7 +138,11 @@ def _actions(line: Row, models: Models, added: Sequence[str]) -> Markup:
     if contender.kind == "model" and contender.name in added:
         words = f"Remove {contender.name} from the comparison"
         return Markup(button).format("compare-remove", contender.name, words, "remove")
-    if contender.folder is None and contender.kind != "current" and models.standing_of(contender.recipe):
+    if (
+        contender.folder is None
+        and contender.kind != "current"
+        and models.standing_of(contender.recipe)
+    ):
         words = f"Move the sliders to {contender.name}"
         return Markup(button).format("compare-use", contender.key, words, "use")
     return Markup("")
@@ -121,7 +151,9 @@ def _actions(line: Row, models: Models, added: Sequence[str]) -> Markup:
 def _notes(notes: Sequence[str]) -> Markup:
     if not notes:
         return Markup("")
-    return Markup('<ul class="notes">{}</ul>').format(markup.join(Markup("<li>{}</li>").format(note) for note in notes))
+    return Markup('<ul class="notes">{}</ul>').format(
+        markup.join(Markup("<li>{}</li>").format(note) for note in notes)
+    )
 
 
 def csv(found: Comparison) -> str:
@@ -145,14 +177,18 @@ def csv(found: Comparison) -> str:
         for score in line.scores.values():
             row += ["", "", ""] if score is None else [score.value, score.stderr, score.n]
         row += ["" if value is None else value for value in line.expense[:4]]
-        rows.append(["" if isinstance(cell, float) and not math.isfinite(cell) else cell for cell in row])
+        rows.append(
+            ["" if isinstance(cell, float) and not math.isfinite(cell) else cell for cell in row]
+        )
     return markup.csv(head, rows)
 
 
 def missing_html(missing: Sequence[str]) -> Markup:
     """What is not measured, a line for each kind of measurement."""
     if not missing:
-        return markup.message("Every loss and every score of this table is measured.", "done", "Complete")
+        return markup.message(
+            "Every loss and every score of this table is measured.", "done", "Complete"
+        )
     return markup.message("\n".join(missing), title="Not measured yet")
 
 
@@ -164,9 +200,15 @@ def costs_html(found: CostTable) -> Markup:
         )
     head, *rows = found.cells()
     cells = [
-        [Markup('<i class="projected">{}</i>').format(cell) if cell[0] == "~" else cell for cell in row] for row in rows
+        [
+            Markup('<i class="projected">{}</i>').format(cell) if cell[0] == "~" else cell
+            for cell in row
+        ]
+        for row in rows
     ]
-    table = markup.table(head, cells, numeric=range(len(head)), label="What DEM and data mixing cost")
+    table = markup.table(
+        head, cells, numeric=range(len(head)), label="What DEM and data mixing cost"
+    )
     return Markup(
         "<header class='row-head'><h2>What DEM and data mixing cost</h2>{}</header>"
         "<p class='lead'>In {}, as a function of how many settings are tried: of ω by DEM, which trains each expert once; of "
@@ -184,7 +226,10 @@ def costs_csv(found: CostTable) -> str:
     """The same with each cost and how it is known."""
     names = ("dem", "mixing", "ratio", "untuned", "untuned_ratio")
     head = ["settings", *(cell for name in names for cell in (name, f"{name} is"))]
-    rows = [[row.settings, *(cell for name in names for cell in _pair(getattr(row, name)))] for row in found.rows]
+    rows = [
+        [row.settings, *(cell for name in names for cell in _pair(getattr(row, name)))]
+        for row in found.rows
+    ]
     return markup.csv(head, rows)
 
 
@@ -196,7 +241,9 @@ def silhouettes_html(by_label: Mapping[str, float], places: Sequence[str], by: s
     """The silhouette of each dataset, or of each of what the examples are grouped by."""
     rows: list[list[object]] = [
         [
-            Markup('<span class="who">{}<span>{}</span></span>').format(markup.swatch(places.index(name)), name),
+            Markup('<span class="who">{}<span>{}</span></span>').format(
+                markup.swatch(places.index(name)), name
+            ),
             units.number(value),
         ]
         for name, value in by_label.items()

@@ -43,14 +43,21 @@ def build(session: Session) -> Tab:
             gr.HTML(Markup("<h2>Ask the composition</h2>"))
             examples = gr.Dropdown([], label="Example prompts", elem_id="examples")
             prompt = gr.Textbox(
-                label="Prompt", lines=3, max_lines=8, elem_id="prompt", placeholder=NOTHING_YET, container=False
+                label="Prompt",
+                lines=3,
+                max_lines=8,
+                elem_id="prompt",
+                placeholder=NOTHING_YET,
+                container=False,
             )
             send = gr.Button("Ask", variant="primary", size="sm", elem_id="send")
             gr.HTML(Markup('<h3><span class="ab">A</span> this composition</h3>'))
             answer = gr.HTML(answer_html("", NOTHING_YET), elem_id="answer-a")
             with gr.Row(elem_id="b-row"):
                 gr.HTML(Markup('<h3><span class="ab">B</span> compare with</h3>'))
-                other = gr.Dropdown(["base"], value="base", label="Compare with", elem_id="b-model", container=False)
+                other = gr.Dropdown(
+                    ["base"], value="base", label="Compare with", elem_id="b-model", container=False
+                )
             answer_b = gr.HTML(answer_html("", ""), elem_id="answer-b")
     tab = Tab(chart, prompt, answer, examples, other)
 
@@ -59,12 +66,20 @@ def build(session: Session) -> Tab:
             yield answer_html("", "")
             return
         recipe = session.recipe(session.preset("base" if which == "base" else f"only:{which}"))
-        yield from answers(session, recipe, prompt, session.tickets.ticket(f"{request.session_hash}:b"))
+        yield from answers(
+            session, recipe, prompt, session.tickets.ticket(f"{request.session_hash}:b")
+        )
 
     for event in (send.click, prompt.submit):
         event(None, None, None, js="() => window.dem.settle(20)", **QUIET)
     wire = {"trigger_mode": "multiple", "concurrency_limit": 4, **QUIET}
-    gr.on([send.click, prompt.submit, other.change], with_error_dialog(compare), [prompt, other], answer_b, **wire)
+    gr.on(
+        [send.click, prompt.submit, other.change],
+        with_error_dialog(compare),
+        [prompt, other],
+        answer_b,
+        **wire,
+    )
     chosen = examples.change(lambda text: text or "", examples, prompt, **QUIET)
     chosen.then(None, None, None, js="() => window.dem.settle(20)", **QUIET)
     chosen.then(with_error_dialog(compare), [prompt, other], answer_b, **wire)
@@ -76,25 +91,39 @@ def answers(session: Session, recipe: Any, prompt: str, stale: Stale) -> Iterato
     begin, text, count = time.monotonic(), "", 0
     for piece in session.generate(recipe, prompt, stale=stale):
         text, count = text + piece, count + 1
-        yield answer_html(text, f"{count} tokens, {units.seconds(time.monotonic() - begin)}", growing=True)
+        yield answer_html(
+            text, f"{count} tokens, {units.seconds(time.monotonic() - begin)}", growing=True
+        )
     if not stale():
         spent = units.seconds(time.monotonic() - begin)
-        yield answer_html(text or "(ends at once)", f"{count} tokens in {spent} · recipe {recipe.digest}")
+        yield answer_html(
+            text or "(ends at once)", f"{count} tokens in {spent} · recipe {recipe.digest}"
+        )
 
 
 def answer_html(text: str, note: str, growing: bool = False) -> Markup:
     """One column's answer."""
-    return Markup('<div class="answer{}" aria-live="polite"><pre tabindex="0">{}</pre><small>{}</small></div>').format(
-        " growing" if growing else "", text.lstrip(), note
-    )
+    return Markup(
+        '<div class="answer{}" aria-live="polite"><pre tabindex="0">{}</pre><small>{}</small></div>'
+    ).format(" growing" if growing else "", text.lstrip(), note)
 
 
-def settled(session: Session, recipe: Any, prompt: str, stale: Stale) -> Iterator[tuple[Any, Any, str]]:
+def settled(
+    session: Session, recipe: Any, prompt: str, stale: Stale
+) -> Iterator[tuple[Any, Any, str]]:
     """Chart, answer and state as they become known: quick losses, then the answer, then the full losses."""
     asked = not prompt.strip()
     for reading in session.measure(recipe, stale=stale):
-        yield chart_html(session, reading), gr.skip(), "composing" if reading.stage == "composing" else "live"
-        if not asked and len(reading.points) == len(session.models.data) and reading.stage == "measuring":
+        yield (
+            chart_html(session, reading),
+            gr.skip(),
+            "composing" if reading.stage == "composing" else "live",
+        )
+        if (
+            not asked
+            and len(reading.points) == len(session.models.data)
+            and reading.stage == "measuring"
+        ):
             asked = True
             for answer in answers(session, recipe, prompt, stale):
                 yield gr.skip(), answer, "live"
@@ -105,7 +134,9 @@ def settled(session: Session, recipe: Any, prompt: str, stale: Stale) -> Iterato
 
 def empty_chart() -> Markup:
     """Before anything is open."""
-    return markup.message("Opening the models. Sliders and bars appear here in a few seconds.", title="Loading")
+    return markup.message(
+        "Opening the models. Sliders and bars appear here in a few seconds.", title="Loading"
+    )
 
 
 def chart_html(session: Session, reading: Reading) -> Markup:
@@ -118,11 +149,16 @@ def chart_html(session: Session, reading: Reading) -> Markup:
             title="No validation data is open",
         )
     rows = markup.join(
-        _row(place, name, reading.points.get(name)) for place, name in _places(models.names, list(models.data))
+        _row(place, name, reading.points.get(name))
+        for place, name in _places(models.names, list(models.data))
     )
     line = Markup("")
-    if models.data_folder and reading.stage != "preview":  # a moving slider passes through recipes that nobody wants
-        line = markup.command(commands.loss(session.save_recipe(reading.recipe), models.data_folder))
+    if (
+        models.data_folder and reading.stage != "preview"
+    ):  # a moving slider passes through recipes that nobody wants
+        line = markup.command(
+            commands.loss(session.save_recipe(reading.recipe), models.data_folder)
+        )
     return Markup(
         '<section class="bullets {}" data-digest="{}" data-stage="{}" data-sizes="{}">'
         "<header><h2>Share of each expert’s gain, recovered</h2>{}</header>"
@@ -164,10 +200,12 @@ def _ticks() -> Markup:
 
 def _row(place: int, name: str, point: LossOnAxis | None) -> Markup:
     if point is None:
-        bar = Markup('<div class="track"></div><span class="num share">…</span><span class="num loss">…</span>')
-        return Markup('<div class="row waiting"><span class="who">{}<span>{}</span></span>{}</div>').format(
-            markup.swatch(place), name, bar
+        bar = Markup(
+            '<div class="track"></div><span class="num share">…</span><span class="num loss">…</span>'
         )
+        return Markup(
+            '<div class="row waiting"><span class="who">{}<span>{}</span></span>{}</div>'
+        ).format(markup.swatch(place), name, bar)
     row = gain(name, point.loss, point.base, point.expert)
     known = row.share is not None
     share, error = (row.share, row.share_stderr or 0.0) if row.share is not None else (0.0, 0.0)
@@ -175,9 +213,9 @@ def _row(place: int, name: str, point: LossOnAxis | None) -> Markup:
     low, high = _at(share - error), _at(share + error)
     beyond = "over" if share > AXIS[1] else "under" if share < AXIS[0] else ""
     drawing = (
-        Markup('<b style="left:{:.2f}%;width:{:.2f}%"></b><u style="left:{:.2f}%;width:{:.2f}%"></u>').format(
-            start, end - start, low, high - low
-        )
+        Markup(
+            '<b style="left:{:.2f}%;width:{:.2f}%"></b><u style="left:{:.2f}%;width:{:.2f}%"></u>'
+        ).format(start, end - start, low, high - low)
         if known
         else Markup("")
     )
@@ -195,7 +233,9 @@ def _row(place: int, name: str, point: LossOnAxis | None) -> Markup:
         name,
         words,
         drawing,
-        Markup("<b>{}</b> <small>±{}</small>").format(units.percent(share), f"{error * 100:.0f}") if known else "—",
+        Markup("<b>{}</b> <small>±{}</small>").format(units.percent(share), f"{error * 100:.0f}")
+        if known
+        else "—",
         units.number(row.base),
         units.number(row.expert) if row.expert is not None else "—",
         Markup("{} <small>±{}</small>").format(units.number(row.loss), units.number(row.stderr)),
@@ -216,7 +256,9 @@ def _sizes(reading: Reading) -> Markup:
     quick, n = any(point.quick for point in points), sum(point.loss.n for point in points)
     words = f"quick, n = {n}, refining" if quick else f"n = {n}"
     words = f"preview, n = {n}, exact at rest" if reading.stage == "preview" else words
-    return Markup('<span class="sizes {}"><i></i>{}</span>').format("quick" if quick else "full", words)
+    return Markup('<span class="sizes {}"><i></i>{}</span>').format(
+        "quick" if quick else "full", words
+    )
 
 
 def _mean(points: Mapping[str, LossOnAxis]) -> Markup:

@@ -14,7 +14,14 @@ from plumbing import units
 from workbench import commands
 from workbench.jobs import export
 from workbench.page.tabs import job_panel, markup
-from workbench.page.tabs.wiring import LATEST, QUIET, Board, current_recipe, with_error_dialog, writing
+from workbench.page.tabs.wiring import (
+    LATEST,
+    QUIET,
+    Board,
+    current_recipe,
+    with_error_dialog,
+    writing,
+)
 from workbench.session.history import History
 from workbench.session.session import Session, Standing
 
@@ -31,13 +38,21 @@ def build(session: Session, board: Board, tab: gr.Tab, timer: gr.Timer) -> list[
     """The tab; returns the components that the page's clock refreshes, in the order of `refreshed`."""
     with gr.Row(elem_id="export-controls"):
         name = gr.Textbox("composition", label="Folder name", elem_id="export-name", min_width=180)
-        dtype = gr.Dropdown(DTYPES, value=STORED, label="Number format", elem_id="export-dtype", min_width=160)
-        shard = gr.Number(5.0, label="Largest file, GB", minimum=0.001, elem_id="export-shard", min_width=120)
+        dtype = gr.Dropdown(
+            DTYPES, value=STORED, label="Number format", elem_id="export-dtype", min_width=160
+        )
+        shard = gr.Number(
+            5.0, label="Largest file, GB", minimum=0.001, elem_id="export-shard", min_width=120
+        )
     before = gr.HTML(elem_id="export-preflight")
     with gr.Row(elem_id="export-row"):
-        go = gr.Button("Export", variant="primary", size="sm", elem_id="export-run", scale=0, min_width=96)
+        go = gr.Button(
+            "Export", variant="primary", size="sm", elem_id="export-run", scale=0, min_width=96
+        )
         stop = gr.Button("Cancel", size="sm", elem_id="export-cancel", scale=0, min_width=96)
-        weigh = gr.Button("What rounding costs", size="sm", elem_id="rounding-run", scale=0, min_width=160)
+        weigh = gr.Button(
+            "What rounding costs", size="sm", elem_id="rounding-run", scale=0, min_width=160
+        )
     panel = gr.HTML(elem_id="export-job")
     cost = gr.HTML(elem_id="rounding")
     cost_of = gr.State(("", ""))
@@ -49,7 +64,9 @@ def build(session: Session, board: Board, tab: gr.Tab, timer: gr.Timer) -> list[
 
     def run(name: str, dtype: str, shard: float | None, history: History[Standing]) -> list[Any]:
         recipe = current_recipe(session, history)
-        export.submit(session, recipe, name, None if dtype == STORED else dtype, int((shard or 5.0) * 1e9))
+        export.submit(
+            session, recipe, name, None if dtype == STORED else dtype, int((shard or 5.0) * 1e9)
+        )
         return [job_panel.panel(session, "export", EMPTY), gr.Timer(active=True)]
 
     def cancel() -> list[Any]:
@@ -61,10 +78,17 @@ def build(session: Session, board: Board, tab: gr.Tab, timer: gr.Timer) -> list[
     def measure(dtype: str, history: History[Standing], request: gr.Request) -> Iterator[list[Any]]:
         recipe = current_recipe(session, history)
         stale = session.tickets.ticket(f"{request.session_hash}:rounding")
-        yield [markup.message("Merging once without writing.", title="Measuring"), (recipe.digest, dtype)]
+        yield [
+            markup.message("Merging once without writing.", title="Measuring"),
+            (recipe.digest, dtype),
+        ]
         try:
             yield [
-                rounding_html(export.rounding(session.models, recipe, None if dtype == STORED else dtype, stale)),
+                rounding_html(
+                    export.rounding(
+                        session.models, recipe, None if dtype == STORED else dtype, stale
+                    )
+                ),
                 gr.skip(),
             ]
         except Stopped:
@@ -74,7 +98,9 @@ def build(session: Session, board: Board, tab: gr.Tab, timer: gr.Timer) -> list[
         session.tickets.ticket(f"{request.session_hash}:rounding")
         return Markup("")
 
-    def changed(of: tuple[str, str], dtype: str, history: History[Standing], request: gr.Request) -> Any:
+    def changed(
+        of: tuple[str, str], dtype: str, history: History[Standing], request: gr.Request
+    ) -> Any:
         if of == (current_recipe(session, history).digest, dtype):
             return gr.skip()  # what is shown was asked for after the change that this is about
         return clear(request)
@@ -90,9 +116,19 @@ def build(session: Session, board: Board, tab: gr.Tab, timer: gr.Timer) -> list[
         **writing("preflight"),
     )
     go.click(with_error_dialog(run), asked, [panel, timer], trigger_mode="once", **QUIET)
-    weigh.click(with_error_dialog(measure), [dtype, board.history], [cost, cost_of], concurrency_limit=2, **QUIET)
+    weigh.click(
+        with_error_dialog(measure),
+        [dtype, board.history],
+        [cost, cost_of],
+        concurrency_limit=2,
+        **QUIET,
+    )
     gr.on(
-        [dtype.input, board.digest.change], with_error_dialog(changed), [cost_of, dtype, board.history], cost, **LATEST
+        [dtype.input, board.digest.change],
+        with_error_dialog(changed),
+        [cost_of, dtype, board.history],
+        cost,
+        **LATEST,
     )
     board.opened.change(with_error_dialog(clear), None, cost, **QUIET)
     stop.click(with_error_dialog(cancel), None, [panel, timer], queue=False, **QUIET)
@@ -125,8 +161,12 @@ def preflight_html(session: Session, name: str, dtype: str, recipe: Recipe) -> M
         ("folder", commands.display_path(folder)),
         ("size", f"{units.size(need)} of {units.size(free)} free"),
     ]
-    listed = markup.join(Markup("<dt>{}</dt><dd>{}</dd>").format(key, value) for key, value in facts)
-    line = markup.command(commands.merge(session.save_recipe(recipe), folder, None if dtype == STORED else dtype))
+    listed = markup.join(
+        Markup("<dt>{}</dt><dd>{}</dd>").format(key, value) for key, value in facts
+    )
+    line = markup.command(
+        commands.merge(session.save_recipe(recipe), folder, None if dtype == STORED else dtype)
+    )
     return Markup('<dl class="facts-list">{}</dl>{}{}').format(
         listed, markup.message(problem, "problem") if problem else "", line
     )
@@ -140,8 +180,13 @@ def rounding_html(cost: RoundingCost) -> Markup:
     rows += [(name, by_name[name]) for name, _ in cost.worst(5)]
     shares = [[name, *(f"{units.number(value * 100, 1)} %" for value in row)] for name, row in rows]
     for line, (_, row) in zip(shares, rows, strict=True):
-        line[1 + found.columns.index("cosine")] = units.number(row[found.columns.index("cosine")], 4)
+        line[1 + found.columns.index("cosine")] = units.number(
+            row[found.columns.index("cosine")], 4
+        )
     table = markup.table(
-        ["worst layers", *found.columns], shares, numeric=range(1, 1 + len(found.columns)), label="What rounding costs"
+        ["worst layers", *found.columns],
+        shares,
+        numeric=range(1, 1 + len(found.columns)),
+        label="What rounding costs",
     )
     return Markup("{}{}").format(markup.message(cost.advice(), title="What rounding costs"), table)

@@ -13,7 +13,12 @@ from plumbing.units import MINUS
 if TYPE_CHECKING:
     from merging.recipe import Recipe
 
-SIGNS = {"+ ": ("+ ", f"{MINUS} "), f"{MINUS} ": ("+ ", f"{MINUS} "), MINUS: ("", MINUS), "": ("", MINUS)}
+SIGNS = {
+    "+ ": ("+ ", f"{MINUS} "),
+    f"{MINUS} ": ("+ ", f"{MINUS} "),
+    MINUS: ("", MINUS),
+    "": ("", MINUS),
+}
 """A term's sign as written -> how it is written there for a positive and for a negative ω."""
 
 
@@ -33,7 +38,11 @@ def formula_html(recipe: Recipe, names: Sequence[str], omegas: Sequence[float]) 
         before, _, rest = rest.partition(f"{number}{symbol}{source.name}")
         sign = "" if omega is None else next(one for one in SIGNS if before.endswith(one))
         lead = before.removesuffix(sign)
-        inside += Markup('<span class="theta">{}</span>').format(lead.strip()) if columns and lead.strip() else lead
+        inside += (
+            Markup('<span class="theta">{}</span>').format(lead.strip())
+            if columns and lead.strip()
+            else lead
+        )
         place = names.index(source.name) if source.name in names else -1
         inside += _term(place, sign, omega, symbol, source.name)
     # the time makes equal formulas unequal values: the page's script may have written into the one that is shown
@@ -54,9 +63,9 @@ def _term(place: int, sign: str, omega: float | None, symbol: str, name: str) ->
     """One vector's term; the page's script finds it by its place among the sliders."""
     number = Markup("")
     if omega is not None:
-        number = Markup('<span class="sign" data-plus="{}" data-minus="{}">{}</span><b>{}</b>·').format(
-            *SIGNS[sign], sign, f"{abs(omega):.2f}"
-        )
-    return Markup('<span class="term{}" data-term="{}">{}{}<span class="name">{}</span></span>').format(
-        " zero" if omega == 0 else "", place, number, symbol, name
-    )
+        number = Markup(
+            '<span class="sign" data-plus="{}" data-minus="{}">{}</span><b>{}</b>·'
+        ).format(*SIGNS[sign], sign, f"{abs(omega):.2f}")
+    return Markup(
+        '<span class="term{}" data-term="{}">{}{}<span class="name">{}</span></span>'
+    ).format(" zero" if omega == 0 else "", place, number, symbol, name)

@@ -31,8 +31,12 @@ def build(session: Session, board: Board, tab: gr.Tab) -> None:
         with gr.Column(min_width=320, elem_classes="map"):
             gr.HTML(Markup("<h2>Distance from the base</h2>"))
             with gr.Row(elem_classes="controls"):
-                rows = gr.Radio(["layer", "part"], value="layer", label="Rows", elem_id="distance-rows")
-                kind = gr.Radio([RELATIVE, RAW], value=RELATIVE, label="Measure", elem_id="distance-kind")
+                rows = gr.Radio(
+                    ["layer", "part"], value="layer", label="Rows", elem_id="distance-rows"
+                )
+                kind = gr.Radio(
+                    [RELATIVE, RAW], value=RELATIVE, label="Measure", elem_id="distance-kind"
+                )
             distance = gr.Plot(show_label=False, container=False, elem_id="distance")
             distance_csv = gr.HTML()
     state = gr.HTML(elem_id="geometry-state")
@@ -84,20 +88,34 @@ def build(session: Session, board: Board, tab: gr.Tab) -> None:
         yield [gr.skip(), gr.skip(), Markup('<span class="quiet">measuring…</span>')]
         for values, errors in session.interference(stale):
             left = int(np.isnan(values[:, 0]).sum())
-            words = f"{left} of {len(values)} vectors left" if left else "on the whole validation set"
+            words = (
+                f"{left} of {len(values)} vectors left" if left else "on the whole validation set"
+            )
             figure, text = interference_drawn(session, values, errors, theme == "dark")
-            yield [gr.Plot(figure, visible=True), text, Markup('<span class="quiet">{}</span>').format(words)]
+            yield [
+                gr.Plot(figure, visible=True),
+                text,
+                Markup('<span class="quiet">{}</span>').format(words),
+            ]
 
     listen = {"concurrency_limit": 2, **QUIET}
     targets = [*maps, layer, part]
     tab.select(with_error_dialog(show), controls, targets, **listen)
     board.opened.change(
-        lambda: [gr.Plot(visible=False), "", ""], None, [interference, interference_csv, told_now], **QUIET
+        lambda: [gr.Plot(visible=False), "", ""],
+        None,
+        [interference, interference_csv, told_now],
+        **QUIET,
     )
     for control in (layer, part, rows, kind):
         control.input(with_error_dialog(draw), controls, maps, trigger_mode="always_last", **listen)
     board.theme.change(with_error_dialog(redrawn(session)), controls, maps, **listen)
-    go.click(with_error_dialog(measure), board.theme, [interference, interference_csv, told_now], **listen)
+    go.click(
+        with_error_dialog(measure),
+        board.theme,
+        [interference, interference_csv, told_now],
+        **listen,
+    )
     tab.select(
         with_error_dialog(known_interference(session)),
         board.theme,
@@ -131,7 +149,11 @@ def known_interference(session: Session) -> Any:
         if found is None:
             return [gr.skip()] * 3
         figure, text = interference_drawn(session, *found, theme == "dark")
-        return [gr.Plot(figure, visible=True), text, Markup('<span class="quiet">on the whole validation set</span>')]
+        return [
+            gr.Plot(figure, visible=True),
+            text,
+            Markup('<span class="quiet">on the whole validation set</span>'),
+        ]
 
     return work
 
@@ -140,7 +162,9 @@ def drawn(session: Session, layer: str, part: str, rows: str, kind: str, dark: b
     """Both maps with their CSV."""
     geometry = session.geometry()
     names = list(geometry.vectors)
-    matrix = geometry.cosine(layer=None if layer == WHOLE else layer, part=None if part == WHOLE else part)
+    matrix = geometry.cosine(
+        layer=None if layer == WHOLE else layer, part=None if part == WHOLE else part
+    )
     table = geometry.distance(relative=kind == RELATIVE, by=rows)
     return [
         charts.cosine_figure(names, matrix, dark),
@@ -151,12 +175,17 @@ def drawn(session: Session, layer: str, part: str, rows: str, kind: str, dark: b
     ]
 
 
-def interference_drawn(session: Session, values: Any, errors: Any, dark: bool) -> tuple[Any, Markup]:
+def interference_drawn(
+    session: Session, values: Any, errors: Any, dark: bool
+) -> tuple[Any, Markup]:
     """The interference map with its CSV, standard errors included."""
     models = session.models
     base = [ends[0].value for ends in session.baselines().values()]
     figure = charts.interference_figure(models.names, list(models.data), values, base, dark)
-    head = ["vector alone", *[f"{name} {what}" for name in models.data for what in ("loss", "stderr")]]
+    head = [
+        "vector alone",
+        *[f"{name} {what}" for name in models.data for what in ("loss", "stderr")],
+    ]
     lines = [
         [vector, *[cell for pair in zip(value, error, strict=True) for cell in pair]]
         for vector, value, error in zip(models.names, values, errors, strict=True)
@@ -166,5 +195,7 @@ def interference_drawn(session: Session, values: Any, errors: Any, dark: bool) -
 
 def copy_csv(rows: Any, columns: Any, values: Any) -> Markup:
     """A button that copies a table."""
-    lines = [[row, *[f"{value:.6g}" for value in line]] for row, line in zip(rows, values, strict=True)]
+    lines = [
+        [row, *[f"{value:.6g}" for value in line]] for row, line in zip(rows, values, strict=True)
+    ]
     return markup.copier("copy as CSV", markup.csv(["", *columns], lines))

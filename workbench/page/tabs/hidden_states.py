@@ -35,9 +35,15 @@ def build(session: Session, board: Board, tab: gr.Tab, timer: gr.Timer) -> None:
     """The picture with its controls; a job, because a large model takes its time."""
     gr.HTML(Markup("<h2>Hidden states</h2><p class='lead'>{}</p>").format(ABOUT))
     with gr.Row(elem_id="states-controls"):
-        which = gr.Dropdown([THIS, "base"], value=THIS, label="Model", elem_id="states-model", min_width=160)
-        layer = gr.Dropdown([("last", -1)], value=-1, label="Layer", elem_id="states-layer", min_width=120)
-        by = gr.Dropdown(BY, value=hidden_states.DATASETS, label="Grouped by", elem_id="states-by", min_width=160)
+        which = gr.Dropdown(
+            [THIS, "base"], value=THIS, label="Model", elem_id="states-model", min_width=160
+        )
+        layer = gr.Dropdown(
+            [("last", -1)], value=-1, label="Layer", elem_id="states-layer", min_width=120
+        )
+        by = gr.Dropdown(
+            BY, value=hidden_states.DATASETS, label="Grouped by", elem_id="states-by", min_width=160
+        )
     with gr.Row(elem_id="states-row"):
         go = gr.Button("Draw", size="sm", elem_id="states-go", scale=0, min_width=96)
         stop = gr.Button("Cancel", size="sm", elem_id="states-cancel", scale=0, min_width=96)
@@ -54,27 +60,51 @@ def build(session: Session, board: Board, tab: gr.Tab, timer: gr.Timer) -> None:
 
     def show(which: str, layer: int, by: str, theme: str, history: History[Standing]) -> list[Any]:
         if not session.ready or not session.models.data:
-            return [gr.Plot(visible=False), Markup(""), job_panel.newest(session, hidden_states.KIND), gr.skip()]
+            return [
+                gr.Plot(visible=False),
+                Markup(""),
+                job_panel.newest(session, hidden_states.KIND),
+                gr.skip(),
+            ]
         found = hidden_states.find(session, recipe(which, history), _number(session, layer), by)
         active = any(job.kind == hidden_states.KIND for job in session.jobs.active())
-        panel = job_panel.panel(session, hidden_states.KIND, NOT_YET) if active or found is None else Markup("")
+        panel = (
+            job_panel.panel(session, hidden_states.KIND, NOT_YET)
+            if active or found is None
+            else Markup("")
+        )
         if found is None:
             return [gr.Plot(visible=False), Markup(""), panel, gr.Timer(active=active)]
         names = list(dict.fromkeys([*session.models.names, *session.models.data]))
         names = names if by == hidden_states.DATASETS else in_order(found.labels)
         figure = states_figure(found, names, theme == "dark")
-        return [gr.Plot(figure, visible=True), facts_html(found, names), panel, gr.Timer(active=active)]
+        return [
+            gr.Plot(figure, visible=True),
+            facts_html(found, names),
+            panel,
+            gr.Timer(active=active),
+        ]
 
     def tick(before: Any, *asked: Any) -> list[Any]:
         job = next(iter(session.jobs.recent(hidden_states.KIND, limit=1)), None)
         now = (job.id, job.state) if job else ()
         if now == before:
-            return [gr.skip(), gr.skip(), job_panel.newest(session, hidden_states.KIND), gr.skip(), now]
+            return [
+                gr.skip(),
+                gr.skip(),
+                job_panel.newest(session, hidden_states.KIND),
+                gr.skip(),
+                now,
+            ]
         return [*show(*asked), now]
 
     def draw(which: str, layer: int, by: str, history: History[Standing]) -> list[Any]:
         hidden_states.submit(session, recipe(which, history), _number(session, layer), by)
-        return [job_panel.newest(session, hidden_states.KIND), gr.Timer(active=True), gr.Timer(active=True)]
+        return [
+            job_panel.newest(session, hidden_states.KIND),
+            gr.Timer(active=True),
+            gr.Timer(active=True),
+        ]
 
     def cancel() -> list[Any]:
         for job in session.jobs.active():
@@ -86,8 +116,15 @@ def build(session: Session, board: Board, tab: gr.Tab, timer: gr.Timer) -> None:
         if not session.ready:
             return [gr.skip(), gr.skip()]
         models, deep = session.models, hidden_states.depth(session.models)
-        layers = [("last", -1), ("embeddings", 0), *((str(number), number) for number in range(1, deep))]
-        return [gr.Dropdown([THIS, "base", *models.names], value=THIS), gr.Dropdown(layers, value=-1)]
+        layers = [
+            ("last", -1),
+            ("embeddings", 0),
+            *((str(number), number) for number in range(1, deep)),
+        ]
+        return [
+            gr.Dropdown([THIS, "base", *models.names], value=THIS),
+            gr.Dropdown(layers, value=-1),
+        ]
 
     asked = [which, layer, by, board.theme, board.history]
     view = [plot, facts, panel, clock]
@@ -104,7 +141,11 @@ def build(session: Session, board: Board, tab: gr.Tab, timer: gr.Timer) -> None:
     )
     clock.tick(with_error_dialog(tick), [before, *asked], [*view, before], **wire)
     go.click(
-        with_error_dialog(draw), [which, layer, by, board.history], [panel, clock, timer], trigger_mode="once", **QUIET
+        with_error_dialog(draw),
+        [which, layer, by, board.history],
+        [panel, clock, timer],
+        trigger_mode="once",
+        **QUIET,
     )
     stop.click(with_error_dialog(cancel), None, [panel, clock], queue=False, **QUIET)
 
@@ -116,14 +157,17 @@ def _number(session: Session, layer: int | None) -> int:
 
 def in_order(groups: Sequence[str]) -> list[str]:
     """The names of groups in the order of the numbers in them: 9 to 30 tokens after 3 to 4."""
-    return sorted(set(groups), key=lambda name: [int(number) for number in re.findall(r"\d+", name)])
+    return sorted(
+        set(groups), key=lambda name: [int(number) for number in re.findall(r"\d+", name)]
+    )
 
 
 def facts_html(found: Any, names: list[str]) -> Markup:
     """The number, what is seen in words, and the points to copy."""
     score = found.silhouette
     lines = [
-        [label, *(f"{value:.6g}" for value in point)] for label, point in zip(found.labels, found.points, strict=True)
+        [label, *(f"{value:.6g}" for value in point)]
+        for label, point in zip(found.labels, found.points, strict=True)
     ]
     copier = markup.copier(
         "copy points as CSV",
@@ -134,4 +178,6 @@ def facts_html(found: Any, names: list[str]) -> Markup:
         number = Markup('<p class="silhouette">Silhouette <b class="num">{}</b></p>{}').format(
             units.number(score.value, 2), silhouettes_html(score.by_label, names, found.by)
         )
-    return Markup('<p class="facts-line" id="states-caption">{}</p>{}{}').format(found.caption, copier, number)
+    return Markup('<p class="facts-line" id="states-caption">{}</p>{}{}').format(
+        found.caption, copier, number
+    )

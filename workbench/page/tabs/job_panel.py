@@ -45,7 +45,9 @@ def job_html(job: Job, tail: list[str]) -> Markup:
         '<div class="progress" role="progressbar" aria-valuemin="0" aria-valuemax="100" aria-valuenow="{:.0f}" '
         'aria-label="{}"><i style="width:{:.1f}%"></i></div>'
     ).format(share, f"Progress of {job.kind} {job.id}", share)
-    log = Markup('<details><summary>log</summary><pre tabindex="0">{}</pre></details>').format("\n".join(tail))
+    log = Markup('<details><summary>log</summary><pre tabindex="0">{}</pre></details>').format(
+        "\n".join(tail)
+    )
     return Markup(
         '<section class="job {}" data-job="{}" data-state="{}" aria-live="polite">'
         "<header><b>{}</b><span>{}</span></header>{}<p>{}</p>{}{}{}</section>"

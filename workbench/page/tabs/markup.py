@@ -34,7 +34,9 @@ def command(line: str) -> Markup:
 
 def copier(label: str, text: str) -> Markup:
     """A button that copies some text."""
-    return Markup('<button type="button" class="copy" data-copy="{}">{}</button>').format(text, label)
+    return Markup('<button type="button" class="copy" data-copy="{}">{}</button>').format(
+        text, label
+    )
 
 
 def message(text: str, kind: str = "note", title: str = "") -> Markup:
@@ -45,7 +47,13 @@ def message(text: str, kind: str = "note", title: str = "") -> Markup:
     return Markup('<div class="message {}"{}>{}<p>{}</p></div>').format(kind, role, head, lines)
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[object]], *, numeric: Sequence[int] = (), label: str) -> Markup:
+def table(
+    head: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    *,
+    numeric: Sequence[int] = (),
+    label: str,
+) -> Markup:
     """A table whose columns sort when their head is pressed; `numeric` columns stand right, in figures."""
 
     def cell(tag: str, place: int, value: object) -> Markup:
@@ -60,7 +68,10 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]], *, numeric: Seq
         for place, name in enumerate(head)
     )
     body = join(
-        Markup("<tr>{}</tr>").format(join(cell("td", place, value) for place, value in enumerate(row))) for row in rows
+        Markup("<tr>{}</tr>").format(
+            join(cell("td", place, value) for place, value in enumerate(row))
+        )
+        for row in rows
     )
     return Markup(
         '<div class="scroll" tabindex="0" role="region" aria-label="{}"><table class="data"><thead><tr>{}</tr></thead>'

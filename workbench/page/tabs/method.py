@@ -56,7 +56,9 @@ def build_head() -> tuple[gr.Dropdown, gr.Textbox, gr.HTML, gr.HTML, gr.Checkbox
     """What stands above the sliders: the first fields of a Picker."""
     method = gr.Dropdown([PLAIN.method], value=PLAIN.method, label="method", elem_id="method")
     about = gr.HTML(elem_id="method-about")
-    of = gr.Textbox(PLAIN.method, visible="hidden", elem_id="method-of", label="method of the fields")
+    of = gr.Textbox(
+        PLAIN.method, visible="hidden", elem_id="method-of", label="method of the fields"
+    )
     refused = gr.HTML(elem_id="refused")
     members = gr.CheckboxGroup([], label="vectors that take part", visible=False, elem_id="members")
     return method, of, about, refused, members
@@ -66,8 +68,12 @@ def build_fields() -> tuple[gr.Accordion, dict[str, list[Any]], gr.HTML]:
     """What stands below the sliders, which therefore never move: the last fields of a Picker."""
     with gr.Accordion("parameters", open=False, visible=False, elem_id="parameters") as panel:
         fields: dict[str, list[Any]] = {
-            "number": [gr.Number(visible=False, label=f"number {n}") for n in range(POOL["number"])],
-            "word": [gr.Dropdown([], visible=False, label=f"word {n}") for n in range(POOL["word"])],
+            "number": [
+                gr.Number(visible=False, label=f"number {n}") for n in range(POOL["number"])
+            ],
+            "word": [
+                gr.Dropdown([], visible=False, label=f"word {n}") for n in range(POOL["word"])
+            ],
             "tick": [gr.Checkbox(visible=False, label=f"tick {n}") for n in range(POOL["tick"])],
         }
         elsewhere = gr.HTML(elem_id="methods-elsewhere")
@@ -90,7 +96,10 @@ def parameters(method: str) -> dict[str, list[Param]]:
     from merging.methods import _contract as methods
 
     known = [param for param in methods.load(method).parameters if not param.file]
-    return {kind: [param for param in known if kind_of(param) == kind] for kind in ("number", "word", "tick")}
+    return {
+        kind: [param for param in known if kind_of(param) == kind]
+        for kind in ("number", "word", "tick")
+    }
 
 
 def chosen(form: Sequence[Any]) -> Choice:
@@ -120,7 +129,10 @@ def shown(session: Session, standing: Standing) -> list[Any]:
     fields = [
         update
         for kind, pool in params.items()
-        for update in [*(_field(param, choice.parameters) for param in pool), *_unused(kind, POOL[kind] - len(pool))]
+        for update in [
+            *(_field(param, choice.parameters) for param in pool),
+            *_unused(kind, POOL[kind] - len(pool)),
+        ]
     ]
     unfolded = {"open": True} if missing else {}
     panel = gr.Accordion(f"parameters of {choice.method}", visible=bool(every), **unfolded)
@@ -149,8 +161,12 @@ def about_html(method: str, listed: Sequence[str]) -> Markup:
     if not methods.load(method).weighted:
         notes.append("ω plays no part: the vectors that are ticked take part alike.")
     if most is not None or least > 1:
-        count = f"{'exactly' if most == least else 'at least'} {least} vector{'s' if least > 1 else ''}"
-        notes.append(f"It takes {count}{'; set ω of the others to 0' if methods.load(method).weighted else ''}.")
+        count = (
+            f"{'exactly' if most == least else 'at least'} {least} vector{'s' if least > 1 else ''}"
+        )
+        notes.append(
+            f"It takes {count}{'; set ω of the others to 0' if methods.load(method).weighted else ''}."
+        )
     return Markup('<div class="about" data-formulas="{}"><p class="algebra">{}</p>{}</div>').format(
         json.dumps({name: methods.load(name).formula for name in listed}, ensure_ascii=False),
         methods.load(method).formula,
@@ -161,7 +177,8 @@ def about_html(method: str, listed: Sequence[str]) -> Markup:
 def refused_html(error: Exception, kept: str) -> Markup:
     """Why a wish was not followed, and what stays."""
     return Markup("{}{}").format(
-        markup.message(str(error), "problem", "Not composed"), Markup('<p class="kept">{} stays.</p>').format(kept)
+        markup.message(str(error), "problem", "Not composed"),
+        Markup('<p class="kept">{} stays.</p>').format(kept),
     )
 
 

@@ -18,7 +18,10 @@ from workbench.session.folders import ModelFolder
 from workbench.session.memory import stored_bytes
 from workbench.session.session import Session
 
-VOCABULARIES = [("are refused, with what differs", "refuse"), ("leave the base's embeddings and head", "base")]
+VOCABULARIES = [
+    ("are refused, with what differs", "refuse"),
+    ("leave the base's embeddings and head", "base"),
+]
 """What is shown -> dem.vocabulary. A union grows the model, which is for exports by a recipe."""
 
 
@@ -30,10 +33,16 @@ def build(session: Session, board: Board, tab: gr.Tab, opened: Callable[[], str]
         base = gr.Dropdown([], label="Base model", elem_id="pick-base")
         data = gr.Dropdown([], label="Validation data (optional)", elem_id="pick-data")
     checkpoints = gr.Dropdown(
-        [], label="Fine-tuned checkpoints and LoRA adapters", multiselect=True, elem_id="pick-checkpoints"
+        [],
+        label="Fine-tuned checkpoints and LoRA adapters",
+        multiselect=True,
+        elem_id="pick-checkpoints",
     )
     vocabulary = gr.Dropdown(
-        VOCABULARIES, value="refuse", label="Checkpoints of another vocabulary", elem_id="pick-vocabulary"
+        VOCABULARIES,
+        value="refuse",
+        label="Checkpoints of another vocabulary",
+        elem_id="pick-vocabulary",
     )
     with gr.Row(elem_id="open-row"):
         go = gr.Button("Open", variant="primary", size="sm", elem_id="open")
@@ -53,7 +62,10 @@ def build(session: Session, board: Board, tab: gr.Tab, opened: Callable[[], str]
             yield markup.message(text, "problem", "Nothing was opened"), *[gr.skip()] * 3
             return
         yield (
-            markup.message(f"Reading {commands.display_path(base)} and {len(chosen)} checkpoints.", title="Opening"),
+            markup.message(
+                f"Reading {commands.display_path(base)} and {len(chosen)} checkpoints.",
+                title="Opening",
+            ),
             *[gr.skip()] * 3,
         )
         try:
@@ -61,15 +73,24 @@ def build(session: Session, board: Board, tab: gr.Tab, opened: Callable[[], str]
         except Exception as error:
             if not is_user_error(error):
                 log.exception("opening failed")
-            text = str(error) if is_user_error(error) else "Something unexpected happened; the server's log has it."
+            text = (
+                str(error)
+                if is_user_error(error)
+                else "Something unexpected happened; the server's log has it."
+            )
             kept = "What was open before is still open." if session.ready else ""
-            yield markup.message(f"{text}\n{kept}".strip(), "problem", "Nothing was opened"), *[gr.skip()] * 3
+            yield (
+                markup.message(f"{text}\n{kept}".strip(), "problem", "Nothing was opened"),
+                *[gr.skip()] * 3,
+            )
             return
         done = markup.message(f"{len(chosen)} vectors are on the sliders.", "done", "Open")
         yield done, models_html(session), inspect_line(session), opened()
 
     tab.select(arrive, None, [now, base, checkpoints, data, line], **QUIET)
-    board.opened.change(lambda: [models_html(session), inspect_line(session)], None, [now, line], **QUIET)
+    board.opened.change(
+        lambda: [models_html(session), inspect_line(session)], None, [now, line], **QUIET
+    )
     refresh.click(listed, None, [base, checkpoints, data], **QUIET)
     go.click(
         open_them, [base, checkpoints, data, vocabulary], [report, now, line, board.opened],
@@ -94,7 +115,9 @@ def choices(session: Session) -> list[Any]:
     return [
         gr.Dropdown(whole, value=str(models.base.path.resolve()) if models else None),
         gr.Dropdown(every, value=[path for path in open_now if path in known]),
-        gr.Dropdown([("none", ""), *[(one.label, str(one.path)) for one in folders]], value=data or ""),
+        gr.Dropdown(
+            [("none", ""), *[(one.label, str(one.path)) for one in folders]], value=data or ""
+        ),
     ]
 
 
@@ -117,15 +140,30 @@ def models_html(session: Session) -> Markup:
     for place, (name, vector) in enumerate(models.vectors.items()):
         rank = getattr(vector, "rank", None)
         kind = f"LoRA, rank {rank}" if rank else "full"
-        who = Markup('<span class="who">{}<span>{}</span></span>').format(markup.swatch(place), name)
+        who = Markup('<span class="who">{}<span>{}</span></span>').format(
+            markup.swatch(place), name
+        )
         size = units.size(stored_bytes(vector))
-        rows.append([f"Δ{place + 1}", who, kind, size, vector.digest[:12], commands.display_path(vector.path or "")])
-    table = markup.table(["in Θ", "name", "kind", "size", "digest", "folder"], rows, numeric=[3], label="Open models")
+        rows.append(
+            [
+                f"Δ{place + 1}",
+                who,
+                kind,
+                size,
+                vector.digest[:12],
+                commands.display_path(vector.path or ""),
+            ]
+        )
+    table = markup.table(
+        ["in Θ", "name", "kind", "size", "digest", "folder"], rows, numeric=[3], label="Open models"
+    )
     data = commands.display_path(models.data_folder) if models.data_folder else "none"
     facts = Markup('<p class="facts-line">weights {} · validation data {} · {}</p>').format(
         models.memory,
         data,
-        ", ".join(f"{name} {one.prepared['full'].datasets[0].n}" for name, one in models.data.items()),
+        ", ".join(
+            f"{name} {one.prepared['full'].datasets[0].n}" for name, one in models.data.items()
+        ),
     )
     notes = markup.join(markup.message(note, "warning") for note in models.notes)
     return Markup("<h2>Open</h2>{}{}{}").format(table, facts, notes)
@@ -136,4 +174,6 @@ def inspect_line(session: Session) -> Markup:
     if not session.ready:
         return Markup("")
     models = session.models
-    return markup.command(commands.inspect(models.base.path, models.checkpoints, models.start.vocabulary))
+    return markup.command(
+        commands.inspect(models.base.path, models.checkpoints, models.start.vocabulary)
+    )

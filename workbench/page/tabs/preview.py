@@ -23,7 +23,13 @@ def numbered(inputs: Sequence[Any]) -> str:
     return f"(...words) => window.dem.numbered(words.slice(0, {len(inputs)}))"
 
 
-def wire(session: Session, pane: sliders.Pane, chart: gr.HTML, header: gr.HTML, told_at: Callable[..., Markup]) -> None:
+def wire(
+    session: Session,
+    pane: sliders.Pane,
+    chart: gr.HTML,
+    header: gr.HTML,
+    told_at: Callable[..., Markup],
+) -> None:
     """What the page's script asks for during a drag, one at a time: the latest move waits, those before it are dropped.
 
     Args:
@@ -34,10 +40,16 @@ def wire(session: Session, pane: sliders.Pane, chart: gr.HTML, header: gr.HTML, 
         told_at: its HTML, for a session, a state, a recipe's digest and a note.
     """
 
-    def previewed(request: gr.Request, number: int, history: History[Standing], *wish: Any) -> list[Any]:
+    def previewed(
+        request: gr.Request, number: int, history: History[Standing], *wish: Any
+    ) -> list[Any]:
         client, nothing = request.session_hash or "page", [gr.skip(), gr.skip()]
         # A page that has just opened moves its own sliders, and settles at once.
-        if not session.ready or history.present is None or (stale := session.tickets.wish(client, number)) is None:
+        if (
+            not session.ready
+            or history.present is None
+            or (stale := session.tickets.wish(client, number)) is None
+        ):
             return nothing
         settled = current_recipe(session, history)
         try:
@@ -52,9 +64,14 @@ def wire(session: Session, pane: sliders.Pane, chart: gr.HTML, header: gr.HTML, 
             return [told_at(session, "composing", settled.digest, str(error)), gr.skip()]
         if reading is None or stale():
             return nothing
-        return [told_at(session, "preview", reading.recipe.digest), compose.chart_html(session, reading)]
+        return [
+            told_at(session, "preview", reading.recipe.digest),
+            compose.chart_html(session, reading),
+        ]
 
     asked = [pane.number, pane.history, *pane.wish]
     wire = {"trigger_mode": "multiple", "concurrency_limit": 4, **QUIET}
-    shown = pane.preview.click(with_error_dialog(previewed), asked, [header, chart], js=numbered(asked), **wire)
+    shown = pane.preview.click(
+        with_error_dialog(previewed), asked, [header, chart], js=numbered(asked), **wire
+    )
     shown.then(None, None, None, js="() => window.dem.previewed()", **QUIET)

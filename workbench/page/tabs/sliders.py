@@ -13,7 +13,14 @@ from workbench.errors import is_user_error
 from workbench.page.tabs import formula_line as formula
 from workbench.page.tabs import method
 from workbench.page.tabs.method import Picker
-from workbench.page.tabs.wiring import LATEST, POOL, QUIET, current_recipe, omegas_of, with_error_dialog
+from workbench.page.tabs.wiring import (
+    LATEST,
+    POOL,
+    QUIET,
+    current_recipe,
+    omegas_of,
+    with_error_dialog,
+)
 from workbench.session.history import History
 from workbench.session.session import OMEGA_RANGE, Choice, Session, Standing
 
@@ -55,7 +62,9 @@ class Pane:
 def build(session: Session) -> Pane:
     """The column. The slider pool is made once; `arrival` fills it."""
     low, high = OMEGA_RANGE
-    line = gr.HTML(Markup('<div class="formula columns"><span class="theta">Θ</span></div>'), elem_id="formula")
+    line = gr.HTML(
+        Markup('<div class="formula columns"><span class="theta">Θ</span></div>'), elem_id="formula"
+    )
     head = method.build_head()
     with gr.Column(elem_id="sliders") as column:
         sliders = [
@@ -80,7 +89,9 @@ def build(session: Session) -> Pane:
     settle = gr.Button("settle", visible="hidden", elem_id="settle")
     preview = gr.Button("preview", visible="hidden", elem_id="preview")
     number = gr.Number(0, visible="hidden", label="number")
-    pane = Pane(line, picker, column, sliders, alone, best, history, undo, redo, settle, preview, number)
+    pane = Pane(
+        line, picker, column, sliders, alone, best, history, undo, redo, settle, preview, number
+    )
     _wire_sliders(session, pane, {"base": base, "uniform": uniform, "best": best})
     _wire_method(session, pane)
     _wire_history(session, pane)
@@ -133,12 +144,18 @@ def _wire_method(session: Session, pane: Pane) -> None:
             if name not in members:
                 omegas[place] = 0.0
             elif not omegas[place]:
-                omegas[place] = next((was[place] for was in before if place < len(was) and was[place]), 1.0)
+                omegas[place] = next(
+                    (was[place] for was in before if place < len(was) and was[place]), 1.0
+                )
         return shown_omegas(omegas)
 
     picker = pane.picker
     picked = picker.method.input(
-        with_error_dialog(pick), [picker.method, *pane.sliders], [*picker.shown, pane.column], queue=False, **LATEST
+        with_error_dialog(pick),
+        [picker.method, *pane.sliders],
+        [*picker.shown, pane.column],
+        queue=False,
+        **LATEST,
     )
     picked.then(None, None, None, js=MOVED, **QUIET)
     ticked = [picker.members, pane.history, *pane.sliders]
@@ -161,7 +178,9 @@ def _wire_history(session: Session, pane: Pane) -> None:
 
     targets = [pane.history, pane.undo, pane.redo, *pane.picker.shown, pane.column, *pane.sliders]
     for event in (
-        pane.undo.click(with_error_dialog(back), [pane.history, *pane.wish], targets, queue=False, **LATEST),
+        pane.undo.click(
+            with_error_dialog(back), [pane.history, *pane.wish], targets, queue=False, **LATEST
+        ),
         pane.redo.click(with_error_dialog(forth), pane.history, targets, queue=False, **LATEST),
     ):
         event.then(None, None, None, js=MOVED, **QUIET)
@@ -190,14 +209,18 @@ def settled(session: Session, history: History[Standing], wish: Sequence[Any]) -
     return standing_shown(session, history.moved(at))
 
 
-def standing_shown(session: Session, history: History[Standing], error: Exception | None = None) -> list[Any]:
+def standing_shown(
+    session: Session, history: History[Standing], error: Exception | None = None
+) -> list[Any]:
     """The history with its buttons, and the formula of its present; with an error that kept the page there."""
     from merging.recipe.formula import formula
 
     return [
         *remembered(history, pending=error is not None),
         formula_shown(session, history),
-        method.refused_html(error, formula(current_recipe(session, history))) if error else Markup(""),
+        method.refused_html(error, formula(current_recipe(session, history)))
+        if error
+        else Markup(""),
     ]
 
 
@@ -209,7 +232,11 @@ def formula_shown(session: Session, history: History[Standing]) -> Markup:
 
 def remembered(history: History[Standing], pending: bool = False) -> list[Any]:
     """The history, and its buttons, live only where there is a step; undoing what is pending is one."""
-    return [history, gr.Button(interactive=bool(history.past) or pending), gr.Button(interactive=bool(history.future))]
+    return [
+        history,
+        gr.Button(interactive=bool(history.past) or pending),
+        gr.Button(interactive=bool(history.future)),
+    ]
 
 
 def sliders_shown(at: Standing) -> gr.Column:

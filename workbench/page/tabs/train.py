@@ -18,32 +18,44 @@ from workbench.plots import training_curve
 from workbench.reports import training as report_training
 from workbench.session.session import Session
 
-EMPTY = "Nothing was trained under this name yet. Press What it takes to see the cost first, or Start."
+EMPTY = (
+    "Nothing was trained under this name yet. Press What it takes to see the cost first, or Start."
+)
 NEWEST = "the newest"
 STOPPED = "Stopped. The whole state is kept; Resume goes on from there."
 
 
-def build(session: Session, board: Board, tab: gr.Tab, timer: gr.Timer, opened: Callable[[], str]) -> None:
+def build(
+    session: Session, board: Board, tab: gr.Tab, timer: gr.Timer, opened: Callable[[], str]
+) -> None:
     """The tab. `opened` gives the word whose change tells the page that other models are open."""
     form = train_form.build(session, tab)
     with gr.Row(elem_id="train-name-row"):
         name = gr.Textbox("run-1", label="Name of the run", elem_id="train-name", min_width=160)
         known = gr.Dropdown([], label="or an earlier run", elem_id="train-runs", min_width=160)
     with gr.Row(elem_id="train-row"):
-        weigh = gr.Button("What it takes", size="sm", elem_id="train-outlook", scale=0, min_width=120)
-        go = gr.Button("Start", variant="primary", size="sm", elem_id="train-start", scale=0, min_width=96)
+        weigh = gr.Button(
+            "What it takes", size="sm", elem_id="train-outlook", scale=0, min_width=120
+        )
+        go = gr.Button(
+            "Start", variant="primary", size="sm", elem_id="train-start", scale=0, min_width=96
+        )
         stop = gr.Button("Stop", size="sm", elem_id="train-stop", scale=0, min_width=96)
         resume = gr.Button("Resume", size="sm", elem_id="train-resume", scale=0, min_width=96)
     line = gr.HTML(elem_id="train-line")
     cost = gr.HTML(elem_id="train-cost")
     panel = gr.HTML(elem_id="train-job")
     with gr.Row(elem_id="train-curve-row", visible=False) as curve_row:
-        step = gr.Dropdown([NEWEST], value=NEWEST, label="Curve of step", elem_id="train-step", min_width=160)
+        step = gr.Dropdown(
+            [NEWEST], value=NEWEST, label="Curve of step", elem_id="train-step", min_width=160
+        )
     curve = gr.Plot(show_label=False, container=False, elem_id="train-curve", visible=False)
     facts = gr.HTML(elem_id="train-facts")
     with gr.Row(elem_id="train-add-row", visible=False) as add_row:
         finished = gr.CheckboxGroup([], label="Finished steps", elem_id="train-finished")
-        add = gr.Button("Add to the composition", size="sm", elem_id="train-add", scale=0, min_width=160)
+        add = gr.Button(
+            "Add to the composition", size="sm", elem_id="train-add", scale=0, min_width=160
+        )
     added = gr.HTML(elem_id="train-added")
     clock = gr.Timer(1.0, active=False)
     drawn = gr.State(())
@@ -59,12 +71,18 @@ def build(session: Session, board: Board, tab: gr.Tab, timer: gr.Timer, opened: 
 
     def weighed(text: str, name: str) -> Iterator[Any]:
         yield markup.message(
-            "Reading the data, and timing some steps where none like these were trained here.", title="Looking"
+            "Reading the data, and timing some steps where none like these were trained here.",
+            title="Looking",
         )
-        found = train.outlook(session, plan_files.check(session.workdir, session.folders, text), name)
+        found = train.outlook(
+            session, plan_files.check(session.workdir, session.folders, text), name
+        )
         head = [*report_training.HEAD]
         table = markup.table(
-            head, [report_training.cells(one) for one in found.lines], numeric=range(1, 8), label="What it takes"
+            head,
+            [report_training.cells(one) for one in found.lines],
+            numeric=range(1, 8),
+            label="What it takes",
         )
         said = ". ".join([report_training.total(found), *report_training.notes(found)])
         yield Markup('{}<p class="facts-line" id="train-total">{}</p>').format(table, said)
@@ -116,8 +134,12 @@ def build(session: Session, board: Board, tab: gr.Tab, timer: gr.Timer, opened: 
         **QUIET,
     )
     started = [panel, line, known, timer, clock]
-    go.click(with_error_dialog(begin(False)), [form.text, name], started, trigger_mode="once", **QUIET)
-    resume.click(with_error_dialog(begin(True)), [form.text, name], started, trigger_mode="once", **QUIET)
+    go.click(
+        with_error_dialog(begin(False)), [form.text, name], started, trigger_mode="once", **QUIET
+    )
+    resume.click(
+        with_error_dialog(begin(True)), [form.text, name], started, trigger_mode="once", **QUIET
+    )
     stop.click(with_error_dialog(end), name, [panel, timer, clock], queue=False, **QUIET)
     add.click(
         with_error_dialog(take), [name, finished], [added, finished, board.opened],
@@ -136,7 +158,9 @@ def seen(session: Session, name: str, step: str, dark: bool, before: Any) -> lis
     chosen = step if step in curves else next(reversed(curves), "")
     points = curves.get(chosen, [])
     now = (name, chosen, dark, len(points), tuple(curves), tuple(done))
-    active = any(job.kind == train.KIND and job.active for job in session.jobs.active()) or processes.running(out)
+    active = any(
+        job.kind == train.KIND and job.active for job in session.jobs.active()
+    ) or processes.running(out)
     shown = [jobs_html(session, name), *[gr.skip()] * 6, now, gr.Timer(active=bool(active))]
     if now == before:
         return shown
@@ -170,7 +194,10 @@ def facts_html(step: str, points: list[Any]) -> Markup:
     words += [f"training loss {trained[-1].loss:.3f}"] if trained else []
     if trained and trained[-1].tokens_per_second:
         words += [f"{trained[-1].tokens_per_second:,.0f} tokens/s"]
-    words += [f"validation {name} {loss:.3f}" for name, loss in (measured[-1].validation.items() if measured else ())]
+    words += [
+        f"validation {name} {loss:.3f}"
+        for name, loss in (measured[-1].validation.items() if measured else ())
+    ]
     return Markup('<p class="facts-line">{}</p>').format(" · ".join(words))
 
 
@@ -185,7 +212,9 @@ def jobs_html(session: Session, name: str) -> Markup:
         note = markup.message(f"{STOPPED} Saved: {saved}.", title="Not finished")
     if job is None:
         if pid := processes.running(out):
-            return markup.message(f"Process {pid} trains here; it was started elsewhere.", title="Running")
+            return markup.message(
+                f"Process {pid} trains here; it was started elsewhere.", title="Running"
+            )
         return note or markup.message(EMPTY)
     return Markup("{}{}").format(job_panel.job_html(job, session.jobs.tail(job.id)), note)
 

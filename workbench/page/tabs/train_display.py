@@ -23,12 +23,19 @@ FIELDS = 18
 
 def shown_of(session: Session, text: str) -> list[Any]:
     """A plan's text as the fields show it, and what is wrong with it; fields stay where it is no YAML."""
-    models = [(one.label, display_path(one.path)) for one in session.found_models() if one.kind == "model"]
+    models = [
+        (one.label, display_path(one.path)) for one in session.found_models() if one.kind == "model"
+    ]
     data = [(one.label, display_path(one.path)) for one in session.folders.sources()]
     try:
         plan = plan_text.document(text)
     except TrainingError:
-        return [gr.Dropdown(models), gr.Dropdown(data), *[gr.skip()] * (FIELDS - 3), checked(session, text)]
+        return [
+            gr.Dropdown(models),
+            gr.Dropdown(data),
+            *[gr.skip()] * (FIELDS - 3),
+            checked(session, text),
+        ]
     given, settings = _section(plan, "sources"), _section(plan, "settings")
     paths = [plan_text.path_of(entry) for entry in given.values()]
     extra = [(path, path) for path in paths if path and path not in [known for _, known in data]]
@@ -74,7 +81,11 @@ def _schedule_shown(schedule: Any, names: list[str]) -> list[Any]:
     given = schedule.get("k", [])
     values: tuple[dict[str, Any], ...] = (
         {"choices": names, "value": special},
-        {"value": ", ".join(f"{name} {share}" for name, share in shares.items()) if isinstance(shares, dict) else ""},
+        {
+            "value": ", ".join(f"{name} {share}" for name, share in shares.items())
+            if isinstance(shares, dict)
+            else ""
+        },
         {"value": " ".join(map(str, given if isinstance(given, list) else [given]))},
         {"value": schedule.get("single") is True},
     )
@@ -88,9 +99,14 @@ def parameters(kind: str) -> list[Any]:
     return [
         gr.update(visible=kind in ("mixed_sequential", "dmt")),
         gr.update(
-            visible=kind in ("mixing", "proportions"), label=held, placeholder="none" if study else "all of each"
+            visible=kind in ("mixing", "proportions"),
+            label=held,
+            placeholder="none" if study else "all of each",
         ),
-        gr.update(visible=kind in ("dmt", "proportions"), placeholder="1 1/4 1/16 1/64 1/256" if study else "1/256"),
+        gr.update(
+            visible=kind in ("dmt", "proportions"),
+            placeholder="1 1/4 1/16 1/64 1/256" if study else "1/256",
+        ),
         gr.update(visible=kind == "proportions"),
     ]
 
@@ -103,10 +119,16 @@ def checked(session: Session, text: str) -> Markup:
     except Exception as error:
         if not is_user_error(error):
             log.exception("a plan could not be read")
-            return markup.message("Something unexpected happened; the server's log has it.", "problem")
-        faults = [line.removeprefix("plan, ").removeprefix("plan: ") for line in str(error).splitlines()]
+            return markup.message(
+                "Something unexpected happened; the server's log has it.", "problem"
+            )
+        faults = [
+            line.removeprefix("plan, ").removeprefix("plan: ") for line in str(error).splitlines()
+        ]
         return markup.message("\n".join(faults), "problem", "This plan cannot be carried out")
-    names = ", ".join(step.name for step in steps[:12]) + (f" and {len(steps) - 12} more" if len(steps) > 12 else "")
+    names = ", ".join(step.name for step in steps[:12]) + (
+        f" and {len(steps) - 12} more" if len(steps) > 12 else ""
+    )
     return markup.message(f"{len(steps)} step{'s' if len(steps) != 1 else ''}: {names}")
 
 

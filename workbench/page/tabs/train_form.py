@@ -52,10 +52,17 @@ def build(session: Session, tab: gr.Tab) -> Form:
     with gr.Row(elem_id="train-data"):
         base = gr.Dropdown([], label="Base model", elem_id="train-base", min_width=200)
         sources = gr.Dropdown(
-            [], label="Sources", info=ORDERED, multiselect=True, elem_id="train-sources", min_width=200
+            [],
+            label="Sources",
+            info=ORDERED,
+            multiselect=True,
+            elem_id="train-sources",
+            min_width=200,
         )
     with gr.Row(elem_id="train-schedule"):
-        kind = gr.Dropdown(KINDS, value="experts", label="Schedule", elem_id="train-kind", min_width=240)
+        kind = gr.Dropdown(
+            KINDS, value="experts", label="Schedule", elem_id="train-kind", min_width=240
+        )
         special = gr.Dropdown(
             [],
             label="Special sources, the others are general",
@@ -64,30 +71,67 @@ def build(session: Session, tab: gr.Tab) -> Form:
             elem_id="train-special",
         )
         shares = gr.Textbox(
-            label="Shares, such as math 1, code 1/4", placeholder="all of each", visible=False, elem_id="train-shares"
+            label="Shares, such as math 1, code 1/4",
+            placeholder="all of each",
+            visible=False,
+            elem_id="train-shares",
         )
-        k = gr.Textbox(label="k, one or several", placeholder="1/256", visible=False, elem_id="train-k")
+        k = gr.Textbox(
+            label="k, one or several", placeholder="1/256", visible=False, elem_id="train-k"
+        )
         single = gr.Checkbox(label="each source alone", visible=False, elem_id="train-single")
     with gr.Row(elem_id="train-settings"):
-        unit = gr.Dropdown(["epochs", "steps"], value="epochs", label="Length in", elem_id="train-unit", min_width=96)
+        unit = gr.Dropdown(
+            ["epochs", "steps"],
+            value="epochs",
+            label="Length in",
+            elem_id="train-unit",
+            min_width=96,
+        )
         length = gr.Number(1, label="Length", minimum=0, elem_id="train-length", min_width=88)
         rate = gr.Textbox("6e-4", label="Learning rate", elem_id="train-rate", min_width=96)
         batch = gr.Number(32, label="Batch", precision=0, elem_id="train-batch", min_width=80)
-        accumulation = gr.Number(1, label="Accumulation", precision=0, elem_id="train-accumulation", min_width=96)
-        rank = gr.Number(0, label="LoRA rank, 0: none", precision=0, elem_id="train-rank", min_width=120)
+        accumulation = gr.Number(
+            1, label="Accumulation", precision=0, elem_id="train-accumulation", min_width=96
+        )
+        rank = gr.Number(
+            0, label="LoRA rank, 0: none", precision=0, elem_id="train-rank", min_width=120
+        )
         precision = gr.Dropdown(
-            ["bf16", "fp32"], value="bf16", label="Precision", elem_id="train-precision", min_width=96
+            ["bf16", "fp32"],
+            value="bf16",
+            label="Precision",
+            elem_id="train-precision",
+            min_width=96,
         )
         seed = gr.Number(0, label="Seed", precision=0, elem_id="train-seed", min_width=80)
-        every = gr.Number(None, label="Validate every … steps", precision=0, elem_id="train-every", min_width=130)
-        group = gr.Dropdown(GROUPS, value="", label="A step's examples share", elem_id="train-group", min_width=200)
+        every = gr.Number(
+            None, label="Validate every … steps", precision=0, elem_id="train-every", min_width=130
+        )
+        group = gr.Dropdown(
+            GROUPS, value="", label="A step's examples share", elem_id="train-group", min_width=200
+        )
     text = gr.Code(
         "", language="yaml", label="Plan", lines=12, max_lines=28, wrap_lines=True, interactive=True, elem_id="train-plan",
         buttons=["copy"],
     )  # fmt: skip
     said = gr.HTML(elem_id="train-plan-state")
     scheduled = [sources, kind, special, shares, k, single]
-    fields = [base, *scheduled, unit, length, rate, batch, accumulation, rank, precision, seed, every, group, said]
+    fields = [
+        base,
+        *scheduled,
+        unit,
+        length,
+        rate,
+        batch,
+        accumulation,
+        rank,
+        precision,
+        seed,
+        every,
+        group,
+        said,
+    ]
 
     chain = gr.State([])  # what the fields wrote since the text was last edited by hand
 
@@ -117,7 +161,12 @@ def build(session: Session, tab: gr.Tab) -> Form:
                     raise
                 said = markup.message(str(error), "problem", "The plan was not changed")
                 return [gr.skip(), gr.skip(), said, chain]
-            return [written, gr.update(choices=names), checked(session, written), [*chain[-20:], written]]
+            return [
+                written,
+                gr.update(choices=names),
+                checked(session, written),
+                [*chain[-20:], written],
+            ]
 
         return work
 
@@ -133,10 +182,18 @@ def build(session: Session, tab: gr.Tab) -> Form:
     )
     kind.input(lambda kind: parameters(kind), kind, [special, shares, k, single], **LATEST)
     for one in (kind, special, shares, k, single):
-        put(one.input if one in (kind, special, single) else one.blur, plan_form.scheduled, *scheduled)
+        put(
+            one.input if one in (kind, special, single) else one.blur,
+            plan_form.scheduled,
+            *scheduled,
+        )
     for one in (unit.input, length.input):
         put(one, plan_form.lengthened, unit, length)
-    put(rate.blur, lambda text, value: plan_text.with_settings(text, rate=plan_form.rate(value)), rate)
+    put(
+        rate.blur,
+        lambda text, value: plan_text.with_settings(text, rate=plan_form.rate(value)),
+        rate,
+    )
     put(rank.input, plan_form.adapted, rank)
     put(group.input, plan_form.grouped, group)
     for key, one in (

@@ -61,7 +61,9 @@ def with_error_dialog(work: Callable[..., Any]) -> Callable[..., Any]:
                 print_exception=False,
             )
         log.exception("a listener failed", exc_info=error)
-        return gr.Error("Something unexpected happened; the server's log has the details.", title="Error")
+        return gr.Error(
+            "Something unexpected happened; the server's log has the details.", title="Error"
+        )
 
     if inspect.isgeneratorfunction(work):
 

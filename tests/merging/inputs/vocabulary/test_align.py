@@ -47,11 +47,24 @@ def write_tokens(folder, vocabulary, added=(), **more):
 def make(tmp_path, write):
     """Write a model of one embedding, one head and one norm."""
 
-    def model(name, tokens, rows, offset=0.0, added=(), *, tied=False, dtype=torch.float32, head=None, **config):
+    def model(
+        name,
+        tokens,
+        rows,
+        offset=0.0,
+        added=(),
+        *,
+        tied=False,
+        dtype=torch.float32,
+        head=None,
+        **config,
+    ):
         tensors = {EMBED: table(rows, offset, dtype), NORM: torch.ones(WIDTH, dtype=dtype) + offset}
         if not tied:
             tensors[HEAD] = table(rows, 500 + 2 * offset if head is None else head, dtype)
-        folder = write(tmp_path / name, tensors, {"vocab_size": rows, "model_type": "llama"} | config)
+        folder = write(
+            tmp_path / name, tensors, {"vocab_size": rows, "model_type": "llama"} | config
+        )
         if tokens is not None:
             write_tokens(folder, {token: number for number, token in enumerate(tokens)}, added)
         return folder
@@ -86,10 +99,18 @@ class TestLayout:
     def test_any_piece_of_a_view_is_the_piece_of_its_rows(self, make, step):
         base, other = Checkpoint(make("base", "abcde", 5)), Checkpoint(make("x", "abcde", 7, 0.5))
         whose, row = np.array([0, 1, 1, 0, 1, 1, 0]), np.array([4, 0, 1, 3, 6, 2, 0])
-        view = Arranged(base, Layout.of(whose, row), {EMBED: (torch.float32, [(base, EMBED), (other, EMBED)])})
-        wanted = torch.stack([(base, other)[who][EMBED][at] for who, at in zip(whose, row, strict=True)])
+        view = Arranged(
+            base, Layout.of(whose, row), {EMBED: (torch.float32, [(base, EMBED), (other, EMBED)])}
+        )
+        wanted = torch.stack(
+            [(base, other)[who][EMBED][at] for who, at in zip(whose, row, strict=True)]
+        )
         assert view.info(EMBED).shape == (7, WIDTH) and view.info(EMBED).nbytes == 7 * WIDTH * 4
-        assert torch.equal(view[EMBED], wanted) and torch.equal(view[NORM], base[NORM]) and list(view) == list(base)
+        assert (
+            torch.equal(view[EMBED], wanted)
+            and torch.equal(view[NORM], base[NORM])
+            and list(view) == list(base)
+        )
         pieces = [view.block(EMBED, at, min(at + step, 21)) for at in range(0, 21, step)]
         assert torch.equal(torch.cat(pieces), wanted.flatten())
         with ExitStack() as files:
@@ -115,13 +136,27 @@ class TestTables:
         assert token_tables(Checkpoint(make("base", None, 5))) == (5, (HEAD, EMBED))
 
     def test_the_configuration_decides_where_a_matrix_agrees(self, tmp_path, write):
-        tensors = {"transformer.wte.weight": torch.ones(5, 3), "transformer.wpe.weight": torch.ones(11, 3)}
-        tensors |= {"shared.weight": torch.ones(5, 3), "lm_head.bias": torch.ones(5), "scale": torch.tensor(1.0)}
-        tensors |= {"norm.weight": torch.ones(5), "h.0.mlp.weight": torch.ones(5, 3), "ids": torch.ones(5, 3).long()}
+        tensors = {
+            "transformer.wte.weight": torch.ones(5, 3),
+            "transformer.wpe.weight": torch.ones(11, 3),
+        }
+        tensors |= {
+            "shared.weight": torch.ones(5, 3),
+            "lm_head.bias": torch.ones(5),
+            "scale": torch.tensor(1.0),
+        }
+        tensors |= {
+            "norm.weight": torch.ones(5),
+            "h.0.mlp.weight": torch.ones(5, 3),
+            "ids": torch.ones(5, 3).long(),
+        }
         found = ("lm_head.bias", "shared.weight", "transformer.wte.weight")
         nested = {"text_config": {"vocab_size": 5}}
         for number, config in enumerate(({"vocab_size": 5}, nested, {"vocab_size": 7}, {})):
-            assert token_tables(Checkpoint(write(tmp_path / str(number), tensors, config))) == (5, found)
+            assert token_tables(Checkpoint(write(tmp_path / str(number), tensors, config))) == (
+                5,
+                found,
+            )
 
     def test_the_names_of_another_model_come_first(self, tmp_path, write):
         tensors = {"wte.weight": torch.ones(5, 3), "embed.weight": torch.ones(11, 3)}
@@ -130,7 +165,9 @@ class TestTables:
         assert token_tables(weights, ("lm_head.weight", "wte.weight")) == (5, ("wte.weight",))
 
     def test_there_may_be_none(self, tmp_path, write):
-        assert token_tables(Checkpoint(write(tmp_path / "m", {"w": torch.ones(3, 2)}, {"vocab_size": 5}))) == (0, ())
+        assert token_tables(
+            Checkpoint(write(tmp_path / "m", {"w": torch.ones(3, 2)}, {"vocab_size": 5}))
+        ) == (0, ())
 
 
 def test_a_difference_by_hand(make):
@@ -138,7 +175,8 @@ def test_a_difference_by_hand(make):
     tuned = Checkpoint(make("x", "acbe", 7, added=[("<z>", 6), ("<y>", 5)]))
     found = difference(base, tuned)
     assert (
-        found[:5] == ((5, 7), ((HEAD, EMBED), (HEAD, EMBED)), ("b", "c"), ("e", "<y>", "<z>"), ("d",))
+        found[:5]
+        == ((5, 7), ((HEAD, EMBED), (HEAD, EMBED)), ("b", "c"), ("e", "<y>", "<z>"), ("d",))
         and found.matters
         and not found.missing
     )
@@ -146,7 +184,9 @@ def test_a_difference_by_hand(make):
     assert same[0] == (5, 5) and same[2:5] == ((), (), ()) and not same.matters
     unknown = difference(base, Checkpoint(make("y", None, 5)))
     assert not unknown.matters and unknown.missing.endswith("y")
-    assert difference(Checkpoint(make("z", None, 5)), Checkpoint(make("v", None, 5))).missing == "both"
+    assert (
+        difference(Checkpoint(make("z", None, 5)), Checkpoint(make("v", None, 5))).missing == "both"
+    )
 
 
 class TestRefuse:
@@ -156,7 +196,9 @@ class TestRefuse:
         make("w", "abcd", 5, 1.0)
         make("v", "abcd", 6, 1.0, [("<y>", 5)])
         recipe = recipe_of(tmp_path, ["x", "w", "v"], "refuse")
-        assert recipe == replace(recipe, vocabulary="refuse") and "vocabulary" not in recipe_yaml(recipe)
+        assert recipe == replace(recipe, vocabulary="refuse") and "vocabulary" not in recipe_yaml(
+            recipe
+        )
         with pytest.raises(MismatchError) as caught:
             open_recipe(recipe)
         one, two = str(caught.value).splitlines()  # all of them, and only those
@@ -165,13 +207,16 @@ class TestRefuse:
             "tokens (<y>, <z>). Choose in the recipe dem.vocabulary: base: embeddings and head stay the base's. Or "
             "dem.vocabulary: union: rows of shared tokens are merged, and added tokens come along with their rows."
         )
-        assert two.startswith(f"v ({tmp_path}/v) has another vocabulary: its embeddings have 6 rows")
+        assert two.startswith(
+            f"v ({tmp_path}/v) has another vocabulary: its embeddings have 6 rows"
+        )
 
     def test_a_union_that_cannot_be_is_not_offered(self, tmp_path, make):
         make("base", "abcd", 5)
         make("x", None, 7)
         with pytest.raises(
-            MismatchError, match=r"union is not possible here: its rows cannot be told apart, for .*x has no"
+            MismatchError,
+            match=r"union is not possible here: its rows cannot be told apart, for .*x has no",
         ):
             open_recipe(recipe_of(tmp_path, ["x"], "refuse"))
 
@@ -181,7 +226,9 @@ class TestRefuse:
         found = {recipe_of(tmp_path, ["x"], word).digest for word in ("refuse", "base", "union")}
         assert len(found) == 3
         again = recipe_of(tmp_path, ["x"], "union")
-        assert "vocabulary: union" in recipe_yaml(again) and parse_recipe(recipe_yaml(again)) == again
+        assert (
+            "vocabulary: union" in recipe_yaml(again) and parse_recipe(recipe_yaml(again)) == again
+        )
 
 
 class TestBase:
@@ -192,7 +239,9 @@ class TestBase:
         result = merged(tmp_path, ["x"], "base")
         assert torch.equal(result[EMBED], table(5)) and torch.equal(result[HEAD], table(5, 500))
         assert result[NORM].tolist() == [2.0, 2.0, 2.0]
-        both = merged(tmp_path, ["x", "same"], "base")  # of which only `same` moves the rows, by 0.5
+        both = merged(
+            tmp_path, ["x", "same"], "base"
+        )  # of which only `same` moves the rows, by 0.5
         assert torch.equal(both[EMBED], table(5, 0.5)) and both[NORM].tolist() == [2.5, 2.5, 2.5]
 
     def test_moved_ids_count_as_another_vocabulary_lacking_tokens_do_not(self, tmp_path, make):
@@ -248,7 +297,11 @@ class TestUnion:
             [42.0, 43.0, 44.0],  # <y>, x's row 4 as it is, whatever ω
             [52.0, 53.0, 54.0],
         ]
-        assert result[HEAD][3].tolist() == [532.0, 533.0, 534.0] and result[HEAD][4].tolist() == [543.0, 544.0, 545.0]
+        assert result[HEAD][3].tolist() == [532.0, 533.0, 534.0] and result[HEAD][4].tolist() == [
+            543.0,
+            544.0,
+            545.0,
+        ]
         assert result[NORM].tolist() == [1.5, 1.5, 1.5]
 
     def test_every_row_by_hand_where_ids_moved(self, tmp_path, make):
@@ -258,7 +311,9 @@ class TestUnion:
         make("z", "abcd", 7, 2.0, [("<w>", 4), ("<y>", 5)])
         recipe = recipe_of(tmp_path, ["x", "z"], "union")
         base, vectors = open_recipe(recipe)
-        assert [entry["content"] for entry in base.entries] == ["<y>", "<w>"] and list(base.new) == [4, 5]
+        assert [entry["content"] for entry in base.entries] == ["<y>", "<w>"] and list(
+            base.new
+        ) == [4, 5]
         result = dict(merge(recipe, base, vectors))
         assert result[EMBED][:, 0].tolist() == [
             1 + 1 + 2,  # a: Θ + Δx + Δz
@@ -281,7 +336,9 @@ class TestUnion:
             "whatever ω; the embeddings grow from 5 to 6 rows."
         )
 
-    def test_a_checkpoint_with_the_bases_vocabulary_keeps_all_its_rows_and_gets_the_new(self, tmp_path, make):
+    def test_a_checkpoint_with_the_bases_vocabulary_keeps_all_its_rows_and_gets_the_new(
+        self, tmp_path, make
+    ):
         make("base", "abc", 5)
         make("x", "abc", 5, 1.0, [("<y>", 3)])
         make("same", "abc", 5, 0.5)
@@ -289,7 +346,13 @@ class TestUnion:
         base, vectors = open_recipe(recipe)
         assert "the base has rows to spare" in base.note and vectors["same"].tuned.note == ""
         # <y> is row 3, x's; row 4 has no token, so that only `same`, whose rows are the base's, moves it
-        assert dict(merge(recipe, base, vectors))[EMBED][:, 0].tolist() == [2.5, 12.5, 22.5, 32.0, 41.5]
+        assert dict(merge(recipe, base, vectors))[EMBED][:, 0].tolist() == [
+            2.5,
+            12.5,
+            22.5,
+            32.0,
+            41.5,
+        ]
 
     def test_tokens_that_only_the_base_has_need_no_growth(self, tmp_path, make):
         make("base", "abcd", 5)
@@ -298,7 +361,9 @@ class TestUnion:
         assert type(base) is Checkpoint
         assert vectors["x"][EMBED][:, 0].tolist() == [1, 1, 0, 0, 0]
 
-    def test_rows_of_tokens_that_a_checkpoint_lacks_are_the_bases_though_it_has_such_rows(self, tmp_path, make):
+    def test_rows_of_tokens_that_a_checkpoint_lacks_are_the_bases_though_it_has_such_rows(
+        self, tmp_path, make
+    ):
         make("base", "abcd", 5)
         make("x", "abc", 5, 1.0)
         _, vectors = open_recipe(recipe_of(tmp_path, ["x"], "union"))
@@ -324,7 +389,9 @@ class TestUnion:
 
     def test_a_tied_head_follows_its_embeddings(self, tmp_path, make):
         make("base", "abcd", 4, tied=True)
-        make("x", "abcd", 5, 1.0, [("<y>", 4)], head=1.0)  # stored apart, with the values of its embeddings
+        make(
+            "x", "abcd", 5, 1.0, [("<y>", 4)], head=1.0
+        )  # stored apart, with the values of its embeddings
         result = merged(tmp_path, ["x"], "union")
         assert list(result) == [EMBED, NORM] and result[EMBED][:, 0].tolist() == [2, 12, 22, 32, 42]
 
@@ -332,7 +399,13 @@ class TestUnion:
         make("base", "abcd", 4, head=0.0)
         make("x", "abcd", 5, 1.0, [("<y>", 4)], tied=True)
         result = merged(tmp_path, ["x"], "union")
-        assert torch.equal(result[HEAD], result[EMBED]) and result[HEAD][:, 0].tolist() == [2, 12, 22, 32, 42]
+        assert torch.equal(result[HEAD], result[EMBED]) and result[HEAD][:, 0].tolist() == [
+            2,
+            12,
+            22,
+            32,
+            42,
+        ]
 
     def test_rows_are_exact_across_dtypes(self, tmp_path, make, bits):
         make("base", "abcd", 4, 0.3, dtype=torch.bfloat16)
@@ -345,7 +418,9 @@ class TestUnion:
     def test_averages_without_a_base_take_the_first_models_rows(self, tmp_path, make):
         make("one", "abc", 3)
         make("two", "abc", 4, 2.0, [("<y>", 3)])
-        text = f"merge_method: linear\nmodels: [{{model: {tmp_path}/one, parameters: {{weight: 1}}}}, "
+        text = (
+            f"merge_method: linear\nmodels: [{{model: {tmp_path}/one, parameters: {{weight: 1}}}}, "
+        )
         text += f"{{model: {tmp_path}/two, parameters: {{weight: 1}}}}]\ndem: {{vocabulary: union}}"
         recipe = parse_recipe(text)
         result = dict(merge(recipe, *open_recipe(recipe)))
@@ -363,15 +438,29 @@ class TestUnion:
     @pytest.mark.parametrize(
         ("base", "other", "message"),
         [
-            (("abc", 3), (None, 4), r"x: its rows cannot be told apart, for .*x has no tokenizer.json"),
+            (
+                ("abc", 3),
+                (None, 4),
+                r"x: its rows cannot be told apart, for .*x has no tokenizer.json",
+            ),
             ((None, 3), ("abc", 4), r"for .*base has no tokenizer.json"),
             ((None, 3), (None, 4), "for base and checkpoint have no tokenizer.json"),
-            (("abc", 3), ("abcd", 4), r"x: 1 tokens of its vocabulary proper \(d\) are not in the base's"),
+            (
+                ("abc", 3),
+                ("abcd", 4),
+                r"x: 1 tokens of its vocabulary proper \(d\) are not in the base's",
+            ),
             (("abc", 2), ("abc", 4, [("<y>", 3)]), "ids out of line or without a row"),
-            (("abc", 9, [("<x>", 3), ("<w>", 7)]), ("abc", 9, [("<x>", 3), ("<w>", 7), ("<y>", 8)]), None),
+            (
+                ("abc", 9, [("<x>", 3), ("<w>", 7)]),
+                ("abc", 9, [("<x>", 3), ("<w>", 7), ("<y>", 8)]),
+                None,
+            ),
         ],
     )
-    def test_what_cannot_be_one_vocabulary_is_refused_by_name(self, tmp_path, make, base, other, message):
+    def test_what_cannot_be_one_vocabulary_is_refused_by_name(
+        self, tmp_path, make, base, other, message
+    ):
         def written(name, tokens, rows, added=()):
             make(name, tokens, rows, added=added)
 
@@ -393,15 +482,23 @@ class TestUnion:
 
     def test_another_width_is_another_model(self, tmp_path, make, write):
         make("base", "abc", 3)
-        folder = write(tmp_path / "x", {EMBED: torch.ones(4, 5), HEAD: torch.ones(4, 5), NORM: torch.ones(5)}, {})
+        folder = write(
+            tmp_path / "x",
+            {EMBED: torch.ones(4, 5), HEAD: torch.ones(4, 5), NORM: torch.ones(5)},
+            {},
+        )
         write_tokens(folder, {"a": 0, "b": 1, "c": 2}, [("<y>", 3)])
-        with pytest.raises(MismatchError, match="is missing there or of another width: it is not a fine-tune"):
+        with pytest.raises(
+            MismatchError, match="is missing there or of another width: it is not a fine-tune"
+        ):
             open_recipe(recipe_of(tmp_path, ["x"], "union"))
 
     def test_no_embeddings_at_all(self, tmp_path, make, write):
         make("base", "abc", 3)
         write_tokens(write(tmp_path / "x", {NORM: torch.ones(WIDTH)}, {}), {"a": 0, "b": 1, "c": 2})
-        with pytest.raises(MismatchError, match="it lacks lm_head.weight, model.embed_tokens.weight"):
+        with pytest.raises(
+            MismatchError, match="it lacks lm_head.weight, model.embed_tokens.weight"
+        ):
             open_recipe(recipe_of(tmp_path, ["x"], "union"))
 
 
@@ -409,7 +506,9 @@ class TestAdapters:
     @pytest.fixture
     def opened(self, tmp_path, make, adapter):
         make("base", "abcd", 6)
-        make("x", "abcd", 8, 1.0, [("<y>", 4)])  # in the first of two rows that the base has to spare
+        make(
+            "x", "abcd", 8, 1.0, [("<y>", 4)]
+        )  # in the first of two rows that the base has to spare
         adapter(tmp_path / "lora", Checkpoint(tmp_path / "base"), ["lm_head"])
         recipe = recipe_of(tmp_path, ["x", "lora"], "union")
         return recipe, *open_recipe(recipe)
@@ -420,13 +519,18 @@ class TestAdapters:
         assert isinstance(fitted, Fitted) and list(fitted) == [HEAD] and len(fitted) == 1
         assert HEAD in fitted and EMBED not in fitted
         inner = fitted.inner[HEAD]
-        assert inner.shape == (6, WIDTH) and fitted[HEAD].shape == base.info(HEAD).shape == (6, WIDTH)
+        assert inner.shape == (6, WIDTH) and fitted[HEAD].shape == base.info(HEAD).shape == (
+            6,
+            WIDTH,
+        )
         wanted = inner.clone()
         wanted[4] = 0
         assert torch.equal(fitted[HEAD], wanted)
         pieces = [fitted.block(HEAD, at, at + 2) for at in range(0, 18, 2)]
         assert torch.equal(torch.cat(pieces), wanted.flatten())
-        assert torch.equal(dict(merge(recipe, base, vectors))[HEAD][4], Checkpoint(tmp_path / "x")[HEAD][4])
+        assert torch.equal(
+            dict(merge(recipe, base, vectors))[HEAD][4], Checkpoint(tmp_path / "x")[HEAD][4]
+        )
 
     def test_its_weights_are_base_and_delta(self, opened):
         _, base, vectors = opened
@@ -446,10 +550,15 @@ class TestAdapters:
         tensors = {EMBED: table(4), "model.layers.0.mlp.up_proj.weight": torch.ones(5, WIDTH)}
         tokens = {token: number for number, token in enumerate("abcd")}
         write_tokens(write(tmp_path / "b2", tensors, {"vocab_size": 4}), tokens)
-        write_tokens(write(tmp_path / "x2", tensors | {EMBED: table(5, 1.0)}, {}), tokens, [("<y>", 4)])
+        write_tokens(
+            write(tmp_path / "x2", tensors | {EMBED: table(5, 1.0)}, {}), tokens, [("<y>", 4)]
+        )
         adapter(tmp_path / "l2", tensors, ["model.layers.0.mlp.up_proj"])
         recipe = Recipe.compose(
-            tmp_path / "b2", {"x": tmp_path / "x2", "l": tmp_path / "l2"}, {"x": 1.0, "l": 1.0}, vocabulary="union"
+            tmp_path / "b2",
+            {"x": tmp_path / "x2", "l": tmp_path / "l2"},
+            {"x": 1.0, "l": 1.0},
+            vocabulary="union",
         )
         base, vectors = open_recipe(recipe)
         assert isinstance(base, Grown) and not isinstance(vectors["l"], Fitted)
@@ -465,9 +574,17 @@ class TestAdapters:
 def test_quantised_tables_are_left_for_the_vector_to_refuse(tmp_path, make, write, how):
     make("base", "abc", 3 + (how == "refuse"))
     table8 = table(4).to(torch.float8_e4m3fn)
-    tensors = {EMBED: table8, HEAD: table8.clone() if how == "refuse" else table(4), NORM: torch.ones(WIDTH)}
-    write_tokens(write(tmp_path / "x", tensors, {"vocab_size": 4}), {"a": 0, "b": 1, "c": 2}, [("<y>", 3)])
-    with pytest.raises(MismatchError, match="stored as float8_e4m3fn.*Give the full-precision checkpoint"):
+    tensors = {
+        EMBED: table8,
+        HEAD: table8.clone() if how == "refuse" else table(4),
+        NORM: torch.ones(WIDTH),
+    }
+    write_tokens(
+        write(tmp_path / "x", tensors, {"vocab_size": 4}), {"a": 0, "b": 1, "c": 2}, [("<y>", 3)]
+    )
+    with pytest.raises(
+        MismatchError, match="stored as float8_e4m3fn.*Give the full-precision checkpoint"
+    ):
         open_recipe(recipe_of(tmp_path, ["x"], how))
 
 
@@ -483,28 +600,42 @@ class TestExport:
     def test_side_files_have_the_new_tokens_with_their_ids(self, tmp_path, make):
         base = make("base", "abcd", 4, text_config={"vocab_size": 4}, codec={"vocab_size": 99})
         decoder = {"0": {"content": "a", "special": True}}
-        (base / "tokenizer_config.json").write_text(json.dumps({"added_tokens_decoder": decoder, "bos_token": "a"}))
+        (base / "tokenizer_config.json").write_text(
+            json.dumps({"added_tokens_decoder": decoder, "bos_token": "a"})
+        )
         (base / "added_tokens.json").write_text(json.dumps({"a": 0}))
         (base / "generation_config.json").write_text('{"bos_token_id":0}')
         make("x", "abcd", 6, 1.0, [("<y>", 4), ("<z>", 5)])
         recipe = recipe_of(tmp_path, ["x"], "union")
         out = export(recipe, *open_recipe(recipe), tmp_path / "out")
         verify(out)
-        read = {name: json.loads((out / name).read_text()) for name in ("config.json", "tokenizer.json")}
-        assert read["config.json"]["vocab_size"] == 6 and read["config.json"]["text_config"]["vocab_size"] == 6
+        read = {
+            name: json.loads((out / name).read_text()) for name in ("config.json", "tokenizer.json")
+        }
+        assert (
+            read["config.json"]["vocab_size"] == 6
+            and read["config.json"]["text_config"]["vocab_size"] == 6
+        )
         assert read["config.json"]["codec"]["vocab_size"] == 99
-        assert [(entry["content"], entry["id"]) for entry in read["tokenizer.json"]["added_tokens"]] == [
+        assert [
+            (entry["content"], entry["id"]) for entry in read["tokenizer.json"]["added_tokens"]
+        ] == [
             ("<y>", 4),
             ("<z>", 5),
         ]
-        assert read["tokenizer.json"]["model"] == json.loads((base / "tokenizer.json").read_text())["model"]
+        assert (
+            read["tokenizer.json"]["model"]
+            == json.loads((base / "tokenizer.json").read_text())["model"]
+        )
         config = json.loads((out / "tokenizer_config.json").read_text())
         assert config["bos_token"] == "a" and config["added_tokens_decoder"] == decoder | {
             "4": {"content": "<y>", "special": False},
             "5": {"content": "<z>", "special": False},
         }
         assert json.loads((out / "added_tokens.json").read_text()) == {"a": 0, "<y>": 4, "<z>": 5}
-        assert (out / "generation_config.json").read_bytes() == (base / "generation_config.json").read_bytes()
+        assert (out / "generation_config.json").read_bytes() == (
+            base / "generation_config.json"
+        ).read_bytes()
         assert load_file(out / "model.safetensors")[EMBED].shape == (6, WIDTH)
 
     def test_a_tokenizer_config_without_a_decoder_stays_as_it_is(self, tmp_path, make):
@@ -526,7 +657,9 @@ class TestExport:
         first = export(recipe, base, vectors, tmp_path / "first")
         again = read_recipe(first / "recipe.yml")
         second = export(again, *open_recipe(again), tmp_path / "second")
-        assert (first / "model.safetensors").read_bytes() == (second / "model.safetensors").read_bytes()
+        assert (first / "model.safetensors").read_bytes() == (
+            second / "model.safetensors"
+        ).read_bytes()
 
 
 def test_a_task_reads_no_more_than_its_block(tmp_path, make, monkeypatch, pieces):
@@ -537,7 +670,11 @@ def test_a_task_reads_no_more_than_its_block(tmp_path, make, monkeypatch, pieces
     base, vectors = open_recipe(recipe)
     longest = []
     real = Checkpoint.block
-    monkeypatch.setattr(Checkpoint, "block", lambda self, name, a, b: longest.append(b - a) or real(self, name, a, b))
+    monkeypatch.setattr(
+        Checkpoint,
+        "block",
+        lambda self, name, a, b: longest.append(b - a) or real(self, name, a, b),
+    )
     pieces(4)
     task = next(one for one in tasks(recipe, base, vectors) if one.name == EMBED)
     assert tensor(task, base, vectors).numel() == task.numel and max(longest) <= 4
@@ -560,11 +697,19 @@ class TestARealLlama:
         )  # fmt: skip
         torch.manual_seed(0)
         model = LlamaForCausalLM(config)
-        for name, added in (("base", ()), ("chat", ("<|user|>", "<|both|>")), ("tools", ("<|tool|>", "<|both|>"))):
-            words = Tokenizer(models.WordLevel({word: i for i, word in enumerate(self.WORDS)}, unk_token="<unk>"))
+        for name, added in (
+            ("base", ()),
+            ("chat", ("<|user|>", "<|both|>")),
+            ("tools", ("<|tool|>", "<|both|>")),
+        ):
+            words = Tokenizer(
+                models.WordLevel({word: i for i, word in enumerate(self.WORDS)}, unk_token="<unk>")
+            )
             words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
             tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<unk>")
-            tokenizer.add_special_tokens({"additional_special_tokens": list(added)}) if added else None
+            tokenizer.add_special_tokens(
+                {"additional_special_tokens": list(added)}
+            ) if added else None
             if added:
                 model = LlamaForCausalLM.from_pretrained(tmp_path / "base")
                 model.resize_token_embeddings(11 + len(added), mean_resizing=False)
@@ -582,7 +727,9 @@ class TestARealLlama:
 
     def exported(self, folders, vocabulary):
         models = {name: folders / name for name in ("chat", "tools")}
-        recipe = Recipe.compose(folders / "base", models, {"chat": 0.7, "tools": 0.4}, vocabulary=vocabulary)
+        recipe = Recipe.compose(
+            folders / "base", models, {"chat": 0.7, "tools": 0.4}, vocabulary=vocabulary
+        )
         return self.loaded(export(recipe, *open_recipe(recipe), folders / "out"))
 
     def rows(self, folder, tokens):
@@ -603,7 +750,9 @@ class TestARealLlama:
 
     def test_union_merges_the_shared_rows_by_equation_2(self, folders):
         self.exported(folders, "union")
-        shared = [self.rows(folders / name, list(self.WORDS)) for name in ("out", "base", "chat", "tools")]
+        shared = [
+            self.rows(folders / name, list(self.WORDS)) for name in ("out", "base", "chat", "tools")
+        ]
         for out, base, chat, tools in zip(*shared, strict=True):
             wanted = base.double() + 0.7 * (chat - base).double() + 0.4 * (tools - base).double()
             torch.testing.assert_close(out.double(), wanted, rtol=0, atol=1e-7)
@@ -613,7 +762,9 @@ class TestARealLlama:
         ids = tokenizer("<|user|> the <|tool|>", return_tensors="pt").input_ids
         seen = []
         model.model.layers[0].register_forward_pre_hook(lambda module, given: seen.append(given[0]))
-        out = model.generate(ids, max_new_tokens=3, do_sample=False, pad_token_id=0, eos_token_id=None)
+        out = model.generate(
+            ids, max_new_tokens=3, do_sample=False, pad_token_id=0, eos_token_id=None
+        )
         assert out.shape == (1, 6) and out.max() < 14
         assert torch.equal(seen[0][0, 0], self.rows(folders / "chat", ["<|user|>"])[0][0])
         assert torch.equal(seen[0][0, 2], self.rows(folders / "tools", ["<|tool|>"])[0][0])
@@ -621,7 +772,10 @@ class TestARealLlama:
     def test_base_keeps_tokenizer_and_rows(self, folders):
         model, tokenizer = self.exported(folders, "base")
         assert len(tokenizer) == 11 == model.config.vocab_size
-        ours, base = self.rows(folders / "out", list(self.WORDS)), self.rows(folders / "base", list(self.WORDS))
+        ours, base = (
+            self.rows(folders / "out", list(self.WORDS)),
+            self.rows(folders / "base", list(self.WORDS)),
+        )
         assert all(torch.equal(one, other) for one, other in zip(ours, base, strict=True))
         assert not torch.equal(
             model.model.layers[0].mlp.up_proj.weight,

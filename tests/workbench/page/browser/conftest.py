@@ -31,7 +31,11 @@ HOSTILE = "<img src=x onerror=window.__xss=1>"
 @pytest.fixture(scope="session")
 def browser():
     """Chromium; a missing one skips here and fails in CI."""
-    path = os.environ.get("PLAYWRIGHT_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+    path = (
+        os.environ.get("PLAYWRIGHT_CHROMIUM")
+        or shutil.which("chromium")
+        or shutil.which("chromium-browser")
+    )
     missing = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
     try:
         from playwright.sync_api import sync_playwright
@@ -60,12 +64,25 @@ class Server:
     def start(self):
         """Start, and wait until it answers."""
         self.started = time.monotonic()
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "PYTHONUNBUFFERED": "1"}
+        environment = os.environ | {
+            "OMP_NUM_THREADS": "1",
+            "OMP_WAIT_POLICY": "PASSIVE",
+            "PYTHONUNBUFFERED": "1",
+        }
         roots = [word for root in self.roots for word in ("--models", str(root))]
-        words = [sys.executable, str(ROOT / "app.py"), "--port", str(self.port), "--workdir", str(self.workdir)]
+        words = [
+            sys.executable,
+            str(ROOT / "app.py"),
+            "--port",
+            str(self.port),
+            "--workdir",
+            str(self.workdir),
+        ]
         words += ["--demo", str(self.demo), *roots]
         with self.log.open("a") as log:
-            self.process = subprocess.Popen(words, env=environment, cwd=ROOT, stdout=log, stderr=log)
+            self.process = subprocess.Popen(
+                words, env=environment, cwd=ROOT, stdout=log, stderr=log
+            )
         while time.monotonic() - self.started < 120:
             try:
                 urllib.request.urlopen(self.address, timeout=1)
@@ -93,7 +110,8 @@ def server(tmp_path_factory):
     (extra / "broken").mkdir(parents=True)
     (extra / "broken" / "model.safetensors").write_bytes(b"not weights at all")
     shutil.copytree(
-        next(path for path in sorted(DEMO.iterdir()) if (path / "model.safetensors").is_file()), extra / HOSTILE
+        next(path for path in sorted(DEMO.iterdir()) if (path / "model.safetensors").is_file()),
+        extra / HOSTILE,
     )
     made = Server(folder / "workdir", [extra])
     yield made
@@ -124,8 +142,14 @@ def small(tmp_path_factory, world):
     folder = tmp_path_factory.mktemp("compared")
     mixed = shutil.copytree(world / "ada", folder / "models" / "mixed")
     weights = load_file(mixed / "model.safetensors")
-    save_file({name: 1.01 * value for name, value in weights.items()}, mixed / "model.safetensors", {"format": "pt"})
-    (mixed / "training.json").write_text('{"spent": {"wall_seconds": 30.0, "device_seconds": 59.0}}')
+    save_file(
+        {name: 1.01 * value for name, value in weights.items()},
+        mixed / "model.safetensors",
+        {"format": "pt"},
+    )
+    (mixed / "training.json").write_text(
+        '{"spent": {"wall_seconds": 30.0, "device_seconds": 59.0}}'
+    )
     made = Server(folder / "workdir", [folder / "models"], world)
     yield made
     made.stop()
@@ -194,7 +218,9 @@ class Steps:
     def exact(page, timeout=60_000):
         """Wait until the page stands still: the model is live and every loss is of the whole validation set."""
         try:
-            page.locator("section.bullets[data-stage=exact]").wait_for(state="attached", timeout=timeout)
+            page.locator("section.bullets[data-stage=exact]").wait_for(
+                state="attached", timeout=timeout
+            )
             page.locator("#state.live:not(.moving)").wait_for(timeout=timeout)
         except Exception as error:
             shown = "#state, #formula > *, section.bullets, #sliders input[type=range], .toast-body"
@@ -207,12 +233,16 @@ class Steps:
     @staticmethod
     def on_page(page):
         """The ω that the sliders show."""
-        return page.eval_on_selector_all("#sliders .omega input[type=range]", "all => all.map(one => +one.value)")
+        return page.eval_on_selector_all(
+            "#sliders .omega input[type=range]", "all => all.map(one => +one.value)"
+        )
 
     @staticmethod
     def on_server(page):
         """The ω that the server last composed, which it wrote into the formula."""
-        return [float(word) for word in page.locator(".formula").get_attribute("data-omegas").split()]
+        return [
+            float(word) for word in page.locator(".formula").get_attribute("data-omegas").split()
+        ]
 
     @staticmethod
     def settled(page, wanted, timeout=30_000):
@@ -241,7 +271,8 @@ class Steps:
         page.locator(f'#method [role=option][aria-label="{name}"]').click()
         page.locator("#method-of :is(input, textarea)").wait_for(state="attached")
         page.wait_for_function(
-            "name => document.querySelector('#method-of input, #method-of textarea').value === name", arg=name
+            "name => document.querySelector('#method-of input, #method-of textarea').value === name",
+            arg=name,
         )
 
     @staticmethod

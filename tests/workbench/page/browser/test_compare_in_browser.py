@@ -9,7 +9,9 @@ pytestmark = pytest.mark.browser
 
 
 def rows(page):
-    return [" ".join(row.split()) for row in page.locator("#compare-table tbody tr").all_inner_texts()]
+    return [
+        " ".join(row.split()) for row in page.locator("#compare-table tbody tr").all_inner_texts()
+    ]
 
 
 def compared(open_page, steps, small, **more):
@@ -36,7 +38,9 @@ def test_everything_is_measured_added_and_shown(small, open_page, steps):
     page.locator("#compare-limit :is(input, textarea)").blur()
     page.locator("#compare-missing", has_text="benchmark demo, first 2: base").wait_for()
     line = page.locator("#compare-line code").inner_text()
-    assert line.startswith("dem compare ") and line.endswith("--suite demo --limit 2 --measure --cost")
+    assert line.startswith("dem compare ") and line.endswith(
+        "--suite demo --limit 2 --measure --cost"
+    )
     page.locator("#compare-go").click()
     page.locator("#compare-job .job").wait_for()
     page.reload()  # the job goes on, and the page finds it again
@@ -48,7 +52,10 @@ def test_everything_is_measured_added_and_shown(small, open_page, steps):
     assert page.locator("#compare-table .best[title]").count() >= 4
     page.locator("#compare-table .copy", has_text="CSV").click()
     copied = page.evaluate("navigator.clipboard.readText()").splitlines()
-    assert copied[0].startswith("model,kind,formula,recipe,ada loss,ada loss stderr") and len(copied) == 7
+    assert (
+        copied[0].startswith("model,kind,formula,recipe,ada loss,ada loss stderr")
+        and len(copied) == 7
+    )
     head = page.locator("#compare-table .sort", has_text="ada")
     head.click()
     assert page.locator("#compare-table th[aria-sort=ascending]").count() == 1
@@ -74,14 +81,17 @@ def test_hidden_states_are_drawn_in_both_themes_and_kept(small, open_page, steps
     page.locator("#states-job", has_text="Not drawn yet").wait_for()
     page.locator("#states-go").click()
     page.locator("#states .js-plotly-plot").wait_for(timeout=90_000)
-    names = page.evaluate("document.querySelector('#states .js-plotly-plot').data.map(one => one.name)")
+    names = page.evaluate(
+        "document.querySelector('#states .js-plotly-plot').data.map(one => one.name)"
+    )
     assert names == ["ada", "bob", "lora"]
     page.locator("#states-caption", has_text="69 examples of 3 datasets").wait_for()
     assert page.locator(".silhouette b").inner_text().replace("−", "-")
     light = page.evaluate("document.querySelector('#states .js-plotly-plot').layout.font.color")
     page.locator("#theme-toggle").click()
     page.wait_for_function(
-        "before => document.querySelector('#states .js-plotly-plot').layout.font.color !== before", arg=light
+        "before => document.querySelector('#states .js-plotly-plot').layout.font.color !== before",
+        arg=light,
     )
     page.locator("#states-layer input").click()
     page.get_by_role("option", name="embeddings").click()
@@ -113,6 +123,7 @@ def test_narrow_and_for_screen_readers(small, open_page, steps, theme):
     found = {
         violation["id"]: [node["html"][:200] for node in violation["nodes"][:4]]
         for violation in Axe().run(page).response["violations"]
-        if violation["id"] != "aria-prohibited-attr"  # gradio labels the placeholder of a plot that is not drawn yet
+        if violation["id"]
+        != "aria-prohibited-attr"  # gradio labels the placeholder of a plot that is not drawn yet
     }
     assert not found, json.dumps(found, indent=1)

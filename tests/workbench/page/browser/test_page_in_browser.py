@@ -66,7 +66,9 @@ def test_a_dragged_slider_reaches_the_server_and_its_losses_the_page(open_page, 
         wanted = steps.on_page(page)
         steps.settled(page, wanted)
         assert steps.on_server(page) == wanted
-    print("\nsettle latency, end of drag to losses: " + ", ".join(f"{one:.2f} s" for one in seconds))
+    print(
+        "\nsettle latency, end of drag to losses: " + ", ".join(f"{one:.2f} s" for one in seconds)
+    )
 
 
 def test_typing_keys_and_reset_reach_the_server_too(open_page, steps):
@@ -83,7 +85,9 @@ def test_typing_keys_and_reset_reach_the_server_too(open_page, steps):
     page.keyboard.press("Shift+ArrowRight")
     steps.settled(page, [0.2, -0.37])
     page.locator("#sliders .omega .reset-button").nth(1).click()
-    page.wait_for_function("+document.querySelectorAll('#sliders .omega input[type=range]')[1].value !== -0.37")
+    page.wait_for_function(
+        "+document.querySelectorAll('#sliders .omega input[type=range]')[1].value !== -0.37"
+    )
     steps.settled(page, [0.2])
     page.locator("#preset-base").click()
     steps.settled(page, [0.0] * count)
@@ -129,7 +133,9 @@ def test_two_pages_do_not_mix_their_compositions(open_page, steps):
     steps.settled(one, [0.0] * 5)
     steps.settled(two, [0.2] * 5)
     assert steps.on_server(one) != steps.on_server(two)
-    assert one.locator("#header .digest").inner_text() != two.locator("#header .digest").inner_text()
+    assert (
+        one.locator("#header .digest").inner_text() != two.locator("#header .digest").inner_text()
+    )
 
 
 def test_the_composition_answers_and_follows_the_sliders(open_page, steps):
@@ -138,13 +144,19 @@ def test_the_composition_answers_and_follows_the_sliders(open_page, steps):
     steps.settled(page, [0.2] * 5)
     note = page.locator("#answer-a small")
     digest = page.locator("#header .digest").inner_text()
-    page.wait_for_function("d => document.querySelector('#answer-a small').textContent.includes(d)", arg=digest)
+    page.wait_for_function(
+        "d => document.querySelector('#answer-a small').textContent.includes(d)", arg=digest
+    )
     page.locator("#preset-base").click()
     steps.settled(page, [0.0] * 5)
     now = page.locator("#header .digest").inner_text()
-    page.wait_for_function("d => document.querySelector('#answer-a small').textContent.includes(d)", arg=now)
+    page.wait_for_function(
+        "d => document.querySelector('#answer-a small').textContent.includes(d)", arg=now
+    )
     assert digest != now and now in note.inner_text()
-    assert page.locator("#answer-b pre").inner_text() == page.locator("#answer-a pre").inner_text()  # both are the base
+    assert (
+        page.locator("#answer-b pre").inner_text() == page.locator("#answer-a pre").inner_text()
+    )  # both are the base
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
@@ -155,7 +167,9 @@ def test_narrow_pages_do_not_scroll_sideways(open_page, steps, theme):
         page.wait_for_timeout(500)
         assert page.evaluate("document.documentElement.scrollWidth") <= 390, name
     top = page.evaluate("document.querySelector('#sliders').getBoundingClientRect().top")
-    assert top < page.evaluate("document.querySelector('#tabs').getBoundingClientRect().top")  # sliders first
+    assert top < page.evaluate(
+        "document.querySelector('#tabs').getBoundingClientRect().top"
+    )  # sliders first
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
@@ -186,14 +200,22 @@ def test_another_site_is_refused(server):
 
     own = f"127.0.0.1:{server.port}"
     ok, headers = status("GET", "/", {"Host": own})
-    assert ok == 200 and headers["x-frame-options"] == "DENY" and headers["x-content-type-options"] == "nosniff"
+    assert (
+        ok == 200
+        and headers["x-frame-options"] == "DENY"
+        and headers["x-content-type-options"] == "nosniff"
+    )
     assert status("GET", "/", {"Host": "evil.example"})[0] == 400
     body = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.txt"\r\n\r\nhello\r\n--x--\r\n'
     form = {"Host": own, "Content-Type": "multipart/form-data; boundary=x"}
     for origin in ("https://evil.example", "null"):
         assert status("POST", "/gradio_api/upload", form | {"Origin": origin}, body)[0] == 403
     assert status("GET", "/monitoring", {"Host": own})[0] in (403, 404)
-    for path in ("/gradio_api/file=/etc/passwd", "/gradio_api/file=app.py", "/gradio_api/file=..%2f..%2fetc%2fpasswd"):
+    for path in (
+        "/gradio_api/file=/etc/passwd",
+        "/gradio_api/file=app.py",
+        "/gradio_api/file=..%2f..%2fetc%2fpasswd",
+    ):
         assert status("GET", path, {"Host": own})[0] in (403, 404), path
 
 

@@ -68,7 +68,10 @@ def test_the_chart_follows_an_adapter_that_is_dragged_and_lands_exactly(adapted,
 
 def test_a_full_checkpoint_that_is_dragged_is_shown_when_it_rests(adapted, open_page, steps):
     page = open_page(at=adapted)
-    assert page.locator("#omega-2.adapter").count() == 1 and page.locator("#omega-0.adapter").count() == 0
+    assert (
+        page.locator("#omega-2.adapter").count() == 1
+        and page.locator("#omega-0.adapter").count() == 0
+    )
     page.evaluate(WATCH)
     held(page, 0, 1.5)
     page.mouse.up()

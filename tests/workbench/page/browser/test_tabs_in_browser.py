@@ -21,7 +21,8 @@ def test_geometry_is_drawn_in_both_themes(open_page, steps):
     light = ink()
     page.locator("#theme-toggle").click()
     page.wait_for_function(
-        "before => document.querySelector('#cosine .js-plotly-plot').layout.font.color !== before", arg=light
+        "before => document.querySelector('#cosine .js-plotly-plot').layout.font.color !== before",
+        arg=light,
     )
     figure = page.evaluate("document.querySelector('#cosine .js-plotly-plot').data[0]")
     assert (figure["zmin"], figure["zmax"]) == (-1, 1)
@@ -36,7 +37,9 @@ def test_a_benchmark_runs_beside_the_sliders_and_survives_a_reload(server, open_
     page.locator("#limit input, #limit textarea").fill("20x")
     page.locator("#bench-line", has_text="the limit is '20x'").wait_for()
     page.locator("#limit input, #limit textarea").fill("20")
-    page.wait_for_function("document.querySelector('#bench-line code')?.textContent.includes('--limit 20')")
+    page.wait_for_function(
+        "document.querySelector('#bench-line code')?.textContent.includes('--limit 20')"
+    )
     page.locator("#bench-run").dblclick()
     job = page.locator("#bench-job .job")
     job.wait_for()
@@ -48,11 +51,15 @@ def test_a_benchmark_runs_beside_the_sliders_and_survives_a_reload(server, open_
     steps.tab(page, "Benchmark")
     page.locator(f"#bench-job .job[data-job='{number}']").wait_for()
     page.locator("#bench-job .job.done").wait_for(timeout=120_000)
-    assert page.locator("#bench-job .job").get_attribute("data-job") == number  # a double click started one
+    assert (
+        page.locator("#bench-job .job").get_attribute("data-job") == number
+    )  # a double click started one
     page.locator("#runs tbody tr").first.wait_for()
     page.locator("#runs .copy").click()
     csv = page.evaluate("navigator.clipboard.readText()")
-    assert csv.splitlines()[0].startswith("task,metric,score,stderr,n") and len(csv.splitlines()) > 1
+    assert (
+        csv.splitlines()[0].startswith("task,metric,score,stderr,n") and len(csv.splitlines()) > 1
+    )
 
 
 def test_a_benchmark_can_be_cancelled(open_page, steps):
@@ -73,7 +80,9 @@ def test_an_export_is_a_verified_folder_that_loads(server, open_page, steps):
     page = open_page()
     steps.tab(page, "Export")
     page.locator("#export-name input, #export-name textarea").fill("mine")
-    page.wait_for_function("document.querySelector('#export-preflight code')?.textContent.endsWith('mine')")
+    page.wait_for_function(
+        "document.querySelector('#export-preflight code')?.textContent.endsWith('mine')"
+    )
     command = page.locator("#export-preflight code").inner_text()
     assert re.match(r"dem merge \S+\.yml \S+mine$", command)
     page.locator("#export-run").click()
@@ -86,7 +95,9 @@ def test_an_export_is_a_verified_folder_that_loads(server, open_page, steps):
     page.get_by_text("exists already").first.wait_for()
 
 
-def test_what_rounding_costs_is_shown_on_demand_and_never_under_another_composition(open_page, steps):
+def test_what_rounding_costs_is_shown_on_demand_and_never_under_another_composition(
+    open_page, steps
+):
     page = open_page()
     page.locator("#preset-uniform").click()
     steps.settled(page, [0.2] * 5)
@@ -102,7 +113,9 @@ def test_what_rounding_costs_is_shown_on_demand_and_never_under_another_composit
     page.locator("#rounding table.data").wait_for(state="detached")
     page.locator("#rounding-run").click()
     page.get_by_text("bfloat16 loses").wait_for()
-    assert page.locator("#rounding tbody tr").count() == 6  # the whole model and the five layers that lose most
+    assert (
+        page.locator("#rounding tbody tr").count() == 6
+    )  # the whole model and the five layers that lose most
     assert page.locator("#rounding tbody tr").first.inner_text().startswith("whole model")
     page.locator("#preset-base").click()
     page.locator("#rounding table.data").wait_for(state="detached")

@@ -30,7 +30,9 @@ def plan(page):
 
 def shown(page, words):
     """Wait for the plan's text to say something."""
-    page.wait_for_function("w => document.querySelector('#train-plan .cm-content').textContent.includes(w)", arg=words)
+    page.wait_for_function(
+        "w => document.querySelector('#train-plan .cm-content').textContent.includes(w)", arg=words
+    )
 
 
 def choose(page, field, name):
@@ -66,7 +68,10 @@ def test_fields_write_the_plan_and_the_plan_the_fields(trainer, open_page, steps
     assert found["schedule"] == {
         "kind": "dmt", "special": ["cot"], "general": ["dialog", "mathqa", "p3", "sni"], "k": ["1/4", "1/16"],
     }  # fmt: skip
-    assert found["settings"]["lora"] == {"rank": 4} and (found["settings"]["batch"], found["settings"]["seed"]) == (
+    assert found["settings"]["lora"] == {"rank": 4} and (
+        found["settings"]["batch"],
+        found["settings"]["seed"],
+    ) == (
         16,
         3,
     )
@@ -82,13 +87,20 @@ def test_fields_write_the_plan_and_the_plan_the_fields(trainer, open_page, steps
     problem.get_by_text("/etc is outside the folders this server may read").wait_for()
 
 
-def test_a_training_is_stopped_resumed_over_a_reload_and_added_to_the_sliders(trainer, open_page, steps):
+def test_a_training_is_stopped_resumed_over_a_reload_and_added_to_the_sliders(
+    trainer, open_page, steps
+):
     page = open_page(at=trainer)
     open_tab(page, steps)
-    write(page, PLAN.replace("steps: 24", "steps: 120").replace("evaluate_every: 8", "evaluate_every: 30"))
+    write(
+        page,
+        PLAN.replace("steps: 24", "steps: 120").replace("evaluate_every: 8", "evaluate_every: 30"),
+    )
     page.locator("#train-plan-state .message:not(.problem)", has_text="1 step: cot").wait_for()
     page.locator("#train-name :is(input, textarea)").fill("mine")
-    page.wait_for_function("document.querySelector('#train-line code')?.textContent.includes('trained/mine')")
+    page.wait_for_function(
+        "document.querySelector('#train-line code')?.textContent.includes('trained/mine')"
+    )
     assert page.locator("#train-line code").inner_text().startswith("dem train ")
     page.locator("#train-outlook").click()
     page.locator("#train-total").wait_for(timeout=120_000)
@@ -122,16 +134,24 @@ def test_a_training_is_stopped_resumed_over_a_reload_and_added_to_the_sliders(tr
     page.locator("#train-job .job.done").wait_for(timeout=240_000)
     page.locator("#train-facts", has_text="cot, update 120 · training loss").wait_for()
     assert "validation cot" in page.locator("#train-facts").inner_text()
-    page.wait_for_function("document.querySelector('#train-curve .js-plotly-plot').data.length === 2")
+    page.wait_for_function(
+        "document.querySelector('#train-curve .js-plotly-plot').data.length === 2"
+    )
     page.locator("#theme-toggle").click()
-    page.wait_for_function("document.querySelector('#train-curve .js-plotly-plot').layout.font.color === '#e6e9ee'")
+    page.wait_for_function(
+        "document.querySelector('#train-curve .js-plotly-plot').layout.font.color === '#e6e9ee'"
+    )
     kept = json.loads((out / "cot" / "training.json").read_text())
     assert kept["settings"]["steps"] == 120
 
     page.get_by_role("checkbox", name="cot", exact=True).check()
     page.locator("#train-add").click()
-    page.locator("#train-added .message.done", has_text="cot-2 is on the sliders, at ω = 0").wait_for(timeout=60_000)
-    page.wait_for_function("document.querySelectorAll('#sliders .omega input[type=range]').length === 6")
+    page.locator(
+        "#train-added .message.done", has_text="cot-2 is on the sliders, at ω = 0"
+    ).wait_for(timeout=60_000)
+    page.wait_for_function(
+        "document.querySelectorAll('#sliders .omega input[type=range]').length === 6"
+    )
     steps.settled(page, [0.2] * 5 + [0.0])  # what was composed stays
     steps.exact(page)
 
@@ -146,6 +166,7 @@ def test_the_tab_is_narrow_and_accessible(trainer, open_page, steps, theme):
     page.locator("#train-plan-state .message.problem").wait_for()
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     found = {
-        one["id"]: [node["html"][:160] for node in one["nodes"][:4]] for one in Axe().run(page).response["violations"]
+        one["id"]: [node["html"][:160] for node in one["nodes"][:4]]
+        for one in Axe().run(page).response["violations"]
     }
     assert not found, json.dumps(found, indent=1)

@@ -26,7 +26,13 @@ def test_the_best_of_each_column_bears_a_star_and_what_is_unknown_a_dash(session
     for recipe in (base, ada):
         session.losses(recipe)
     for recipe, value in ((base, 0.25), (ada, 0.5)):
-        keep_scores(session.workdir, recipe, [Score("<arc>", "acc", value, 0.07, 50, 1.0)], suite="", limit=50)
+        keep_scores(
+            session.workdir,
+            recipe,
+            [Score("<arc>", "acc", value, 0.07, 50, 1.0)],
+            suite="",
+            limit=50,
+        )
     found = compare(session)
     html = compare_html.table_html(found, session.models, [])
     head, first, second, third, *_ = rows_of(html)
@@ -35,8 +41,12 @@ def test_the_best_of_each_column_bears_a_star_and_what_is_unknown_a_dash(session
     assert first.startswith("base use ") and first.endswith("0.250 ±0.070 (50)")
     assert second.endswith("0.500 ±0.070 (50) ★ best")
     assert third == "bob use – – – – – 0.0 –"
-    assert sum(row.count("★") for row in (first, second)) == 5  # three datasets, their mean, one score
-    assert "n = 23 examples of each dataset" in text(html) and "no training cost is recorded of ada" in text(html)
+    assert (
+        sum(row.count("★") for row in (first, second)) == 5
+    )  # three datasets, their mean, one score
+    assert "n = 23 examples of each dataset" in text(
+        html
+    ) and "no training cost is recorded of ada" in text(html)
 
 
 def test_only_what_a_row_can_do_is_offered(session, world):
@@ -44,19 +54,32 @@ def test_only_what_a_row_can_do_is_offered(session, world):
     export = of_folder(world / "ada", "<b>", "model")
     lines = compare(session, [*(line.contender for line in rows), export])
     html = str(compare_html.table_html(lines, session.models, ["<b>"]))
-    assert html.count('data-press="compare-use"') == 4  # base and three vectors; the sliders stand at the current one
+    assert (
+        html.count('data-press="compare-use"') == 4
+    )  # base and three vectors; the sliders stand at the current one
     assert 'data-press="compare-remove" data-value="&lt;b&gt;"' in html and "<b></b>" not in html
-    assert 'data-press="compare-remove"' not in str(compare_html.table_html(lines, session.models, []))
+    assert 'data-press="compare-remove"' not in str(
+        compare_html.table_html(lines, session.models, [])
+    )
 
 
 def test_the_csv_has_a_number_in_each_cell(session):
     base = session.recipe({})
     found = session.losses(base)
-    keep_scores(session.workdir, base, [Score("arc", "acc", 0.25, math.nan, 1, 1.0)], suite="", limit=None)
+    keep_scores(
+        session.workdir, base, [Score("arc", "acc", 0.25, math.nan, 1, 1.0)], suite="", limit=None
+    )
     rows = list(csv.DictReader(io.StringIO(compare_html.csv(compare(session)))))
     assert float(rows[0]["ada loss"]) == found["ada"].value and rows[0]["ada loss n"] == "23"
-    assert (rows[0]["arc acc"], rows[0]["arc acc stderr"], rows[0]["arc acc n"]) == ("0.25", "", "1")
-    assert rows[0]["training device s"] == "0.0" and rows[1]["training device s"] == rows[1]["bob loss"] == ""
+    assert (rows[0]["arc acc"], rows[0]["arc acc stderr"], rows[0]["arc acc n"]) == (
+        "0.25",
+        "",
+        "1",
+    )
+    assert (
+        rows[0]["training device s"] == "0.0"
+        and rows[1]["training device s"] == rows[1]["bob loss"] == ""
+    )
     assert rows[1]["formula"].startswith("Θ + 1.00·Δada") and len(rows) == 5
 
 
@@ -67,13 +90,19 @@ def test_projected_costs_are_marked_by_more_than_a_colour():
     assert one == "1 31.0 31.0 1.00× 31.0 1.00×"
     assert two == "2 ~32.0 ~62.0 ~1.94× 31.0 ~0.97×"
     assert '<i class="projected">~32.0</i>' in str(html)
-    assert "DEM costs less than mixing tuned over as many, from 2 settings on (projected)" in text(html)
+    assert "DEM costs less than mixing tuned over as many, from 2 settings on (projected)" in text(
+        html
+    )
     lines = compare_html.costs_csv(known).splitlines()
     assert lines[1].startswith("1,31.0,measured,31.0,measured,1.0,measured")
 
 
 def test_costs_that_nobody_knows_are_one_message(session):
-    notes = ["the training of a is not in the ledger", "the training of b is not in the ledger", "x"]
+    notes = [
+        "the training of a is not in the ledger",
+        "the training of b is not in the ledger",
+        "x",
+    ]
     html = compare_html.costs_html(cost_table(Prices({"a": None, "b": None}, notes=notes)))
     assert "<table" not in html and "the trainings of a, b are not in the ledger" in text(html)
     alone = compare_html.costs_html(cost_table(Prices({"a": None}, notes=notes[:1])))

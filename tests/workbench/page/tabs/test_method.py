@@ -47,10 +47,22 @@ def test_fields_as_they_are_shown_say_the_choice_that_they_show(session, method)
 def test_a_field_tells_help_range_and_that_all_vectors_share_it(session):
     (density, _), (elect, divide), (normalize, rescale) = tab.parameters("ties").values()
     with gr.Blocks():
-        number, word, tick = (tab._field(param, {"density": 0.2}) for param in (density, elect, rescale))
-    assert number.info == "the share of the entries of each delta that is kept; 0 to 1; the same for every vector"
-    assert (number.value, number.minimum, number.maximum) == (0.2, None, None)  # the engine refuses, not the widget
-    assert word.value == "weighted" and [name for name, _ in word.choices] == ["weighted", "unweighted"]
+        number, word, tick = (
+            tab._field(param, {"density": 0.2}) for param in (density, elect, rescale)
+        )
+    assert (
+        number.info
+        == "the share of the entries of each delta that is kept; 0 to 1; the same for every vector"
+    )
+    assert (number.value, number.minimum, number.maximum) == (
+        0.2,
+        None,
+        None,
+    )  # the engine refuses, not the widget
+    assert word.value == "weighted" and [name for name, _ in word.choices] == [
+        "weighted",
+        "unweighted",
+    ]
     assert tick.value is False and normalize.default is True and divide.name == "divide_by"
 
 
@@ -65,12 +77,16 @@ def test_the_formula_on_the_page_is_the_recipes(session, method):
         shown = formula_html(recipe, names, omegas)
         text = html.unescape(re.sub("<[^>]*>", "", shown))
         assert text.replace(" ", "") == formula(recipe).replace(" ", "")
-        assert {names[int(place)] for place in re.findall(r'data-term="(\d)"', shown)} >= set(taking)
+        assert {names[int(place)] for place in re.findall(r'data-term="(\d)"', shown)} >= set(
+            taking
+        )
 
 
 def test_names_that_are_markup_or_look_like_terms_stay_names(session, world):
     names = ["<img src=x>", "Δ0.50·Δ", "b"]
-    paths = [(world / folder, name) for folder, name in zip(("ada", "bob", "lora"), names, strict=True)]
+    paths = [
+        (world / folder, name) for folder, name in zip(("ada", "bob", "lora"), names, strict=True)
+    ]
     session.open(world / "base", paths, None)
     recipe = session.recipe((0.5, 0.5, 0.5), Choice("ties"))
     shown = formula_html(recipe, names, (0.5, 0.5, 0.5))
@@ -83,4 +99,6 @@ def test_what_is_said_of_a_method():
     assert "ω plays no part" in about and "It takes exactly 1 vector." in about
     assert "It takes exactly 2 vectors; set ω of the others to 0." in tab.about_html("nuslerp", [])
     assert "It takes at least 2 vectors." in tab.about_html("model_stock", [])
-    assert "plays no part" not in tab.about_html("ties", []) and "takes" not in tab.about_html("linear", [])
+    assert "plays no part" not in tab.about_html("ties", []) and "takes" not in tab.about_html(
+        "linear", []
+    )

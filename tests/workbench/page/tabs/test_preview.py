@@ -12,11 +12,15 @@ SETTLED = (0.5, -0.25, 0.75)
 
 
 def bits(session):
-    return {name: value.clone() for name, value in session.models.loaded.module.state_dict().items()}
+    return {
+        name: value.clone() for name, value in session.models.loaded.module.state_dict().items()
+    }
 
 
 def entries(session):
-    return session._book._db.execute("SELECT composition, data FROM losses ORDER BY 1, 2").fetchall()
+    return session._book._db.execute(
+        "SELECT composition, data FROM losses ORDER BY 1, 2"
+    ).fetchall()
 
 
 @pytest.fixture
@@ -31,7 +35,11 @@ def test_a_preview_shows_the_quick_losses_of_the_move_and_writes_nothing(session
     before, kept = bits(session), entries(session)
     wanted = session.recipe((0.5, -0.25, -0.6))
     reading = session.preview(settled, wanted)
-    assert reading.stage == "preview" and reading.recipe == wanted and list(reading.points) == ["ada", "bob", "lora"]
+    assert (
+        reading.stage == "preview"
+        and reading.recipe == wanted
+        and list(reading.points) == ["ada", "bob", "lora"]
+    )
     assert all(torch.equal(value, before[name]) for name, value in bits(session).items())
     assert entries(session) == kept, "what is not exact is not kept"
     exact = session.losses(wanted, "quick")
@@ -39,8 +47,12 @@ def test_a_preview_shows_the_quick_losses_of_the_move_and_writes_nothing(session
         assert point.quick and point.loss.n == exact[name].n == 12
         assert point.loss.value == pytest.approx(exact[name].value, rel=1e-5)
         assert (point.base, point.expert) == session.baselines("quick")[name]
-    standing = session.losses(settled, "quick")["lora"].value  # the twin: it is not what was settled
-    assert abs(standing - exact["lora"].value) > 100 * abs(reading.points["lora"].loss.value - exact["lora"].value)
+    standing = session.losses(settled, "quick")[
+        "lora"
+    ].value  # the twin: it is not what was settled
+    assert abs(standing - exact["lora"].value) > 100 * abs(
+        reading.points["lora"].loss.value - exact["lora"].value
+    )
 
 
 def test_settled_weights_and_answers_are_the_same_after_any_drag(session, settled):
@@ -105,7 +117,9 @@ def test_wishes_that_arrive_late_are_known_by_their_number(session):
     third, fourth = session.tickets.wish("page", 3), session.tickets.wish("page", 4)
     assert third() and not fourth()
     assert session.tickets.wish("page", 3) is None and not fourth()
-    assert not session.tickets.newest("page", 3) and session.tickets.newest("page", 4) and not fourth()
+    assert (
+        not session.tickets.newest("page", 3) and session.tickets.newest("page", 4) and not fourth()
+    )
     assert session.tickets.wish("another", 1) and not fourth()
     assert session.tickets.wish("page", 4) and fourth()
     settled, beside = session.tickets.ticket("page"), session.tickets.ticket("page:rounding")
@@ -143,9 +157,17 @@ def test_the_chart_of_a_preview_says_so_and_keeps_no_recipe(session, settled):
     from workbench.page.tabs.compose import chart_html
 
     reading = session.preview(settled, session.recipe((0.5, -0.25, -0.6)))
-    saved = sorted((session.workdir.root / "recipes").glob("*")) if (session.workdir.root / "recipes").exists() else []
+    saved = (
+        sorted((session.workdir.root / "recipes").glob("*"))
+        if (session.workdir.root / "recipes").exists()
+        else []
+    )
     shown = chart_html(session, reading)
     assert 'class="bullets preview"' in shown and "preview, n = 36, exact at rest" in shown
     assert 'data-stage="preview"' in shown and "dem loss" not in shown
-    now = sorted((session.workdir.root / "recipes").glob("*")) if (session.workdir.root / "recipes").exists() else []
+    now = (
+        sorted((session.workdir.root / "recipes").glob("*"))
+        if (session.workdir.root / "recipes").exists()
+        else []
+    )
     assert now == saved

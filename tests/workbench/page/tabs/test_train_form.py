@@ -39,11 +39,19 @@ def test_each_change_leaves_the_rest_as_it_was():
     after = read(plan_text.with_settings(EDITED, epochs=None, steps=9))
     assert "epochs" not in after["settings"] and after["settings"]["steps"] == 9
     assert read(plan_text.with_base(EDITED, "other")) == before | {"base": "other"}
-    after = read(plan_text.with_sources(EDITED, {"math": "data/math", "chat": "c.jsonl"}, {"chat": "c.jsonl"}))
+    after = read(
+        plan_text.with_sources(
+            EDITED, {"math": "data/math", "chat": "c.jsonl"}, {"chat": "c.jsonl"}
+        )
+    )
     assert after["sources"] == {"math": {"path": "data/math", "share": "1/2"}, "chat": "c.jsonl"}
     assert after["validation"] == {"chat": "c.jsonl"} and after["subset_seed"] == 7
     after = read(plan_text.with_schedule(EDITED, {"kind": "sequential", "order": ["code", "math"]}))
-    assert after["schedule"] == {"kind": "sequential", "order": ["code", "math"], "settings": {"seed": 5}}
+    assert after["schedule"] == {
+        "kind": "sequential",
+        "order": ["code", "math"],
+        "settings": {"seed": 5},
+    }
     for broken in ("a: [", "just words"):
         with pytest.raises(PlanError):
             plan_text.with_base(broken, "other")
@@ -51,7 +59,9 @@ def test_each_change_leaves_the_rest_as_it_was():
 
 def test_a_field_that_says_nothing_new_leaves_the_text_with_its_comments():
     text = "# mine\nsources: {a: x}\nsettings: {rate: 1e-3}  # as in the paper\nschedule: {kind: experts}\n"
-    assert plan_text.with_settings(text, rate=1e-3, batch=32, seed=0, steps=None) == text  # 32 and 0 are the defaults
+    assert (
+        plan_text.with_settings(text, rate=1e-3, batch=32, seed=0, steps=None) == text
+    )  # 32 and 0 are the defaults
     assert plan_text.with_sources(text, {"a": "x"}, {}) == text
     assert plan_form.scheduled(text, None, "experts", [], "", "", False) == text
     assert plan_form.adapted(text, 0) == text
@@ -67,7 +77,8 @@ def test_shares_and_proportions_are_read_from_a_line():
         "math": 1, "code": "1/4", "chat": 0.5,
     }  # fmt: skip
     with pytest.raises(
-        SessionError, match="'other 1' is not a source with its share, such as math 1/4. Sources: math."
+        SessionError,
+        match="'other 1' is not a source with its share, such as math 1/4. Sources: math.",
     ):
         plan_text.shares("other 1", ["math"])
     with pytest.raises(SessionError, match="Sources: none is chosen yet"):
@@ -97,12 +108,17 @@ SOURCES = "sources: {math: a, code: b, chat: c}\nschedule: {kind: experts}\n"
         ),
     ],
 )  # fmt: skip
-def test_a_kind_writes_its_own_keys_and_they_are_shown_again(kind, special, shares, k, single, expected):
+def test_a_kind_writes_its_own_keys_and_they_are_shown_again(
+    kind, special, shares, k, single, expected
+):
     text = plan_form.scheduled(SOURCES, None, kind, special, shares, k, single)
     assert read(text)["schedule"] == expected
     shown = train_display._schedule_shown(read(text)["schedule"], ["math", "code", "chat"])
     fields = [None, *(one["value"] for one in shown[1:])]
-    assert shown[0] == kind and read(plan_form.scheduled(SOURCES, fields[0], kind, *fields[1:]))["schedule"] == expected
+    assert (
+        shown[0] == kind
+        and read(plan_form.scheduled(SOURCES, fields[0], kind, *fields[1:]))["schedule"] == expected
+    )
     visible = [one["visible"] for one in train_display.parameters(kind)]
     assert visible == [
         kind in ("dmt", "mixed_sequential"), kind in ("mixing", "proportions"), kind in ("dmt", "proportions"),
@@ -118,9 +134,17 @@ def test_a_schedule_that_the_fields_cannot_show_leaves_them():
 
 
 def test_lengths_and_names():
-    assert read(plan_form.lengthened("settings: {epochs: 3}", "steps", 20.0)) == {"settings": {"steps": 20}}
-    assert read(plan_form.lengthened("settings: {steps: 3}", "epochs", 0.5)) == {"settings": {"epochs": 0.5}}
-    assert plan_form.rate("2e-5") == 2e-5 and plan_form.rate("") is None and plan_form.rate("fast") == "fast"
+    assert read(plan_form.lengthened("settings: {epochs: 3}", "steps", 20.0)) == {
+        "settings": {"steps": 20}
+    }
+    assert read(plan_form.lengthened("settings: {steps: 3}", "epochs", 0.5)) == {
+        "settings": {"epochs": 0.5}
+    }
+    assert (
+        plan_form.rate("2e-5") == 2e-5
+        and plan_form.rate("") is None
+        and plan_form.rate("fast") == "fast"
+    )
 
 
 def test_sources_get_the_names_of_their_folders_and_keep_those_they_have(tmp_path):
@@ -138,28 +162,55 @@ def test_sources_get_the_names_of_their_folders_and_keep_those_they_have(tmp_pat
 
 def test_the_fields_follow_the_text_and_say_what_is_wrong(world, tmp_path):
     session = Session([tmp_path / "data"], tmp_path / "workdir", demo=world)
-    write_jsonl(tmp_path / "data" / "math" / "train.jsonl", [Example(f"{n}", f" {n}") for n in range(9)])
+    write_jsonl(
+        tmp_path / "data" / "math" / "train.jsonl", [Example(f"{n}", f" {n}") for n in range(9)]
+    )
     try:
         text = (
             f"base: {world / 'base'}\nsources: {{math: {tmp_path / 'data' / 'math'}}}\n"
             "settings: {steps: 5, rate: 2e-5, lora: 4, precision: fp32, seed: 3}\nschedule: {kind: experts}\n"
         )
         base, sources, kind, *_, said = shown = train_display.shown_of(session, text)
-        assert base.value == str(world / "base") and sources["value"] == [str(tmp_path / "data" / "math")]
-        assert kind == "experts" and shown[7:17] == ["steps", 5, "2e-05", 32, 1, 4, "fp32", 3, None, ""]
+        assert base.value == str(world / "base") and sources["value"] == [
+            str(tmp_path / "data" / "math")
+        ]
+        assert kind == "experts" and shown[7:17] == [
+            "steps",
+            5,
+            "2e-05",
+            32,
+            1,
+            4,
+            "fp32",
+            3,
+            None,
+            "",
+        ]
         assert "1 step: math" in said
-        wrong = train_display.shown_of(session, text.replace("rate", "rte").replace("experts", "expert"))[-1]
-        assert 'role="alert"' in wrong and "line 3, settings.rte" in wrong and "line 4, schedule.kind" in wrong
+        wrong = train_display.shown_of(
+            session, text.replace("rate", "rte").replace("experts", "expert")
+        )[-1]
+        assert (
+            'role="alert"' in wrong
+            and "line 3, settings.rte" in wrong
+            and "line 4, schedule.kind" in wrong
+        )
         assert "plan, line" not in wrong
         broken = train_display.shown_of(session, "a: [")
         assert broken[2:-1] == [gr.skip()] * 15 and "not valid YAML" in broken[-1]
         hostile = train_display.shown_of(session, text.replace("experts", "'<img src=x>'"))[-1]
         assert "<img" not in hostile and "&lt;img" in hostile
-        assert "Choose" not in train_display.first(session) and train.line_html(session, "a b").count("problem") == 1
+        assert (
+            "Choose" not in train_display.first(session)
+            and train.line_html(session, "a b").count("problem") == 1
+        )
         with pytest.raises(SessionError):
             train_display.text_of(session, "../x")
         plan_files.save(session.workdir, session.folders, "kept", text)
-        assert train_display.text_of(session, "kept") == text and train_display.text_of(session, "none") == ""
+        assert (
+            train_display.text_of(session, "kept") == text
+            and train_display.text_of(session, "none") == ""
+        )
     finally:
         session.close()
 
@@ -167,7 +218,10 @@ def test_the_fields_follow_the_text_and_say_what_is_wrong(world, tmp_path):
 def test_steps_from_one_group_are_a_field_of_their_own():
     by_task = plan_form.grouped("settings: {rate: 1e-3}", "task")
     assert read(by_task) == {"settings": {"rate": 1e-3, "group_by": {"metric": "task"}}}
-    assert read(plan_form.grouped(by_task, "kmeans"))["settings"]["group_by"] == {"metric": "kmeans", "count": 8}
+    assert read(plan_form.grouped(by_task, "kmeans"))["settings"]["group_by"] == {
+        "metric": "kmeans",
+        "count": 8,
+    }
     assert read(plan_form.grouped(by_task, "")) == {"settings": {"rate": 1e-3}}
     binned = "settings: {group_by: {metric: length, bins: 4}}"
     assert plan_form.grouped(binned, "length") == binned  # its own keys stay
