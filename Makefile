@@ -1,4 +1,5 @@
 # Three words run everything: `make run` opens the page, `make test` runs the tests, `make check` lints and types.
+# `make test-slow` runs the tests that take long: whole trainings, killed processes, most of the browser's.
 # `make bench` measures every claim of docs/performance.md, in about ten minutes; ARGS="--size 1.2B" at the size of the bars.
 # Each makes what it needs first: .venv with the versions of constraints.txt, the oracle's environment, a browser.
 
@@ -11,14 +12,20 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export GRADIO_ANALYTICS_ENABLED = False
 
-.PHONY: run test check format bench demo constraints clean
+.PHONY: run test test-slow check format bench demo constraints clean
 
 run: .venv/made
 	$(BIN)/python app.py $(ARGS)
 
-# Files in their order: by the number of their tests, the slow ones of the browser would be last, and one process idle.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
+
+# Without --no-loadscope-reorder files would be ordered by their number of tests: the long ones of
+# the browser, which have few, would come last and leave one process idle.
 test: .venv/made-test .venv-mergekit/made .venv/made-browser
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder --cov=merging --cov-report=term --cov-fail-under=100 $(ARGS)
+	$(PYTEST) -m "not slow" --cov=merging --cov-report=term --cov-fail-under=100 $(ARGS)
+
+test-slow: .venv/made-test .venv-mergekit/made .venv/made-browser
+	$(PYTEST) -m slow $(ARGS)
 
 check: .venv/made-test
 	$(BIN)/ruff check .

@@ -1,15 +1,15 @@
-/* What the page does by itself: settle the sliders, keys, copy buttons, theme, sorting. No values live here. */
+/* Page script: settling of the sliders, keys, copy buttons, theme, sorting. It stores no values of the model. */
 (() => {
-  const SETTLE = 180; // milliseconds of rest after the last change before anything expensive starts
-  const TYPED = 900; // the same after a key in a number field
-  const HELD = 1500; // the same while a thumb is held down and what is shown follows it: a pause is not yet the end of a drag
-  const PATIENCE = 5000; // an answer to a preview that is this late is not waited for
+  const SETTLE = 180; // milliseconds without a change before anything expensive starts
+  const TYPED = 900; // the same after a key press in a number field
+  const HELD = 1500; // the same while a thumb is held and previews follow it: a pause is not yet the end of a drag
+  const PATIENCE = 5000; // milliseconds after which an unanswered preview no longer blocks the next
   let timer = 0, written = false, wishes = 0, asked = 0, waiting = null, held = false;
   const press = (id) => { const button = document.getElementById(id); if (button) button.click(); };
   const shown = () => [...document.querySelectorAll("#sliders .omega input[type=range]")];
   const two = (value) => Math.abs(value).toFixed(2);
 
-  function figures() { // number boxes with two decimals, as everywhere else
+  function figures() { // show two decimals in number boxes, as everywhere else
     document.querySelectorAll("#sliders .omega input[type=number]").forEach((box) => {
       if (box === document.activeElement || box.value === "") return;
       const text = (+box.value).toFixed(2);
@@ -17,19 +17,19 @@
     });
   }
 
-  function refused() { // a number that no slider takes is told where it is written; leaving the box brings it into range
+  function refused() { // report a number out of range at its box; leaving the box clips it
     const box = document.activeElement;
     if (!box?.matches("#sliders .omega input[type=number]")) return false;
     return (box.validity.rangeOverflow || box.validity.rangeUnderflow) && !box.reportValidity();
   }
 
-  function readout() { // the formula follows at once; the server's own formula replaces it when settled
+  function readout() { // update the formula at once; after settling the server's formula replaces it
     shown().forEach((range, place) => {
       const term = document.querySelector(`.formula [data-term="${place}"]`);
       if (!term) return;
       const value = +range.value;
       const number = term.querySelector("b"), sign = term.querySelector(".sign");
-      if (!number) return; // a method without ω
+      if (!number) return; // the method has no ω
       number.textContent = two(value);
       sign.textContent = value < 0 ? sign.dataset.minus : sign.dataset.plus;
       term.classList.toggle("zero", value === 0);
@@ -49,7 +49,7 @@
       dem.settle(wait);
       if (document.querySelector(`#omega-${place}.adapter`)) dem.preview(place);
     },
-    preview(place) { // one is under way at a time; of the moves meanwhile the last waits, and settling lands in any case
+    preview(place) { // one request at a time; the last move meanwhile waits, and settling follows in any case
       const now = performance.now();
       waiting = asked && now - asked < PATIENCE ? place : null;
       if (waiting !== null) return;
@@ -63,8 +63,8 @@
       waiting = null;
       if (place !== null && timer) dem.preview(place);
     },
-    numbered: (words) => [++wishes, ...words.slice(1)], // the server drops what comes after a later wish
-    typed() { // a number is being written: half of it is no wish, and an empty field is none before it is left
+    numbered: (words) => [++wishes, ...words.slice(1)], // the server drops a request that arrives after a newer one
+    typed() { // wait while a number is being typed; an empty field counts only when it is left
       const box = document.activeElement;
       written = true;
       if (box && box.matches("input[type=number]") && box.value === "") clearTimeout(timer);
@@ -87,7 +87,7 @@
     },
     arrived() {
       if (!shown().length) return;
-      for (const wait of [50, 300, 1000, 3000]) setTimeout(figures, wait); // gradio writes the boxes in its own time
+      for (const wait of [50, 300, 1000, 3000]) setTimeout(figures, wait); // gradio fills the boxes at some later time
       dem.settle(50);
     },
     dark: () => document.body.classList.contains("dark"),
@@ -113,7 +113,7 @@
     const text = button.dataset.copy;
     try {
       await navigator.clipboard.writeText(text);
-    } catch { // no permission, or not a secure origin
+    } catch { // no permission, or no secure origin
       const area = document.createElement("textarea");
       area.value = text;
       document.body.append(area);
@@ -148,7 +148,7 @@
     const target = event.target.closest ? event.target.closest("[data-copy], [data-press], .sort") : null;
     if (!target) return;
     if (target.matches(".sort")) sort(target);
-    else if (target.matches("[data-press]")) { // a row's button: the hidden one that it names reads which row it is
+    else if (target.matches("[data-press]")) { // a button of a row presses a hidden gradio button, which reads the row from dem.value
       dem.value = target.dataset.value;
       press(target.dataset.press);
     }
@@ -161,10 +161,10 @@
     held = false;
   };
   for (const end of ["pointerup", "pointercancel"]) document.addEventListener(end, released, true);
-  window.addEventListener("blur", released); // the pointer may be let go where the page does not see it
+  window.addEventListener("blur", released); // the pointer may be released outside the page
 
   document.addEventListener("click", (event) => {
-    // The sliders are about to be written by the server: what they show until then is no wish.
+    // The server is about to write the sliders, so do not settle what they show until then.
     if (event.target.closest?.("#undo, #redo")) clearTimeout(timer);
   }, true);
 
@@ -188,7 +188,7 @@
     range.dispatchEvent(new Event("input", { bubbles: true }));
   });
 
-  function formulas() { // under each name in the list of methods its formula
+  function formulas() { // show its formula under each name in the list of methods
     const known = JSON.parse(document.querySelector("[data-formulas]")?.dataset.formulas || "{}");
     document.querySelectorAll("#method [role=option]").forEach((option) => {
       option.dataset.formula = known[option.getAttribute("aria-label")] || "";

@@ -1,30 +1,30 @@
-/* Answers in their order: gradio's page learns over two connections what its server tells it in one order.
+/* Keeps gradio's answers in order. gradio sends them over two connections, which the browser may read in another order.
 
-The receipt of an event comes as the answer to its request, all else about it over one stream, which the server closes when no
-answer is due. Read in another order than they were sent, answers are lost or shown too late:
-  - a receipt read before the closing of the stream lets the page take the stream for open, and wait for an answer that
-    nobody fetches: so a receipt waits until the stream has named its event, as it does at once, or is closed;
-  - what the stream says of an event before its receipt is read is put aside, and then overtakes what was said before
-    it: so the stream waits for the receipt of every event that it names. */
+The receipt of an event is the response to its request. Everything else about the event comes over one stream, which the
+server closes when no answer is due. If the browser reads them in another order than they were sent, answers get lost or late:
+  - If it reads a receipt before the end of the old stream, the page believes that the stream is still open and waits for an
+    answer that nobody fetches. So a receipt waits until the stream has named its event (which happens at once) or is closed.
+  - If it reads stream messages of an event before its receipt, gradio puts them aside and later lets them overtake older
+    messages. So the stream waits for the receipt of every event that it names. */
 (() => {
-  const PATIENCE = 1000; // milliseconds after which neither waits for the other any more
-  const TURNS = 3; // after so many turns of the page's loop gradio has read a receipt that it was handed
+  const PATIENCE = 1000; // milliseconds after which neither waits for the other
+  const TURNS = 3; // turns of the event loop after which gradio has read a receipt
   const native = window.fetch;
   const events = new Map();
   const late = () => new Promise((go) => setTimeout(go, PATIENCE));
-  let closed = Promise.resolve(); // kept when the stream is closed
+  let closed = Promise.resolve(); // resolves when the stream is closed
 
-  // Not by a timer: gradio hands on what it reads by timers of 0 ms, and those that timers begin are held back by browsers.
+  // A message channel and not a timer: gradio uses timers of 0 ms itself, and browsers delay nested timers.
   const { port1, port2 } = new MessageChannel(), turning = [];
   port1.onmessage = () => turning.shift()();
   const turn = () => new Promise((go) => { turning.push(go); port2.postMessage(0); });
 
   function event(id) {
     if (!events.has(id)) {
-      const one = {};
-      one.isNamed = new Promise((go) => { one.named = go; });
-      one.isHanded = new Promise((go) => { one.handed = go; });
-      events.set(id, one);
+      const state = {};
+      state.isNamed = new Promise((go) => { state.named = go; });
+      state.isHanded = new Promise((go) => { state.handed = go; });
+      events.set(id, state);
     }
     return events.get(id);
   }
@@ -35,7 +35,7 @@ answer is due. Read in another order than they were sent, answers are lost or sh
     return new TransformStream({
       async transform(chunk, out) {
         const text = tail + decoder.decode(chunk, { stream: true });
-        tail = text.slice(-100); // an id may be cut in two
+        tail = text.slice(-100); // an id may be split between two chunks
         for (const [, id] of text.matchAll(/"event_id":\s*"(\w{32})"/g)) {
           if (met.has(id)) continue;
           met.add(id);

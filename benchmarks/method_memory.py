@@ -19,7 +19,7 @@ from benchmarks import machine
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from merging.methods._contract import Site
+    from merging.methods._values import Site
 
 VECTORS = 3
 SLOW = ("tsv", "iso_c", "iso_cts", "regmean")
@@ -99,7 +99,7 @@ def _inputs(name: str, count: int, rows: int) -> tuple["Tensor", "Site"]:
     import torch
 
     from merging.methods import _contract as method
-    from merging.methods._contract import Site, Statistic
+    from merging.methods._values import Site, Statistic
 
     known = []
     for _ in range(count if method.load(name).statistics else 0):

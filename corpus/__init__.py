@@ -1,4 +1,7 @@
-"""Data in, examples out. Knows no other package of ours; imports neither torch nor transformers."""
+"""Reads training and evaluation data into records, token ids and groups.
+
+It imports neither torch nor transformers.
+"""
 
 from corpus.counts import Counts, count
 from corpus.errors import CorpusError

@@ -1,14 +1,16 @@
-"""A chat to tokens by the tokenizer's own template, with only the assistant's turns supervised.
+"""Encodes a chat by the tokenizer's own template and supervises only the assistant's turns.
 
-The supervised tokens of a turn are those that the model must write after the prompt which the same template makes for it:
+The supervised tokens of a turn are those that the model must write after the prompt that the same
+template makes for it:
 
     before = template(messages before the turn, with the generation prompt)
     after  = template(messages up to and with the turn)
     supervised: positions len(before) to len(after) of the whole chat
 
-That holds only where `before` and `after` are, token by token, the beginning of the whole chat, which is checked for every
-turn. Where they are not (a template that leaves the thoughts of earlier turns out, for one) the template's own
-{% generation %} marks are used, if it has them.
+This works only if `before` and `after` are, token by token, the beginning of the whole chat, which
+is checked for every turn. If they are not (for example if a template leaves the thoughts of earlier
+turns out), the template's own {% generation %} marks are used. Without such marks the chat is
+refused.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from corpus.errors import CorpusError
 from corpus.records import Chat, Record
 
 Tokenizer = Callable[..., Any]
-"""A transformers tokenizer, or anything that is called and answers like one."""
+"""A transformers tokenizer, or anything with the same interface."""
 
 _MARK = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
@@ -29,12 +31,22 @@ _MARK = re.compile(r"\{%-?\s*generation\s*-?%\}")
 def chat_tokens(
     chat: Chat, tokenizer: Tokenizer, max_length: int | None = None
 ) -> tuple[list[int], list[bool]] | None:
-    """Tokens of the chat and which are supervised, or None when there are more than max_length of them.
+    """Returns the chat's token ids and, per token, whether it is supervised.
 
-    White space that a template writes after the token that ends a turn is not supervised: generation has stopped by then.
+    White space that a template writes after the token that ends a turn is not supervised, because
+    generation has stopped by then.
+
+    Args:
+        chat: the chat.
+        tokenizer: the base's tokenizer, with a chat template.
+        max_length: the length limit in tokens; None for no limit.
+
+    Returns:
+        Two lists of equal length, or None if the chat has more than `max_length` tokens.
 
     Raises:
-        CorpusError: no template, a template that refuses the chat, or one in which the assistant's tokens cannot be told.
+        CorpusError: there is no template, the template refuses the chat, or it does not show which
+            tokens are the assistant's.
     """
     template = _template(tokenizer)
     turns = [message._asdict() for message in chat.messages]
@@ -44,21 +56,22 @@ def chat_tokens(
     supervised, broken = _by_prefixes(tokenizer, turns, ids)
     if broken is not None:
         if not _MARK.search(template):
-            raise CorpusError(_untold(turns, broken))
+            raise CorpusError(_explain_no_mask(turns, broken))
         (marks,) = _apply(tokenizer, [turns], return_assistant_tokens_mask=True)["assistant_masks"]
         supervised = [bool(mark) for mark in marks]
     if not any(supervised):
         raise CorpusError(
-            "the chat template writes no token of the assistant's turns, so there is nothing to learn. Correct the "
-            "template of the base (chat_template.jinja in its folder)."
+            "the chat template writes no token of the assistant's turns, so there is nothing to "
+            "learn. Correct the template of the base (chat_template.jinja in its folder)."
         )
     return ids, supervised
 
 
 def check_template(tokenizer: Tokenizer, records: Iterable[Record]) -> None:
-    """Raise what encoding the chats among the records would raise, found on one chat per sequence of roles.
+    """Checks that a tokenizer's template can encode the chats among the records.
 
-    Cheap, for the time before a run: encode_all checks every chat.
+    It encodes one chat per sequence of roles, which is cheap enough to do before a run starts.
+    encode_all checks every chat.
 
     Raises:
         CorpusError: as chat_tokens; names the record by its number, from 0.
@@ -78,60 +91,73 @@ def check_template(tokenizer: Tokenizer, records: Iterable[Record]) -> None:
 
 
 def _template(tokenizer: Any) -> str:
-    """The text of the template that is used."""
-    found = getattr(tokenizer, "chat_template", None)
-    if isinstance(found, dict):  # named templates, as older tokenizers have
-        found = found.get("default")
-    if not found:
+    """Returns the text of the template that is used."""
+    template = getattr(tokenizer, "chat_template", None)
+    # Older tokenizers have several templates by name.
+    if isinstance(template, dict):
+        template = template.get("default")
+    if not template:
         raise CorpusError(
-            "a chat needs a chat template, and the tokenizer of the base has none. Start from a base that has one, put a "
-            'chat_template.jinja into its folder, or give the data as "prompt" and "completion".'
+            "a chat needs a chat template, and the tokenizer of the base has none. Start from a "
+            "base that has one, put a chat_template.jinja into its folder, or give the data as "
+            '"prompt" and "completion".'
         )
-    return str(found)
+    return str(template)
 
 
 def _apply(tokenizer: Any, chats: list[list[dict[str, str]]], **options: Any) -> Any:
+    """Applies the template to chats; the result is what transformers returns."""
     from jinja2 import TemplateError
 
     try:
         return tokenizer.apply_chat_template(chats, tokenize=True, return_dict=True, **options)
-    # What a template raises by itself, and what its expressions raise on messages that it was not written for.
+    # A template raises errors by itself, and its expressions fail on messages that they were not
+    # written for.
     except (TemplateError, ValueError, TypeError, LookupError, AttributeError) as error:
         raise CorpusError(
-            f"the chat template of the base refuses the roles {_roles(chats[-1])}: {error}. Give chats that it takes, for "
-            "example without a system message, or a base with another template."
+            f"the chat template of the base refuses the roles {_roles(chats[-1])}: {error}. Give "
+            "chats that it takes, for example without a system message, or a base with another "
+            "template."
         ) from None
 
 
 def _ids(rendered: Any) -> list[list[int]]:
+    """Returns the token ids of each chat that _apply encoded."""
     return [list(ids) for ids in rendered["input_ids"]]
 
 
 def _by_prefixes(
     tokenizer: Any, turns: list[dict[str, str]], ids: list[int]
 ) -> tuple[list[bool], int | None]:
-    """The mask over ids, and the number of the first turn whose tokens cannot be told by prefixes, or None."""
+    """Returns the mask over `ids`, and the number of the first turn that prefixes do not delimit.
+
+    The number is None if all turns are found.
+    """
     supervised = [False] * len(ids)
-    spoken = [at for at, turn in enumerate(turns) if turn["role"] == "assistant"]
-    if spoken[0] == 0:  # a template has no prompt of no messages
+    own = [at for at, turn in enumerate(turns) if turn["role"] == "assistant"]
+    # A template cannot write the prompt of an empty list of messages.
+    if own[0] == 0:
         return supervised, 0
-    befores = _ids(_apply(tokenizer, [turns[:at] for at in spoken], add_generation_prompt=True))
-    ended = [turns[: at + 1] for at in spoken if at + 1 < len(turns)]
+    befores = _ids(_apply(tokenizer, [turns[:at] for at in own], add_generation_prompt=True))
+    ended = [turns[: at + 1] for at in own if at + 1 < len(turns)]
     afters = [*(_ids(_apply(tokenizer, ended)) if ended else []), ids]
-    for at, before, after in zip(spoken, befores, afters, strict=False):
+    for at, before, after in zip(own, befores, afters, strict=False):
         if (
             not len(before) < len(after)
             or ids[: len(before)] != before
             or ids[: len(after)] != after
         ):
             return supervised, at
-        for place in range(len(before), _end(tokenizer, ids, len(before), len(after))):
-            supervised[place] = True
+        for position in range(len(before), _end(tokenizer, ids, len(before), len(after))):
+            supervised[position] = True
     return supervised, None
 
 
 def _end(tokenizer: Any, ids: list[int], start: int, end: int) -> int:
-    """Where a turn ends: after its last special token, if only white space follows; else at `end`."""
+    """Returns where a turn ends: after its last special token if only white space follows it.
+
+    Otherwise it ends at `end`.
+    """
     last = end
     while last > start and not tokenizer.decode([ids[last - 1]]).strip():
         last -= 1
@@ -139,19 +165,24 @@ def _end(tokenizer: Any, ids: list[int], start: int, end: int) -> int:
     return last if special else end
 
 
-def _untold(turns: list[dict[str, str]], at: int) -> str:
+def _explain_no_mask(turns: list[dict[str, str]], at: int) -> str:
+    """Says why the assistant's tokens cannot be found, and what to do."""
     why = (
         "the chat begins with the assistant"
         if at == 0
-        else "what the template writes up to there is not, token by token, the beginning of the whole chat"
+        else "what the template writes up to this message is not, token by token, the beginning of "
+        "the whole chat"
     )
     return (
-        f"the assistant's tokens of messages[{at}] (roles {_roles(turns)}) cannot be told from the rest: {why}, and the "
-        "template has no {% generation %} marks. Put {% generation %} … {% endgeneration %} around the assistant's text in "
-        "chat_template.jinja of the base, or give chats in which only the last message is the assistant's."
+        f"the assistant's tokens of messages[{at}] (roles {_roles(turns)}) cannot be told from the "
+        f"rest: {why}, and the template has no {{% generation %}} marks. "
+        "Put {% generation %} … {% endgeneration %} around the assistant's text in "
+        "chat_template.jinja of the base, or give chats in which only the last message is the "
+        "assistant's."
     )
 
 
 def _roles(turns: list[dict[str, str]]) -> str:
+    """Returns the roles of a chat as text, cut short after six."""
     roles = [turn["role"] for turn in turns]
     return ", ".join(roles if len(roles) <= 6 else [*roles[:5], f"… ({len(roles)} messages)"])

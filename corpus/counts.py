@@ -1,4 +1,4 @@
-"""How much data a run sees: examples, tokens, supervised tokens, and what was left out."""
+"""Counts the data that a run uses: examples, tokens, supervised tokens, and examples left out."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from corpus.tokens import Dropped, Encoded
 
 @dataclass(frozen=True)
 class Counts:
-    """What is left of some records after encoding, and what is not.
+    """How many records, and how many of their tokens, are used after encoding.
 
     Attributes:
         examples: records that are used.
         dropped_too_long: records that were left out because they exceed the length limit.
-        tokens: tokens of the examples, prompt and template included, without padding.
-        supervised: those of them that the loss counts. A shift to the next token loses none: a first token is never one.
+        tokens: tokens of the examples, with prompt and template, without padding.
+        supervised: those tokens that the loss counts. Shifting labels by one token loses none of
+            them, because the first token of a text is never supervised.
     """
 
     examples: int
@@ -34,26 +35,33 @@ class Counts:
 
     @property
     def dropped_share(self) -> float:
-        """Share of the records that was left out, 0 to 1; 0 where there were none."""
+        """The share of the records that was left out, 0 to 1; 0 if there were no records."""
         total = self.examples + self.dropped_too_long
         return self.dropped_too_long / total if total else 0.0
 
     def in_words(self, max_length: int | None = None) -> str:
-        """One line for a reader.
+        """Returns the counts as one line of text for users.
+
+        Args:
+            max_length: the length limit in tokens, if it is known.
 
         >>> Counts(18818, 1204, 2500000, 900000).in_words(2048)
-        "18,818 examples, 2,500,000 tokens (900,000 supervised); 1,204 of 20,022 left out (6.0 %), longer than 2,048 tokens"
+        "18,818 examples, 2,500,000 tokens (900,000 supervised); 1,204 of 20,022 left out (6.0 %),
+        longer than 2,048 tokens"
         """
-        used = f"{_many(self.examples, 'example')}, {_many(self.tokens, 'token')} ({self.supervised:,} supervised)"
+        used = f"{_count_noun(self.examples, 'example')}, {_count_noun(self.tokens, 'token')}"
+        used += f" ({self.supervised:,} supervised)"
         if not self.dropped_too_long:
             return f"{used}; none left out"
-        limit = "too long" if max_length is None else f"longer than {_many(max_length, 'token')}"
-        total = self.examples + self.dropped_too_long
-        return f"{used}; {self.dropped_too_long:,} of {total:,} left out ({_percent(self.dropped_share)}), {limit}"
+        limit = (
+            "too long" if max_length is None else f"longer than {_count_noun(max_length, 'token')}"
+        )
+        left_out = f"{self.dropped_too_long:,} of {self.examples + self.dropped_too_long:,}"
+        return f"{used}; {left_out} left out ({_percent(self.dropped_share)}), {limit}"
 
 
 def count(encoded: Iterable[Encoded], dropped: Dropped) -> Counts:
-    """The counts of what encode_all gave."""
+    """Counts what encode_all returned."""
     rows = [(len(item.ids), sum(item.supervised)) for item in encoded]
     return Counts(
         examples=len(rows),
@@ -63,11 +71,12 @@ def count(encoded: Iterable[Encoded], dropped: Dropped) -> Counts:
     )
 
 
-def _many(number: int, noun: str) -> str:
+def _count_noun(number: int, noun: str) -> str:
+    """Returns '1 example' or '2 examples'."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def _percent(share: float) -> str:
-    """A share in percent; what is not nothing is not written as 0.0, and what is not all not as 100.0."""
+    """Returns a share in per cent; only an exact 0 or 1 is shown as 0.0 or 100.0."""
     shown = min(max(100 * share, 0.1), 99.9) if 0 < share < 1 else 100 * share
     return f"{shown:.1f} %"

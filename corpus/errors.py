@@ -1,8 +1,11 @@
-"""The errors of corpus: one tree, each message written for the person whose file it is.
+"""The errors of corpus. Each message is written for the person whose file it is about.
 
 CorpusError
 """
 
 
 class CorpusError(ValueError):
-    """Data that cannot be used. The message says where (file, line, field), what was expected, and what to do."""
+    """Data that cannot be used.
+
+    The message says where (file, line, field), what was expected, and what to do.
+    """

@@ -1,9 +1,10 @@
-"""CommonIT's groups: each example belongs to one, by its label, by the length of its response, or by its embedding.
+"""Puts each example into one group, by its label, its response length or its embedding: CommonIT.
 
-CommonIT (arXiv 2410.03077) groups by one of three metrics and fine-tunes on batches of one group. By embedding it gives
-each example the task of its nearest anchors (the MMLU development set, whose 57 tasks are the groups); `by_kmeans`, which
-needs no anchors, is an extension of ours. So are the defaults of how many bins of length there are and how many anchors
-vote: the paper's are not known.
+CommonIT (arXiv 2410.03077) groups by one of these three metrics and fine-tunes on batches of one
+group. By embedding it gives each example the task of its nearest anchors (the MMLU development set,
+whose 57 tasks are the groups). `by_kmeans`, which needs no anchors, is our extension. The defaults
+for the number of length bins and of voting anchors are ours too, because the paper does not give
+its own.
 """
 
 from __future__ import annotations
@@ -19,33 +20,36 @@ from numpy.typing import ArrayLike, NDArray
 from corpus.errors import CorpusError
 
 CHUNK = 1024
-"""Examples that are compared with all anchors at a time."""
-NOTHING = "there are no examples to group. Give at least one."
+"""How many examples are compared with all anchors at once."""
+NO_EXAMPLES = "there are no examples to group. Give at least one."
 DIGITS = 12
-"""Cosines that agree to so many decimals are equal: float64 products of equal rows may differ in the last bits."""
+"""Decimals of a cosine that count: float64 products of equal rows may differ in the last bits."""
 
 
 @dataclass(frozen=True)
 class Groups:
-    """Which group each example belongs to; every group has an example.
+    """Which group each example belongs to; every group has at least one example.
 
-    Raises CorpusError for no examples, an unknown group, a label that comes twice, or a group without examples.
+    Attributes:
+        labels: per group, its name.
+        of: per example, the index of its group in `labels`.
+        metric: how the groups were made, in words.
+        empty: names that no example belongs to: anchors' labels, bins or clusters.
+        ties: how many examples needed a tie to be broken; see `by_anchors`.
+
+    Raises:
+        CorpusError: no examples, an unknown group, a label that occurs twice, or an empty group.
     """
 
     labels: tuple[str, ...]
-    """Per group its name."""
     of: tuple[int, ...]
-    """Per example the index of its group in `labels`."""
     metric: str
-    """What the groups were made by, in words."""
     empty: tuple[str, ...] = ()
-    """Names that no example fell to, so that they are no groups: an anchor's label, a bin, a cluster."""
     ties: int = 0
-    """Examples for whose group a tie had to be broken; see `by_anchors`."""
 
     def __post_init__(self) -> None:
         if not self.of:
-            raise CorpusError(NOTHING)
+            raise CorpusError(NO_EXAMPLES)
         if len(set(self.labels)) < len(self.labels):
             twice = next(label for label in self.labels if self.labels.count(label) > 1)
             raise CorpusError(
@@ -53,37 +57,39 @@ class Groups:
             )
         if not 0 <= min(self.of) <= max(self.of) < len(self.labels):
             raise CorpusError(
-                f"examples name the groups {min(self.of)} to {max(self.of)}, and there are {len(self.labels)} labels. "
-                f"Number the groups from 0 to {len(self.labels) - 1}."
+                f"examples name the groups {min(self.of)} to {max(self.of)}, and there are "
+                f"{len(self.labels)} labels. Number the groups from 0 to {len(self.labels) - 1}."
             )
-        if lacking := [
+        if without := [
             label for label, size in zip(self.labels, self.sizes, strict=True) if not size
         ]:
             raise CorpusError(
-                f"{len(lacking)} of {len(self.labels)} groups have no examples ({', '.join(map(repr, lacking[:5]))}). "
-                "Leave them out of the labels, or name them in `empty`."
+                f"{len(without)} of {len(self.labels)} groups have no examples "
+                f"({', '.join(map(repr, without[:5]))}). Leave them out of the labels, or name "
+                "them in `empty`."
             )
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Per group how many examples it has."""
+        """Per group, how many examples it has."""
         return tuple(np.bincount(self.of, minlength=len(self.labels)).tolist())
 
 
 def by_label(labels: Sequence[str]) -> Groups:
-    """One group per label that occurs, in alphabetical order.
+    """Makes one group per label that occurs, in alphabetical order.
 
     >>> by_label(["sums", "chat", "sums"]).of
     (1, 0, 1)
 
     Raises:
-        CorpusError: no examples, or some without a label; says how many, and which is the first.
+        CorpusError: there are no examples, or some have no label; says how many, and the first.
     """
-    bare = [number for number, label in enumerate(labels) if not label.strip()]
-    if bare:
+    unlabelled = [number for number, label in enumerate(labels) if not label.strip()]
+    if unlabelled:
         raise CorpusError(
-            f"{len(bare)} of {len(labels)} examples have no label, the first is example {bare[0] + 1}. Label each "
-            "example, name the field that holds the label, or group by length or embedding."
+            f"{len(unlabelled)} of {len(labels)} examples have no label, the first is example "
+            f"{unlabelled[0] + 1}. Label each example, name the field that holds the label, or "
+            "group by length or embedding."
         )
     names = sorted(set(labels))
     index = {name: number for number, name in enumerate(names)}
@@ -93,13 +99,13 @@ def by_label(labels: Sequence[str]) -> Groups:
 def by_length(
     lengths: Sequence[int], bins: int = 10, *, edges: Sequence[int] | None = None
 ) -> Groups:
-    """One group per range of response lengths, shortest first.
+    """Makes one group per range of response lengths, shortest first.
 
     Args:
-        lengths: per example the tokens of its response, that is its supervised tokens.
-        bins: quantile bins. Bin i ends with the smallest length that at least i/bins of the examples do not exceed;
-            equal lengths stay together, so that there may be fewer bins than asked for.
-        edges: instead of bins, the greatest length of each group but the last, rising.
+        lengths: per example, the tokens of its response, that is its supervised tokens.
+        bins: number of quantile bins. Bin i ends with the smallest length that at least i/bins of
+            the examples do not exceed. Equal lengths stay together, so there may be fewer bins.
+        edges: instead of bins, the greatest length of each group but the last, in rising order.
 
     >>> by_length([3, 9, 4, 30], bins=2).labels
     ('3 to 4 tokens', '9 to 30 tokens')
@@ -107,11 +113,11 @@ def by_length(
     ('up to 5 tokens', '6 to 20 tokens', '21 tokens and more')
 
     Raises:
-        CorpusError: no examples, a length below 1, fewer than two bins, or edges that do not rise.
+        CorpusError: no examples, a length below 1, fewer than 2 bins, or edges that do not rise.
     """
     values = np.asarray(lengths, dtype=np.int64)
     if not len(values):
-        raise CorpusError(NOTHING)
+        raise CorpusError(NO_EXAMPLES)
     if values.min() < 1:
         first = int(np.argmin(values))
         raise CorpusError(
@@ -122,14 +128,17 @@ def by_length(
     if bins < 2:
         raise CorpusError(f"bins is {bins}; expected 2 or more, or groups by label.")
     ends = np.unique(np.quantile(values, np.arange(1, bins) / bins, method="inverted_cdf"))
-    of = np.searchsorted(ends, values)  # what equals an end is below it, so that no bin is empty
-    ranges = [(values[of == bin].min(), values[of == bin].max()) for bin in range(of.max() + 1)]
+    # A length equal to an end belongs to the bin below it, so that no bin is empty.
+    group_of = np.searchsorted(ends, values)
+    members = [values[group_of == group] for group in range(group_of.max() + 1)]
+    ranges = [(part.min(), part.max()) for part in members]
     names = tuple(f"{low} to {high} tokens" if low < high else _tokens(low) for low, high in ranges)
     fewer = f", {len(names)} with lengths of their own" if len(names) < bins else ""
-    return Groups(names, tuple(of.tolist()), f"response length, {bins} quantile bins{fewer}")
+    return Groups(names, tuple(group_of.tolist()), f"response length, {bins} quantile bins{fewer}")
 
 
 def _between(values: NDArray[np.int64], edges: list[int]) -> Groups:
+    """Groups lengths by the edges that were given."""
     if not edges or edges[0] < 1 or any(low >= high for low, high in pairwise(edges)):
         raise CorpusError(
             f"edges are {edges}; expected rising lengths from 1 on, such as 16, 64, 256."
@@ -140,7 +149,7 @@ def _between(values: NDArray[np.int64], edges: list[int]) -> Groups:
         for low, high in zip(starts, edges[1:], strict=True)
     ]
     names = [f"up to {_tokens(edges[0])}", *middle, f"{edges[-1] + 1} tokens and more"]
-    return _occurring(np.searchsorted(edges, values), names, "response length, given edges")
+    return _drop_empty(np.searchsorted(edges, values), names, "response length, given edges")
 
 
 def _tokens(count: int) -> str:
@@ -150,13 +159,15 @@ def _tokens(count: int) -> str:
 def by_anchors(
     vectors: ArrayLike, anchors: ArrayLike, anchor_labels: Sequence[str], k: int = 1
 ) -> Groups:
-    """Each example gets the label that most of its k nearest anchors have: CommonIT's grouping by embedding.
+    """Gives each example the label that most of its k nearest anchors have: CommonIT by embedding.
 
-    Near is a high cosine. Equal cosines: the earlier anchor is the nearer. Equally many votes: the label of the nearest
-    anchor among those labels. `Groups.ties` counts the examples that either rule decided, and labels that no
-    example got are in `Groups.empty`. The cosines take CHUNK × M × 8 bytes at a time.
+    The nearest anchor is the one with the highest cosine. Of equal cosines, the earlier anchor
+    counts as nearer. Of labels with equally many votes, that of the nearest anchor wins.
+    `Groups.ties` counts the examples that either rule decided, and labels that no example got are
+    in `Groups.empty`. The cosines take CHUNK × M × 8 bytes at a time.
 
-    Worked example: with anchors at 0°, 30° and 90° labelled a, b, b, an example at 10° is nearest to a; with k = 3 it is b.
+    Worked example: with anchors at 0°, 30° and 90°, labelled a, b and b, an example at 10° is in
+    group a with k = 1 and in group b with k = 3.
 
     Args:
         vectors: (N, d), one row per example.
@@ -165,34 +176,37 @@ def by_anchors(
         k: how many neighbours vote, 1 to M.
 
     Raises:
-        CorpusError: shapes or counts that do not fit, numbers that are not finite, or rows of zeros, which have no cosine.
+        CorpusError: shapes or counts that do not fit, numbers that are not finite, or rows of
+            zeros, which have no cosine.
     """
     rows, points = _unit(vectors, "vectors"), _unit(anchors, "anchors")
     if rows.shape[1] != points.shape[1]:
         raise CorpusError(
-            f"vectors have {rows.shape[1]} columns and anchors {points.shape[1]}. Encode both with the same encoder."
+            f"vectors have {rows.shape[1]} columns and anchors {points.shape[1]}. "
+            "Encode both with the same encoder."
         )
     if len(anchor_labels) != len(points):
         raise CorpusError(
-            f"there are {len(points)} anchors and {len(anchor_labels)} labels. Give one label per anchor."
+            f"there are {len(points)} anchors and {len(anchor_labels)} labels. "
+            "Give one label per anchor."
         )
     if not 1 <= k <= len(points):
         raise CorpusError(f"k is {k}; expected 1 to {len(points)}, the number of anchors.")
     names = sorted(set(anchor_labels))
     index = {name: number for number, name in enumerate(names)}
     label_of = np.array([index[label] for label in anchor_labels])
-    found = [
+    votes = [
         _vote(rows[at : at + CHUNK] @ points.T, label_of, k) for at in range(0, len(rows), CHUNK)
     ]
-    of, tied = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    group_of, tied = (np.concatenate(parts) for parts in zip(*votes, strict=True))
     metric = f"{k} nearest of {len(points)} anchors, cosine"
-    return _occurring(of, names, metric, ties=int(tied.sum()))
+    return _drop_empty(group_of, names, metric, ties=int(tied.sum()))
 
 
 def _vote(
     cosines: NDArray[np.float64], label_of: NDArray[np.int64], k: int
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Per row of (examples, anchors) the label that wins, and whether a tie was broken for it."""
+    """Returns per row of (examples, anchors) the label that wins, and whether a tie was broken."""
     cosines = np.round(cosines, DIGITS)
     nearest = np.argsort(-cosines, axis=1, kind="stable")[:, :k]
     voted = label_of[nearest]
@@ -201,7 +215,8 @@ def _vote(
     most = votes.max(axis=1, keepdims=True)
     leading = np.take_along_axis(votes, voted, axis=1) == most
     winner = np.take_along_axis(voted, leading.argmax(axis=1)[:, None], axis=1)[:, 0]
-    # The last place among the k is tied when anchors of several labels are as far away and not all of them are in.
+    # The last of the k voters is tied if anchors with several labels are equally far away and some
+    # of them do not vote.
     level = cosines == np.take_along_axis(cosines, nearest[:, -1:], axis=1)
     left_out = level.sum(axis=1) > np.take_along_axis(level, nearest, axis=1).sum(axis=1)
     several = np.where(level, label_of, label_of.max()).min(axis=1) < np.where(
@@ -211,9 +226,10 @@ def _vote(
 
 
 def by_kmeans(vectors: ArrayLike, count: int, seed: int) -> Groups:
-    """Clusters of scikit-learn's mini-batch k-means over rows of length 1, numbered by their first example.
+    """Makes clusters by scikit-learn's mini-batch k-means over rows scaled to length 1.
 
-    The paper does not do this: it is for data without anchors. A row of zeros stays one.
+    Clusters are numbered by their first example. The paper does not do this; it is for data
+    without anchors. A row of zeros stays a row of zeros.
 
     Args:
         vectors: (N, d), one row per example.
@@ -229,20 +245,22 @@ def by_kmeans(vectors: ArrayLike, count: int, seed: int) -> Groups:
     different = len(np.unique(rows, axis=0))
     if not 1 <= count <= different:
         raise CorpusError(
-            f"{count} clusters of {len(rows)} examples, of which {different} differ; expected 1 to {different} clusters."
+            f"{count} clusters of {len(rows)} examples, of which {different} differ; "
+            f"expected 1 to {different} clusters."
         )
-    found = MiniBatchKMeans(n_clusters=count, n_init=3, random_state=seed).fit_predict(rows)
-    _, first = np.unique(found, return_index=True)
-    order = found[np.sort(first)]
+    clusters = MiniBatchKMeans(n_clusters=count, n_init=3, random_state=seed).fit_predict(rows)
+    _, first = np.unique(clusters, return_index=True)
+    # scikit-learn numbers clusters arbitrarily; the order of first examples is the same every time.
+    order = clusters[np.sort(first)]
     rank = np.zeros(count, dtype=np.int64)
     rank[order] = np.arange(len(order))
     names = [f"cluster {number + 1}" for number in range(count)]
-    return _occurring(rank[found], names, f"k-means, {count} clusters, seed {seed}")
+    return _drop_empty(rank[clusters], names, f"k-means, {count} clusters, seed {seed}")
 
 
-def _occurring(of: NDArray[Any], names: Sequence[str], metric: str, ties: int = 0) -> Groups:
-    """Groups of the names that occur; the others are declared empty."""
-    used, dense = np.unique(of, return_inverse=True)
+def _drop_empty(group_of: NDArray[Any], names: Sequence[str], metric: str, ties: int = 0) -> Groups:
+    """Makes groups of the names that have examples, and lists the other names as empty."""
+    used, dense = np.unique(group_of, return_inverse=True)
     empty = tuple(name for number, name in enumerate(names) if number not in used)
     return Groups(
         tuple(names[number] for number in used), tuple(dense.tolist()), metric, empty, ties
@@ -250,22 +268,25 @@ def _occurring(of: NDArray[Any], names: Sequence[str], metric: str, ties: int = 
 
 
 def _unit(vectors: ArrayLike, what: str, *, zeros: bool = False) -> NDArray[np.float64]:
-    """Rows of length 1, in float64."""
+    """Returns rows scaled to length 1, in float64; `zeros` allows rows of zeros and keeps them."""
     rows = np.asarray(vectors, dtype=np.float64)
     if rows.ndim != 2 or not rows.size:
         raise CorpusError(
-            f"{what} have the shape {rows.shape}; expected one row of numbers per example, at least one."
+            f"{what} have the shape {rows.shape}; expected one row of numbers per example, "
+            "at least one."
         )
     bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
     if len(bad):
         raise CorpusError(
-            f"{len(bad)} of {len(rows)} {what} hold numbers that are not finite; the first is row {bad[0]}."
+            f"{len(bad)} of {len(rows)} {what} hold numbers that are not finite; "
+            f"the first is row {bad[0]}."
         )
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
     none = np.flatnonzero(lengths[:, 0] == 0)
     if len(none) and not zeros:
         raise CorpusError(
-            f"{len(none)} of {len(rows)} {what} are zero and have no cosine; the first is row {none[0]}. "
-            "A text without a word that its encoder knows gives such a row: leave it out, or use another encoder."
+            f"{len(none)} of {len(rows)} {what} are zero and have no cosine; the first is row "
+            f"{none[0]}. A text without a word that its encoder knows gives such a row: leave it "
+            "out, or use another encoder."
         )
     return rows / np.where(lengths == 0, 1, lengths)

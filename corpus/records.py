@@ -1,11 +1,14 @@
-"""One line of data -> one record: an Example or a Chat, validated field by field.
+"""Turns one line of data into a record, an Example or a Chat, and validates every field.
 
-Four layouts are known, told apart by their fields; `prompt`/`completion` is the first choice where several fit:
+There are four layouts, recognised by their fields. If several fit, the first in this list is used:
 
-    prompt, completion            an Example, as it stands; choices and answer are read too
-    messages                      a Chat: [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}]
-    conversations                 a Chat: [{"from": "human", "value": "…"}, {"from": "gpt", "value": "…"}]
-    instruction, input, output    an Example: "Instruction: …", a line "Input: …" unless that is empty, then "Output:"
+    prompt, completion            an Example, used as it is; choices and answer are read too
+    messages                      a Chat: [{"role": "user", "content": "…"},
+                                  {"role": "assistant", "content": "…"}]
+    conversations                 a Chat: [{"from": "human", "value": "…"},
+                                  {"from": "gpt", "value": "…"}]
+    instruction, input, output    an Example, whose prompt is "Instruction: …", a line "Input: …"
+                                  unless that is empty, then "Output:"
 """
 
 from __future__ import annotations
@@ -24,25 +27,26 @@ SPEAKERS = {
     "gpt": "assistant",
     "assistant": "assistant",
 }
-"""Who speaks in `conversations` -> the role."""
+"""Speaker in `conversations` -> role."""
 
 LABEL = "task"
-"""The field that names the task of a record, unless another is asked for."""
+"""The default name of the field that holds the task of a record."""
 
 Layout = Literal["completion", "messages", "conversations", "instruction"]
 
 
 @dataclass(frozen=True)
 class Example:
-    """One prompt with the completion a model should give.
+    """One prompt with the completion that a model should write.
 
     Attributes:
         prompt: what the model is shown, without trailing whitespace.
-        completion: what it should write; starts with a space, so that tokens(prompt) + tokens(completion) are the tokens
-            of the whole text.
-        choices: for multiple choice, the texts to choose from, without the leading space; else empty.
-        answer: index of the right choice, or None.
-        label: the task it belongs to, for grouping; empty where none is given.
+        completion: what the model should write. It starts with a space, so that tokens(prompt) +
+            tokens(completion) are the tokens of the whole text.
+        choices: for multiple choice, the texts to choose from, without the leading space;
+            otherwise empty.
+        answer: the index of the right choice; None if there are no choices.
+        label: the task that the example belongs to, for grouping; "" if it has none.
     """
 
     prompt: str
@@ -53,20 +57,22 @@ class Example:
 
 
 class Message(NamedTuple):
-    """One turn of a chat."""
+    """One turn of a chat; `role` is "system", "user" or "assistant"."""
 
     role: str
-    """"system", "user" or "assistant"."""
     content: str
 
 
 @dataclass(frozen=True)
 class Chat:
-    """A conversation. Every turn of the assistant is to be learnt.
+    """A conversation, of which the model learns every turn of the assistant.
 
     Attributes:
         messages: the turns in order; at least one is the assistant's.
-        label: the task it belongs to, for grouping; empty where none is given.
+        label: the task that the chat belongs to, for grouping; "" if it has none.
+
+    Raises:
+        CorpusError: no message is the assistant's.
     """
 
     messages: tuple[Message, ...]
@@ -75,7 +81,8 @@ class Chat:
     def __post_init__(self) -> None:
         if not any(message.role == "assistant" for message in self.messages):
             raise CorpusError(
-                f"no message of a chat of {len(self.messages)} is the assistant's, so there is nothing to learn."
+                f"no message of a chat of {len(self.messages)} is the assistant's, so there is "
+                "nothing to learn."
             )
 
 
@@ -83,7 +90,7 @@ Record = Example | Chat
 
 
 def layout(fields: Mapping[str, Any]) -> Layout | None:
-    """Which of the four layouts a line has, by the names of its fields; None where it is none of them.
+    """Returns which of the four layouts a line has, by its field names; None if it has none.
 
     >>> layout({"id": 1, "messages": [...]}), layout({"question": "…", "answer": "…"})
     ("messages", None)
@@ -98,7 +105,7 @@ def layout(fields: Mapping[str, Any]) -> Layout | None:
 
 
 def record(row: Mapping[str, Any], where: str, label_field: str = LABEL) -> Record:
-    """The record of one line.
+    """Makes the record of one line.
 
     Args:
         row: the line's fields; those that no layout names are ignored.
@@ -106,7 +113,7 @@ def record(row: Mapping[str, Any], where: str, label_field: str = LABEL) -> Reco
         label_field: the field that names the task; "" reads none.
 
     Raises:
-        CorpusError: names `where` and the field.
+        CorpusError: a field is missing or has a wrong value; names `where` and the field.
     """
     label = _label(row, where, label_field)
     match layout(row):
@@ -124,7 +131,7 @@ def record(row: Mapping[str, Any], where: str, label_field: str = LABEL) -> Reco
 
 
 def row(record: Record, label_field: str = LABEL) -> dict[str, Any]:
-    """The line of a record: what `record` reads back as the same."""
+    """Returns the fields of a record's line, which `record` reads back as the same record."""
     line: dict[str, Any]
     if isinstance(record, Chat):
         line = {"messages": [message._asdict() for message in record.messages]}
@@ -136,7 +143,7 @@ def row(record: Record, label_field: str = LABEL) -> dict[str, Any]:
 
 
 def kind(value: object) -> str:
-    """What a JSON value is, in words."""
+    """Returns what a JSON value is, in words, for messages."""
     names = {
         dict: "an object",
         list: "a list",
@@ -148,8 +155,9 @@ def kind(value: object) -> str:
 
 
 def _messages(turns: Any, where: str, field: str) -> tuple[Message, ...]:
+    """Reads the turns of a chat in the layout `field`."""
     who, what = ("role", "content") if field == "messages" else ("from", "value")
-    # A Sequence of objects comes out of the `datasets` library as an object of lists.
+    # The `datasets` library gives a Sequence of objects as an object of lists.
     if (
         isinstance(turns, dict)
         and turns
@@ -169,37 +177,41 @@ def _messages(turns: Any, where: str, field: str) -> tuple[Message, ...]:
     )
     if not any(message.role == "assistant" for message in messages):
         raise CorpusError(
-            f'{where}, field "{field}": no message is the assistant\'s, so there is nothing to learn.'
+            f'{where}, field "{field}": no message is the assistant\'s, '
+            "so there is nothing to learn."
         )
     return messages
 
 
 def _message(turn: Any, where: str, field: str, style: str) -> Message:
+    """Reads one turn; `field` is its place in the line, `style` the layout."""
     if not isinstance(turn, dict):
         raise CorpusError(f'{where}, field "{field}": expected an object, got {kind(turn)}.')
-    # Some sets name the column conversations and still write role and content.
+    # Some datasets call the field conversations and still write role and content.
     who, what = ("role", "content") if style == "messages" or "role" in turn else ("from", "value")
-    known = {role: role for role in ROLES} if who == "role" else SPEAKERS
-    if turn.get(who) not in tuple(known):
+    role_of = {role: role for role in ROLES} if who == "role" else SPEAKERS
+    if turn.get(who) not in tuple(role_of):
         got = repr(turn[who]) if isinstance(turn.get(who), str) else _got(turn, who)
         raise CorpusError(
-            f'{where}, field "{field}.{who}": expected one of {", ".join(known)}, got {got}.'
+            f'{where}, field "{field}.{who}": expected one of {", ".join(role_of)}, got {got}.'
         )
     if turn.get("tool_calls"):
         raise CorpusError(
-            f'{where}, field "{field}.tool_calls": calls of tools cannot be trained on here. Write them into the {what}, '
-            "or remove the line."
+            f'{where}, field "{field}.tool_calls": tool calls cannot be trained on here. '
+            f"Write them into the {what}, or remove the line."
         )
     content = turn.get(what)
     if not isinstance(content, str) or not content.strip():
         got = "an empty one" if isinstance(content, str) else _got(turn, what)
         raise CorpusError(
-            f'{where}, field "{field}.{what}": expected a text, got {got}. Write it or remove the line.'
+            f'{where}, field "{field}.{what}": expected a text, got {got}. '
+            "Write it or remove the line."
         )
-    return Message(known[turn[who]], content)
+    return Message(role_of[turn[who]], content)
 
 
 def _got(turn: Mapping[str, Any], field: str) -> str:
+    """Returns what a field of a turn holds, in words, or which fields there are instead."""
     return (
         kind(turn[field])
         if field in turn
@@ -208,14 +220,15 @@ def _got(turn: Mapping[str, Any], field: str) -> str:
 
 
 def _instruction(row: Mapping[str, Any], where: str, label: str) -> Example:
+    """Reads an Example in the layout instruction, input, output."""
     lines = [f"Instruction: {_text(row, where, 'instruction')}"]
-    given = row.get("input")
-    if given is not None and not isinstance(given, str):
+    text = row.get("input")
+    if text is not None and not isinstance(text, str):
         raise CorpusError(
-            f'{where}, field "input": expected a text, got {kind(given)}. Put it in quotes.'
+            f'{where}, field "input": expected a text, got {kind(text)}. Put it in quotes.'
         )
-    if given and given.strip():
-        lines.append(f"Input: {given}")
+    if text and text.strip():
+        lines.append(f"Input: {text}")
     output = _text(row, where, "output")
     return Example(
         "\n".join([*lines, "Output:"]), output if output[0].isspace() else f" {output}", label=label
@@ -223,22 +236,24 @@ def _instruction(row: Mapping[str, Any], where: str, label: str) -> Example:
 
 
 def _label(row: Mapping[str, Any], where: str, field: str) -> str:
+    """Reads the task of a line; "" if it has none."""
     value = row.get(field) if field else None
     if value is None:
         return ""
     if isinstance(value, bool) or not isinstance(value, (str, int)):
         raise CorpusError(
-            f'{where}, field "{field}": expected the name of a task, got {kind(value)}. Put it in quotes, or set '
-            'label_field to the field that names the task, or to "".'
+            f'{where}, field "{field}": expected the name of a task, got {kind(value)}. Put it in '
+            'quotes, or set label_field to the field that names the task, or to "".'
         )
     return str(value)
 
 
 def _text(row: Mapping[str, Any], where: str, field: str) -> str:
+    """Reads a field that must hold a text with more than white space."""
     if field not in row:
-        near = ", ".join(sorted(row)) or "no fields"
+        fields = ", ".join(sorted(row)) or "no fields"
         raise CorpusError(
-            f'{where}, field "{field}": missing (the line has {near}). Add "{field}" with a text.'
+            f'{where}, field "{field}": missing (the line has {fields}). Add "{field}" with a text.'
         )
     value = row[field]
     if not isinstance(value, str):
@@ -251,6 +266,7 @@ def _text(row: Mapping[str, Any], where: str, field: str) -> str:
 
 
 def _choices(row: Mapping[str, Any], where: str) -> tuple[tuple[str, ...], int | None]:
+    """Reads the choices and the index of the right one; () and None if the line has neither."""
     choices, answer = row.get("choices"), row.get("answer")
     if choices is None and answer is None:
         return (), None
@@ -264,6 +280,7 @@ def _choices(row: Mapping[str, Any], where: str) -> tuple[tuple[str, ...], int |
         )
     if isinstance(answer, bool) or not isinstance(answer, int) or not 0 <= answer < len(choices):
         raise CorpusError(
-            f'{where}, field "answer": expected the index of the right choice, 0 to {len(choices) - 1}, got {answer!r}.'
+            f'{where}, field "answer": expected the index of the right choice, '
+            f"0 to {len(choices) - 1}, got {answer!r}."
         )
     return tuple(choices), answer

@@ -1,4 +1,4 @@
-"""A Source is where records come from: a JSONL file, a folder, or a dataset of the hub by name."""
+"""Loads records from a source: a JSONL file, a folder, or a dataset of the hub by its name."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from corpus.subsets import nested, share_of
 
 LAYOUTS = '"prompt" and "completion", "messages", "conversations", or "instruction" and "output"'
 
-# What the hub allows in a name; the organisation is missing on old datasets only.
+# What the hub allows in a name. Only old datasets have no organisation in front.
 _NAME = re.compile(r"(?!.*(\.\.|--))\w[\w.-]{0,95}(/\w[\w.-]{0,95})?", re.ASCII)
 
 
@@ -25,15 +25,19 @@ class Source:
 
     Attributes:
         name: how plans, tables and groups call it.
-        path: a JSONL file; a folder that holds <split>.jsonl; a folder as the hub lays datasets out; or the hub's name of a
-            dataset, "org/name" or "name", which is looked up only where nothing here has that path.
+        path: a JSONL file; a folder that holds <split>.jsonl; a folder in the layout of hub
+            datasets; or the name of a hub dataset, "org/name" or "name". A local path wins.
         split: which part of a folder or a hub dataset.
         revision: branch, tag or commit of a hub dataset; "" is its main branch.
         config: configuration of a hub dataset, such as "main"; "" is its default.
-        label_field: the field that names the task of a record. A record without it gets the source's name.
-        share: how much of it is used, 0 < share <= 1: nested subsets, see corpus.subsets. "1/4" and 0.25 are turned into a
-            Fraction.
-        seed: which records a share below 1 takes.
+        label_field: the field that names the task of a record. A record without it gets the
+            source's name.
+        share: how much of the dataset is used, 0 < share <= 1, as nested subsets; see
+            corpus.subsets. "1/4" and 0.25 become a Fraction.
+        seed: decides which records a share below 1 takes.
+
+    Raises:
+        CorpusError: an empty name, path or split, or a share that is not above 0 and at most 1.
     """
 
     name: str
@@ -62,57 +66,61 @@ class Source:
 
 
 def load(source: Source, cache: Path | None = None) -> list[Record]:
-    """The records of a source, in its order, as far as its share goes.
+    """Loads the share of a source's records that is used, in the source's order.
 
-    A hub dataset is read by the `datasets` library, which downloads into its own cache. Code of a dataset is never
-    run. Where the hub cannot be reached it tries for 23 s before it gives up; HF_HUB_OFFLINE=1 spares that. Its columns are told apart as the fields of a line are: see corpus.records.
+    A hub dataset is read by the `datasets` library, which downloads into its own cache. The code of
+    a dataset is never run. If the hub cannot be reached, the library tries for 23 s before it gives
+    up; HF_HUB_OFFLINE=1 avoids that. Columns are recognised as the fields of a line are; see
+    corpus.records.
 
     Args:
         source: what to read.
-        cache: where `datasets` keeps what it downloads and converts; its own place (HF_DATASETS_CACHE) if not given.
+        cache: where `datasets` keeps what it downloads and converts; None for its own folder
+            (HF_DATASETS_CACHE).
 
     Raises:
-        CorpusError: nothing there, a split or configuration that does not exist, columns that fit no layout, a malformed
-            record, no network, or a share of which no record is left.
+        CorpusError: there is nothing at the path, the split or configuration does not exist, the
+            columns fit no layout, a record is malformed, there is no network, or no record is left.
     """
-    place = Path(source.path).expanduser()
-    if place.is_file():
-        found = read_records(place, source.label_field)
-    elif (place / f"{source.split}.jsonl").is_file():
-        found = read_records(place / f"{source.split}.jsonl", source.label_field)
+    path = Path(source.path).expanduser()
+    if path.is_file():
+        records = read_records(path, source.label_field)
+    elif (path / f"{source.split}.jsonl").is_file():
+        records = read_records(path / f"{source.split}.jsonl", source.label_field)
     else:
-        _refuse_other_files(source, place)
-        found = _rows(source, cache)
-    if source.label_field not in ("", LABEL) and not any(item.label for item in found):
+        _refuse_other_files(source, path)
+        records = _read_with_datasets(source, cache)
+    if source.label_field not in ("", LABEL) and not any(item.label for item in records):
         raise CorpusError(
-            f"source {source.name}: none of the {len(found):,} records of {source.path} has the field "
-            f'"{source.label_field}". Correct label_field.'
+            f"source {source.name}: none of the {len(records):,} records of {source.path} has the "
+            f'field "{source.label_field}". Correct label_field.'
         )
-    taken = sorted(nested(len(found), source.share, source.seed))
-    if not taken:
+    indices = sorted(nested(len(records), source.share, source.seed))
+    if not indices:
         raise CorpusError(
-            f"source {source.name}: a share of {source.share} of {len(found):,} records is none. Give a share of at least "
-            f"1/{len(found)}."
+            f"source {source.name}: a share of {source.share} of {len(records):,} records is none. "
+            f"Give a share of at least 1/{len(records)}."
         )
-    chosen = (found[index] for index in taken)
-    return [item if item.label else replace(item, label=source.name) for item in chosen]
+    used = (records[index] for index in indices)
+    return [item if item.label else replace(item, label=source.name) for item in used]
 
 
-def _refuse_other_files(source: Source, place: Path) -> None:
-    """What is no dataset of the hub either, told before anything asks the hub."""
-    if place.is_dir():
+def _refuse_other_files(source: Source, path: Path) -> None:
+    """Refuses paths that cannot be hub datasets either, before the hub is asked."""
+    if path.is_dir():
         wanted = f"{source.split}.jsonl"
-        if beside := sorted(path.stem for path in place.glob("*.jsonl")):
+        if beside := sorted(file.stem for file in path.glob("*.jsonl")):
             raise CorpusError(
-                f"source {source.name}: {place} has no {wanted}; it holds {', '.join(beside)}. Give one of them as split, or "
-                "the path of a file."
+                f"source {source.name}: {path} has no {wanted}; it holds {', '.join(beside)}. Give "
+                "one of them as split, or the path of a file."
             )
-        if below := sorted(path.parent.name for path in place.glob(f"*/{wanted}")):
+        if below := sorted(file.parent.name for file in path.glob(f"*/{wanted}")):
             raise CorpusError(
-                f"source {source.name}: {place} has no {wanted}, its folders {', '.join(below)} have. Give one of them, "
-                f"such as {place / below[0]}; several datasets are several sources."
+                f"source {source.name}: {path} has no {wanted}, its folders {', '.join(below)} "
+                f"have. Give one of them, such as {path / below[0]}; several datasets are several "
+                "sources."
             )
-    elif not _NAME.fullmatch(source.path) or place.suffix in (
+    elif not _NAME.fullmatch(source.path) or path.suffix in (
         ".jsonl",
         ".json",
         ".parquet",
@@ -121,21 +129,23 @@ def _refuse_other_files(source: Source, place: Path) -> None:
     ):
         at = " Write a revision in its own field." if "@" in source.path else ""
         raise CorpusError(
-            f"source {source.name}: {source.path} is no file or folder here, and no name of a hub dataset, which is "
-            f"org/name. Correct the path.{at}"
+            f"source {source.name}: {source.path} is no file or folder here, and no name of a hub "
+            f"dataset, which is org/name. Correct the path.{at}"
         )
 
 
-def _rows(source: Source, cache: Path | None) -> list[Record]:
+def _read_with_datasets(source: Source, cache: Path | None) -> list[Record]:
+    """Reads all records of a split by the `datasets` library."""
     table = _table(source, cache)
     where = f"{source.path} ({source.split})"
     columns = table.column_names
     if layout(dict.fromkeys(columns)) is None:
         raise CorpusError(
-            f"source {source.name}: {where} has the columns {', '.join(columns)}. Expected {LAYOUTS}. Write the "
-            "records into a JSONL file with one of these, and give that."
+            f"source {source.name}: {where} has the columns {', '.join(columns)}. Expected "
+            f"{LAYOUTS}. Write the records into a JSONL file with one of these, and give that."
         )
     label = table.features.get(source.label_field)
+    # A ClassLabel column holds numbers and knows their names.
     names = getattr(label, "int2str", None)
     # Other columns may be pictures or sound, which reading would decode.
     used = {
@@ -151,34 +161,37 @@ def _rows(source: Source, cache: Path | None) -> list[Record]:
     if {"choices", "answer"} <= set(columns):
         used |= {"choices", "answer"}
     table = table.select_columns([name for name in columns if name in used])
-    found = []
-    for number, row in enumerate(table):  # never empty: the library refuses a split without rows
+    records = []
+    # The library refuses a split without rows, so there is at least one record.
+    for number, row in enumerate(table):
         if names is not None and row[source.label_field] is not None:
             row[source.label_field] = names(row[source.label_field])
-        found.append(record(row, f"{where}, row {number}", source.label_field))
-    return found
+        records.append(record(row, f"{where}, row {number}", source.label_field))
+    return records
 
 
 def _table(source: Source, cache: Path | None) -> Any:
-    """The split as a datasets.Dataset."""
+    """Returns the split as a datasets.Dataset."""
     from datasets import load_dataset
     from datasets.exceptions import DatasetsError
 
-    here = Path(source.path).expanduser()
+    folder = Path(source.path).expanduser()
     try:
         return load_dataset(
-            str(here) if here.is_dir() else source.path,
+            str(folder) if folder.is_dir() else source.path,
             source.config or None,
             split=source.split,
             revision=source.revision or None,
             cache_dir=None if cache is None else str(cache),
         )
-    # ConnectionError is among the OSErrors, pyarrow's errors among the ValueErrors; scripts raise a bare RuntimeError.
+    # OSError covers ConnectionError, and ValueError covers pyarrow's errors. A dataset that is a
+    # script raises a bare RuntimeError.
     except (DatasetsError, OSError, ValueError, RuntimeError) as error:
         raise CorpusError(f"source {source.name}: {_explain(error, source)}") from None
 
 
 def _explain(error: Exception, source: Source) -> str:
+    """Says why a dataset cannot be read, and what to do."""
     from datasets.exceptions import DatasetNotFoundError
 
     reason = str(error.__cause__ or error).split("\n")[0].rstrip(".!")
@@ -186,14 +199,17 @@ def _explain(error: Exception, source: Source) -> str:
     if isinstance(error, ConnectionError):
         if "OfflineModeIsEnabled" in str(error):
             return (
-                f"{absent} and not in the cache, and the network is switched off (HF_HUB_OFFLINE). Fetch it once with the "
-                "network on, or correct the path."
+                f"{absent} and not in the cache, and the network is switched off (HF_HUB_OFFLINE). "
+                "Download it once with the network on, or correct the path."
             )
-        return f"{absent}, and the hub cannot be reached ({reason}). Check the network, or correct the path."
+        return (
+            f"{absent}, and the hub cannot be reached ({reason}). "
+            "Check the network, or correct the path."
+        )
     if isinstance(error, DatasetNotFoundError):
         return (
-            f"{absent}, and the hub says: {reason}. Check the name; where it is private or gated, log in with "
-            "`hf auth login` or set HF_TOKEN."
+            f"{absent}, and the hub says: {reason}. Check the name; if the dataset is private or "
+            "gated, log in with `hf auth login` or set HF_TOKEN."
         )
     return (
         f"{source.path} cannot be read as split {source.split!r}"

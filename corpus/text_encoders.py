@@ -1,4 +1,7 @@
-"""Texts to vectors, for groups by embedding. The trained model's own states are evaluation/hidden_states.py's."""
+"""Encodes texts as vectors, for groups by embedding.
+
+The hidden states of the model itself are another encoder; see evaluation/hidden_states.py.
+"""
 
 from __future__ import annotations
 
@@ -10,27 +13,29 @@ from numpy.typing import NDArray
 from corpus.errors import CorpusError
 
 WORD = r"(?u)\b\w+\b"
-"""What a word is; scikit-learn's own pattern leaves out those of one letter, and so every digit."""
+"""What a word is. scikit-learn's own pattern ignores words of one character, and so every digit."""
 NOTHING = 1e-6
-"""A row, of length 1 before the projection, of which no more than this is left has nothing in the kept directions."""
+"""A row has length 1 before the projection. If at most this is left, its text counts as unknown."""
 
 
 def tfidf(texts: Sequence[str], dimensions: int = 64, seed: int = 0) -> NDArray[np.float32]:
-    """TF-IDF of words, projected to its first singular vectors (latent semantic analysis); needs no download.
+    """Encodes texts by TF-IDF, projected to its first singular vectors; needs no download.
 
-    Words are lower-cased, a word that occurs c times counts 1 + ln c, and rows have length 1, so that a product of two is
-    their cosine. A text without any word, or without one that the kept directions hold, is a row of zeros.
+    This is latent semantic analysis. Words are lower-cased, and a word that occurs c times counts
+    1 + ln c. Rows have length 1, so the product of two rows is their cosine. A text without any
+    word that the kept directions represent becomes a row of zeros.
 
     Args:
-        texts: N of them. Rows are comparable within one call only: encode examples and anchors together.
-        dimensions: columns of the result, at most; fewer where there are fewer words or texts.
-        seed: of the randomised singular value decomposition.
+        texts: N texts. Rows can only be compared within one call, so encode examples and anchors
+            together.
+        dimensions: the greatest number of columns; there are fewer with fewer words or texts.
+        seed: seeds the randomised singular value decomposition.
 
     Returns:
         (N, d) float32.
 
     Raises:
-        CorpusError: no text holds a word, or dimensions below 1.
+        CorpusError: no text holds a word, or dimensions is below 1.
     """
     from sklearn.decomposition import TruncatedSVD
     from sklearn.feature_extraction.text import TfidfVectorizer
@@ -39,11 +44,13 @@ def tfidf(texts: Sequence[str], dimensions: int = 64, seed: int = 0) -> NDArray[
         raise CorpusError(f"dimensions is {dimensions}; expected 1 or more.")
     weigh = TfidfVectorizer(token_pattern=WORD, sublinear_tf=True)
     split = weigh.build_analyzer()
+    # scikit-learn's own error speaks of an empty vocabulary, which does not help users.
     if not any(split(text) for text in texts):
         raise CorpusError(
             f"none of {len(texts)} texts holds a word. Give texts with letters or digits."
         )
     sparse = weigh.fit_transform(texts)
+    # With no more words than dimensions there is nothing to project.
     if sparse.shape[1] <= dimensions:
         rows = sparse.toarray()
     else:
@@ -53,14 +60,15 @@ def tfidf(texts: Sequence[str], dimensions: int = 64, seed: int = 0) -> NDArray[
 
 
 def sentence_transformers(texts: Sequence[str], model: str) -> NDArray[np.float32]:
-    """Vectors of a sentence-transformers model, rows of length 1, on the CPU or whatever device that library picks.
+    """Encodes texts by a sentence-transformers model, on the device that the library picks.
 
     Args:
-        texts: N of them.
-        model: a folder, or a name on the hub, which is downloaded. Models that bring code of their own are refused.
+        texts: N texts.
+        model: a folder, or a name on the hub, which is downloaded. Models that need code of their
+            own are refused.
 
     Returns:
-        (N, d) float32.
+        (N, d) float32; rows have length 1.
 
     Raises:
         CorpusError: the package is not installed, or the model cannot be loaded.
@@ -69,17 +77,19 @@ def sentence_transformers(texts: Sequence[str], model: str) -> NDArray[np.float3
         from sentence_transformers import SentenceTransformer
     except ImportError:
         raise CorpusError(
-            "sentence-transformers is not installed. Install it (pip install sentence-transformers), or encode with "
-            "TF-IDF or with the model's own states, which need nothing more."
+            "sentence-transformers is not installed. Install it (pip install "
+            "sentence-transformers), or encode with TF-IDF or with the model's own states, which "
+            "need nothing more."
         ) from None
     try:
         encoder = SentenceTransformer(model, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise CorpusError(
-            f"{model}: no sentence-transformers model can be loaded from there ({str(error).splitlines()[0]}). Give "
-            "a folder that holds one, or a name on the hub while there is a network."
+            f"{model}: no sentence-transformers model can be loaded from there "
+            f"({str(error).splitlines()[0]}). Give a folder that holds one, or a name on the hub "
+            "while there is a network."
         ) from None
-    found = encoder.encode(
+    vectors = encoder.encode(
         list(texts), normalize_embeddings=True, show_progress_bar=False, convert_to_numpy=True
     )
-    return np.asarray(found, dtype=np.float32)
+    return np.asarray(vectors, dtype=np.float32)

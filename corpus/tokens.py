@@ -1,4 +1,4 @@
-"""Records to tokens, with the prompt masked and length limits counted."""
+"""Encodes records as token ids, masks the prompt, and counts records over the length limit."""
 
 from __future__ import annotations
 
@@ -18,9 +18,12 @@ class Encoded:
     """The tokens of one record.
 
     Attributes:
-        ids: tokens of prompt and completion, then the tokenizer's end token; of a chat, what its template writes.
-        supervised: True where the loss counts: the completion and the end token, or the assistant's turns; never the prompt.
-        index: the record's number, from 0, among those that encode_all was given; -1 from encode. Not compared.
+        ids: token ids of prompt and completion, then the tokenizer's end token. For a chat, the
+            token ids of the text that its template writes.
+        supervised: per token, whether the loss counts it: the completion and the end token, or the
+            assistant's turns; never the prompt.
+        index: the record's number, from 0, among those that encode_all was given; -1 from encode.
+            It does not count in comparisons.
     """
 
     ids: list[int]
@@ -29,28 +32,42 @@ class Encoded:
 
 
 class Dropped(NamedTuple):
-    """Why examples of a dataset were left out; nothing is skipped in silence."""
+    """How many records of a dataset were left out; nothing is skipped in silence.
+
+    Attributes:
+        too_long: records with more tokens than the limit.
+        total: all records, with those that were left out.
+    """
 
     too_long: int
     total: int
 
 
 def encode(record: Record, tokenizer: Tokenizer, max_length: int | None = None) -> Encoded | None:
-    """Tokens of one record, or None when there are more than max_length of them.
+    """Encodes one record; returns None if it has more than `max_length` tokens.
 
-    A text is never cut: half a completion would teach, or measure, something else. Prompt and completion are tokenised
-    apart, the prompt with whatever special tokens the tokenizer adds by itself, as it does when a model is prompted. A
-    chat is written by the tokenizer's template; see corpus.chat_tokens.
+    A text is never cut: half a completion would teach, or measure, something else. Prompt and
+    completion are tokenised separately, the prompt with the special tokens that the tokenizer adds
+    by itself, as when a model is prompted. A chat is written by the tokenizer's template; see
+    corpus.chat_tokens.
 
-    >>> encode(Example("2 + 2 =", " 4"), tokenizer).supervised    # 2, space, +, space, 2, space, = | space, 4, end
+    With one token per character, Example("2+2=", "4") gives supervised = [False] * 4 + [True] * 2:
+    the prompt's four tokens, then the 4 and the end token.
+
+    Args:
+        record: what to encode.
+        tokenizer: the base's tokenizer.
+        max_length: the length limit in tokens; None for no limit.
 
     Raises:
-        CorpusError: a chat that the tokenizer's template cannot write or in which it does not show the assistant's tokens.
+        CorpusError: the tokenizer's template cannot write the chat, or does not show which tokens
+            are the assistant's.
     """
     if isinstance(record, Chat):
-        made = chat_tokens(record, tokenizer, max_length)
-        return None if made is None else Encoded(*made)
+        tokens = chat_tokens(record, tokenizer, max_length)
+        return None if tokens is None else Encoded(*tokens)
     prompt = list(tokenizer(record.prompt)["input_ids"])
+    # A begin token belongs before the prompt only, so the completion gets no special tokens here.
     completion = list(tokenizer(record.completion, add_special_tokens=False)["input_ids"])
     end = getattr(tokenizer, "eos_token_id", None)
     if end is not None:
@@ -63,7 +80,9 @@ def encode(record: Record, tokenizer: Tokenizer, max_length: int | None = None) 
 def encode_all(
     records: Iterable[Record], tokenizer: Tokenizer, max_length: int | None = None
 ) -> tuple[list[Encoded], Dropped]:
-    """Tokens of all records that fit, in order, each with its record's number as `index`, and how many did not fit.
+    """Encodes all records; returns those within the length limit, and how many are not.
+
+    The result is in the records' order, and `index` is each record's number.
 
     Raises:
         CorpusError: as encode; names the record by its number, from 0.
@@ -72,9 +91,9 @@ def encode_all(
     for number, record in enumerate(records):
         total += 1
         try:
-            made = encode(record, tokenizer, max_length)
+            encoded = encode(record, tokenizer, max_length)
         except CorpusError as error:
             raise CorpusError(f"record {number}: {error}") from None
-        if made is not None:
-            kept.append(replace(made, index=number))
+        if encoded is not None:
+            kept.append(replace(encoded, index=number))
     return kept, Dropped(too_long=total - len(kept), total=total)

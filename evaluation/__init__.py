@@ -1,1 +1,1 @@
-"""How good a model is: loading it, its loss per dataset, its benchmark scores, and the record of every measurement."""
+"""Measures models: loads them, computes losses and benchmark scores, and records every result."""

@@ -1,35 +1,49 @@
-"""The errors of this package: one tree, so that a caller catches everything a user can cause with one name.
+"""The errors of this package, as one tree: `except EvaluationError` catches all of them.
 
 EvaluationError
-├── LoadError      a folder that cannot be turned into a model
-├── DataError      examples that cannot be scored
-├── TaskError      a benchmark task that is unknown, refused, or whose data cannot be had
-├── StoreError     the run store cannot be opened
-└── Stopped        the caller's should_stop said so; nothing is wrong
+├── LoadError      a folder cannot be turned into a model
+├── DataError      examples cannot be scored
+├── TaskError      a benchmark task is unknown or refused, or its data is not available
+├── StoreError     the run store cannot be opened or written
+└── Stopped        `should_stop` returned True; nothing is wrong
 
 Each message says what was given, what was expected and what to do next, in that order.
 """
 
 
 class EvaluationError(Exception):
-    """Anything a user of this package can cause and mend."""
+    """Anything that a user of this package can cause and correct."""
 
 
 class LoadError(EvaluationError):
-    """A folder that cannot be turned into a model."""
+    """A folder cannot be turned into a model."""
 
 
 class DataError(EvaluationError):
-    """Examples that cannot be scored."""
+    """Examples cannot be scored."""
 
 
 class TaskError(EvaluationError):
-    """A benchmark task that is unknown, refused, or whose data cannot be had."""
+    """A benchmark task is unknown or refused, or its data is not available."""
 
 
 class StoreError(EvaluationError):
-    """The run store cannot be opened."""
+    """The run store cannot be opened or written."""
 
 
 class Stopped(EvaluationError):
-    """The measurement was stopped by its caller before it was complete."""
+    """The caller stopped the measurement before it was complete."""
+
+
+def cause(error: BaseException) -> str:
+    """Returns the whole text of an exception on one line, without a full stop at its end.
+
+    Libraries put a heading on the first line and the reason on the next ones, so no line may be
+    left out. The name of the exception's class stands in for an empty text.
+
+    >>> cause(ValueError("validator 'shape':\\n    hidden size (99) is odd."))
+    "validator 'shape': hidden size (99) is odd"
+    """
+    # The text of a KeyError is the repr of its argument, in which line ends are escaped.
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    return " ".join(text.split()).rstrip(".") or type(error).__name__

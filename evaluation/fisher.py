@@ -1,4 +1,7 @@
-"""The diagonal of the Fisher information of a model on examples; the formula is in evaluation/model_statistics.py."""
+"""Computes the diagonal of a model's Fisher information on examples.
+
+The formula is in evaluation/model_statistics.py.
+"""
 
 import inspect
 from collections.abc import Iterator, Mapping
@@ -19,7 +22,18 @@ def fisher(
     examples: int,
     seed: int | None,
 ) -> dict[str, Tensor]:
-    """File tensor -> the mean of squared gradients; `seed` is None for the data's own tokens."""
+    """Returns, per file tensor, the mean over examples of the squared gradient, as float32.
+
+    Args:
+        module: the model.
+        views: name of a file tensor -> its region of a parameter.
+        steps: the examples, one at a time; squares of a sum over several would be another number.
+        examples: how many `steps` yields.
+        seed: for tokens that are drawn from the model; None for the data's own tokens.
+
+    Returns:
+        The tensors that fill parameters, in the shape and orientation of the file.
+    """
     parameters = dict(module.named_parameters(remove_duplicate=False))
     used = {
         view.parameter: parameters[view.parameter]
@@ -28,9 +42,10 @@ def fisher(
     }
     if not used:
         return {}
+    # Parameters by identity, because tied weights are one parameter with several names.
     with _squares({id(value): value for value in used.values()}) as sums:
-        for part in steps:
-            _log_likelihood(module, part, seed).backward()  # type: ignore[no-untyped-call]
+        for example in steps:
+            _log_likelihood(module, example, seed).backward()  # type: ignore[no-untyped-call]
     for total in sums.values():
         total.div_(examples)
     return {
@@ -42,7 +57,10 @@ def fisher(
 
 @contextmanager
 def _squares(parameters: Mapping[int, nn.Parameter]) -> Iterator[dict[int, Tensor]]:
-    """For each parameter the sum, over backward passes, of its squared gradient, which is freed as soon as it is added."""
+    """Adds up squared gradients over the backward passes of the block: parameter's id -> the sum.
+
+    A gradient is freed as soon as its square was added, so that only one is in memory at a time.
+    """
     sums = {key: torch.zeros_like(value, dtype=torch.float32) for key, value in parameters.items()}
 
     def add(parameter: Tensor) -> None:
@@ -64,19 +82,22 @@ def _squares(parameters: Mapping[int, nn.Parameter]) -> Iterator[dict[int, Tenso
             value.requires_grad_(required[key])
 
 
-def _log_likelihood(module: nn.Module, part: EqualLengthBatch, seed: int | None) -> Tensor:
-    """Σ log p over the supervised tokens of one example, as a graph; a scalar in float32."""
+def _log_likelihood(module: nn.Module, example: EqualLengthBatch, seed: int | None) -> Tensor:
+    """Returns Σ log p over the supervised tokens of one example: float32, with its graph."""
     device = next(module.parameters()).device
     selects = "logits_to_keep" in inspect.signature(module.forward).parameters
-    keep = {"logits_to_keep": part.positions.to(device)} if selects else {}
-    logits = module(input_ids=part.ids.to(device), use_cache=False, **keep).logits[0].float()
-    logs = (logits if len(logits) == len(part.positions) else logits[part.positions]).log_softmax(
-        -1
-    )
-    targets = part.targets
+    keep = {"logits_to_keep": example.positions.to(device)} if selects else {}
+    logits = module(input_ids=example.ids.to(device), use_cache=False, **keep).logits[0].float()
+    # A model whose wrapper swallowed logits_to_keep returns the logits of all positions.
+    if len(logits) != len(example.positions):
+        logits = logits[example.positions]
+    logs = logits.log_softmax(-1)
+    targets = example.targets
     if seed is not None:
+        # Drawn on the CPU from a seed of the example, so that the tokens depend neither on the
+        # device nor on the order of the examples.
         generator = torch.Generator().manual_seed(
-            seed_of(seed, part.dataset, str(part.examples[0]))
+            seed_of(seed, example.dataset, str(example.examples[0]))
         )
         targets = torch.multinomial(logs.detach().exp().cpu(), 1, generator=generator)[:, 0]
     total: Tensor = logs.gather(1, targets.to(device)[:, None]).sum()
@@ -84,7 +105,7 @@ def _log_likelihood(module: nn.Module, part: EqualLengthBatch, seed: int | None)
 
 
 def _region(values: Tensor, view: View) -> Tensor:
-    """The part of a parameter's statistics that is a file tensor's, in the orientation of the file."""
+    """Returns the part of a parameter's statistics that is a file tensor, oriented as the file."""
     steps = tuple(slice(*step) if isinstance(step, tuple) else step for step in view.index)
     region = values[steps] if steps else values
     return region.transpose(-2, -1) if view.transposed else region

@@ -1,4 +1,4 @@
-"""Talking to a model: greedy text, piece by piece, as it is made."""
+"""Generates text from a model greedily, and yields it piece by piece."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -8,7 +8,8 @@ from torch import nn
 
 from evaluation.errors import DataError
 
-BROKEN = "\ufffd"  # what a tokenizer shows for bytes that are not yet a whole character
+BROKEN = "\ufffd"
+"""What a tokenizer decodes bytes to that are not yet a whole character."""
 
 
 def generate(
@@ -21,38 +22,43 @@ def generate(
     should_stop: Callable[[], bool] | None = None,
     chat: bool = False,
 ) -> Iterator[str]:
-    """Continue a prompt with the likeliest token at each step, yielding text as soon as it is certain.
+    """Continues a prompt with the likeliest token at each step.
 
     Args:
         module: a causal language model in evaluation mode.
-        tokenizer: its tokenizer.
-        prompt: plain text; with `chat` it is one user turn, put through the tokenizer's chat template.
-        max_new_tokens: at most this many tokens; fewer where the model's context ends.
+        tokenizer: the tokenizer of the model.
+        prompt: plain text; with `chat`, one user turn for the tokenizer's chat template.
+        max_new_tokens: the limit; fewer tokens are made if the model's context ends before.
         stop: the text ends before the first of these strings.
         should_stop: asked before each token.
         chat: whether the chat template is applied.
 
     Yields:
-        Non-empty pieces; joined they are the continuation, without special tokens and without half characters.
+        Non-empty pieces of text, each as soon as it is certain. Joined they are the continuation,
+        without special tokens and without half characters.
 
     Raises:
-        DataError: an empty prompt, one that fills the model's context, or `chat` without a template.
+        DataError: the prompt is empty or fills the model's context, or `chat` is True and the
+            tokenizer has no template. Raised by the call itself, before the first piece.
     """
     ids = _encode(tokenizer, prompt, chat)
     context = getattr(module.config, "max_position_embeddings", None) or len(ids) + max_new_tokens
     if len(ids) >= context:
         raise DataError(
-            f"the prompt is {len(ids)} tokens long, the model reads at most {context}. Shorten the prompt."
+            f"the prompt is {len(ids)} tokens long, the model reads at most {context}. "
+            "Shorten the prompt."
         )
     tokens = _tokens(module, ids, min(max_new_tokens, context - len(ids)), _ends(module, tokenizer))
     return _until(_text(tokenizer, ids, tokens, should_stop), tuple(filter(None, stop)))
 
 
 def _encode(tokenizer: Any, prompt: str, chat: bool) -> list[int]:
+    """Returns the token ids of a prompt; see `generate` for the errors."""
     if chat:
         if not getattr(tokenizer, "chat_template", None):
             raise DataError(
-                "this tokenizer has no chat template. Write the prompt out, or add chat_template.jinja."
+                "this tokenizer has no chat template. "
+                "Write the prompt out, or add chat_template.jinja."
             )
         turns = [{"role": "user", "content": prompt}]
         ids = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=True)[
@@ -66,17 +72,20 @@ def _encode(tokenizer: Any, prompt: str, chat: bool) -> list[int]:
 
 
 def _ends(module: nn.Module, tokenizer: Any) -> frozenset[int]:
-    """The tokens that end a text: the tokenizer's, and those of generation_config.json (one or several)."""
+    """Returns the tokens that end a text: the tokenizer's, and those of generation_config.json."""
     configured = getattr(getattr(module, "generation_config", None), "eos_token_id", None)
-    several = configured if isinstance(configured, list) else [configured]
-    return frozenset(token for token in (tokenizer.eos_token_id, *several) if token is not None)
+    # generation_config.json may name one token or several: chat models end a turn and a text.
+    tokens = configured if isinstance(configured, list) else [configured]
+    return frozenset(token for token in (tokenizer.eos_token_id, *tokens) if token is not None)
 
 
 def _tokens(module: nn.Module, ids: list[int], count: int, ends: frozenset[int]) -> Iterator[int]:
+    """Yields up to `count` likeliest tokens after `ids`, up to a token that ends the text."""
     device = next(module.parameters()).device
     fed, cache = torch.tensor([ids], device=device), None
     for _ in range(count):
-        # Not around the loop: between two tokens the caller's code runs, and inference mode would leak into it.
+        # Not around the loop: the caller's code runs between two tokens, and inference mode would
+        # leak into it.
         with torch.inference_mode():
             output = module(input_ids=fed, past_key_values=cache, use_cache=True)
             token = int(output.logits[0, -1].argmax())
@@ -85,18 +94,18 @@ def _tokens(module: nn.Module, ids: list[int], count: int, ends: frozenset[int])
         yield token
         cache = getattr(output, "past_key_values", None)
         new = fed.new_tensor([[token]])
-        fed = (
-            torch.cat([fed, new], dim=1) if cache is None else new
-        )  # without a cache the whole text is read again
+        # A model without a cache reads the whole text again for each token.
+        fed = torch.cat([fed, new], dim=1) if cache is None else new
 
 
 def _text(
     tokenizer: Any, prompt: list[int], tokens: Iterator[int], should_stop: Callable[[], bool] | None
 ) -> Iterator[str]:
-    """Text per token, held back while its last bytes are not a whole character.
+    """Yields the text of tokens, held back while the last bytes are not a whole character.
 
-    A token's text may depend on the token before it (a leading space is shown only after another word), so each piece
-    is the difference of two decodings that begin some tokens earlier, as in vLLM's incremental detokenizer.
+    The text of a token may depend on the token before it: a leading space is shown only after
+    another word. So each piece is the difference of two decodings that begin some tokens earlier,
+    as in vLLM's incremental detokenizer.
     """
 
     def decode(ids: list[int]) -> str:
@@ -117,16 +126,20 @@ def _text(
         yield after[len(before) :]
         begin, done = done, len(ids)
     rest = decode(ids[begin:])[len(decode(ids[begin:done])) :]
-    if rest:  # the text ended inside a character, or with one that is really U+FFFD
+    # The text ended inside a character, or its last character really is U+FFFD.
+    if rest:
         yield rest
 
 
 def _until(pieces: Iterator[str], stop: tuple[str, ...]) -> Iterator[str]:
-    """The pieces up to the first stop string; what might be the beginning of one is held back."""
+    """Yields the pieces up to the first stop string.
+
+    Text that may be the beginning of a stop string is held back until the next piece.
+    """
     held = ""
     for piece in pieces:
         held += piece
-        ends = [at for at in (held.find(word) for word in stop) if at >= 0]
+        ends = [start for start in (held.find(word) for word in stop) if start >= 0]
         if ends:
             if min(ends):
                 yield held[: min(ends)]

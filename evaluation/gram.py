@@ -1,4 +1,7 @@
-"""Second moments of the inputs of a model's linear layers; the formula is in evaluation/model_statistics.py."""
+"""Computes second moments of the inputs of a model's linear layers.
+
+The formula is in evaluation/model_statistics.py.
+"""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,12 +17,23 @@ from merging.live.live_model import View
 def gram(
     module: nn.Module, views: Mapping[str, View], steps: Iterator[EqualLengthBatch], positions: int
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """File tensor -> the mean of xᵀx, and which tensors are stored with the inputs first."""
+    """Returns the mean of xᵀx over all positions, for each file tensor that is a linear layer.
+
+    Args:
+        module: the model.
+        views: name of a file tensor -> its region of a parameter.
+        steps: the examples, without padding.
+        positions: how many token positions `steps` has in all.
+
+    Returns:
+        Name of a file tensor -> (inputs, inputs) float32; and the names of the tensors that are
+        stored with the inputs as the first axis.
+    """
     device = next(module.parameters()).device
     axes = _linear_layers(module)
     with _moments(module, axes) as sums, torch.inference_mode():
-        for part in steps:
-            module(input_ids=part.ids.to(device), use_cache=False)
+        for batch in steps:
+            module(input_ids=batch.ids.to(device), use_cache=False)
         for total in sums.values():
             total.div_(positions)
     parameters = dict(module.named_parameters(remove_duplicate=False))
@@ -31,20 +45,21 @@ def gram(
             if not _all_inputs(view, parameter.shape[axis], axis):
                 continue
             tensors[name] = sums[id(parameter)]
+            # Loading may turn a matrix, so the axis in the file may be the other one.
             if (axis == 0) != view.transposed:
                 inputs_first.append(name)
     return tensors, inputs_first
 
 
 def embeddings(module: nn.Module) -> set[int]:
-    """The weights of embeddings, by identity."""
+    """Returns the ids (Python's `id`) of the weights of a module's embeddings."""
     return {id(layer.weight) for layer in module.modules() if isinstance(layer, nn.Embedding)}
 
 
 def _linear_layers(module: nn.Module) -> dict[int, int]:
-    """The weights of linear layers, by identity, and the axis of their inputs.
+    """Returns the axis of the inputs for the weight of each linear layer, by the weight's id.
 
-    One that is an embedding too is left out: its rows are looked up and not only multiplied.
+    A weight that is an embedding too is left out: its rows are looked up and not only multiplied.
     """
     from transformers.pytorch_utils import Conv1D
 
@@ -59,11 +74,15 @@ def _linear_layers(module: nn.Module) -> dict[int, int]:
 
 @contextmanager
 def _moments(module: nn.Module, axes: Mapping[int, int]) -> Iterator[dict[int, Tensor]]:
-    """For each linear layer the sum of xᵀx over all that it is called with; 0 for experts that no token reaches."""
+    """Adds up xᵀx of all inputs of linear layers inside the block: the weight's id -> the sum.
+
+    The sum of an expert that no token reaches is 0.
+    """
     sums: dict[int, Tensor] = {}
 
-    def add(layer: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
-        inputs = (given[0] if given else next(iter(named.values()))).flatten(0, -2).float()
+    def add(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        # Some architectures call their layers with keyword arguments only.
+        inputs = (args[0] if args else next(iter(kwargs.values()))).flatten(0, -2).float()
         sums[id(layer.weight)].addmm_(inputs.T, inputs)
 
     hooks = []
@@ -82,7 +101,10 @@ def _moments(module: nn.Module, axes: Mapping[int, int]) -> Iterator[dict[int, T
 
 
 def _all_inputs(view: View, size: int, axis: int) -> bool:
-    """Whether a file tensor has all inputs of its layer: q, k and v may be rows of one weight, but not some columns."""
+    """Whether a file tensor has all inputs of its layer.
+
+    q, k and v may be rows of one fused weight; a tensor with only some columns has no moments.
+    """
     if any(isinstance(step, int) for step in view.index):
         return False
     return len(view.index) <= axis or view.index[axis] == (0, size)

@@ -1,44 +1,56 @@
-"""Names of benchmarks to loaded lm-eval tasks: our suites, the installed registry, and refusals with reasons."""
+"""Loads benchmark tasks by name: from our suites, the user's folders, or lm-eval's own registry."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from evaluation.errors import TaskError
+from evaluation.errors import TaskError, cause
+from evaluation.task_checks import out_of_reach, refuse_code
+from plumbing.paths import assets
 
 SUITES = Path(__file__).parent / "suites"
-ROOT = Path(__file__).parents[1]
-"""The repository: data paths in our suites are relative to it, so that lm-eval's own command line runs them from there."""
+ROOT = assets().parent
+"""The folder above assets/, in a clone the repository. Data paths in our suites are relative to it,
+so that lm-eval's own command line runs them from there."""
 
 
 def suites() -> dict[str, Path]:
-    """The suites that ship with us, by name."""
+    """Returns the suites that ship with this package: name -> folder of task files."""
     return {
         folder.name: folder for folder in sorted(SUITES.iterdir()) if any(folder.glob("*.yaml"))
     }
 
 
-def load(names: Sequence[str], include: Sequence[str | Path] = ()) -> dict[str, Any]:
-    """Load tasks and groups by name, with their data: {"tasks": …, "groups": …} as lm-eval's `evaluate` takes it.
+def check(names: Sequence[str], include: Sequence[str | Path] = ()) -> Any:
+    """Checks that tasks can be run, before their data or a model is loaded.
+
+    Args:
+        names: of tasks, groups or tags.
+        include: folders of the user's own task files.
+
+    Returns:
+        lm-eval's task manager, whose index has all the names.
 
     Raises:
-        TaskError: an unknown name (with near ones), a task that runs code, data that cannot be had.
+        TaskError: a name is unknown (the message suggests near ones), a task runs code, or its
+            data is neither on this disk nor on a hub that can be reached.
     """
     for folder in map(Path, include):
-        _refuse_code(folder)
+        refuse_code(folder)
     manager = _manager(include)
-    if any(name not in manager.task_index for name in names):
-        manager.task_index.update(
-            {name: entry for name, entry in _registry().items() if name not in manager.task_index}
-        )
     index = manager.task_index
+    if any(name not in index for name in names):
+        # The few files that define these tasks are read first, and the whole registry only if
+        # nothing in them forbids to run: a refusal then comes 6 s and more earlier.
+        _refuse(names, {**_defining_entries(names), **index})
+        for name, entry in _registry().items():
+            index.setdefault(name, entry)
     for name in names:
         if name not in index:
             close = get_close_matches(name, index, n=3)
@@ -47,23 +59,53 @@ def load(names: Sequence[str], include: Sequence[str | Path] = ()) -> dict[str, 
                 + (f"Did you mean {', '.join(close)}? " if close else "")
                 + f"Suites: {', '.join(suites())}; all tasks: lm_eval ls tasks."
             )
-        for leaf in _leaves(name, index):
-            if (index[leaf].cfg or {}).get("unsafe_code"):
-                raise _unsafe(leaf)
+    _refuse(names, index)
+    return manager
+
+
+def load(names: Sequence[str], include: Sequence[str | Path] = ()) -> dict[str, Any]:
+    """Loads tasks and groups by name, with their data.
+
+    Args:
+        names: of tasks, groups or tags.
+        include: folders of the user's own task files.
+
+    Returns:
+        {"tasks": …, "groups": …}, as lm-eval's `evaluate` takes it.
+
+    Raises:
+        TaskError: as `check`; or the hub has no such data set, or a file of the task is missing.
+    """
+    manager = check(names, include)
     try:
         return dict(manager.load(list(names)))
-    except (
-        ConnectionError,
-        OSError,
-    ) as error:  # hub offline, unreachable, not found or gated; a local file missing
-        raise TaskError(_no_data(names, index, error)) from None
+    except OSError as error:
+        # The hub is offline, or the data set is not there or gated; or a local file is missing.
+        raise TaskError(_no_data(names, manager.task_index, cause(error))) from None
     except (ImportError, ValueError, KeyError) as error:
-        # datasets raises ValueError for a configuration that is not in the cache; tasks import extra packages
-        raise TaskError(f"task {', '.join(names)} cannot be loaded: {_first_line(error)}") from None
+        # datasets raises ValueError for a configuration that is not in the cache, and some tasks
+        # import packages that are not installed.
+        raise TaskError(f"task {', '.join(names)} cannot be loaded: {cause(error)}.") from None
+
+
+def _refuse(names: Sequence[str], index: Mapping[str, Any]) -> None:
+    """Refuses tasks that run code, or whose data is not available. Unknown names are passed over.
+
+    Raises:
+        TaskError: naming the task.
+    """
+    leaves = [leaf for name in names for leaf in _leaves(name, index) if leaf in index]
+    for leaf in leaves:
+        if (index[leaf].cfg or {}).get("unsafe_code"):
+            raise _unsafe(leaf)
+    if reason := out_of_reach(_data_sets(leaves, index)):
+        raise TaskError(_no_data(names, index, reason))
 
 
 def refuse_loaded(task: Any) -> None:
-    """Refuse what only a loaded task can tell: tasks written in Python, and those that need pictures or sound.
+    """Refuses a loaded task that runs code, or that shows pictures or sound to the model.
+
+    These properties of a task are not in its YAML file; they are known only after loading.
 
     Raises:
         TaskError: naming the task.
@@ -72,7 +114,8 @@ def refuse_loaded(task: Any) -> None:
         raise _unsafe(task.task_name)
     if getattr(task, "MULTIMODAL", False):
         raise TaskError(
-            f"task {task.task_name!r} shows pictures or sound to the model. Choose a task of text only."
+            f"task {task.task_name!r} shows pictures or sound to the model. "
+            "Choose a task of text only."
         )
 
 
@@ -83,7 +126,10 @@ def _unsafe(name: str) -> TaskError:
 
 
 def _manager(include: Sequence[str | Path]) -> Any:
-    """lm-eval's index of our suites and the user's folders; without the 14,683 names of the registry it takes 20 ms."""
+    """Returns lm-eval's task manager for our suites and the user's folders.
+
+    It takes 20 ms, because the 14,683 names of lm-eval's own registry are left out.
+    """
     from lm_eval.tasks import TaskManager
 
     ours = list(suites().values())
@@ -95,12 +141,16 @@ def _manager(include: Sequence[str | Path]) -> Any:
             and "dataset_kwargs" in (entry.cfg or {})
         ):
             entry.cfg = _in_memory(entry.cfg)
-            entry.yaml_path = None  # lm-eval would read the file again
+            # With a path, lm-eval would read the file again and lose this configuration.
+            entry.yaml_path = None
     return manager
 
 
 def _in_memory(config: dict[str, Any]) -> dict[str, Any]:
-    """The configuration with its JSONL files read at load, wherever the process runs, and nothing written to a cache."""
+    """Returns a task configuration that reads its JSONL files itself when the task is loaded.
+
+    Its paths then hold in any working directory, and nothing is written to the datasets cache.
+    """
     files = config["dataset_kwargs"]["data_files"]
 
     def read(**_: Any) -> dict[str, Any]:
@@ -122,14 +172,39 @@ def _in_memory(config: dict[str, Any]) -> dict[str, Any]:
 
 @cache
 def _registry() -> dict[str, Any]:
-    """The index of all tasks that lm-eval has installed. Reading them takes about 6 s, once per process."""
+    """Returns the index of all tasks that lm-eval has installed. It takes 6 s or more, once."""
     from lm_eval.tasks import TaskManager
 
     return dict(TaskManager().task_index)
 
 
-def _leaves(name: str, index: dict[str, Any]) -> Iterator[str]:
-    """The tasks of a task, tag or group, by their names in the index."""
+def _defining_entries(names: Sequence[str]) -> dict[str, Any]:
+    """Returns the index of the installed task families that define any of these names.
+
+    The 13,986 files are searched as text, which takes about 1 s; parsing all of them takes 6 s or
+    more. A family may refer to tasks of another one, so this index is good for an early refusal,
+    and the registry remains what tasks are loaded from.
+    """
+    import lm_eval.tasks
+
+    root = Path(lm_eval.tasks.__file__).parent
+    words = "|".join(re.escape(name) for name in names)
+    defines = re.compile(
+        rf"^\s*(-|task:|group:|tag:)\s*[\"']?({words})[\"']?\s*$".encode(), re.MULTILINE
+    )
+    families = {
+        root / file.relative_to(root).parts[0]
+        for file in root.rglob("*.yaml")
+        if defines.search(file.read_bytes())
+    }
+    if not families:
+        return {}
+    manager = lm_eval.tasks.TaskManager(include_path=sorted(families), include_defaults=False)
+    return dict(manager.task_index)
+
+
+def _leaves(name: str, index: Mapping[str, Any]) -> Iterator[str]:
+    """Yields the single tasks of a task, tag or group, by their names in the index."""
     entry = index.get(name)
     if entry is None:
         return
@@ -143,72 +218,23 @@ def _leaves(name: str, index: dict[str, Any]) -> Iterator[str]:
             yield from _leaves(inner, index)
 
 
-def _no_data(names: Sequence[str], index: dict[str, Any], error: Exception) -> str:
-    wanted = {
-        leaf: (index[leaf].cfg or {}).get("dataset_path")
-        for name in names
-        for leaf in _leaves(name, index)
-    }
-    paths = sorted({str(path) for path in wanted.values() if path})
-    named = [path for path in paths if path in str(error)] or paths
+def _data_sets(leaves: Sequence[str], index: Mapping[str, Any]) -> list[str]:
+    """Returns the data sets that tasks load, sorted; tasks that bring their own data have none."""
+    paths = {(index[leaf].cfg or {}).get("dataset_path") for leaf in leaves}
+    return sorted(str(path) for path in paths if path)
+
+
+def _no_data(names: Sequence[str], index: Mapping[str, Any], reason: str) -> str:
+    """Returns the message for tasks whose data is not available; `reason` says why."""
+    tasks = ", ".join(names)
+    leaves = [leaf for name in names for leaf in _leaves(name, index) if leaf in index]
+    needed = _data_sets(leaves, index)
+    # A reason that names some of the data sets speaks of these only.
+    named = [path for path in needed if path in reason] or needed
     if not named:
-        return f"the data of {', '.join(names)} cannot be read: {_first_line(error)}. For suite demo, run: dem demo build"
+        return f"the data of {tasks} cannot be read: {reason}. For suite demo, run: dem demo build"
     return (
-        f"task {', '.join(names)} needs the data set {', '.join(named)}, which is neither in the local cache nor to be had "
-        f"from the hub ({_first_line(error)}). Run it once with network access, or set HF_HOME to a cache that holds it."
+        f"task {tasks} needs the data set {', '.join(named)}, which is neither in the local cache "
+        f"nor available: {reason}. Run it once with network access, set HF_HOME to a cache that "
+        f"holds the data, or choose a suite that needs no network: {', '.join(suites())}."
     )
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-    return next(
-        (line.strip() for line in text.splitlines() if line.strip()), type(error).__name__
-    ).rstrip(".")
-
-
-def _refuse_code(folder: Path) -> None:
-    """Refuse a folder with a task file that would make lm-eval import and run Python (`!function`, `class:`)."""
-    if not folder.is_dir():
-        raise TaskError(
-            f"{folder} is not a folder. Give one that holds lm-eval task files (*.yaml)."
-        )
-    for file in sorted(folder.glob("**/*.yaml")):
-        if reason := _code(file, set()):
-            raise TaskError(
-                f"{file} holds {reason}, which runs Python code. Write the task without it, or run it in lm-eval."
-            )
-
-
-def _code(file: Path, seen: set[Path]) -> str | None:
-    """What in a task file, or in a file that it includes, runs code; None where nothing does."""
-    file = file.resolve()
-    if file in seen:
-        return None
-    seen.add(file)
-    try:
-        root = yaml.compose(file.read_text("utf-8"), Loader=yaml.SafeLoader)
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise TaskError(f"{file} is not readable YAML: {_first_line(error)}.") from None
-    for node in _nodes(root):
-        if node.tag == "!function":
-            return "!function"
-    entries = root.value if isinstance(root, yaml.MappingNode) else []
-    for key, value in entries:
-        if key.value == "class":
-            return "class"
-        if key.value == "include":
-            for included in _nodes(value):
-                if isinstance(included, yaml.ScalarNode) and (
-                    reason := _code(file.parent / included.value, seen)
-                ):
-                    return reason
-    return None
-
-
-def _nodes(node: Any) -> Iterator[Any]:
-    """A YAML node and all below it."""
-    yield node
-    if isinstance(node, yaml.MappingNode | yaml.SequenceNode):
-        for item in node.value:
-            for inner in item if isinstance(item, tuple) else (item,):
-                yield from _nodes(inner)

@@ -1,8 +1,7 @@
-"""Where examples lie in a model's own space: hidden states at a layer, their t-SNE by dataset, and a silhouette number.
+"""Computes one hidden-state vector per example: the mean over its tokens at one layer.
 
-DEM (arXiv 2406.15570, figure 2) plots its datasets by t-SNE without saying of what. Here it is of examples, each the
-mean of the hidden states of its tokens. A picture proves little: t-SNE keeps neighbours and neither distances
-nor sizes. So the silhouette is taken in the space of the states, never in the picture.
+DEM (arXiv 2406.15570, figure 2) shows its datasets by t-SNE and does not say which vectors were
+drawn. Here evaluation/layout.py draws these ones.
 """
 
 import inspect
@@ -12,36 +11,32 @@ from typing import Literal
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from evaluation.errors import DataError, Stopped
-from evaluation.loss import Prepared, vocabulary_size
+from evaluation.loss import Prepared, check_vocabulary
 from evaluation.unpadded import EqualLengthBatch, equal_length_batches
 
 Over = Literal["supervised", "all"]
-
-
-Metric = Literal["cosine", "euclidean"]
-
+"""The tokens that the mean is taken over."""
 
 Floats = NDArray[np.float32]
 
 
-FEWEST = 4
-"""Points below which t-SNE has no neighbourhoods to keep: its perplexity would fall below 1."""
-
-
 @dataclass(frozen=True)
 class States:
-    """One vector per example."""
+    """The hidden states of N examples, one vector each."""
 
     vectors: Floats
-    """(N, d)."""
+    """(N, d), d being the model's hidden size."""
     labels: tuple[str, ...]
-    """Per row its dataset."""
+    """The dataset of each row."""
     layer: int
-    """0 for the embeddings, else the layer that they are the output of; the last is after the final norm where there is one."""
+    """0 for the embeddings, else the layer whose output the vectors are.
+
+    The output of the last layer is taken after the final norm, if the model has one.
+    """
     over: Over
 
 
@@ -53,89 +48,93 @@ def hidden_states(
     *,
     should_stop: Callable[[], bool] | None = None,
 ) -> States:
-    """The mean hidden state of each example that `prepare` kept, dataset by dataset, in the order of the examples.
+    """Computes the mean hidden state of each example, dataset by dataset, in their order.
 
-    The states of all layers of one batch are in memory at a time: batch_tokens × (layers + 1) × d × bytes per number.
+    All layers of one batch are in memory at a time: batch_tokens × (layers + 1) × d × bytes per
+    number.
 
     Args:
         module: any causal language model of transformers, in evaluation mode, on any device.
-        prepared: what `prepare` made with this model's tokenizer. Where it dropped examples there are no rows for them.
-        layer: 0 for the embeddings, 1 to L for the output of a layer, or counted from the end: -1 is the last.
-        over: "supervised": the mean over the positions that predict a supervised token, which for all but the
-            first of them are supervised tokens themselves; "all": over every position up to the last of these.
+        prepared: what `prepare` made with this model's tokenizer. An example that it left out has
+            no row.
+        layer: 0 for the embeddings, 1 to L for the output of a layer. Negative numbers count from
+            the end: -1 is the last layer.
+        over: "supervised" takes the mean over the positions that predict a supervised token. All
+            of these but the first are supervised tokens themselves. "all" takes it over every
+            position up to the last of these.
         should_stop: asked before each batch.
 
     Raises:
-        DataError: no such layer, a token outside the model's vocabulary, or states that are not finite.
-        Stopped: `should_stop` said so.
+        DataError: there is no such layer, a token is outside the model's vocabulary, or states are
+            not finite.
+        Stopped: `should_stop` returned True.
     """
     if over not in ("supervised", "all"):
         raise DataError(f'over is "{over}"; expected "supervised" or "all".')
-    if prepared.largest >= (known := vocabulary_size(module)):
-        raise DataError(
-            f"token {prepared.largest} occurs in the data, the model knows {known} tokens. Use the tokenizer of this model."
-        )
+    check_vocabulary(module, prepared)
     starts, labels = {}, list[str]()
     for dataset in prepared.datasets:
         starts[dataset.name] = len(labels)
         labels += [dataset.name] * dataset.n
     rows: Tensor | None = None
-    for part in equal_length_batches(prepared, alone=False):
+    # Batches without padding: a layer that mixes tokens of a batch (experts) would see it.
+    for batch in equal_length_batches(prepared, alone=False):
         if should_stop is not None and should_stop():
-            raise Stopped(f"stopped at dataset {part.dataset!r}")
-        layers = _layers(module, part)
+            raise Stopped(f"stopped at dataset {batch.dataset!r}")
+        layers = _layers(module, batch)
         if not -len(layers) <= layer < len(layers):
             raise DataError(
-                f"layer is {layer}; the model has 0 (embeddings) to {len(layers) - 1}, or -1 for the last."
+                f"layer is {layer}; the model has 0 (embeddings) to {len(layers) - 1}, "
+                "or -1 for the last."
             )
-        found = _mean(layers[layer].float(), part, over).cpu()
-        rows = torch.empty(len(labels), found.shape[1]) if rows is None else rows
-        rows[torch.tensor(part.examples) + starts[part.dataset]] = found
-    assert rows is not None  # prepare refuses what has no examples
+        means = _mean(layers[layer].float(), batch, over).cpu()
+        # The size d of a state is known only now: not every configuration names it.
+        rows = torch.empty(len(labels), means.shape[1]) if rows is None else rows
+        rows[torch.tensor(batch.examples) + starts[batch.dataset]] = means
+    assert rows is not None  # prepare refuses a dataset without examples
     number = layer % len(layers)
-    _finite(rows.numpy(), f"hidden states at layer {number}")
+    check_finite(rows.numpy(), f"hidden states at layer {number}")
     return States(rows.numpy(), tuple(labels), number, over)
 
 
 @torch.inference_mode()
-def _layers(module: nn.Module, part: EqualLengthBatch) -> tuple[Tensor, ...]:
-    """(examples, length, d) per layer, the embeddings first."""
+def _layers(module: nn.Module, batch: EqualLengthBatch) -> tuple[Tensor, ...]:
+    """Returns the states (examples, length, d) of each layer, the embeddings first."""
+    # The logits are not needed; without this all positions would go through the output layer.
     keep = (
         {"logits_to_keep": 1}
         if "logits_to_keep" in inspect.signature(module.forward).parameters
         else {}
     )
-    ids = part.ids.to(next(module.parameters()).device)
+    ids = batch.ids.to(next(module.parameters()).device)
     layers: tuple[Tensor, ...] = module(
         input_ids=ids, use_cache=False, output_hidden_states=True, **keep
     ).hidden_states
     return layers
 
 
-def _mean(states: Tensor, part: EqualLengthBatch, over: Over) -> Tensor:
-    """(examples, d)."""
+def _mean(states: Tensor, batch: EqualLengthBatch, over: Over) -> Tensor:
+    """Returns the mean (examples, d) of states (examples, length, d) over positions."""
     if over == "all":
         return states.mean(1)
-    chosen = torch.zeros(part.ids.shape, dtype=states.dtype)
-    chosen[part.rows, part.positions] = 1
-    weights = (chosen / chosen.sum(1, keepdim=True)).to(states.device)
+    supervised = torch.zeros(batch.ids.shape, dtype=states.dtype)
+    supervised[batch.rows, batch.positions] = 1
+    weights = (supervised / supervised.sum(1, keepdim=True)).to(states.device)
     return torch.einsum("el,eld->ed", weights, states)
 
 
-def _rows(vectors: ArrayLike, metric: Metric) -> NDArray[np.float64]:
-    rows = np.asarray(vectors, dtype=np.float64)
-    if rows.ndim != 2:
-        raise DataError(f"vectors have the shape {rows.shape}; expected (examples, numbers).")
-    _finite(rows, "vectors")
-    if metric == "cosine" and (none := int((rows == 0).all(axis=1).sum())):
-        raise DataError(
-            f'{none} of {len(rows)} vectors are zero and have no cosine. Leave them out, or use "euclidean".'
-        )
-    return rows
+def check_finite(rows: NDArray[np.floating], what: str) -> None:
+    """Refuses vectors that hold NaN or infinity.
 
+    Args:
+        rows: (N, d).
+        what: the vectors are, for the message.
 
-def _finite(rows: NDArray[np.floating], what: str) -> None:
+    Raises:
+        DataError: saying how many of the rows are not finite.
+    """
     if bad := int((~np.isfinite(rows)).any(axis=1).sum()):
         raise DataError(
-            f"{bad} of {len(rows)} {what} are not finite. Use a model whose weights are finite, or float32."
+            f"{bad} of {len(rows)} {what} are not finite. "
+            "Use a model whose weights are finite, or float32."
         )

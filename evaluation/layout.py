@@ -1,60 +1,75 @@
-"""t-SNE and silhouette of vectors."""
+"""Lays out hidden states in two dimensions by t-SNE, and rates their clusters by silhouette.
+
+A picture proves little: t-SNE keeps neighbours, and neither distances nor sizes. So the silhouette
+is computed from the states themselves and never from the picture.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from evaluation.errors import DataError
-from evaluation.hidden_states import FEWEST, Floats, Metric, Over, States, _rows
+from evaluation.hidden_states import Floats, Over, States, check_finite
+
+Metric = Literal["cosine", "euclidean"]
+
+FEWEST = 4
+"""The fewest points for t-SNE: with fewer its perplexity would fall below 1, and there would be no
+neighbourhoods to keep.
+"""
 
 
 class Silhouette(NamedTuple):
-    """How much nearer examples lie to their own dataset than to the nearest other one, from -1 to 1."""
+    """How much nearer examples are to their own dataset than to the nearest other one."""
 
     value: float
-    """Mean over examples."""
+    """Mean over all examples, from -1 to 1."""
     by_label: dict[str, float]
     """Mean over the examples of each label, in order of first appearance."""
     n: int
-    """Examples."""
+    """Number of examples."""
     metric: Metric
 
 
 @dataclass(frozen=True)
 class Scatter:
-    """Points to draw, with all that made them."""
+    """The points of a t-SNE picture, with the settings that made them."""
 
     points: Floats
-    """(N, 2), without unit."""
+    """(N, 2) coordinates, without unit."""
     labels: tuple[str, ...]
-    """Per point its dataset, or its group."""
+    """The dataset, or the group, of each point."""
     layer: int
+    """As in States."""
     over: Over
+    """As in States."""
     perplexity: float
-    """As used: at most a third of the other points."""
+    """As used: at most a third of the number of other points."""
     seed: int
+    """Of the principal components' solver."""
     silhouette: Silhouette | None
-    """Of the states, not of the points; None for a single dataset."""
+    """Computed from the states and not from the points; None for a single dataset."""
     by: str = "datasets"
-    """What the labels are."""
+    """What the labels are, as a plural noun."""
 
     @property
     def caption(self) -> str:
-        """What is seen, in words."""
+        """Describes the picture in two or three sentences."""
         tokens = "supervised tokens" if self.over == "supervised" else "all tokens"
-        near = (
+        score = (
             ""
             if self.silhouette is None
             else f" Silhouette {self.silhouette.value:.2f} ({self.silhouette.metric})."
         )
         return (
-            f"{len(self.labels)} examples of {len(set(self.labels))} {self.by}: mean over {tokens} of the states at layer "
-            f"{self.layer}; t-SNE, perplexity {self.perplexity:g}, seed {self.seed}.{near} "
+            f"{len(self.labels)} examples of {len(set(self.labels))} {self.by}: "
+            f"mean over {tokens} of the states at layer {self.layer}; "
+            f"t-SNE, perplexity {self.perplexity:g}, seed {self.seed}.{score} "
             "Distances between clusters, and their sizes, mean little."
         )
 
@@ -62,41 +77,51 @@ class Scatter:
 def tsne(
     vectors: ArrayLike, seed: int, perplexity: float = 30.0, metric: Metric = "cosine"
 ) -> Floats:
-    """(N, 2): scikit-learn's t-SNE (van der Maaten and Hinton, JMLR 9, 2008), begun from the principal components.
+    """Lays out vectors in two dimensions by scikit-learn's t-SNE.
 
+    The method is van der Maaten and Hinton's (JMLR 9, 2008), started from the principal components.
     The same seed gives the same points on the same machine.
 
     Args:
-        vectors: (N, d), d at least 2.
-        seed: of the principal components' solver, the only thing that is drawn.
-        perplexity: about how many neighbours each point keeps; see `bounded`.
-        metric: how near two vectors are.
+        vectors: (N, d), N at least 4 and d at least 2.
+        seed: of the principal components' solver; nothing else is random.
+        perplexity: about how many neighbours each point keeps; see `bounded_perplexity`.
+        metric: how the distance of two vectors is measured.
+
+    Returns:
+        (N, 2) float32 coordinates.
 
     Raises:
-        DataError: fewer than 4 vectors, all of them equal, numbers that are not finite, or zeros where a cosine is taken.
+        DataError: fewer than 4 vectors, vectors that are all equal, numbers that are not finite,
+            or a vector of zeros with metric "cosine".
     """
     from sklearn.manifold import TSNE
 
     rows = _rows(vectors, metric)
     if len(rows) < FEWEST or rows.shape[1] < 2:
         raise DataError(
-            f"{len(rows)} vectors of {rows.shape[1]} numbers cannot be laid out; expected {FEWEST} of 2 or more."
+            f"{len(rows)} vectors of {rows.shape[1]} numbers cannot be laid out; "
+            f"expected {FEWEST} of 2 or more."
         )
+    # scikit-learn divides by the spread of the first component, which is 0 for equal vectors.
     if (rows == rows[0]).all():
         raise DataError(
-            f"all {len(rows)} vectors are equal: there is nothing to lay out. Give different examples."
+            f"all {len(rows)} vectors are equal: there is nothing to lay out. "
+            "Give different examples."
         )
-    near = bounded(perplexity, len(rows))
+    near = bounded_perplexity(perplexity, len(rows))
     layout = TSNE(
         2, perplexity=near, metric=metric, init="pca", learning_rate="auto", random_state=seed
     )
     return np.asarray(layout.fit_transform(rows), dtype=np.float32)
 
 
-def bounded(perplexity: float, count: int) -> float:
-    """The perplexity for so many points: a third of the others at most, as a neighbourhood is about three times as wide.
+def bounded_perplexity(perplexity: float, count: int) -> float:
+    """Returns the perplexity for `count` points: at most a third of the number of other points.
 
-    >>> bounded(30, 13)
+    The neighbourhood that t-SNE looks at is about three times as large as the perplexity.
+
+    >>> bounded_perplexity(30, 13)
     4.0
     """
     if not perplexity > 0:
@@ -105,20 +130,24 @@ def bounded(perplexity: float, count: int) -> float:
 
 
 def silhouette(vectors: ArrayLike, labels: Sequence[str], metric: Metric = "cosine") -> Silhouette:
-    """The silhouette (Rousseeuw, J. Comput. Appl. Math. 20, 1987) of vectors by label, computed by scikit-learn.
+    """Computes the silhouette of labelled vectors (Rousseeuw, J. Comput. Appl. Math. 20, 1987).
 
-        s = (b − a) / max(a, b)     a: mean distance to the others of its label, b: to those of the nearest other label
+        s = (b − a) / max(a, b)
 
-    A vector that is alone with its label has s = 0. Worked example, Euclidean, 0 and 1 against 4 and 5:
-    0 has a = 1, b = 4.5; 1 has a = 1, b = 3.5; the mean is (3.5/4.5 + 2.5/3.5) / 2 = 0.746.
+    a is a vector's mean distance to the other vectors of its label, b that to the vectors of the
+    nearest other label. A vector that is alone with its label has s = 0.
+
+    Worked example, Euclidean, 0 and 1 against 4 and 5: 0 has a = 1, b = 4.5; 1 has a = 1, b = 3.5;
+    the mean is (3.5/4.5 + 2.5/3.5) / 2 = 0.746.
 
     Args:
         vectors: (N, d).
-        labels: N names, of which 2 to N − 1 differ.
-        metric: what the distance is; 1 − cosine for "cosine".
+        labels: N names, of which 2 to N − 1 are different.
+        metric: how distances are measured; "cosine" is 1 − cosine.
 
     Raises:
-        DataError: labels that do not fit, numbers that are not finite, or zeros where a cosine is taken.
+        DataError: the labels do not fit, numbers are not finite, or a vector is zero with metric
+            "cosine".
     """
     from sklearn.metrics import silhouette_samples
 
@@ -126,8 +155,9 @@ def silhouette(vectors: ArrayLike, labels: Sequence[str], metric: Metric = "cosi
     names = list(dict.fromkeys(labels))
     if len(labels) != len(rows) or not 2 <= len(names) < len(rows):
         raise DataError(
-            f"{len(rows)} vectors have {len(labels)} labels, {len(names)} of them different; expected one for each vector, "
-            "two different ones at least, and not all different."
+            f"{len(rows)} vectors have {len(labels)} labels, {len(names)} of them different; "
+            "expected one label for each vector, at least two different ones, "
+            "and not all different."
         )
     scores, own = silhouette_samples(rows, list(labels), metric=metric), np.array(labels)
     by_label = {name: float(scores[own == name].mean()) for name in names}
@@ -143,18 +173,40 @@ def scatter(
     groups: Sequence[str] | None = None,
     by: str = "datasets",
 ) -> Scatter:
-    """The t-SNE of states with their silhouette; errors as of `tsne`.
+    """Returns the t-SNE of hidden states together with their silhouette.
 
     Args:
         states: of all examples.
-        seed, perplexity, metric: see tsne.
-        groups: N labels to look at instead of the datasets, such as CommonIT's groups.
-        by: what the labels are.
+        seed, perplexity, metric: as `tsne` takes them.
+        groups: N labels in the place of the datasets, such as CommonIT's groups.
+        by: what the labels are, as a plural noun.
+
+    Raises:
+        DataError: as `tsne`.
     """
     labels = states.labels if groups is None else tuple(groups)
     points = tsne(states.vectors, seed, perplexity, metric)
-    near = bounded(perplexity, len(points))
+    near = bounded_perplexity(perplexity, len(points))
+    # With a single label, or a label for each point, there is no other cluster to compare with.
     score = (
         silhouette(states.vectors, labels, metric) if 1 < len(set(labels)) < len(points) else None
     )
     return Scatter(points, labels, states.layer, states.over, near, seed, score, by)
+
+
+def _rows(vectors: ArrayLike, metric: Metric) -> NDArray[np.float64]:
+    """Returns vectors as a matrix (N, d) in float64, once they are fit for the metric.
+
+    Raises:
+        DataError: another shape, numbers that are not finite, or a zero vector with "cosine".
+    """
+    rows = np.asarray(vectors, dtype=np.float64)
+    if rows.ndim != 2:
+        raise DataError(f"vectors have the shape {rows.shape}; expected (examples, numbers).")
+    check_finite(rows, "vectors")
+    if metric == "cosine" and (zeros := int((rows == 0).all(axis=1).sum())):
+        raise DataError(
+            f"{zeros} of {len(rows)} vectors are zero and have no cosine. "
+            'Leave them out, or use "euclidean".'
+        )
+    return rows

@@ -1,18 +1,22 @@
-"""Statistics of a model on data, for the merge methods that weigh models by them; merging/inputs/statistics.py reads the file.
+"""Collects statistics of a model on data, for the merge methods that weigh models by them.
 
-fisher (Matena and Raffel, arXiv 2111.09832): per entry of each tensor the mean over examples e of the squared gradient
+merging/inputs/statistics.py reads the file that is written here.
+
+fisher (Matena and Raffel, arXiv 2111.09832): for each entry of each tensor, the mean over examples
+e of the squared gradient
 
     F = 1/n Σ_e (∂/∂θ Σ_t log p(y_t | x_e, y_<t))²        t: the supervised tokens of e
 
-with the data's tokens (the empirical Fisher information), or with tokens drawn from the model, each after the data's own
-(the expected one, by one sample). Worked example: gradients 1 and 3 of two examples give (1 + 9) / 2 = 5.
+The tokens y are the data's own (the empirical Fisher information), or each is drawn from the model
+after the data's own tokens before it (the expected information, estimated by one sample).
+Worked example: gradients 1 and 3 of two examples give (1 + 9) / 2 = 5.
 
-gram (Jin et al., arXiv 2212.09849): per linear layer the mean of xᵀx over all positions, prompts included, as the
-authors' code takes it: the number of tokens is no weight, ω is. Worked example: inputs (1, 0) and (1, 2) give
-[[1, 1], [1, 2]].
+gram (Jin et al., arXiv 2212.09849): for each linear layer, the mean of xᵀx over all positions,
+prompts included, as in the authors' code. It is a mean, so a model with more tokens has no more
+weight in a merge; only ω weighs. Worked example: inputs (1, 0) and (1, 2) give [[1, 1], [1, 2]].
 
-Padding would be an input like any other to a layer that sees tokens out of order (experts), so there is none: fisher
-takes one example at a time, gram as many as are equally long.
+There is no padding: to a layer that sees tokens out of order (experts) it would be an input like
+any other. So fisher takes one example at a time, and gram takes examples of the same length.
 """
 
 import math
@@ -25,7 +29,7 @@ import torch
 from evaluation.errors import DataError, LoadError, Stopped
 from evaluation.fisher import fisher
 from evaluation.gram import embeddings, gram
-from evaluation.loss import Prepared, vocabulary_size
+from evaluation.loss import Prepared, check_vocabulary
 from evaluation.model import Loaded
 from evaluation.unpadded import EqualLengthBatch, equal_length_batches
 from merging.inputs.statistics import StatisticsFacts, check_target, write
@@ -34,17 +38,20 @@ Kind = Literal["fisher", "gram"]
 
 
 Progress = Callable[[int, int], None]
-"""Examples done, and examples in all."""
+"""Called with the examples done and the examples in all."""
 
 
 class Collected(NamedTuple):
-    """What was written."""
+    """The statistics that were written to a file."""
 
     facts: StatisticsFacts
     names: tuple[str, ...]
-    """Tensors that have statistics."""
+    """Names of the tensors that have statistics."""
     averaged: tuple[str, ...]
-    """Matrices that have none, so that the method averages them, embeddings apart: experts that are no layers of their own."""
+    """Names of the matrices without statistics, which the merge method averages.
+
+    They are experts that are not layers of their own. Embeddings are not listed.
+    """
 
 
 def collect(
@@ -59,62 +66,67 @@ def collect(
     progress: Progress = lambda done, total: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Collected:
-    """Collect statistics of a model and write them under the names of its files.
+    """Collects statistics of a model and writes them under the names of the tensors in its files.
 
-    In memory are the model, one set of statistics in float32 and, for fisher, one example's activations and one gradient.
+    In memory are the model, one set of statistics in float32 and, for fisher, the activations and
+    the gradient of one example.
 
     Args:
-        loaded: the model; in float32, or the squares of small gradients are lost.
-        prepared: its own data: what `evaluation.loss.prepare` made with its tokenizer.
+        loaded: the model. In a type smaller than float32 the squares of small gradients are lost.
+        prepared: the model's own data, as `evaluation.loss.prepare` made it with its tokenizer.
         kind: see the head of this file.
-        out: the file to make; it must not exist.
-        model: the digest of its folder, which a merge compares; see Checkpoint.digest.
+        out: the file to write; it must not exist.
+        model: the digest of the model folder (Checkpoint.digest), which a merge compares.
         sampled: for fisher, draw the tokens from the model.
-        seed: of that draw; an example's tokens depend on it, the dataset's name and the example's number only.
+        seed: of that draw. The tokens of an example depend only on it, on the dataset's name and
+            on the example's number.
         progress: called after each step.
         should_stop: asked before each step.
 
     Raises:
-        ExportError: when the file exists or cannot be written.
-        DataError: for a token that the model does not know, statistics that are not finite, `sampled` with gram.
-        LoadError: when no tensor of the files can be found in the module.
-        Stopped: `should_stop` said so; nothing was written.
+        ExportError: the file exists or cannot be written.
+        DataError: a token is outside the model's vocabulary, statistics are not finite, or
+            `sampled` is True with gram.
+        LoadError: no tensor of the files is found in the module.
+        Stopped: `should_stop` returned True; nothing was written.
     """
     if kind == "gram" and sampled:
         raise DataError(
-            "sampled is of kind fisher only: gram looks at the inputs of layers, which the data give."
+            "sampled only applies to kind fisher: "
+            "gram uses the inputs of layers, which come from the data."
         )
-    if prepared.largest >= (known := vocabulary_size(loaded.module)):
-        raise DataError(
-            f"token {prepared.largest} occurs in the data, the model knows {known} tokens. Use the tokenizer of this model."
-        )
+    check_vocabulary(loaded.module, prepared)
+    # Before the work, which takes long, and again when the file is written.
     check_target(out)
+    # A list, because the mean needs the number of all examples.
     steps = list(equal_length_batches(prepared, alone=kind == "fisher"))
-    total = sum(len(part.examples) for part in steps)
+    total = sum(len(batch.examples) for batch in steps)
 
-    def watched() -> Iterator[EqualLengthBatch]:
+    def reported() -> Iterator[EqualLengthBatch]:
         done = 0
-        for part in steps:
+        for batch in steps:
             if should_stop():
                 raise Stopped(f"stopped after {done} of {total} examples; nothing was written")
-            yield part
-            progress(done := done + len(part.examples), total)
+            yield batch
+            progress(done := done + len(batch.examples), total)
 
     inputs_first: list[str] = []
     if kind == "fisher":
         tokens = prepared.tokens
-        tensors = fisher(loaded.module, loaded.views, watched(), total, seed if sampled else None)
+        tensors = fisher(loaded.module, loaded.views, reported(), total, seed if sampled else None)
     else:
-        tokens = sum(part.ids.numel() for part in steps)
-        tensors, inputs_first = gram(loaded.module, loaded.views, watched(), tokens)
+        tokens = sum(batch.ids.numel() for batch in steps)
+        tensors, inputs_first = gram(loaded.module, loaded.views, reported(), tokens)
     if not tensors:
         raise LoadError(
-            "no tensor of the files is a parameter of the module as it stands there; nothing can be collected."
+            "no tensor of the files is a parameter of the module in the form that it has in its "
+            "file; nothing can be collected."
         )
     squares = {name: float(value.double().square().sum()) for name, value in tensors.items()}
-    if strange := [name for name, value in squares.items() if not math.isfinite(value)]:
+    if not_finite := [name for name, value in squares.items() if not math.isfinite(value)]:
         raise DataError(
-            f"the statistics of {strange[0]!r} are not finite. Look at the model's loss on this data."
+            f"the statistics of {not_finite[0]!r} are not finite. "
+            "Look at the model's loss on this data."
         )
     names = [dataset.name for dataset in prepared.datasets]
     norm = math.sqrt(sum(squares.values()))
@@ -128,7 +140,7 @@ def collect(
 
 
 def _matrices(loaded: Loaded) -> Iterator[str]:
-    """The tensors of the files that fill matrices of the module, embeddings apart."""
+    """Yields the names of file tensors that fill matrices of the module, without embeddings."""
     looked_up = embeddings(loaded.module)
     parameters = dict(loaded.module.named_parameters(remove_duplicate=False))
     for name, view in loaded.views.items():
@@ -138,6 +150,7 @@ def _matrices(loaded: Loaded) -> Iterator[str]:
 
 
 def _versions() -> dict[str, str]:
+    """Returns the versions of the packages that the numbers depend on."""
     import transformers
 
     from merging.version import __version__
@@ -163,23 +176,27 @@ def collect_from_folder(
     progress: Progress = lambda done, total: None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Collected:
-    """Load a model and its data, collect, write; what a reader should know is said on the way.
+    """Loads a model and its data, collects statistics and writes them.
 
     Args:
-        folder: of a full model; an adapter is merged into one first.
-        out: the file to make.
+        folder: of a full model; an adapter must be merged into a full model first.
+        out: the file to write; it must not exist.
         data: a folder with <dataset>/<split>.jsonl.
         kind: "fisher" or "gram".
-        datasets: which of the datasets; all if none is named.
+        datasets: names of the datasets to use; all if none is named.
         split: which split to read.
-        limit: the first so many examples of each dataset.
-        sampled: see collect, as `seed`.
-        seed: of the draw.
-        progress: examples done, and examples in all.
-        say: gets each warning as a line.
+        limit: use only the first `limit` examples of each dataset; None uses all.
+        sampled: as in `collect`.
+        seed: as in `collect`.
+        progress: see Progress.
+        say: called with each warning, a line of text.
 
     Raises:
-        CheckpointError, LoadError, CorpusError, DataError, ExportError: for what cannot be read, scored or written.
+        CheckpointError: the folder is not a model.
+        LoadError: the model cannot be loaded, or has no tokenizer.
+        CorpusError: the data cannot be read.
+        DataError: the kind or a dataset is unknown, or the data cannot be scored.
+        ExportError: `out` exists or cannot be written.
     """
     from corpus.jsonl import read_datasets
     from evaluation.loss import prepare
@@ -189,35 +206,39 @@ def collect_from_folder(
 
     if kind not in ("fisher", "gram"):
         raise DataError(f"the kind is {kind!r}; {nearest(kind, ('fisher', 'gram'))}")
+    # Before the model is loaded, which takes long.
     check_target(out)
-    found = read_datasets(data, split)
+    available = read_datasets(data, split)
     for name in datasets:
-        if name not in found:
+        if name not in available:
             raise DataError(
-                f"{data} has no dataset {name!r} with {split}.jsonl; {nearest(name, list(found))}"
+                f"{data} has no dataset {name!r} with {split}.jsonl; "
+                f"{nearest(name, list(available))}"
             )
     checkpoint = Checkpoint(folder)
     loaded = load(folder, checkpoint=checkpoint, dtype=torch.float32)
     if loaded.tokenizer is None:
         raise LoadError(
-            f"{folder} has no tokenizer. Copy the base's tokenizer files into its folder."
+            f"{folder} has no tokenizer. Copy the base model's tokenizer files into it."
         )
     for note in loaded.notes:
         say(f"warning: {note}")
     prepared = prepare(
-        {name: found[name] for name in datasets or found}, loaded.tokenizer, limit=limit
+        {name: available[name] for name in datasets or available}, loaded.tokenizer, limit=limit
     )
     for name, count in prepared.dropped.items():
         if count:
             say(
-                f"warning: {name}: {count} examples are longer than the model's context and were left out"
+                f"warning: {name}: {count} examples are longer than the model's context "
+                "and were left out"
             )
     model = checkpoint.digest
-    made = collect(
+    collected = collect(
         loaded, prepared, kind, out, model=model, sampled=sampled, seed=seed, progress=progress
     )
-    if made.averaged:
+    if collected.averaged:
         say(
-            f"warning: matrices without statistics, which a merge averages: {listed(list(made.averaged))}"
+            "warning: matrices without statistics, which a merge averages: "
+            f"{listed(list(collected.averaged))}"
         )
-    return made
+    return collected

@@ -1,14 +1,16 @@
-"""Which part of which parameter each tensor of the files fills, found by loading marked tensors instead of the weights.
+"""Finds which region of which parameter each file tensor fills, by loading marked tensors.
 
-Loading may rename, stack, concatenate and transpose: transformers 5 turns Mixtral's 24 expert matrices of a layer into
-two parameters. No table of architectures can keep up with that, so the loader itself is asked. Every file tensor is
-replaced by a constant, its number, and goes through the same loader; where the number comes out is where the tensor goes.
-A constant costs no memory (stride 0) unless the loader stacks it.
+Loading may rename, stack, concatenate and transpose: transformers 5 turns Mixtral's 24 expert
+matrices of a layer into two parameters. No table of architectures can keep up with that, so the
+loader itself is observed. Every file tensor is replaced by a constant, its number, and goes through
+the same loader. The region where the number comes out is the one that the tensor fills. A constant
+takes no memory (stride 0) unless the loader stacks it.
 
-Worked example: file tensors 1, 2 (each 2×3) stacked, and 3 alone:
+Worked example: file tensors 1 and 2 (each 2×3) are stacked, and 3 is alone:
 
-    experts = [[[1,1,1],[1,1,1]], [[2,2,2],[2,2,2]]]   →   1: View("experts", (0,), False), 2: View("experts", (1,), False)
-    norm    = [3,3,3]                                  →   3: View("norm", (), False)
+    experts = [[[1,1,1],[1,1,1]], [[2,2,2],[2,2,2]]]  →  1: View("experts", (0,), False)
+                                                         2: View("experts", (1,), False)
+    norm    = [3,3,3]                                 →  3: View("norm", (), False)
 """
 
 import math
@@ -24,24 +26,31 @@ from plumbing.suggest import listed
 
 Marked = Mapping[str, Tensor]
 Assemble = Callable[[Marked], nn.Module]
-"""Turns file tensors into a loaded module, exactly as the real weights are turned into one."""
+"""Loads file tensors into a module, in exactly the way the real weights are loaded."""
 
 MOST_CELLS = 1_000_000
-"""A parameter cut into more pieces than this is a permutation, not a stack; such a tensor has no view."""
+"""A parameter with more cells than this is a permutation, not a stack; it gets no views."""
 
 
 class ParameterViews(NamedTuple):
-    """The views, and what could not be placed: `views` holds proved ones only."""
+    """The view of each file tensor, and the tensors that have none."""
 
     views: dict[str, View]
+    """Name of a file tensor -> the region that it fills; `prove` keeps the proved ones only."""
     unplaced: list[str]
-    """The tensor is used, but no view of one parameter holds it as it is in the file."""
+    """Tensors that the module uses, but that no region of one parameter holds as in the file."""
     ignored: list[str]
-    """The tensor has no influence on the module."""
+    """Tensors that have no influence on the module."""
 
 
 class _Grid(NamedTuple):
-    """A tensor that is constant on the cells of a grid: the cells' first index per axis, and one value per cell."""
+    """A tensor that is constant on the cells of a grid.
+
+    Attributes:
+        shape: of the tensor.
+        starts: per axis, the first index of each cell.
+        values: one value per cell, with as many axes as the tensor.
+    """
 
     shape: tuple[int, ...]
     starts: tuple[Tensor, ...]
@@ -49,16 +58,22 @@ class _Grid(NamedTuple):
 
 
 def find(assemble: Assemble, checkpoint: Checkpoint, dtype: torch.dtype) -> ParameterViews:
-    """Find the view of every file tensor. `prove` must be run on the result once the real weights are loaded.
+    """Finds the view of every file tensor.
+
+    The views are candidates: run `prove` on the result once the real weights are loaded.
 
     Args:
-        assemble: the loader; called once, or more often where `dtype` cannot hold the numbers of all tensors.
-        checkpoint: the files; only names, shapes and dtypes are looked at.
-        dtype: what the module is loaded in, so that the search needs no more memory than the load.
+        assemble: the loader. It is called once, or several times if `dtype` cannot hold the numbers
+            of all tensors.
+        checkpoint: the files. Only names, shapes and dtypes are read.
+        dtype: of the loaded module. The marked tensors have it too, so that the search needs no
+            more memory than the load.
     """
     names = list(checkpoint)
     grids = _marked_grids(assemble, checkpoint, names, dtype)
     boxes: dict[int, list[tuple[str, list[tuple[int, int]]]]] = {}
+    # Whether every value in every parameter is the number of one tensor on one box. If not, a
+    # tensor whose number is nowhere may still have been used, so it must not be called ignored.
     explained = True
     for parameter, grid in grids.items():
         if grid is None:
@@ -72,26 +87,27 @@ def find(assemble: Assemble, checkpoint: Checkpoint, dtype: torch.dtype) -> Para
     views: dict[str, View] = {}
     unplaced, ignored = [], []
     for number, name in enumerate(names, start=1):
-        places = boxes.get(number, [])
-        same = [place for place in places if place[0] == name] or places
-        view = _view(*same[0], grids, checkpoint.info(name).shape) if same else None
-        if view is not None and len(places) == 1:
+        regions = boxes.get(number, [])
+        # A view speaks for the whole tensor only if the tensor fills no second region.
+        view = _view(*regions[0], grids, checkpoint.info(name).shape) if regions else None
+        if view is not None and len(regions) == 1:
             views[name] = view
-        elif not places and explained:
+        elif not regions and explained:
             ignored.append(name)
         else:
             unplaced.append(name)
     return ParameterViews(views, unplaced, ignored)
 
 
-def prove(found: ParameterViews, module: nn.Module, checkpoint: Checkpoint) -> ParameterViews:
-    """Keep the views whose region of the really loaded module holds the file's tensor, bit for bit.
+def prove(candidates: ParameterViews, module: nn.Module, checkpoint: Checkpoint) -> ParameterViews:
+    """Keeps the views in `candidates` whose region in the loaded module equals the file tensor.
 
-    A square region may hold the tensor either way round; both are tried. One tensor is in memory at a time.
+    Equal means bit for bit. A square region may hold the tensor as it is or transposed; both are
+    tried. One tensor is in memory at a time. A tensor whose view fails is added to `unplaced`.
     """
     views: dict[str, View] = {}
-    unplaced = list(found.unplaced)
-    for name, view in found.views.items():
+    unplaced = list(candidates.unplaced)
+    for name, view in candidates.views.items():
         tensor = checkpoint[name]
         turned = View(view.parameter, view.index, not view.transposed)
         for candidate in (view, turned) if tensor.dim() >= 2 else (view,):
@@ -103,32 +119,37 @@ def prove(found: ParameterViews, module: nn.Module, checkpoint: Checkpoint) -> P
                 break
         else:
             unplaced.append(name)
-    return ParameterViews(views, unplaced, found.ignored)
+    return ParameterViews(views, unplaced, candidates.ignored)
 
 
-def notes(found: ParameterViews) -> list[str]:
-    """What a reader should know of a load: one sentence per kind of exception, none where loading is a plain copy."""
-    said = []
-    if found.unplaced:
-        said.append(
-            f"loading is not a plain copy: {listed(found.unplaced)} cannot be written in place, "
+def notes(proved: ParameterViews) -> list[str]:
+    """Returns a sentence on tensors without views and one on ignored tensors; [] if none."""
+    sentences = []
+    if proved.unplaced:
+        sentences.append(
+            f"loading is not a plain copy: {listed(proved.unplaced)} cannot be written in place, "
             "so each composition is loaded anew"
         )
-    if found.ignored:
-        said.append(
-            f"transformers does not use {listed(found.ignored)}; merged files keep them, the live model has none"
+    if proved.ignored:
+        sentences.append(
+            f"transformers does not use {listed(proved.ignored)}; "
+            "merged files keep them, the live model has none"
         )
-    return said
+    return sentences
 
 
-def shared(found: ParameterViews, module: nn.Module) -> list[str]:
-    """One sentence per parameter that several file tensors fill: an embedding and its tied head, stored twice."""
+def shared(proved: ParameterViews, module: nn.Module) -> list[str]:
+    """Returns a sentence for each parameter that several file tensors fill.
+
+    This happens if an embedding and its tied head are both stored.
+    """
     owners: dict[tuple[int, tuple[int, ...]], list[str]] = {}
-    for name, view in found.views.items():
+    for name, view in proved.views.items():
         region = resolve(module, view)
         owners.setdefault((region.data_ptr(), tuple(region.shape)), []).append(name)
     return [
-        f"{' and '.join(names)} are one parameter in the live model; compositions must give them equal values"
+        f"{' and '.join(names)} are one parameter in the live model; "
+        "compositions must give them equal values"
         for names in owners.values()
         if len(names) > 1
     ]
@@ -137,10 +158,13 @@ def shared(found: ParameterViews, module: nn.Module) -> list[str]:
 def _marked_grids(
     assemble: Assemble, checkpoint: Checkpoint, names: list[str], dtype: torch.dtype
 ) -> dict[str, _Grid | None]:
-    """Per persistent parameter or buffer the numbers that it holds, assembled from as many digits as `dtype` needs."""
-    base = int(
-        2 / torch.finfo(dtype).eps
-    )  # float32 2^24, float16 2^11, bfloat16 2^8: the integers held exactly
+    """Loads the marked tensors and returns the grid of each persistent parameter or buffer.
+
+    A grid is None if it has too many cells. If `dtype` cannot hold the largest tensor number, the
+    numbers are loaded digit by digit.
+    """
+    # All integers up to it are exact: 2^24 in float32, 2^11 in float16, 2^8 in bfloat16.
+    base = int(2 / torch.finfo(dtype).eps)
     grids: dict[str, _Grid | None] = {}
     for digit in range(math.ceil(math.log(len(names) + 1, base))):
         marks = {
@@ -158,7 +182,7 @@ def _marked_grids(
 
 
 def _unshared(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Everything that loading fills, each storage once: a tied head is listed under its first name only."""
+    """Yields every parameter and buffer that loading fills, tied ones under their first name."""
     seen = set()
     for name, tensor in module.state_dict(keep_vars=True).items():
         if id(tensor) not in seen:
@@ -167,10 +191,11 @@ def _unshared(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 def _grid(tensor: Tensor) -> _Grid | None:
-    """Cut a tensor where neighbouring slices differ anywhere; None where that leaves too many cells to be a stack."""
+    """Cuts a tensor wherever neighbouring slices differ; None if that gives too many cells."""
     values = tensor
     starts: list[Tensor] = []
-    # From the last axis, along which stacks are constant: after one look at everything only a sliver is left.
+    # The last axis comes first, because stacks are constant along it: after one pass over the whole
+    # tensor only a sliver is left.
     for axis in reversed(range(tensor.dim())):
         size = values.shape[axis]
         keep = torch.zeros(min(size, 1), dtype=torch.long)
@@ -179,7 +204,7 @@ def _grid(tensor: Tensor) -> _Grid | None:
             if differs.any():
                 cut = differs.movedim(axis, 0).reshape(size - 1, -1).any(1)
                 keep = torch.cat([keep, cut.nonzero().flatten().cpu() + 1])
-        # Once cut along an axis, equal neighbours hold nothing new: the other axes look at one slice of each run.
+        # Equal neighbours hold nothing new, so the other axes see one slice of each run.
         values = values.index_select(axis, keep.to(values.device))
         starts.insert(0, keep)
     if values.numel() > MOST_CELLS:
@@ -188,7 +213,7 @@ def _grid(tensor: Tensor) -> _Grid | None:
 
 
 def _plus(low: _Grid | None, high: _Grid | None, factor: float) -> _Grid | None:
-    """low + factor · high, on the common refinement of both grids."""
+    """Returns low + factor · high on the common refinement of both grids; None if too fine."""
     if low is None or high is None:
         return None
     starts = tuple(
@@ -209,7 +234,10 @@ def _plus(low: _Grid | None, high: _Grid | None, factor: float) -> _Grid | None:
 
 
 def _boxes(grid: _Grid) -> Iterator[tuple[float, list[tuple[int, int]] | None]]:
-    """Each number of a grid with the box that it fills as (start, stop) per axis; None where it fills no box."""
+    """Yields each number of a grid with the box that it fills, as (start, stop) per axis.
+
+    The box is None if the number's cells do not fill one.
+    """
     for value in torch.unique(grid.values).tolist():
         cells = (
             (grid.values == value).nonzero()
@@ -230,27 +258,36 @@ def _view(
     grids: Mapping[str, _Grid | None],
     shape: tuple[int, ...],
 ) -> View | None:
-    """The view of a box in a parameter that holds a tensor of this shape, or None where shapes do not agree."""
+    """Returns the view of a box in a parameter; None if a tensor of `shape` does not fit the box.
+
+    Args:
+        parameter: name of the parameter.
+        box: (start, stop) per axis of the parameter.
+        grids: of all parameters.
+        shape: of the file tensor.
+    """
     grid = grids[parameter]
+    # Axes that the parameter has more than the tensor are those along which tensors are stacked.
     stacked = len(box) - len(shape)
     if grid is None or stacked < 0 or any(stop - start != 1 for start, stop in box[:stacked]):
         return None
-    found = tuple(stop - start for start, stop in box[stacked:])
-    swapped = (*found[:-2], *found[:-3:-1])
-    if shape not in (found, swapped):
+    sizes = tuple(stop - start for start, stop in box[stacked:])
+    swapped = (*sizes[:-2], *sizes[:-3:-1])
+    if shape not in (sizes, swapped):
         return None
     index: list[int | tuple[int, int]] = [start for start, _ in box[:stacked]]
-    whole = 0  # trailing dimensions that are taken whole need no index
+    whole = 0  # trailing axes that are taken whole need no index
     for (start, stop), size in zip(box[::-1], grid.shape[::-1], strict=True):
         if len(box) - whole == stacked or (start, stop) != (0, size):
             break
         whole += 1
     index += box[stacked : len(box) - whole]
-    return View(parameter, tuple(index), shape != found)
+    return View(parameter, tuple(index), shape != sizes)
 
 
-def _same_bits(one: Tensor, other: Tensor) -> bool:
-    """Equality of bit patterns: a NaN equals itself, and −0 is not 0."""
+def _same_bits(region: Tensor, tensor: Tensor) -> bool:
+    """Whether two tensors have the same bit patterns: a NaN equals itself, and −0 is not 0."""
     return torch.equal(
-        one.contiguous().flatten().view(torch.uint8), other.contiguous().flatten().view(torch.uint8)
+        region.contiguous().flatten().view(torch.uint8),
+        tensor.contiguous().flatten().view(torch.uint8),
     )

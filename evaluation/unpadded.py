@@ -1,4 +1,4 @@
-"""Prepared examples without padding: alone, or with those of their batch that are equally long."""
+"""Takes prepared examples apart into batches without padding."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -10,22 +10,30 @@ from evaluation.loss import Batch, Prepared
 
 
 class EqualLengthBatch(NamedTuple):
-    """Examples of one dataset that are equally long."""
+    """Examples of one dataset that have the same length."""
 
     dataset: str
+    """Name of the dataset."""
     examples: list[int]
+    """Number of each example in the dataset."""
     ids: Tensor
     """(examples, length) int64, without padding."""
     rows: Tensor
-    """(tokens,) int64: per supervised token the row that it is of,"""
+    """(tokens,) int64: the row of `ids` that each supervised token belongs to."""
     positions: Tensor
-    """(tokens,) int64: the position that predicts it,"""
+    """(tokens,) int64: the position that predicts each supervised token."""
     targets: Tensor
-    """(tokens,) int64: and the token."""
+    """(tokens,) int64: the supervised tokens themselves."""
 
 
 def equal_length_batches(prepared: Prepared, *, alone: bool) -> Iterator[EqualLengthBatch]:
-    """The examples of all datasets without their padding, alone or with those of their batch that are as long."""
+    """Yields the examples of all datasets without padding.
+
+    Args:
+        prepared: the examples, in padded batches.
+        alone: whether each batch has a single example; else it has all examples of a padded batch
+            that have the same length.
+    """
     for dataset in prepared.datasets:
         for batch in dataset.batches:
             positions = batch.columns[batch.places]
@@ -39,15 +47,21 @@ def equal_length_batches(prepared: Prepared, *, alone: bool) -> Iterator[EqualLe
                     for length in torch.unique(lengths).tolist()
                 ]
             for rows in groups:
-                yield _part(dataset.name, batch, rows, positions, int(lengths[rows[0]]))
+                yield _cut_out(dataset.name, batch, rows, positions, int(lengths[rows[0]]))
 
 
-def _part(
+def _cut_out(
     dataset: str, batch: Batch, rows: list[int], positions: Tensor, length: int
 ) -> EqualLengthBatch:
-    chosen = torch.isin(batch.rows, torch.tensor(rows))
-    numbers = [int(batch.examples[batch.rows == row][0]) for row in rows]
-    place = torch.tensor([rows.index(row) for row in batch.rows[chosen].tolist()])
+    """Returns some rows of a padded batch, cut to `length`; their tokens get new row numbers."""
+    tokens = torch.isin(batch.rows, torch.tensor(rows))
+    examples = [int(batch.examples[batch.rows == row][0]) for row in rows]
+    new_rows = torch.tensor([rows.index(row) for row in batch.rows[tokens].tolist()])
     return EqualLengthBatch(
-        dataset, numbers, batch.ids[rows, :length], place, positions[chosen], batch.targets[chosen]
+        dataset,
+        examples,
+        batch.ids[rows, :length],
+        new_rows,
+        positions[tokens],
+        batch.targets[tokens],
     )

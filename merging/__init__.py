@@ -1,6 +1,6 @@
-"""Weights in, a recipe, weights out."""
+"""Merges fine-tuned models: opens a base and its vectors, applies a recipe, returns weights."""
 
-from merging import torch_import as torch_import  # the first one; it says why
+from merging import torch_import as torch_import  # must come first; its docstring says why
 from merging.analysis.geometry import Geometry, Table, measure
 from merging.engine.loop import merge
 from merging.errors import CheckpointError, ExportError, MergingError, MismatchError, RecipeError

@@ -1,40 +1,40 @@
-"""The errors of this package: one tree, so that a caller catches everything a user can cause with one name.
+"""The errors of this package, in one tree: `except MergingError` catches every error of a user.
 
 MergingError
 ├── CheckpointError   a folder or file cannot be read as weights
-├── MismatchError     weights that do not belong together: names, shapes, vocabularies, another base
-├── RecipeError       a recipe, a method or a parameter that cannot be carried out
-├── ExportError       the result could not be written, or does not verify
-├── DeviceError       a device that is not there
-└── NotMounted        a move of a slider that has to be composed: nothing is wrong, it only takes longer
+├── MismatchError     weights do not fit each other: names, shapes, vocabularies, another base
+├── RecipeError       a recipe, a method or a parameter is invalid
+├── ExportError       the result could not be written, or it fails verification
+├── DeviceError       a device does not exist or is not supported
+└── NotMounted        a slider's move needs composing: nothing is wrong, it only takes longer
 
 Each message says what was given, what was expected and what to do next, in that order.
 """
 
 
 class MergingError(Exception):
-    """Anything a user of this package can cause and mend."""
+    """An error that a user of this package can cause and can fix."""
 
 
 class CheckpointError(MergingError):
-    """A folder or file that cannot be read as weights."""
+    """A folder or file cannot be read as weights."""
 
 
 class MismatchError(MergingError):
-    """Weights that do not belong together."""
+    """Weights do not fit each other."""
 
 
 class RecipeError(MergingError):
-    """A recipe, a method or a parameter that cannot be carried out."""
+    """A recipe, a method or a parameter is invalid."""
 
 
 class ExportError(MergingError):
-    """A result that could not be written, or that does not verify."""
+    """A result could not be written, or it fails verification."""
 
 
 class DeviceError(MergingError):
-    """A device that is not there, or that nothing is computed on here."""
+    """A device does not exist, or this package does not compute on it."""
 
 
 class NotMounted(MergingError):
-    """A move of a slider that cannot be shown without composing weights; the message says why."""
+    """A slider's move cannot be shown without composing weights; the message says why."""

@@ -1,7 +1,8 @@
-"""Where a tensor stands in the model, read from its name alone: layer, part, and the order a reader expects.
+"""Reads the layer and the part of a tensor from its name, and sorts names in reading order.
 
-There is no table of architectures here, on purpose: tables are how merging tools lose tensors in silence. What is
-read from a name decides only how things are grouped on screen and which slider rules match, never which tensors exist.
+There is no table of architectures, on purpose: with such tables, merging tools lose tensors
+silently. The result decides only how tensors are grouped on screen and which slider rules match,
+never which tensors exist.
 """
 
 import re
@@ -9,8 +10,9 @@ from typing import NamedTuple
 
 PARTS = ("embeddings", "attention", "mlp", "norms", "head", "other")
 
-# The words that families use for the parts of a block. The first list in which a component of the name occurs decides,
-# read from the end of the name, so that `self_attn.q_norm.weight` is a norm and `mlp.experts.3.w1.weight` is an MLP.
+# The words that model families use for the parts of a block. Components of a name are read from
+# its end, and the first list that contains a component decides. So `self_attn.q_norm.weight` is a
+# norm, and `mlp.experts.3.w1.weight` is an MLP.
 _WORDS: dict[str, tuple[str, ...]] = {
     "norms": ("norm", "layernorm", "rmsnorm", "ln", "ln_f", "ln_1", "ln_2"),
     "head": ("lm_head", "embed_out", "output_projection", "score", "classifier"),
@@ -48,23 +50,23 @@ _WORDS: dict[str, tuple[str, ...]] = {
 
 
 class Place(NamedTuple):
-    """Where a tensor stands."""
+    """The position of a tensor in a model."""
 
     stack: str
-    """What precedes the layer number, such as 'model.layers'; empty outside the layers."""
+    """The name before the layer number, such as 'model.layers'; empty outside the layers."""
     layer: int | None
-    """The first integer in the name, or None outside the layers."""
+    """The first integer in the name; None outside the layers."""
     part: str
     """One of PARTS."""
 
     @property
     def label(self) -> str:
-        """The row of a table by layer: the layer's number, or the part for tensors outside the layers."""
+        """Its row in a table by layer: the layer's number; outside the layers, the part."""
         return self.part if self.layer is None else str(self.layer)
 
 
 def place(name: str) -> Place:
-    """Read the place of a tensor from its name.
+    """Returns the position of a tensor, read from its name.
 
     >>> place("model.layers.12.self_attn.q_proj.weight")
     Place(stack='model.layers', layer=12, part='attention')
@@ -81,6 +83,7 @@ def place(name: str) -> Place:
 
 
 def _part(components: list[str]) -> str:
+    """Returns the part that the components of a name after the layer number belong to."""
     for component in reversed(components):
         word = component.lower()
         for part, words in _WORDS.items():
@@ -88,6 +91,7 @@ def _part(components: list[str]) -> str:
                 part == "norms" and (word.endswith("norm") or word.startswith(("norm", "ln_")))
             ):
                 return part
+    # Names that no list has, such as `attention_layernorm2`: parts of words are tried, norms first.
     for component in reversed(components):
         word = component.lower()
         if "norm" in word:
@@ -102,7 +106,7 @@ def _part(components: list[str]) -> str:
 
 
 def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
-    """A sort key that reads numbers as numbers, so that layer 2 precedes layer 10."""
+    """Returns a sort key that compares numbers as numbers: layer 2 comes before layer 10."""
     pieces = re.split(r"(\d+)", name)
     return tuple(
         (1, int(piece), "") if piece.isdecimal() else (0, 0, piece) for piece in pieces if piece
@@ -110,13 +114,13 @@ def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
 
 
 def reading_order(names: list[str]) -> list[str]:
-    """The names as a reader walks the model: embeddings, layers in order, what follows them, the head."""
+    """Returns the names in reading order: embeddings, layers in order, what follows, the head."""
     outside = {"embeddings": 0, "norms": 2, "other": 2, "head": 3}
 
     def key(name: str) -> tuple[object, ...]:
-        where = place(name)
-        rank = 1 if where.layer is not None else outside.get(where.part, 2)
-        return (rank, natural_key(where.stack), where.layer or 0, natural_key(name))
+        position = place(name)
+        rank = 1 if position.layer is not None else outside.get(position.part, 2)
+        return (rank, natural_key(position.stack), position.layer or 0, natural_key(name))
 
     return sorted(names, key=key)
 
@@ -132,8 +136,13 @@ _BUFFERS = (
 
 
 def is_buffer(name: str, dimensions: int) -> bool:
-    """Whether a stored tensor is a constant of the code, not a weight: some files carry them, others of the same model do not.
+    """Returns whether a stored tensor is a constant of the code, not a weight.
 
-    GPT-2's files hold the causal mask as `attn.bias`, with four dimensions; a bias proper has one.
+    Some files of a model have such tensors and others of the same model do not. GPT-2's files hold
+    the causal mask as `attn.bias`, with four dimensions; a real bias has one.
+
+    Args:
+        name: the tensor's name.
+        dimensions: its number of dimensions.
     """
     return name.rsplit(".", 1)[-1] in _BUFFERS or (name.endswith("attn.bias") and dimensions == 4)

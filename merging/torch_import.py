@@ -1,7 +1,8 @@
-"""Imports torch at once, where the collector of garbage would look through its half a million objects time and again.
+"""Imports torch with the garbage collector paused.
 
-Frozen for a moment they count as old, so that the next collection does not begin with them either. The collector is left
-as it was.
+The import creates 500,000 objects, and each collection would scan them again. Freezing them for a
+moment makes them count as old, so the next collection does not scan them either. Afterwards the
+collector is as it was.
 """
 
 import gc
@@ -11,7 +12,7 @@ gc.disable()
 try:
     import torch as torch
 finally:
-    if not _frozen:  # somebody's own stay frozen
+    if not _frozen:  # unfreezing would also unfreeze objects that another module froze
         gc.freeze()
         gc.unfreeze()
     if _collecting:

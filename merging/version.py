@@ -1,3 +1,3 @@
-"""The version, in a file of its own so that no module of merging imports the package itself."""
+"""The version; in its own file so that modules of merging need not import the package itself."""
 
 __version__ = "0.1.0"

@@ -1,1 +1,1 @@
-"""What every package needs and no library has: atomic files, strict YAML, a meter, suggestions, units."""
+"""What every package needs and no library has: atomic files, strict YAML, meters, suggestions."""

@@ -1,4 +1,4 @@
-"""Small files that appear whole: a reader sees the old content or the new, never half of it."""
+"""Writes small files whole: a reader sees the old content or the new content, never half of it."""
 
 from __future__ import annotations
 
@@ -8,17 +8,20 @@ from pathlib import Path
 
 
 def write_whole(file: Path, text: str, *, durable: bool = False) -> None:
-    """Write a draft beside the file, then rename it over the file. Threads and processes may write the same file.
+    """Writes a draft beside the file, then renames it over the file.
+
+    Several threads and processes may write the same file at the same time.
 
     Args:
-        file: what to write.
+        file: the file to write.
         text: its whole content, written as UTF-8.
-        durable: flush the draft to the disk first, so that a loss of power leaves the old content or the new.
+        durable: flush the draft to the disk first, so that a power failure leaves the old content
+            or the new content.
 
     Raises:
-        OSError: the file could not be written; it is as it was.
+        OSError: the file could not be written; it has its old content.
     """
-    draft = file.with_name(f".{file.name}.{os.getpid()}-{threading.get_ident()}.tmp")
+    draft = _draft(file)
     try:
         draft.write_text(text, encoding="utf-8")
         if durable:
@@ -29,8 +32,27 @@ def write_whole(file: Path, text: str, *, durable: bool = False) -> None:
         raise
 
 
+def check_writable(file: Path) -> None:
+    """Checks that `write_whole` can write a file, before the work whose result it will hold.
+
+    It makes and removes a draft, because access rights alone do not show it: root has all of them,
+    even on a disk that is mounted read-only. The file itself is not touched.
+
+    Raises:
+        OSError: as `write_whole` would.
+    """
+    draft = _draft(file)
+    draft.touch()
+    draft.unlink()
+
+
+def _draft(file: Path) -> Path:
+    """Returns the hidden file beside `file` that this thread of this process writes first."""
+    return file.with_name(f".{file.name}.{os.getpid()}-{threading.get_ident()}.tmp")
+
+
 def flush(path: Path) -> None:
-    """Return when the content of a file, or the list of names in a folder, is on the disk."""
+    """Waits until the content of a file, or the list of names in a folder, is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

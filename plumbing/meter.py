@@ -1,4 +1,4 @@
-"""Clocks and peak memory of a device, as evaluation and training both measure them."""
+"""Measures time and peak memory of a device; evaluation and training share it."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from functools import cache
 from pathlib import Path
 
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+"""Linux's files that hold the peak memory of this process (VmHWM), and that reset it."""
 
 
 def device_name(device: str) -> str:
-    """A device's name for a reader: "cpu", or the accelerator's, such as "NVIDIA H200".
+    """Returns a device's name as users know it: "cpu", or for example "NVIDIA H200".
 
     Args:
-        device: as torch names it.
+        device: the device in torch's notation, for example "cuda:0".
     """
     if not device.startswith("cuda"):
         return device
@@ -26,13 +27,13 @@ def device_name(device: str) -> str:
 
 
 def device_clock(device: str) -> Callable[[], float]:
-    """Starts a clock of the device's work; each call of the result returns the seconds since the start.
+    """Starts a clock of the device's work; each call of the returned function gives seconds.
 
-    On an accelerator these are the seconds between two events on its current stream, elsewhere the CPU seconds of all
-    threads of this process.
+    On an accelerator these are the seconds between two events on its current stream. On the CPU
+    they are the CPU seconds of all threads of this process.
 
     Args:
-        device: as torch names it.
+        device: the device in torch's notation.
     """
     if not device.startswith("cuda"):
         begin = time.process_time()
@@ -53,11 +54,11 @@ def device_clock(device: str) -> Callable[[], float]:
 
 
 class HighWater:
-    """Peak memory of phases that may overlap, although the system keeps only one mark for all of them.
+    """Measures peak memory of phases that may overlap, from the one mark that the system keeps.
 
     Args:
-        read: returns the system's mark, in bytes.
-        reset: sets the system's mark to what is held now.
+        read: returns the system's mark: the peak since the last reset, in bytes.
+        reset: sets the mark to the memory that is held now.
     """
 
     def __init__(self, read: Callable[[], int], reset: Callable[[], None]) -> None:
@@ -66,7 +67,7 @@ class HighWater:
         self._open: dict[object, int] = {}
 
     def begin(self) -> object:
-        """Begin a phase; returns the token that names it."""
+        """Begins a phase and returns the token that identifies it."""
         token = object()
         with self._lock:
             self._note()
@@ -75,13 +76,13 @@ class HighWater:
         return token
 
     def so_far(self, token: object) -> int:
-        """The peak since the phase began, in bytes; the phase goes on."""
+        """Returns the peak since the phase began, in bytes; the phase goes on."""
         with self._lock:
             self._note()
             return self._open[token]
 
     def end(self, token: object) -> int:
-        """The peak since the phase began, in bytes; the phase is over."""
+        """Ends a phase and returns its peak, in bytes."""
         with self._lock:
             self._note()
             return self._open.pop(token)
@@ -95,10 +96,12 @@ class HighWater:
 
 @cache
 def high_water(device: str) -> HighWater:
-    """The peak memory of a device; one object for the whole process, because the system has only one mark to reset.
+    """Returns the HighWater of a device.
+
+    It is one object for the whole process, because the system has only one mark to reset.
 
     Args:
-        device: as torch names it.
+        device: the device in torch's notation.
     """
     if not device.startswith("cuda"):
         return HighWater(_resident_mark, _reset_resident_mark)
@@ -111,7 +114,10 @@ def high_water(device: str) -> HighWater:
 
 
 def _resident_mark() -> int:
-    """Peak resident bytes of this process: since the last reset if the system can reset it, else since its start."""
+    """Returns this process's peak resident bytes since the last reset, or since its start.
+
+    Only Linux can reset the mark.
+    """
     if STATUS.exists():
         for line in STATUS.read_text("ascii", "replace").splitlines():
             if line.startswith("VmHWM:"):
@@ -122,6 +128,7 @@ def _resident_mark() -> int:
         return int(psutil.Process().memory_info().peak_wset)
     import resource
 
+    # ru_maxrss counts bytes on macOS and kilobytes on all other systems.
     highest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return highest if sys.platform == "darwin" else highest * 1024
 
@@ -129,10 +136,8 @@ def _resident_mark() -> int:
 def _reset_resident_mark() -> None:
     if CLEAR.exists():
         try:
-            CLEAR.write_text(
-                "5", "ascii"
-            )  # proc(5): sets VmHWM to what is resident now, and does nothing else
-        except (
-            OSError
-        ):  # some containers write-protect /proc: the peak is then of the process's whole life
+            # proc(5): 5 sets VmHWM to what is resident now, and does nothing else.
+            CLEAR.write_text("5", "ascii")
+        # Some containers write-protect /proc. The peak is then that of the process's whole life.
+        except OSError:
             return

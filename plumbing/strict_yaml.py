@@ -1,6 +1,6 @@
-"""YAML without aliases, duplicate keys or objects; returns the values, the line of each key, and what is wrong.
+"""Parses YAML without aliases, duplicate keys or objects; returns values, lines and faults.
 
-Callers word the faults: a recipe and a plan tell the same fault to different readers.
+Callers word the faults, because a recipe and a training plan have different readers.
 """
 
 from __future__ import annotations
@@ -12,31 +12,37 @@ from typing import Any, Literal, NamedTuple
 import yaml
 
 MAX_CHARACTERS = 200_000
-"""No text longer than this is parsed."""
+"""The longest text that is parsed."""
 
 Keys = tuple[str | int, ...]
-"""The keys that lead to a value: ("sources", "math", "path"), or ("schedule", 0, "kind") in a list."""
+"""The keys that lead to a value: ("sources", "math", "path"), or ("schedule", 0, "kind") in a list.
+"""
 
 
 class Fault(NamedTuple):
-    """One thing that is wrong with a text."""
+    """One thing that is wrong with a text.
+
+    Attributes:
+        kind: "length": the text is too long. "alias": it has an alias `*name`. "syntax": it is not
+            YAML. "value": a value that Python cannot represent. "key": a key that is not text.
+            "duplicate": a key that occurs twice.
+        keys: the keys that lead to the fault.
+        line: the fault's line, counted from 1; 0 if unknown.
+        detail: the parser's own words, or the key.
+    """
 
     kind: Literal["length", "alias", "syntax", "value", "key", "duplicate"]
-    """length: too long; alias: `*name`; syntax: not YAML; value: not representable; key: not text; duplicate: twice."""
     keys: Keys
-    """Where it is."""
     line: int
-    """Counted from 1; 0 if unknown."""
     detail: str
-    """The parser's own words, or the key."""
 
 
 @dataclass
 class Document:
-    """What a text says.
+    """A parsed text.
 
     Attributes:
-        value: what YAML makes of it, with text keys; None if it could not be read.
+        value: the values, with text keys; None if the text could not be read.
         lines: keys -> the line where that value begins, counted from 1.
         faults: everything that is wrong, in the order of the text.
     """
@@ -47,11 +53,12 @@ class Document:
 
 
 def parse(text: str, *, exponents: bool = False) -> Document:
-    """The values of a text and all that is wrong with it; raises nothing.
+    """Parses a text and collects all that is wrong with it; raises nothing.
 
     Args:
         text: YAML.
-        exponents: read 2e-5 as a number, as a person means it. YAML 1.1, and so mergekit, reads it as text.
+        exponents: read 2e-5 as a number, as a person means it. YAML 1.1, and so mergekit, reads it
+            as text.
     """
     document = Document()
     if len(text) > MAX_CHARACTERS:
@@ -65,8 +72,11 @@ def parse(text: str, *, exponents: bool = False) -> Document:
     except _Alias as alias:
         document.faults.append(Fault("alias", (), alias.line, ""))
     except yaml.YAMLError as error:
-        document.faults.append(Fault("syntax", (), 0, str(error)))
-    except (RecursionError, TypeError, ValueError) as error:  # too deep; a date that does not exist
+        # The parser calls a text "<unicode string>"; the caller names the file.
+        words = str(error).replace('in "<unicode string>", line', "at line")
+        document.faults.append(Fault("syntax", (), 0, words))
+    # The text is nested too deeply, or has a date that does not exist or a number too long.
+    except (RecursionError, TypeError, ValueError) as error:
         document.faults.append(Fault("value", (), 0, str(error)))
     finally:
         if loader is not None:
@@ -75,16 +85,17 @@ def parse(text: str, *, exponents: bool = False) -> Document:
 
 
 def dump(document: dict[str, Any]) -> str:
-    """The document as text that `parse` reads."""
+    """Returns the document as YAML text that `parse` reads."""
     text: str = yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
     return text
 
 
 _PLAIN = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
+"""The tags of ordinary mappings and lists."""
 
 
 class _Alias(Exception):
-    """An alias was met."""
+    """Raised at the first alias, with its line."""
 
     def __init__(self, line: int) -> None:
         super().__init__(line)
@@ -92,7 +103,7 @@ class _Alias(Exception):
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML without aliases, a few lines of which expand to gigabytes."""
+    """Refuses aliases, because a few lines of them expand to gigabytes."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.events.AliasEvent):
@@ -101,9 +112,10 @@ class _Loader(yaml.SafeLoader):
 
 
 class _ExponentLoader(_Loader):
-    """The same, with 2e-5 as a number."""
+    """Also reads 2e-5 as a number."""
 
 
+# The table is copied: add_implicit_resolver would change the lists that all loaders share.
 _ExponentLoader.yaml_implicit_resolvers = {
     key: list(value) for key, value in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
@@ -115,17 +127,17 @@ _ExponentLoader.add_implicit_resolver(
 
 
 class _Dumper(yaml.SafeDumper):
-    """YAML without aliases, which the reader refuses: a value that occurs twice is written out twice."""
+    """Writes a value that occurs twice out twice, because `parse` refuses aliases."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
 
 
 def _value(loader: yaml.SafeLoader, node: yaml.Node, keys: Keys, document: Document) -> Any:
+    """Returns the value of a node; records the lines and faults of all that is in it."""
     document.lines.setdefault(keys, node.start_mark.line + 1)
-    if (
-        node.tag not in _PLAIN
-    ):  # a scalar, or a tag such as !!python/object, which the safe loader refuses
+    # A scalar, or a tag such as !!python/object, which the safe loader refuses.
+    if node.tag not in _PLAIN:
         return loader.construct_object(node, deep=True)
     if isinstance(node, yaml.SequenceNode):
         return [

@@ -1,4 +1,4 @@
-"""The two helpers of error messages: the nearest known word, and a list that is cut short."""
+"""Two helpers of error messages: the nearest known word, and a list that is cut short."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from difflib import get_close_matches
 
 
 def nearest(word: object, known: Iterable[str]) -> str:
-    """The hint that follows an unknown word: the nearest known word, or all of them.
+    """Returns the hint that follows an unknown word: the nearest known word, or all of them.
 
     >>> nearest("wieght", ["weight", "density"])
     "did you mean 'weight'?"
@@ -20,6 +20,6 @@ def nearest(word: object, known: Iterable[str]) -> str:
 
 
 def listed(names: Sequence[str], most: int = 5) -> str:
-    """The first few names and how many more there are: 'a, b, c and 7 more'."""
+    """Returns the first few names and how many more there are: 'a, b, c and 7 more'."""
     shown = ", ".join(names[:most])
     return f"{shown} and {len(names) - most} more" if len(names) > most else shown

@@ -1,4 +1,4 @@
-"""Numbers as text for a reader: bytes, seconds, shares and measured values."""
+"""Writes numbers as text for users: bytes, seconds, shares and measured values."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ MINUS = "−"
 
 
 def size(nbytes: float) -> str:
-    """Bytes in units of 1000: 512 B, 21.5 MB."""
+    """Returns bytes in units of 1000: 512 B, 21.5 MB."""
     for unit in ("B", "kB", "MB", "GB"):
         if nbytes < 1000:
             return f"{nbytes:.0f} B" if unit == "B" else f"{nbytes:.1f} {unit}"
@@ -17,17 +17,20 @@ def size(nbytes: float) -> str:
 
 
 def number(value: float, digits: int = 3) -> str:
-    """A measured number with fixed decimals and a true minus sign; an em dash if it is not finite."""
+    """Returns a measured number with fixed decimals; an em dash if it is not finite.
+
+    The minus is U+2212, not a hyphen.
+    """
     return f"{value:.{digits}f}".replace("-", MINUS) if math.isfinite(value) else "—"
 
 
 def percent(share: float) -> str:
-    """A share in whole per cent: 0.525 gives 52 %, and what rounds to nothing has no sign."""
+    """Returns a share in whole per cent: 0.525 gives 52 %. A share that rounds to 0 has no sign."""
     return f"{share * 100:.0f} %".replace("-0 %", "0 %").replace("-", MINUS)
 
 
 def seconds(value: float) -> str:
-    """A duration: 0.4 s, 12 s, 3 min 20 s, 2 h 5 min."""
+    """Returns a duration in one or two units: 0.4 s, 12 s, 3 min 20 s, 2 h 5 min."""
     if value < 10:
         return f"{value:.1f} s"
     if value < 60:

@@ -1,4 +1,4 @@
-"""What every test of the house shares: one thread, no network, no waiting threads that burn a core."""
+"""What all tests share: one thread, no network, no waiting threads that burn a core, examples of properties."""
 
 import os
 
@@ -11,8 +11,14 @@ import tempfile
 from pathlib import Path
 
 import torch
+from hypothesis import settings
 from hypothesis.configuration import set_hypothesis_home_dir
 
 set_hypothesis_home_dir(Path(tempfile.gettempdir()) / "hypothesis")  # not in the working tree
 
 torch.set_num_threads(1)
+
+# Property tests try a few examples for a newcomer and many in CI.
+settings.register_profile("quick", max_examples=25, deadline=None)
+settings.register_profile("thorough", max_examples=200, deadline=None)
+settings.load_profile("thorough" if os.environ.get("CI") == "true" else "quick")

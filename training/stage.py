@@ -1,4 +1,4 @@
-"""Stage: one run of fine-tuning as a frozen value; what cannot be run is refused when it is made."""
+"""Stage: one run of fine-tuning as a frozen value, checked when it is made."""
 
 from __future__ import annotations
 
@@ -14,14 +14,22 @@ from training.errors import TrainingError
 
 @dataclass(frozen=True)
 class Lora:
-    """A LoRA adapter (Hu et al., 2021): each weight W of the targets becomes W + scale · B·A, and only A and B are trained.
+    """Settings of a LoRA adapter (Hu et al., 2021, arXiv 2106.09685).
+
+    Each weight W of the targets becomes W + scale · B·A, and only A and B are trained.
 
     Attributes:
-        rank: inner size of B·A.
-        alpha: the scale is alpha / rank, or alpha / √rank with `rslora`; twice the rank if None.
-        dropout: share of a target's inputs that its adapter does not see in a step, 0 to 1.
-        targets: names of modules, as they end, that get an adapter; every linear layer but the output if empty.
-        rslora: rank-stabilised scale (Kalajdzievski, 2023).
+        rank: inner size of B·A, 1 or more.
+        alpha: numerator of the scale, which is alpha / rank, or alpha / √rank with `rslora`;
+            twice the rank if None.
+        dropout: share of the inputs of each target that its adapter ignores in a step, at least 0
+            and below 1.
+        targets: endings of the names of the modules that get an adapter; every linear layer
+            except the output layer if empty.
+        rslora: whether to use the rank-stabilised scale (Kalajdzievski, 2023, arXiv 2312.03732).
+
+    Raises:
+        TrainingError: rank, alpha or dropout is out of its range.
     """
 
     rank: int
@@ -47,45 +55,60 @@ class Lora:
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """One run of fine-tuning: what is trained, on what, and how.
+    """One run of fine-tuning: the base, the data and every setting.
 
-    A step is one update of the weights, from batch · accumulation · processes examples.
+    A step is one update of the weights. It takes batch · accumulation · processes examples.
 
     Attributes:
         base: folder of the checkpoint to start from, with its tokenizer.
-        base_name: what training.json and an adapter name as their base, where that is not the path above.
-        examples: what to learn.
-        validation: by name, the datasets on which the loss is measured, on supervised tokens only.
-        replay: what to rehearse meanwhile; every batch holds `replay_share` of it.
-        replay_share: share of each batch taken from `replay`, 0 to 1.
-        steps: how many steps; either this or `epochs`.
-        epochs: how often the examples are seen, fractions allowed; the last step is filled up from the next pass.
+        base_name: name of the base in training.json and in an adapter; the path `base` if empty.
+        examples: the training data.
+        validation: name -> a dataset on which the loss is measured, on supervised tokens only.
+        replay: examples to rehearse against forgetting; each batch takes `replay_share` from them.
+        replay_share: share of each batch taken from `replay`, at least 0 and below 1.
+        steps: number of steps. Give either this or `epochs`.
+        epochs: number of passes over the examples; fractions are allowed. The last step is filled
+            up from the next pass.
         rate: highest learning rate.
-        schedule: how the rate falls after the warm-up.
-        warmup: share of the steps over which the rate rises from 0.
+        schedule: how the learning rate falls after the warm-up.
+        warmup: share of the steps over which the learning rate rises from 0, 0 to 1.
         batch: examples per device in one forward pass.
-        accumulation: batches per step, so that a step of batch · accumulation fits where that batch would not.
+        accumulation: batches per step and device. A step of batch · accumulation examples needs
+            the memory of one batch only.
         decay: weight decay of AdamW.
-        beta2: second decay rate of AdamW's averages. Short runs: the usual 0.999 averages over more steps than there are.
+        beta2: decay rate of AdamW's second average. The usual 0.999 averages over about 1,000
+            steps, more than a short run has; hence the lower default.
         seed: seed of the order of examples, of dropout, and of the adapter's first weights.
-        lora: the adapter to train, or None to train the weights themselves.
-        adapter: folder of a LoRA adapter on the same base, with the same rank, alpha, targets and rslora, from whose A
-            and B training goes on, with a fresh optimiser. A fresh adapter if None.
-        frozen: patterns of parameter names that stay as they are, for example "*embed_tokens*".
-        precision: "bf16" computes in bfloat16 where that is safe; the weights that are trained stay float32 in either.
-            About twice as fast on recent CPUs.
-        checkpointing: compute activations again in the backward pass instead of keeping them: less memory, more time.
-        max_length: most tokens of an example, longer ones are left out; the tokenizer's limit if None.
-        save_dtype: type of the saved weights. A bfloat16 file has 8 bits of mantissa: it loses part of each small delta,
-            and the distribution vector is that delta. Hence float32.
-        order: "shuffle", or "by_length": 16 batches are drawn together and cut by length, so that less is padded.
-        groups: per example the number of its group; each step then comes from one group (CommonIT).
-        leftover: what happens with the examples of a group that fill no step: see training.batching.group_sampler.
-        group_weights: per group its share of the steps, in any unit; its share of the examples if None.
-        evaluate_every: measure `validation` after every so many steps, and at the end; only at the end if None.
-        keep: the weights to write: those of the lowest mean validation loss, or the last ones.
-        save_every: steps between two states from which an unfinished run goes on; they take 3 or 4 times the weights' space.
-        device: "auto" takes an accelerator where there is one.
+        lora: the adapter to train; None trains the weights themselves.
+        adapter: folder of a LoRA adapter to continue. It must be on the same base and have the
+            same rank, alpha, targets and rslora; the optimiser starts anew. A new adapter if None.
+        frozen: patterns of names of parameters that are not trained, such as "*embed_tokens*".
+        precision: "bf16" computes in bfloat16 where that is safe, about twice as fast on recent
+            CPUs. The trained weights are float32 with either value.
+        checkpointing: whether to compute activations again in the backward pass instead of
+            keeping them, which takes less memory and more time.
+        max_length: largest number of tokens of an example; longer ones are left out. The
+            tokenizer's limit if None.
+        save_dtype: dtype of the saved weights. bfloat16 has 8 bits of mantissa, so a bfloat16 file
+            loses part of each small delta, and a distribution vector consists of these deltas.
+        order: "shuffle" draws at random. "by_length" draws 16 batches together and cuts them by
+            length, so that less is padded.
+        groups: the group number of each example. Each step then comes from one group (CommonIT,
+            arXiv 2410.03077). No groups if None.
+        leftover: treatment of a group's examples that do not fill a step; see
+            training.batching.group_sampler.
+        group_weights: each group's share of the steps, in any unit. If None, it is the group's
+            share of the examples.
+        evaluate_every: number of steps between two measurements of `validation`. The last step is
+            always measured; only the last one if None.
+        keep: which weights to write: "best" has the lowest mean validation loss, "last" is the
+            last step.
+        save_every: number of steps between two saved states, from which an unfinished run can
+            continue. A state takes 3 to 4 times the space of the trained weights.
+        device: "auto" takes an accelerator if there is one.
+
+    Raises:
+        TrainingError: a value is out of its range, or two fields contradict each other.
     """
 
     base: Path
@@ -131,19 +154,20 @@ class Stage:
 
 def _check_choices(stage: Stage) -> None:
     for name, hint in get_type_hints(Stage).items():
-        known = get_args(hint)
+        choices = get_args(hint)
+        # get_args also returns the members of unions and tuples; only a Literal has text members.
         if (
-            known
-            and all(isinstance(one, str) for one in known)
-            and getattr(stage, name) not in known
+            choices
+            and all(isinstance(choice, str) for choice in choices)
+            and getattr(stage, name) not in choices
         ):
             raise TrainingError(
-                f"{name} is {getattr(stage, name)!r}; expected one of: {', '.join(known)}."
+                f"{name} is {getattr(stage, name)!r}; expected one of: {', '.join(choices)}."
             )
 
 
 def _check_numbers(stage: Stage) -> None:
-    least_of = {
+    minimums = {
         "batch": 1,
         "accumulation": 1,
         "save_every": 1,
@@ -151,12 +175,13 @@ def _check_numbers(stage: Stage) -> None:
         "max_length": 2,
         "seed": 0,
     }
-    for name, least in least_of.items():
+    for name, minimum in minimums.items():
         value = getattr(stage, name)
+        # bool is a subclass of int, and `batch: true` is a mistake.
         if value is not None and (
-            isinstance(value, bool) or not isinstance(value, int) or value < least
+            isinstance(value, bool) or not isinstance(value, int) or value < minimum
         ):
-            raise TrainingError(f"{name} is {value!r}; expected a whole number, {least} or more.")
+            raise TrainingError(f"{name} is {value!r}; expected a whole number, {minimum} or more.")
     for name, low, high in (
         ("warmup", 0, 1),
         ("decay", 0, math.inf),
@@ -164,6 +189,7 @@ def _check_numbers(stage: Stage) -> None:
         ("beta2", 0, 1),
     ):
         value = getattr(stage, name)
+        # Written so that NaN, which compares False with every number, is outside.
         inside = low <= value <= high if name == "warmup" else low <= value < high
         if not inside or (name == "rate" and value == 0):
             limits = f"above {low}" if name == "rate" else f"at least {low}"
@@ -190,8 +216,8 @@ def _check_length_of_run(stage: Stage) -> None:
 def _check_data(stage: Stage) -> None:
     if stage.adapter is not None and stage.lora is None:
         raise TrainingError(
-            f"adapter is {stage.adapter} and lora is None, so no adapter would be trained. Give lora with the rank, alpha, "
-            "targets and rslora of that adapter, or no adapter."
+            f"adapter is {stage.adapter} and lora is None, so no adapter would be trained. "
+            "Give lora with the rank, alpha, targets and rslora of that adapter, or no adapter."
         )
     if not stage.examples:
         raise TrainingError("a stage needs examples, and has none. Give at least one.")
@@ -201,17 +227,19 @@ def _check_data(stage: Stage) -> None:
         )
     if stage.replay_share and not stage.replay:
         raise TrainingError(
-            f"replay_share is {stage.replay_share} but replay is empty. Give examples or set it to 0."
+            f"replay_share is {stage.replay_share} but replay is empty. "
+            "Give examples or set it to 0."
         )
     if round(stage.batch * stage.replay_share) == stage.batch:
         raise TrainingError(
-            f"replay_share {stage.replay_share} of batch {stage.batch} leaves no place for the stage's own examples. "
-            "Give a larger batch or a smaller share."
+            f"replay_share {stage.replay_share} of batch {stage.batch} leaves no place for the "
+            "stage's own examples. Give a larger batch or a smaller share."
         )
     for name, records in stage.validation.items():
         if not records:
             raise TrainingError(
-                f'validation "{name}" holds no examples. Give at least one, or leave the dataset out.'
+                f'validation "{name}" holds no examples. '
+                "Give at least one, or leave the dataset out."
             )
 
 
@@ -224,17 +252,19 @@ def _check_groups(stage: Stage) -> None:
         return
     if len(stage.groups) != len(stage.examples):
         raise TrainingError(
-            f"there are {len(stage.examples)} examples and {len(stage.groups)} group numbers. Give one per example."
+            f"there are {len(stage.examples)} examples and {len(stage.groups)} group numbers. "
+            "Give one per example."
         )
     if stage.order == "by_length":
         raise TrainingError(
-            'order is "by_length" and groups are given: sorting by length would mix the groups of a step. '
-            'Set order="shuffle"; to group by length, make the groups with corpus.grouping.by_length.'
+            'order is "by_length" and groups are given: sorting by length would mix the groups '
+            'of a step. Set order="shuffle"; to group by length, make the groups with '
+            "corpus.grouping.by_length."
         )
     if stage.replay_share:
         raise TrainingError(
-            f"replay_share is {stage.replay_share} and groups are given: replay would mix into every step. "
-            "Set replay_share=0, or add the replay examples as a group of their own."
+            f"replay_share is {stage.replay_share} and groups are given: replay would mix into "
+            "every step. Set replay_share=0, or add the replay examples as a group of their own."
         )
 
 
@@ -242,7 +272,8 @@ def _check_keep(stage: Stage) -> None:
     if stage.keep == "best" and not (stage.validation and stage.evaluate_every):
         missing = "evaluate_every" if stage.validation else "validation"
         raise TrainingError(
-            f'keep is "best" but {missing} is not given, so there is nothing to choose by. Give it, or set keep="last".'
+            f'keep is "best" but {missing} is not given, so there is nothing to choose by. '
+            'Give it, or set keep="last".'
         )
     if stage.evaluate_every and not stage.validation:
         raise TrainingError(

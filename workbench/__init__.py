@@ -1,1 +1,1 @@
-"""The application: a session with the verbs of every journey, jobs, plots, the page and the command line."""
+"""The application: the session with its jobs, the comparison, plans, plots, page and CLI."""

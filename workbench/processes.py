@@ -1,4 +1,4 @@
-"""Is the process that wrote a running.json still alive?"""
+"""Tells whether the process that wrote a running.json is still alive."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ import os
 from pathlib import Path
 
 RUNNING = "running.json"
-"""In the folder of a training run: the number of the process that trains there, and when that process began."""
+"""File in the folder of a training run: [pid, start time] of the process that trains there."""
 
 
-def running(out: Path) -> int | None:
-    """The number of the process that trains in a folder now; None if none does."""
+def training_process(out: Path) -> int | None:
+    """Returns the pid of the process that trains in a folder now, or None if there is none."""
     import psutil
 
     try:
-        pid, begun = json.loads((out / RUNNING).read_text("utf-8"))
-        # Numbers of processes are used again; the time of the start tells two of them apart.
-        return int(pid) if abs(psutil.Process(pid).create_time() - begun) < 1 else None
+        pid, started = json.loads((out / RUNNING).read_text("utf-8"))
+        # The system reuses pids; the start time, in seconds since the epoch, tells them apart.
+        return int(pid) if abs(psutil.Process(pid).create_time() - started) < 1 else None
     except (OSError, ValueError, psutil.Error):  # no file, or the process was killed
         return None
 
 
 def this_process() -> tuple[int, float]:
-    """Number and start of this process, as running.json holds them."""
+    """Returns the pid and start time of this process, the two values of running.json."""
     import psutil
 
     return os.getpid(), psutil.Process().create_time()

@@ -1,4 +1,4 @@
-"""The five families of the embedded demo, generated from seeds."""
+"""Generates the five datasets of the shipped demo from seeds."""
 
 from corpus.demo.family import Family
 from corpus.demo.splits import FAMILIES, SIZES, datasets, held_out, mixture, write

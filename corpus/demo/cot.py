@@ -1,4 +1,4 @@
-"""cot: chain-of-thought arithmetic. Every step is written out, then the answer."""
+"""Generates cot: chain-of-thought arithmetic, with every step written out before the answer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ JOINS = ("Then {pronoun} {event}.", "Later {pronoun} {event}.", "After that {pro
 
 
 def story(rng: Random, steps: int, highest: int) -> Example:
-    """A story in which a number changes `steps` times and stays between 0 and `highest`.
+    """Makes a story in which a number changes `steps` times and stays between 0 and `highest`.
 
     "Mia has 23 apples. She buys 14 more. Then she loses 5. How many apples does Mia have now?"
     -> " 23 + 14 = 37. 37 - 5 = 32. The answer is 32."
@@ -40,27 +40,27 @@ def story(rng: Random, steps: int, highest: int) -> Example:
 
 
 def small(rng: Random) -> Example:
-    """One step, up to 10."""
+    """Makes a story of one step with numbers up to 10."""
     return story(rng, steps=1, highest=10)
 
 
 def small_double(rng: Random) -> Example:
-    """Two steps, up to 10."""
+    """Makes a story of two steps with numbers up to 10."""
     return story(rng, steps=2, highest=10)
 
 
 def one(rng: Random) -> Example:
-    """One step, up to 20."""
+    """Makes a story of one step with numbers up to 20."""
     return story(rng, steps=1, highest=20)
 
 
 def double(rng: Random) -> Example:
-    """Two steps, up to 20."""
+    """Makes a story of two steps with numbers up to 20."""
     return story(rng, steps=2, highest=20)
 
 
 def triple(rng: Random) -> Example:
-    """Three steps, up to 20."""
+    """Makes a story of three steps with numbers up to 20."""
     return story(rng, steps=3, highest=20)
 
 

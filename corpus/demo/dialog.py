@@ -1,4 +1,4 @@
-"""dialog: a booking assistant that answers the last turn: it asks for what is missing, or confirms, or sums up."""
+"""Generates dialog: the next turn of a booking assistant, which asks, confirms or sums up."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ASK = {"city": "In which city?", "day": "For which day?", "people": "For how man
 
 @dataclass(frozen=True)
 class Booking:
-    """What the user wants; None where it has not been said."""
+    """What the user wants to book; a slot is None if the user has not said it yet."""
 
     kind: str
     city: str | None
@@ -25,17 +25,17 @@ class Booking:
     people: int | None
 
     def missing(self) -> list[str]:
-        """Slots that are open, in the order of ASK."""
+        """Returns the slots that the user has not said yet, in the order of ASK."""
         return [slot for slot in ASK if getattr(self, slot) is None]
 
     def said(self) -> str:
-        """The slots that are known, as a user says them: " in Rome on Monday for 4 people"."""
+        """Returns the known slots as a user says them: " in Rome on Monday for 4 people"."""
         city = f" in {self.city}" if self.city else ""
         day = f" on {self.day}" if self.day else ""
         return city + day + (f" for {self.people} people" if self.people else "")
 
     def slot(self, name: str) -> str:
-        """A slot as a short answer: "In Rome", "On Monday", "For 4 people"."""
+        """Returns a slot as a short answer: "In Rome", "On Monday", "For 4 people"."""
         return {
             "city": f"In {self.city}",
             "day": f"On {self.day}",
@@ -53,23 +53,23 @@ CHANGES = ("Sorry, make it {slot}.", "Wait, I meant {slot}.", "No, {slot} please
 
 
 def booking(rng: Random) -> Booking:
-    """A booking with every slot said."""
+    """Makes a booking with every slot said."""
     return Booking(rng.choice(KINDS), rng.choice(CITIES), rng.choice(DAYS), rng.randint(2, 9))
 
 
 def open_some(rng: Random, full: Booking, count: int) -> Booking:
-    """The same booking with `count` slots not said yet."""
+    """Returns the booking with `count` random slots not said yet."""
     unsaid: dict[str, Any] = dict.fromkeys(rng.sample(list(ASK), count))
     return replace(full, **unsaid)
 
 
 def opening(rng: Random, known: Booking) -> str:
-    """The user's first turn."""
+    """Makes the user's first turn."""
     return "User: " + rng.choice(OPENINGS).format(kind=known.kind, said=known.said())
 
 
 def changed(rng: Random, full: Booking) -> tuple[Booking, str]:
-    """The user changes one slot: the booking after it, and the turn."""
+    """Changes one slot; returns the new booking and the user's turn that asks for the change."""
     slot = rng.choice(list(ASK))
     other = booking(rng)
     while getattr(other, slot) == getattr(full, slot):
@@ -80,29 +80,29 @@ def changed(rng: Random, full: Booking) -> tuple[Booking, str]:
 
 
 def confirmation(full: Booking) -> str:
-    """What the agent says when nothing is missing."""
+    """Returns what the agent says when nothing is missing."""
     return f"Your {full.kind} in {full.city} on {full.day} for {full.people} people is booked."
 
 
 def reply(turns: list[str], answer: str) -> Example:
-    """The agent's next turn."""
+    """Makes the example in which the agent gives an answer after these turns."""
     return Example("\n".join([*turns, "Agent:"]), f" {answer}")
 
 
 def confirm(rng: Random) -> Example:
-    """Everything is said at once."""
+    """Makes an example in which the user says everything at once, and the agent confirms."""
     full = booking(rng)
     return reply([opening(rng, full)], confirmation(full))
 
 
 def ask(rng: Random) -> Example:
-    """Something is missing: the agent asks for the first of it."""
+    """Makes an example in which something is missing, and the agent asks for it."""
     known = open_some(rng, booking(rng), rng.randint(1, 2))
     return reply([opening(rng, known)], ASK[known.missing()[0]])
 
 
 def answered(rng: Random) -> Example:
-    """The user has answered a question; the agent asks the next one or confirms."""
+    """Makes an example in which the user answered a question; the agent asks on, or confirms."""
     full = booking(rng)
     known = open_some(rng, full, rng.randint(1, 2))
     slot, *rest = known.missing()
@@ -111,14 +111,14 @@ def answered(rng: Random) -> Example:
 
 
 def corrected(rng: Random) -> Example:
-    """The user changes one slot; the agent confirms the new booking."""
+    """Makes an example in which the user changes one slot, and the agent confirms the change."""
     full = booking(rng)
     after, turn = changed(rng, full)
     return reply([opening(rng, full), f"Agent: {confirmation(full)}", turn], confirmation(after))
 
 
 def state(rng: Random) -> Example:
-    """The dialogue as a line of slots, after a change."""
+    """Makes an example that asks for the booking in one line, after a change."""
     full = booking(rng)
     after, turn = changed(rng, full)
     summary = f"{after.kind} | {after.city} | {after.day} | {after.people}"
@@ -126,7 +126,7 @@ def state(rng: Random) -> Example:
 
 
 def simple_state(rng: Random) -> Example:
-    """The dialogue as a line of slots, without a change."""
+    """Makes an example that asks for the booking in one line, without a change."""
     full = booking(rng)
     summary = f"{full.kind} | {full.city} | {full.day} | {full.people}"
     return Example("\n".join([opening(rng, full), "Booking:"]), f" {summary}")

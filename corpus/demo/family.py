@@ -1,4 +1,4 @@
-"""What a family of the demo is: kinds of example, some easy, each drawn from a random generator."""
+"""What a family of the demo is: one dataset as several kinds of example, some of them easy."""
 
 from __future__ import annotations
 
@@ -9,19 +9,21 @@ from random import Random
 from corpus.jsonl import Example
 
 Draw = Callable[[Random], Example]
+"""Draws one example of a kind from a random generator."""
 
 
 @dataclass(frozen=True)
 class Family:
-    """One of the five sources in miniature.
+    """One of the paper's five sources in miniature.
 
     Attributes:
         name: name of the dataset and of its expert.
-        mirrors: the source of the paper that it stands for.
-        easy: kinds that the base learns, with weights; what keeps the base partly able.
-        full: kinds that the dataset holds, in its three splits, with weights.
-        share: share of the joint corpus; families that are learned slowly get more.
-        taste: how readily the joint corpus shows full kinds, 0 to 1; families that are learned from few get less.
+        mirrors: the source of the paper that it represents.
+        easy: kinds of example that the base learns, with weights, so that the base is partly able.
+        full: kinds of example that the dataset holds in its three splits, with weights.
+        share: its share of the joint corpus; families that are learned slowly get more.
+        taste: how often the joint corpus shows full kinds, 0 to 1; families that are learned from
+            few examples get less.
     """
 
     name: str
@@ -32,16 +34,17 @@ class Family:
     taste: float = 1.0
 
     def draw(self, rng: Random, *, easy: bool = False) -> Example:
-        """One example, of the easy kinds only or of the dataset's."""
+        """Draws one example, of the easy kinds or of the dataset's kinds."""
         kinds = self.easy if easy else self.full
         (kind,) = rng.choices([draw for draw, _ in kinds], [weight for _, weight in kinds])
         return kind(rng)
 
 
 def choose(rng: Random, prompt: str, right: str, wrong: list[str]) -> Example:
-    """A multiple-choice example with the choices shuffled; the prompt's {options} becomes the list of them.
+    """Makes a multiple-choice example with shuffled choices, which replace {options} in the prompt.
 
-    An untrained model that scores all choices alike picks the first, so the right one must not sit at a fixed place.
+    A model that scores all choices alike picks the first one, so the right one must not always be
+    at the same position.
     """
     choices = [right, *wrong]
     rng.shuffle(choices)

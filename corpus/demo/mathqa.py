@@ -1,4 +1,4 @@
-"""mathqa: word problems with four options. The answer is written at once, without a chain."""
+"""Generates mathqa: word problems with four options, answered without a chain of steps."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from corpus.jsonl import Example
 
 
 def problem(rng: Random, text: str, right: int, near: tuple[int, ...]) -> Example:
-    """A problem with its right answer and three wrong ones, taken from `near` and from the neighbourhood."""
+    """Makes a problem with its right answer and three wrong ones, from `near` and close numbers."""
     wrong = [number for number in dict.fromkeys(near) if number > 0 and number != right]
     rng.shuffle(wrong)
     wrong = wrong[:2]
@@ -27,34 +27,38 @@ def problem(rng: Random, text: str, right: int, near: tuple[int, ...]) -> Exampl
 
 
 def times(rng: Random, low: int, high: int) -> Example:
-    """So many in each of so many: a product."""
+    """Makes a problem whose answer is a product: boxes times things in each box."""
     each, count = rng.randint(low, high), rng.randint(low, high)
     box, things, name = rng.choice(BOXES), rng.choice(THINGS), rng.choice(PEOPLE)
     text = rng.choice(
         (
             f"One {box} holds {each} {things}. How many {things} are in {count} {PLURAL[box]}?",
-            f"{name} has {count} {PLURAL[box]} with {each} {things} in each. How many {things} is that?",
-            f"There are {count} {PLURAL[box]} and each holds {each} {things}. How many {things} are there?",
+            f"{name} has {count} {PLURAL[box]} with {each} {things} in each. "
+            f"How many {things} is that?",
+            f"There are {count} {PLURAL[box]} and each holds {each} {things}. "
+            f"How many {things} are there?",
         )
     )
     return problem(rng, text, each * count, (each + count, each * (count + 1), each * (count - 1)))
 
 
 def share(rng: Random) -> Example:
-    """A total shared equally: a quotient."""
+    """Makes a problem whose answer is a quotient: a total shared equally."""
     each, count = rng.randint(2, 9), rng.randint(2, 9)
     box, things, name = rng.choice(BOXES), rng.choice(THINGS), rng.choice(PEOPLE)
     text = rng.choice(
         (
-            f"{name} shares {each * count} {things} among {count} friends. How many {things} does each friend get?",
-            f"{each * count} {things} are packed in {count} {PLURAL[box]}. How many {things} are in each {box}?",
+            f"{name} shares {each * count} {things} among {count} friends. "
+            f"How many {things} does each friend get?",
+            f"{each * count} {things} are packed in {count} {PLURAL[box]}. "
+            f"How many {things} are in each {box}?",
         )
     )
     return problem(rng, text, each, (count, each + 1, each - 1, each + 2))
 
 
 def travel(rng: Random) -> Example:
-    """Speed and time: a product, in kilometres."""
+    """Makes a problem of speed times hours, in kilometres."""
     speed, hours = rng.randint(3, 9) * rng.choice((1, 10)), rng.randint(2, 9)
     who = rng.choice((*PEOPLE, "A boat", "A bus", "A car", "A train"))
     text = f"{who} travels {speed} km each hour. How many km is that in {hours} hours?"
@@ -64,20 +68,23 @@ def travel(rng: Random) -> Example:
 
 
 def rectangle(rng: Random) -> Example:
-    """Area or perimeter of a rectangle."""
+    """Makes a problem about the area or the perimeter of a rectangle."""
     long, wide = rng.randint(2, 12), rng.randint(2, 9)
     area = rng.random() < 0.5
     place = rng.choice(
         ("carpet", "field", "garden", "hall", "lawn", "park", "room", "wall", "window", "yard")
     )
     owner = rng.choice(PEOPLE)
-    text = f"The {place} of {owner} is {long} m long and {wide} m wide. What is its {'area' if area else 'perimeter'}?"
+    text = (
+        f"The {place} of {owner} is {long} m long and {wide} m wide. "
+        f"What is its {'area' if area else 'perimeter'}?"
+    )
     right, other = (long * wide, 2 * (long + wide)) if area else (2 * (long + wide), long * wide)
     return problem(rng, text, right, (other, long + wide, right + 2))
 
 
 def average(rng: Random) -> Example:
-    """The mean of two numbers."""
+    """Makes a problem whose answer is the mean of two numbers."""
     middle, half = rng.randint(5, 40), rng.randint(1, 4)
     things, name = rng.choice(THINGS), rng.choice(PEOPLE)
     first, second = rng.sample((middle - half, middle + half), 2)
@@ -88,22 +95,25 @@ def average(rng: Random) -> Example:
 
 
 def together(rng: Random) -> Example:
-    """A sum up to 20."""
+    """Makes a problem whose answer is a sum up to 20."""
     first, second = rng.randint(1, 10), rng.randint(1, 10)
     (one, other), things = rng.sample(PEOPLE, 2), rng.choice(THINGS)
-    text = f"{one} has {first} {things} and {other} has {second}. How many {things} do they have together?"
+    text = (
+        f"{one} has {first} {things} and {other} has {second}. "
+        f"How many {things} do they have together?"
+    )
     return problem(
         rng, text, first + second, (abs(first - second), first + second + 1, first + second - 1)
     )
 
 
 def small_times(rng: Random) -> Example:
-    """A product of numbers up to 5."""
+    """Makes a problem whose answer is a product of numbers up to 5."""
     return times(rng, 1, 5)
 
 
 def large_times(rng: Random) -> Example:
-    """A product of numbers up to 12."""
+    """Makes a problem whose answer is a product of numbers from 3 to 12."""
     return times(rng, 3, 12)
 
 

@@ -1,4 +1,4 @@
-"""p3: classification by prompt: sentiment, topic, inference, paraphrase. The choices are words."""
+"""Generates p3: classification by prompt (sentiment, topic, inference, paraphrase) with words."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from corpus.demo.vocabulary import CITIES, DAYS, PEOPLE
 from corpus.jsonl import Example
 
 SUBJECTS = (
-    "band", "bread", "coffee", "concert", "dinner", "film", "food", "guide", "hotel", "music", "room", "service", "show",
-    "soup", "story", "tea", "tour", "waiter",
+    "band", "bread", "coffee", "concert", "dinner", "film", "food", "guide", "hotel", "music",
+    "room", "service", "show", "soup", "story", "tea", "tour", "waiter",
 )  # fmt: skip
 GOOD = (
     "amazing",
@@ -72,18 +72,22 @@ TOPICS: dict[str, tuple[str, ...]] = {
         "a new planet was found",
     ),
 }
-VERBS = (("chased", "chased"), ("helped", "helped"), ("called", "called"), ("saw", "seen"), ("met", "met"), ("thanked", "thanked"),
-         ("paid", "paid"), ("taught", "taught"), ("found", "found"), ("followed", "followed"))  # fmt: skip
+VERBS = (
+    ("chased", "chased"), ("helped", "helped"), ("called", "called"), ("saw", "seen"),
+    ("met", "met"), ("thanked", "thanked"), ("paid", "paid"), ("taught", "taught"),
+    ("found", "found"), ("followed", "followed"),
+)  # fmt: skip
+"""Past tense and participle."""
 TRAITS = ("older", "taller", "faster", "richer")
 
 
 def classify(prompt: str, labels: tuple[str, ...], right: str) -> Example:
-    """A prompt that ends in Answer:, with its labels as the choices in a fixed order."""
+    """Makes an example whose prompt ends in Answer:, with the labels as choices in fixed order."""
     return Example(f"{prompt}\nAnswer:", f" {right}", labels, labels.index(right))
 
 
 def sentiment(rng: Random, text: str, positive: bool) -> Example:
-    """Asks whether a review is positive or negative."""
+    """Makes an example that asks whether a review is positive or negative."""
     city = rng.choice(CITIES)
     prompt = f"Review from {city}: {text}\nIs the review positive or negative?"
     return classify(prompt, ("positive", "negative"), "positive" if positive else "negative")
@@ -98,7 +102,7 @@ def plain(rng: Random) -> Example:
 
 
 def negated(rng: Random) -> Example:
-    """An adjective under a negation: "The soup was not good" is negative."""
+    """Makes a review with negated adjectives: "The soup was not good" is negative."""
     positive = rng.random() < 0.5
     first, second = rng.sample(BAD if positive else GOOD, 2)
     one, other = rng.sample(SUBJECTS, 2)
@@ -113,7 +117,7 @@ def negated(rng: Random) -> Example:
 
 
 def contrast(rng: Random) -> Example:
-    """Two moods: what stands after "but" decides."""
+    """Makes a review with two moods, in which the one after "but" decides."""
     positive = rng.random() < 0.5
     good, bad = rng.choice(GOOD), rng.choice(BAD)
     first, last = (bad, good) if positive else (good, bad)
@@ -124,7 +128,7 @@ def contrast(rng: Random) -> Example:
 
 
 def topic(rng: Random) -> Example:
-    """Which of five topics a line of news is about."""
+    """Makes an example that asks which of five topics a line of news is about."""
     label = rng.choice(list(TOPICS))
     news, city, day = rng.choice(TOPICS[label]), rng.choice(CITIES), rng.choice(DAYS)
     prompt = (
@@ -134,7 +138,7 @@ def topic(rng: Random) -> Example:
 
 
 def inference(rng: Random) -> Example:
-    """Whether a comparison follows from two others: yes, no, or maybe."""
+    """Makes an example that asks whether a comparison follows from two: yes, no or maybe."""
     more = rng.choice(TRAITS)
     first, second, third = rng.sample(PEOPLE, 3)
     label = rng.choice(("yes", "no", "maybe"))
@@ -153,23 +157,30 @@ def inference(rng: Random) -> Example:
 
 
 def direct(rng: Random) -> Example:
-    """One comparison, turned round or not: yes or no."""
+    """Makes an example that repeats a comparison as it is, or reversed: yes or no."""
     more = rng.choice(TRAITS)
     first, second = rng.sample(PEOPLE, 2)
     right = rng.random() < 0.5
     claim = (first, second) if right else (second, first)
-    prompt = f"Facts: {first} is {more} than {second}.\nIs it true that {claim[0]} is {more} than {claim[1]}? yes, no or maybe?"
+    prompt = (
+        f"Facts: {first} is {more} than {second}.\n"
+        f"Is it true that {claim[0]} is {more} than {claim[1]}? yes, no or maybe?"
+    )
     return classify(prompt, ("yes", "no", "maybe"), "yes" if right else "no")
 
 
 def paraphrase(rng: Random) -> Example:
-    """Active against passive, with the roles kept or swapped."""
+    """Makes an example that compares an active and a passive sentence, roles kept or swapped."""
     past, participle = rng.choice(VERBS)
     first, second = rng.sample(PEOPLE, 2)
     same = rng.random() < 0.5
     agent, patient = (first, second) if same else (second, first)
     day = rng.choice(DAYS)
-    prompt = f"Sentence A: {first} {past} {second} on {day}. Sentence B: On {day} {patient} was {participle} by {agent}.\nDo A and B mean the same?"
+    prompt = (
+        f"Sentence A: {first} {past} {second} on {day}. "
+        f"Sentence B: On {day} {patient} was {participle} by {agent}.\n"
+        "Do A and B mean the same?"
+    )
     return classify(prompt, ("yes", "no"), "yes" if same else "no")
 
 

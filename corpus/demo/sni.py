@@ -1,4 +1,4 @@
-"""sni: follow an instruction that works on a short list of words."""
+"""Generates sni: instructions that work on a short list of words."""
 
 from __future__ import annotations
 
@@ -11,14 +11,21 @@ from corpus.jsonl import Example
 
 
 def instruct(instruction: str, words: list[str], output: str) -> Example:
-    """The common form of these prompts."""
+    """Makes an example in the form that all these prompts have."""
     return Example(f"Instruction: {instruction}\nInput: {' '.join(words)}\nOutput:", f" {output}")
 
 
 def listed(
     low: int, high: int, instructions: tuple[str, ...], output: Callable[[list[str]], str]
 ) -> Draw:
-    """A kind whose output depends on the words alone."""
+    """Makes a kind of example whose output depends only on the words.
+
+    Args:
+        low: the least number of words.
+        high: the greatest number of words.
+        instructions: wordings of the instruction.
+        output: words -> the right output.
+    """
 
     def draw(rng: Random) -> Example:
         words = rng.sample(SIMPLE, rng.randint(low, high))
@@ -68,7 +75,7 @@ count = listed(
 
 
 def remove(rng: Random) -> Example:
-    """The list without one of its words."""
+    """Makes an example that removes one word from the list."""
     words = rng.sample(SIMPLE, rng.randint(3, 4))
     gone = rng.choice(words)
     return instruct(
@@ -77,7 +84,7 @@ def remove(rng: Random) -> Example:
 
 
 def replace(rng: Random) -> Example:
-    """The list with one of its words replaced."""
+    """Makes an example that replaces one word of the list."""
     *words, new = rng.sample(SIMPLE, rng.randint(3, 4))
     old = rng.choice(words)
     return instruct(
@@ -92,8 +99,8 @@ SNI = Family(
     mirrors="Super-NaturalInstructions",
     easy=((copy, 0.15), (long_copy, 0.25), (first, 0.2), (last, 0.2), (count, 0.2)),
     full=(
-        (first, 0.1), (last, 0.1), (second, 0.1), (backwards, 0.15), (ordered, 0.1), (initials, 0.1), (swapped, 0.1),
-        (twice, 0.05), (remove, 0.1), (replace, 0.1),
+        (first, 0.1), (last, 0.1), (second, 0.1), (backwards, 0.15), (ordered, 0.1),
+        (initials, 0.1), (swapped, 0.1), (twice, 0.05), (remove, 0.1), (replace, 0.1),
     ),
     share=0.3,
     taste=1.0,

@@ -1,4 +1,4 @@
-"""The demo's data: five datasets with disjoint splits, and the base's corpus, all from one seed."""
+"""Draws the demo's data from one seed: five datasets with disjoint splits, and a joint corpus."""
 
 from __future__ import annotations
 
@@ -18,37 +18,52 @@ from corpus.jsonl import ORDER_FILE, Example, write_jsonl
 
 FAMILIES: tuple[Family, ...] = (COT, MATHQA, P3, SNI, DIALOG)
 SIZES = {"test": 300, "validation": 200, "train": 6000}
-"""Examples per dataset and split. Held-out splits are drawn first, so that a larger train split leaves them as they are."""
+"""Examples per dataset and split.
+
+The held-out splits are drawn first, so that a larger train split does not change them.
+"""
 
 SHIPPED_TRAIN = 1200
-"""Rows of train.jsonl: the first part of the train split, so that the data that ships stays under 2 MB."""
+"""Rows of the shipped train.jsonl: the first of the train split, so the data stays under 2 MB."""
 
 
 def datasets(seed: int = 0) -> dict[str, dict[str, list[Example]]]:
-    """dataset -> split -> examples. No prompt occurs twice within a dataset, in one split or across splits."""
+    """Draws all datasets: name -> split -> examples.
+
+    No prompt occurs twice within a dataset, neither in one split nor across splits.
+    """
     return {family.name: _splits(family, seed) for family in FAMILIES}
 
 
 def _splits(family: Family, seed: int) -> dict[str, list[Example]]:
+    """Draws the splits of one dataset."""
     seen: set[str] = set()
     rng = Random(f"{family.name}/{seed}")
     return {split: _fresh(family, rng, seen, size) for split, size in SIZES.items()}
 
 
 def _fresh(family: Family, rng: Random, seen: set[str], size: int) -> list[Example]:
-    found: list[Example] = []
-    while len(found) < size:
+    """Draws examples whose prompts are not in `seen`, and adds their prompts to it."""
+    examples: list[Example] = []
+    while len(examples) < size:
         example = family.draw(rng)
         if example.prompt not in seen:
             seen.add(example.prompt)
-            found.append(example)
-    return found
+            examples.append(example)
+    return examples
 
 
 def mixture(seed: int, size: int, *, hard: float, held_out: set[str]) -> list[Example]:
-    """A joint corpus: families by their share, easy kinds but for `hard` (0 to 1) times their taste of their full kinds.
+    """Draws a joint corpus, in which each family has its share.
 
-    The base learns from it, and experts rehearse it with hard = 0. Prompts in `held_out` never occur in it.
+    The base learns from it, and experts rehearse it with hard = 0.
+
+    Args:
+        seed: seeds the draws.
+        size: number of examples.
+        hard: 0 to 1; times a family's taste, it is the probability of a full kind instead of an
+            easy one.
+        held_out: prompts that never occur in the corpus.
     """
     rng = Random(f"mixture/{seed}/{hard}")
     draws = _endless(rng, hard, held_out)
@@ -56,6 +71,7 @@ def mixture(seed: int, size: int, *, hard: float, held_out: set[str]) -> list[Ex
 
 
 def _endless(rng: Random, hard: float, held_out: set[str]) -> Iterator[Example]:
+    """Yields the joint corpus, example by example, without end."""
     shares = [family.share for family in FAMILIES]
     while True:
         (family,) = rng.choices(FAMILIES, shares)
@@ -65,7 +81,7 @@ def _endless(rng: Random, hard: float, held_out: set[str]) -> Iterator[Example]:
 
 
 def held_out(data: dict[str, dict[str, list[Example]]]) -> set[str]:
-    """Prompts of the validation and test splits of all datasets: nothing is ever trained on them."""
+    """Returns the prompts of all validation and test splits, on which nothing is ever trained."""
     return {
         example.prompt
         for splits in data.values()
@@ -75,7 +91,10 @@ def held_out(data: dict[str, dict[str, list[Example]]]) -> set[str]:
 
 
 def write(folder: Path, data: dict[str, dict[str, list[Example]]]) -> None:
-    """folder/<dataset>/<split>.jsonl and the order of the datasets; the train split cut to SHIPPED_TRAIN rows."""
+    """Writes folder/<dataset>/<split>.jsonl, the order of the datasets and the README.
+
+    The train split is cut to SHIPPED_TRAIN rows.
+    """
     for name, splits in data.items():
         for split, examples in splits.items():
             write_jsonl(

@@ -1,4 +1,4 @@
-"""The vocabulary of the demo: a small world, so that a tiny tokenizer knows nearly every word as one token."""
+"""The words of the demo: few, so that a tiny tokenizer has one token for nearly every word."""
 
 from __future__ import annotations
 
@@ -35,24 +35,25 @@ SHE = (
 PEOPLE = HE + SHE
 PRONOUN = dict.fromkeys(HE, "he") | dict.fromkeys(SHE, "she")
 THINGS = (
-    "apples", "balls", "books", "cards", "coins", "cups", "eggs", "flowers", "lemons", "letters", "marbles", "oranges",
-    "pears", "pencils", "shells", "stamps", "stickers", "stones", "tickets", "toys",
+    "apples", "balls", "books", "cards", "coins", "cups", "eggs", "flowers", "lemons", "letters",
+    "marbles", "oranges", "pears", "pencils", "shells", "stamps", "stickers", "stones", "tickets",
+    "toys",
 )  # fmt: skip
 BOXES = ("bag", "basket", "box", "jar", "pack", "shelf", "table", "tray")
 PLURAL = {name: f"{name}s" for name in BOXES} | {"box": "boxes", "shelf": "shelves"}
 CITIES = (
-    "Athens", "Berlin", "Cairo", "Dublin", "Geneva", "Lisbon", "London", "Madrid", "Milan", "Moscow", "Oslo", "Paris",
-    "Prague", "Rome", "Tokyo", "Vienna",
+    "Athens", "Berlin", "Cairo", "Dublin", "Geneva", "Lisbon", "London", "Madrid", "Milan",
+    "Moscow", "Oslo", "Paris", "Prague", "Rome", "Tokyo", "Vienna",
 )  # fmt: skip
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 SIMPLE = (
-    "bear", "bird", "boat", "cake", "car", "cat", "dog", "door", "fish", "fox", "hat", "horse", "king", "lamp", "lion",
-    "milk", "moon", "pig", "ring", "sea", "ship", "star", "sun", "tree",
+    "bear", "bird", "boat", "cake", "car", "cat", "dog", "door", "fish", "fox", "hat", "horse",
+    "king", "lamp", "lion", "milk", "moon", "pig", "ring", "sea", "ship", "star", "sun", "tree",
 )  # fmt: skip
-"""Words for the string instructions, in alphabetical order, all in small letters."""
+"""Words for the instructions of sni, in alphabetical order and in lower case."""
 
 
 def two(rng: Random, words: tuple[str, ...]) -> tuple[str, str]:
-    """Two different words."""
+    """Draws two different words."""
     first, second = rng.sample(words, 2)
     return first, second

@@ -1,1 +1,1 @@
-"""What was measured and what it cost: runs, ledger, prices."""
+"""Records of what was measured and what it cost: the run store, the cost ledger, and prices."""

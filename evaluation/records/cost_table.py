@@ -1,17 +1,19 @@
-"""What DEM and data mixing cost as a function of the settings tried: the DEM paper's table 8, for one's own runs.
+"""The costs of DEM and of data mixing by the number of settings tried: the DEM paper's table 8.
 
-DEM (arXiv 2406.15570) trains one expert per dataset once, and tries M settings of ω by validating merges. Mixing trains
-anew for each setting of its proportions. With c(D) the cost of training on D and v that of one validation sweep:
+DEM (arXiv 2406.15570) trains one expert per dataset once, and tries M settings of ω by validating
+merges. Mixing trains anew for each setting of its proportions. With c(D) the cost of training on D
+and v the cost of one validation sweep:
 
     DEM    = Σ_i c(D_i) + M·v
     mixing = M·(c(∪D_i) + v)
 
-The paper gives totals (966 and 11,650 GPU hours); its formula was not to be had, and this one follows its description.
-11,650/966 is about 12, as for a dozen mixing runs: the gain is one over *tuned* mixing. A single mixing run costs about
-Σ_i c(D_i), so that DEM saves nothing against one untuned run. Every table here has that column too.
+The paper gives totals (966 and 11,650 GPU hours) and no formula; this one follows its description.
+11,650/966 is about 12, as for a dozen mixing runs: DEM gains over *tuned* mixing. A single mixing
+run costs about Σ_i c(D_i), so DEM saves nothing against one untuned run. Every table here has a
+column for that comparison too.
 
-Worked example: experts 10 and 20, mixing 30 a run, v = 1. DEM at M = 1, 2: 31, 32. Mixing: 31, 62. Ratio: 1, 1.94.
-DEM is cheaper from M = 2 on; one untuned mixing run costs 31.
+Worked example: experts 10 and 20, mixing 30 a run, v = 1. For M = 1, 2 DEM costs 31, 32; mixing
+costs 31, 62; the ratio is 1, 1.94. DEM is cheaper from M = 2 on; one untuned mixing run costs 31.
 """
 
 import math
@@ -22,45 +24,55 @@ from typing import Any, NamedTuple
 from evaluation.records.prices import Cost, Prices
 
 SETTINGS = (1, 2, 4, 8, 12, 16, 24, 32)
+"""Numbers of settings tried, one row of the table each."""
 ROUNDING = 1e-12
 """Costs that differ by less than this share are equal."""
 PARALLEL = 1e-6
-"""Where one more setting costs both the same to this share of the dearest part, neither ever overtakes the other."""
+"""The two lines of cost are parallel if one more setting costs both the same, up to this share of
+the most expensive part. Then neither ever overtakes the other.
+"""
 
 
 class CostRow(NamedTuple):
-    """The costs at one number of settings tried."""
+    """The costs for one number of settings tried. A cost is None if a price is missing."""
 
     settings: int
+    """Number of settings tried."""
     dem: Cost | None
+    """DEM with this number of settings of ω."""
     mixing: Cost | None
-    """Tuned over as many settings."""
+    """Data mixing, tuned over the same number of settings."""
     untuned: Cost | None
-    """One mixing run, validated once: the same in every row, and the honest comparison."""
+    """One mixing run, validated once. It is the same in every row, and the honest comparison."""
 
     @property
     def ratio(self) -> Cost | None:
-        """Tuned mixing over DEM: how many times dearer it is."""
+        """The cost of tuned mixing divided by that of DEM."""
         return _ratio(self.mixing, self.dem)
 
     @property
     def untuned_ratio(self) -> Cost | None:
-        """One untuned mixing run over DEM; below 1 where DEM costs more."""
+        """The cost of one untuned mixing run divided by that of DEM; below 1 if DEM costs more."""
         return _ratio(self.untuned, self.dem)
 
 
 @dataclass(frozen=True)
 class CostTable:
-    """Table 8 for one's own runs."""
+    """The DEM paper's table 8, computed for the user's own runs."""
 
     rows: tuple[CostRow, ...]
     unit: str
+    """What the costs are measured in, such as "device_seconds"."""
     crossover: Cost | None
-    """The number of settings from which on DEM costs less than mixing tuned over as many; None where it never does."""
+    """The number of settings from which on DEM costs less than mixing tuned over as many.
+
+    None if it never does.
+    """
     notes: tuple[str, ...] = ()
+    """Sentences on the prices for the reader."""
 
     def as_rows(self) -> list[dict[str, Any]]:
-        """The rows for JSON: each cost as {"value", "how"}, null where it is not known."""
+        """Returns the rows for JSON. A cost is {"value", "how"}, or null if it is not known."""
         columns = ("dem", "mixing", "untuned", "ratio", "untuned_ratio")
         return [
             {"settings": row.settings} | {name: _data(getattr(row, name)) for name in columns}
@@ -68,17 +80,19 @@ class CostTable:
         ]
 
     def as_data(self) -> dict[str, Any]:
-        """All of it for JSON."""
-        found = _data(self.crossover)
+        """Returns the whole table for JSON."""
         return {
             "unit": self.unit,
             "rows": self.as_rows(),
-            "crossover": found,
+            "crossover": _data(self.crossover),
             "notes": list(self.notes),
         }
 
     def cells(self) -> list[list[str]]:
-        """The table as text, the heading first; a projected cost has a ~ before it, an unknown one is a dash."""
+        """Returns the table as text, with the heading as its first row.
+
+        A projected cost has a ~ before it; an unknown one is a dash.
+        """
         heading = ["settings tried", "DEM", "mixing, tuned", "ratio", "mixing, untuned", "ratio"]
         return [heading, *([str(row.settings), *_texts(row)] for row in self.rows)]
 
@@ -86,15 +100,15 @@ class CostTable:
 def cost_table(
     prices: Prices, settings: Iterable[int] = SETTINGS, unit: str = "device_seconds"
 ) -> CostTable:
-    """The table from prices.
+    """Computes the cost table from prices.
 
     Args:
-        prices: of the parts; see evaluation.records.prices for those in a ledger.
-        settings: numbers of settings, each from 1; a row each.
-        unit: what the prices are in, for the reader.
+        prices: of the parts; evaluation.records.prices reads them from a ledger.
+        settings: numbers of settings tried, each 1 or more. Each gives a row.
+        unit: of the prices, for the reader.
 
     Raises:
-        ValueError: a number of settings below 1, or none.
+        ValueError: there is no number of settings, or one is below 1.
     """
     counts = sorted(set(settings))
     if not counts or counts[0] < 1:
@@ -107,9 +121,10 @@ def cost_table(
 
 
 def crossover(prices: Prices) -> Cost | None:
-    """The fewest settings from which on DEM costs less than mixing tuned over as many; None where it never does.
+    """Returns the fewest settings from which on DEM costs less than mixing tuned over as many.
 
-    Past what was measured both are straight lines, so that the search ends.
+    None if there are none. Both costs are straight lines beyond what was measured, so the search
+    ends.
     """
     slope = prices.slope
     if slope is None:
@@ -119,10 +134,14 @@ def crossover(prices: Prices) -> Cost | None:
     parallel = abs(slope) <= PARALLEL * max(
         prices.trained or 0.0, *prices.runs, *prices.tries, *prices.ends
     )
+    # Parallel lines keep their order, so DEM has to be ahead already. If mixing gets cheaper per
+    # setting than DEM, DEM is not ahead for good.
     if (here <= 0) if parallel else (slope < 0):
         return None
     count = last if here > 0 else last + math.floor(-here / slope)
-    while _saved(prices, count) <= 0:  # the quotient was rounded down
+    # The quotient was rounded down, so the crossover may be one further. Before `last` the costs
+    # follow what was measured and no line, so it may be earlier as well.
+    while _saved(prices, count) <= 0:
         count += 1
     while count > 1 and _saved(prices, count - 1) > 0:
         count -= 1
@@ -133,7 +152,11 @@ def crossover(prices: Prices) -> Cost | None:
 
 
 def _saved(prices: Prices, settings: int) -> float:
-    """What DEM costs less than tuned mixing, 0 where they differ by rounding only; where both are known."""
+    """Returns how much less DEM costs than tuned mixing; 0 if they differ by rounding only.
+
+    Raises:
+        ValueError: one of the two costs is not known.
+    """
     dem, mixed = prices.dem(settings), prices.mixed(settings)
     if dem is None or mixed is None:
         raise ValueError(f"a price is missing: DEM {dem}, mixing {mixed}")
@@ -142,25 +165,35 @@ def _saved(prices: Prices, settings: int) -> float:
 
 
 def _notes(prices: Prices) -> Iterator[str]:
-    """What was measured, what was not, and the honest comparison in words."""
+    """Yields sentences on what was measured and what was assumed, then the honest comparison."""
     tried, ran = len(prices.tries), len(prices.mixing)
     yield f"measured: validation sweeps of merges {tried}, trainings on mixed data {ran}"
     if not ran:
-        yield "no training on mixed data is recorded; one is taken to cost as much as all experts together"
+        yield (
+            "no training on mixed data is recorded; "
+            "one is taken to cost as much as all experts together"
+        )
     if not prices.sweeps_of_mixed:
         yield "no validation sweep is recorded; measure the losses of one composition first"
     elif not prices.tries:
-        yield "no sweep of a merge is recorded; one is taken to cost as much as one of the base or an expert alone"
+        yield (
+            "no sweep of a merge is recorded; "
+            "one is taken to cost as much as one of the base or an expert alone"
+        )
     elif not prices.validations:
         yield "a sweep of a mixed model is taken to cost as much as one of a merge"
     dem, untuned = prices.dem(1), prices.mixed(1)
     if dem is not None and untuned is not None:
         more = -_saved(prices, 1)
         costs = f"{abs(more):,.1f} {'more' if more > 0 else 'less'} than" if more else "as much as"
-        yield f"DEM with one setting costs {costs} one untuned mixing run: what DEM saves is the tuning"
+        yield (
+            f"DEM with one setting costs {costs} one untuned mixing run: "
+            "what DEM saves is the tuning"
+        )
 
 
 def _ratio(over: Cost | None, under: Cost | None) -> Cost | None:
+    """Returns `over` divided by `under`; None if either is not known, or `under` is 0."""
     if over is None or under is None or under.value == 0:
         return None
     both = over.how == under.how == "measured"
@@ -168,10 +201,12 @@ def _ratio(over: Cost | None, under: Cost | None) -> Cost | None:
 
 
 def _data(cost: Cost | None) -> dict[str, Any] | None:
+    """Returns a cost for JSON."""
     return None if cost is None else cost._asdict()
 
 
 def _texts(row: CostRow) -> tuple[str, ...]:
+    """Returns the texts of a row, in the order of the table's columns after the first."""
     return (
         _seconds(row.dem),
         _seconds(row.mixing),

@@ -1,7 +1,8 @@
-"""One SQLite file that loses nothing: written through to the disk, checked at opening, set aside when damaged.
+"""An SQLite file that loses no row, even if the power fails or the file is damaged.
 
-A row is on disk (WAL, synchronous=FULL) when a write returns. A file that SQLite cannot read is renamed, never deleted,
-and a new one is started. A file that a newer version of this program made is refused.
+A row is on disk (WAL, synchronous=FULL) when a write returns. A file that SQLite cannot read is
+renamed, never deleted, and a new one is started. A file of a newer version of this program is
+refused.
 """
 
 import sqlite3
@@ -16,23 +17,23 @@ from evaluation.errors import StoreError
 
 
 class Schema(NamedTuple):
-    """The tables of a file."""
+    """The tables of a database file."""
 
     version: int
-    """Kept in SQLite's user_version, from 1; a file with a higher one is refused."""
+    """Stored as SQLite's user_version, from 1. A file with a higher version is refused."""
     statements: str
-    """CREATE statements with semicolons between them, run on a new file."""
+    """CREATE statements separated by semicolons, which are run on a new file."""
     holds: str
-    """What the file holds, in words, for messages: 'run history'."""
+    """What the file holds, for messages; for example 'run history'."""
 
 
 class Database:
-    """An open file. May be used from any thread, and by several processes at once.
+    """An open database file. It can be used from any thread and by several processes at once.
 
     Args:
-        path: the file; made, with its folder, where it is not there.
-        schema: its tables.
-        say: told in one sentence when a damaged file was set aside.
+        path: the file. If it does not exist it is created, with its folder.
+        schema: the tables of the file.
+        say: called with one sentence if a damaged file was set aside.
 
     Raises:
         StoreError: the path cannot be written, or a newer version of this program made the file.
@@ -43,7 +44,7 @@ class Database:
     ) -> None:
         self.path, self.schema = path, schema
         self.message: str | None = None
-        """What happened at opening that a reader should know, or None."""
+        """One sentence if a damaged file was set aside at opening; None otherwise."""
         self._lock = threading.Lock()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -53,9 +54,9 @@ class Database:
             ) from None
         try:
             self._connection = self._open()
-        except (
-            sqlite3.OperationalError
-        ) as error:  # no permission, locked, disk full: the file itself is sound
+        # An OperationalError says that permission is missing, or that the file is locked or the
+        # disk full: the file itself is sound. Any other DatabaseError says that it is damaged.
+        except sqlite3.OperationalError as error:
             raise StoreError(
                 f"{path} cannot be opened: {error}. Check its permissions and the disk."
             ) from None
@@ -65,14 +66,14 @@ class Database:
             self._connection = self._open()
 
     def rows(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        """The rows of a query."""
+        """Returns the rows of a query."""
         with self._lock:
             return self._connection.execute(query, values).fetchall()
 
     def insert(
         self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]
     ) -> list[int]:
-        """Store rows that belong together, all of them or, when anything fails, none; their ids.
+        """Stores rows that belong together, and returns their ids. If one fails, none is stored.
 
         Raises:
             StoreError: the file cannot be written now.
@@ -84,7 +85,7 @@ class Database:
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
-        """A transaction: on disk when the block ends, undone whole when it raises.
+        """Opens a transaction: it is on disk when the block ends, and undone if the block raises.
 
         Raises:
             StoreError: the file cannot be written now.
@@ -100,12 +101,14 @@ class Database:
                 ) from None
 
     def close(self) -> None:
-        """Close the file. Calling it again does nothing."""
+        """Closes the file. A second call does nothing."""
         with self._lock:
             self._connection.close()
 
     def _open(self) -> sqlite3.Connection:
-        # isolation_level=None: transactions are begun by hand, so that a write takes its lock at the start
+        """Returns a connection to the file, once it is checked and has its tables."""
+        # isolation_level=None: `writing` begins transactions itself, so that a write takes its lock
+        # at the start and cannot fail half-way because another process holds it.
         connection = sqlite3.connect(
             self.path, timeout=5, check_same_thread=False, isolation_level=None
         )
@@ -113,8 +116,8 @@ class Database:
             connection.execute("PRAGMA busy_timeout = 5000")
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
-            if (said := connection.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
-                raise sqlite3.DatabaseError(said)
+            if (result := connection.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
+                raise sqlite3.DatabaseError(result)
             self._migrate(connection)
         except BaseException:
             connection.close()
@@ -122,28 +125,38 @@ class Database:
         return connection
 
     def _migrate(self, connection: sqlite3.Connection) -> None:
-        connection.execute("BEGIN IMMEDIATE")  # two processes may start on the same new file
-        found = connection.execute("PRAGMA user_version").fetchone()[0]
-        if found == 0:
+        """Creates the tables of a new file.
+
+        Raises:
+            StoreError: a newer version of this program made the file.
+        """
+        # The lock is taken at once, because two processes may start on the same new file.
+        connection.execute("BEGIN IMMEDIATE")
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if version == 0:
             for statement in filter(str.strip, self.schema.statements.split(";")):
                 connection.execute(statement)
             connection.execute(f"PRAGMA user_version = {self.schema.version}")
         connection.execute("COMMIT")
-        if found > self.schema.version:
+        if version > self.schema.version:
             raise StoreError(
-                f"{self.path} was made by a newer version of this program (table version {found}, known up to "
-                f"{self.schema.version}). Update the program, or give another working directory."
+                f"{self.path} was made by a newer version of this program (table version "
+                f"{version}, known up to {self.schema.version}). "
+                "Update the program, or give another working directory."
             )
 
     def _set_aside(self) -> str:
+        """Renames a damaged file with its side files, and returns a sentence that says so."""
         stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H%M%S.%f")
         aside = self.path.with_name(f"{self.path.name}.corrupt-{stamp}")
         self.path.rename(aside)
-        for suffix in (
-            "-wal",
-            "-shm",
-        ):  # they belong to the old file, and would be applied to the new one
+        # SQLite's side files belong to the old file; left in place, they would be applied to the
+        # new one.
+        for suffix in ("-wal", "-shm"):
             beside = self.path.with_name(self.path.name + suffix)
             if beside.exists():
                 beside.rename(aside.with_name(aside.name + suffix))
-        return f"{self.path} is damaged; it was kept as {aside.name} and a new {self.schema.holds} was started."
+        return (
+            f"{self.path} is damaged; it was kept as {aside.name} "
+            f"and a new {self.schema.holds} was started."
+        )

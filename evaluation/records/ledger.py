@@ -1,7 +1,7 @@
-"""The cost ledger: what every training, search, evaluation, merge and export spent. SQLite, one file per workdir.
+"""The cost ledger: the cost of every training, search, evaluation, merge and export of a workdir.
 
-One row is one phase. Its numbers are what the phase itself spent, so that rows add up: a run that was broken off and
-resumed has one row for each part, and only the last of them is complete.
+It is one SQLite file. A row is one phase and holds the phase's own cost, so rows can be added up. A
+training that was interrupted and resumed has one row per part; only the last part is complete.
 """
 
 import math
@@ -21,37 +21,47 @@ FILE = "ledger.sqlite"
 
 @dataclass(frozen=True)
 class Phase:
-    """What one piece of work spent.
+    """The cost of one piece of work.
 
     Raises:
-        ValueError: an unknown kind, or an amount that is negative or no number.
+        ValueError: the kind is unknown, or an amount is negative, infinite or NaN.
     """
 
     kind: Kind
     name: str
     """What was made or measured: the step of a plan, "losses", a suite, the folder of an export."""
     wall_seconds: float
+    """Time from begin to end."""
     device_seconds: float
-    """Seconds for which devices were held, over all processes: time between CUDA events, or CPU time of all threads."""
+    """Seconds for which devices were in use, summed over all processes.
+
+    Measured between CUDA events, or as CPU time of all threads.
+    """
     examples: int = 0
-    """Examples that went through the model, each pass counted."""
+    """Number of examples that went through the model; each pass counts."""
     tokens: int | None = None
-    """Tokens that went through the model; None where nobody counted, as in a benchmark."""
+    """Number of tokens that went through the model; None if not counted, as in a benchmark."""
     supervised: int | None = None
-    """Those that had a loss."""
+    """Number of tokens that had a loss; None if not counted."""
     peak_bytes: int | None = None
-    """Highest memory: of the allocator on an accelerator, else resident memory of the process; None if not known."""
+    """Highest memory in bytes; None if not known.
+
+    On an accelerator it is the allocator's, on the CPU the resident memory of the process.
+    """
     device: str = "cpu"
+    """"cpu", or the name of the accelerator."""
     processes: int = 1
+    """Number of processes that worked together."""
     settings: int = 1
-    """How many ω or mixing proportions were tried: 1, but for a search."""
+    """How many ω or mixing proportions were tried; 1 except for a search."""
     digest: str = ""
-    """Of what decides the result: a training's settings and data, or a composition."""
+    """Digest of what decides the result: a training's settings and data, or a composition."""
     output: str = ""
-    """The folder that was made, absolute; empty where none was."""
+    """The folder that was made, as an absolute path; empty if none was."""
     complete: bool = True
-    """False for what was stopped or failed: it counts in totals, and is no price of a whole run."""
+    """False if the work was stopped or failed. It counts in totals, but is no price of a run."""
     created: str = field(default_factory=now)
+    """Time in UTC."""
     id: int | None = None
     """Given by the ledger."""
 
@@ -66,7 +76,8 @@ class Phase:
                 raise ValueError(f"phase {self.name!r} spent {amount}; give a finite amount from 0")
         if self.settings < 1 or self.processes < 1:
             raise ValueError(
-                f"phase {self.name!r}: {self.settings} settings, {self.processes} processes; give 1 or more"
+                f"phase {self.name!r}: {self.settings} settings, {self.processes} processes; "
+                "give 1 or more"
             )
 
 
@@ -74,28 +85,30 @@ COLUMNS = tuple(column.name for column in fields(Phase) if column.name != "id")
 _TEXT = ("kind", "name", "device", "digest", "output", "created")
 _REAL = ("wall_seconds", "device_seconds")
 _TYPES = dict.fromkeys(_TEXT, "TEXT") | dict.fromkeys(_REAL, "REAL")
+_DECLARED = ", ".join(f'"{name}" {_TYPES.get(name, "INTEGER")}' for name in COLUMNS)
 _TABLE = f"""
-CREATE TABLE phases (id INTEGER PRIMARY KEY AUTOINCREMENT, {", ".join(f'"{name}" {_TYPES.get(name, "INTEGER")}' for name in COLUMNS)});
+CREATE TABLE phases (id INTEGER PRIMARY KEY AUTOINCREMENT, {_DECLARED});
 CREATE INDEX phases_of_digest ON phases (digest)
 """
 SCHEMA = Schema(version=1, statements=_TABLE, holds="cost ledger")
 
 
 class Total(NamedTuple):
-    """Several phases added up."""
+    """The sums over several phases."""
 
     phases: int
+    """Number of phases."""
     wall_seconds: float
     device_seconds: float
     examples: int
     tokens: int
-    """Of the phases that counted them."""
+    """Sum over the phases that counted tokens."""
     peak_bytes: int | None
-    """The highest of them; None where none is known."""
+    """The highest peak of any phase; None if no peak is known."""
 
 
 class Training(NamedTuple):
-    """One finished training, with the parts that were broken off before it."""
+    """One finished training, including its parts that were interrupted before."""
 
     name: str
     output: str
@@ -106,16 +119,16 @@ class Training(NamedTuple):
     device: str
 
     def is_called(self, reference: str) -> bool:
-        """Whether a name, or the folder it made, means this training."""
+        """Whether `reference` is the name of this training, or the folder that it made."""
         return bool(reference) and reference in (self.name, self.output)
 
 
 class Ledger:
-    """The phases of one working directory. May be used from any thread, and by several processes at once.
+    """The phases of one workdir. It can be used from any thread and by several processes at once.
 
     Args:
-        path: the database file; made, with its folder, where it is not there.
-        say: told in one sentence when a damaged file was set aside.
+        path: the database file. If it does not exist it is created, with its folder.
+        say: called with one sentence if a damaged file was set aside.
 
     Raises:
         StoreError: the path cannot be written, or a newer version of this program made the file.
@@ -128,32 +141,41 @@ class Ledger:
     def add(
         self, kind: Kind, name: str, *, wall_seconds: float, device_seconds: float, **more: Any
     ) -> int:
-        """Store one phase from plain values, the fields of Phase, and return its id; it is on disk when this returns.
+        """Stores one phase and returns its id. The phase is on disk when this returns.
+
+        Args:
+            kind, name, wall_seconds, device_seconds: as in Phase.
+            more: further fields of Phase.
 
         Raises:
-            ValueError: see Phase.
+            ValueError: as Phase.
             StoreError: the file cannot be written now.
         """
         return self.add_all([Phase(kind, name, wall_seconds, device_seconds, **more)])[0]
 
     def add_all(self, phases: Iterable[Phase]) -> list[int]:
-        """Store phases that belong together: all of them or, when anything fails, none."""
+        """Stores phases that belong together, and returns their ids: all of them, or none."""
         rows = [[getattr(phase, name) for name in COLUMNS] for phase in phases]
         return self._database.insert("phases", COLUMNS, rows)
 
     def phases(self, kind: Kind | None = None, *, digest: str | None = None) -> list[Phase]:
-        """What was spent, oldest first; of one kind, or one composition or training, where it is given."""
+        """Returns the phases, oldest first.
+
+        Args:
+            kind: return only phases of this kind.
+            digest: return only phases of this composition or training.
+        """
         wanted = {"kind": kind, "digest": digest}
-        given = {name: value for name, value in wanted.items() if value is not None}
-        where = "WHERE " + " AND ".join(f"{name} = ?" for name in given) if given else ""
+        filters = {name: value for name, value in wanted.items() if value is not None}
+        condition = "WHERE " + " AND ".join(f"{name} = ?" for name in filters) if filters else ""
         names = ", ".join(f'"{name}"' for name in ("id", *COLUMNS))
         rows = self._database.rows(
-            f"SELECT {names} FROM phases {where} ORDER BY id", list(given.values())
+            f"SELECT {names} FROM phases {condition} ORDER BY id", list(filters.values())
         )
         return [_phase(row) for row in rows]
 
     def close(self) -> None:
-        """Close the file. Calling it again does nothing."""
+        """Closes the file. A second call does nothing."""
         self._database.close()
 
     def __enter__(self) -> "Ledger":
@@ -164,12 +186,13 @@ class Ledger:
 
 
 def _phase(row: tuple[Any, ...]) -> Phase:
-    found: dict[str, Any] = dict(zip(("id", *COLUMNS), row, strict=True))
-    return Phase(**found | {"complete": bool(found["complete"])})
+    """Returns the phase that a row of the table holds; SQLite stores a bool as a number."""
+    values: dict[str, Any] = dict(zip(("id", *COLUMNS), row, strict=True))
+    return Phase(**values | {"complete": bool(values["complete"])})
 
 
 def total(phases: Sequence[Phase]) -> Total:
-    """Phases added up, those that were stopped as well: they were paid for."""
+    """Adds up phases, including those that were stopped: their cost was paid too."""
     peaks = [phase.peak_bytes for phase in phases if phase.peak_bytes is not None]
     return Total(
         len(phases),
@@ -182,19 +205,24 @@ def total(phases: Sequence[Phase]) -> Total:
 
 
 def trainings(phases: Iterable[Phase]) -> list[Training]:
-    """The finished trainings among phases given oldest first, in the order in which they ended.
+    """Returns the finished trainings, in the order in which they ended.
 
-    Parts of the same training (name, folder and digest) that were broken off since its last end count with it.
+    A part of the same training (name, folder and digest) that was interrupted since the training
+    last ended counts with it.
+
+    Args:
+        phases: oldest first.
     """
     parts: dict[tuple[str, str, str], list[Phase]] = {}
-    found = []
+    finished = []
     for phase in phases:
         if phase.kind != "training":
             continue
+        # With another digest it is another training, even under the same name and folder.
         key = (phase.name, phase.output, phase.digest)
         parts.setdefault(key, []).append(phase)
         if phase.complete:
             spent = total(parts.pop(key))
             amounts = (spent.wall_seconds, spent.device_seconds, spent.examples)
-            found.append(Training(*key, *amounts, phase.device))
-    return found
+            finished.append(Training(*key, *amounts, phase.device))
+    return finished

@@ -1,4 +1,4 @@
-"""Measuring what a piece of work spends: wall time, device time, peak memory."""
+"""Measures what a piece of work costs: wall time, device time, and peak memory."""
 
 import time
 from collections.abc import Iterator
@@ -10,13 +10,19 @@ from plumbing.meter import device_clock, device_name, high_water
 
 
 class Meter:
-    """Adds up what is spent inside `running()`, which may be entered again and again; counts are added by hand.
+    """Adds up the time and memory of all blocks under `running()`; `count()` adds examples.
 
-    On an accelerator device time is the time between two events on its current stream; elsewhere it is the CPU time of
-    all threads of this process, so that what another thread does meanwhile is in it too.
+    Device time on an accelerator is the time between two events on its current stream. On the CPU
+    it is the CPU time of all threads of this process, so it includes what another thread does
+    meanwhile.
 
     Args:
-        device: as torch names it.
+        device: torch's name of the device that does the work.
+
+    Attributes:
+        wall_seconds, device_seconds: sums over all blocks.
+        peak_bytes: the highest memory in any block; None before the first.
+        examples, tokens, supervised: as counted; tokens are None if nobody counted them.
     """
 
     def __init__(self, device: str = "cpu") -> None:
@@ -29,13 +35,14 @@ class Meter:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Time and memory in the block are this meter's; what the block raises goes on after they were read."""
+        """Adds the time and memory of the block to this meter, also if the block raises."""
         mark = high_water(self.device)
         token = mark.begin()
         begin, stop = time.perf_counter(), device_clock(self.device)
         try:
             yield
         finally:
+            # Also if the block raised: what it spent before was paid for.
             self.device_seconds += stop()
             self.wall_seconds += time.perf_counter() - begin
             self.peak_bytes = max(self.peak_bytes or 0, mark.end(token))
@@ -43,7 +50,7 @@ class Meter:
     def count(
         self, examples: int, tokens: int | None = None, supervised: int | None = None
     ) -> None:
-        """Add examples, and tokens where they are known."""
+        """Adds examples, and the number of tokens and of supervised tokens if they are known."""
         self.examples += examples
         if tokens is not None:
             self.tokens = (self.tokens or 0) + tokens
@@ -51,7 +58,12 @@ class Meter:
             self.supervised = (self.supervised or 0) + supervised
 
     def phase(self, kind: Kind, name: str, **more: Any) -> Phase:
-        """What was spent so far as a row of the ledger; `more` are fields of Phase."""
+        """Returns the cost so far as a row of the ledger.
+
+        Args:
+            kind, name: as in Phase.
+            more: further fields of Phase.
+        """
         return Phase(
             kind,
             name,
@@ -70,14 +82,16 @@ class Meter:
 def measured(
     ledger: Ledger | None, kind: Kind, name: str, *, device: str = "cpu", **more: Any
 ) -> Iterator[Meter]:
-    """Write what the block spends to a ledger, also where the block raises; the row is then not complete.
+    """Writes the cost of the block to a ledger. If the block raises, the row is not complete.
 
     Args:
-        ledger: where to; None to measure only.
-        kind: of the phase, as `name` and `more`, which are fields of Phase.
-        name: see there.
-        device: what works, as torch names it.
-        more: see there.
+        ledger: where the row is written; None to measure only.
+        kind, name: as in Phase.
+        device: torch's name of the device that does the work.
+        more: further fields of Phase.
+
+    Yields:
+        The meter, to count examples with.
     """
     meter, complete = Meter(device), False
     try:

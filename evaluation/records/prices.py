@@ -1,6 +1,7 @@
-"""The prices of the parts of DEM and of data mixing, from the cost ledger: trainings, and validation sweeps.
+"""Prices of the parts of DEM and of data mixing: trainings and validation sweeps, from the ledger.
 
-Each cost says whether all of it was measured. What was not yet paid is projected at the mean of what was paid.
+Each cost says whether all of it was measured. A part that was not paid yet is projected at the mean
+of the parts that were.
 """
 
 import math
@@ -8,41 +9,46 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from evaluation.records.ledger import Phase, trainings
+from evaluation.records.ledger import Phase, Training, trainings
 
 How = Literal["measured", "projected"]
 Unit = Literal["device_seconds", "wall_seconds"]
 LOSSES = "losses"
-"""The name of an evaluation phase that measures losses on whole validation sets."""
+"""Name of an evaluation phase that measures losses on whole validation sets."""
 
 
 class Cost(NamedTuple):
-    """An amount, and whether all of it was measured."""
+    """An amount, in the unit of the prices."""
 
     value: float
     how: How
+    """Whether all of the amount was measured, or some of it is projected."""
 
 
 @dataclass(frozen=True)
 class Prices:
-    """What is known of the parts, in seconds (or any one unit of cost).
+    """The known costs of all parts, in seconds or any other single unit.
 
     Raises:
-        ValueError: no expert, or a price that is negative or no number.
+        ValueError: there is no expert, or a price is negative, infinite or NaN.
     """
 
     experts: Mapping[str, float | None]
-    """Per dataset the training of its expert; None where it was not recorded."""
+    """Dataset -> the training of its expert; None if it was not recorded."""
     mixing: Sequence[float] = ()
-    """Each training on mixed data, in the order in which they ran."""
+    """The trainings on mixed data, in the order in which they ran."""
     tries: Sequence[float] = ()
-    """Each validation sweep of a merge: composing it, and its loss on every dataset."""
+    """The validation sweeps of merges. A sweep composes the merge and computes all its losses."""
     validations: Sequence[float] = ()
-    """Each validation sweep of a model trained on mixed data."""
+    """The validation sweeps of models trained on mixed data."""
     ends: Sequence[float] = ()
-    """Each of the base or an expert alone: no tries, for both ways begin there; they tell what a sweep costs."""
+    """The validation sweeps of the base and of single experts.
+
+    They are not attempts at ω, because DEM and mixing both start from them; they only show what one
+    sweep costs.
+    """
     notes: Sequence[str] = ()
-    """What a reader should know of these prices."""
+    """Sentences on these prices for the reader of the table."""
 
     def __post_init__(self) -> None:
         if not self.experts:
@@ -61,41 +67,57 @@ class Prices:
 
     @property
     def trained(self) -> float | None:
-        """Σ c(D_i); None while one of them is missing."""
-        known = [value for value in self.experts.values() if value is not None]
-        return math.fsum(known) if len(known) == len(self.experts) else None
+        """Σ c(D_i), the cost of all experts; None if one of them is missing."""
+        recorded = [value for value in self.experts.values() if value is not None]
+        return math.fsum(recorded) if len(recorded) == len(self.experts) else None
 
     @property
     def runs(self) -> Sequence[float]:
-        """The trainings on mixed data; if none ran, one of Σ c(D_i), which sees the same examples; () if not known."""
+        """The costs of the trainings on mixed data.
+
+        If none ran, one is assumed to cost Σ c(D_i), because it sees the same examples. () if that
+        is not known either.
+        """
         projected = () if self.trained is None else (self.trained,)
         return self.mixing or projected
 
     @property
     def sweep(self) -> float | None:
-        """What a try that was not yet paid is projected to cost: as those that were, else as an end; None if not known."""
-        known = self.tries or self.ends
-        return _mean(known) if known else None
+        """The projected cost of another try; None if no sweep was paid.
+
+        It is the mean of the tries, or the mean of the ends if there is no try.
+        """
+        paid = self.tries or self.ends
+        return _mean(paid) if paid else None
 
     @property
     def sweeps_of_mixed(self) -> Sequence[float]:
-        """The validation sweeps of mixed models; if there are none, those of merges, which cost DEM exactly as much."""
+        """The validation sweeps of mixed models; if there are none, those of merges.
+
+        One sweep is assumed to cost mixing as much as it costs DEM.
+        """
         projected = () if self.sweep is None else (self.sweep,)
         return self.validations or self.tries or projected
 
     @property
     def slope(self) -> float | None:
-        """What one more setting costs mixing beyond what it costs DEM, past all that was measured; None if not known."""
+        """How much more one further setting costs mixing than DEM, beyond those that were measured.
+
+        None if not known.
+        """
         if self.trained is None or self.sweep is None:
             return None
         return math.fsum((_mean(self.runs), _mean(self.sweeps_of_mixed), -self.sweep))
 
     def dem(self, settings: int) -> Cost | None:
-        """All experts, and so many sweeps; None while an expert or every sweep is missing."""
+        """Returns the cost of all experts and `settings` sweeps of merges; None if not known."""
         return self._with_tries(self.trained, settings)
 
     def mixed(self, settings: int) -> Cost | None:
-        """So many trainings on mixed data, each with a sweep; None while no price of either is known."""
+        """Returns the cost of `settings` trainings on mixed data, each with its sweep.
+
+        None if there is no price of a training, or none of a sweep.
+        """
         if not self.runs or not self.sweeps_of_mixed:
             return None
         parts = self.runs, self.sweeps_of_mixed
@@ -103,14 +125,21 @@ class Prices:
         return Cost(value, _how(min(len(self.mixing), len(self.validations)), settings))
 
     def changed(self, dataset: str, settings: int) -> tuple[Cost | None, Cost | None]:
-        """After adding or changing one dataset: DEM trains its expert and tries anew; mixing starts again in full.
+        """Returns the costs of DEM and of mixing after one dataset was added or changed.
+
+        DEM trains the expert of this dataset and tries ω anew; mixing starts again in full.
+
+        Args:
+            dataset: name of the dataset.
+            settings: how many settings are tried.
 
         Raises:
-            KeyError: no expert of this name.
+            KeyError: there is no expert for this dataset.
         """
         return self._with_tries(self.experts[dataset], settings), self.mixed(settings)
 
     def _with_tries(self, trained: float | None, settings: int) -> Cost | None:
+        """Returns the cost of trainings that cost `trained` and `settings` sweeps of merges."""
         if trained is None or self.sweep is None:
             return None
         return Cost(
@@ -128,28 +157,33 @@ def prices(
     end_digests: Iterable[str] = (),
     unit: Unit = "device_seconds",
 ) -> Prices:
-    """The prices in a ledger.
+    """Reads the prices from a ledger.
 
     Args:
-        phases: all of them, oldest first.
-        experts: the trainings of the experts, by name or by the folder that they made; the last one of that name counts.
-        mixing: those on mixed data, likewise.
-        examples: of a whole validation sweep; a phase of fewer is none.
+        phases: all phases of the ledger, oldest first.
+        experts: the trainings of the experts, each by its name or by the folder that it made. If
+            there are several of one name, the last one counts.
+        mixing: the trainings on mixed data, in the same way.
+        examples: number of examples in a whole validation sweep. A phase with fewer is no sweep.
         mixed_digests: digests under which models trained on mixed data were evaluated.
-        end_digests: those of the base and of experts alone; all others are tries of ω.
-        unit: which of the two times.
+        end_digests: digests of the base and of single experts. All others are tries of ω.
+        unit: which of a phase's two times is its price.
     """
-    done = trainings(phases)
-    last = {
-        name: [found for found in done if found.is_called(name)] for name in (*experts, *mixing)
-    }
+    finished = trainings(phases)
+    last: dict[str, Training | None] = {}
+    for name in (*experts, *mixing):
+        called = [training for training in finished if training.is_called(name)]
+        last[name] = called[-1] if called else None
     notes = [
-        f"the training of {name} is not in the ledger" for name, found in last.items() if not found
+        f"the training of {name} is not in the ledger"
+        for name, training in last.items()
+        if training is None
     ]
-    used = [found[-1] for found in last.values() if found]
+    used = [training for training in last.values() if training is not None]
     tries: list[float] = []
     validations: list[float] = []
     ends: list[float] = []
+    # A sweep belongs to the kind of model whose digest it has; all others are tries of ω.
     others = dict.fromkeys(mixed_digests, validations) | dict.fromkeys(end_digests, ends)
     devices = {training.device for training in used}
     for phase in phases:
@@ -158,18 +192,22 @@ def prices(
         )
         if not (phase.complete and (swept or phase.kind == "search")):
             continue
+        # A search is one phase with several settings: each counts as a sweep of the mean cost.
         parts = [getattr(phase, unit) / phase.settings] * phase.settings
         others.get(phase.digest, tries).extend(parts)
         devices.add(phase.device)
     if len(devices) > 1:
         notes.append(f"seconds of different devices are added up: {', '.join(sorted(devices))}")
-    costs = {name: getattr(found[-1], unit) if found else None for name, found in last.items()}
-    ran = [cost for name in mixing if (cost := costs[name]) is not None]
-    return Prices({name: costs[name] for name in experts}, ran, tries, validations, ends, notes)
+    costs = {
+        name: None if training is None else getattr(training, unit)
+        for name, training in last.items()
+    }
+    mixed = [cost for name in mixing if (cost := costs[name]) is not None]
+    return Prices({name: costs[name] for name in experts}, mixed, tries, validations, ends, notes)
 
 
 def _sum(costs: Sequence[float], count: int, price: float) -> float:
-    """The first `count` costs, those not yet paid at a price."""
+    """Returns the sum of the first `count` costs; those that are not yet paid cost `price` each."""
     return math.fsum(costs[:count]) + max(0, count - len(costs)) * price
 
 

@@ -1,7 +1,7 @@
-"""The run store: every number that was measured, with enough beside it to measure it again. SQLite, one file.
+"""The run store: every measured number, with all that is needed to measure it again.
 
-A row is written and on disk (WAL, synchronous=FULL) before it is shown as finished. A file that SQLite cannot read is set
-aside under another name, never deleted, and a new one is started.
+It is one SQLite file. A row is on disk (WAL, synchronous=FULL) before the number is shown as
+finished. A file that SQLite cannot read is renamed, never deleted, and a new one is started.
 """
 
 import json
@@ -16,24 +16,25 @@ from typing import Any, Literal
 from evaluation.records.database import Database, Schema
 
 SCHEMA = 1
-"""Version of the table, kept in SQLite's user_version; a newer file is refused, an older one is migrated here."""
+"""Version of the table, stored as SQLite's user_version. A file with a newer version is refused."""
 PACKAGES = ("torch", "transformers", "lm-eval", "dem-workbench")
+"""The packages whose versions a number depends on."""
 Kind = Literal["loss", "bench", "search"]
 
 
 def versions() -> dict[str, str]:
-    """The installed versions of what a number depends on."""
-    found = {}
+    """Returns the installed version of each of PACKAGES, or "not installed"."""
+    installed = {}
     for package in PACKAGES:
         try:
-            found[package] = version(package)
+            installed[package] = version(package)
         except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+            installed[package] = "not installed"
+    return installed
 
 
 def now() -> str:
-    """The time in UTC to the millisecond, as it is stored: 2026-11-21T12:00:00.000+00:00."""
+    """Returns the time in UTC to the millisecond, such as "2026-11-21T12:00:00.000+00:00"."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
@@ -42,32 +43,37 @@ class Run:
     """One measured number of one composition."""
 
     recipe_digest: str
+    """SHA-256 that identifies the recipe."""
     recipe_yaml: str
-    """The whole recipe: read it, merge it, and the same weights are there again."""
+    """The whole recipe. Merging it again gives the same weights."""
     formula: str
-    """The recipe as a reader sees it, such as Θ + 0.70·Δcot."""
+    """The recipe as a line of algebra, such as Θ + 0.70·Δcot."""
     kind: Kind
     """What was measured: validation loss, a benchmark, or a point of a search."""
     task: str
     """A dataset (loss) or a task of lm-eval (bench)."""
     metric: str
+    """Name of the metric; in a benchmark it is lm-eval's."""
     value: float
-    """NaN where the model gave NaN; such a run is kept and ranks nowhere."""
+    """NaN if the model gave NaN; such a run is stored but has no rank."""
     stderr: float
-    """NaN where there is none, as for a single example."""
+    """Standard error of `value`; NaN if there is none, as for a single example."""
     n: int
-    """Examples."""
+    """Number of examples."""
     seed: int = 0
+    """The seed of the recipe."""
     limit: int | None = None
-    """The first so many examples of the task; None for all."""
+    """The number of examples that were taken from the start of the task; None for all."""
     suite: str = ""
     """The suite, or the data folder, that the task was taken from."""
     versions: Mapping[str, str] = field(default_factory=versions)
+    """Package -> version, of PACKAGES."""
     seconds: float = math.nan
     """Wall time of the measurement that this number is part of."""
     created: str = field(default_factory=now)
+    """Time in UTC."""
     label: str = ""
-    """A name that the user gave; the only thing about a run that may change."""
+    """A name that the user gave. Nothing else about a run may change."""
     id: int | None = None
     """Given by the store."""
 
@@ -81,19 +87,20 @@ _TYPES = {
     "seed": "INTEGER",
     "limit": "INTEGER",
 }
+_DECLARED = ", ".join(f'"{name}" {_TYPES.get(name, "TEXT")}' for name in COLUMNS)
 _TABLE = f"""
-CREATE TABLE runs (id INTEGER PRIMARY KEY AUTOINCREMENT, {", ".join(f'"{name}" {_TYPES.get(name, "TEXT")}' for name in COLUMNS)});
+CREATE TABLE runs (id INTEGER PRIMARY KEY AUTOINCREMENT, {_DECLARED});
 CREATE INDEX runs_of_recipe ON runs (recipe_digest);
 """
 TABLES = Schema(SCHEMA, _TABLE, "run history")
 
 
 class RunStore:
-    """The runs of one working directory. May be used from any thread, and by several processes at once.
+    """The runs of one workdir. It can be used from any thread and by several processes at once.
 
     Args:
-        path: the database file; made, with its folder, where it is not there.
-        say: told in one sentence when a damaged file was set aside.
+        path: the database file. If it does not exist it is created, with its folder.
+        say: called with one sentence if a damaged file was set aside.
 
     Raises:
         StoreError: the path cannot be written, or a newer version of this program made the file.
@@ -104,24 +111,30 @@ class RunStore:
         self.path, self.message = self._database.path, self._database.message
 
     def add(self, run: Run) -> int:
-        """Store a run and return its id; it is on disk when this returns."""
+        """Stores a run and returns its id. The run is on disk when this returns."""
         return self.add_all([run])[0]
 
     def add_all(self, runs: list[Run]) -> list[int]:
-        """Store the runs of one measurement: all of them or, when anything fails, none."""
+        """Stores the runs of one measurement, and returns their ids: all of them, or none."""
         return self._database.insert("runs", COLUMNS, [_row(run) for run in runs])
 
     def runs(self, limit: int | None = None, *, recipe_digest: str | None = None) -> list[Run]:
-        """The latest runs, newest first; of one recipe where its digest is given."""
-        where = "" if recipe_digest is None else "WHERE recipe_digest = ?"
-        given = [] if recipe_digest is None else [recipe_digest]
+        """Returns the latest runs, newest first.
+
+        Args:
+            limit: the most runs to return; None for all.
+            recipe_digest: return only the runs of this recipe.
+        """
+        condition = "" if recipe_digest is None else "WHERE recipe_digest = ?"
+        values = [] if recipe_digest is None else [recipe_digest]
         names = ", ".join(f'"{name}"' for name in ("id", *COLUMNS))
-        query = f"SELECT {names} FROM runs {where} ORDER BY id DESC LIMIT ?"
-        rows = self._database.rows(query, [*given, -1 if limit is None else limit])
+        query = f"SELECT {names} FROM runs {condition} ORDER BY id DESC LIMIT ?"
+        # SQLite takes a limit of -1 for no limit.
+        rows = self._database.rows(query, [*values, -1 if limit is None else limit])
         return [_run(row) for row in rows]
 
     def label(self, run: int, label: str) -> None:
-        """Give a run a name.
+        """Gives a run a name.
 
         Raises:
             KeyError: there is no such run.
@@ -134,7 +147,7 @@ class RunStore:
             raise KeyError(f"{self.path} has no run {run}")
 
     def close(self) -> None:
-        """Close the file. Calling it again does nothing."""
+        """Closes the file. A second call does nothing."""
         self._database.close()
 
     def __enter__(self) -> "RunStore":
@@ -145,7 +158,7 @@ class RunStore:
 
 
 def _row(run: Run) -> list[Any]:
-    """The columns of a run. SQLite has no NaN: it is stored as NULL."""
+    """Returns the columns of a run. SQLite has no NaN, so it is stored as NULL."""
     row = {name: getattr(run, name) for name in COLUMNS}
     for name in ("value", "stderr", "seconds"):
         row[name] = None if math.isnan(row[name]) else float(row[name])
@@ -153,7 +166,8 @@ def _row(run: Run) -> list[Any]:
 
 
 def _run(row: tuple[Any, ...]) -> Run:
-    found: dict[str, Any] = dict(zip(("id", *COLUMNS), row, strict=True))
+    """Returns the run that a row of the table holds."""
+    values: dict[str, Any] = dict(zip(("id", *COLUMNS), row, strict=True))
     for name in ("value", "stderr", "seconds"):
-        found[name] = math.nan if found[name] is None else found[name]
-    return Run(**found | {"versions": json.loads(found["versions"])})
+        values[name] = math.nan if values[name] is None else values[name]
+    return Run(**values | {"versions": json.loads(values["versions"])})

@@ -1,4 +1,7 @@
-"""Ask/tell searchers of ω. Pure: a searcher proposes points and is told their scores; it knows nothing of models."""
+"""Searches for the best ω with an ask/tell interface.
+
+A searcher proposes points and receives their scores. It knows nothing of models.
+"""
 
 from evaluation.search.coordinate import CoordinateSearch, Trial
 

@@ -1,1 +1,1 @@
-"""Facts about a merge that are computed from the weights: geometry of the vectors, cost of rounding."""
+"""Measures merges from their weights: the geometry of vectors and the cost of rounding."""

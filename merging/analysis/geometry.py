@@ -1,9 +1,10 @@
-"""How distribution vectors relate: norms, cosines and distances, all from one pass over the weights.
+"""Measures norms, cosines and distances of distribution vectors in one pass over the weights.
 
-For each tensor the pass keeps the Gram matrix of the deltas, ⟨Δ_i, Δ_j⟩, and the base's squared norm, in float64. These
-add up over any group of tensors, so every cosine and distance of a layer, a part or the whole model follows from them.
-DEM (arXiv 2406.15570) shows cosines of whole vectors (table 7) and distances per layer (figure 3) without saying what
-is normalised or left out, so both the raw norm and the norm relative to the base's are given, for any group.
+For each tensor the pass keeps the Gram matrix of the deltas, ⟨Δ_i, Δ_j⟩, and the base's squared
+norm, in float64. These sums add up over any group of tensors, so every cosine and distance of a
+layer, a part or the whole model follows from them. DEM (arXiv 2406.15570) shows cosines of whole
+vectors (table 7) and distances per layer (figure 3), but does not say what is normalised or left
+out. So both the raw norm and the norm relative to the base's are available, for any group.
 """
 
 import math
@@ -20,28 +21,29 @@ from torch import Tensor
 
 from merging.dtypes import working_dtype
 from merging.engine import kernel
-from merging.engine.loop import BLOCK, PIECE, Workspace, read_deltas
-from merging.engine.pieces import Piece
-from merging.engine.pieces import read_deltas as read_spans
+from merging.engine.loop import BLOCK
+from merging.engine.pieces import Piece, fill_deltas, read_deltas
 from merging.engine.threads import Spare, in_order, workers
+from merging.engine.workspace import PIECE, Workspace
 from merging.inputs.checkpoint import Weights, dtype_of, read_into, shape_of
 from merging.inputs.vector import Vector
 from merging.tensor_names import PARTS, Place, place, reading_order
 
 RUN = 2**10
-"""Elements whose products are summed in float32."""
+"""Elements whose products are summed in float32; sums of runs are added in float64."""
 
 Matrix = NDArray[np.float64]
 
 
 class Table(NamedTuple):
-    """Numbers with names, drawable by anyone."""
+    """Numbers with names for rows and columns, ready to be drawn."""
 
     rows: tuple[str, ...]
     columns: tuple[str, ...]
     values: Matrix
-    """(rows, columns); NaN where a value is undefined."""
+    """(rows, columns); NaN if a value is undefined."""
     unit: str
+    """The label of the values, such as '‖Δ‖'."""
 
 
 @dataclass(frozen=True)
@@ -60,40 +62,45 @@ class Geometry:
 
     @property
     def places(self) -> tuple[Place, ...]:
-        """Where each tensor stands."""
+        """The stack, layer and part of each tensor, as its name says."""
         return tuple(place(name) for name in self.tensors)
 
     def groups(self, by: str) -> dict[str, list[int]]:
-        """Label -> positions of its tensors, for by = 'layer', 'part', 'tensor' or 'model'.
+        """Returns label -> indices of its tensors, for by = 'layer', 'part', 'tensor' or 'model'.
 
-        Tensors outside the layers are rows of their own, named by their part (embeddings, norms, head).
+        By layer, tensors outside the layers are labelled by their part: embeddings, norms or head.
         """
         if by == "part":
-            found = {
-                part: [i for i, where in enumerate(self.places) if where.part == part]
+            parts = {
+                part: [i for i, position in enumerate(self.places) if position.part == part]
                 for part in PARTS
             }
-            return {part: rows for part, rows in found.items() if rows}
+            return {part: rows for part, rows in parts.items() if rows}
         labels: dict[str, list[int]] = {}
-        several = len({where.stack for where in self.places if where.layer is not None}) > 1
-        for i, (name, where) in enumerate(zip(self.tensors, self.places, strict=True)):
-            layered = (
-                f"{where.stack}.{where.label}"
-                if several and where.layer is not None
-                else where.label
+        # Encoder and decoder both have a layer 0: then the label names the stack too.
+        stacks = {position.stack for position in self.places if position.layer is not None}
+        several = len(stacks) > 1
+        for i, (name, position) in enumerate(zip(self.tensors, self.places, strict=True)):
+            layer = (
+                f"{position.stack}.{position.label}"
+                if several and position.layer is not None
+                else position.label
             )
-            labels.setdefault({"layer": layered, "tensor": name, "model": "model"}[by], []).append(
-                i
-            )
+            label = {"layer": layer, "tensor": name, "model": "model"}[by]
+            labels.setdefault(label, []).append(i)
         return labels
 
     @property
     def layers(self) -> list[str]:
-        """The rows of a table by layer."""
+        """The labels of the layers, in reading order, with those of tensors outside them."""
         return list(self.groups("layer"))
 
     def gram(self, *, layer: str | None = None, part: str | None = None) -> Matrix:
-        """⟨Δ_i, Δ_j⟩ over the whole model, one layer, one part, or one part of one layer: (vectors, vectors)."""
+        """Returns ⟨Δ_i, Δ_j⟩, (vectors, vectors), over the whole model or a layer, part or both.
+
+        Raises:
+            KeyError: for a layer or part that the model does not have.
+        """
         rows = set(range(len(self.tensors)))
         if layer is not None:
             rows &= set(self.groups("layer")[layer])
@@ -103,9 +110,10 @@ class Geometry:
         return total
 
     def cosine(self, layer: str | None = None, part: str | None = None) -> Matrix:
-        """Cosines between the vectors: (vectors, vectors), NaN where one of the two is zero there.
+        """Returns the cosines between the vectors, (vectors, vectors), −1 to 1; see `gram`.
 
-        The cosine of a zero vector is undefined. It is not 0, which would read as orthogonal.
+        The cosine with a vector that is zero there is undefined: NaN, not 0, which would mean
+        orthogonal.
         """
         gram = self.gram(layer=layer, part=part)
         norms = np.sqrt(np.diag(gram))
@@ -115,19 +123,18 @@ class Geometry:
         return out
 
     def distance(self, *, relative: bool = False, by: str = "layer") -> Table:
-        """‖Δ_i‖, the Euclidean distance from the base, by 'layer', 'part', 'tensor' or for the whole 'model'.
+        """Returns a table of ‖Δ_i‖, the Euclidean distances of the checkpoints from the base.
 
         Args:
-            relative: divide by ‖Θ‖ of the same tensors; NaN where that is 0.
-            by: the rows.
+            relative: divide by ‖Θ‖ of the same tensors; NaN if that is 0.
+            by: the rows: 'layer', 'part', 'tensor' or 'model'.
         """
         groups = self.groups(by)
         squares = np.array([np.diagonal(self.grams[rows].sum(0)) for rows in groups.values()])
         values: Matrix = np.sqrt(squares)
         if relative:
-            base = np.sqrt(np.array([self.base_squares[rows].sum() for rows in groups.values()]))[
-                :, None
-            ]
+            base_squares = [self.base_squares[rows].sum() for rows in groups.values()]
+            base = np.sqrt(np.array(base_squares))[:, None]
             values = np.divide(values, base, out=np.full_like(values, np.nan), where=base > 0)
         return Table(tuple(groups), self.vectors, values, "‖Δ‖ / ‖Θ‖" if relative else "‖Δ‖")
 
@@ -137,20 +144,24 @@ def measure(
     vectors: Mapping[str, Vector],
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Geometry:
-    """Read every floating-point tensor of base and vectors once, in blocks.
+    """Measures the geometry of vectors: reads each floating-point tensor once, in pieces.
 
     Args:
         base: Θ.
         vectors: the vectors by name.
-        progress: called with elements done and in all.
+        progress: called with the elements done and their total; it may raise to cancel.
+
+    Returns:
+        the Gram matrices of all floating-point tensors.
     """
     tensors = reading_order([name for name in base if dtype_of(base, name).is_floating_point])
     sizes = np.array([math.prod(shape_of(base, name)) for name in tensors], dtype=np.int64)
-    given = list(vectors.values())
+    ordered = list(vectors.values())
     compiled = [
-        kernel.reads(dtype_of(base, name)) and len(given) <= kernel.MOST for name in tensors
+        kernel.reads(dtype_of(base, name)) and len(ordered) <= kernel.MOST for name in tensors
     ]
-    as_stored = all(vector.AS_STORED for vector in given)  # else blocks of them are held in memory
+    # The compiled loop cuts stored weights into slices; other vectors are computed into memory.
+    as_stored = all(vector.AS_STORED for vector in ordered)
     pieces = [
         (row, start, min(start + step, size))
         for row, size in enumerate(sizes.tolist())
@@ -160,25 +171,27 @@ def measure(
     workspaces = Spare(Workspace)
 
     def products(piece: tuple[int, int, int]) -> tuple[tuple[int, int, int], Matrix, float]:
+        """Returns the piece with its Gram matrix and the base's squared norm."""
         row, start, stop = piece
         name = tensors[row]
         with workspaces.borrowed() as workspace:
             if compiled[row]:
                 with ExitStack() as files:
-                    theta, spans = read_spans(
-                        Piece(name, start, stop), base, given, workspace.reader(files)
+                    theta, spans = read_deltas(
+                        Piece(name, start, stop), base, ordered, workspace.reader(files)
                     )
-                    return piece, *kernel.inner_products(theta, spans, workspace.slices(len(given)))
-            stack = workspace.rows(
-                1 + len(given), stop - start, working_dtype(dtype_of(base, name))
-            )
+                    scratch = workspace.slices(len(ordered))
+                    return piece, *kernel.inner_products(theta, spans, scratch)
+            working = working_dtype(dtype_of(base, name))
+            stack = workspace.rows(1 + len(ordered), stop - start, working)
             read_into(base, name, start, stack[0], workspace.scratch)
-            read_deltas(name, start, stack, base, given, workspace.scratch)
+            fill_deltas(name, start, stack, base, ordered, workspace.scratch)
             return piece, gram_of(stack[1:]).numpy(), square_of(stack[0])
 
     grams = np.zeros((len(tensors), len(vectors), len(vectors)))
     squares = np.zeros(len(tensors))
     done, total = 0, int(sizes.sum())
+    # The order of these additions is fixed, so the sums do not depend on the number of threads.
     for (row, start, stop), gram, square in in_order(pieces, products, room=4 * workers()):
         grams[row] += gram
         squares[row] += square
@@ -188,11 +201,13 @@ def measure(
 
 
 def gram_of(rows: Float[Tensor, "rows n"]) -> Float[Tensor, "rows rows"]:
-    """⟨xᵢ, xⱼ⟩ in float64, of float32 rows in runs of RUN elements, each product of two runs summed in float32.
+    """Returns ⟨xᵢ, xⱼ⟩ in float64: each run of RUN elements is summed in the dtype of the rows.
 
-    That is within 2e-8 of ‖xᵢ‖‖xⱼ‖ (measured on random rows of 2¹⁸), at a quarter of the time of float64 throughout.
+    For float32 rows the error was below 2e-8 of ‖xᵢ‖‖xⱼ‖ (random rows of 2¹⁸ elements), in a
+    quarter of the time of float64 throughout.
     """
     whole = 0 if rows.dtype == torch.float64 else rows.shape[1] // RUN * RUN
+    # The end of the rows, which fills no run, is summed in float64.
     rest = rows[:, whole:].double()
     total = rest @ rest.T
     if whole:
@@ -202,7 +217,7 @@ def gram_of(rows: Float[Tensor, "rows n"]) -> Float[Tensor, "rows rows"]:
 
 
 def square_of(values: Float[Tensor, "n"]) -> float:
-    """‖x‖², in the same runs."""
+    """Returns ‖x‖² in float64, summed in the same runs as in `gram_of`."""
     whole = 0 if values.dtype == torch.float64 else len(values) // RUN * RUN
     norms = torch.linalg.vector_norm(values[:whole].view(-1, RUN), dim=1)
     return float(norms.double().square().sum() + values[whole:].double().square().sum())

@@ -1,1 +1,1 @@
-"""The one loop: a recipe becomes tasks, tasks become pieces, and each piece of the merge is computed once."""
+"""Computes merges: a recipe becomes tasks, a task becomes pieces, each of them computed once."""

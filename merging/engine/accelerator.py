@@ -1,10 +1,11 @@
-"""Merging on an accelerator: inputs are read into pinned memory, copied from there, combined and rounded on the device.
+"""Computes the pieces of a merge on an accelerator.
 
-Each thread has a stream of its own, so that reading, copying and arithmetic overlap. The same code runs with the
-processor as the device, and is tested so: an accelerator differs from it only in its `_Order` and in pinned memory.
+Inputs are read into pinned memory, copied to the device, and combined and rounded there. Each
+thread has its own stream, so that reading, copying and arithmetic overlap. The tests run the same
+code with the CPU as the device: an accelerator differs only in its `_Stream` and in pinned memory.
 
-Only methods that declare ON_DEVICE are computed there (see merging.methods._contract). docs/device.md says what is promised of
-the bits.
+Only methods that declare ON_DEVICE are computed there (see merging.methods._contract).
+docs/device.md says which bits are promised.
 """
 
 import re
@@ -19,7 +20,7 @@ from torch import Tensor
 from merging.dtypes import working_dtype
 from merging.engine import pieces
 from merging.engine.kernel import VectorSpan
-from merging.engine.loop import Processor, combined, rounded
+from merging.engine.loop import Cpu, combine_piece, round_piece
 from merging.engine.tasks import Task
 from merging.engine.threads import Spare
 from merging.errors import DeviceError
@@ -29,27 +30,28 @@ from merging.methods import _contract as methods
 from plumbing.suggest import listed
 
 BLOCK = 2**20
-"""Elements of a piece: two megabytes of bfloat16, long enough a copy that starting the next operation hides behind it."""
+"""Elements of a piece: copying these 2 MB of bfloat16 hides the start of the next operation."""
 WIDEST = 8
-"""Bytes of the widest element."""
+"""Bytes of the widest element, a float64."""
 SLOTS = 2
-"""Pieces of pinned memory for each thread: one is read into while the one before is copied."""
+"""Pinned pieces per thread: one is filled from a file while the previous one is copied."""
 
 
 def open_accelerator(name: str) -> "Accelerator | None":
-    """The accelerator of a name, "cuda" or "cuda:N"; None for "cpu", which is no other place than where weights are read.
+    """Opens the accelerator "cuda" or "cuda:N"; returns None for "cpu".
 
     Raises:
-        DeviceError: for any other name, and for a device that torch does not find; it says which there are.
+        DeviceError: for any other name, and for a device that torch does not find. The message
+            lists the devices that it finds.
     """
     if name == "cpu":
         return None
-    there = list_accelerators()
+    titles = list_accelerators()
     match = re.fullmatch(r"cuda(:\d{1,3})?", name)
     number = int(match[1][1:]) if match and match[1] else 0
-    if match and f"cuda:{number}" in there:
+    if match and f"cuda:{number}" in titles:
         return Accelerator(torch.device("cuda", number))
-    names = ", ".join(["cpu", *(f"{device} ({title})" for device, title in there.items())])
+    names = ", ".join(["cpu", *(f"{device} ({title})" for device, title in titles.items())])
     if not match:
         raise DeviceError(
             f"device {name!r} is unknown, expected cpu, cuda or cuda:N. torch finds {names}."
@@ -58,99 +60,110 @@ def open_accelerator(name: str) -> "Accelerator | None":
     step = (
         ". Give one of these."
         if built
-        else ", as a build without CUDA. Give cpu, or install a build with CUDA."
+        else ", because it is a build without CUDA. Give cpu, or install a build with CUDA."
     )
     raise DeviceError(
-        f"device {name!r} is not there: torch {torch.__version__} finds {names}{step}"
+        f"device {name!r} is not available: torch {torch.__version__} finds {names}{step}"
     )
 
 
 def list_accelerators() -> dict[str, str]:
-    """The accelerators that torch finds, with what they are called."""
+    """Returns the accelerators that torch finds: name ("cuda:N") -> title of the card."""
     numbers = range(torch.cuda.device_count() if torch.cuda.is_available() else 0)
     return {f"cuda:{number}": torch.cuda.get_device_name(number) for number in numbers}
 
 
 class Accelerator:
-    """A device as the place where the pieces of one export are computed; merging.engine.loop.Processor is the other kind.
+    """An accelerator as the device that computes the pieces of one export.
 
-    A piece that does not fit in its memory is computed on the processor, and told by `report`.
+    The other device is merging.engine.loop.Cpu, which has the same methods. A piece that does not
+    fit in the accelerator's memory is computed on the CPU, and `report` says so.
 
     Args:
-        device: with its number, where there can be several.
-        most: elements of a piece, but for methods that need the whole tensor; those are read in such pieces.
+        device: the torch device, with its number if there can be several.
+        most: elements of a piece. A method that needs the whole tensor gets it whole, but it is
+            read in pieces of this size.
+
+    Attributes:
+        spilled: tensor -> bytes of its base and vectors, for tensors that did not fit.
     """
 
     def __init__(self, device: torch.device, most: int = BLOCK) -> None:
         self.device, self.most = device, most
         self.spilled: dict[str, int] = {}
-        """The tensors that did not fit, and the bytes that their values and those of their vectors take."""
+        # One stage per thread: streams and pinned memory cannot be shared.
         self._stages = Spare(lambda: _Stage(device, most))
-        self._processor = Processor()
-        # The first call loads a library, and two threads that make it at once fail: pytorch/pytorch#90613.
+        self._cpu = Cpu()
+        # The first call loads a library. Two threads that make it together fail:
+        # pytorch/pytorch#90613.
         torch.linalg.svd(torch.ones(1, 1, device=device))
 
     def memory(self, nbytes: int) -> Tensor:
-        """Bytes for results, pinned."""
-        return pinned(nbytes, self.device)
+        """Allocates pinned uint8 memory for results."""
+        return pinned_memory(nbytes, self.device)
 
     def reaches(self, out: Tensor) -> bool:
-        """Whether `compute` can write there."""
+        """Reports whether `compute` can write to this tensor."""
         return out.device.type in ("cpu", self.device.type)
 
     def compute(
         self, task: Task, base: Weights, vectors: Mapping[str, Vector], start: int, out: Tensor
     ) -> None:
-        """One piece of a tensor of the result, rounded into `out`. Called from any thread; finished when it returns.
+        """Computes one piece of a tensor of the merged model and rounds it into `out`.
+
+        Any thread may call it; the piece is finished when it returns.
 
         Args:
             task: the tensor.
             base: Θ.
-            vectors: the vectors that it names.
-            start: the first element.
-            out: 1-D, in the task's output dtype, in this machine's memory or on the device.
+            vectors: the vectors that the task names.
+            start: the piece's first element in the flattened tensor.
+            out: 1-D, in the task's output dtype, in the CPU's memory or on the device.
         """
         if task.vectors and task.method.on_device:
             try:
                 with self._stages.borrowed() as stage:
                     return stage.compute(task, base, vectors, start, out)
+            # An error here would throw away the rest of a long merge.
             except torch.OutOfMemoryError:
                 width = working_dtype(dtype_of(base, task.name)).itemsize
                 self.spilled[task.name] = width * (1 + len(task.vectors)) * out.numel()
-        here = out if out.device.type == "cpu" else torch.empty(out.numel(), dtype=out.dtype)
-        self._processor.compute(task, base, vectors, start, here)
-        if here is not out:
-            out.copy_(here)
+        # The compiled loop writes by address, so it needs a result in the CPU's memory.
+        result = out if out.device.type == "cpu" else torch.empty(out.numel(), dtype=out.dtype)
+        self._cpu.compute(task, base, vectors, start, result)
+        if result is not out:
+            out.copy_(result)
         return None
 
     def report(self, method: str) -> str:
-        """Where an export by this method was computed, for the reader."""
-        where = f"{self.device} ({_title(self.device)})"
+        """Returns a sentence for users: where an export by this method was computed."""
+        name = f"{self.device} ({_title(self.device)})"
         if not methods.load(method).on_device:
-            return f"computed on the processor: {method} is computed there only, and nothing of it on {where}."
+            return f"computed on the CPU: {method} runs only there, so {name} was not used."
         if not self.spilled:
-            return f"computed on {where}."
+            return f"computed on {name}."
         most = max(self.spilled.values()) / 1e9
         return (
-            f"computed on {where}, but on the processor what did not fit there: {listed(sorted(self.spilled))}, up to "
-            f"{most:.2f} GB with base and vectors, and what the method needs beside them. Free memory of the device, or "
-            "use fewer threads, to keep all of it there."
+            f"computed on {name}, except for tensors that did not fit in its memory: "
+            f"{listed(sorted(self.spilled))}. The CPU computed these. The largest needs "
+            f"{most:.2f} GB for base and vectors, plus what the method itself uses. Free memory of "
+            "the device, or use fewer threads, to compute all of it there."
         )
 
 
 class _Stage:
-    """What one thread needs on the way to a device and back."""
+    """The order of operations and the memory with which one thread uses a device."""
 
     def __init__(self, device: torch.device, block: int) -> None:
         self._device, self._block = device, block
         self._order = _Stream(device) if device.type == "cuda" else _InTurn()
-        self._slots = cycle([_Slot(pinned(WIDEST * block, device)) for _ in range(SLOTS)])
+        self._slots = cycle([_Slot(pinned_memory(WIDEST * block, device)) for _ in range(SLOTS)])
         self._scratch = torch.empty(WIDEST * block, dtype=torch.uint8)
 
     def compute(
         self, task: Task, base: Weights, vectors: Mapping[str, Vector], start: int, out: Tensor
     ) -> None:
-        """See Accelerator.compute."""
+        """Computes one piece on the device; arguments as for Accelerator.compute."""
         working = working_dtype(dtype_of(base, task.name))
         with self._order.running():
             stack = torch.empty(
@@ -164,20 +177,20 @@ class _Stage:
                     self._send(row, start, partial(_delta, base, vector, task.name), stack[0])
                 else:
                     self._send(row, start, partial(_weight, vector, task.name))
-            out.copy_(rounded(task, start, combined(task, start, stack)), non_blocking=True)
+            result = round_piece(task, start, combine_piece(task, start, stack))
+            out.copy_(result, non_blocking=True)
 
     def _send(
         self, row: Tensor, start: int, read: Callable[..., VectorSpan], origin: Tensor | None = None
     ) -> None:
-        """Bring a tensor's elements to a row on the device, a block at a time.
-
-        They are converted there, because torch would convert on the processor, into memory that is not pinned.
+        """Copies a tensor's elements to a row on the device, a block at a time.
 
         Args:
-            row: 1-D, on the device.
+            row: 1-D, on the device, in the working dtype.
             start: the tensor's element that comes first in the row.
-            read: called with the first element and one past the last, and with a reader into pinned memory.
-            origin: a row that is subtracted from what is no difference yet.
+            read: called with (start, stop) and with a reader into pinned memory.
+            origin: the base's row, to be subtracted from weights that are no difference yet; None
+                to subtract nothing.
         """
         for at in range(0, len(row), self._block):
             part = row[at : at + self._block]
@@ -188,6 +201,8 @@ class _Stage:
                 pieces.Reader(self._scratch, slot.buffer, None, row.dtype, _any),
             )
             assert isinstance(span.values, Tensor)  # the reader leaves nothing in files
+            # Copied in the stored dtype and converted on the device: torch would otherwise convert
+            # on the CPU, into memory that is not pinned.
             sent = span.values.to(self._device, non_blocking=True)
             slot.wait = self._order.mark()
             part.copy_(sent)
@@ -196,78 +211,86 @@ class _Stage:
 
 
 class _Slot:
-    """Pinned memory, and how to wait until what was in it has been copied."""
+    """Pinned memory, and a function that waits until its content has been copied."""
 
     def __init__(self, memory: Tensor) -> None:
         self.memory = memory
-        self.wait: Callable[[], object] = _at_once
+        self.wait: Callable[[], object] = _do_not_wait
 
     def buffer(self, number: int) -> Tensor:
-        """The memory, whichever input it is for: a slot holds one at a time."""
+        """Returns the memory for any input `number`: a slot holds one input at a time."""
         return self.memory
 
 
 class _InTurn:
-    """The order of operations on the processor: each is finished when its call returns."""
+    """The order of operations on the CPU: each is finished when its call returns."""
 
     def running(self) -> AbstractContextManager[None]:
-        """What the block starts is finished at its end."""
+        """Returns a block at whose end all operations that it started are finished."""
         return nullcontext()
 
     def mark(self) -> Callable[[], object]:
-        """To be called to wait until what was started before is finished."""
-        return _at_once
+        """Returns a function that waits until all operations started before are finished."""
+        return _do_not_wait
 
 
 class _Stream:
-    """The order of operations on a CUDA device: one after the other, beside those of other streams and of the processor."""
+    """The order of operations on a CUDA device.
+
+    Those of one stream run one after the other, in parallel to other streams and to the CPU.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self._device, self._stream = device, torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """What the block starts is finished at its end, and begins after what put weights on the device."""
+        """Waits for the default stream, which put weights on the device; then see `_InTurn`."""
         self._stream.wait_stream(torch.cuda.default_stream(self._device))
         try:
             with torch.cuda.stream(self._stream):
                 yield
-        finally:  # after an error too: what is being copied must not be written over
+        finally:  # after an error too: memory that is being copied must not be overwritten
             self._stream.synchronize()
 
     def mark(self) -> Callable[[], object]:
-        """To be called to wait until what was started before is finished."""
+        """Returns a function that waits until all operations started before are finished."""
         event = torch.cuda.Event()  # type: ignore[no-untyped-call]
         event.record(self._stream)
         return event.synchronize
 
 
-def pinned(nbytes: int, device: torch.device) -> Tensor:
-    """Bytes of this machine's memory from and to which an accelerator copies by itself."""
+def pinned_memory(nbytes: int, device: torch.device) -> Tensor:
+    """Allocates uint8 memory of the CPU that a CUDA device can copy without the CPU's help."""
     return torch.empty(nbytes, dtype=torch.uint8, pin_memory=device.type == "cuda")
 
 
 def _title(device: torch.device) -> str:
-    return list_accelerators().get(str(device), "the processor")
+    """Returns the title of the card."""
+    return list_accelerators().get(str(device), "the CPU")
 
 
 def _theta(base: Weights, name: str, span: tuple[int, int], reader: pieces.Reader) -> VectorSpan:
+    """Reads a span of the base."""
     return VectorSpan(read_block(base, name, *span, reader.buffer(0)), difference=False)
 
 
 def _delta(
     base: Weights, vector: Vector, name: str, span: tuple[int, int], reader: pieces.Reader
 ) -> VectorSpan:
+    """Reads a span of a vector, as weights or as differences."""
     return pieces.read_delta(pieces.Piece(name, *span), base, vector, 0, reader)
 
 
 def _weight(vector: Vector, name: str, span: tuple[int, int], reader: pieces.Reader) -> VectorSpan:
+    """Reads a span of a vector's fine-tuned weights."""
     return pieces.read_weight(pieces.Piece(name, *span), vector, 0, reader)
 
 
 def _any(values: Tensor) -> bool:
+    """Accepts every stored dtype, because the device converts it."""
     return True
 
 
-def _at_once() -> None:
-    """Nothing to wait for."""
+def _do_not_wait() -> None:
+    """Returns at once, because nothing is being copied."""

@@ -1,8 +1,8 @@
-/* Weighted sums and inner products of stored weights in one pass, where torch's operators take several.
+/* Weighted sums and inner products of stored weights in one pass; torch's operators need several.
  *
- * C for GCC and Clang, called through ctypes by merging/engine/kernel.py. Each product, difference and sum is rounded by
- * itself: compile with -ffp-contract=off. A run of elements stays in the first cache from the first vector to the last,
- * a slice of what is read from files in the second.
+ * C for GCC and Clang, called through ctypes by merging/engine/kernel.py. Each product, difference
+ * and sum is rounded separately: compile with -ffp-contract=off. A run of elements stays in the
+ * first-level cache from the first vector to the last. A slice read from files stays in the second.
  */
 #define _FILE_OFFSET_BITS 64
 #include <errno.h>
@@ -12,11 +12,12 @@
 #include <string.h>
 #include <unistd.h>
 
-#define RUN 512
-#define LANES 16
-#define MOST 16
+#define RUN 512  /* elements that are processed together */
+#define LANES 16 /* elements of a SIMD vector */
+#define MOST 16  /* the largest number of rows for inner_products */
 
-/* One copy of the code for each kind of processor, chosen when the library is loaded. All give the same bits. */
+/* The compiler makes one copy of the code for each kind of CPU; one is chosen when the library is
+ * loaded. All give the same bits. */
 #if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__)
 #define FOR_EACH_CPU __attribute__((target_clones("avx512f", "avx2", "default")))
 #else
@@ -27,6 +28,7 @@
 
 enum { FLOAT32 = 0, BFLOAT16 = 1 };
 
+/* One stored element as a float; exact for both dtypes. */
 INLINE float widened(const void *from, int32_t dtype, size_t place) {
     if (dtype == FLOAT32) return ((const float *)from)[place];
     uint32_t bits = (uint32_t)((const uint16_t *)from)[place] << 16;
@@ -35,7 +37,8 @@ INLINE float widened(const void *from, int32_t dtype, size_t place) {
     return value;
 }
 
-/* total += omega * (from - theta). Called with constants for what it branches on, so that no loop holds a branch. */
+/* total += omega * (from - theta). `dtype`, `apart` (subtract theta) and `first` (set, do not add)
+ * are constants at each call, so that the compiler leaves no branch in the loop. */
 INLINE void added(const void *from, int32_t dtype, int apart, int first, size_t start, size_t size,
                   const float *restrict theta, float omega, float *restrict total) {
     for (size_t i = 0; i < size; i++) {
@@ -46,7 +49,7 @@ INLINE void added(const void *from, int32_t dtype, int apart, int first, size_t 
     }
 }
 
-/* To the nearest, ties to even; not-a-number stays that. */
+/* A float rounded to bfloat16: to the nearest, ties to even. NaN stays NaN. */
 INLINE uint16_t rounded(float value) {
     uint32_t bits;
     memcpy(&bits, &value, sizeof bits);
@@ -54,18 +57,19 @@ INLINE uint16_t rounded(float value) {
     return (uint16_t)((bits & 0x7fffffffu) > 0x7f800000u ? 0x7fc0u : nearest);
 }
 
-/* Elements, one after the other: in memory, or in a file from an offset on. */
+/* Contiguous elements, in memory or in a file. kernel.py's _Source has the same layout. */
 typedef struct {
     const void *memory;
-    int64_t offset;
-    int32_t file; /* negative for what is in memory */
+    int64_t offset; /* bytes before the first element in the file */
+    int32_t file; /* a file descriptor; negative if the elements are in memory */
     int32_t dtype;
-    int32_t difference; /* whether the base has been subtracted from them */
+    int32_t difference; /* whether the base has been subtracted from the elements */
 } source;
 
 INLINE size_t width(int32_t dtype) { return dtype == BFLOAT16 ? 2 : 4; }
 
-/* Where n elements from `start` on are, in memory or read into `scratch`; NULL, and errno or 0 at the end of the file. */
+/* Returns the address of n elements from `start` on: in memory, or in `scratch` after reading them.
+ * Returns NULL if reading failed; errno is then the error, or 0 at the end of the file. */
 static const void *reached(const source *from, size_t start, size_t n, char *scratch) {
     const size_t bytes = n * width(from->dtype);
     const off_t first = (off_t)(start * width(from->dtype));
@@ -79,7 +83,8 @@ static const void *reached(const source *from, size_t start, size_t n, char *scr
     return scratch;
 }
 
-/* The elements of the base, unless that is NULL, and of all rows; 0, or k + 1 when row k cannot be read, -1 for the base. */
+/* Finds the elements of the base, unless it is NULL, and of all rows. Returns 0, or k + 1 if row k
+ * cannot be read, or -1 if the base cannot. */
 static int all_reached(const source *base, size_t count, const source *rows, size_t start, size_t n, size_t slice,
                        char *scratch, const void **theta, const void **elements) {
     *theta = base ? reached(base, start, n, scratch) : NULL;
@@ -123,12 +128,13 @@ FOR_EACH_CPU void weighted_sum_of_slice(
 #undef ADD
 }
 
-/* out = base + factor * (sum of omegas[k] * (rows[k] - base)) / divisor, where
- *   - a row that is a difference already is not subtracted from,
- *   - without a base (NULL) the rows are weights, and nothing is subtracted or added,
+/* out = base + factor * (sum of omegas[k] * (rows[k] - base)) / divisor, with these exceptions:
+ *   - the base is not subtracted from a row that is a difference already;
+ *   - without a base (NULL) the rows are weights, and nothing is subtracted or added;
  *   - a divisor or a factor of 1 is not applied.
- * Taken a slice at a time; `scratch` holds one of floats for the base and for each row, if any of them is in a file,
- * `elements` a pointer for each row. Returns 0, or what could not be read: see all_reached.
+ * Works on one slice at a time. If the base or a row is in a file, `scratch` holds a slice of floats
+ * for the base and for each row; `elements` holds a pointer for each row.
+ * Returns 0, or the code of what could not be read: see all_reached.
  */
 int weighted_sum(size_t size, const source *base, size_t count, const source *rows, const float *omegas, float divisor,
                  float factor, void *out, int32_t out_dtype, size_t slice, char *scratch, const void **elements) {
@@ -143,7 +149,8 @@ int weighted_sum(size_t size, const source *base, size_t count, const source *ro
     return 0;
 }
 
-/* Whether no element is infinite or not a number. */
+/* Returns 1 if no element is infinite or NaN: the bits of such an element, without its sign, are at
+ * least those of infinity. */
 FOR_EACH_CPU int all_finite(size_t size, const void *values, int32_t dtype) {
     if (dtype == FLOAT32) {
         uint32_t most = 0;
@@ -165,7 +172,8 @@ typedef float lanes_of_float __attribute__((vector_size(LANES * sizeof(float))))
 typedef union { float values[RUN]; lanes_of_float lanes[RUN / LANES]; } run;
 typedef double lanes_of_double __attribute__((vector_size(LANES * sizeof(double))));
 
-/* Products are summed in float32 in 4 * LANES sums of RUN / (4 * LANES) each, those in LANES sums in double, in a fixed order. */
+/* Sums products in a fixed order: in float32 in 4 * LANES sums of RUN / (4 * LANES) products each,
+ * then these in LANES sums in double. */
 INLINE void multiplied(const lanes_of_float *a, const lanes_of_float *b, lanes_of_double *sums) {
     lanes_of_float s0 = a[0] * b[0], s1 = a[1] * b[1], s2 = a[2] * b[2], s3 = a[3] * b[3];
     for (size_t i = 4; i < RUN / LANES; i += 4) {
@@ -184,7 +192,8 @@ INLINE double summed(const lanes_of_double *sums) {
     return total;
 }
 
-/* The sums of one slice; only the last slice may have a run that is not whole. */
+/* Adds the inner products of one slice. Only the last slice may end with a part of a run, because
+ * the rest of that run is filled with zeros. */
 FOR_EACH_CPU void inner_products_of_slice(
     size_t size, const void *base, int32_t base_dtype, size_t count, const source *rows, const void *const *elements,
     lanes_of_double (*sums)[MOST], lanes_of_double *squares) {
@@ -207,9 +216,10 @@ FOR_EACH_CPU void inner_products_of_slice(
 #undef DELTA
 }
 
-/* grams[i * count + j] = inner product of rows[i] - base and rows[j] - base; *square = that of the base with itself.
- * Rows that are differences already are not subtracted from. At most MOST rows. Returns 0, or what could not be read:
- * see all_reached; `slice` and `scratch` as for weighted_sum, and a slice is whole runs.
+/* grams[i * count + j] = inner product of rows[i] - base and rows[j] - base, and *square = inner
+ * product of the base with itself. The base is not subtracted from rows that are differences
+ * already. There are at most MOST rows. `slice` and `scratch` are as for weighted_sum, and `slice`
+ * is a multiple of RUN. Returns 0, or the code of what could not be read: see all_reached.
  */
 int inner_products(size_t size, const source *base, size_t count, const source *rows, double *grams, double *square,
                    size_t slice, char *scratch) {

@@ -1,7 +1,8 @@
-"""The door to kernel.c: weighted sums and inner products of stored weights, in one pass over memory or files.
+"""Calls kernel.c: weighted sums and inner products of stored weights, in one pass.
 
-It is compiled where the package is installed. Without a C compiler, or for other dtypes than float32 and bfloat16,
-torch's operators do the same in several passes: of a sum the very same bits, of inner products within their bound.
+kernel.c is compiled when the package is installed. Without a C compiler, and for dtypes other than
+float32 and bfloat16, torch's operators do the same in several passes. Their sums have the same
+bits; their inner products agree within the bound of `inner_products`.
 """
 
 import ctypes
@@ -20,36 +21,39 @@ from torch import Tensor
 from merging.inputs.checkpoint import Stored
 
 DTYPES = {torch.float32: 0, torch.bfloat16: 1}
-"""What kernel.c reads and writes, and its word for it."""
+"""The dtypes that kernel.c reads and writes -> its number for each."""
 MOST = 16
-"""The most rows of which it takes the inner products."""
+"""The largest number of rows for `inner_products`: MOST in kernel.c."""
 SLICE = 2**16
-"""Elements of each file that it reads at once, whole runs: those of six in bfloat16 stay in the second cache of a core."""
+"""Elements that it reads of each file at once, a multiple of RUN in kernel.c.
+
+Slices of six bfloat16 files together fit in a core's second-level cache.
+"""
 
 Values = Tensor | Stored
-"""Elements in memory, 1-D and contiguous, or in a file; of one of DTYPES."""
+"""Elements in memory, 1-D and contiguous, or in a file, in one of DTYPES."""
 
 
 class VectorSpan(NamedTuple):
-    """Elements of one vector, as they are stored or as differences from the base."""
+    """A span of one vector: weights as stored, or differences from the base."""
 
     values: Values
     difference: bool
 
 
 class Terms(NamedTuple):
-    """A weighted sum: factor · Σ ω_k x_k / divisor."""
+    """The numbers of a weighted sum: factor · Σ ω_k x_k / divisor."""
 
     omegas: Sequence[float]
-    """One for each row."""
+    """One ω for each row."""
     divisor: float = 1.0
-    """Not applied if it is 1."""
+    """No division if it is 1."""
     factor: float = 1.0
-    """Not applied if it is 1."""
+    """No multiplication if it is 1."""
 
 
 class _Source(ctypes.Structure):
-    """See kernel.c."""
+    """The struct `source` of kernel.c."""
 
     _fields_ = (
         ("memory", ctypes.c_void_p),
@@ -61,33 +65,37 @@ class _Source(ctypes.Structure):
 
     @classmethod
     def of(cls, values: Values, difference: bool = False) -> "_Source":
-        """Of elements wherever they are."""
+        """Describes elements in memory or in a file to kernel.c."""
         if isinstance(values, Stored):
             return cls(None, values.offset, values.file, DTYPES[values.dtype], difference)
+        # File -1 tells kernel.c that the elements are in memory.
         return cls(values.data_ptr(), 0, -1, DTYPES[values.dtype], difference)
 
 
 @cache
 def library() -> ctypes.CDLL | None:
-    """The compiled functions; None where they were not compiled."""
+    """Loads the compiled functions; returns None if they were not compiled."""
+    # Plain C without Python's API: it is only named like an extension module, and ctypes loads it.
     for suffix in EXTENSION_SUFFIXES:
         file = Path(__file__).with_name(f"_kernel{suffix}")
         if file.is_file():
             break
     else:
         return None
-    found = ctypes.CDLL(str(file), use_errno=True)
+    # CDLL releases the interpreter's lock during a call, so that threads run in parallel. use_errno
+    # keeps the error of a read for _raise.
+    compiled = ctypes.CDLL(str(file), use_errno=True)
     address, dtype, size = ctypes.c_void_p, ctypes.c_int32, ctypes.c_size_t
     rows: list[Any] = [size, address, size, address]
     scale: list[Any] = [address, ctypes.c_float, ctypes.c_float]
-    found.weighted_sum.argtypes = [*rows, *scale, address, dtype, size, address, address]
-    found.inner_products.argtypes = [*rows, address, address, size, address]
-    found.all_finite.argtypes = [size, address, dtype]
-    return found
+    compiled.weighted_sum.argtypes = [*rows, *scale, address, dtype, size, address, address]
+    compiled.inner_products.argtypes = [*rows, address, address, size, address]
+    compiled.all_finite.argtypes = [size, address, dtype]
+    return compiled
 
 
 def reads(*dtypes: torch.dtype) -> bool:
-    """Whether it was compiled, and reads and writes all of these dtypes."""
+    """Reports whether kernel.c was compiled and reads and writes all of these dtypes."""
     return all(dtype in DTYPES for dtype in dtypes) and library() is not None
 
 
@@ -98,25 +106,29 @@ def weighted_sum(
     out: Tensor,
     scratch: Tensor | None = None,
 ) -> None:
-    """out = base + factor · Σ ω_k (x_k − base) / divisor; without a base, out = factor · Σ ω_k x_k / divisor.
+    """Computes a weighted sum into `out`: base + factor · Σ ω_k (x_k − base) / divisor.
 
-    In float32, each operation rounded by itself, in the order of the rows; rounded to the dtype of `out` at the end.
+    Without a base it is factor · Σ ω_k x_k / divisor. All is computed in float32 in the order of
+    the rows, each operation rounded separately, and rounded to the dtype of `out` at the end.
 
     Args:
-        base: the base's elements as stored, (n,).
-        rows: at least one, (n,) each; of a difference the base is not subtracted.
+        base: the base's elements as stored, (n,); None for a sum of weights.
+        rows: at least one, (n,) each. The base is not subtracted from a row that is a difference.
         terms: ω, divisor and factor.
-        out: (n,).
-        scratch: bytes to read into, as many as scratch_bytes says; needed where base or rows are in files.
+        out: (n,), in one of DTYPES.
+        scratch: at least scratch_bytes(rows) bytes to read into; needed if base or rows are in
+            files.
 
     Raises:
-        CheckpointError: when a file cannot be read.
+        CheckpointError: if a file cannot be read.
+        ValueError: if `scratch` is needed and too small.
     """
-    theta, given = _sources(base, rows)
-    weights, places = (ctypes.c_float * len(rows))(*terms.omegas), (ctypes.c_void_p * len(rows))()
-    target = out.data_ptr(), DTYPES[out.dtype], SLICE, _room(base, rows, scratch), places
+    theta, sources = _sources(base, rows)
+    weights = (ctypes.c_float * len(rows))(*terms.omegas)
+    elements = (ctypes.c_void_p * len(rows))()
+    target = out.data_ptr(), DTYPES[out.dtype], SLICE, _scratch(base, rows, scratch), elements
     failed = _compiled().weighted_sum(
-        out.numel(), theta, len(rows), given, weights, terms.divisor, terms.factor, *target
+        out.numel(), theta, len(rows), sources, weights, terms.divisor, terms.factor, *target
     )
     _raise(failed, base, rows)
 
@@ -124,67 +136,76 @@ def weighted_sum(
 def inner_products(
     base: Values, rows: Sequence[VectorSpan], scratch: Tensor | None = None
 ) -> tuple[Float[NDArray[np.float64], "rows rows"], float]:
-    """⟨Δ_i, Δ_j⟩ and ‖Θ‖², in float64, of deltas in float32; products are summed in float32 eight at a time.
+    """Computes ⟨Δ_i, Δ_j⟩ and ‖Θ‖² in float64, from deltas in float32.
 
-    Within 2e-8 of ‖Δ_i‖‖Δ_j‖ on random rows of 2²⁰; the bits depend neither on the processor nor on threads.
+    Eight products at a time are summed in float32. The error was below 2e-8 of ‖Δ_i‖‖Δ_j‖ on random
+    rows of 2²⁰ elements. The bits depend neither on the kind of CPU nor on threads.
 
     Args:
         base: the base's elements as stored, (n,).
         rows: at most MOST, (n,) each.
-        scratch: see weighted_sum.
+        scratch: as for weighted_sum.
+
+    Returns:
+        the inner products, (rows, rows), and the base's squared norm.
 
     Raises:
-        CheckpointError: when a file cannot be read.
+        CheckpointError: if a file cannot be read.
+        ValueError: for more than MOST rows, or if `scratch` is needed and too small.
     """
     if len(rows) > MOST:
         raise ValueError(f"at most {MOST} rows at once, {len(rows)} given")
     size = base.size if isinstance(base, Stored) else base.numel()
     grams, square = np.empty((len(rows), len(rows))), ctypes.c_double()
-    theta, given = _sources(base, rows)
-    found = grams.ctypes.data, ctypes.byref(square), SLICE, _room(base, rows, scratch)
-    _raise(_compiled().inner_products(size, theta, len(rows), given, *found), base, rows)
+    theta, sources = _sources(base, rows)
+    target = grams.ctypes.data, ctypes.byref(square), SLICE, _scratch(base, rows, scratch)
+    _raise(_compiled().inner_products(size, theta, len(rows), sources, *target), base, rows)
     return grams, square.value
 
 
 def all_finite(values: Tensor) -> bool:
-    """Whether no element is infinite or not a number.
+    """Reports whether no element is infinite or NaN.
 
     Args:
-        values: contiguous, in this machine's memory, of one of DTYPES.
+        values: contiguous, in the CPU's memory, in one of DTYPES.
     """
     return bool(_compiled().all_finite(values.numel(), values.data_ptr(), DTYPES[values.dtype]))
 
 
 def scratch_bytes(rows: int) -> int:
-    """How much memory it reads files into: of a base and so many rows."""
+    """Returns the bytes of scratch that reading a base and this many rows from files needs."""
     return (rows + 1) * SLICE * 4
 
 
 def _compiled() -> ctypes.CDLL:
-    found = library()
-    assert found is not None, "ask reads() first"
-    return found
+    """Returns the compiled functions, which must be there."""
+    compiled = library()
+    assert compiled is not None, "ask reads() first"
+    return compiled
 
 
 def _sources(base: Values | None, rows: Sequence[VectorSpan]) -> tuple[object, object]:
-    """The base, or None, and the rows as both functions take them."""
+    """Returns the base, or None, and the rows as arguments of both C functions."""
     theta = None if base is None else ctypes.pointer(_Source.of(base))
     return theta, (_Source * len(rows))(*(_Source.of(*row) for row in rows))
 
 
-def _room(base: Values | None, rows: Sequence[VectorSpan], scratch: Tensor | None) -> int | None:
+def _scratch(base: Values | None, rows: Sequence[VectorSpan], scratch: Tensor | None) -> int | None:
+    """Returns the address of the scratch after checking its size; None if nothing is in a file."""
     if not any(isinstance(values, Stored) for values in (base, *(row.values for row in rows))):
         return None
     if scratch is None or scratch.nbytes < scratch_bytes(len(rows)):
         raise ValueError(
-            f"reading {len(rows)} rows from files takes a scratch of {scratch_bytes(len(rows)):,} bytes"
+            f"reading {len(rows)} rows from files takes a scratch of "
+            f"{scratch_bytes(len(rows)):,} bytes"
         )
     return scratch.data_ptr()
 
 
 def _raise(failed: int, base: Values | None, rows: Sequence[VectorSpan]) -> None:
-    """Say which file could not be read, if one could not."""
+    """Raises a CheckpointError with the name of the file that could not be read, if any."""
+    # 0 for success, -1 for the base, k + 1 for row k; see all_reached in kernel.c.
     if failed:
         stored = base if failed < 0 else rows[failed - 1].values
         assert isinstance(stored, Stored)
-        raise stored.failed(ctypes.get_errno())
+        raise stored.read_error(ctypes.get_errno())

@@ -1,8 +1,9 @@
-"""Low-rank factors: of a sum of adapters, exact or truncated, and of a full fine-tune's displacement.
+"""Computes low-rank factors of a sum of adapters and of a full fine-tune's displacement.
 
-The best approximation of rank k of a matrix is its first k singular triplets (Eckart and Young 1936,
-https://doi.org/10.1007/BF02288367), and the squared error is the sum of the squares of the singular values left out.
-Of a product it is found without the product: orthonormal bases of both factors first, then the SVD of a small core.
+The best approximation of rank k of a matrix is the sum of its first k singular triplets (Eckart and
+Young 1936, https://doi.org/10.1007/BF02288367). Its squared error is the sum of the squares of the
+other singular values. For a product, the approximation is computed without multiplying the product
+out: orthonormal bases of both factors first, then the SVD of a small core.
 """
 
 import math
@@ -16,21 +17,25 @@ from merging.engine.tasks import Task
 from merging.errors import MismatchError, RecipeError
 from merging.inputs.checkpoint import Weights, shape_of
 from merging.inputs.lora_vector import Factors
-from merging.methods._contract import Site
+from merging.methods._values import Site
 from plumbing.suggest import listed
 
 EXACT = 2048
-"""The smaller side up to which a full SVD is computed, in float64: 4 seconds for 2048×2048 on one core."""
+"""The largest smaller side for a full SVD in float64; 2048×2048 takes 4 seconds on one core."""
 OVERSAMPLE, POWER_ITERATIONS, SEED = 16, 8, 0
-"""Of the randomised SVD above it (Halko, Martinsson, Tropp 2011, arXiv 0909.4061): its error was at most 0.3 % above the
-least on 2304×3072 independent normal numbers, the hardest case, at ranks 16 to 256."""
+"""Settings of the randomised SVD of larger matrices.
+
+The algorithm is that of Halko, Martinsson and Tropp 2011, arXiv 0909.4061. On 2304×3072 independent
+normal numbers, the hardest case, its error at ranks 16 to 256 was at most 0.3 % above the smallest
+possible.
+"""
 
 SUM = "task_arithmetic"
-"""The method that is a sum of the deltas, each with a factor of its own: a sum of products is a product."""
+"""The method whose result is a low-rank product: a sum of the deltas, each times a factor."""
 
 
 class Product(NamedTuple):
-    """A matrix as left @ right, never multiplied out, in the orientation of the base's tensor."""
+    """A matrix left @ right, never multiplied out, in the orientation of the base's tensor."""
 
     left: Tensor
     """(rows, rank)."""
@@ -39,50 +44,57 @@ class Product(NamedTuple):
 
     @property
     def rank(self) -> int:
-        """The number of columns of the left factor."""
+        """The number of columns of the left factor, an upper bound of the matrix's rank."""
         return self.left.shape[1]
 
     def to(self, dtype: torch.dtype) -> "Product":
-        """The same product with its factors rounded to a dtype."""
+        """Returns the product with its factors rounded to a dtype."""
         return Product(self.left.to(dtype), self.right.to(dtype))
 
 
 def check_rank(rank: int | None) -> None:
-    """Raise a RecipeError for a rank that cannot be."""
+    """Raises a RecipeError for a rank below 1; None means no limit."""
     if rank is not None and rank < 1:
         raise RecipeError(f"rank is {rank}, expected a whole number from 1.")
 
 
 def coefficients(task: Task) -> list[float]:
-    """The factor of each vector of a task in the merged displacement: ω, times λ, over a divisor where there is one.
+    """Returns the factor of each vector in the merged displacement of task arithmetic.
+
+    The factor is ω · λ, over the divisor if the recipe normalises.
 
     Raises:
-        RecipeError: for a method that is not such a sum.
+        RecipeError: for any other method.
     """
     if task.method.name != SUM:
         raise RecipeError(
-            f"merge_method {task.method.name} is not a sum of the adapters' products, so that its result is no adapter. "
-            f"Use {SUM}, or leave --as-adapter out and get a full model."
+            f"merge_method {task.method.name} is not a sum of the adapters' products, so its "
+            f"result is not an adapter. Use {SUM}, or leave out --as-adapter to get a full model."
         )
     return factors_of(task)
 
 
 def factors_of(task: Task) -> list[float]:
-    """The factor of each vector of a task, of any method that is LINEAR: what it makes of the unit vectors."""
+    """Returns the factor of each vector of a task, for any LINEAR method.
+
+    They are computed in float64 by combining the unit vectors.
+    """
     units = torch.eye(len(task.vectors), dtype=torch.float64)
     omegas = torch.tensor(task.omegas, dtype=torch.float64)
-    found: Tensor = task.method.combine(
+    combined: Tensor = task.method.combine(
         units.clone(), omegas, Site(task.name, units[0], task.depth), **dict(task.arguments)
     )
-    values: list[float] = found.tolist()
+    values: list[float] = combined.tolist()
     return values
 
 
-def joined(terms: Sequence[tuple[float, Factors]]) -> Product:
-    """Σ c_i s_i L_i R_i as one product of rank Σ r_i, in float64: the left factors, scaled, side by side.
+def concatenate(terms: Sequence[tuple[float, Factors]]) -> Product:
+    """Returns Σ c_i s_i L_i R_i as one product of rank Σ r_i, in float64.
 
-    >>> one = Factors(torch.tensor([[1.0], [2.0]]), torch.tensor([[3.0, 4.0]]), 0.5)
-    >>> joined([(2.0, one), (-1.0, one)])
+    The scaled left factors c_i s_i L_i are concatenated by columns, the right factors by rows.
+
+    >>> factors = Factors(torch.tensor([[1.0], [2.0]]), torch.tensor([[3.0, 4.0]]), 0.5)
+    >>> concatenate([(2.0, factors), (-1.0, factors)])
     Product(left=[[1.0, -0.5], [2.0, -1.0]], right=[[3.0, 4.0], [3.0, 4.0]])
     """
     left = torch.cat(
@@ -91,57 +103,69 @@ def joined(terms: Sequence[tuple[float, Factors]]) -> Product:
     return Product(left, torch.cat([factors.right.double() for _, factors in terms]))
 
 
-def truncated(product: Product, rank: int) -> Product:
-    """The best approximation of a product of at most this rank; singular values in halves, √σ in each factor.
+def truncate(product: Product, rank: int) -> Product:
+    """Returns the best approximation of a product by one of at most this rank.
 
-    Singular values that are rounding noise are left out, so that the rank may be less; it is 0 for a zero matrix.
+    Both factors get √σ of each singular value σ. Singular values that are rounding noise are left
+    out, so the rank may be smaller; it is 0 for a zero matrix.
     """
     left, left_core = torch.linalg.qr(product.left)
     right, right_core = torch.linalg.qr(product.right.T)
     u, sigma, vh = torch.linalg.svd(left_core @ right_core.T, full_matrices=False)
+    # Terms that cancel leave singular values of this size instead of 0.
     noise = torch.finfo(sigma.dtype).eps * product.left.norm() * product.right.norm()
-    return _halves(left @ u, sigma.where(sigma > noise, 0), vh @ right.T, rank)
+    return _balanced_factors(left @ u, sigma.where(sigma > noise, 0), vh @ right.T, rank)
 
 
 def norm(product: Product) -> float:
-    """The Frobenius norm of a product, from the triangles of two QR decompositions; 0 where its terms cancel to noise."""
+    """Returns the Frobenius norm of a product, from the R factors of two QR decompositions.
+
+    It is 0 if the terms of the product cancel to rounding noise.
+    """
     left = torch.linalg.qr(product.left, mode="r").R
     right = torch.linalg.qr(product.right.T, mode="r").R
-    found, noise = (left @ right.T).norm(), torch.finfo(left.dtype).eps * left.norm() * right.norm()
-    return float(found) if found > noise else 0.0
+    length = (left @ right.T).norm()
+    noise = torch.finfo(left.dtype).eps * left.norm() * right.norm()
+    return float(length) if length > noise else 0.0
 
 
-def difference(one: Product, other: Product) -> Product:
-    """The difference of two products, as a product."""
-    return Product(torch.cat([one.left, -other.left], dim=1), torch.cat([one.right, other.right]))
+def difference(first: Product, second: Product) -> Product:
+    """Returns first − second as a product, whose rank is the sum of both ranks."""
+    return Product(
+        torch.cat([first.left, -second.left], dim=1), torch.cat([first.right, second.right])
+    )
 
 
-def factored(delta: Tensor, *, rank: int | None = None, energy: float | None = None) -> Product:
-    """A matrix as a product: the best of a given rank, or the least rank that keeps a share of the squared norm.
+def factorise(delta: Tensor, *, rank: int | None = None, energy: float | None = None) -> Product:
+    """Approximates a matrix by a product: the best of a rank, or the smallest rank for an energy.
+
+    If the smaller side is above EXACT, the SVD is randomised with a fixed seed: the result is close
+    to the best of its rank. Its singular values are those of a projection of the matrix, so the
+    product really keeps the energy that they add up to.
 
     Args:
         delta: (rows, columns), floating point.
-        rank: the most columns of the left factor.
+        rank: the largest number of columns of the left factor.
         energy: instead of a rank, the share Σ_{i≤k} σ_i² / Σ σ_i² to keep, above 0 and at most 1.
-
-    Where the smaller side is above EXACT the SVD is randomised, with a fixed seed: close to the best of its rank. Its
-    singular values are those of a projection of the matrix, so that the energy that they add up to is kept indeed.
     """
     total = float(delta.double().square().sum())
     smaller = min(delta.shape)
     width = min(rank or OVERSAMPLE, smaller) + OVERSAMPLE
+    # The rank that an energy needs is not known before: widen the projection until it holds enough.
+    # From half of the smaller side on, a full SVD is taken instead.
     while smaller > EXACT and 2 * width < smaller:
-        u, sigma, vh = _randomised(delta, width)
-        keep = rank or _least(sigma, total, energy)
+        u, sigma, vh = _randomised_svd(delta, width)
+        keep = rank or _smallest_rank(sigma, total, energy)
         if keep <= width:
-            return _halves(u, sigma, vh, keep)
+            return _balanced_factors(u, sigma, vh, keep)
         width *= 2
     u, sigma, vh = torch.linalg.svd(delta.double(), full_matrices=False)
-    return _halves(u, sigma, vh, rank or _least(sigma, total, energy))
+    return _balanced_factors(u, sigma, vh, rank or _smallest_rank(sigma, total, energy))
 
 
 def residual(delta: Tensor, product: Product) -> float:
-    """‖delta − left @ right‖, summed in float64 over blocks of rows: what a product misses, whatever it came from."""
+    """Returns the error ‖delta − left @ right‖ of a product, in float64 over blocks of rows."""
+    # About a million elements at a time, because a float64 copy of the whole would be large.
     rows = max(1, 2**20 // delta.shape[1])
     squares = 0.0
     for start in range(0, delta.shape[0], rows):
@@ -150,46 +174,55 @@ def residual(delta: Tensor, product: Product) -> float:
     return math.sqrt(squares)
 
 
-def transposed(base: Weights, names: Sequence[str]) -> dict[str, bool]:
-    """For each matrix, whether the base stores it as (in, out), as GPT-2's Conv1D does, and not as (out, in).
+def stored_transposed(base: Weights, names: Sequence[str]) -> dict[str, bool]:
+    """Returns for each matrix whether the base stores it as (in, out), like GPT-2's Conv1D.
 
-    A bias has the length of the output. Square matrices stand as the others do; a matrix without a bias is no Conv1D.
+    Otherwise it is stored as (out, in). The bias decides, because it has the length of the output.
+    A square matrix has the orientation of the others. A matrix without a bias is not a Conv1D.
 
     Raises:
-        MismatchError: for square matrices in a model whose others stand both ways.
+        MismatchError: for square matrices with a bias in a model whose other matrices have both
+            orientations.
     """
-    found: dict[str, bool] = {}
+    orientations: dict[str, bool] = {}
     square = []
     for name in names:
         (rows, columns), bias = shape_of(base, name), f"{name.removesuffix('weight')}bias"
         if bias in base and rows == columns:
             square.append(name)
         elif bias in base:
-            found[name] = shape_of(base, bias) == (columns,)
-    ways = set(found.values())
-    if square and len(ways) == 2:
+            orientations[name] = shape_of(base, bias) == (columns,)
+    seen = set(orientations.values())
+    if square and len(seen) == 2:
         raise MismatchError(
-            f"the base's matrices stand both ways, as their biases show, so that of {listed(square, 3)}, which are "
-            "square, it cannot be known. Extract with peft or another tool that runs the model's code."
+            "the biases show that the base stores some matrices as (in, out) and others as "
+            f"(out, in), so the orientation of its square matrices ({listed(square, 3)}) is "
+            "unknown. Extract with peft or another tool that runs the model's code."
         )
-    return {name: found.get(name, name in square and ways == {True}) for name in names}
+    return {name: orientations.get(name, name in square and seen == {True}) for name in names}
 
 
-def _halves(u: Tensor, sigma: Tensor, vh: Tensor, rank: int) -> Product:
-    """The first singular triplets, √σ in each factor, without those that are rounding noise."""
+def _balanced_factors(u: Tensor, sigma: Tensor, vh: Tensor, rank: int) -> Product:
+    """Returns the first singular triplets with √σ in each factor, without rounding noise."""
     keep = min(rank, int((sigma > torch.finfo(sigma.dtype).eps * sigma.max()).sum()))
     root = sigma[:keep].sqrt()
     return Product(u[:, :keep] * root, root[:, None] * vh[:keep])
 
 
-def _randomised(delta: Tensor, width: int) -> tuple[Tensor, Tensor, Tensor]:
+def _randomised_svd(delta: Tensor, width: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns u, σ and vᵀ of rank `width`; the caller's random state does not change."""
+    # The fixed seed makes an extraction repeatable.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
         u, sigma, v = torch.svd_lowrank(delta, q=width, niter=POWER_ITERATIONS)
     return u, sigma, v.T
 
 
-def _least(sigma: Tensor, total: float, energy: float | None) -> int:
-    """The least k whose singular values hold the share `energy` of the squared norm; one more than all if they do not."""
+def _smallest_rank(sigma: Tensor, total: float, energy: float | None) -> int:
+    """Returns the smallest k whose first singular values hold the share `energy` of `total`.
+
+    It is len(sigma) + 1 if all of them together hold less.
+    """
+    # Without the 1e-12, rounding could make energy 1 unreachable.
     short = sigma.double().square().cumsum(0) < (energy or 1.0) * (1 - 1e-12) * total
     return int(short.sum()) + 1

@@ -1,6 +1,7 @@
 """Reads one span of the base and of each vector.
 
-A span stays in its file, or in its stored dtype, if whoever consumes it can read that; otherwise it is converted to floats.
+A span stays in its file or in its stored dtype if the consumer can read that. Otherwise it is
+converted to floating-point numbers of the reader's dtype.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,7 +21,7 @@ class Piece(NamedTuple):
     """A span of elements of one flattened tensor."""
 
     name: str
-    """The tensor's, in the base's files."""
+    """The tensor's name in the base's files."""
     start: int
     """The first element."""
     stop: int
@@ -33,21 +34,22 @@ class Piece(NamedTuple):
 
 
 def by_the_kernel(values: Tensor) -> bool:
-    """Whether the compiled loop can read values: in one of its dtypes, in this machine's memory."""
+    """Reports whether the compiled loop can read values: its dtypes, in the CPU's memory."""
     return values.dtype in DTYPES and values.device.type == "cpu"
 
 
 @dataclass(frozen=True)
 class Reader:
-    """How one thread reads pieces, and the memory that it reads them into.
+    """How one thread reads pieces, and the memory into which it reads them.
 
     Attributes:
         scratch: uint8, for conversions; see merging.inputs.checkpoint.read_into.
-        buffer: returns the memory for input `number`: uint8, as many bytes per element as the widest dtype has, 4 or
-            more. The same number gives the same memory.
-        files: keeps the files open in which spans are left, until it is closed; None to leave nothing in files.
-        dtype: of the floats that everything else is converted to.
-        takes: whether the consumer can read values as they are stored.
+        buffer: returns the memory for input `number`: uint8, with as many bytes per element as the
+            widest dtype has, 4 or more. The same number gives the same memory.
+        files: keeps the files open in which spans stay, until it is closed; None if no span may
+            stay in a file.
+        dtype: the floating-point dtype to which other values are converted.
+        takes: reports whether the consumer can read values in their stored dtype.
     """
 
     scratch: Tensor
@@ -60,18 +62,20 @@ class Reader:
 def read_deltas(
     piece: Piece, base: Weights, vectors: Sequence[Vector], reader: Reader
 ) -> tuple[Values, list[VectorSpan]]:
-    """A piece of the base, as stored, and of each vector; a vector that leaves the tensor alone is 0.
+    """Reads a piece of the base, as stored, and of each vector.
 
     Args:
-        piece: of a tensor that has one of kernel.DTYPES in the base.
+        piece: its tensor has one of kernel.DTYPES in the base.
         base: Θ.
-        vectors: in the order of the result.
-        reader: with files.
+        vectors: in the order of the result; one that does not change the tensor gives zeros.
+        reader: how to read.
 
     Returns:
         the base's values, (n,), and a span for each vector, (n,).
     """
     theta: Values | None = None if reader.files is None else in_file(base, *piece, reader.files)
+    # The compiled loop reads by address, so the base must lie contiguously in the CPU's memory. Its
+    # buffer is the one after those of the vectors.
     if theta is None:
         theta = read_block(base, *piece, reader.buffer(len(vectors))).cpu().contiguous()
     return theta, [
@@ -80,22 +84,27 @@ def read_deltas(
 
 
 def read_weights(piece: Piece, vectors: Sequence[Vector], reader: Reader) -> list[VectorSpan]:
-    """A piece of the fine-tuned weights of each vector, (n,) each."""
+    """Reads a piece of the fine-tuned weights of each vector, (n,) each."""
     return [read_weight(piece, vector, number, reader) for number, vector in enumerate(vectors)]
 
 
 def read_delta(
     piece: Piece, base: Weights, vector: Vector, number: int, reader: Reader
 ) -> VectorSpan:
-    """A piece of one vector: fine-tuned weights as stored if it is a vector on this base, else differences as floats.
+    """Reads a piece of one vector.
 
     Args:
-        piece: of a tensor; a vector that leaves the tensor alone is 0 there.
+        piece: the piece; the result is zeros if the vector does not change its tensor.
         base: Θ.
         vector: Δ_i.
-        number: of the reader's buffer that the result may lie in.
-        reader: see there.
+        number: the reader's buffer in which the result may lie.
+        reader: how to read.
+
+    Returns:
+        the fine-tuned weights as stored, (n,), if the vector is the difference of weights from
+        this very base; otherwise its deltas, (n,), in the reader's dtype.
     """
+    # Only for this very base can the consumer subtract the base's values that it has read anyway.
     span = (
         _stored(piece, vector, number, reader)
         if piece.name in vector and vector.base is base
@@ -112,7 +121,10 @@ def read_delta(
 
 
 def read_weight(piece: Piece, vector: Vector, number: int, reader: Reader) -> VectorSpan:
-    """A piece of the fine-tuned weights of one vector, as stored or as floats; arguments as of `read_delta`."""
+    """Reads a piece of one vector's fine-tuned weights, as stored or in the reader's dtype.
+
+    The arguments are those of `read_delta`; the tensor's name must be in the base.
+    """
     span = _stored(piece, vector, number, reader) if piece.name in vector else None
     if span is None:
         values = _floats(piece, number, reader)
@@ -121,10 +133,34 @@ def read_weight(piece: Piece, vector: Vector, number: int, reader: Reader) -> Ve
     return span
 
 
+def fill_deltas(
+    name: str, start: int, rows: Tensor, base: Weights, vectors: Sequence[Vector], scratch: Tensor
+) -> None:
+    """Reads the deltas of the vectors at one piece of a tensor into all rows but the first.
+
+    A vector that does not change the tensor gives zeros.
+
+    Args:
+        name: the tensor's name.
+        start: the piece's first element in the flattened tensor.
+        rows: (1 + vectors, n), in the working dtype; the first row holds the base's values.
+        base: Θ.
+        vectors: in the order of the rows.
+        scratch: uint8; see merging.inputs.checkpoint.read_into.
+    """
+    for row, vector in zip(rows[1:], vectors, strict=True):
+        if name in vector:
+            vector.read_delta(name, start, row, scratch, rows[0] if vector.base is base else None)
+        else:
+            row.zero_()
+
+
 def _stored(piece: Piece, vector: Vector, number: int, reader: Reader) -> VectorSpan | None:
-    there = None if reader.files is None else vector.in_file(*piece, reader.files)
-    if there is not None and there.dtype in DTYPES:
-        return VectorSpan(there, difference=False)
+    """Returns weights in their file or stored dtype; None if the consumer cannot read them."""
+    # Left in its file if possible: the compiled loop then reads it slice by slice into the cache.
+    stored = None if reader.files is None else vector.in_file(*piece, reader.files)
+    if stored is not None and stored.dtype in DTYPES:
+        return VectorSpan(stored, difference=False)
     values = vector.as_stored(*piece, reader.buffer(number))
     return (
         VectorSpan(values.contiguous(), difference=False)
@@ -134,4 +170,5 @@ def _stored(piece: Piece, vector: Vector, number: int, reader: Reader) -> Vector
 
 
 def _floats(piece: Piece, number: int, reader: Reader) -> Tensor:
+    """Returns the start of a buffer as an (n,) tensor in the reader's dtype, not initialised."""
     return reader.buffer(number)[: reader.dtype.itemsize * piece.size].view(reader.dtype)

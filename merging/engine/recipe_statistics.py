@@ -1,4 +1,4 @@
-"""Opens the statistics files that a recipe names, and checks that they fit its models."""
+"""Opens the statistics files that a recipe names and checks that they fit its models."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from plumbing.suggest import listed
 
 
 def statistics_of(recipe: Recipe) -> dict[str, Statistics]:
-    """The files of statistics that a recipe names, by vector; none where its method needs none.
+    """Returns the statistics files that a recipe names, by vector; {} if its method needs none.
 
     Raises:
-        CheckpointError: for a file that is missing or is not one of statistics.
+        CheckpointError: if a file is missing or is not a statistics file.
     """
     if recipe.definition.statistics is None:
         return {}
@@ -31,49 +31,59 @@ def statistics_of(recipe: Recipe) -> dict[str, Statistics]:
     }
 
 
-def of(recipe: Recipe, base: Weights, vectors: Mapping[str, Vector]) -> dict[str, Statistics]:
-    """The statistics that a recipe names, by vector, checked from headers; none where its method needs none.
+def open_statistics(
+    recipe: Recipe, base: Weights, vectors: Mapping[str, Vector]
+) -> dict[str, Statistics]:
+    """Opens the statistics that a recipe names, by vector, and checks them from their headers.
+
+    Returns:
+        vector -> its statistics; {} if the recipe's method needs none.
 
     Raises:
-        CheckpointError: for a file that is missing or is not one of statistics.
-        RecipeError: for statistics of another kind than the method's.
-        MismatchError: for those of another model, or that do not fit the base or each other.
+        CheckpointError: if a file is missing or is not a statistics file.
+        RecipeError: if the statistics are not of the kind that the method needs.
+        MismatchError: if they belong to another model, or do not fit the base or each other.
     """
     kind = recipe.definition.statistics
     if kind is None:
         return {}
-    found = statistics_of(recipe)
+    files = statistics_of(recipe)
     for source in recipe.models:
-        opened = found[source.name]
-        where = f"{source.name}: {opened.path}"
+        opened = files[source.name]
+        label = f"{source.name}: {opened.path}"
         if opened.facts.kind != kind:
             raise RecipeError(
-                f"{where} holds statistics of kind {opened.facts.kind!r}, {recipe.method} needs {kind!r}. Collect them: "
-                f"{_command(source, kind)}"
+                f"{label} holds statistics of kind {opened.facts.kind!r}, {recipe.method} needs "
+                f"{kind!r}. Collect them: {_command(source, kind)}"
             )
+        # Vectors in memory have no digest, so their statistics cannot be checked against them.
         digest = vectors[source.name].digest
         if digest and digest != opened.facts.model:
             raise MismatchError(
-                f"{where} was collected on weights with digest {opened.facts.model[:12]}…, and {source.location} has "
-                f"{digest[:12]}…. Collect them on what is merged: {_command(source, kind)} (for an adapter: merge it into "
-                "a folder of its own first, and name that folder in the recipe)."
+                f"{label} was collected on weights with digest {opened.facts.model[:12]}…, but "
+                f"{source.location} has {digest[:12]}…. Collect statistics of the model that is "
+                f"merged: {_command(source, kind)} (for an adapter: merge it into a folder first, "
+                "and name that folder in the recipe)."
             )
         for name in opened.stored:
-            _fits(where, name, opened, base)
-    _alike(found)
-    return found
+            _check_tensor(label, name, opened, base)
+    _check_same_tensors(files)
+    return files
 
 
 def _command(source: ModelEntry, kind: str) -> str:
+    """Returns the command line that collects statistics of this kind."""
     return f"dem statistics {source.location} OUT --data DIR --kind {kind}"
 
 
-def _fits(where: str, name: str, opened: Statistics, base: Weights) -> None:
+def _check_tensor(label: str, name: str, opened: Statistics, base: Weights) -> None:
+    """Raises a MismatchError if the statistics of one tensor do not fit the base's tensor."""
     if name not in base:
         raise MismatchError(
-            f"{where} has statistics of {name!r}, which the base lacks: it is of another base."
+            f"{label} has statistics of {name!r}, which the base lacks: it belongs to another base."
         )
     info, expected = opened.stored.info(name), shape_of(base, name)
+    # A Gram matrix is (inputs, inputs); Fisher numbers have the tensor's own shape.
     if opened.facts.kind == "gram":
         inputs = expected[opened.axis(name)] if len(expected) == 2 else None
         wanted: tuple[int | None, ...] = (inputs, inputs)
@@ -81,28 +91,35 @@ def _fits(where: str, name: str, opened: Statistics, base: Weights) -> None:
         wanted = expected
     if info.shape != wanted:
         raise MismatchError(
-            f"{where}: the {opened.facts.kind} statistics of {name!r} have shape {list(info.shape)}, and the base's tensor "
-            f"of shape {list(expected)} needs {list(wanted)}. Collect them on a fine-tune of this base."
+            f"{label}: the {opened.facts.kind} statistics of {name!r} have shape "
+            f"{list(info.shape)}, but the base's tensor of shape {list(expected)} needs "
+            f"{list(wanted)}. Collect them on a fine-tune of this base."
         )
     if info.dtype not in (torch.float32, torch.float64):
         raise MismatchError(
-            f"{where}: {name!r} is stored as {info.dtype}, expected float32. Collect the statistics again."
+            f"{label}: {name!r} is stored as {info.dtype}, expected float32. "
+            "Collect the statistics again."
         )
 
 
-def _alike(found: Mapping[str, Statistics]) -> None:
-    """A tensor has statistics of all models or of none, for a share of something unknown is no number."""
-    first, *rest = found.items()
+def _check_same_tensors(files: Mapping[str, Statistics]) -> None:
+    """Raises a MismatchError unless all files have statistics of the same tensors and axes.
+
+    A tensor needs statistics of all models or of none: a weighted mean needs every model's share.
+    """
+    first, *rest = files.items()
     for name, other in rest:
         ours, theirs = set(first[1].stored), set(other.stored)
         if ours != theirs:
             raise MismatchError(
-                f"{first[0]} and {name} have statistics of different tensors: {listed(sorted(ours ^ theirs))} only in one. "
+                f"{first[0]} and {name} have statistics of different tensors: "
+                f"{listed(sorted(ours ^ theirs))} only in one of them. "
                 "Collect both with the same version of this program and of transformers."
             )
         turned = set(first[1].facts.inputs_first) ^ set(other.facts.inputs_first)
         if turned:
             raise MismatchError(
-                f"the statistics of {first[0]} and {name} disagree about which axis of {listed(sorted(turned))} the inputs "
-                "are on. Collect both with the same version of this program and of transformers."
+                f"the statistics of {first[0]} and {name} disagree about which axis of "
+                f"{listed(sorted(turned))} the inputs are on. "
+                "Collect both with the same version of this program and of transformers."
             )

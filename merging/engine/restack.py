@@ -1,13 +1,16 @@
-"""What the slices of a recipe mean: for each tensor of the output an ordinary recipe of that one tensor.
+"""Resolves the slices of a recipe to an ordinary recipe for each tensor of the output.
 
-mergekit 0.1.5's rules, read off its plans:
+The rules are mergekit 0.1.5's, read off its plans:
 
-* a gradient runs over each slice anew, t = i/(L−1); t is 1 in a slice of one layer and 0 outside the layers;
-* a parameter that all inputs share is looked up under the output's name, one that each input has under the input's;
-* of a source's own setting, its slice's and the recipe's, the first that says something at the tensor holds;
-* embeddings come from the first slice's sources, the final norm and the head from the last slice's, and of these only
-  as many as the first slice has;
-* the base of a slice is one of its sources, never added.
+* A gradient starts anew in each slice: t = i/(L−1) at layer i of the slice's L. t is 1 in a slice
+  of one layer and 0 outside the layers.
+* A parameter that all inputs share is looked up under the output's tensor name. A parameter that
+  each input has is looked up under the input's tensor name.
+* A source's own setting comes before its slice's, and that before the recipe's. The first of them
+  that gives the tensor a value holds.
+* Embeddings come from the first slice's sources. The final norm and the head come from the last
+  slice's sources, but from only as many as the first slice has.
+* The base of a slice is one of its sources. It is never added to them.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -24,58 +27,62 @@ from merging.tensor_names import is_buffer, place
 
 
 class SliceSpot(NamedTuple):
-    """Where a tensor of the output comes from."""
+    """The slice and layer from which a tensor of the output comes."""
 
     part: Slice
     offset: int | None
-    """Its layer, counted from the first of the slice; None outside the layers."""
+    """The layer, counted from the slice's first layer; None outside the layers."""
 
     @property
     def depth(self) -> float:
-        """t of mergekit's gradients."""
+        """t of mergekit's gradients, 0 to 1."""
         if self.offset is None:
             return 0.0
         return self.offset / (self.part.length - 1) if self.part.length > 1 else 1.0
 
     def name_in(self, source: SliceSource, name: str) -> str:
-        """What a source calls the tensor that the output calls `name`."""
-        return name if self.offset is None else renumbered(name, source.start + self.offset)
+        """Returns a source's name for the tensor that is called `name` in the output."""
+        return name if self.offset is None else renumber(name, source.start + self.offset)
 
 
 class TensorRecipe(NamedTuple):
-    """One tensor of the output."""
+    """The recipe of one tensor of the output."""
 
     name: str
     recipe: Recipe
-    """An ordinary recipe, all settings resolved to numbers; the whole one for integers and buffers, which are copied."""
+    """An ordinary recipe with all settings resolved to numbers.
+
+    For integers and buffers, which are copied, it is the recipe with slices itself.
+    """
 
 
-def steps(recipe: Recipe, base: Weights) -> Iterator[TensorRecipe]:
-    """For each tensor of a restacked base what to compute.
+def tensor_recipes(recipe: Recipe, base: Weights) -> Iterator[TensorRecipe]:
+    """Yields the recipe of each tensor of a restacked base.
 
     Raises:
-        RecipeError: when no rule gives a tensor the value that it needs.
-        MismatchError: when the base has other layers than the slices make.
+        RecipeError: if no rule gives a tensor a value that it needs.
+        MismatchError: if the base does not have the layers that the slices make.
     """
-    found = [(name, spot(recipe, name)) for name in base]
+    spots = [(name, spot(recipe, name)) for name in base]
     layers = {place(name).layer for name in base} - {None}
     if layers != set(range(recipe.layers)):
         raise MismatchError(
-            f"the slices make {recipe.layers} layers and the base passed has {len(layers)}. "
+            f"the slices make {recipe.layers} layers, but the base has {len(layers)}. "
             "Open base and vectors with open_recipe, which restacks them."
         )
-    for name, where in found:
+    # Integers and buffers are copied, so no setting needs to give them a value.
+    for name, origin in spots:
         constant = not dtype_of(base, name).is_floating_point or is_buffer(
             name, len(shape_of(base, name))
         )
-        yield TensorRecipe(name, recipe if constant else _resolved(recipe, where, name))
+        yield TensorRecipe(name, recipe if constant else _resolve(recipe, origin, name))
 
 
 def spot(recipe: Recipe, name: str) -> SliceSpot:
-    """Where a tensor of the output comes from, read from its name.
+    """Returns the slice and layer from which a tensor of the output comes, judging by its name.
 
     Raises:
-        MismatchError: for a layer that the slices do not make.
+        MismatchError: for a layer beyond those that the slices make.
     """
     layer = place(name).layer
     if layer is None:
@@ -86,20 +93,21 @@ def spot(recipe: Recipe, name: str) -> SliceSpot:
             return SliceSpot(part, rest)
         rest -= part.length
     raise MismatchError(
-        f"{name} is of layer {layer}, and the slices make {recipe.layers} layers. Use open_recipe."
+        f"{name} belongs to layer {layer}, but the slices make only {recipe.layers} layers. "
+        "Open base and vectors with open_recipe, which restacks them."
     )
 
 
 def comes_first(name: str) -> bool:
-    """Whether a tensor outside the layers stands before them: embeddings and what normalises them."""
+    """Reports whether a tensor outside the layers precedes them: embeddings and their norms."""
     part = place(name).part
     return part == "embeddings" or (part != "head" and "emb" in name.lower())
 
 
-def renumbered(name: str, layer: int) -> str:
-    """The same tensor of another layer.
+def renumber(name: str, layer: int) -> str:
+    """Returns the name of the same tensor in another layer.
 
-    >>> renumbered("model.layers.3.mlp.experts.0.w1.weight", 12)
+    >>> renumber("model.layers.3.mlp.experts.0.w1.weight", 12)
     'model.layers.12.mlp.experts.0.w1.weight'
     """
     stack = place(name).stack
@@ -107,69 +115,77 @@ def renumbered(name: str, layer: int) -> str:
     return ".".join(filter(None, (stack, str(layer), rest)))
 
 
-def _resolved(recipe: Recipe, where: SliceSpot, name: str) -> Recipe:
-    """The ordinary recipe of one tensor of the output, all settings resolved there."""
-    part, base = where.part, recipe.base_of(where.part)
-    known = recipe.definition.parameters
-    shared_keys = [param.name for param in known if not param.per_vector]
+def _resolve(recipe: Recipe, origin: SliceSpot, name: str) -> Recipe:
+    """Returns the ordinary recipe of one tensor of the output, with all settings resolved."""
+    part, base = origin.part, recipe.base_of(origin.part)
+    parameters = recipe.definition.parameters
+    shared_keys = [param.name for param in parameters if not param.per_vector]
     own_keys = [methods.WEIGHT] * recipe.definition.weighted + [
-        param.name for param in known if param.per_vector
+        param.name for param in parameters if param.per_vector
     ]
     slice_scopes = (part.parameters, recipe.parameters)
     own = {}
     for source in part.sources:
-        at = where.name_in(source, name)
-        own[source.model] = _values((source.parameters, *slice_scopes), own_keys, at, where.depth)
+        source_name = origin.name_in(source, name)
+        scopes = (source.parameters, *slice_scopes)
+        own[source.model] = _values(scopes, own_keys, source_name, origin.depth)
+        # The base of a slice needs no ω, because it is not added.
         if (
             methods.WEIGHT in own_keys
             and methods.WEIGHT not in own[source.model]
             and source.model != base
         ):
             raise RecipeError(
-                f"{source.model}: no rule for weight matches {at!r}. End the rules with one without a filter: {{value: 0}}."
+                f"{source.model}: no rule for weight matches {source_name!r}. "
+                "End the rules with one without a filter: {value: 0}."
             )
     try:
-        one = recipe.of_slice(part, _values(slice_scopes, shared_keys, name, where.depth), own)
+        shared = _values(slice_scopes, shared_keys, name, origin.depth)
+        ordinary = recipe.of_slice(part, shared, own)
     except RecipeError as error:
         raise RecipeError(f"{name}: {error}") from None
-    return replace(one, exclude=(name,)) if recipe.only_base(part) else one
+    # Excluding the tensor copies it from the base, the only source of such a slice.
+    return replace(ordinary, exclude=(name,)) if recipe.only_base(part) else ordinary
 
 
 def _values(
     scopes: Sequence[Mapping[str, Setting]], keys: Sequence[str], name: str, depth: float
 ) -> dict[str, settings.Scalar]:
-    """For each key the first value that a scope gives it at one tensor; keys that none does are left out."""
-    found = {}
+    """Returns for each key the first value that a scope gives it at one tensor.
+
+    Keys without a value are left out.
+    """
+    values = {}
     for key in keys:
-        given = (settings.resolve(scope[key], name, depth) for scope in scopes if key in scope)
-        value = next((value for value in given if value is not None), None)
+        candidates = (settings.resolve(scope[key], name, depth) for scope in scopes if key in scope)
+        value = next((value for value in candidates if value is not None), None)
         if value is not None:
-            found[key] = value
-    return found
+            values[key] = value
+    return values
 
 
-def filters_match(recipe: Recipe, base: Iterable[str]) -> None:
-    """Every filter is a part of some tensor's name, in the output or in a source.
+def check_filters(recipe: Recipe, base: Iterable[str]) -> None:
+    """Checks that each filter is part of some tensor's name, in the output or in a source.
 
     Raises:
-        RecipeError: naming the first that is not, and where it stands.
+        RecipeError: for the first filter that is not; it names the filter's position in the recipe.
     """
     spots = [(name, spot(recipe, name)) for name in base]
     outputs = {name for name, _ in spots}
     names = outputs | {
-        where.name_in(source, name) for name, where in spots for source in where.part.sources
+        origin.name_in(source, name) for name, origin in spots for source in origin.part.sources
     }
-    wanted: list[tuple[str, str]] = []
+    rules: list[tuple[str, str]] = []
     for number, part in enumerate(recipe.slices):
         scopes: list[tuple[str, Mapping[str, Any]]] = [("parameters", part.parameters)]
         scopes += [(source.model, source.parameters) for source in part.sources]
-        wanted += [
-            (f"slices[{number}]: {where}: {key}: the filter", text)
-            for where, scope in scopes
+        rules += [
+            (f"slices[{number}]: {label}: {key}: the filter", text)
+            for label, scope in scopes
             for key, setting in scope.items()
             for text in settings.filters(setting)
         ]
-    wanted += [
+    rules += [
         (f"parameters: {key}: the filter", text)
         for key, setting in recipe.parameters.items()
         for text in settings.filters(setting)
@@ -177,7 +193,8 @@ def filters_match(recipe: Recipe, base: Iterable[str]) -> None:
     parts = [("dem.include:", text) for text in recipe.include] + [
         ("dem.exclude:", text) for text in recipe.exclude
     ]
-    for pool, rules in ((names, wanted), (outputs, parts)):
-        for where, text in rules:
+    # Settings may be looked up under a source's names; include and exclude see the output's only.
+    for pool, filters in ((names, rules), (outputs, parts)):
+        for label, text in filters:
             if not any(text in name for name in pool):
-                raise RecipeError(f"{where} {text!r} matches no tensor of the restacked model.")
+                raise RecipeError(f"{label} {text!r} matches no tensor of the restacked model.")

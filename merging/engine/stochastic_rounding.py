@@ -1,8 +1,9 @@
-"""Stochastic rounding: to one of the two neighbours, to the nearer one more often, so that the expectation is exact.
+"""Rounds values at random to one of their two neighbours so that the expectation is exact.
 
-Rounding to nearest takes a delta that is smaller than half a step of the output dtype away altogether. Rounded this
-way it stays in the mean: an element that wants to be a tenth of a step from the base moves a whole step in one case
-of ten. The price is noise: up to √2 times the error of rounding to nearest where the deltas are large.
+Rounding to nearest loses a delta smaller than half a step of the output dtype completely.
+Stochastic rounding keeps it in the mean: an element that should be a tenth of a step from the base
+moves a whole step in one case of ten. The price is noise: for large deltas, up to √2 times the
+error of rounding to nearest.
 Source: Croci et al. 2022, Stochastic rounding, https://doi.org/10.1098/rsos.211631, definition 1.
 """
 
@@ -12,34 +13,39 @@ import torch
 from torch import Tensor
 
 CHUNK = 2**18
-"""Draws are made in chunks of this many elements, counted from the tensor's first: those of an element are the same
-whichever block of the tensor is rounded."""
+"""Elements for which random numbers are drawn together, counted from the tensor's first element.
+
+So an element gets the same random number whichever block of the tensor is rounded.
+"""
 
 _PATTERNS = {2: torch.int16, 4: torch.int32}
+"""Bytes of a floating-point dtype -> the integer dtype that shows its bits."""
 
 
-def stochastic(
+def round_stochastically(
     values: Tensor, dtype: torch.dtype, *, seed: int, name: str, start: int = 0
 ) -> Tensor:
-    """The values in a narrower dtype, each rounded up with the probability that makes its expectation exact.
+    """Rounds values to a narrower dtype, up with the probability that makes the expectation exact.
 
-    What the dtype holds stays as it is, −0, infinities and NaN too. What rounding to nearest takes to infinity goes
-    there, and nothing else does: values between the greatest number and that become the greatest number.
+    Values that the dtype can hold stay as they are, including −0, infinities and NaN. A value
+    becomes infinite only if rounding to nearest makes it infinite; other values beyond the dtype's
+    greatest number become that number.
 
     Args:
-        values: 1-D, float32 or float64.
+        values: (n,), float32 or float64.
         dtype: bfloat16, float16 or float32.
-        seed: the recipe's.
-        name: the tensor's; with the seed it decides the draws.
+        seed: the recipe's seed.
+        name: the tensor's name; with the seed it decides the random numbers.
         start: the position of the first value in the flattened tensor.
 
     Returns:
-        the values in `dtype`, 1-D.
+        the values in `dtype`, (n,).
 
     Raises:
-        TypeError: for dtypes that are not these.
+        TypeError: for any other dtype.
 
-    >>> stochastic(torch.full((100_000,), 1 + 2**-9), torch.bfloat16, seed=0, name="w").double().mean()
+    >>> values = torch.full((100_000,), 1 + 2**-9)
+    >>> round_stochastically(values, torch.bfloat16, seed=0, name="w").double().mean()
     tensor(1.0020, dtype=torch.float64)
     """
     if (
@@ -48,17 +54,20 @@ def stochastic(
         or dtype.itemsize not in _PATTERNS
     ):
         raise TypeError(
-            f"stochastic rounding of {values.dtype} to {dtype}: expected float32 or float64 to 16 or 32 bits"
+            f"stochastic rounding of {values.dtype} to {dtype}: "
+            "expected float32 or float64 to 16 or 32 bits"
         )
     nearest = values.to(dtype)
     exact, size = values.abs(), nearest.abs()
     back = size.to(values.dtype)
-    # The bits of a positive float, read as a whole number, count the floats from 0: a neighbour is one further.
+    # The bits of a positive float, read as an integer, count the floats from 0. So the neighbour of
+    # a float has the next or the previous integer.
     pattern = size.view(_PATTERNS[dtype.itemsize])
     other = (pattern + (exact > back).to(pattern.dtype) - (exact < back).to(pattern.dtype)).view(
         dtype
     )
-    # Both differences are exact. Next to infinity and NaN the quotient is 0 or NaN, and nothing is below either.
+    # Both differences are exact. Next to infinity and NaN the quotient is 0 or NaN, and no random
+    # number is below either, so the nearest value stays.
     chance = (exact - back).abs_().div_((other.to(values.dtype) - back).abs_())
     return torch.where(
         _draws(values, seed, name, start) < chance, torch.copysign(other, nearest), nearest
@@ -66,7 +75,7 @@ def stochastic(
 
 
 def _draws(like: Tensor, seed: int, name: str, start: int) -> Tensor:
-    """One number from [0, 1) for each value: a generator of its own for each chunk, seeded by its number."""
+    """Draws a number from [0, 1) for each value; each chunk has its own generator and seed."""
     stop = start + like.numel()
     out = torch.empty_like(like)
     for number in range(start // CHUNK, -(-stop // CHUNK)):

@@ -1,4 +1,4 @@
-"""Threads that compute pieces side by side, and hand them over in order."""
+"""Computes items in several threads and returns the results in order."""
 
 import threading
 from collections import deque
@@ -13,13 +13,12 @@ import torch
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-
 MOST = 8
-"""Threads. Each holds some ten megabytes, and eight read and compute faster than a disk writes."""
+"""The default limit of threads: eight compute faster than a disk writes; each holds some 10 MB."""
 
 
 def workers() -> int:
-    """How many threads there are where nobody says how many."""
+    """Returns the default number of threads: as many as torch uses, at most MOST."""
     return min(torch.get_num_threads(), MOST)
 
 
@@ -31,24 +30,25 @@ def in_order(
     room: int,
     threads: int | None = None,
 ) -> Iterator[Result]:
-    """compute(item) for each item, in their order, several at a time.
+    """Yields compute(item) for each item, in their order, computing several at a time.
 
     Args:
-        items: what to compute.
-        compute: called in a thread in which torch's operators use that thread only, so that its bits do not depend on
-            how many there are.
-        size: what an item takes, in any unit.
-        room: how much may be under way at once, results that were not yet taken included; an item that is larger than
-            this goes alone.
-        threads: how many; if not given as many as torch would use, but no more than MOST.
+        items: the inputs; taken one by one as room becomes free.
+        compute: called in a thread in which torch's operators use only that thread, so that its
+            bits do not depend on the number of threads.
+        size: returns the size of an item, in any unit.
+        room: the largest total size of items that are being computed or whose results were not yet
+            taken. An item larger than this is computed alone.
+        threads: the number of threads; `workers()` by default.
 
     Raises:
-        whatever compute raises, at its item; the items behind it are dropped.
+        Exception: whatever compute raises, when its item's turn comes. Later items are dropped.
     """
     waiting: deque[tuple[Future[Result], int]] = deque()
     under_way = 0
     with _single_threads(threads or workers()) as pool:
         try:
+            # A slow item holds back the results of later ones, so `room` bounds what these take.
             for item in items:
                 need = size(item)
                 while waiting and under_way + need > room:
@@ -60,15 +60,16 @@ def in_order(
             while waiting:
                 yield waiting.popleft()[0].result()
         finally:
+            # After an error, or if the caller stops early, items that have not begun must not run.
             for future, _ in waiting:
                 future.cancel()
 
 
 class Spare(Generic[Item]):
-    """Things that threads use in turn: one that nobody uses now, or one made where there is none.
+    """A pool of objects that threads borrow in turn; it makes a new object if none is free.
 
     Args:
-        make: called for a new one.
+        make: makes an object.
     """
 
     def __init__(self, make: Callable[[], Item]) -> None:
@@ -76,19 +77,19 @@ class Spare(Generic[Item]):
         self._free: SimpleQueue[Item] = SimpleQueue()
 
     def take(self) -> Item:
-        """One to be used until it is given back."""
+        """Returns an object that no other thread uses until it is given back."""
         try:
             return self._free.get_nowait()
         except Empty:
             return self._make()
 
     def give(self, thing: Item) -> None:
-        """Done with it."""
+        """Gives an object back."""
         self._free.put(thing)
 
     @contextmanager
     def borrowed(self) -> Iterator[Item]:
-        """One for the time of the block."""
+        """Lends an object for the length of the block."""
         thing = self.take()
         try:
             yield thing
@@ -98,22 +99,25 @@ class Spare(Generic[Item]):
 
 @contextmanager
 def _single_threads(count: int) -> Iterator[ThreadPoolExecutor]:
-    """A pool whose threads run torch's operators alone.
+    """Makes a pool in each of whose threads torch's operators use only that thread.
 
-    torch.set_num_threads speaks for the thread that calls it and for those that come later. So it is called in each
-    thread of the pool, and then once more here, before any work begins: no other thread keeps a changed setting.
+    torch.set_num_threads sets the number for the calling thread and for threads that start later.
+    So each thread of the pool calls it first, and then this thread restores the old number before
+    any work begins: no other thread keeps a changed setting.
     """
     ours = torch.get_num_threads()
-    up = threading.Barrier(count + 1)
+    # A thread that waits at the barrier takes no second call, so each thread makes exactly one.
+    ready = threading.Barrier(count + 1)
 
     def alone() -> None:
-        torch.get_num_threads()  # a thread's first call of anything sets it to what all have
+        """Makes torch's operators use only the calling thread."""
+        torch.get_num_threads()  # a thread's first call of torch sets its number to the common one
         torch.set_num_threads(1)
-        up.wait()
+        ready.wait()
 
     with ThreadPoolExecutor(count, thread_name_prefix="merging") as pool:
         for _ in range(count):
             pool.submit(alone)
-        up.wait()
+        ready.wait()
         torch.set_num_threads(ours)
         yield pool

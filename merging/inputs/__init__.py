@@ -1,1 +1,4 @@
-"""What a merge reads, opened lazily: checkpoints, vectors, adapters, statistics, vocabularies, the model hub."""
+"""The inputs of a merge, read lazily.
+
+These are checkpoints, distribution vectors, adapters, statistics, vocabularies, and the hub.
+"""

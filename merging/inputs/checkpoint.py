@@ -1,7 +1,8 @@
-"""Checkpoint: a folder of safetensors files as a lazy, read-only mapping from tensor name to tensor.
+"""A folder of safetensors files as a lazy, read-only mapping from tensor name to tensor.
 
-Opening reads headers only. Weights are read with explicit reads, never mapped: a file cut short while it is mapped
-kills the whole process with SIGBUS, a short read is an ordinary error.
+Opening a checkpoint reads headers only. Weights are read with explicit reads and never mapped: a
+file that is cut short while it is mapped kills the process with SIGBUS, but a short read is an
+ordinary error.
 """
 
 import hashlib
@@ -16,33 +17,39 @@ import torch
 from torch import Tensor
 
 from merging.errors import CheckpointError
-from merging.inputs.header import TensorInfo, read_header, read_index, read_json
-from merging.paths import ADAPTER, DELTAS, INDEX, SINGLE, exists, is_adapter
+from merging.inputs.header import TensorInfo, read_header
+from merging.inputs.weight_files import read_config, weight_files
+from merging.paths import INDEX
 from merging.tensor_names import natural_key
 from plumbing.suggest import listed, nearest
 
 SAMPLES, SAMPLE_BYTES = 64, 4096
-
+"""Number and size of the samples of each shard that a digest covers."""
 
 Weights = Mapping[str, Tensor]
-"""What a merge reads. Where the tensors live (files, RAM, an accelerator) is decided by which mapping is passed."""
+"""Tensor name -> weights. The mapping decides where they are: in files, RAM or an accelerator."""
 
 
 class Stored(NamedTuple):
-    """Elements of a tensor in a file that is open for reading, for who reads them by itself."""
+    """A span of a tensor in an open file, for callers (kernel.c) that read the bytes themselves.
+
+    Attributes:
+        path: the file, for messages.
+        file: its descriptor, open for reading.
+        offset: bytes before the first element.
+        size: number of elements.
+        dtype: their dtype in the file.
+    """
 
     path: Path
     file: int
-    """The descriptor."""
     offset: int
-    """Bytes before the first element."""
     size: int
-    """Elements."""
     dtype: torch.dtype
 
-    def failed(self, code: int) -> CheckpointError:
-        """What to raise when a read ended with this errno, or with 0 at the end of the file."""
-        return _failed(self.path, code)
+    def read_error(self, code: int) -> CheckpointError:
+        """Returns the error to raise after a failed read; see `_read_error`."""
+        return _read_error(self.path, code)
 
 
 class Checkpoint(Mapping[str, Tensor]):
@@ -50,15 +57,21 @@ class Checkpoint(Mapping[str, Tensor]):
 
     Args:
         path: the folder.
-        file: read this one file of the folder, whatever else it holds.
+        file: read only this file of the folder; the model's weight files if not given.
+
+    Attributes:
+        shards: the paths of its weight files.
+        metadata: the metadata of all files together.
+        config: its config.json; {} if it has none.
 
     Raises:
-        CheckpointError: when the folder is missing, holds no safetensors weights, or its files are not sound.
+        CheckpointError: if the folder is missing, holds no safetensors weights, or its files are
+            not sound.
     """
 
     def __init__(self, path: str | Path, *, file: str | None = None) -> None:
         self.path = Path(path)
-        names, weight_map = _shards(self.path) if file is None else ([file], None)
+        names, weight_map = weight_files(self.path) if file is None else ([file], None)
         self.shards = tuple(self.path / name for name in names)
         self._infos: dict[str, tuple[int, TensorInfo]] = {}
         self._identities = []
@@ -73,31 +86,35 @@ class Checkpoint(Mapping[str, Tensor]):
             self._headers.update(header.raw + status.st_size.to_bytes(8, "little"))
         if weight_map is not None:
             self._compare_with_index(weight_map)
+        # Layers in their order, whatever the shards' order: merges and exports follow it.
         self._infos = {name: self._infos[name] for name in sorted(self._infos, key=natural_key)}
-        self.config: dict[str, Any] = _config(self.path)
+        self.config: dict[str, Any] = read_config(self.path)
 
     def _add_shard(self, number: int, tensors: Mapping[str, TensorInfo]) -> None:
         for name, info in tensors.items():
             if name in self._infos:
                 other = self.shards[self._infos[name][0]].name
                 raise CheckpointError(
-                    f"{self.path}: tensor {name!r} is in {other} and in {self.shards[number].name}; "
-                    "two versions of a model are mixed in this folder. Export it again into an empty folder."
+                    f"{self.path}: tensor {name!r} is in {other} and in "
+                    f"{self.shards[number].name}; two versions of a model are mixed in this "
+                    "folder. Export it again into an empty folder."
                 )
             self._infos[name] = (number, info)
 
     def _compare_with_index(self, weight_map: Mapping[str, str]) -> None:
         index = self.path / INDEX
         for name, shard in weight_map.items():
-            found = self._infos.get(name)
-            if found is None or self.shards[found[0]].name != shard:
-                where = "in none" if found is None else f"in {self.shards[found[0]].name}"
+            number = self._infos[name][0] if name in self._infos else None
+            actual = "no shard" if number is None else self.shards[number].name
+            if actual != shard:
                 raise CheckpointError(
-                    f"{index} says that {name!r} is in {shard}; it is {where}. Copy the folder again."
+                    f"{index} says that {name!r} is in {shard}; it is in {actual}. Copy the folder "
+                    "again."
                 )
         if extra := sorted(set(self._infos) - set(weight_map)):
             raise CheckpointError(
-                f"{index} does not list {listed(extra)}, which the shards hold. Copy the folder again."
+                f"{index} does not list {listed(extra)}, which the shards hold. Copy the folder "
+                "again."
             )
 
     def __getitem__(self, name: str) -> Tensor:
@@ -107,7 +124,7 @@ class Checkpoint(Mapping[str, Tensor]):
         return iter(self._infos)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._infos  # the mapping's own would read the tensor to find out
+        return name in self._infos  # Mapping's own test would read the tensor
 
     def __len__(self) -> int:
         return len(self._infos)
@@ -117,7 +134,7 @@ class Checkpoint(Mapping[str, Tensor]):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of weights."""
+        """Bytes of all tensors together."""
         return sum(info.nbytes for _, info in self._infos.values())
 
     @property
@@ -127,21 +144,25 @@ class Checkpoint(Mapping[str, Tensor]):
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 over the headers and sizes of all shards and SAMPLES small pieces of each: cheap at any size.
+        """SHA-256 over the headers and sizes of all shards and SAMPLES small samples of each.
 
-        Headers and sizes alone would be the same for every fine-tune of one base.
+        It is cheap at any size. Headers and sizes alone are the same for every fine-tune of one
+        base, so samples of the weights are included.
         """
-        found = self._headers.copy()
+        digest = self._headers.copy()
         for number, (size, *_) in enumerate(self._identities):
             for sample in range(SAMPLES):
                 piece = bytearray(min(SAMPLE_BYTES, size))
                 self._read(number, (size - len(piece)) * sample // (SAMPLES - 1), memoryview(piece))
-                found.update(piece)
-        return found.hexdigest()
+                digest.update(piece)
+        return digest.hexdigest()
 
     @cached_property
     def identity(self) -> str:
-        """SHA-256 of place, size and time of change of every file: the key of a cache of what was computed from it."""
+        """SHA-256 over the digest and the path, size, time of change and inode of every shard.
+
+        It is the key of caches: any change of a file changes it.
+        """
         facts = [
             (str(shard.resolve()), *identity)
             for shard, identity in zip(self.shards, self._identities, strict=True)
@@ -149,10 +170,10 @@ class Checkpoint(Mapping[str, Tensor]):
         return hashlib.sha256(repr((self.digest, facts)).encode()).hexdigest()
 
     def info(self, name: str) -> TensorInfo:
-        """Dtype, shape and position of a tensor, without reading it.
+        """Returns dtype, shape and position of a tensor without reading it.
 
         Raises:
-            KeyError: naming the nearest tensor that there is.
+            KeyError: if there is no such tensor; the message names the nearest one.
         """
         try:
             return self._infos[name][1]
@@ -162,24 +183,26 @@ class Checkpoint(Mapping[str, Tensor]):
             ) from None
 
     def position(self, name: str) -> tuple[int, int]:
-        """Where a tensor stands in the files: the number of its shard, and its first byte there."""
+        """Returns the number of a tensor's shard, and the offset of its first byte in it."""
         number, info = self._infos[name]
         return number, info.start
 
     def block(self, name: str, start: int, stop: int, scratch: Tensor | None = None) -> Tensor:
-        """Elements `start` to `stop` of the flattened tensor, freshly read: shape (stop − start,).
+        """Reads elements `start` to `stop` of a flattened tensor: shape (stop − start,).
 
         Args:
-            name: of the tensor.
+            name: the tensor.
             start: the first element.
-            stop: one past the last.
-            scratch: bytes that the result may lie in, if they are enough, where it would otherwise take its own.
+            stop: one past the last element.
+            scratch: a uint8 buffer for the result. New memory is used if it is not given or too
+                small.
 
         Raises:
-            CheckpointError: when the file has changed since it was opened, or cannot be read.
+            CheckpointError: if the file has changed since it was opened, or cannot be read.
         """
         info = self.info(name)
         number = self._infos[name][0]
+        # Bytes are read first and viewed as the dtype, because NumPy knows no bfloat16 or float8.
         nbytes = (stop - start) * info.dtype.itemsize
         if scratch is None or scratch.numel() < nbytes:
             scratch = torch.empty(nbytes, dtype=torch.uint8)
@@ -188,16 +211,18 @@ class Checkpoint(Mapping[str, Tensor]):
         return buffer.view(info.dtype)
 
     def in_file(self, name: str, start: int, stop: int, files: ExitStack) -> Stored | None:
-        """Where elements `start` to `stop` of the flattened tensor are; None where they are not as they are stored.
+        """Opens the file of a tensor and returns the span of elements `start` to `stop` in it.
+
+        None (in subclasses) if these elements are in no file as they are.
 
         Args:
-            name: of the tensor.
+            name: the tensor.
             start: the first element.
-            stop: one past the last.
-            files: keeps the file open until it is closed.
+            stop: one past the last element.
+            files: closes the file when it is closed itself.
 
         Raises:
-            CheckpointError: when the file has changed since it was opened, or cannot be opened.
+            CheckpointError: if the file has changed since it was opened, or cannot be opened.
         """
         info = self.info(name)
         number = self._infos[name][0]
@@ -212,21 +237,21 @@ class Checkpoint(Mapping[str, Tensor]):
         )
 
     def _open(self, number: int) -> int:
-        """The descriptor of a shard."""
+        """Opens a shard, checks that it is unchanged, and returns its descriptor."""
         shard = self.shards[number]
         try:
-            # Not blocking: a FIFO that has taken the file's place would hang here.
+            # Not blocking: a FIFO that has replaced the file would hang here.
             descriptor = os.open(shard, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
             raise CheckpointError(
                 f"{shard} cannot be read: {error.strerror}. Open the folder again."
             ) from None
         try:
-            found = _identity(os.fstat(descriptor))
+            identity = _identity(os.fstat(descriptor))
         except OSError as error:
             os.close(descriptor)
-            raise _failed(shard, error.errno) from None
-        if found != self._identities[number]:
+            raise _read_error(shard, error.errno) from None
+        if identity != self._identities[number]:
             os.close(descriptor)
             raise CheckpointError(
                 f"{shard} has changed on disk since it was opened. Open the folder again."
@@ -234,21 +259,22 @@ class Checkpoint(Mapping[str, Tensor]):
         return descriptor
 
     def _read(self, number: int, offset: int, target: memoryview) -> None:
+        """Fills `target` from a shard, from byte `offset` on."""
         descriptor = self._open(number)
         try:
-            while target:
+            while target:  # one read returns at most 2 GiB
                 count = os.preadv(descriptor, [target], offset)
                 if count == 0:
-                    raise _failed(self.shards[number], 0)
+                    raise _read_error(self.shards[number], 0)
                 target, offset = target[count:], offset + count
         except OSError as error:
-            raise _failed(self.shards[number], error.errno) from None
+            raise _read_error(self.shards[number], error.errno) from None
         finally:
             os.close(descriptor)
 
 
-def _failed(shard: Path, code: int | None) -> CheckpointError:
-    """What to raise when a read ended with this errno, or with 0 at the end of the file."""
+def _read_error(shard: Path, code: int | None) -> CheckpointError:
+    """Returns the error for a read that failed with this errno, or 0 at the end of the file."""
     if code == 0:
         return CheckpointError(
             f"{shard} was cut short while it was read. Copy it again and reopen it."
@@ -259,35 +285,41 @@ def _failed(shard: Path, code: int | None) -> CheckpointError:
 def read_block(
     weights: Weights, name: str, start: int, stop: int, scratch: Tensor | None = None
 ) -> Tensor:
-    """Elements `start` to `stop` of a flattened tensor of any mapping, with no more of it in memory than that.
+    """Returns elements `start` to `stop` of a flattened tensor: shape (stop − start,).
 
-    They may lie in `scratch`, see Checkpoint.block, or be the mapping's own.
+    The result is read-only for the caller: it may be in `scratch` (see Checkpoint.block), or be a
+    view of the mapping's own tensor. From a file, only these elements are read.
     """
     block = getattr(weights, "block", None)
-    if block is not None:
-        found: Tensor = (
-            block(name, start, stop) if scratch is None else block(name, start, stop, scratch)
-        )
-        return found
-    return weights[name].reshape(-1)[start:stop]
+    if block is None:
+        return weights[name].reshape(-1)[start:stop]
+    # Vectors have a `block` too, without `scratch`.
+    values: Tensor = (
+        block(name, start, stop) if scratch is None else block(name, start, stop, scratch)
+    )
+    return values
 
 
 def in_file(weights: Weights, name: str, start: int, stop: int, files: ExitStack) -> Stored | None:
-    """See Checkpoint.in_file; None for weights that are in no file."""
-    where = getattr(weights, "in_file", None)
-    found: Stored | None = None if where is None else where(name, start, stop, files)
-    return found
+    """Returns a span of a tensor in its open file; see Checkpoint.in_file.
+
+    None if the weights are in no file.
+    """
+    method = getattr(weights, "in_file", None)
+    stored: Stored | None = None if method is None else method(name, start, stop, files)
+    return stored
 
 
 def read_into(weights: Weights, name: str, start: int, out: Tensor, scratch: Tensor) -> None:
-    """As many elements of a flattened tensor as `out` has, from `start` on, converted to its dtype.
+    """Fills `out` with elements of a flattened tensor, converted to the dtype of `out`.
 
     Args:
         weights: any mapping.
-        name: of the tensor.
-        start: the first element.
-        out: 1-D; what is read ends up here.
-        scratch: bytes to read into; as many elements are read at once as they hold.
+        name: the tensor.
+        start: its first element to read.
+        out: 1-D; its length is the number of elements to read.
+        scratch: a uint8 buffer for elements in their stored dtype. Its size limits how many
+            elements are read at once.
     """
     block = getattr(weights, "block", None)
     if block is None:
@@ -300,89 +332,22 @@ def read_into(weights: Weights, name: str, start: int, out: Tensor, scratch: Ten
 
 
 def shape_of(weights: Weights, name: str) -> tuple[int, ...]:
-    """The shape of a tensor, from the header where there is one."""
+    """Returns the shape of a tensor; a checkpoint's tensor is not read for it."""
     return (
         weights.info(name).shape if isinstance(weights, Checkpoint) else tuple(weights[name].shape)
     )
 
 
 def dtype_of(weights: Weights, name: str) -> torch.dtype:
-    """The dtype of a tensor, from the header where there is one."""
+    """Returns the dtype of a tensor; a checkpoint's tensor is not read for it."""
     return weights.info(name).dtype if isinstance(weights, Checkpoint) else weights[name].dtype
 
 
 def in_memory(weights: Weights) -> dict[str, Tensor]:
-    """The same weights, read once and held in RAM, each in its own dtype."""
+    """Reads all weights into RAM, each in its stored dtype."""
     return {name: weights[name] for name in weights}
 
 
 def _identity(status: os.stat_result) -> tuple[int, int, int]:
+    """Returns the facts that change when a file is written or replaced."""
     return status.st_size, status.st_mtime_ns, status.st_ino
-
-
-def _config(path: Path) -> dict[str, Any]:
-    file = path / "config.json"
-    if not file.exists():
-        return {}
-    # Mamba's configuration holds "time_step_limit": [0.0, Infinity], so numbers are not required to be finite here.
-    document = read_json(file, finite=False)
-    if not isinstance(document, dict):
-        raise CheckpointError(f"{file} holds a JSON {type(document).__name__}, expected an object.")
-    return document
-
-
-def _shards(path: Path) -> tuple[list[str], dict[str, str] | None]:
-    """The names of the weight files in a folder, and the weight map of its index if it has one."""
-    if not exists(path):
-        raise CheckpointError(
-            f"{path} does not exist. Give the folder of a saved model (config.json, *.safetensors)."
-        )
-    if not path.is_dir():
-        raise CheckpointError(f"{path} is a file. Give the folder that holds it.")
-    if (path / INDEX).exists():
-        weight_map = read_index(path / INDEX)
-        names = sorted(set(weight_map.values()), key=natural_key)
-        for name in names:
-            if not (path / name).exists():
-                raise CheckpointError(
-                    f"{path / INDEX} names {name}, which is not there. Download the folder again."
-                )
-        if (path / SINGLE).exists() and SINGLE not in names:
-            raise CheckpointError(
-                f"{path} holds {SINGLE} and shards with an index: two models in one folder, and tools disagree which "
-                "of them is loaded. Remove the one that is stale."
-            )
-        return names, weight_map
-    found = sorted((file.name for file in path.glob("*.safetensors")), key=natural_key)
-    if SINGLE in found:
-        return [SINGLE], None
-    if len(found) == 1 and not is_adapter(path) and found != [DELTAS]:
-        return found, None
-    raise CheckpointError(_what_is_there(path, found))
-
-
-def _what_is_there(path: Path, found: list[str]) -> str:
-    if (path / ADAPTER).exists():
-        return f"{path} is a PEFT adapter, expected a full checkpoint. Add it as a vector to the base it was trained on."
-    if found == [DELTAS]:
-        return f"{path} is a saved distribution vector, expected weights. Add it as a vector to the base it was made on."
-    if found:
-        return (
-            f"{path} holds {listed(found)} but no {INDEX} that says which shards belong together."
-        )
-    pickles = sorted(
-        file.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for file in path.glob(pattern)
-    )
-    if pickles:
-        return (
-            f"{path} holds pickle weights ({listed(pickles)}) and no safetensors. Pickles can run code when they are "
-            "opened, so they are not. Where you trust the source, convert them once: "
-            "AutoModelForCausalLM.from_pretrained(folder).save_pretrained(new_folder)."
-        )
-    other = sorted(
-        file.name for pattern in ("*.gguf", "*.onnx", "*.h5") for file in path.glob(pattern)
-    )
-    if other:
-        return f"{path} holds {listed(other)}; only safetensors weights in full precision can be merged."
-    names = sorted(file.name for file in path.iterdir())
-    return f"{path} holds no safetensors weights ({listed(names) if names else 'it is empty'})."

@@ -1,4 +1,7 @@
-"""Which files of a repository a merge and its export read, from their names: safetensors, JSON, the tokenizer's side files."""
+"""Chooses the files of a hub repository that a merge and its export read, by their names.
+
+These are the safetensors files of one model, JSON files, and the tokenizer's side files.
+"""
 
 import re
 from pathlib import Path
@@ -8,16 +11,27 @@ from merging.inputs.header import read_index
 from merging.paths import ADAPTER, INDEX, SINGLE, WEIGHTS
 from plumbing.suggest import listed
 
+# Licences belong to a copy of a model, so they come along.
 _SIDE_FILES = re.compile(
-    r"[^/]+\.(json|jinja|tiktoken)|additional_chat_templates/[^/]+\.jinja|(tokenizer|spiece|sentencepiece\.bpe)\.model"
+    r"[^/]+\.(json|jinja|tiktoken)|additional_chat_templates/[^/]+\.jinja"
+    r"|(tokenizer|spiece|sentencepiece\.bpe)\.model"
     r"|(merges|vocab)\.txt|(LICENSE|NOTICE|USE_POLICY)(\.md|\.txt)?"
 )
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
-def wanted(reference: str, folder: Path, listing: list[str] | None) -> list[str]:
-    """The files to have of a commit's, or of those in the snapshot where the commit's are not known."""
+def files_to_fetch(reference: str, folder: Path, listing: list[str] | None) -> list[str]:
+    """Returns the names of the files to fetch: weights first, then side files.
+
+    Args:
+        reference: the hub id, for messages.
+        folder: the snapshot; it holds the index if the repository has one.
+        listing: all files of the commit; None if unknown, then those in the snapshot count.
+
+    Raises:
+        CheckpointError: if no set of safetensors weights is complete, or there are two.
+    """
     here = [file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()]
     names = here if listing is None else listing
     weights = _weights(reference, folder, names)
@@ -26,49 +40,60 @@ def wanted(reference: str, folder: Path, listing: list[str] | None) -> list[str]
         return [*weights, *(name for name in names if _SIDE_FILES.fullmatch(name))]
     if listing is None:
         raise CheckpointError(
-            f"{reference}: the cache holds only a part of it ({folder}), and the network is switched off or does not "
-            "answer. Fetch it once with the network on, or give a folder."
+            f"{reference}: the cache holds only a part of it ({folder}), and the network is "
+            "switched off or does not answer. Fetch it once with the network on, or give a folder."
         )
     if missing:
         raise CheckpointError(
-            f"{reference}: {INDEX} names {listed(missing)}, which are not there. Give another revision."
+            f"{reference}: {INDEX} names {listed(missing)}, which the repository does not have. "
+            "Give another revision."
         )
     raise CheckpointError(_no_weights(reference, [name for name in names if "/" not in name]))
 
 
 def _weights(reference: str, folder: Path, names: list[str]) -> list[str]:
-    """What Checkpoint and LoraVector would read; empty where they would refuse."""
+    """Returns the weight files that Checkpoint and LoraVector would read; empty if they refuse."""
     adapter = [WEIGHTS] if ADAPTER in names and WEIGHTS in names else []
     if INDEX in names:
         shards = sorted(set(read_index(folder / INDEX).values()))
         if SINGLE in names and SINGLE not in shards:
             raise CheckpointError(
-                f"{reference} holds {SINGLE} and shards with an index: two models in one repository, and tools disagree "
-                "which of them is loaded. Download the one that you mean into a folder and give that."
+                f"{reference} holds {SINGLE} and shards with an index: two models in one "
+                "repository, and tools disagree which of them is loaded. Download the one that you "
+                "mean into a folder and give that."
             )
         return shards + adapter
     if SINGLE in names:
         return [SINGLE, *adapter]
-    found = [name for name in names if name.endswith(".safetensors") and "/" not in name]
-    return found if len(found) == 1 and ADAPTER not in names else adapter
+    single = [name for name in names if name.endswith(".safetensors") and "/" not in name]
+    return single if len(single) == 1 and ADAPTER not in names else adapter
 
 
 def _no_weights(reference: str, names: list[str]) -> str:
+    """Returns the message for a repository without usable weights."""
     safe = [name for name in names if name.endswith(".safetensors")]
     pickles = sorted(name for name in names if name.endswith(_PICKLES))
     if safe:
-        return f"{reference} holds {listed(safe)}, but no {SINGLE}, {WEIGHTS} or {INDEX} that says what belongs together."
+        return (
+            f"{reference} holds {listed(safe)}, but no {SINGLE}, {WEIGHTS} or {INDEX} that says "
+            "what belongs together."
+        )
     if pickles:
         return (
-            f"{reference} holds only pickle weights ({listed(pickles)}) and no safetensors. Pickles can run code when "
-            "they are opened, so they are not fetched. Give a revision with safetensors, or, where you trust the "
-            "source, convert them once with transformers' save_pretrained and give that folder."
+            f"{reference} holds only pickle weights ({listed(pickles)}) and no safetensors. "
+            "Pickles can run code when they are opened, so they are not fetched. Give a revision "
+            "with safetensors, or, if you trust the source, convert them once with transformers' "
+            "save_pretrained and give that folder."
         )
-    return f"{reference} holds no safetensors weights ({listed(sorted(names)) if names else 'it is empty'})."
+    contents = listed(sorted(names)) if names else "it is empty"
+    return f"{reference} holds no safetensors weights ({contents})."
 
 
-def digests(folder: Path, names: list[str]) -> dict[str, str]:
-    """File name -> SHA-256 of those that the cache keeps by it (large files): the snapshot's entry is a link to it."""
+def blob_digests(folder: Path, names: list[str]) -> dict[str, str]:
+    """Returns file name -> SHA-256 for the files that the cache names by it (large files).
+
+    The snapshot's entry is a link to a blob; the blob's name is the SHA-256 of its content.
+    """
     links = {
         name: (folder / name).readlink().name
         for name in sorted(names)

@@ -1,4 +1,4 @@
-"""Manifest and verify(): is this export folder what was written?."""
+"""The manifest of an export, and `verify`, which checks a folder against its manifest."""
 
 from __future__ import annotations
 
@@ -8,25 +8,30 @@ from pathlib import Path
 from typing import NamedTuple
 
 from merging.errors import CheckpointError, ExportError
-from merging.inputs.header import read_json
+from merging.inputs.strict_json import read_json
+from merging.paths import exists
 
 MANIFEST = "MANIFEST.json"
 
 
 Progress = Callable[[str, int, int], None]
-"""Called with the stage ('write' or 'verify'), bytes done and bytes in all. May raise to cancel the export."""
+"""Called with the step ('write' or 'verify'), bytes done and total bytes.
+
+It may raise an error to cancel the export.
+"""
 
 
 class Manifest(NamedTuple):
-    """What a folder holds: its files by name, with size and SHA-256."""
+    """The files of an export, as they were written."""
 
     recipe: str
-    """The recipe's digest."""
+    """The digest of the recipe."""
     files: dict[str, tuple[int, str]]
+    """File name -> size in bytes and SHA-256."""
 
     @property
     def nbytes(self) -> int:
-        """Size of all files."""
+        """Bytes of all files together."""
         return sum(size for size, _ in self.files.values())
 
 
@@ -35,17 +40,21 @@ def verify(
     progress: Progress = lambda stage, done, total: None,
     read_back: Collection[str] = (),
 ) -> Manifest:
-    """Read every file of an export again and compare it with the manifest.
+    """Reads every file of an export again and compares it with the manifest.
 
     Args:
         folder: the export.
         progress: see Progress.
-        read_back: files that were read back when they were written; only their sizes are compared.
+        read_back: files that were already read back when they were written; only their sizes are
+            compared.
 
     Raises:
-        ExportError: naming each file that is missing, changed or not listed.
+        ExportError: if the folder does not exist, has no manifest, or differs from it. The message
+            names each file that is missing, changed or not listed.
     """
     folder = Path(folder)
+    if not exists(folder):
+        raise ExportError(f"{folder} does not exist. Give the folder of an export.")
     if not (folder / MANIFEST).is_file():
         raise ExportError(
             f"{folder} has no {MANIFEST}; it is not a folder that `dem merge` finished."
@@ -65,6 +74,7 @@ def verify(
     done = 0
     for name, (size, digest) in files.items():
         file = folder / name
+        # The manifest may be a stranger's: its names must not lead out of the folder.
         if (
             "/" in name.replace("additional_chat_templates/", "")
             or ".." in name
@@ -73,6 +83,7 @@ def verify(
             wrong.append(f"{name} is missing")
         elif file.stat().st_size != size:
             wrong.append(f"{name} has {file.stat().st_size:,} bytes, {size:,} were written")
+        # Hashing is the slow part, so the size is compared first.
         elif name not in read_back and _sha256(file) != digest:
             wrong.append(f"{name} has changed")
         done += size

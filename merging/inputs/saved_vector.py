@@ -1,8 +1,9 @@
-"""A distribution vector saved on its own: its deltas as safetensors, used again on this base or on another of its shapes.
+"""A distribution vector saved on its own, to be used on its base or on another base of its shapes.
 
-The folder holds `delta.safetensors`, the deltas under the base's tensor names, `vector.json`, what they are, and the
-manifest that `dem verify` reads. In float32 the deltas are the very ones that a merge computes from the checkpoints
-(float64 where the base is), so that a saved vector merges to the same bits.
+The folder holds `delta.safetensors` (the deltas under the base's tensor names), `vector.json`
+(where they come from), and the manifest that `dem verify` reads. Saved in float32, the deltas are
+exactly those that a merge computes from the checkpoints (float64 if the base is float64), so a
+saved vector merges to the same bits.
 """
 
 import math
@@ -15,7 +16,7 @@ from torch import Tensor
 from merging.dtypes import DTYPES, working_dtype
 from merging.errors import CheckpointError, MismatchError
 from merging.inputs.checkpoint import Checkpoint, Weights, dtype_of, in_memory, read_block, shape_of
-from merging.inputs.header import read_json
+from merging.inputs.strict_json import read_json
 from merging.inputs.vector import Vector
 from merging.paths import DELTAS, exists
 
@@ -26,36 +27,43 @@ FORMAT = 1
 
 
 class VectorFacts(NamedTuple):
-    """What vector.json says."""
+    """The content of vector.json.
+
+    Attributes:
+        name: the vector's name when it was saved.
+        base: the digest of its base; empty if the base was not a folder.
+        tuned: the digest of the checkpoint, adapter or vector that it was made from.
+        dtype: the dtype of the saved deltas.
+        error: ‖saved − Δ‖ / ‖Δ‖ over all tensors; 0 for float32.
+        version: the version of this package that saved it.
+        format: the version of this format.
+    """
 
     name: str
     base: str
-    """The digest of the base that it was made on; empty where that was no folder."""
     tuned: str
-    """The digest of what it was made from."""
     dtype: str
     error: float
-    """‖saved − Δ‖ / ‖Δ‖ over all tensors: 0 for float32."""
     version: str
     format: int = FORMAT
 
 
 def is_saved_vector(path: str | Path) -> bool:
-    """Whether a folder holds a vector that was saved on its own."""
+    """Returns whether a folder holds a saved distribution vector."""
     return exists(Path(path) / DELTAS)
 
 
 class SavedVector(Vector):
-    """A vector read back from its folder, lazily, on a base of the same names and shapes.
+    """A saved vector, read lazily, on a base with the same tensor names and shapes.
 
     Args:
         path: the folder that save_vector made.
-        base: Θ: the one it was made on, or another; see `foreign_base`.
-        name: how sliders, recipes and tables call it; the folder's name if not given.
+        base: Θ: its own base, or another one; see `foreign_base`.
+        name: its name in sliders, recipes and tables; the folder's name if not given.
 
     Raises:
-        CheckpointError: when the folder is not one that save_vector made.
-        MismatchError: naming the tensor that the base lacks or has in another shape.
+        CheckpointError: if save_vector did not make this folder.
+        MismatchError: if the base lacks one of its tensors or has it in another shape.
     """
 
     def __init__(self, path: str | Path, base: Weights, name: str | None = None) -> None:
@@ -67,17 +75,18 @@ class SavedVector(Vector):
         self.stored: Weights = stored
         self.digest = stored.digest
         self.identity = stored.identity
+        # Names and shapes are checked on opening, so that no merge fails after reading gigabytes.
         for tensor in stored:
-            _fits(f"{self.name} ({self.path})", tensor, stored, base)
+            _check_fit(f"{self.name} ({self.path})", tensor, stored, base)
 
     @property
     def foreign_base(self) -> bool:
-        """Whether the base is another than the one it was made on, as far as both are known."""
+        """Whether the base differs from the vector's own base; False if a digest is unknown."""
         ours = getattr(self.base, "digest", "")
         return bool(ours and self.facts.base and ours != self.facts.base)
 
     def hold_in_memory(self) -> None:
-        """Read the deltas once and keep them in RAM."""
+        """Reads all deltas and keeps them in RAM."""
         self.stored = in_memory(self.stored)
 
     def __getitem__(self, name: str) -> Tensor:
@@ -89,45 +98,51 @@ class SavedVector(Vector):
         return iter(self.stored)
 
     def __contains__(self, name: object) -> bool:
-        return name in self.stored  # the mapping's own would read the tensor to find out
+        return name in self.stored  # Mapping's own test would read the tensor
 
     def __len__(self) -> int:
         return len(self.stored)
 
     def block(self, name: str, start: int, stop: int) -> Tensor:
-        """Elements of the saved delta in the base's working dtype, in memory of their own."""
+        """Returns elements of the saved delta in the working dtype, in new memory."""
         stored = read_block(self.stored, name, start, stop)
         return stored.to(working_dtype(dtype_of(self.base, name)), copy=True)
 
     def weights_block(self, name: str, start: int, stop: int) -> Tensor:
-        """Elements of Θ + Δ in the working dtype: the fine-tuned weights, but for the rounding of the difference."""
+        """Returns elements of Θ + Δ in the working dtype.
+
+        They are the fine-tuned weights up to the rounding of the difference.
+        """
         base = read_block(self.base, name, start, stop).to(
             working_dtype(dtype_of(self.base, name)), copy=True
         )
         return base.add_(self.block(name, start, stop)) if name in self.stored else base
 
 
-def _fits(where: str, name: str, stored: Checkpoint, base: Weights) -> None:
+def _check_fit(where: str, name: str, stored: Checkpoint, base: Weights) -> None:
+    """Raises an error if the base's tensor `name` does not fit the saved delta."""
     if name not in base:
         raise MismatchError(
-            f"{where} changes {name!r}, which the base lacks. A saved vector goes on a base of the same tensors; "
-            "choose the one it was made on."
+            f"{where} changes {name!r}, which the base lacks. A saved vector needs a base with the "
+            "same tensors; choose the base that it was made on."
         )
-    given, expected = shape_of(stored, name), shape_of(base, name)
-    if given != expected:
+    shape, expected = shape_of(stored, name), shape_of(base, name)
+    if shape != expected:
         raise MismatchError(
-            f"{where}: the delta of {name!r} has shape {list(given)}, the base has {list(expected)}. A saved vector goes on "
-            "a base of the same shapes; choose the one it was made on."
+            f"{where}: the delta of {name!r} has shape {list(shape)}, the base has "
+            f"{list(expected)}. A saved vector needs a base with the same shapes; choose the base "
+            "that it was made on."
         )
     dtypes = dtype_of(stored, name), dtype_of(base, name)
     if any(dtype not in DTYPES.values() for dtype in dtypes):
         raise MismatchError(
-            f"{where}: the delta of {name!r} is stored as {dtypes[0]}, the base's tensor as {dtypes[1]}; expected "
-            f"{', '.join(DTYPES)} of both."
+            f"{where}: the delta of {name!r} is stored as {dtypes[0]}, the base's tensor as "
+            f"{dtypes[1]}; expected one of {', '.join(DTYPES)} for both."
         )
 
 
 def _read_facts(file: Path) -> VectorFacts:
+    """Reads vector.json strictly: exactly its keys, each of its type."""
     document: Any = read_json(file)
     kinds: Mapping[str, Any] = VectorFacts.__annotations__
     if not isinstance(document, dict) or set(document) != set(kinds):
@@ -136,8 +151,10 @@ def _read_facts(file: Path) -> VectorFacts:
         )
     if document["format"] != FORMAT:
         raise CheckpointError(
-            f"{file}: format is {document['format']!r}, this version reads {FORMAT}: update to open it."
+            f"{file}: format is {document['format']!r}, this version reads {FORMAT}. Update this "
+            "program to open the file."
         )
+    # Exact types, because isinstance would accept true for a number.
     for key, kind in kinds.items():
         if type(document[key]) is not kind:
             raise CheckpointError(

@@ -1,11 +1,13 @@
-"""Statistics of a model on its own data, as a file that a recipe names for it: read lazily, checked before any weight.
+"""Files of statistics that Fisher merging and RegMean need: one per model, on the model's own data.
 
-The file is one safetensors file with the model's tensor names, written by evaluation/model_statistics.py:
+A recipe names the file of each model. It is read lazily, and checked before any weight is read. It
+is one safetensors file with the model's tensor names, written by evaluation/model_statistics.py:
 
-    fisher    the diagonal of the Fisher information, of each tensor's shape
-    gram      for the weights of linear layers the mean of xᵀx over their inputs x, (inputs, inputs)
+    fisher    the diagonal of the Fisher information; each tensor's shape
+    gram      for the weight of each linear layer, the mean of xᵀx over its inputs x;
+              shape (inputs, inputs)
 
-Its metadata holds one entry, `dem_statistics`, a JSON object; see Facts.
+Its metadata has one entry, `dem_statistics`, a JSON object; see StatisticsFacts.
 """
 
 import json
@@ -13,19 +15,17 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from merging.errors import CheckpointError, ExportError
 from merging.inputs.checkpoint import Checkpoint
-from merging.inputs.header import parse_json, written_header
-from merging.methods._contract import Statistic
+from merging.inputs.header import header_bytes
+from merging.inputs.strict_json import parse_json
+from merging.methods._values import Statistic
 from merging.paths import exists
-
-if TYPE_CHECKING:
-    pass
 
 KEY = "dem_statistics"
 
@@ -37,46 +37,56 @@ KINDS = ("fisher", "gram")
 
 
 class StatisticsFacts(NamedTuple):
-    """What a file says of itself: enough to collect it again."""
+    """The description in a file of statistics: all that is needed to collect them again.
+
+    Attributes:
+        kind: one of KINDS.
+        model: the digest of the model's weights; see Checkpoint.digest.
+        datasets: names of the datasets that were used.
+        examples: number of examples.
+        tokens: fisher: number of supervised tokens; gram: number of positions whose inputs were
+            summed.
+        sampled: fisher: whether the labels were sampled from the model, not taken from the data.
+        seed: the seed of the sampling.
+        norm: the L2 norm of all values.
+        inputs_first: gram: the weights that are stored as (inputs, outputs), as in GPT-2; all
+            others are (outputs, inputs).
+        versions: library -> version.
+        format: the version of this format.
+    """
 
     kind: str
-    """One of KINDS."""
     model: str
-    """The digest of the weights that it was collected on; see Checkpoint.digest."""
     datasets: list[str]
     examples: int
     tokens: int
-    """fisher: supervised tokens; gram: positions whose inputs were summed."""
     sampled: bool
-    """fisher: whether the tokens were drawn from the model and not taken from the data."""
     seed: int
     norm: float
-    """The L2 norm of all values."""
     inputs_first: list[str]
-    """gram: the tensors that are stored as (inputs, outputs), as GPT-2's are; all others are (outputs, inputs)."""
     versions: dict[str, str]
     format: int = FORMAT
 
 
 class Statistics:
-    """One file of statistics. Two are equal when they are the same file, unchanged.
+    """One file of statistics. Two are equal if they are the same file and it has not changed.
 
     Args:
         path: the file.
 
     Raises:
-        CheckpointError: when it is missing, or not such a file.
+        CheckpointError: if the file is missing or is not a file of statistics.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         if not (exists(self.path) and self.path.is_file()):
             raise CheckpointError(
-                f"{self.path} is not a file. Give the safetensors file that `dem statistics` wrote; hub ids are not "
-                "read here."
+                f"{self.path} is not a file. Give the safetensors file that `dem statistics` "
+                "wrote; hub ids are not read here."
             )
         self.stored = Checkpoint(self.path.parent, file=self.path.name)
-        self.facts = _facts(self.path, self.stored.metadata)
+        self.facts = _read_facts(self.path, self.stored.metadata)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Statistics) and self.stored.identity == other.stored.identity
@@ -90,13 +100,17 @@ class Statistics:
     def at(
         self, name: str, span: tuple[int, int], shape: tuple[int, ...], dtype: torch.dtype
     ) -> Statistic | None:
-        """What it says of one block of a tensor, freshly read; None where it says nothing.
+        """Reads the statistic of one block of a tensor; None if the file has none for it.
 
         Args:
             name: the tensor.
-            span: the first element of the block and the one after its last; a Gram matrix is for the whole tensor.
-            shape: of the block.
-            dtype: of the result.
+            span: the block's first element and one past its last. A Gram matrix ignores it,
+                because it belongs to the whole tensor.
+            shape: the shape of the block.
+            dtype: the dtype of the result.
+
+        Returns:
+            fisher: values of the block's shape; gram: the matrix (inputs, inputs).
         """
         if name not in self.stored:
             return None
@@ -105,16 +119,19 @@ class Statistics:
         return Statistic(self.stored.block(name, *span).to(dtype).view(shape), self.facts.norm)
 
     def axis(self, name: str) -> int:
-        """Along which axis of a linear layer's weight its inputs lie."""
+        """Returns the axis of a linear layer's weight that belongs to its inputs: 0 or 1."""
         return 0 if name in self.facts.inputs_first else 1
 
 
-def _facts(path: Path, metadata: Mapping[str, str]) -> StatisticsFacts:
+def _read_facts(path: Path, metadata: Mapping[str, str]) -> StatisticsFacts:
+    """Reads the description strictly: exactly its keys, each of its type."""
     if KEY not in metadata:
         raise CheckpointError(
-            f"{path} holds no statistics, its metadata has no {KEY}. Give a file that `dem statistics` wrote."
+            f"{path} holds no statistics: its metadata has no {KEY}. Give a file that "
+            "`dem statistics` wrote."
         )
     document: Any = parse_json(metadata[KEY].encode(), f"{path}: {KEY}")
+    # list[str] cannot be compared with a value's type, so its origin, list, is.
     kinds: Mapping[str, Any] = {
         key: getattr(hint, "__origin__", hint)
         for key, hint in StatisticsFacts.__annotations__.items()
@@ -125,8 +142,10 @@ def _facts(path: Path, metadata: Mapping[str, str]) -> StatisticsFacts:
         )
     if document["format"] != FORMAT:
         raise CheckpointError(
-            f"{path}: format is {document['format']!r}, this version reads {FORMAT}: update to use it."
+            f"{path}: format is {document['format']!r}, this version reads {FORMAT}. Update this "
+            "program to use the file."
         )
+    # Exact types, because isinstance would accept true for a number.
     for key, kind in kinds.items():
         if type(document[key]) is not kind:
             raise CheckpointError(
@@ -136,56 +155,60 @@ def _facts(path: Path, metadata: Mapping[str, str]) -> StatisticsFacts:
 
 
 def check_target(out: str | Path, nbytes: int = 0) -> None:
-    """Raise an ExportError for a place where no file of this size can be made; ask before hours of collecting."""
+    """Checks that a file can be written; call it before hours of collecting statistics.
+
+    Args:
+        out: the file to make.
+        nbytes: its size.
+
+    Raises:
+        ExportError: if the file exists, its folder cannot be written, or the disk is too full.
+    """
     out = Path(out)
+    # lexists, because a broken link is in the way too.
     if os.path.lexists(out):
         raise ExportError(
-            f"{out} exists. Give the name of a new file; nothing is written over an old one."
+            f"{out} exists. Give the name of a new file; existing files are never overwritten."
         )
     if not (exists(out.parent) and out.parent.is_dir() and os.access(out.parent, os.W_OK)):
         raise ExportError(
-            f"{out.parent} is not a folder that can be written. Make it first, or give another place."
+            f"{out.parent} is not a folder that can be written. Make it first, or give another "
+            "file."
         )
     free = shutil.disk_usage(out.parent).free
     if free < nbytes:
         raise ExportError(
-            f"{out.parent} has {free / 1e9:.2f} GB free, the statistics need {nbytes / 1e9:.2f} GB. Free some, or give "
-            "another place."
+            f"{out.parent} has {free / 1e9:.2f} GB free, the statistics need "
+            f"{nbytes / 1e9:.2f} GB. Free some space, or give a file on another disk."
         )
 
 
 def write(out: str | Path, facts: StatisticsFacts, tensors: Mapping[str, Tensor]) -> None:
-    """Write statistics as float32, one tensor at a time, and make the file appear whole.
+    """Writes statistics as float32; the file appears complete or not at all.
 
     Args:
         out: the file to make; it must not exist.
-        facts: what it says of itself.
-        tensors: by the model's tensor names, of any layout in memory.
+        facts: its description.
+        tensors: the model's tensor names -> statistics, of any dtype and layout.
 
     Raises:
-        ExportError: when it exists or cannot be written; nothing is left then.
+        ExportError: if the file exists or cannot be written; nothing is left behind then.
     """
     out = Path(out)
     check_target(out, sum(4 * value.numel() for value in tensors.values()))
     stored = [(name, torch.float32, tuple(value.shape)) for name, value in tensors.items()]
+    # Written beside the target and linked when complete, so no reader sees half a file. The process
+    # id keeps two writers apart.
     draft = out.with_name(f".{out.name}.{os.getpid()}.draft")
     try:
         with draft.open("xb") as file:
-            file.write(written_header(stored, {"format": "pt", KEY: json.dumps(facts._asdict())}))
+            file.write(header_bytes(stored, {"format": "pt", KEY: json.dumps(facts._asdict())}))
             for value in tensors.values():
-                file.write(
-                    value.detach()
-                    .float()
-                    .cpu()
-                    .contiguous()
-                    .view(-1)
-                    .view(torch.uint8)
-                    .numpy()
-                    .data
-                )
+                flat = value.detach().float().cpu().contiguous().view(-1)
+                file.write(flat.view(torch.uint8).numpy().data)
             file.flush()
             os.fsync(file.fileno())
-        os.link(draft, out)  # unlike a rename it refuses a file that has been made meanwhile
+        os.link(draft, out)  # unlike a rename, it fails if the file has been made meanwhile
     except OSError as error:
         raise ExportError(
             f"{out} could not be written: {error.strerror or error}. Nothing was left behind."

@@ -1,6 +1,7 @@
-"""Arithmetic of distribution vectors: a − b + c as one vector, for task analogies and for vectors to save.
+"""Sums of distribution vectors, such as a − b + c, as one vector: for analogies and for saving.
 
-"A is to B as C is to D" (Ilharco et al. 2022, arXiv 2212.04089, section 5): Δ_D ≈ Δ_C + (Δ_B − Δ_A).
+"A is to B as C is to D" (Ilharco et al. 2022, arXiv 2212.04089, section 5):
+Δ_D ≈ Δ_C + (Δ_B − Δ_A).
 """
 
 import hashlib
@@ -17,15 +18,19 @@ from merging.inputs.vector import Vector
 
 
 class Combined(Vector):
-    """Σ c_k Δ_k, computed where it is read; a tensor that a vector does not change counts as zero in it.
+    """The vector Σ c_k Δ_k, computed block by block as it is read.
+
+    If a vector does not change a tensor, its delta counts as zero there.
 
     Args:
-        name: how sliders, recipes and tables call it.
-        terms: coefficients and vectors, in the order in which they are added; all on the base of the first.
+        name: its name in sliders, recipes and tables.
+        terms: coefficients and vectors, in the order of addition. The result has the base of the
+            first vector.
 
     Raises:
-        ValueError: for no terms, or a coefficient that is not a finite number.
-        MismatchError: naming the tensor that a vector changes and the base of the first lacks or has in another shape.
+        ValueError: if there are no terms, or a coefficient is not a finite number.
+        MismatchError: if a vector changes a tensor that the first vector's base lacks or has in
+            another shape.
 
     >>> Combined("d", [(1.0, c), (1.0, b), (-1.0, a)])["w"]  # Δc = [4], Δb = [2], Δa = [1]
     tensor([5.])
@@ -34,7 +39,8 @@ class Combined(Vector):
     def __init__(self, name: str, terms: Sequence[tuple[float, Vector]]) -> None:
         if not terms or not all(math.isfinite(coefficient) for coefficient, _ in terms):
             raise ValueError(
-                f"{name}: expected vectors with finite coefficients, found {[term[0] for term in terms]}"
+                f"{name}: expected vectors with finite coefficients, "
+                f"found {[term[0] for term in terms]}"
             )
         self.name = name
         self.terms = tuple((float(coefficient), vector) for coefficient, vector in terms)
@@ -47,13 +53,13 @@ class Combined(Vector):
         first = self.terms[0][1].name
         for _, vector in self.terms:
             for tensor in vector:
-                if tensor not in self.base or shape_of(vector.base, tensor) != shape_of(
-                    self.base, tensor
-                ):
+                shape = shape_of(vector.base, tensor)
+                if tensor not in self.base or shape != shape_of(self.base, tensor):
                     raise MismatchError(
-                        f"{vector.name} changes {tensor!r}, which the base of {first} lacks or has in another shape. "
-                        "Combine vectors of one base."
+                        f"{vector.name} changes {tensor!r}, which the base of {first} lacks or "
+                        "has in another shape. Combine vectors of one base."
                     )
+        # A dict keeps the order of the first vector that changes a tensor; a set would not.
         self._names = dict.fromkeys(tensor for _, vector in self.terms for tensor in vector)
 
     def __getitem__(self, name: str) -> Tensor:
@@ -65,13 +71,16 @@ class Combined(Vector):
         return iter(self._names)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._names  # the mapping's own would read the tensor to find out
+        return name in self._names  # Mapping's own test would read the tensor
 
     def __len__(self) -> int:
         return len(self._names)
 
     def block(self, name: str, start: int, stop: int) -> Tensor:
-        """Elements of the sum, each product and each sum rounded by itself, in the order of the terms."""
+        """Returns elements of the sum in the working dtype.
+
+        Every product and every sum is rounded by itself, in the order of the terms.
+        """
         total = torch.zeros(stop - start, dtype=working_dtype(dtype_of(self.base, name)))
         for coefficient, vector in self.terms:
             if name in vector:
@@ -79,7 +88,7 @@ class Combined(Vector):
         return total
 
     def weights_block(self, name: str, start: int, stop: int) -> Tensor:
-        """Elements of Θ + Σ c_k Δ_k in the working dtype."""
+        """Returns elements of Θ + Σ c_k Δ_k in the working dtype."""
         base = read_block(self.base, name, start, stop).to(
             working_dtype(dtype_of(self.base, name)), copy=True
         )

@@ -1,1 +1,1 @@
-"""A model in memory that always equals its recipe, and adapters added at its layers while a slider moves."""
+"""Composes a model in memory as its recipe says, and previews slider moves by mounted adapters."""

@@ -1,7 +1,7 @@
-"""LiveModel: a module in memory that always equals its recipe.
+"""LiveModel: a module in memory whose weights always equal its recipe.
 
-Each tensor is computed from the base, never by adding to what is there, so that the weights are the same bits after
-any history of sliders, and the same bits that an export of the recipe writes.
+Each tensor is computed from the base, never by adding to the module's present weights. So the
+weights have the same bits after any history of sliders, and the same bits as an export.
 """
 
 from collections import Counter
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from merging.engine.loop import Processor, spans, tensor
+from merging.engine.loop import Cpu, spans, tensor
 from merging.engine.tasks import Task, tasks
 from merging.engine.threads import in_order, workers
 from merging.errors import MergingError, RecipeError
@@ -24,26 +24,29 @@ if TYPE_CHECKING:
     from merging.engine.accelerator import Accelerator
 
 Index = tuple[int | tuple[int, int], ...]
+"""For each leading dimension of a parameter, a position or a (start, stop)."""
 
 
 @dataclass(frozen=True)
 class View:
-    """Where a tensor of the files lives in a loaded module.
+    """Where a tensor of the files lies in a loaded module.
 
-    Some families store names and shapes in their files that their module does not have: experts one by one that the
-    module fuses, a head under another name, matrices transposed.
+    The files of some model families have other names and shapes than the module: experts that the
+    module fuses, a head with another name, transposed matrices.
+
+    Attributes:
+        parameter: the name of a parameter or persistent buffer of the module.
+        index: the part of the parameter that holds the tensor; () is all of it.
+        transposed: whether the last two dimensions are swapped relative to the file.
     """
 
     parameter: str
-    """Name of a parameter or persistent buffer of the module."""
     index: Index = ()
-    """For each leading dimension a position or a (start, stop); () is the whole parameter."""
     transposed: bool = False
-    """Whether the last two dimensions are swapped relative to the file."""
 
 
 def resolve(module: nn.Module, view: View) -> Tensor:
-    """The module's own storage that a view names, in the orientation of the file."""
+    """Returns the module's own storage that a view names, in the orientation of the file."""
     path, _, leaf = view.parameter.rpartition(".")
     region: Tensor = getattr(module.get_submodule(path), leaf)
     region = region.detach()
@@ -53,24 +56,31 @@ def resolve(module: nn.Module, view: View) -> Tensor:
 
 
 class _Piece(NamedTuple):
-    """Part of a tensor, and where in the module it goes."""
+    """A piece of a tensor, and the module's memory into which it is written."""
 
     task: Task
     out: Tensor
     start: int | None = None
-    """Its first element, where `out` is a run of them; None for a whole tensor whose place in the module is none."""
+    """Index of the first element if `out` is contiguous; None if the tensor is written whole."""
 
 
 class LiveModel:
-    """A module whose parameters equal `merge(recipe)`, rounded to the module's dtype where that is another.
+    """A module whose parameters equal `merge(recipe)`, rounded to the module's dtype.
 
     Args:
-        module: what is evaluated; its storage is written in place and never replaced.
-        base: Θ. Which mapping is passed (files, RAM) decides what a composition costs.
+        module: the model; its storage is written in place and never replaced.
+        base: Θ. A mapping from files or one in memory: that decides what a composition costs.
         vectors: the vectors that recipes may name, by name.
-        views: where each tensor of the files lives in the module.
-        reload: for models whose loading is no plain copy: called with all tensors of the result instead of writing.
-        place: where pieces are computed; this machine's processor if not given.
+        views: where each tensor of the files lies in the module.
+        reload: called with all tensors of the composition, which are then not written here. For
+            models whose loading does more than copy tensors.
+        device: computes the pieces; the CPU by default.
+
+    Attributes:
+        recipe: the recipe that the module equals; None before the first composition and after one
+            that was interrupted.
+        mounted: whether hooks add to the output of its layers now, so that the weights must not
+            change; see merging.live.mount.
     """
 
     def __init__(
@@ -81,7 +91,7 @@ class LiveModel:
         views: Mapping[str, View],
         *,
         reload: Callable[[Iterator[tuple[str, Tensor]]], None] | None = None,
-        place: "Processor | Accelerator | None" = None,
+        device: "Cpu | Accelerator | None" = None,
     ) -> None:
         self.module = module
         self.base = base
@@ -89,33 +99,33 @@ class LiveModel:
         self.views = views
         self.reload = reload
         self.recipe: Recipe | None = None
-        """The recipe that the module equals; None before the first, and after one that was broken off."""
         self.mounted = False
-        """Whether something adds to what its layers compute, so that the weights must stay; see merging.mounted."""
+        # The task whose result each tensor of the module holds. Equal tasks give equal bits.
         self._written: dict[str, Task] = {}
-        self._place = place or Processor()
+        self._device = device or Cpu()
 
     def apply(self, recipe: Recipe, should_stop: Callable[[], bool] = lambda: False) -> int:
-        """Make the module equal the recipe, computing only the tensors whose ω differ from what they hold.
+        """Makes the module equal the recipe; computes only the tensors whose task has changed.
 
         Args:
-            recipe: what to compose.
-            should_stop: asked between pieces; a superseded composition is broken off there, and the next call goes on.
+            recipe: the recipe to compose.
+            should_stop: called between pieces; True interrupts a composition that is no longer
+                wanted. The next call computes only what is then missing.
 
         Returns:
             the number of tensors computed.
 
         Raises:
-            MergingError: when the recipe cannot be carried out; nothing has been written then.
+            MergingError: if the recipe cannot be carried out; nothing has been written then.
         """
         if self.mounted:
             raise MergingError(
-                "adapters are mounted on this module. Leave that block before composing."
+                "adapters are mounted on this module. Leave the `mounted` block before composing."
             )
         if recipe.slices:
             raise RecipeError(
-                "a recipe with slices has other layers than the model in memory. Write it with `dem merge RECIPE OUT` and "
-                "give that folder."
+                "a recipe with slices has other layers than the model in memory. Write it with "
+                "`dem merge RECIPE OUT` and give that folder."
             )
         wanted = tasks(recipe, self.base, self.vectors)
         changed = [
@@ -126,7 +136,7 @@ class LiveModel:
         if changed:
             self.recipe = None
         if changed and self.reload:
-            self._written.clear()  # if it fails half way, nothing is known of the module
+            self._written.clear()  # if loading fails half way, the module's content is unknown
             self.reload((task.name, tensor(task, self.base, self.vectors)) for task in wanted)
             self._written = {task.name: task for task in wanted}
             changed = wanted
@@ -136,21 +146,23 @@ class LiveModel:
         return len(changed)
 
     def _write(self, changed: Sequence[Task], should_stop: Callable[[], bool]) -> bool:
-        """Compute tensors in place, several pieces at a time; False where it was told to stop."""
+        """Computes tensors in place, several pieces at a time; returns False if it was stopped."""
         pieces = [piece for task in changed for piece in self._pieces(task)]
         unfinished = Counter(piece.task.name for piece in pieces)
         stopped = False
 
         def begun() -> Iterator[_Piece]:
+            """Yields the pieces in turn, until it is stopped."""
             nonlocal stopped
             for piece in pieces:
                 stopped = should_stop()
                 if stopped:
                     return
+                # From here until its last piece is done, the tensor is a mixture of two recipes.
                 self._written.pop(piece.task.name, None)
                 yield piece
 
-        room = max([4 * self._place.most * workers(), *(piece.out.numel() for piece in pieces)])
+        room = max([4 * self._device.most * workers(), *(piece.out.numel() for piece in pieces)])
         done = 0
         for piece in in_order(
             begun(), self._compute, size=lambda piece: piece.out.numel(), room=room
@@ -160,38 +172,46 @@ class LiveModel:
             if not unfinished[piece.task.name]:
                 self._written[piece.task.name] = piece.task
             stopped = stopped or (done < len(pieces) and should_stop())
-            if stopped:  # what is under way is finished, what waits behind it is dropped
+            if stopped:  # pieces that are being computed finish, those that wait are dropped
                 break
         return done == len(pieces)
 
     def _pieces(self, task: Task) -> Iterator[_Piece]:
+        """Splits a tensor into pieces, or makes it one if its memory is not contiguous."""
         region = resolve(self.module, self.views[task.name])
         if tuple(region.shape) != task.shape:
             raise MergingError(
-                f"{task.name}: the module holds {list(region.shape)}, the files {list(task.shape)}."
+                f"{task.name}: its shape in the module is {list(region.shape)}, in the files "
+                f"{list(task.shape)}. Load the module from the base's own folder."
             )
         if region.is_contiguous() and task.numel:
             flat = region.view(-1)
             yield from (
                 _Piece(task, flat[start:stop], start)
-                for start, stop in spans(task, self._place.most)
+                for start, stop in spans(task, self._device.most)
             )
         else:
             yield _Piece(task, region)
 
     def _compute(self, piece: _Piece) -> _Piece:
+        """Computes a piece into the module's memory, and returns it."""
         task, out, start = piece
         if start is None:
             out.copy_(tensor(task, self.base, self.vectors))
             return piece
-        straight = out.dtype == task.out_dtype and self._place.reaches(out)
-        rounded = out if straight else torch.empty(out.numel(), dtype=task.out_dtype)
-        self._place.compute(task, self.base, self.vectors, start, rounded)
-        if not straight:
+        # Rounded to the output dtype first, then to the module's: the same bits as an export that
+        # is loaded in the module's dtype.
+        direct = out.dtype == task.out_dtype and self._device.reaches(out)
+        rounded = out if direct else torch.empty(out.numel(), dtype=task.out_dtype)
+        self._device.compute(task, self.base, self.vectors, start, rounded)
+        if not direct:
             out.copy_(rounded)
         return piece
 
     def forget(self) -> None:
-        """Compute every tensor at the next `apply`: after a vector was exchanged for another of the same name."""
+        """Makes the next `apply` compute every tensor.
+
+        Needed after a vector was replaced by another with the same name.
+        """
         self._written.clear()
         self.recipe = None

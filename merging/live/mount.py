@@ -1,13 +1,15 @@
-"""Mounts: adapters on the layers of a LiveModel while a slider is dragged.
+"""Mounts adapters on the layers of a LiveModel while a slider is dragged.
 
     y = W x + Σ (cᵢ' − cᵢ) · sᵢ Bᵢ (Aᵢ x)
 
-W are the weights as they were settled last, cᵢ the factor that vector i has in them (ω, times what the method makes of
-it), cᵢ' the one that it has where the slider is now, sᵢ the adapter's own scaling. A move changes a few numbers, the
-scales, and writes no weight; when the drag ends the weights are composed as ever, from the base.
+W are the settled weights, those of the last composition. cᵢ is the factor that vector i has in
+them: ω, times what the method makes of it. cᵢ' is its factor at the slider's present position, and
+sᵢ is the adapter's own scaling. A move changes only the scales, a few numbers, and writes no
+weight. When the drag ends, the weights are composed from the base as usual.
 
-The products are computed and added in float32, float64 where the module is, whatever dtype the module has; their sum
-with W x is rounded to the module's dtype once. So in bfloat16 this differs from the composition, which rounds W + Δ.
+The products are computed and added in float32 (float64 if the module is float64), whatever the
+module's dtype. Their sum with W x is rounded to the module's dtype once. So in bfloat16 the result
+differs from that of the composition, which rounds W + Δ.
 """
 
 from collections.abc import Iterator
@@ -20,92 +22,101 @@ from torch import Tensor, nn
 from merging.engine.tasks import Task, tasks
 from merging.errors import MergingError, NotMounted
 from merging.inputs.lora_vector import LoraVector
-from merging.live import mount_layers as layers
+from merging.live import mount_layers
 from merging.live.live_model import LiveModel, resolve
 from merging.live.mount_change import Change, change, check
 from merging.recipe import Recipe
 from plumbing.suggest import listed
 
 
-class _Held(NamedTuple):
-    """The factors of one tensor, ready for its layers: they are the same from move to move."""
+class _Factors(NamedTuple):
+    """The adapters' factors of one tensor, prepared for its layers; moves do not change them."""
 
     adapters: tuple[LoraVector, ...]
-    """Side by side in the pairs, in this order."""
+    """Their factors are concatenated in the pairs, in this order."""
     ranks: tuple[int, ...]
     scales: tuple[float, ...]
-    """Each adapter's own."""
-    layers: tuple[layers.Layer, ...]
-    pairs: tuple[layers.Pair, ...]
-    """For each layer."""
+    """Each adapter's own scaling, s."""
+    layers: tuple[mount_layers.Layer, ...]
+    pairs: tuple[mount_layers.Pair, ...]
+    """One pair for each layer."""
 
 
 class Mounts:
-    """Adapters on the layers of one live model.
+    """Adapters mounted on the layers of one live model.
 
     Args:
-        live: its module's parameters must stay where they are, as LiveModel says.
+        live: the model. Its module's storage must never be replaced, as LiveModel requires.
     """
 
     def __init__(self, live: LiveModel) -> None:
         self.live = live
-        self._uses = layers.uses(live.module)
+        self._uses = mount_layers.uses(live.module)
         self._tasks: tuple[Recipe, list[Task]] | None = None
-        self._held: dict[str, _Held] = {}
+        self._factors: dict[str, _Factors] = {}
 
     def plan(self, settled: Recipe, wanted: Recipe) -> Change:
-        """What has to be mounted on the weights of one recipe to see another; nothing is written or read.
+        """Returns what must be mounted on the weights of one recipe to get another.
+
+        Nothing is written, and no tensor is read.
 
         Raises:
-            NotMounted: saying why this move has to be composed.
-            RecipeError: as composing would raise it.
+            NotMounted: if this move must be composed; the message says why.
+            RecipeError: if composing `wanted` would raise it.
         """
         if self.live.reload:
             raise NotMounted(
-                "this model's tensors are no plain copies of its files', so each composition is loaded anew."
+                "this model's tensors are not plain copies of those in its files, so each "
+                "composition is loaded anew."
             )
         check(settled, wanted)
         if self._tasks is None or self._tasks[0] != settled:
             self._tasks = settled, tasks(settled, self.live.base, self.live.vectors)
         after = tasks(wanted, self.live.base, self.live.vectors)
-        found = change(self._tasks[1], after, self.live.vectors)
-        found = {name: moved for name, moved in found.items() if name in self.live.views}
-        parameters = [self.live.views[name].parameter for name in found]
+        changed = change(self._tasks[1], after, self.live.vectors)
+        changed = {name: moved for name, moved in changed.items() if name in self.live.views}
+        parameters = [self.live.views[name].parameter for name in changed]
         if twice := [name for name in parameters if parameters.count(name) > 1]:
             raise NotMounted(
-                f"several tensors of the files fill {twice[0]}, so that its change would be added twice."
+                f"several tensors of the files fill {twice[0]}, so its change would be added twice."
             )
-        for name in found:
-            layers.layers(self.live.module, name, self.live.views[name], self._uses)
-        return found
+        # Called for its errors: a layer that cannot be mounted is refused before any is.
+        for name in changed:
+            mount_layers.layers(self.live.module, name, self.live.views[name], self._uses)
+        return changed
 
     @contextmanager
     def mounted(self, recipe: Recipe) -> Iterator[nn.Module]:
-        """The module, computing as this recipe would have it, for as long as the block lasts; then it is as before.
+        """Makes the module compute with this recipe for the length of the block.
 
-        A block that calls the module and not all the layers in question does not see the recipe: they are used in
-        another way than by calling them, or this input goes round them.
+        The module is as before when the block ends. A block that calls the module, but not every
+        layer with a mounted adapter, does not compute with the recipe: the model uses such a layer
+        without calling it, or this input bypasses it.
 
         Raises:
-            NotMounted: before the block, saying why this move has to be composed; after it, where a layer was not called.
+            NotMounted: before the block, if this move must be composed; after it, if a layer was
+                not called.
+            MergingError: if adapters are mounted already.
         """
         if self.live.mounted:
             raise MergingError(
-                "adapters are mounted on this module already. Leave that block first."
+                "adapters are mounted on this module already. Leave that `mounted` block first."
             )
         if self.live.recipe is None:
-            raise NotMounted("the weights in memory are no whole composition; compose one first.")
+            raise NotMounted(
+                "the weights in memory are an incomplete composition. Compose a recipe first."
+            )
         held = {
-            name: (self._ready(name, moved), moved)
+            name: (self._factors_of(name, moved), moved)
             for name, moved in self.plan(self.live.recipe, recipe).items()
         }
         called: set[str] = set()
         handles = []
         self.live.mounted = True
         try:
-            for ready, moved in held.values():
-                scale = _scale(ready, moved)
-                for layer, pair in zip(ready.layers, ready.pairs, strict=True):
+            for factors, moved in held.values():
+                scale = _scale(factors, moved)
+                for layer, pair in zip(factors.layers, factors.pairs, strict=True):
                     hook = _Hook(layer, pair, scale, called)
                     handles.append(layer.module.register_forward_hook(hook, with_kwargs=True))
             yield self.live.module
@@ -114,18 +125,20 @@ class Mounts:
                 handle.remove()
             self.live.mounted = False
         silent = sorted(
-            {layer.path for ready, _ in held.values() for layer in ready.layers} - called
+            {layer.path for factors, _ in held.values() for layer in factors.layers} - called
         )
+        # If no layer was called, the block did not run the model, and nothing is wrong.
         if called and silent:
             raise NotMounted(
-                f"the model does not call {listed(silent)}, so that what is mounted there is not seen."
+                f"the model does not call {listed(silent)}, so the adapters mounted there have no "
+                "effect."
             )
 
-    def _ready(self, name: str, moved: dict[str, float]) -> _Held:
-        """The factors of the adapters that move, side by side, in the order in which each layer multiplies."""
+    def _factors_of(self, name: str, moved: dict[str, float]) -> _Factors:
+        """Concatenates the factors of the adapters that move, as each layer multiplies them."""
         adapters = tuple(self._adapter(vector) for vector in moved)
-        held = self._held.get(name)
-        # `is`: two mappings are equal where all their tensors are, and comparing would read them
+        held = self._factors.get(name)
+        # Compared with `is`: vectors are mappings, and == would read and compare all their tensors.
         if (
             held
             and len(held.adapters) == len(adapters)
@@ -133,44 +146,51 @@ class Mounts:
         ):
             return held
         view = self.live.views[name]
-        found = layers.layers(self.live.module, name, view, self._uses)
+        layers = mount_layers.layers(self.live.module, name, view, self._uses)
         region = resolve(self.live.module, view)
-        to: dict[str, Any] = {"device": region.device, "dtype": layers.wide(region.dtype)}
-        factors = [adapter.factors(name) for adapter in adapters]
-        left = torch.cat([one.left for one in factors], dim=1).to(**to)
-        right = torch.cat([one.right for one in factors]).to(**to)
+        to: dict[str, Any] = {
+            "device": region.device,
+            "dtype": mount_layers.product_dtype(region.dtype),
+        }
+        products = [adapter.factors(name) for adapter in adapters]
+        left = torch.cat([product.left for product in products], dim=1).to(**to)
+        right = torch.cat([product.right for product in products]).to(**to)
+        # The factors are in the orientation of the file, the layers in that of the module.
         if view.transposed:
             left, right = right.T.contiguous(), left.T.contiguous()
-        pairs = tuple(layers.pair(layer.kind, left, right) for layer in found)
-        ranks, scales = (
-            tuple(one.left.shape[1] for one in factors),
-            tuple(one.scale for one in factors),
-        )
-        self._held[name] = _Held(adapters, ranks, scales, found, pairs)
-        return self._held[name]
+        pairs = tuple(mount_layers.pair(layer.kind, left, right) for layer in layers)
+        ranks = tuple(product.left.shape[1] for product in products)
+        scales = tuple(product.scale for product in products)
+        self._factors[name] = _Factors(adapters, ranks, scales, layers, pairs)
+        return self._factors[name]
 
     def _adapter(self, name: str) -> LoraVector:
+        """Returns the adapter with this name."""
         vector = self.live.vectors[name]
         assert isinstance(vector, LoraVector)  # `change` refuses all others
         return vector
 
 
-def _scale(held: _Held, moved: dict[str, float]) -> Tensor:
-    """(rank,): of each rank-one term, its adapter's change times the adapter's own scaling."""
-    like = held.pairs[0].up
-    each = [
+def _scale(factors: _Factors, moved: dict[str, float]) -> Tensor:
+    """Returns the scale of each rank-one term, (rank,): its adapter's change times its scaling."""
+    like = factors.pairs[0].up
+    scales = [
         by * own
-        for by, own, rank in zip(moved.values(), held.scales, held.ranks, strict=True)
+        for by, own, rank in zip(moved.values(), factors.scales, factors.ranks, strict=True)
         for _ in range(rank)
     ]
-    return torch.tensor(each, dtype=like.dtype, device=like.device)
+    return torch.tensor(scales, dtype=like.dtype, device=like.device)
 
 
 class _Hook:
-    """A forward hook: the layer's output, with the product's part added."""
+    """A forward hook that adds the low-rank product to a layer's output."""
 
     def __init__(
-        self, layer: layers.Layer, pair: layers.Pair, scale: Tensor, called: set[str]
+        self,
+        layer: mount_layers.Layer,
+        pair: mount_layers.Pair,
+        scale: Tensor,
+        called: set[str],
     ) -> None:
         self.layer, self.pair, self.scale, self.called = layer, pair, scale, called
 
@@ -178,9 +198,7 @@ class _Hook:
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor
     ) -> Tensor:
         self.called.add(self.layer.path)
-        given = args[0] if args else next(iter(kwargs.values()))  # these layers take one argument
-        return (
-            layers.added(self.layer.kind, given, self.pair, self.scale)
-            .add_(output)
-            .to(output.dtype)
-        )
+        # These layers take one argument, by position or by keyword.
+        inputs = args[0] if args else next(iter(kwargs.values()))
+        product = mount_layers.product_output(self.layer.kind, inputs, self.pair, self.scale)
+        return product.add_(output).to(output.dtype)

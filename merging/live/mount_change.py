@@ -1,4 +1,7 @@
-"""What a move of sliders changes: by how much each adapter's factor differs from the settled one, tensor by tensor."""
+"""Computes by how much a slider move changes each adapter's factor from the settled weights.
+
+The settled weights are those of the last composition, which the module holds.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -11,58 +14,61 @@ from merging.inputs.vector import Vector
 from merging.recipe import Recipe
 
 Change = dict[str, dict[str, float]]
-"""Tensor -> adapter -> its factor now, less its factor in the settled weights; without those that are 0."""
+"""Tensor -> adapter -> its new factor less its settled one; without adapters that do not move."""
 
 NOISE = 1e-12
-"""By how much factors that are divided by their sum may differ from 1 in all: the rounding of float64."""
+"""The rounding error, in float64, of a sum of factors that were divided by their sum."""
 
 
 def check(settled: Recipe, wanted: Recipe) -> None:
-    """Refuse a move that is not one of sliders of a sum.
+    """Refuses a move that is not a change of the factors of a sum of vectors.
 
     Raises:
-        NotMounted: saying why.
+        NotMounted: if the method is not linear, or more than ω and parameters changed.
     """
     if not wanted.definition.linear:
         raise NotMounted(
-            f"{wanted.method} is not linear in the vectors, so that a move is no sum of low-rank products."
+            f"{wanted.method} is not linear in the vectors, so a move is not a sum of low-rank "
+            "products."
         )
     moved = replace(
         settled, models=wanted.models, parameters=wanted.parameters, inputs=wanted.inputs
     )
     if moved != wanted:
         raise NotMounted(
-            "the settled weights are of other settings than ω and the method's parameters."
+            "the settled weights differ from this recipe in more than ω and the method's "
+            "parameters."
         )
 
 
 def change(
     settled: Sequence[Task], wanted: Sequence[Task], vectors: Mapping[str, Vector]
 ) -> Change:
-    """By how much the factors differ between two compositions of one base.
+    """Returns the differences of the factors between two compositions of one base.
 
-    Worked example: task arithmetic at λ = 2, the adapter's ω moved from 0.25 to 0.75, the checkpoint's stays:
-    {"layer.weight": {"lora": 1.0}}.
+    Worked example: task arithmetic at λ = 2, where the adapter's ω moves from 0.25 to 0.75 and the
+    checkpoint's ω stays: {"layer.weight": {"lora": 1.0}}.
 
     Args:
-        settled: the tasks of what the module holds.
-        wanted: those of where the sliders are.
-        vectors: what both name.
+        settled: the tasks of the composition that the module holds.
+        wanted: the tasks at the sliders' present positions, for the same tensors.
+        vectors: the vectors that both name.
 
     Raises:
-        NotMounted: where a vector moves that is no adapter, or the base's own share changes.
+        NotMounted: if a vector moves that is not an adapter, or the base's own factor changes.
     """
-    known: dict[tuple[object, ...], list[float]] = {}
+    cache: dict[tuple[object, ...], list[float]] = {}
 
     def factors(task: Task) -> dict[str, float]:
+        """Returns vector -> its factor; {} for a tensor that is copied from the base."""
         if not task.vectors:
             return {}
         key = (task.omegas, task.arguments, task.depth)  # most tensors share theirs
-        if key not in known:
-            known[key] = low_rank.factors_of(task)
-        return dict(zip(task.vectors, known[key], strict=True))
+        if key not in cache:
+            cache[key] = low_rank.factors_of(task)
+        return dict(zip(task.vectors, cache[key], strict=True))
 
-    found: Change = {}
+    changes: Change = {}
     for before, after in zip(settled, wanted, strict=True):
         if (before.vectors, before.omegas, before.arguments) == (
             after.vectors,
@@ -73,14 +79,18 @@ def change(
         was, now = factors(before), factors(after)
         moved = {name: now.get(name, 0.0) - was.get(name, 0.0) for name in was | now}
         moved = {name: by for name, by in moved.items() if by}
+        # A weighted sum of weights holds the base with the sum of the factors. If that sum changes,
+        # so does the base's share, and the base is a matrix of full rank.
         if "weights" in (before.space, after.space) and abs(sum(moved.values())) > NOISE:
             raise NotMounted(
-                f"{after.method.name} without normalize scales the base too, which is no low-rank product."
+                f"{after.method.name} without normalize scales the base too, and the base is not a "
+                "low-rank product."
             )
         if full := [name for name in moved if not isinstance(vectors[name], LoraVector)]:
             raise NotMounted(
-                f"{full[0]} moves too, and it is no adapter: its difference is no low-rank product."
+                f"{full[0]} moves too, and it is not an adapter: its difference is not a low-rank "
+                "product."
             )
-        if reached := {name: by for name, by in moved.items() if after.name in vectors[name]}:
-            found[after.name] = reached
-    return found
+        if present := {name: by for name, by in moved.items() if after.name in vectors[name]}:
+            changes[after.name] = present
+    return changes

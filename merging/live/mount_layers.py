@@ -1,4 +1,4 @@
-"""Where a tensor is used in a module, and what a low-rank change of it adds to the output there."""
+"""Finds the layers that use a tensor, and computes what a low-rank change adds to their output."""
 
 from collections import defaultdict
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from merging.errors import NotMounted
 from merging.live.live_model import View, resolve
 
 Kind = Literal["linear", "conv1d", "embedding"]
-"""y = x Wᵀ, y = x W (GPT-2's Conv1D), y = W[x]."""
+"""How a layer computes: y = x Wᵀ, y = x W (GPT-2's Conv1D), or y = W[x]."""
 
 
 class Layer(NamedTuple):
@@ -24,7 +24,7 @@ class Layer(NamedTuple):
 
 
 class Use(NamedTuple):
-    """A parameter or buffer of a module, by whatever name."""
+    """A parameter or buffer of a module: several may share the same memory."""
 
     path: str
     module: nn.Module
@@ -33,7 +33,7 @@ class Use(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """A low-rank product in the order in which a layer's input meets it."""
+    """A low-rank product, in the order in which a layer multiplies its input by the factors."""
 
     down: Tensor
     """(rank, inputs), or (tokens, rank) for an embedding."""
@@ -42,40 +42,45 @@ class Pair(NamedTuple):
 
 
 def uses(root: nn.Module) -> dict[int, list[Use]]:
-    """Address of memory -> all that lies in it: a tied head is under its embedding's address."""
-    found = defaultdict(list)
+    """Returns memory address -> the parameters and buffers that lie there.
+
+    A tied head has the address of its embedding.
+    """
+    by_address = defaultdict(list)
     for path, module in root.named_modules():
         for leaf, value in (
             *module.named_parameters(recurse=False),
             *module.named_buffers(recurse=False),
         ):
-            found[value.untyped_storage().data_ptr()].append(
+            by_address[value.untyped_storage().data_ptr()].append(
                 Use(path, module, leaf, value.detach())
             )
-    return dict(found)
+    return dict(by_address)
 
 
 def layers(
     root: nn.Module, name: str, view: View, used: Mapping[int, list[Use]]
 ) -> tuple[Layer, ...]:
-    """Every layer that computes with a tensor of the files.
+    """Returns every layer that computes with a tensor of the files.
 
     Args:
         root: the module.
-        name: the tensor's, for the message.
-        view: where it lives.
-        used: what `uses` found.
+        name: the tensor's name, for the message.
+        view: where the tensor lies in the module.
+        used: the result of `uses(root)`.
 
     Raises:
-        NotMounted: where it is part of a larger parameter, or something else than a plain layer uses it.
+        NotMounted: if the tensor is part of a larger parameter, or if something other than a plain
+            linear or embedding layer uses it.
     """
     if view.index:
         raise NotMounted(
             f"{name} is a part of {view.parameter}, in which the module fuses several tensors."
         )
     whole = resolve(root, View(view.parameter))
-    found = []
+    users = []
     for path, module, leaf, value in used[whole.untyped_storage().data_ptr()]:
+        # A module that uses another part of the same memory is refused as well.
         kind = (
             _kind(module, leaf)
             if (value.data_ptr(), value.shape) == (whole.data_ptr(), whole.shape)
@@ -83,22 +88,26 @@ def layers(
         )
         if kind is None:
             raise NotMounted(
-                f"{name} is used by {path or 'the model'} ({type(module).__name__}.{leaf}), which is no plain linear layer "
-                "or embedding."
+                f"{name} is used by {path or 'the model'} ({type(module).__name__}.{leaf}), which "
+                "is not a plain linear layer or embedding."
             )
-        found.append(Layer(path, module, kind))
-    return tuple(found)
+        users.append(Layer(path, module, kind))
+    return tuple(users)
 
 
 def _kind(module: nn.Module, leaf: str) -> Kind | None:
-    """None for what may compute anything: a subclass, or a module whose forward was replaced."""
+    """Returns how a module computes with its parameter; None if that is unknown.
+
+    A subclass, or a module whose forward was replaced, may compute anything.
+    """
     if leaf != "weight" or "forward" in vars(module):
         return None
     if type(module) is nn.Linear:
         return "linear"
     if type(module) is nn.Embedding and module.max_norm is None:
         return "embedding"
-    # transformers' class, which this package does not import; PEFT knows it by its type too.
+    # A class of transformers, which this package does not import, so it is recognised by name and
+    # attributes; PEFT too decides by its type.
     conv1d = (
         type(module).__name__ == "Conv1D"
         and getattr(module, "nf", None) == module.get_parameter("weight").shape[1]
@@ -107,29 +116,38 @@ def _kind(module: nn.Module, leaf: str) -> Kind | None:
 
 
 def pair(kind: Kind, left: Tensor, right: Tensor) -> Pair:
-    """The product left @ right, (rows, rank) and (rank, columns) of the parameter, as a layer of this kind meets it."""
+    """Returns left @ right in the order in which a layer of this kind multiplies.
+
+    Args:
+        kind: how the layer computes.
+        left: (rows of the parameter, rank).
+        right: (rank, columns of the parameter).
+    """
     if kind == "linear":
         return Pair(right, left)
     return Pair(left if kind == "embedding" else left.T.contiguous(), right.T.contiguous())
 
 
-def added(kind: Kind, given: Tensor, pair: Pair, scale: Tensor) -> Tensor:
-    """What the product, its rank-one terms scaled, adds to a layer's output, in the dtype of the pair.
+def product_output(kind: Kind, inputs: Tensor, pair: Pair, scale: Tensor) -> Tensor:
+    """Returns what a low-rank product adds to a layer's output, in the dtype of the pair.
 
     Args:
-        kind: of the layer.
-        given: its input: (…, inputs) floats, or token numbers.
+        kind: how the layer computes.
+        inputs: the layer's input: floats (…, inputs), or for an embedding token ids (…).
         pair: the product.
-        scale: (rank,).
+        scale: (rank,), the factor of each rank-one term.
+
+    Returns:
+        (…, outputs).
     """
     inner = (
-        embedding(given, pair.down)
+        embedding(inputs, pair.down)
         if kind == "embedding"
-        else linear(given.to(pair.down.dtype), pair.down)
+        else linear(inputs.to(pair.down.dtype), pair.down)
     )
     return linear(inner * scale, pair.up)
 
 
-def wide(dtype: torch.dtype) -> torch.dtype:
-    """The dtype in which products are computed: float32, or float64 where the module is."""
+def product_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Returns the dtype in which products are computed: float32, or float64 for float64."""
     return torch.promote_types(dtype, torch.float32)

@@ -1,36 +1,45 @@
-"""What a merge method is: one pure function of one tensor, with a declared scope and typed parameters.
+"""What a merge method is: a pure function of one tensor with a declared scope and parameters.
 
-The folder `methods/` is the list of methods: a module there is a method, and nothing is registered anywhere. From the
-signature of its `combine` come the sliders, the flags of the command line, the keys of the recipe and their checks.
+The folder `methods/` is the list of methods: each module there whose name does not begin with `_`
+is one, and nothing is registered anywhere. The sliders, the flags of the command line, the keys of
+the recipe and their checks all come from the signature of its `combine`.
 
 A method module has
 
-    PAPER     where the formula is from
-    FORMULA   as it is shown to users
-    SPACE     "deltas": combine takes the deltas Δ_i and returns the delta to add to the base; no vectors, no change.
-              "weights": combine takes the fine-tuned weights Θ_i and returns weights.
-              "either": deltas where the recipe names a base, weights where it names none.
-    SCOPE     "element": any block of a tensor can be computed apart; "tensor": the whole tensor is needed
+    PAPER     where the formula is from: links, the first of them to the paper
+    FORMULA   the formula as users read it
+    SPACE     "deltas": combine takes the deltas Δᵢ and returns the delta that is added to the base.
+              Deltas of zeros must give zeros.
+              "weights": combine takes the fine-tuned weights Θᵢ and returns weights.
+              "either": deltas if the recipe names a base, otherwise weights.
+    SCOPE     "element": any block of a tensor can be computed by itself
+              "tensor": combine needs the whole tensor
     combine(stack, omegas, site, *, …) -> Tensor
+              stack (vectors, *shape) and omegas (vectors,) are in the working dtype, float32 or
+              float64; the result has the shape and dtype of one vector
 
 and may have
 
-    VECTORS   the least and the greatest number of vectors; (1, None) where it says nothing
-    WEIGHTED  False where ω plays no part
-    ON_DEVICE True where combine runs wherever stack and site are, with the ω on the processor: nothing is drawn there, goes
-              through numpy or is divided by a number, of which CUDA takes the reciprocal (see task_arithmetic.divided)
-    LINEAR    True where the result is a sum of the stack, each with a factor that the values in it do not change
-    BASE      for SPACE "weights": "unused" (the default), "operand" where combine reads site.base, "vector" where the
-              base is one more of the Θ_i
-    STATISTICS  the kind of statistics that it reads in site.statistics; each model's `statistics` names the file that
-              holds them, see merging.inputs.statistics
-    IGNORED   keys that mergekit's recipes may have for this method and that change nothing, there as here
-    scale(omegas, *, …) -> divisor, factor: where combine is nothing but factor · Σ ω_i x_i / divisor, what those two are;
-              a weighted sum can be computed in one pass, see merging.engine.kernel
-    refusal(omegas, arguments) -> str | None: why these numbers cannot be combined, for the reader
+    VECTORS   the least and the greatest number of vectors; (1, None) if not given
+    WEIGHTED  False if the method does not use ω
+    ON_DEVICE True if combine can run where stack and site are, with the ω on the CPU. Then it draws
+              no random numbers, does not use numpy, and divides by a number only through
+              _sums.divide, because CUDA would multiply by the number's reciprocal.
+    LINEAR    True if the result is a sum of the stack, each vector with a factor that does not
+              depend on the values in it
+    BASE      for SPACE "weights": "unused" (the default), "operand" if combine reads site.base,
+              "vector" if the base is one more of the Θᵢ
+    STATISTICS  the kind of statistics that combine reads in site.statistics. Each model's key
+              `statistics` names the file that holds them; see merging.inputs.statistics
+    IGNORED   keys that mergekit's recipes may have for this method and that change nothing, neither
+              there nor here
+    scale(omegas, *, …) -> divisor, factor: given if combine is just factor · Σ ωᵢxᵢ / divisor. Such
+              a sum can be computed in one pass; see merging.engine.kernel
+    refusal(omegas, arguments) -> str | None: why these numbers cannot be combined, as users read it
+    closed_form(squares) -> omegas: computes ω from the squared lengths of the vectors
 
-`combine` may overwrite the stack, which is its own, and nothing else. A parameter annotated PerVector has one value
-for each vector; one without a default must be in the recipe.
+`combine` may overwrite the stack, which belongs to it, and nothing else. A parameter annotated
+PerVector has one value per vector; one without a default must be in the recipe.
 """
 
 import inspect
@@ -40,80 +49,23 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
-from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from torch import Tensor
 
 from merging.errors import RecipeError
+from merging.methods._values import Param, PerVector, Range, Value
 from plumbing.suggest import nearest
 
 WEIGHT = "weight"
 """The recipe's key for ω, a parameter of each model."""
 STATISTICS = "statistics"
-"""The recipe's key for a model's file of statistics, a path."""
-PerVector = tuple[float, ...]
-"""The type of a parameter that has a value of its own for each vector, in the order of the stack."""
-
-Value = float | int | bool | str
-
-
-class Range(NamedTuple):
-    """The values that a number may take, both ends included."""
-
-    low: float
-    high: float
-
-
-class Param(NamedTuple):
-    """One parameter of a method, read from the signature of its `combine`."""
-
-    name: str
-    type: type
-    default: Value | None
-    """None where the recipe must give it."""
-    low: float
-    high: float
-    help: str
-    choices: tuple[str, ...] = ()
-    per_vector: bool = False
-    file: bool = False
-    """Whether the value is the path of a file, which the engine reads, and which combine does not get."""
-
-    @property
-    def keyword(self) -> str:
-        """Its name in Python: `lambda` is a keyword of Python and a key of mergekit's recipes."""
-        return "lambda_" if self.name == "lambda" else self.name
-
-
-class Statistic(NamedTuple):
-    """What is known of one model's use of a tensor; see merging.inputs.statistics."""
-
-    values: Tensor
-    """In the working dtype: the Fisher information in the shape of the stack's rows, or a Gram matrix (inputs, inputs)."""
-    norm: float = 1.0
-    """The L2 norm of such values over all tensors of the model."""
-    axis: int = 1
-    """Of a Gram matrix: along which axis of the tensor the inputs lie."""
-
-
-class Site(NamedTuple):
-    """All that a method may know of where it works."""
-
-    name: str
-    """The tensor's name in the base's files."""
-    base: Tensor
-    """The base's values there, in the working dtype."""
-    depth: float | None = None
-    """i/(L−1) of the tensor's layer, from 0 to 1; None outside the layers."""
-    seeds: tuple[int, ...] = ()
-    """A seed for each vector, from the recipe's seed, the tensor's name and the vector's name only."""
-    statistics: tuple[Statistic | None, ...] = ()
-    """For each vector, for methods that declare STATISTICS; all None where nothing was measured of the tensor."""
+"""The recipe's key for the path of a model's file of statistics."""
 
 
 @cache
 def names() -> tuple[str, ...]:
-    """The merge methods there are."""
+    """Returns the names of all merge methods, in alphabetical order."""
     from merging import methods
 
     return tuple(
@@ -126,31 +78,34 @@ def names() -> tuple[str, ...]:
 
 
 Role = Literal["origin", "optional", "unused", "operand", "vector"]
+"""What the base is to a method; see `Method.base_role`."""
 
 
 @dataclass(frozen=True)
 class Method:
-    """A merge method: its function, and all that the rest of the program has to know of it.
+    """A merge method: its function, and all that the rest of the program must know about it.
 
     Attributes:
-        name: its key in recipes, the name of its file.
+        name: its key in recipes, and the name of its file.
         combine: the function; see this module's docstring.
         paper: where the formula is from.
-        formula: as it is shown to users.
+        formula: the formula as users read it.
         space: what `combine` takes and returns; see SPACE.
-        scope: how much of a tensor it needs at once; see SCOPE.
-        parameters: besides ω: the file that it may need, then those of its signature in their order.
-        vectors: the least and the greatest number of vectors that it takes; None for no limit.
-        weighted: whether ω plays a part.
-        linear: whether it is a sum of its vectors, each with a factor that the values in it do not change.
-        base_role: what the base is to it: where deltas begin ("origin"), perhaps that ("optional"), only the source of
-            names ("unused"), an operand ("operand"), or one more of the models ("vector").
+        scope: how much of a tensor `combine` needs at once; see SCOPE.
+        parameters: all but ω: the file that it may need, then those of the signature, in order.
+        vectors: the least and the greatest number of vectors; None for no upper limit.
+        weighted: whether the method uses ω.
+        linear: whether the result is a sum of the vectors, each with a factor that does not depend
+            on the values in it.
+        base_role: "origin": deltas begin at the base. "optional": so they do if there is a base.
+            "unused": the base only gives names and files. "operand": the formula uses its values.
+            "vector": it is one more of the models.
         statistics: the kind of statistics of each model that it needs; None if it needs none.
-        ignored: keys that mergekit accepts for it and that change nothing, there as here.
-        on_device: whether `combine` runs on an accelerator.
-        scale: divisor and factor of a method that is nothing but a weighted sum; else None.
-        refusal: why given numbers cannot be combined; None if it can combine all.
-        closed_form: ω computed from the squared lengths of the vectors; None if ω are the recipe's.
+        ignored: keys that mergekit accepts for it and that change nothing, neither there nor here.
+        on_device: whether `combine` can run on an accelerator.
+        scale: returns divisor and factor of a method that is just a weighted sum; otherwise None.
+        refusal: returns why given numbers cannot be combined; None if it can combine all.
+        closed_form: computes ω from the squared lengths of the vectors; None if the recipe gives ω.
     """
 
     name: str
@@ -172,90 +127,91 @@ class Method:
     closed_form: Callable[[tuple[float, ...]], tuple[float, ...]] | None = None
 
     def default(self, parameter: str) -> Value | None:
-        """The default of a parameter; None if the method has no such parameter, or no default for it."""
+        """Returns a parameter's default; None if there is no default or no such parameter."""
         return next((param.default for param in self.parameters if param.name == parameter), None)
 
-    def arguments(self, given: Mapping[str, Any], vectors: int = 1) -> dict[str, Any]:
-        """Recipe keys and values -> keyword arguments of `combine`, complete with defaults and checked.
+    def arguments(self, raw: Mapping[str, Any], vectors: int = 1) -> dict[str, Any]:
+        """Turns recipe keys and values into keyword arguments of `combine`, checked, with defaults.
 
         Args:
-            given: values by key; of a parameter that is PerVector one for all, or a tuple with one for each.
+            raw: value by key. A PerVector parameter has one value for all vectors, or a tuple with
+                one per vector.
             vectors: how many vectors are combined.
 
         Raises:
-            RecipeError: for an unknown key, a missing one, a wrong type or a value out of range.
+            RecipeError: an unknown key, a missing one, a wrong type or a value out of range.
         """
-        known = {param.name: param for param in self.parameters}
-        if unknown := [key for key in given if key not in known]:
-            raise RecipeError(
-                f"{self.name} has no parameter {unknown[0]!r}; {nearest(unknown[0], [*known, WEIGHT])}"
-            )
+        params = {param.name: param for param in self.parameters}
+        if unknown := [key for key in raw if key not in params]:
+            hint = nearest(unknown[0], [*params, WEIGHT])
+            raise RecipeError(f"{self.name} has no parameter {unknown[0]!r}; {hint}")
         values: dict[str, Any] = {}
-        for param in known.values():
+        for param in params.values():
             if param.file:
                 continue
-            value = given.get(param.name, param.default)
+            value = raw.get(param.name, param.default)
             if value is None:
                 raise RecipeError(
                     f"{self.name}: parameters.{param.name} is missing; it is {param.help}."
                 )
             if param.per_vector:
                 each = value if isinstance(value, tuple) else (value,) * vectors
-                values[param.keyword] = tuple(_checked(self.name, param, own) for own in each)
+                values[param.keyword] = tuple(_check(self.name, param, own) for own in each)
             else:
-                values[param.keyword] = _checked(self.name, param, value)
+                values[param.keyword] = _check(self.name, param, value)
         return values
 
 
 @cache
 def load(name: str) -> Method:
-    """The method of a name.
+    """Loads a merge method by its name.
 
     Raises:
-        RecipeError: naming the nearest method that there is.
+        RecipeError: there is no such method; the message names the nearest one.
     """
     if name not in names():
         raise RecipeError(f"merge_method {name!r} is unknown; {nearest(name, names())}")
-    return of_module(name, vars(import_module(f"merging.methods.{name}")))
+    return method_of_module(name, vars(import_module(f"merging.methods.{name}")))
 
 
-def of_module(name: str, facts: Mapping[str, Any]) -> Method:
-    """A method from what its module says.
+def method_of_module(name: str, module: Mapping[str, Any]) -> Method:
+    """Makes a Method from the constants and functions of its module.
 
     Args:
-        name: of the method.
-        facts: the module's names and values.
+        name: the method's name.
+        module: the module's names and values, as `vars` returns them.
     """
-    of_deltas: Role = "optional" if facts["SPACE"] == "either" else "origin"
-    statistics: str | None = facts.get("STATISTICS")
+    of_deltas: Role = "optional" if module["SPACE"] == "either" else "origin"
+    statistics: str | None = module.get("STATISTICS")
     return Method(
         name=name,
-        combine=facts["combine"],
-        paper=facts["PAPER"],
-        formula=facts["FORMULA"],
-        space=facts["SPACE"],
-        scope=facts["SCOPE"],
-        parameters=_parameters(facts["combine"], statistics),
-        vectors=facts.get("VECTORS", (1, None)),
-        weighted=facts.get("WEIGHTED", True),
-        linear=facts.get("LINEAR", False),
-        base_role=facts.get("BASE", "unused") if facts["SPACE"] == "weights" else of_deltas,
+        combine=module["combine"],
+        paper=module["PAPER"],
+        formula=module["FORMULA"],
+        space=module["SPACE"],
+        scope=module["SCOPE"],
+        parameters=_parameters(module["combine"], statistics),
+        vectors=module.get("VECTORS", (1, None)),
+        weighted=module.get("WEIGHTED", True),
+        linear=module.get("LINEAR", False),
+        base_role=module.get("BASE", "unused") if module["SPACE"] == "weights" else of_deltas,
         statistics=statistics,
-        ignored=("int8_mask", *facts.get("IGNORED", ())),
-        on_device=facts.get("ON_DEVICE", False),
-        scale=facts.get("scale"),
-        refusal=facts.get("refusal"),
-        closed_form=facts.get("closed_form"),
+        ignored=("int8_mask", *module.get("IGNORED", ())),
+        on_device=module.get("ON_DEVICE", False),
+        scale=module.get("scale"),
+        refusal=module.get("refusal"),
+        closed_form=module.get("closed_form"),
     )
 
 
 def _parameters(combine: Callable[..., Tensor], statistics: str | None) -> tuple[Param, ...]:
+    """Reads the parameters of a method from the annotations of its `combine`."""
     hints = get_type_hints(combine, include_extras=True)
     params = []
     if statistics:
-        wrote = f"the file that `dem statistics --kind {statistics}` wrote of this model"
+        text = f"the file that `dem statistics --kind {statistics}` wrote for this model"
         params.append(
-            Param(STATISTICS, str, None, -math.inf, math.inf, wrote, per_vector=True, file=True)
+            Param(STATISTICS, str, None, -math.inf, math.inf, text, per_vector=True, file=True)
         )
     for parameter in inspect.signature(combine).parameters.values():
         if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
@@ -269,6 +225,7 @@ def _parameters(combine: Callable[..., Tensor], statistics: str | None) -> tuple
         per_vector = hint == PerVector
         kind = float if per_vector else str if choices else hint
         default = None if parameter.default is inspect.Parameter.empty else parameter.default
+        # A PerVector default is written as a tuple of one, so that combine can be called by itself.
         default = default[0] if per_vector and default is not None else default
         params.append(
             Param(parameter.name.rstrip("_"), kind, default, *bounds, text, choices, per_vector)
@@ -276,11 +233,11 @@ def _parameters(combine: Callable[..., Tensor], statistics: str | None) -> tuple
     return tuple(params)
 
 
-def _checked(method: str, param: Param, value: Any) -> Value:
-    """The value of one parameter, of its type and in its range.
+def _check(method: str, param: Param, value: Any) -> Value:
+    """Returns the value of one parameter, of its type and in its range.
 
     Raises:
-        RecipeError: saying what was given and what is allowed.
+        RecipeError: a wrong type or a value out of range; says what was given and what is allowed.
     """
     where = f"{method}: {param.name} is {value!r}"
     if param.choices:
@@ -294,7 +251,7 @@ def _checked(method: str, param: Param, value: Any) -> Value:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise RecipeError(f"{where}, expected a finite number.")
     if not param.low <= value <= param.high:
-        raise RecipeError(f"{where}, expected {param.low:g} to {param.high:g}.")
+        raise RecipeError(f"{where}; it must be between {param.low:g} and {param.high:g}.")
     if param.type is int and value != int(value):
         raise RecipeError(f"{where}, expected a whole number.")
     number: float | int = param.type(value)

@@ -1,88 +1,46 @@
-"""What several methods do to deltas before they are added: keep some entries, rescale the rest, elect signs.
+"""What several methods do to one delta before it is added: keep some entries, rescale the rest.
 
-Everything works in place on one delta, or on a stack of them, in the working dtype; besides it, at most one more copy
-of one delta is held, and masks of a byte per element.
+Everything works in place on one delta, in the working dtype. Besides the delta, at most one more
+copy of it is held, and masks of a byte per element.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Annotated, Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from merging.methods._contract import PerVector, Range
-
-Density = Annotated[
-    PerVector, Range(0.0, 1.0), "the share of the entries of each delta that is kept"
-]
-
-
-Gamma = Annotated[
-    PerVector, Range(0.0, 1.0), "the share of the largest entries that is left out as outliers"
-]
-
-
-Epsilon = Annotated[
-    PerVector, Range(0.0, 0.5), "how far the keep-probability goes below and above the density"
-]
-
-
-Lambda = Annotated[float, Range(-10.0, 10.0), "a factor on the whole sum"]
-
-
-NormalizeSum = Annotated[bool, "divide by the sum of the ω"]
-
-
-NormalizeAgreeing = Annotated[bool, "divide each entry by what agrees there, see divide_by"]
-
-
-RescaleL1 = Annotated[bool, "scale what is kept to the delta's sum of magnitudes before"]
-
-
-RescaleDropped = Annotated[bool, "make up for the dropped entries, see rescale_by"]
-
-
-RescaleBy = Annotated[
-    Literal["l1", "density"],
-    "match the sum of magnitudes, as mergekit; or divide by the density, as the paper of DARE",
-]
-
-
-Elect = Annotated[
-    Literal["weighted", "unweighted"],
-    "signs by the sum of ωᵢΔᵢ, as mergekit; or of Δᵢ, as the paper of TIES",
-]
-
-
-DivideBy = Annotated[
-    Literal["weight", "count"],
-    "the sum of the agreeing ω, as mergekit; or their number, as the paper of TIES",
-]
-
-
-CHUNK = 2**18
-"""Elements worked on at once: what is drawn or compared stays in the cache, and no second delta is held."""
-
+from merging.methods._chunks import CHUNK, chunks
 
 SMALL = 1e-7
-"""mergekit's tolerance: a delta whose magnitudes sum to less is not scaled up."""
+"""mergekit's tolerance: a delta whose magnitudes sum to less than this is not scaled."""
 
 
 def keep_largest(delta: Float[Tensor, "*shape"], density: float) -> None:
-    """Zeros all but the ⌊density·n⌋ entries of largest magnitude, at least one: TIES' trimming (arXiv 2306.01708).
+    """Zeros all but the ⌊density·n⌋ entries of largest magnitude: TIES (arXiv 2306.01708).
 
-    Of [4, −1, 3, −2] at density 0.5 remain [4, 0, 3, 0].
+    At least one entry is kept, unless density is 0. [4, −1, 3, −2] at density 0.5 becomes
+    [4, 0, 3, 0].
+
+    Args:
+        delta: changed in place.
+        density: the share that is kept, 0 to 1.
     """
     count = max(1, int(density * delta.numel())) if density > 0 else 0
     keep_ranks(delta, delta.numel() - count, delta.numel() if density < 1 else None)
 
 
 def keep_below_outliers(delta: Float[Tensor, "*shape"], density: float, gamma: float) -> None:
-    """Zeros the ⌊gamma·n⌋ largest entries and the smallest, so that ⌊density·n⌋ are kept (Breadcrumbs, 2312.06795).
+    """Zeros the ⌊gamma·n⌋ largest entries and the smallest ones: Breadcrumbs (arXiv 2312.06795).
 
-    Fewer outliers are left out where that is needed to keep the density. Of [4, −1, 3, −2] at density 0.5 and gamma
-    0.25 remain [0, 0, 3, −2].
+    ⌊density·n⌋ entries are kept. If density + gamma > 1, fewer outliers are zeroed, so that the
+    density holds. [4, −1, 3, −2] at density 0.5 and gamma 0.25 becomes [0, 0, 3, −2].
+
+    Args:
+        delta: changed in place.
+        density: the share that is kept, 0 to 1.
+        gamma: the share of the largest entries that counts as outliers, 0 to 1.
     """
     count, outliers = int(density * delta.numel()), int(gamma * delta.numel())
     start = max(0, delta.numel() - count - outliers)
@@ -90,9 +48,14 @@ def keep_below_outliers(delta: Float[Tensor, "*shape"], density: float, gamma: f
 
 
 def keep_ranks(delta: Float[Tensor, "*shape"], start: int, stop: int | None) -> None:
-    """Zeros all entries but those from place `start` to before `stop` in order of rising magnitude; None keeps all.
+    """Zeros all entries but those of rank `start` to `stop` − 1 in order of rising magnitude.
 
-    Entries of equal magnitude stand in the order of their positions, so that exactly stop − start are kept.
+    Entries of equal magnitude are ranked by position, so exactly stop − start entries are kept.
+
+    Args:
+        delta: changed in place.
+        start: the first rank that is kept, from 0.
+        stop: the rank after the last that is kept; None keeps all.
     """
     if stop is None:
         return
@@ -100,7 +63,7 @@ def keep_ranks(delta: Float[Tensor, "*shape"], start: int, stop: int | None) -> 
     if stop <= start:
         flat.zero_()
         return
-    window = ranked(flat.abs(), start, stop)
+    window = rank_window(flat.abs(), start, stop)
     for part, kept in zip(
         chunks(flat), window.masks(part.abs() for part in chunks(flat)), strict=True
     ):
@@ -108,7 +71,16 @@ def keep_ranks(delta: Float[Tensor, "*shape"], start: int, stop: int | None) -> 
 
 
 class Window(NamedTuple):
-    """The places `start` to before `stop` among sizes in rising order, as values and counts."""
+    """The entries of rank `start` to `stop` − 1, described without indices.
+
+    Attributes:
+        start: the first rank in the window.
+        stop: the rank after the last one.
+        low: the smallest size in the window.
+        high: the largest size in the window.
+        below_low: how many sizes are smaller than `low`.
+        below_high: how many sizes are smaller than `high`.
+    """
 
     start: int
     stop: int
@@ -118,11 +90,15 @@ class Window(NamedTuple):
     below_high: int
 
     def masks(self, sizes: Iterable[Float[Tensor, "n"]]) -> Iterator[Bool[Tensor, "n"]]:
-        """Which entries stand in the window, for the sizes chunk by chunk, in their order."""
+        """Yields a mask for each chunk of sizes: True for entries in the window.
+
+        Args:
+            sizes: all chunks of the tensor, from first to last.
+        """
         seen_low, seen_high = self.below_low, self.below_high
         for size in sizes:
             at_low, at_high = size == self.low, size == self.high
-            # places among the equals, counted over the chunks before
+            # The ranks of entries equal to an end go on from chunk to chunk.
             rank_low, rank_high = (
                 at_low.cumsum(0) + (seen_low - 1),
                 at_high.cumsum(0) + (seen_high - 1),
@@ -133,12 +109,11 @@ class Window(NamedTuple):
             seen_high += int(at_high.sum())
 
 
-def ranked(sizes: Float[Tensor, "n"], start: int, stop: int) -> Window:
-    """The window of the places `start` to before `stop`, at least one. The sizes are left in another order."""
+def rank_window(sizes: Float[Tensor, "n"], start: int, stop: int) -> Window:
+    """Finds the window of ranks `start` to `stop` − 1, at least one; it reorders `sizes`."""
     ordered = sizes.numpy()
-    ordered.partition(
-        sorted({start, stop - 1})
-    )  # in place: no indices, which would take twice the memory
+    # numpy partitions in place. torch's topk and sort return indices, which take twice the memory.
+    ordered.partition(sorted({start, stop - 1}))
     low, high = float(ordered[start]), float(ordered[stop - 1])
     below_low = sum(int((part < low).sum()) for part in chunks(sizes))
     below_high = sum(int((part < high).sum()) for part in chunks(sizes))
@@ -146,7 +121,13 @@ def ranked(sizes: Float[Tensor, "n"], start: int, stop: int) -> Window:
 
 
 def drop_at_random(delta: Float[Tensor, "*shape"], density: float, seed: int) -> None:
-    """Zeros each entry with probability 1 − density, by a mask that depends on the seed alone (DARE, 2311.03099)."""
+    """Zeros each entry with probability 1 − density: DARE (arXiv 2311.03099).
+
+    Args:
+        delta: changed in place.
+        density: the probability that an entry is kept, 0 to 1.
+        seed: decides the mask, together with the number of entries.
+    """
     if density >= 1:
         return
     for part, drawn in _draws(delta.view(-1), seed):
@@ -154,10 +135,17 @@ def drop_at_random(delta: Float[Tensor, "*shape"], density: float, seed: int) ->
 
 
 def drop_by_rank(delta: Float[Tensor, "*shape"], density: float, epsilon: float, seed: int) -> None:
-    """Zeros entries at random, in each row the more likely the smaller they are (DELLA, 2406.11617).
+    """Zeros entries at random, small ones more often: DELLA (arXiv 2406.11617).
 
-    The keep-probability rises with the rank of the magnitude from density − epsilon to density + epsilon. A row of one
-    entry is kept with probability density.
+    In each row the keep-probability rises with the rank of the magnitude, from density − epsilon
+    to density + epsilon. A row of one entry is kept with probability density.
+
+    Args:
+        delta: changed in place. A tensor of one axis is one row; other axes but the first are
+            flattened.
+        density: the mean keep-probability, 0 to 1.
+        epsilon: half the width of the range of probabilities.
+        seed: decides the mask, together with the shape.
     """
     if density >= 1:
         return
@@ -176,25 +164,25 @@ def drop_by_rank(delta: Float[Tensor, "*shape"], density: float, epsilon: float,
 
 
 def _draws(flat: Float[Tensor, "n"], seed: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """The chunks of a flat tensor, each with as many uniform numbers from [0, 1)."""
+    """Yields the chunks of a flat tensor, each with as many uniform numbers from [0, 1)."""
+    # One generator gives the same numbers in one draw and in many, whatever CHUNK is.
     generator = torch.Generator().manual_seed(seed)
     for part in chunks(flat):
         yield part, torch.rand(part.shape, generator=generator)
 
 
-def chunks(values: Float[Tensor, "*rows n"]) -> Iterator[Float[Tensor, "*rows m"]]:
-    """Views of CHUNK elements along the last axis, in order."""
-    for start in range(0, values.shape[-1], CHUNK):
-        yield values[..., start : start + CHUNK]
-
-
 def total_magnitude(delta: Float[Tensor, "*shape"]) -> float:
-    """Σ|δ|, summed in float64."""
+    """Returns Σ|δ|, summed in float64."""
     return float(sum(part.abs().sum(dtype=torch.float64) for part in chunks(delta.view(-1))))
 
 
 def scale_to(delta: Float[Tensor, "*shape"], magnitude: float) -> None:
-    """Scales a delta to a sum of magnitudes, where neither that nor its own is next to nothing."""
+    """Scales a delta so that its magnitudes sum to `magnitude`; leaves it if a sum is < SMALL.
+
+    Args:
+        delta: changed in place.
+        magnitude: the wanted Σ|δ|.
+    """
     if magnitude >= SMALL and (own := total_magnitude(delta)) >= SMALL:
         delta.mul_(magnitude / own)
 
@@ -202,12 +190,13 @@ def scale_to(delta: Float[Tensor, "*shape"], magnitude: float) -> None:
 def thin(
     delta: Float[Tensor, "*shape"], density: float, rescale_by: str, drop: Callable[[Tensor], None]
 ) -> None:
-    """Drops entries and makes up for them: 'l1', 'density' or 'none'; see RescaleBy.
+    """Drops entries of a delta and scales the kept ones up for it.
 
     Args:
         delta: changed in place.
         density: the share that `drop` keeps.
-        rescale_by: how.
+        rescale_by: "l1" restores the sum of magnitudes, "density" divides by the density, "none"
+            leaves the kept entries as they are.
         drop: zeros entries in place.
     """
     before = total_magnitude(delta) if rescale_by == "l1" and density < 1 else 0.0
@@ -215,100 +204,3 @@ def thin(
     scale_to(delta, before)
     if rescale_by == "density" and density > 0:
         delta.div_(density)
-
-
-def agreed(
-    stack: Float[Tensor, "vectors *shape"],
-    omegas: Float[Tensor, "vectors"],
-    *,
-    normalize: bool,
-    elect: str,
-    divide_by: str,
-    lambda_: float = 1.0,
-) -> Float[Tensor, "*shape"]:
-    """Elects a sign for each entry and adds the ωᵢΔᵢ that have it, times λ (TIES, arXiv 2306.01708); a tie elects +.
-
-    Of 3 and −2 at equal ω, + is elected and 3 is kept; with ω 0.2 and 0.8, 0.6 against −1.6, − is elected by weight.
-    """
-    flat = stack.flatten(1)
-    columns = omegas[:, None]
-    for part in chunks(flat):
-        weighted = part * columns
-        votes = weighted if elect == "weighted" else part
-        agrees = votes.sign() == majority(votes)
-        total = (weighted * agrees).sum(0)
-        if normalize:
-            divisor = (
-                (columns * agrees).sum(0)
-                if divide_by == "weight"
-                else agrees.sum(0).to(total.dtype)
-            )
-            total /= divisor.masked_fill_(divisor == 0, 1.0)
-        part[0] = total if lambda_ == 1.0 else total.mul_(lambda_)
-    return stack[0]
-
-
-def majority(votes: Float[Tensor, "vectors n"]) -> Float[Tensor, "n"]:
-    """+1 or −1 for each entry."""
-    return (votes.sum(0) >= 0).to(votes.dtype) * 2 - 1
-
-
-def is_matrix(delta: Float[Tensor, "*shape"]) -> bool:
-    """Whether a delta has singular vectors to speak of."""
-    return delta.dim() == 2 and min(delta.shape) > 1
-
-
-def summed(
-    stack: Float[Tensor, "vectors *shape"], omegas: Float[Tensor, "vectors"]
-) -> Float[Tensor, "*shape"]:
-    """Σ ωᵢ xᵢ in place: the sum takes the first vector's memory."""
-    for part in chunks(stack.flatten(1)):
-        weighted_sum(part, omegas)
-    return stack[0]
-
-
-def mean_of(
-    stack: Float[Tensor, "vectors *shape"], omegas: Float[Tensor, "vectors"]
-) -> Float[Tensor, "*shape"]:
-    """Σ ωᵢΔᵢ / n: what methods of singular vectors do with what has none."""
-    return divided(summed(stack, omegas), float(len(stack)))
-
-
-def gram(stack: Float[Tensor, "vectors *shape"]) -> Float[Tensor, "vectors vectors"]:
-    """⟨xᵢ, xⱼ⟩ in float64. Whatever stays in the span of the vectors can be computed from it, without another copy."""
-    total = torch.zeros(len(stack), len(stack), dtype=torch.float64)
-    for part in chunks(stack.flatten(1)):
-        wide = part.double()
-        total += wide @ wide.T
-    return total
-
-
-def orthogonal_factor(matrix: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows columns"]:
-    """The nearest matrix with orthonormal columns (or rows): U·Vᵀ of its SVD, the solution of Procrustes' problem."""
-    left, _, right = torch.linalg.svd(matrix, full_matrices=False)
-    product: Tensor = left @ right
-    return product
-
-
-def divided(total: Float[Tensor, "*shape"], divisor: Tensor | float) -> Float[Tensor, "*shape"]:
-    """The quotient, in place, rounded once on any device.
-
-    CUDA multiplies by the reciprocal of a divisor that is on the processor (torch 2.13, BinaryDivTrueKernel.cu), which
-    rounds twice. So the divisor goes to where the values are.
-    """
-    return total.div_(torch.as_tensor(divisor, dtype=total.dtype, device=total.device))
-
-
-def weighted_sum(
-    stack: Float[Tensor, "vectors *shape"], omegas: Float[Tensor, "vectors"], *, keep: bool = False
-) -> Float[Tensor, "*shape"]:
-    """Σ ω_i x_i, each product and each sum rounded by itself; the stack is used up, unless it is to be kept.
-
-    A fused multiply-add would round once where this rounds twice, and torch uses it in the vectorised body of an
-    operation but not in its remainder: the bits of a result would then depend on block size and thread count.
-    """
-    total = torch.mul(stack[0], omegas[0], out=None if keep else stack[0])
-    product = torch.empty_like(total) if keep else None
-    for values, omega in zip(stack[1:], omegas[1:], strict=True):
-        total.add_(torch.mul(values, omega, out=product if keep else values))
-    return total

@@ -1,14 +1,17 @@
-"""Arcee Fusion: take a model's change only where it is large in rows whose distribution it changes."""
+"""Arcee Fusion: keep only entries of a delta that are large in rows whose softmax it changes."""
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from merging.methods._contract import Site
-from merging.methods._edits import CHUNK
+from merging.methods._chunks import CHUNK
+from merging.methods._values import Site
 
 PAPER = "https://arcee.ai"
-FORMULA = "Θ + Δ where |Δ| · KL(softmax Θ₁ ‖ softmax Θ) ≥ median + 1.5 · (Q₃ − Q₁), by rows"
+FORMULA = (
+    "Θ + Δ where the importance |Δ| · KL(softmax Θ₁ ‖ softmax Θ), KL per row, is at least "
+    "median + 1.5 · (Q₃ − Q₁); Θ elsewhere"
+)
 SPACE = "deltas"
 SCOPE = "tensor"
 VECTORS = (1, 1)
@@ -20,9 +23,11 @@ def combine(
     omegas: Float[Tensor, "vectors"],
     site: Site,
 ) -> Float[Tensor, "*shape"]:
-    """Computed as mergekit computes it, the cancellation in the divergence included; quartiles of all entries.
+    """Zeros the entries of the delta whose importance is below the threshold; needs one model.
 
-    mergekit samples a million entries of larger tensors for the quartiles, with a seed of the moment.
+    The importance is computed as mergekit computes it, including its cancellation error in the
+    divergence. The quartiles here are those of all entries; mergekit samples a million entries of
+    larger tensors, with a seed that changes from run to run.
     """
     delta = stack[0].view(-1, stack.shape[-1])
     base = site.base.reshape(delta.shape)
@@ -32,29 +37,29 @@ def combine(
     for span in spans:
         scores[span] = _importance(delta[span], base[span])
     ordered = scores.view(-1).numpy()
-    places = [int(share * (len(ordered) - 1)) for share in (0.25, 0.5, 0.75)]
-    ordered.partition(
-        sorted(set(places))
-    )  # in place: the scores are computed once more rather than kept twice
-    first, median, third = (float(ordered[place]) for place in places)
-    bar = torch.tensor(median).to(delta) + 1.5 * (
+    ranks = [int(share * (len(ordered) - 1)) for share in (0.25, 0.5, 0.75)]
+    # Partitioned in place: computing the scores again below is cheaper than holding a copy of them.
+    ordered.partition(sorted(set(ranks)))
+    first, median, third = (float(ordered[rank]) for rank in ranks)
+    threshold = torch.tensor(median).to(delta) + 1.5 * (
         torch.tensor(third).to(delta) - torch.tensor(first).to(delta)
     )
     for span in spans:
-        delta[span] = delta[span].masked_fill(_importance(delta[span], base[span]) < bar, 0.0)
+        delta[span] = delta[span].masked_fill(_importance(delta[span], base[span]) < threshold, 0.0)
     return stack[0]
 
 
 def _importance(
     delta: Float[Tensor, "rows n"], base: Float[Tensor, "rows n"]
 ) -> Float[Tensor, "rows n"]:
+    """Returns |Δ| times the divergence of its row."""
     return delta.abs().mul_(_divergence(base + delta, base))
 
 
 def _divergence(
     tuned: Float[Tensor, "*shape"], base: Float[Tensor, "*shape"]
 ) -> Float[Tensor, "*rows 1"]:
-    """Σ p·log(p/q) along the last axis, both with 1e-8 added."""
+    """Returns KL(p ‖ q) = Σ p·log(p/q) along the last axis, with 1e-8 added to p and q."""
     p = torch.softmax(tuned, dim=-1).add_(1e-8)
     q = torch.softmax(base, dim=-1).add_(1e-8)
     return (p * torch.log(p / q)).sum(dim=-1, keepdim=True)

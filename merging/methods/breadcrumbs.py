@@ -1,25 +1,18 @@
-"""Model Breadcrumbs: leave out the smallest entries of each delta and its largest outliers, add the deltas."""
+"""Model Breadcrumbs: drop each delta's smallest entries and largest outliers, add the deltas."""
 
 from functools import partial
 
 from jaxtyping import Float
 from torch import Tensor
 
-from merging.methods._contract import Site
-from merging.methods._edits import (
-    Density,
-    Gamma,
-    Lambda,
-    NormalizeSum,
-    RescaleL1,
-    keep_below_outliers,
-    summed,
-    thin,
-)
+from merging.methods._edits import keep_below_outliers, thin
+from merging.methods._parameters import Density, Gamma, Lambda, NormalizeSum, RescaleL1
+from merging.methods._sums import sum_in_chunks
+from merging.methods._values import Site
 from merging.methods.task_arithmetic import refusal as refusal
 
 PAPER = "https://arxiv.org/abs/2312.06795"
-FORMULA = "Θ + λ · Σ ωᵢ Δᵢ, each Δᵢ without its smallest entries and its outliers"
+FORMULA = "Θ + λ · Σ ωᵢ Δᵢ, each Δᵢ without its smallest entries and its largest outliers"
 SPACE = "deltas"
 SCOPE = "tensor"
 
@@ -35,9 +28,12 @@ def combine(
     rescale: RescaleL1 = False,
     lambda_: Lambda = 1.0,
 ) -> Float[Tensor, "*shape"]:
-    """[4, −1, 3, −2] at density 0.5 and gamma 0.25 becomes [0, 0, 3, −2]."""
+    """Trims each delta at both ends of its magnitudes, then adds: Breadcrumbs (arXiv 2312.06795).
+
+    [4, −1, 3, −2] at density 0.5 and gamma 0.25 becomes [0, 0, 3, −2].
+    """
     trim(stack, density, gamma, rescale)
-    return summed(stack, omegas * (lambda_ / omegas.sum() if normalize else lambda_))
+    return sum_in_chunks(stack, omegas * (lambda_ / omegas.sum() if normalize else lambda_))
 
 
 def trim(
@@ -46,7 +42,14 @@ def trim(
     gamma: tuple[float, ...],
     rescale: bool,
 ) -> None:
-    """Trims each delta in place."""
+    """Drops the smallest entries and the outliers of each delta, in place.
+
+    Args:
+        stack: the deltas.
+        density: per delta, the share of entries that is kept.
+        gamma: per delta, the share of entries that counts as outliers.
+        rescale: scale what is kept back to the delta's sum of magnitudes.
+    """
     for delta, share, outliers in zip(stack, density, gamma, strict=True):
         drop = partial(keep_below_outliers, density=share, gamma=outliers)
         thin(delta, share, "l1" if rescale else "none", drop)

@@ -1,10 +1,9 @@
-"""Model Breadcrumbs with TIES' sign election."""
+"""Model Breadcrumbs with the sign election of TIES: trim both ends, add the deltas that agree."""
 
 from jaxtyping import Float
 from torch import Tensor
 
-from merging.methods._contract import Site
-from merging.methods._edits import (
+from merging.methods._parameters import (
     Density,
     DivideBy,
     Elect,
@@ -12,13 +11,15 @@ from merging.methods._edits import (
     Lambda,
     NormalizeAgreeing,
     RescaleL1,
-    agreed,
 )
+from merging.methods._sums import sum_agreeing
+from merging.methods._values import Site
 from merging.methods.breadcrumbs import trim
 
 PAPER = "https://arxiv.org/abs/2312.06795; https://arxiv.org/abs/2306.01708 (signs)"
 FORMULA = (
-    "Θ + λ · Σ ωᵢ Δᵢ, without smallest entries and outliers, over those that have the elected sign"
+    "Θ + λ · Σ ωᵢ Δᵢ, each Δᵢ without its smallest entries and its largest outliers, "
+    "summed over those that have the elected sign"
 )
 SPACE = "deltas"
 SCOPE = "tensor"
@@ -37,9 +38,12 @@ def combine(
     elect: Elect = "weighted",
     divide_by: DivideBy = "weight",
 ) -> Float[Tensor, "*shape"]:
-    """Of [4, −1, 3, −2] and [1, 2, −4, −9] at density 0.5 and gamma 0.25, [0, 0, 3, −2] and [0, 2, −4, 0] are left;
-    at equal ω the third entry elects −, and the result is [0, 2, −4, −2]."""
+    """Trims each delta as `breadcrumbs` does, elects signs as `ties` does, adds what agrees.
+
+    [4, −1, 3, −2] and [1, 2, −4, −9] at density 0.5 and gamma 0.25 become [0, 0, 3, −2] and
+    [0, 2, −4, 0]. At equal ω the third entry elects −, and the result is [0, 2, −4, −2].
+    """
     trim(stack, density, gamma, rescale)
-    return agreed(
+    return sum_agreeing(
         stack, omegas, normalize=normalize, elect=elect, divide_by=divide_by, lambda_=lambda_
     )

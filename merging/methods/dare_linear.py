@@ -1,25 +1,21 @@
-"""DARE: drop entries of each delta at random, scale up the rest, add the deltas."""
+"""DARE: drop entries of each delta at random, scale the rest up, add the deltas."""
 
 from functools import partial
 
 from jaxtyping import Float
 from torch import Tensor
 
-from merging.methods._contract import Site
-from merging.methods._edits import (
-    Density,
-    Lambda,
-    NormalizeSum,
-    RescaleBy,
-    RescaleDropped,
-    drop_at_random,
-    summed,
-    thin,
-)
+from merging.methods._edits import drop_at_random, thin
+from merging.methods._parameters import Density, Lambda, NormalizeSum, RescaleBy, RescaleDropped
+from merging.methods._sums import sum_in_chunks
+from merging.methods._values import Site
 from merging.methods.task_arithmetic import refusal as refusal
 
 PAPER = "https://arxiv.org/abs/2311.03099"
-FORMULA = "Θ + λ · Σ ωᵢ · scaled(Mᵢ ⊙ Δᵢ), each entry of Mᵢ is 1 with probability density"
+FORMULA = (
+    "Θ + λ · Σ ωᵢ · rescaled(Mᵢ ⊙ Δᵢ); "
+    "each entry of the mask Mᵢ is 1 with probability density, else 0"
+)
 SPACE = "deltas"
 SCOPE = "tensor"
 
@@ -35,9 +31,13 @@ def combine(
     lambda_: Lambda = 1.0,
     rescale_by: RescaleBy = "l1",
 ) -> Float[Tensor, "*shape"]:
-    """At density 0.5, [2, −2, 4, 4] may be left as [2, 0, 4, 0]: the 12 of magnitudes become 6, so the factor is 2."""
+    """Drops entries at random, rescales what is kept and adds the deltas: DARE (arXiv 2311.03099).
+
+    At density 0.5, [2, −2, 4, 4] may become [2, 0, 4, 0]. The sum of magnitudes falls from 12 to
+    6, so what is kept is doubled: [4, 0, 8, 0].
+    """
     sparsify(stack, density, site.seeds, rescale_by if rescale else "none")
-    return summed(stack, omegas * (lambda_ / omegas.sum() if normalize else lambda_))
+    return sum_in_chunks(stack, omegas * (lambda_ / omegas.sum() if normalize else lambda_))
 
 
 def sparsify(
@@ -46,6 +46,13 @@ def sparsify(
     seeds: tuple[int, ...],
     rescale_by: str,
 ) -> None:
-    """Drops and rescales each delta in place: 'l1', 'density' or 'none'."""
+    """Drops entries of each delta at random and rescales the rest, in place.
+
+    Args:
+        stack: the deltas.
+        density: per delta, the probability that an entry is kept.
+        seeds: per delta, the seed of its mask.
+        rescale_by: "l1", "density" or "none"; see _edits.thin.
+    """
     for delta, share, seed in zip(stack, density, seeds, strict=True):
         thin(delta, share, rescale_by, partial(drop_at_random, density=share, seed=seed))

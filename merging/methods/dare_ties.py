@@ -1,10 +1,9 @@
-"""DARE with TIES' sign election: drop entries at random, scale up the rest, add the deltas that have the elected sign."""
+"""DARE with the sign election of TIES: drop at random, rescale, add the deltas that agree."""
 
 from jaxtyping import Float
 from torch import Tensor
 
-from merging.methods._contract import Site
-from merging.methods._edits import (
+from merging.methods._parameters import (
     Density,
     DivideBy,
     Elect,
@@ -12,12 +11,16 @@ from merging.methods._edits import (
     NormalizeAgreeing,
     RescaleBy,
     RescaleDropped,
-    agreed,
 )
+from merging.methods._sums import sum_agreeing
+from merging.methods._values import Site
 from merging.methods.dare_linear import sparsify
 
 PAPER = "https://arxiv.org/abs/2311.03099; https://arxiv.org/abs/2306.01708 (signs)"
-FORMULA = "Θ + λ · Σ ωᵢ · scaled(Mᵢ ⊙ Δᵢ), over those that have the elected sign"
+FORMULA = (
+    "Θ + λ · Σ ωᵢ · rescaled(Mᵢ ⊙ Δᵢ), summed over those that have the elected sign; "
+    "each entry of the mask Mᵢ is 1 with probability density, else 0"
+)
 SPACE = "deltas"
 SCOPE = "tensor"
 
@@ -35,8 +38,11 @@ def combine(
     elect: Elect = "weighted",
     divide_by: DivideBy = "weight",
 ) -> Float[Tensor, "*shape"]:
-    """At density 1 nothing is dropped: of [3] and [−2] at equal ω, + is elected and 3 is kept."""
+    """Drops and rescales as `dare_linear` does, elects signs as `ties` does, adds what agrees.
+
+    At density 1 nothing is dropped: of [3] and [−2] at equal ω, + is elected and 3 is kept.
+    """
     sparsify(stack, density, site.seeds, rescale_by if rescale else "none")
-    return agreed(
+    return sum_agreeing(
         stack, omegas, normalize=normalize, elect=elect, divide_by=divide_by, lambda_=lambda_
     )

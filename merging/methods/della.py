@@ -1,4 +1,4 @@
-"""DELLA with sign election: drop entries at random, small ones more often, add the deltas that have the elected sign."""
+"""DELLA with sign election: drop entries at random, small ones more often, add what agrees."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,8 +6,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from merging.methods._contract import Site
-from merging.methods._edits import (
+from merging.methods._parameters import (
     Density,
     DivideBy,
     Elect,
@@ -16,12 +15,16 @@ from merging.methods._edits import (
     NormalizeAgreeing,
     RescaleBy,
     RescaleDropped,
-    agreed,
 )
-from merging.methods.della_linear import outside, sparsify
+from merging.methods._sums import sum_agreeing
+from merging.methods._values import Site
+from merging.methods.della_linear import explain_outside, sparsify
 
 PAPER = "https://arxiv.org/abs/2406.11617"
-FORMULA = "Θ + λ · Σ ωᵢ · scaled(Mᵢ ⊙ Δᵢ) / Σ ωᵢ, over those that have the elected sign"
+FORMULA = (
+    "Θ + λ · Σ ωᵢ · rescaled(Mᵢ ⊙ Δᵢ) / Σ ωᵢ, summed over those that have the elected sign; "
+    "the mask Mᵢ keeps large entries more often than small ones"
+)
 SPACE = "deltas"
 SCOPE = "tensor"
 
@@ -40,13 +43,17 @@ def combine(
     elect: Elect = "weighted",
     divide_by: DivideBy = "weight",
 ) -> Float[Tensor, "*shape"]:
-    """At density 1 nothing is dropped: of [3] and [−2] at equal ω, + is elected and 3 is kept."""
+    """Drops and rescales as `della_linear` does, elects signs as `ties` does, adds what agrees.
+
+    This is MAGPRUNE, election and fusion of DELLA (arXiv 2406.11617). At density 1 nothing is
+    dropped: of [3] and [−2] at equal ω, + is elected and 3 is kept.
+    """
     sparsify(stack, density, epsilon, site.seeds, rescale_by if rescale else "none")
-    return agreed(
+    return sum_agreeing(
         stack, omegas, normalize=normalize, elect=elect, divide_by=divide_by, lambda_=lambda_
     )
 
 
 def refusal(omegas: tuple[float, ...], arguments: Mapping[str, Any]) -> str | None:
-    """Probabilities outside 0 to 1."""
-    return outside(arguments)
+    """Refuses keep-probabilities that are not between 0 and 1."""
+    return explain_outside(arguments)

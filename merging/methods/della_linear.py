@@ -1,4 +1,4 @@
-"""DELLA: drop entries at random, small ones more often, scale up the rest, add the deltas."""
+"""DELLA: drop entries at random, small ones more often, scale the rest up, add the deltas."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -8,21 +8,23 @@ from jaxtyping import Float
 from torch import Tensor
 
 from merging.methods import task_arithmetic
-from merging.methods._contract import Site
-from merging.methods._edits import (
+from merging.methods._edits import drop_by_rank, thin
+from merging.methods._parameters import (
     Density,
     Epsilon,
     Lambda,
     NormalizeSum,
     RescaleBy,
     RescaleDropped,
-    drop_by_rank,
-    summed,
-    thin,
 )
+from merging.methods._sums import sum_in_chunks
+from merging.methods._values import Site
 
 PAPER = "https://arxiv.org/abs/2406.11617"
-FORMULA = "Θ + λ · Σ ωᵢ · scaled(Mᵢ ⊙ Δᵢ), Mᵢ keeps an entry with density ± epsilon by its rank in the row"
+FORMULA = (
+    "Θ + λ · Σ ωᵢ · rescaled(Mᵢ ⊙ Δᵢ); the mask Mᵢ keeps an entry with a probability from "
+    "density − epsilon (smallest of its row) to density + epsilon (largest)"
+)
 SPACE = "deltas"
 SCOPE = "tensor"
 
@@ -39,9 +41,13 @@ def combine(
     lambda_: Lambda = 1.0,
     rescale_by: RescaleBy = "l1",
 ) -> Float[Tensor, "*shape"]:
-    """At density 0.5 and epsilon 0.25, of [1, −2, 3] the 1 is kept with probability 0.25, −2 with 0.5, 3 with 0.75."""
+    """Drops small entries more often than large ones, rescales, adds: DELLA (arXiv 2406.11617).
+
+    Of [1, −2, 3] at density 0.5 and epsilon 0.25, the 1 is kept with probability 0.25, the −2
+    with 0.5 and the 3 with 0.75.
+    """
     sparsify(stack, density, epsilon, site.seeds, rescale_by if rescale else "none")
-    return summed(stack, omegas * (lambda_ / omegas.sum() if normalize else lambda_))
+    return sum_in_chunks(stack, omegas * (lambda_ / omegas.sum() if normalize else lambda_))
 
 
 def sparsify(
@@ -51,7 +57,15 @@ def sparsify(
     seeds: tuple[int, ...],
     rescale_by: str,
 ) -> None:
-    """Drops and rescales each delta in place: 'l1', 'density' or 'none'."""
+    """Drops entries of each delta by their rank and rescales the rest, in place.
+
+    Args:
+        stack: the deltas.
+        density: per delta, the mean keep-probability.
+        epsilon: per delta, how far the keep-probability goes below and above the density.
+        seeds: per delta, the seed of its mask.
+        rescale_by: "l1", "density" or "none"; see _edits.thin.
+    """
     for delta, share, spread, seed in zip(stack, density, epsilon, seeds, strict=True):
         thin(
             delta,
@@ -61,9 +75,10 @@ def sparsify(
         )
 
 
-def outside(arguments: Mapping[str, Any]) -> str | None:
-    """Why these densities and epsilons are no probabilities."""
+def explain_outside(arguments: Mapping[str, Any]) -> str | None:
+    """Says which density ± epsilon is not between 0 and 1; None if all are."""
     for share, spread in zip(arguments["density"], arguments["epsilon"], strict=True):
+        # At density 0 and 1 nothing is drawn, so epsilon does not matter.
         if 0 < share < 1 and not 0 < share - spread <= share + spread < 1:
             return (
                 f"density {share:g} ± epsilon {spread:g} must lie between 0 and 1. "
@@ -73,5 +88,5 @@ def outside(arguments: Mapping[str, Any]) -> str | None:
 
 
 def refusal(omegas: tuple[float, ...], arguments: Mapping[str, Any]) -> str | None:
-    """Probabilities outside 0 to 1, and ω that sum to 0 where they are divided by."""
-    return outside(arguments) or task_arithmetic.refusal(omegas, arguments)
+    """Refuses keep-probabilities outside 0 to 1, and a division by ω that sum to 0."""
+    return explain_outside(arguments) or task_arithmetic.refusal(omegas, arguments)

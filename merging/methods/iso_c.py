@@ -1,14 +1,18 @@
-"""Iso-C: the sum of the deltas with all its singular values made equal, so that no task's directions rule."""
+"""Iso-C: make all singular values of the summed deltas equal, so that no task dominates."""
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from merging.methods._contract import Site
-from merging.methods._edits import Lambda, is_matrix, mean_of, weighted_sum
+from merging.methods._parameters import Lambda
+from merging.methods._sums import average_by_count, is_matrix, weighted_sum
+from merging.methods._values import Site
 
 PAPER = "https://arxiv.org/abs/2502.04959"
-FORMULA = "Θ + λ · mean(σ) · U Vᵀ, of U diag(σ) Vᵀ = Σ ωᵢ Δᵢ; vectors are averaged"
+FORMULA = (
+    "Θ + λ · mean(σ) · U Vᵀ, where U diag(σ) Vᵀ is the SVD of Σ ωᵢ Δᵢ; "
+    "tensors that are not matrices are averaged"
+)
 SPACE = "deltas"
 SCOPE = "tensor"
 ON_DEVICE = True
@@ -21,9 +25,12 @@ def combine(
     *,
     lambda_: Lambda = 1.0,
 ) -> Float[Tensor, "*shape"]:
-    """Of diag(3, 0) and diag(0, 1) the sum is diag(3, 1), and the result is diag(2, 2)."""
+    """Replaces the singular values of the sum by their mean: Iso-C (arXiv 2502.04959).
+
+    diag(3, 0) and diag(0, 1) sum to diag(3, 1), and the result is diag(2, 2).
+    """
     if not is_matrix(stack[0]):
-        return mean_of(stack, omegas).mul_(lambda_)
+        return average_by_count(stack, omegas).mul_(lambda_)
     left, sizes, right = torch.linalg.svd(weighted_sum(stack, omegas), full_matrices=False)
     merged: Tensor = left @ right
     return merged.mul_(sizes.mean() * lambda_)

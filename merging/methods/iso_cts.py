@@ -1,4 +1,4 @@
-"""Iso-CTS: Iso-C with its weakest directions replaced by those that single tasks have beside the common ones."""
+"""Iso-CTS: Iso-C with the sum's weakest directions replaced by task-specific ones."""
 
 from typing import Annotated
 
@@ -6,11 +6,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from merging.methods._contract import Range, Site
-from merging.methods._edits import Lambda, is_matrix, mean_of, orthogonal_factor, weighted_sum
+from merging.methods._parameters import Lambda
+from merging.methods._sums import average_by_count, is_matrix, orthogonal_factor, weighted_sum
+from merging.methods._values import Range, Site
 
 PAPER = "https://arxiv.org/abs/2502.04959"
-FORMULA = "Θ + λ · mean(σ) · U⊥ V⊥ᵀ, of the common directions of Σ ωᵢ Δᵢ and each ωᵢΔᵢ's own; vectors are averaged"
+FORMULA = (
+    "Θ + λ · mean(σ) · U⊥ V⊥ᵀ, from the leading singular directions of Σ ωᵢ Δᵢ and those of each "
+    "ωᵢΔᵢ outside them; tensors that are not matrices are averaged"
+)
 SPACE = "deltas"
 SCOPE = "tensor"
 ON_DEVICE = True
@@ -22,16 +26,23 @@ def combine(
     site: Site,
     *,
     common: Annotated[
-        float, Range(0.0, 1.0), "the share of the directions that all tasks have in common"
+        float,
+        Range(0.0, 1.0),
+        "the share of the directions that come from the sum; the rest come from single tasks",
     ] = 0.8,
     lambda_: Lambda = 1.0,
 ) -> Float[Tensor, "*shape"]:
-    """At common = 1 it is Iso-C. The rest is dealt to the tasks in equal parts, and what is left over is common."""
+    """Combines common and task-specific directions with equal strength: Iso-CTS (arXiv 2502.04959).
+
+    The directions that are not common are divided equally among the tasks; a remainder goes to
+    the common ones. At common = 1 the result is that of `iso_c`.
+    """
     if not is_matrix(stack[0]):
-        return mean_of(stack, omegas).mul_(lambda_)
+        return average_by_count(stack, omegas).mul_(lambda_)
     rank, tasks = min(stack.shape[1:]), len(stack)
     each = round((rank - int(rank * common)) / tasks)
-    if each * tasks > rank:  # rounded up past the rank
+    # round() may give the tasks more directions together than the matrix has.
+    if each * tasks > rank:
         each -= 1
     shared = rank - each * tasks
     left, sizes, right = torch.linalg.svd(
@@ -40,6 +51,7 @@ def combine(
     lefts, all_sizes, rights = [left[:, :shared]], [sizes[:shared]], [right[:shared]]
     for delta, omega in zip(stack, omegas, strict=True):
         own = delta * omega
+        # Only what the common directions do not hold already is specific to the task.
         own -= lefts[0] @ (lefts[0].T @ own)
         left, sizes, right = torch.linalg.svd(own, full_matrices=False)
         lefts.append(left[:, :each])

@@ -1,10 +1,10 @@
-"""MetaGPT: task arithmetic with ω in closed form, each vector's share of the squared lengths."""
+"""MetaGPT: task arithmetic whose ω are computed: each vector's share of the squared lengths."""
 
 from jaxtyping import Float
 from torch import Tensor
 
-from merging.methods._contract import Site
-from merging.methods._edits import Lambda
+from merging.methods._parameters import Lambda
+from merging.methods._values import Site
 from merging.methods.task_arithmetic import combine as add
 
 PAPER = "https://arxiv.org/abs/2406.11385"
@@ -22,11 +22,17 @@ def combine(
     *,
     lambda_: Lambda = 1.0,
 ) -> Float[Tensor, "*shape"]:
-    """Vectors of lengths 1 and 2 get ω = 0.2 and 0.8."""
+    """Adds the deltas with ω from `closed_form`: MetaGPT (arXiv 2406.11385).
+
+    Vectors of lengths 1 and 2 get ω = 0.2 and 0.8.
+    """
     return add(stack, omegas, site, lambda_=lambda_)
 
 
 def closed_form(squares: tuple[float, ...]) -> tuple[float, ...]:
-    """ω from the squared lengths of the whole vectors; all 0 where nothing was changed."""
+    """Returns ω from the squared lengths ‖Δᵢ‖² of the whole vectors.
+
+    (1, 4) gives (0.2, 0.8). All ω are 0 if every vector is zero.
+    """
     total = sum(squares)
     return tuple(square / total if total else 0.0 for square in squares)

@@ -1,4 +1,4 @@
-"""Model Stock: the mean of the models, drawn back to the base the more, the less their deltas agree in direction."""
+"""Model Stock: pull the mean of the models back to the base, the more the less they agree."""
 
 from itertools import combinations
 from typing import Annotated
@@ -7,10 +7,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from merging.methods._contract import Site
+from merging.methods._values import Site
 
 PAPER = "https://arxiv.org/abs/2403.19522"
-FORMULA = "Θ + t · mean(Δᵢ), t = N·c / (1 + (N−1)·c), c the mean cosine of two deltas"
+FORMULA = (
+    "Θ + t · mean(Δᵢ), t = N·c / (1 + (N−1)·c), c is the mean cosine over all pairs of the N deltas"
+)
 SPACE = "deltas"
 SCOPE = "tensor"
 VECTORS = (2, None)
@@ -22,23 +24,26 @@ def combine(
     omegas: Float[Tensor, "vectors"],
     site: Site,
     *,
-    filter_wise: Annotated[
-        bool, "a cosine, and so a t, for each row instead of each tensor"
-    ] = False,
+    filter_wise: Annotated[bool, "compute c and t for each row instead of each tensor"] = False,
 ) -> Float[Tensor, "*shape"]:
-    """Of [1, 0] and [1, 1] the cosine is √½, t = 2c / (1 + c) = 0.828, and the result is t·[1, 0.5].
+    """Scales the mean of the deltas by how well they agree: Model Stock (arXiv 2403.19522).
 
-    Added to the base as t·mean(Δ): t·mean(Θ) + (1 − t)·Θ, mergekit's form, rounds a small difference of large numbers.
+    [1, 0] and [1, 1] have the cosine c = √½, so t = 2c / (1 + c) = 0.828 and the result is
+    t·[1, 0.5].
+
+    mergekit computes t·mean(Θᵢ) + (1 − t)·Θ instead, which is the same formula but loses digits,
+    as a small difference of large numbers.
     """
     rows = stack.view(len(stack), 1, -1) if stack.dim() < 3 or not filter_wise else stack
     norms = [torch.linalg.vector_norm(row, dim=-1) for row in rows]
     cosines = [
-        ((one * other).sum(-1) / (a * b).clamp(min=1e-6)).clamp(-1, 1)
-        for (one, a), (other, b) in combinations(zip(rows, norms, strict=True), 2)
+        ((first * second).sum(-1) / (a * b).clamp(min=1e-6)).clamp(-1, 1)
+        for (first, a), (second, b) in combinations(zip(rows, norms, strict=True), 2)
     ]
     cosine = torch.stack(cosines).mean(0).unsqueeze(-1)
     divisor = 1 + (len(rows) - 1) * cosine
-    singular = divisor.abs() < 1e-6  # no finite estimate there: the base stays
+    # A divisor of 0 gives no finite t. Such rows keep the base.
+    singular = divisor.abs() < 1e-6
     share = torch.where(singular, 0.0, len(rows) * cosine / torch.where(singular, 1.0, divisor))
     total = rows[0]
     for row in rows[1:]:

@@ -1,4 +1,4 @@
-"""NAN: deltas weighted by the inverse length of each model's weights, tensor by tensor."""
+"""NAN: weight each delta by the inverse length of its model's weights, tensor by tensor."""
 
 from typing import Annotated, Literal
 
@@ -6,8 +6,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from merging.methods._contract import Site
-from merging.methods._edits import Lambda, chunks, summed
+from merging.methods._chunks import chunks
+from merging.methods._parameters import Lambda
+from merging.methods._sums import sum_in_chunks
+from merging.methods._values import Site
 
 PAPER = "https://arxiv.org/abs/2505.16148"
 FORMULA = "Θ + λ · Σ ωᵢ Δᵢ, ωᵢ = ‖Θᵢ‖⁻¹ / Σⱼ ‖Θⱼ‖⁻¹ per tensor"
@@ -23,11 +25,15 @@ def combine(
     *,
     norm_of: Annotated[
         Literal["weights", "deltas"],
-        "the length that is inverted: of Θᵢ, as the paper; or of Δᵢ, where those differ more",
+        "invert ‖Θᵢ‖ (weights, as the paper) or ‖Δᵢ‖ (deltas, which differ more between models)",
     ] = "weights",
     lambda_: Lambda = 1.0,
 ) -> Float[Tensor, "*shape"]:
-    """Weights of lengths 1 and 3 get ω = 0.75 and 0.25. A tensor of zeros has no inverse length and no part."""
+    """Adds the deltas with ω in proportion to 1/‖Θᵢ‖: NAN (arXiv 2505.16148).
+
+    Weights of lengths 1 and 3 get ω = 0.75 and 0.25. A tensor of zeros has no inverse length and
+    gets ω = 0.
+    """
     squares = torch.zeros(len(stack), dtype=torch.float64)
     for part, origin in zip(chunks(stack.flatten(1)), chunks(site.base.reshape(-1)), strict=True):
         values = part + origin if norm_of == "weights" else part
@@ -35,4 +41,4 @@ def combine(
     lengths = squares.sqrt().to(stack.dtype)
     inverse = torch.where(lengths > 0, 1 / lengths, 0.0)
     total = inverse.sum().clamp(min=torch.finfo(stack.dtype).tiny)
-    return summed(stack, inverse * (lambda_ / total))
+    return sum_in_chunks(stack, inverse * (lambda_ / total))

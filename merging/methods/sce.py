@@ -1,4 +1,4 @@
-"""SCE (FuseChat): select entries of high variance, calculate a weight per model, erase the minority's signs."""
+"""SCE (FuseChat): select entries of high variance, calculate weights, erase minority signs."""
 
 from typing import Annotated
 
@@ -6,11 +6,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from merging.methods._contract import Range, Site
-from merging.methods._edits import chunks, majority, ranked
+from merging.methods._chunks import chunks
+from merging.methods._edits import rank_window
+from merging.methods._sums import majority_sign
+from merging.methods._values import Range, Site
 
 PAPER = "https://arxiv.org/abs/2408.07990"
-FORMULA = "Θ + Σ cᵢ Δᵢ / Σ cᵢ, over those that have the elected sign, cᵢ = mean(Δᵢ²) / Σ mean(Δⱼ²)"
+FORMULA = (
+    "Θ + Σ cᵢ Δᵢ / Σ cᵢ, summed over those that have the elected sign; "
+    "cᵢ = mean(Δᵢ²) / Σⱼ mean(Δⱼ²) per tensor"
+)
 SPACE = "deltas"
 SCOPE = "tensor"
 WEIGHTED = False
@@ -22,15 +27,20 @@ def combine(
     site: Site,
     *,
     select_topk: Annotated[
-        float, Range(0.0, 1.0), "the share of entries that is kept, of highest variance"
+        float,
+        Range(0.0, 1.0),
+        "the share of the entries that is kept: those of highest variance over the models",
     ] = 1.0,
     uniform_below: Annotated[
         float,
         Range(0.0, 1.0),
-        "equal weights where Σ mean(Δᵢ²) is less, as mergekit; 0 for the paper's",
+        "use equal weights if Σ mean(Δᵢ²) is below this, as mergekit does; 0: as the paper",
     ] = 1e-6,
 ) -> Float[Tensor, "*shape"]:
-    """Of [3] and [−1] the weights are 0.9 and 0.1, the sum elects +, and 3 is kept."""
+    """Selects, calculates and erases: SCE of FuseChat (arXiv 2408.07990).
+
+    [3] and [−1] get the weights 0.9 and 0.1. Their sum elects +, so −1 is erased and 3 is kept.
+    """
     flat = stack.flatten(1)
     if select_topk < 1:
         _select(flat, select_topk)
@@ -43,13 +53,17 @@ def combine(
     )
     column = weights.to(stack.dtype)[:, None]
     for part in chunks(flat):
-        agreeing = column * (part.sign() == majority(part))
+        agreeing = column * (part.sign() == majority_sign(part))
         part[0] = (part * agreeing).sum(0) / agreeing.sum(0).clamp(min=1e-6)
     return stack[0]
 
 
 def _select(flat: Float[Tensor, "vectors n"], share: float) -> None:
-    """Zeros all entries but the ⌊share·k⌋ of highest variance over the vectors, k those whose variance is not 0."""
+    """Zeros all entries but the ⌊share·k⌋ of highest variance over the vectors, in place.
+
+    k is the number of entries whose variance is not 0.
+    """
+    # Only the variances of one copy are held: the masks below compute them again, chunk by chunk.
     spread = flat.new_empty(flat.shape[1])
     for part, out in zip(chunks(flat), chunks(spread), strict=True):
         out.copy_(_variance(part))
@@ -57,18 +71,18 @@ def _select(flat: Float[Tensor, "vectors n"], share: float) -> None:
     if not count:
         flat.zero_()
         return
-    window = ranked(spread, len(spread) - count, len(spread))
+    window = rank_window(spread, len(spread) - count, len(spread))
     for part, kept in zip(chunks(flat), window.masks(map(_variance, chunks(flat))), strict=True):
         part.masked_fill_(~kept, 0.0)
 
 
 def _variance(part: Float[Tensor, "vectors n"]) -> Float[Tensor, "n"]:
-    """Over the vectors; computed twice rather than kept twice."""
+    """Returns the variance of each entry over the vectors."""
     return part.var(0, unbiased=False)
 
 
 def _mean_square(delta: Float[Tensor, "n"]) -> Float[Tensor, ""]:
-    """Of the whole tensor, in float64."""
+    """Returns the mean of the squared entries of one delta, in float64."""
     return torch.stack([part.double().square().sum() for part in chunks(delta)]).sum() / max(
         1, delta.numel()
     )

@@ -1,4 +1,4 @@
-"""Spherical interpolation between the base and one model, each tensor as one vector."""
+"""SLERP: spherical interpolation between the base and one model, each tensor as one vector."""
 
 from typing import Annotated
 
@@ -6,11 +6,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from merging.methods._contract import Range, Site
-from merging.methods._edits import chunks
+from merging.methods._chunks import chunks
+from merging.methods._values import Range, Site
 
 PAPER = "https://dl.acm.org/doi/10.1145/325165.325242"
-FORMULA = "sin((1−t)φ) / sin φ · Θ + sin(tφ) / sin φ · Θ₁, φ the angle between them"
+FORMULA = "sin((1−t)φ) / sin φ · Θ + sin(tφ) / sin φ · Θ₁, φ is the angle between Θ and Θ₁"
 SPACE = "weights"
 BASE = "operand"
 SCOPE = "tensor"
@@ -18,7 +18,10 @@ VECTORS = (1, 1)
 WEIGHTED = False
 
 ALIGNED = 0.9995
-"""Above this cosine the arc is a line, and sin φ too small to divide by; mergekit's threshold."""
+"""Above this |cosine| the interpolation is linear, because sin φ is too small to divide by.
+
+It is mergekit's threshold.
+"""
 
 
 def combine(
@@ -28,7 +31,10 @@ def combine(
     *,
     t: Annotated[float, Range(0.0, 1.0), "how far from the base (0) to the model (1)"],
 ) -> Float[Tensor, "*shape"]:
-    """Between [1, 0] and [0, 1] at t = 0.5 lies [√½, √½]."""
+    """Interpolates on the arc from the base to the model: SLERP (Shoemake 1985).
+
+    Between [1, 0] and [0, 1], t = 0.5 gives [√½, √½].
+    """
     tuned, base = stack[0].reshape(-1), site.base.reshape(-1)
     near, far = _shares(_cosine(base, tuned), t)
     for part, origin in zip(chunks(tuned), chunks(base), strict=True):
@@ -37,7 +43,7 @@ def combine(
 
 
 def _shares(cosine: Float[Tensor, ""], t: float) -> tuple[float, float]:
-    """The coefficients of base and model."""
+    """Returns the coefficients of base and model."""
     if cosine.abs() > ALIGNED:
         return 1 - t, t
     angle = torch.acos(cosine)
@@ -45,10 +51,11 @@ def _shares(cosine: Float[Tensor, ""], t: float) -> tuple[float, float]:
     return near, far
 
 
-def _cosine(one: Float[Tensor, "n"], other: Float[Tensor, "n"]) -> Float[Tensor, ""]:
-    """Of the angle between them, from sums in float64; 0 where one is next to nothing."""
+def _cosine(first: Float[Tensor, "n"], second: Float[Tensor, "n"]) -> Float[Tensor, ""]:
+    """Returns the cosine of the angle between two vectors, summed in float64; 0 if one is zero."""
+    # float32 sums over millions of products would lose the digits that acos needs near 1.
     sums = torch.zeros(3, dtype=torch.float64)
-    for a, b in zip(chunks(one), chunks(other), strict=True):
+    for a, b in zip(chunks(first), chunks(second), strict=True):
         a, b = a.double(), b.double()
         sums += torch.stack([a @ b, a @ a, b @ b])
     lengths = sums[1:].sqrt()

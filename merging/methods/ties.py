@@ -1,25 +1,27 @@
-"""TIES: trim the small entries of each delta, elect a sign for each entry, add up the deltas that agree with it."""
+"""TIES: trim the small entries of each delta, elect a sign per entry, add the deltas that agree."""
 
 from functools import partial
 
 from jaxtyping import Float
 from torch import Tensor
 
-from merging.methods._contract import Site
-from merging.methods._edits import (
+from merging.methods._edits import keep_largest, thin
+from merging.methods._parameters import (
     Density,
     DivideBy,
     Elect,
     Lambda,
     NormalizeAgreeing,
     RescaleL1,
-    agreed,
-    keep_largest,
-    thin,
 )
+from merging.methods._sums import sum_agreeing
+from merging.methods._values import Site
 
 PAPER = "https://arxiv.org/abs/2306.01708"
-FORMULA = "Θ + λ · Σ ωᵢ Δᵢ / Σ ωᵢ, over the Δᵢ that are trimmed to their largest entries and have the elected sign"
+FORMULA = (
+    "Θ + λ · Σ ωᵢ Δᵢ / Σ ωᵢ, each Δᵢ trimmed to its largest entries, "
+    "summed over those that have the elected sign"
+)
 SPACE = "deltas"
 SCOPE = "tensor"
 
@@ -36,13 +38,16 @@ def combine(
     elect: Elect = "weighted",
     divide_by: DivideBy = "weight",
 ) -> Float[Tensor, "*shape"]:
-    """mergekit's numbers by default; the paper's are density 0.2, elect "unweighted", divide_by "count".
+    """Trims, elects signs and adds what agrees: TIES-Merging (arXiv 2306.01708).
 
-    Of [1, 5, 3, 4] and [0, 1, 2, −6], both trimmed to half, [0, 5, 0, 4] and [0, 0, 2, −6] are left. At equal ω the
-    last entry elects −, and the result is [0, 5, 2, −6].
+    [1, 5, 3, 4] and [0, 1, 2, −6], both trimmed to half, become [0, 5, 0, 4] and [0, 0, 2, −6].
+    At equal ω the last entry elects −, and the result is [0, 5, 2, −6].
+
+    The defaults are mergekit's. The paper uses density 0.2, elect "unweighted" and
+    divide_by "count".
     """
     for delta, share in zip(stack, density, strict=True):
         thin(delta, share, "l1" if rescale else "none", partial(keep_largest, density=share))
-    return agreed(
+    return sum_agreeing(
         stack, omegas, normalize=normalize, elect=elect, divide_by=divide_by, lambda_=lambda_
     )

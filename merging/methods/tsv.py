@@ -1,14 +1,18 @@
-"""TSV-M: keep each delta's leading singular vectors, make those of all deltas orthogonal, and rebuild."""
+"""TSV-M: keep each delta's leading singular vectors, orthogonalise them across deltas, rebuild."""
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from merging.methods._contract import Site
-from merging.methods._edits import Lambda, is_matrix, mean_of, orthogonal_factor
+from merging.methods._parameters import Lambda
+from merging.methods._sums import average_by_count, is_matrix, orthogonal_factor
+from merging.methods._values import Site
 
 PAPER = "https://arxiv.org/abs/2412.00081"
-FORMULA = "Θ + λ · U⊥ Σ V⊥ᵀ, from the leading r/n singular triples of each of n ωᵢΔᵢ; vectors are averaged"
+FORMULA = (
+    "Θ + λ · U⊥ Σ V⊥ᵀ, from the leading r/n singular triples of each of the n ωᵢΔᵢ, r their rank; "
+    "tensors that are not matrices are averaged"
+)
 SPACE = "deltas"
 SCOPE = "tensor"
 ON_DEVICE = True
@@ -21,13 +25,17 @@ def combine(
     *,
     lambda_: Lambda = 1.0,
 ) -> Float[Tensor, "*shape"]:
-    """Of diag(2, 1) and diag(1, 3), of rank 2, one triple each is kept, 2 along the first axis and 3 along the second:
-    diag(2, 3), where the sum is diag(3, 4)."""
+    """Merges the leading singular vectors of all deltas: Task Singular Vectors (arXiv 2412.00081).
+
+    diag(2, 1) and diag(1, 3) have rank 2, so one triple of each is kept: 2 along the first axis
+    and 3 along the second. The result is diag(2, 3), while the plain sum is diag(3, 4).
+    """
     if not is_matrix(stack[0]):
-        return mean_of(stack, omegas).mul_(lambda_)
+        return average_by_count(stack, omegas).mul_(lambda_)
     each = min(stack.shape[1:]) // len(stack)
-    if not each:  # more vectors than ranks: nothing of each could be kept
-        return mean_of(stack, omegas).mul_(lambda_)
+    # With more vectors than ranks, nothing of each could be kept.
+    if not each:
+        return average_by_count(stack, omegas).mul_(lambda_)
     lefts, sizes, rights = [], [], []
     for delta, omega in zip(stack, omegas, strict=True):
         left, size, right = torch.linalg.svd(delta * omega, full_matrices=False)

@@ -1,1 +1,1 @@
-"""From a recipe to its base and its vectors, ready to be merged; slices are restacked here."""
+"""Opens the base and the vectors that a recipe names; restacks layers if it has slices."""

@@ -1,4 +1,4 @@
-"""From folders to base and vectors: decides what a folder holds, and opens what a recipe names."""
+"""Opens the base and the vectors of a recipe, whatever kind of folder each model is."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -23,17 +23,20 @@ def open_vector(
     name: str | None = None,
     arrangement: Arrangement | None = None,
 ) -> Vector:
-    """The distribution vector of a folder: a fine-tuned checkpoint, a PEFT LoRA adapter, or a saved vector.
+    """Opens a folder as a distribution vector.
+
+    The folder may hold a fine-tuned checkpoint, a PEFT LoRA adapter, or a saved vector.
 
     Args:
         path: the folder.
         base: Θ.
-        name: what to call it; the folder's name if not given.
-        arrangement: of the vocabularies, where the recipe asks for one; see merging.vocabulary.
+        name: the vector's name; the folder's name if not given.
+        arrangement: base and checkpoints brought to one vocabulary, if the recipe asks for it; see
+            merging.inputs.vocabulary.align.
 
     Raises:
-        CheckpointError: when the folder cannot be read.
-        MismatchError: when it does not fit the base.
+        CheckpointError: if the folder cannot be read.
+        MismatchError: if it does not fit the base.
     """
     folder = Path(path)
     name = name or folder.resolve().name
@@ -49,107 +52,131 @@ def open_vector(
 def open_recipe(
     recipe: Recipe, locate: Callable[[str], Path] = Path
 ) -> tuple[Checkpoint, dict[str, Vector]]:
-    """The base and the vectors that a recipe names, checked against the digests in it where it has some.
+    """Opens the base and the vectors that a recipe names.
+
+    If the recipe has digests (dem.inputs), what is opened must have them.
 
     Args:
-        recipe: what to open.
-        locate: a reference as written -> a folder.
+        recipe: the recipe to open.
+        locate: returns the folder of a reference as written in the recipe.
+
+    Returns:
+        the base, and name -> vector in the recipe's order.
 
     Raises:
-        CheckpointError, MismatchError: as open_vector.
-        RecipeError: for a reference that this version does not read.
+        CheckpointError: if a folder cannot be read.
+        MismatchError: if a model does not fit the base, or a digest is not the recipe's.
+        RecipeError: if an adapter is to be read on another base than the recipe's.
     """
     if recipe.slices:
-        restacked, columns = open_slices(recipe, locate)
-        for name, digest in _digests(restacked, columns).items():
-            _same_input(recipe, name, digest)
-        return restacked, columns
+        stacked, vectors = open_slices(recipe, locate)
+        for name, digest in _digests(stacked, vectors).items():
+            _check_input(recipe, name, digest)
+        return stacked, vectors
+    # Without base_model (as `linear` allows), the first model gives configuration and tokenizer.
     base_reference = recipe.base or recipe.models[0].path
     base = Checkpoint(locate(_pinned(recipe, base_reference)))
-    _same_input(recipe, "base", base.digest)
+    _check_input(recipe, "base", base.digest)
     folders = {source.name: locate(source.location) for source in recipe.models}
     arrangement = arrange(base, folders, recipe.vocabulary)
-    vectors: dict[str, Vector] = {}
+    vectors = {}
     for source in recipe.models:
         if source.lora is not None and not _same_folder(
             locate(_pinned(recipe, source.path)), base.path
         ):
             raise RecipeError(
-                f"{source.path}+{source.lora}: an adapter is read on the recipe's base ({base_reference}) only. "
-                "Merge it into its own base with peft's merge_and_unload and name the result."
+                f"{source.path}+{source.lora}: an adapter can only be read on the recipe's base "
+                f"({base_reference}). Merge it into its own base with peft's merge_and_unload and "
+                "name the result."
             )
         vectors[source.name] = open_vector(folders[source.name], base, source.name, arrangement)
-        _same_input(recipe, _of_model(source.name), vectors[source.name].digest)
-    if any(_of_statistics(source.name) in recipe.inputs for source in recipe.models):
+        _check_input(recipe, _model_key(source.name), vectors[source.name].digest)
+    # Statistics are opened only if the recipe has their digests: most recipes have none.
+    if any(_statistics_key(source.name) in recipe.inputs for source in recipe.models):
         for name, file in recipe_statistics.statistics_of(recipe).items():
-            _same_input(recipe, _of_statistics(name), file.stored.digest, ("statistics", "file"))
+            _check_input(recipe, _statistics_key(name), file.stored.digest, ("statistics", "file"))
     return arrangement.base, vectors
 
 
 def references(recipe: Recipe) -> list[str]:
-    """Every folder and hub id that open_recipe looks up, each once, the base first."""
+    """Returns every folder and hub id that open_recipe looks up, each once, the base first."""
     base = recipe.base or recipe.models[0].path
     if recipe.slices:
-        found = [
+        named = [
             recipe.base,
-            *(place for source in recipe.models for place in (source.path, source.lora)),
+            *(path for source in recipe.models for path in (source.path, source.lora)),
         ]
     else:
         bases = [
             _pinned(recipe, source.path) for source in recipe.models if source.lora is not None
         ]
-        found = [_pinned(recipe, base), *(source.location for source in recipe.models), *bases]
-    return list(dict.fromkeys(reference for reference in found if reference is not None))
+        named = [_pinned(recipe, base), *(source.location for source in recipe.models), *bases]
+    return list(dict.fromkeys(reference for reference in named if reference is not None))
 
 
 def with_identities(recipe: Recipe, base: Checkpoint, vectors: Mapping[str, Vector]) -> Recipe:
-    """The recipe with the digests of what it is carried out on, and the commit of a base from the hub's cache.
+    """Returns the recipe with the digests of its inputs, and the commit of a base from the hub.
 
-    That of a file of statistics covers the norm of all its values, which stands in its header.
+    Such a recipe can be repeated exactly. The digest of a file of statistics covers all its values
+    through their norm, which is in its header.
     """
     digests = _digests(base, vectors) | {
-        _of_statistics(name): file.stored.digest
+        _statistics_key(name): file.stored.digest
         for name, file in recipe_statistics.statistics_of(recipe).items()
     }
     return replace(
         recipe,
         inputs=digests,
+        # A folder of the hub's cache is named by its commit: models--org--name/snapshots/<commit>.
         revision=base.path.name if base.path.parent.name == "snapshots" else "",
     )
 
 
 def _pinned(recipe: Recipe, reference: str) -> str:
-    """A reference to the base with the commit that the recipe was made at, where it is a hub id without a revision."""
+    """Returns a reference to the base with the commit for which the recipe was made.
+
+    Any other reference is returned as it is, and so is a base that is a folder or has a revision.
+    """
     same = reference == recipe.base and recipe.revision and "@" not in reference
     return f"{reference}@{recipe.revision}" if same and is_hub_id(reference) else reference
 
 
-def _same_folder(one: Path, other: Path) -> bool:
-    return one.resolve() == other.resolve()
+def _same_folder(first: Path, second: Path) -> bool:
+    return first.resolve() == second.resolve()
 
 
 def _digests(base: Checkpoint, vectors: Mapping[str, Vector]) -> dict[str, str]:
+    """Returns the digests as dem.inputs has them."""
     return {"base": base.digest} | {
-        _of_model(name): vector.digest for name, vector in vectors.items()
+        _model_key(name): vector.digest for name, vector in vectors.items()
     }
 
 
-def _of_model(name: str) -> str:
-    """What dem.inputs calls a model: its name, but for one that is called as the base is there."""
+def _model_key(name: str) -> str:
+    """Returns a model's key in dem.inputs: its name, unless it is 'base', the key of the base."""
     return "model base" if name == "base" else name
 
 
-def _of_statistics(name: str) -> str:
-    """What dem.inputs calls the file of statistics of a model."""
+def _statistics_key(name: str) -> str:
+    """Returns the key in dem.inputs of a model's file of statistics."""
     return f"statistics of {name}"
 
 
-def _same_input(
+def _check_input(
     recipe: Recipe, name: str, digest: str, kind: tuple[str, str] = ("weights", "folder")
 ) -> None:
-    expected, (content, place) = recipe.inputs.get(name), kind
+    """Raises an error if the recipe has another digest for an input.
+
+    Args:
+        recipe: the recipe; nothing is checked if it has no digest for this input.
+        name: the input's key in dem.inputs.
+        digest: the digest of what was opened.
+        kind: words for the message: the content, and what holds it.
+    """
+    expected, (content, container) = recipe.inputs.get(name), kind
     if expected is not None and expected != digest:
         raise MismatchError(
-            f"{name}: the recipe was made for {content} with digest {expected[:12]}…, the {place} holds {digest[:12]}…. "
-            f"Give the {place} that the recipe was made for, or remove dem.inputs from the recipe to use this one."
+            f"{name}: the recipe was made for {content} with digest {expected[:12]}…, the "
+            f"{container} holds {digest[:12]}…. Give the {container} that the recipe was made for, "
+            "or remove dem.inputs from the recipe to use this one."
         )

@@ -1,4 +1,7 @@
-"""Layers of several checkpoints under the names of one model, over the same files: nothing is read, nothing is copied."""
+"""Opens a recipe with slices: layers of several checkpoints, renamed as the layers of one model.
+
+It is a view over the same files; no weights are read or copied on opening.
+"""
 
 import hashlib
 from collections.abc import Callable, Mapping
@@ -14,7 +17,7 @@ from merging.errors import MismatchError, RecipeError
 from merging.inputs.checkpoint import Checkpoint, Stored
 from merging.inputs.lora_vector import LoraVector
 from merging.inputs.vector import DistributionVector, Vector
-from merging.opening.stacked_config import COUNTS, LayerOrigin, restacked
+from merging.opening.stacked_config import COUNTS, LayerOrigin, restack_config
 from merging.recipe import Recipe
 from merging.recipe.parts import Slice, SliceSource
 from merging.tensor_names import natural_key, place
@@ -27,16 +30,18 @@ class _Input(NamedTuple):
     weights: Checkpoint
     adapter: LoraVector | None
     layers: int
+    """How many layers it has."""
 
 
 class Stacked(Checkpoint):
-    """Tensors of checkpoints under new names, as a checkpoint of its own.
+    """A checkpoint made of tensors of other checkpoints, under new names.
 
     Args:
-        whose: the checkpoint that it stands for: its folder's configuration and tokenizer come along, its digest is told.
-        tensors: new name -> checkpoint, and the tensor's name there.
+        whose: the checkpoint that it replaces; it has the same folder (with the tokenizer) and the
+            same digest.
+        tensors: new name -> checkpoint, and the tensor's name in it.
         config: the configuration that fits the new layers.
-        adapter: an adapter on `whose`, merged into each tensor as it is read.
+        adapter: an adapter on `whose`; its delta is added to each tensor as it is read.
     """
 
     def __init__(
@@ -49,28 +54,32 @@ class Stacked(Checkpoint):
         self.path, self.metadata, self.config = whose.path, {}, dict(config)
         self._whose, self._adapter = whose, adapter
         self._names = {name: original for name, (_, original) in tensors.items()}
-        self._parts = list({id(one): one for one, _ in tensors.values()}.values())
+        self._parts = list({id(weights): weights for weights, _ in tensors.values()}.values())
         self.shards = tuple(shard for part in self._parts for shard in part.shards)
         self._identities = [identity for part in self._parts for identity in part._identities]
+        # Shards are numbered through over all parts, so each part needs its first number.
         first, count = {}, 0
         for part in self._parts:
             first[id(part)] = count
             count += len(part.shards)
         self._infos = {}
         for name in sorted(tensors, key=natural_key):
-            one, original = tensors[name]
-            number, info = one._infos[original]
-            self._infos[name] = (first[id(one)] + number, info)
+            weights, original = tensors[name]
+            number, info = weights._infos[original]
+            self._infos[name] = (first[id(weights)] + number, info)
 
     def block(self, name: str, start: int, stop: int, scratch: Tensor | None = None) -> Tensor:
-        """Elements of the flattened tensor; with an adapter in float32, or float64 where the weights are."""
+        """Returns elements of a flattened tensor; see Checkpoint.block.
+
+        A tensor that the adapter changes is in the working dtype.
+        """
         if self._adapted(name):
             assert self._adapter is not None
             return self._adapter.weights_block(self._names[name], start, stop)
         return super().block(name, start, stop, scratch)
 
     def in_file(self, name: str, start: int, stop: int, files: ExitStack) -> Stored | None:
-        """See Checkpoint; what an adapter changes is in no file."""
+        """Returns the span in an open file; None if the adapter changes the tensor."""
         return None if self._adapted(name) else super().in_file(name, start, stop, files)
 
     def _adapted(self, name: str) -> bool:
@@ -78,32 +87,37 @@ class Stacked(Checkpoint):
 
     @cached_property
     def digest(self) -> str:
-        """That of the checkpoint that it stands for, and of the adapter on it."""
+        """The replaced checkpoint's digest, hashed with the adapter's digest if it has one."""
         parts = [self._whose.digest, *([self._adapter.digest] if self._adapter else [])]
         return parts[0] if len(parts) == 1 else hashlib.sha256(" ".join(parts).encode()).hexdigest()
 
     @cached_property
     def identity(self) -> str:
-        """SHA-256 over the files of all parts and which tensor stands where."""
+        """The key of caches: SHA-256 over the identities of all parts and the renaming."""
         parts = [part.identity for part in self._parts] + (
             [self._adapter.identity] if self._adapter else []
         )
-        where = [(name, original, self._infos[name][0]) for name, original in self._names.items()]
-        return hashlib.sha256(repr((parts, where)).encode()).hexdigest()
+        renaming = [
+            (name, original, self._infos[name][0]) for name, original in self._names.items()
+        ]
+        return hashlib.sha256(repr((parts, renaming)).encode()).hexdigest()
 
 
 def open_slices(
     recipe: Recipe, locate: Callable[[str], Path] = Path
 ) -> tuple[Stacked, dict[str, Vector]]:
-    """The restacked base of a recipe with slices, and each model's layers under the output's names.
+    """Opens the restacked base of a recipe with slices, and a vector for each model.
+
+    A vector contains only the tensors of slices that name its model, under the output's names.
 
     Args:
-        recipe: what to open.
-        locate: a reference as written -> a folder.
+        recipe: the recipe to open.
+        locate: returns the folder of a reference as written in the recipe.
 
     Raises:
-        CheckpointError: when a folder cannot be read.
-        MismatchError: when a slice names a layer that its model lacks, or models do not fit each other.
+        CheckpointError: if a folder cannot be read.
+        MismatchError: if a slice names a layer that its model lacks, or models do not fit.
+        RecipeError: if a model does not have exactly one stack of layers.
     """
     opened: dict[str, Checkpoint] = {}
     inputs: dict[str, _Input] = {}
@@ -111,7 +125,8 @@ def open_slices(
         weights = opened.setdefault(source.path, Checkpoint(locate(source.path)))
         adapter = LoraVector(locate(source.lora), weights, source.name) if source.lora else None
         inputs[source.name] = _Input(weights, adapter, _layers(weights, source.name))
-    _ranges(recipe, inputs)
+    _check_ranges(recipe, inputs)
+    # The donor gives what is not per layer: the folder, the configuration and the tokenizer.
     donor = opened[recipe.models[0].path]
     if recipe.base is not None:
         donor = opened.get(recipe.base) or Checkpoint(locate(recipe.base))
@@ -120,14 +135,16 @@ def open_slices(
         return part.source(recipe.base_of(part) or "") or part.sources[0]
 
     tensors = _tensors(recipe, inputs, beneath)
-    _same_outside(donor, tensors)
+    _check_outside_layers(donor, tensors)
     origins = [
         LayerOrigin(inputs[source.model].weights.config, layer)
         for source in map(beneath, recipe.slices)
         for layer in range(source.start, source.stop)
     ]
     base = Stacked(
-        donor, tensors, restacked(donor.config, _layers(donor, "base"), origins, str(donor.path))
+        donor,
+        tensors,
+        restack_config(donor.config, _layers(donor, "base"), origins, str(donor.path)),
     )
     vectors: dict[str, Vector] = {}
     for name, (weights, adapter, _) in inputs.items():
@@ -147,9 +164,15 @@ def open_slices(
 def _tensors(
     recipe: Recipe, inputs: Mapping[str, _Input], column: Callable[[Slice], SliceSource | None]
 ) -> dict[str, tuple[Checkpoint, str]]:
-    """Output name -> checkpoint and name there, of one source of each slice; nothing where a slice has none."""
-    found: dict[str, tuple[Checkpoint, str]] = {}
-    done = 0
+    """Returns output name -> checkpoint and name in it, for one source of each slice.
+
+    Args:
+        recipe: the recipe.
+        inputs: its models.
+        column: returns the source to take of a slice; None leaves the slice's tensors out.
+    """
+    tensors: dict[str, tuple[Checkpoint, str]] = {}
+    done = 0  # output layers before this slice
     for part in recipe.slices:
         source = column(part)
         if source is not None:
@@ -157,63 +180,72 @@ def _tensors(
             for name in weights:
                 layer = place(name).layer
                 if layer is not None and source.start <= layer < source.stop:
-                    found[restack.renumbered(name, done + layer - source.start)] = (weights, name)
+                    new_name = restack.renumber(name, done + layer - source.start)
+                    tensors[new_name] = (weights, name)
         done += part.length
+    # As in mergekit, embeddings come from the first slice; the final norm and head from the last.
     for part, embeddings in ((recipe.slices[0], True), (recipe.last_slice, False)):
         source = column(part)
         if source is not None:
             weights = inputs[source.model].weights
             outside = [name for name in weights if place(name).layer is None]
-            found |= {
+            tensors |= {
                 name: (weights, name) for name in outside if restack.comes_first(name) == embeddings
             }
-    return found
+    return tensors
 
 
 def _layers(weights: Checkpoint, name: str) -> int:
-    """How many layers a model has.
+    """Returns how many layers a model has.
 
     Raises:
-        RecipeError: when it has several stacks of layers, or none.
+        RecipeError: if it has several stacks of layers, or none.
     """
-    places = [where for tensor in weights if (where := place(tensor)).layer is not None]
-    stacks = sorted({where.stack for where in places})
+    places = [position for tensor in weights if (position := place(tensor)).layer is not None]
+    stacks = sorted({position.stack for position in places})
     if len(stacks) != 1:
+        has = f"{len(stacks)} stacks of layers ({listed(stacks)})" if stacks else "no layers"
         raise RecipeError(
-            f"{name} ({weights.path}) has {f'{len(stacks)} stacks of layers ({listed(stacks)})' if stacks else 'no layers'}; "
-            "slices restack the layers of one. Use models: instead."
+            f"{name} ({weights.path}) has {has}; slices need a model with one stack of layers. "
+            "Use models: instead of slices:."
         )
-    return max(where.layer or 0 for where in places) + 1
+    return max(position.layer or 0 for position in places) + 1
 
 
-def _ranges(recipe: Recipe, inputs: Mapping[str, _Input]) -> None:
+def _check_ranges(recipe: Recipe, inputs: Mapping[str, _Input]) -> None:
+    """Raises an error for the first slice with a layer that its model lacks."""
     for number, part in enumerate(recipe.slices):
         for source in part.sources:
-            have = inputs[source.model].layers
-            if source.stop > have:
+            layers = inputs[source.model].layers
+            if source.stop > layers:
                 raise MismatchError(
-                    f"slices[{number}]: {source.model} has {have} layers, and layer_range is [{source.start}, {source.stop}]. "
-                    f"Give a range within [0, {have}]."
+                    f"slices[{number}]: {source.model} has {layers} layers, and layer_range is "
+                    f"[{source.start}, {source.stop}]. Give a range within [0, {layers}]."
                 )
 
 
-def _same_outside(donor: Checkpoint, tensors: Mapping[str, tuple[Checkpoint, str]]) -> None:
-    """What stands outside the layers is what the donor's configuration speaks of."""
-    wanted = {name for name in donor if place(name).layer is None}
-    found = {
-        name: one.info(name).shape
-        for name, (one, _) in tensors.items()
+def _check_outside_layers(donor: Checkpoint, tensors: Mapping[str, tuple[Checkpoint, str]]) -> None:
+    """Raises an error if the tensors outside the layers do not fit the donor's configuration."""
+    expected = {name: donor.info(name).shape for name in donor if place(name).layer is None}
+    actual = {
+        name: weights.info(name).shape
+        for name, (weights, _) in tensors.items()
         if place(name).layer is None
     }
-    if wanted != found.keys():
+    if expected.keys() != actual.keys():
+        missing = listed(sorted(expected.keys() - actual.keys()))
+        extra = listed(sorted(actual.keys() - expected.keys()))
+        parts = [f"the slices lack {missing}"] if missing else []
+        parts += [f"the slices also have {extra}"] if extra else []
         raise MismatchError(
-            f"outside the layers {donor.path}, whose configuration is used, has {listed(sorted(wanted - found.keys())) or 'nothing'} "
-            f"and the slices give {listed(sorted(found.keys() - wanted)) or 'nothing'} beside what they share. Where it is the head, "
-            "one model ties it to its embeddings and the other does not: save both the same way (tie_word_embeddings)."
+            f"The slices do not have the tensors outside the layers that {donor.path} has, whose "
+            f"configuration is used: {'; '.join(parts)}. If it is the head, one model ties it to "
+            "its embeddings and the other does not: save both the same way (tie_word_embeddings)."
         )
-    for name, shape in found.items():
-        if shape != (expected := donor.info(name).shape):
+    for name, shape in actual.items():
+        if shape != expected[name]:
             raise MismatchError(
-                f"{name} has shape {list(shape)} in the slices and {list(expected)} in {donor.path}, whose configuration is "
-                "used. Restack models of one width and one vocabulary."
+                f"{name} has shape {list(shape)} in the slices and {list(expected[name])} in "
+                f"{donor.path}, whose configuration is used. Restack models of one width and one "
+                "vocabulary."
             )

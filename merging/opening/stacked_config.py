@@ -1,7 +1,8 @@
-"""config.json of a model whose layers were restacked: the number of layers, and what it says of each layer.
+"""Adapts config.json to restacked layers: the number of layers, and lists with one entry per layer.
 
-There is no table of architectures here either: the number of layers is the key that says what the files hold, and a
-list is taken as one entry for each layer where it has as many entries and its key speaks of layers.
+There is no table of architectures. The key for the number of layers is the one whose value is the
+number of layers in the files. A list has one entry per layer if it has that length and its key
+contains a word such as `layer`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,35 +11,39 @@ from typing import Any, NamedTuple
 from merging.errors import MismatchError
 
 COUNTS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
-"""The words for the number of layers."""
+"""Keys that mean the number of layers."""
 _PER_LAYER = ("layer", "block", "types", "size", "heads")
-"""Parts of the keys of lists that have one entry for each layer: layer_types, or a list under intermediate_size."""
+"""Parts of keys whose lists have one entry per layer: layer_types, or an intermediate_size list."""
 _NESTED = "text_config"
+"""The key of the text model's configuration, in models of several modalities."""
 
 
 class LayerOrigin(NamedTuple):
-    """Where a layer of the output was."""
+    """The model and the layer from which a layer of the output comes."""
 
     config: Mapping[str, Any]
-    """The configuration of its model."""
+    """The configuration of the model."""
     layer: int
+    """The number of the layer in that model, from 0."""
 
 
-def restacked(
+def restack_config(
     config: Mapping[str, Any], layers: int, origins: Sequence[LayerOrigin], where: str
 ) -> dict[str, Any]:
-    """The configuration of a model with other layers.
+    """Returns a model's configuration, adapted to restacked layers.
 
     Args:
-        config: of the model whose configuration is used; empty where it has none, and so is the result.
-        layers: how many layers its files hold.
-        origins: where each layer of the output was.
-        where: its folder, for messages.
+        config: the model's configuration; if it is empty, so is the result.
+        layers: how many layers the model's files have.
+        origins: the origin of each layer of the output.
+        where: the model's folder, for messages.
 
     Raises:
-        MismatchError: when it does not say how many layers there are, or lists what another model does not.
+        MismatchError: if the configuration does not give the number of layers, or has a list per
+            layer that the configuration of another model lacks.
 
-    >>> restacked({"num_hidden_layers": 2, "layer_types": ["full", "sliding"]}, 2, [Origin(…, 1)] * 3, "")
+    >>> config = {"num_hidden_layers": 2, "layer_types": ["full", "sliding"]}
+    >>> restack_config(config, 2, [LayerOrigin(config, 1)] * 3, "")
     {'num_hidden_layers': 3, 'layer_types': ['sliding', 'sliding', 'sliding']}
     """
     if not config:
@@ -46,11 +51,14 @@ def restacked(
     level = _level(config)
     counts = [key for key in COUNTS if type(level.get(key)) is int]
     if not counts or any(level[key] != layers for key in counts):
-        given = ", ".join(f"{key} = {level[key]}" for key in counts) or "no number of layers"
+        values = ", ".join(f"{key} = {level[key]}" for key in counts) or "no number of layers"
         raise MismatchError(
-            f"{where}: config.json has {given}, the files hold {layers} layers. "
-            f"Slices need to know the key that counts them, for example {COUNTS[0]}; correct the file."
+            f"{where}: config.json has {values}, the files hold {layers} layers. "
+            f"Slices need a key with the number of layers, for example {COUNTS[0]}; correct the "
+            "file."
         )
+    # A list of another model may have other entries for its layers, so each entry is taken from the
+    # configuration of its own model.
     changed: dict[str, Any] = dict.fromkeys(counts, len(origins))
     for key, value in level.items():
         if (
@@ -59,25 +67,25 @@ def restacked(
             and any(part in key for part in _PER_LAYER)
         ):
             changed[key] = [_entry(origin, key, where) for origin in origins]
-        elif _numbers(key, value, layers):
+        elif _is_list_of_layers(key, value, layers):
             changed[key] = [
                 number
-                for number, one in enumerate(origins)
-                if one.layer in _listed(one, key, where)
+                for number, origin in enumerate(origins)
+                if origin.layer in _list_of(origin, key, where)
             ]
     return {**config, **changed} if level is config else {**config, _NESTED: {**level, **changed}}
 
 
 def _level(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The part of a configuration that speaks of the layers: itself, or the text model's of several."""
+    """Returns the part of a configuration with the layer keys: itself, or its text_config."""
     nested = config.get(_NESTED)
     return (
         config if any(key in config for key in COUNTS) or not isinstance(nested, dict) else nested
     )
 
 
-def _numbers(key: str, value: Any, layers: int) -> bool:
-    """Whether a list names some of the layers by number, such as mlp_only_layers: [0, 3]."""
+def _is_list_of_layers(key: str, value: Any, layers: int) -> bool:
+    """Returns whether a list names some layers by number, such as mlp_only_layers: [0, 3]."""
     return (
         "layer" in key
         and isinstance(value, list)
@@ -87,21 +95,24 @@ def _numbers(key: str, value: Any, layers: int) -> bool:
     )
 
 
-def _listed(origin: LayerOrigin, key: str, where: str) -> list[Any]:
-    found = _level(origin.config).get(key)
-    if not isinstance(found, list):
+def _list_of(origin: LayerOrigin, key: str, where: str) -> list[Any]:
+    """Returns the list under `key` in the configuration of a layer's model."""
+    entries = _level(origin.config).get(key)
+    if not isinstance(entries, list):
         raise MismatchError(
-            f"{where}: config.json lists {key}, and a model of the slices gives {found!r} there. Restack models whose "
-            "configurations describe their layers alike."
+            f"{where}: {key} is a list in config.json, and {entries!r} in a model of the slices. "
+            "Restack models whose configurations describe their layers in the same way."
         )
-    return found
+    return entries
 
 
 def _entry(origin: LayerOrigin, key: str, where: str) -> Any:
-    found = _listed(origin, key, where)
-    if origin.layer >= len(found):
+    """Returns the entry of a layer in its model's list under `key`."""
+    entries = _list_of(origin, key, where)
+    if origin.layer >= len(entries):
         raise MismatchError(
-            f"{where}: {key} of config.json has an entry for each layer, and a model of the slices has {len(found)}, none for "
-            f"its layer {origin.layer}. Correct its config.json."
+            f"{where}: {key} in config.json has one entry per layer; a model of the slices has "
+            f"{len(entries)} entries there, and none for its layer {origin.layer}. Correct its "
+            "config.json."
         )
-    return found[origin.layer]
+    return entries[origin.layer]

@@ -1,1 +1,1 @@
-"""Exports, adapters and saved vectors, written so that a folder is whole and verified, or not there."""
+"""Writes exports, adapters and saved vectors; a folder appears complete or not at all."""

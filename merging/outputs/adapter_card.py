@@ -1,4 +1,4 @@
-"""The model card of an adapter that was made here: what it is, what it misses per layer, how it is loaded."""
+"""Writes the model card of an adapter: what it is, its error per layer, and how to load it."""
 
 from typing import NamedTuple
 
@@ -6,32 +6,39 @@ import yaml
 
 from merging.inputs.checkpoint import Checkpoint
 from merging.outputs.adapter_fit import Fit, LeftOut
-from merging.outputs.card import plain
+from merging.outputs.card import escape_cell
 from merging.recipe import Recipe
+from merging.version import __version__
 
 
 class About(NamedTuple):
-    """What the folder says of itself."""
+    """The description of an adapter for its model card and its configuration."""
 
     title: str
     text: str
-    """How it came about: a formula, or a sentence."""
+    """What it was made from: a formula, or a sentence."""
     base: str
-    """How base_model_name_or_path names the base: a folder, or org/name@revision."""
+    """The base for base_model_name_or_path: a folder, or org/name@revision."""
     command: str = ""
+    """The command line that makes it again; empty to leave it out."""
     recipe: Recipe | None = None
     left_out: tuple[LeftOut, ...] = ()
 
 
 def card(fit: Fit, base: Checkpoint, about: About) -> str:
-    """The model card: what the adapter is, what it misses per layer, how it is loaded."""
-    from merging.version import __version__
+    """Returns the model card as Markdown with YAML front matter.
 
+    Args:
+        fit: the errors of the adapter.
+        base: Θ.
+        about: title, origin and command.
+    """
     front = yaml.safe_dump(
         {"library_name": "peft", "tags": ["lora", "distribution-edited-model"]}, sort_keys=False
     )
     rows = [
-        f"| {layer.layer} | {layer.tensors} | {layer.ranks[0]} to {layer.ranks[1]} | {layer.norm:.4g} | {layer.error:.2e} |"
+        f"| {layer.layer} | {layer.tensors} | {layer.ranks[0]} to {layer.ranks[1]} "
+        f"| {layer.norm:.4g} | {layer.error:.2e} |"
         for layer in fit.by_layer()
     ]
     parts = [
@@ -40,9 +47,12 @@ def card(fit: Fit, base: Checkpoint, about: About) -> str:
     ]
     lines = [
         *("---", front.strip(), "---", ""),
-        *(f"# {plain(about.title)}", "", f"    {about.text}", ""),
-        f"Base Θ: {plain(base.path.resolve().name)}, digest `{base.digest[:12]}`. Made by dem-workbench {__version__}.",
-        f"Rank {fit.rank} at most, relative error of Δ in the adapter {fit.error:.2e} (Frobenius norm).",
+        *(f"# {escape_cell(about.title)}", "", f"    {about.text}", ""),
+        # The folder's last part only: its full path may show a person's name.
+        f"Base Θ: {escape_cell(base.path.resolve().name)}, digest `{base.digest[:12]}`. "
+        f"Made by dem-workbench {__version__}.",
+        f"Rank {fit.rank} at most, relative error of Δ in the adapter {fit.error:.2e} "
+        "(Frobenius norm).",
         *parts,
         "",
         "| layer | tensors | rank | ‖Δ‖ | relative error |",

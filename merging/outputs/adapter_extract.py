@@ -1,4 +1,4 @@
-"""A full fine-tune's displacement as a PEFT adapter: of a given rank, or of the least rank that keeps an energy."""
+"""Writes a full fine-tune's displacement as a PEFT adapter of limited rank."""
 
 import math
 import re
@@ -27,8 +27,8 @@ from merging.outputs.adapter_folder import (
 )
 from merging.tensor_names import place
 
-# Matrices that no linear module holds: transformers 5 fuses the experts of a layer into one parameter, routers are
-# modules of their own kind, T5's relative biases are an embedding.
+# Matrices that belong to no linear module: transformers 5 fuses the experts of a layer into one
+# parameter, routers are modules of a special kind, and T5's relative biases are an embedding.
 _NOT_LINEAR = re.compile(r"(.*\.)?(experts|router|gate|\w*_bias)(\..*)?")
 
 
@@ -45,46 +45,57 @@ def extract(
     progress: Progress = lambda stage, done, total: None,
     command: str = "",
 ) -> Fit:
-    """Write a full fine-tune's displacement as an adapter: the best of a rank, or the least rank that keeps an energy.
+    """Writes a full fine-tune's displacement as an adapter.
 
-    Only matrices of linear modules are in it, and the token embeddings and the head if asked for. Norms, biases and what else
-    there is are not, and the Fit says what share of the displacement that is.
+    It is the best one of a given rank, or the one of smallest rank that keeps a given energy.
+    The adapter holds the matrices of linear modules, and on request the token embeddings and the
+    head. It holds no norms, biases or other tensors; the Fit tells their share of the displacement.
 
     Args:
-        vector: of a full checkpoint.
+        vector: the displacement of a full checkpoint.
         base: Θ.
         out: the folder to make; it must not exist.
-        rank: the most for any tensor.
-        energy: instead of a rank: the share of each matrix's squared singular values to keep, above 0, at most 1.
-        embeddings: also the token embeddings and the head, of a model that keeps them apart. Programs that serve adapters
-            often do not take these.
-        dtype: of the file; float32 if not given, float64 where the base is.
-        base_name: what the adapter calls its base; the base's folder if not given.
-        progress: called with 'factor' and tensors done, then with 'verify' and bytes. May raise to cancel.
-        command: the command line that repeats the export, for the card.
+        rank: the largest rank of any tensor.
+        energy: instead of a rank, the share of each matrix's squared singular values to keep, above
+            0 and at most 1.
+        embeddings: whether to include the token embeddings and the head of a model that does not
+            tie them. Programs that serve adapters often do not accept these.
+        dtype: the dtype of the file; by default float32, or float64 for a float64 base.
+        base_name: the base's name in the adapter; the base's folder by default.
+        progress: called with 'factor' and the tensors done, then with 'verify' and bytes. It may
+            raise to cancel.
+        command: the command line that repeats the export, for the model card.
+
+    Returns:
+        rank and error of each tensor, and what was left out.
 
     Raises:
-        RecipeError: for a rank, energy or dtype that cannot be, an adapter, or a checkpoint equal to its base.
-        MismatchError: when modules cannot be told from the base's names, or embeddings are asked for that are tied.
-        ExportError: when the folder could not be written.
+        RecipeError: for an impossible rank, energy or dtype, for a vector that is an adapter
+            already, and for a checkpoint that equals its base.
+        MismatchError: if the base's names do not tell its modules, or if tied embeddings are to be
+            included.
+        ExportError: if the folder cannot be written.
     """
     _check(vector, rank, energy)
     linear = _linear(vector, base)
-    turned = low_rank.transposed(base, linear)
+    turned = low_rank.stored_transposed(base, linear)
     modules = {name: Module(name.removesuffix(".weight"), turned[name]) for name in linear}
     modules |= _token_modules(vector, base) if embeddings else {}
-    chosen = file_dtype(dtype, base, list(modules))
-    most = [
+    written_dtype = file_dtype(dtype, base, list(modules))
+    # The ranks that an energy needs are not known before, so nothing is reserved for them.
+    elements = [
         min(rank, *shape_of(base, name)) * sum(shape_of(base, name)) if rank else 0
         for name in modules
     ]
 
     def parts() -> Iterator[AdapterPart]:
+        """Yields the tensors of the adapter one by one, reporting progress."""
         for number, (name, module) in enumerate(modules.items(), 1):
-            yield _factored(name, vector[name], module, (rank, energy), chosen)
+            yield _factorise(name, vector[name], module, (rank, energy), written_dtype)
             progress("factor", number, len(modules))
 
     limit = f"rank {rank}" if rank else f"the least rank that keeps {energy} of ‖Δ‖² of each matrix"
+    nbytes = sum(elements) * written_dtype.itemsize
     about = About(
         f"An adapter extracted from {vector.name}",
         f"Δ{vector.name}, {limit}",
@@ -92,12 +103,11 @@ def extract(
         command,
         left_out=_left_out(vector, base, modules),
     )
-    return write_adapter(
-        out, base, parts(), about, nbytes=sum(most) * chosen.itemsize, progress=progress
-    )
+    return write_adapter(out, base, parts(), about, nbytes=nbytes, progress=progress)
 
 
 def _check(vector: Vector, rank: int | None, energy: float | None) -> None:
+    """Raises a RecipeError for impossible limits, and for a vector that is an adapter already."""
     if (rank is None) == (energy is None):
         raise RecipeError(
             "give either a rank (--rank 16) or an energy (--energy 0.9), the share to keep."
@@ -109,22 +119,25 @@ def _check(vector: Vector, rank: int | None, energy: float | None) -> None:
         )
     if isinstance(vector, LoraVector):
         raise RecipeError(
-            f"{vector.name} ({vector.path}) is an adapter already. To lower its rank, name it in a recipe with weight 1: "
-            "dem merge RECIPE OUT --as-adapter --rank N."
+            f"{vector.name} ({vector.path}) is an adapter already. To lower its rank, name it in a "
+            "recipe with weight 1: dem merge RECIPE OUT --as-adapter --rank N."
         )
 
 
-def _factored(
+def _factorise(
     name: str,
     delta: Tensor,
     module: Module,
-    wanted: tuple[int | None, float | None],
+    limits: tuple[int | None, float | None],
     dtype: torch.dtype,
 ) -> AdapterPart:
-    """One matrix; its error is measured on the factors as they are stored."""
+    """Computes one matrix's part; its error is that of the factors as they are stored.
+
+    `limits` are the rank and the energy, one of which is None.
+    """
     refuse_not_finite(name, delta)
-    rank, energy = wanted
-    product = low_rank.factored(delta, rank=rank, energy=energy).to(dtype)
+    rank, energy = limits
+    product = low_rank.factorise(delta, rank=rank, energy=energy).to(dtype)
     row = TensorFit(
         name, product.rank, float(delta.double().norm()), low_rank.residual(delta, product)
     )
@@ -132,7 +145,7 @@ def _factored(
 
 
 def _kind(base: Checkpoint, name: str) -> str:
-    """'linear', or why a tensor cannot be in an adapter."""
+    """Returns 'linear', or the kind of tensor for which an adapter has no place."""
     part = place(name).part
     if part == "norms":
         return "norms"
@@ -148,7 +161,10 @@ def _kind(base: Checkpoint, name: str) -> str:
 
 
 def _linear(vector: Vector, base: Checkpoint) -> list[str]:
-    """The matrices that an adapter can hold, where the base's names are those of its modules."""
+    """Returns the matrices that an adapter can hold.
+
+    The base's tensor names must be the names of its modules, or a MismatchError is raised.
+    """
     linear = [name for name in vector if _kind(base, name) == "linear"]
     if not linear:
         raise MismatchError(
@@ -157,18 +173,20 @@ def _linear(vector: Vector, base: Checkpoint) -> list[str]:
     bare = [name for name in linear if place(name).stack and "." not in place(name).stack]
     if bare and base.config.get("model_type"):
         raise MismatchError(
-            f"{base.path} names its layers without the model's prefix ({bare[0]!r}): PEFT would not find the modules. Save "
-            "base and checkpoint once with AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(NEW)."
+            f"{base.path} names its layers without the model's prefix ({bare[0]!r}): PEFT would "
+            "not find the modules. Save base and checkpoint once with "
+            "AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(NEW)."
         )
     return linear
 
 
 def _token_modules(vector: Vector, base: Checkpoint) -> dict[str, Module]:
-    """The token embeddings and the head.
+    """Returns the modules of the token embeddings and the head: tensor -> module.
 
-    PEFT puts an adapter on one of two modules that share a matrix: merged it moves both, unmerged one. Positions are left
-    out, for some models look them up with an offset that PEFT's embedding does not know; so is a head by another name than
-    lm_head, which transformers 5 may load under that one.
+    Tied matrices are refused: PEFT puts an adapter on one of two modules that share a matrix, so it
+    moves both modules when it is merged, but only one before. Position embeddings are left out,
+    because some models look them up with an offset that PEFT's embedding does not know. A head with
+    another name than lm_head is left out too, because transformers 5 may load it as lm_head.
     """
     tables = [
         name
@@ -178,34 +196,28 @@ def _token_modules(vector: Vector, base: Checkpoint) -> dict[str, Module]:
     heads = [name for name in tables if place(name).part == "head"]
     if base.config.get("tie_word_embeddings", not heads):
         raise MismatchError(
-            f"{base.path} ties its output head to its embeddings, and an adapter moves one of the two until it is merged. "
-            "Leave --embeddings out, or merge checkpoints in full instead of making adapters of them."
+            f"{base.path} ties its output head to its embeddings, but an adapter moves only one of "
+            "the two until it is merged. Leave --embeddings out, or merge checkpoints in full "
+            "instead of making adapters of them."
         )
-    found = {}
+    modules = {}
     for name in tables:
         part, module = place(name).part, name.removesuffix(".weight")
         if name in vector and (part == "embeddings" or module.rpartition(".")[2] == "lm_head"):
-            found[name] = Module(module, part == "embeddings", part == "embeddings")
-    return found
+            # PEFT adds (B·A)ᵀ to the matrix of an embedding.
+            modules[name] = Module(module, part == "embeddings", part == "embeddings")
+    return modules
 
 
 def _left_out(
     vector: Vector, base: Checkpoint, modules: Mapping[str, Module]
 ) -> tuple[LeftOut, ...]:
-    """What the vector moves and the adapter does not hold, by kind."""
+    """Returns the tensors that the vector moves and the adapter does not hold, by kind."""
     norms: dict[str, list[float]] = {}
     for name in vector:
         if name not in modules:
-            kind = _kind(base, name)
             size = base.info(name).numel
-            starts = range(0, size, BLOCK)
-            norms.setdefault(kind, [])
-            norms[kind].append(
-                math.hypot(
-                    *(
-                        float(vector.block(name, at, min(at + BLOCK, size)).double().norm())
-                        for at in starts
-                    )
-                )
-            )
-    return tuple(LeftOut(kind, len(found), math.hypot(*found)) for kind, found in norms.items())
+            blocks = (vector.block(name, at, min(at + BLOCK, size)) for at in range(0, size, BLOCK))
+            norm = math.hypot(*(float(block.double().norm()) for block in blocks))
+            norms.setdefault(_kind(base, name), []).append(norm)
+    return tuple(LeftOut(kind, len(each), math.hypot(*each)) for kind, each in norms.items())

@@ -1,4 +1,4 @@
-"""What an adapter holds of a displacement, and what it misses: per tensor, per layer, in all."""
+"""The errors of an adapter, per tensor, per layer and in total, and what it leaves out."""
 
 import math
 from typing import Any, NamedTuple
@@ -7,48 +7,50 @@ from merging.tensor_names import place, reading_order
 
 
 class TensorFit(NamedTuple):
-    """One tensor of an adapter."""
+    """The rank and error of one tensor of an adapter."""
 
     name: str
-    """The base's name of it."""
+    """The tensor's name in the base."""
     rank: int
-    """0 where there was nothing to store."""
+    """0 if there was nothing to store."""
     norm: float
-    """Frobenius norm of the displacement that was wanted."""
+    """Frobenius norm of the wanted displacement."""
     error: float
-    """Frobenius norm of what the stored factors, in their dtype, miss of it."""
+    """Frobenius norm of the wanted displacement less the product of the factors as stored."""
 
 
 class LeftOut(NamedTuple):
-    """A kind of tensor that an adapter does not hold."""
+    """One kind of tensors that an adapter does not hold."""
 
     kind: str
+    """Such as 'norms' or 'biases'."""
     tensors: int
     norm: float
-    """Frobenius norm of their displacement."""
+    """Frobenius norm of the displacement of all these tensors."""
 
 
 class LayerFit(NamedTuple):
-    """One layer of an adapter."""
+    """The ranks and the error of one layer of an adapter."""
 
     layer: str
     tensors: int
     ranks: tuple[int, int]
-    """The least and the greatest rank of its tensors."""
+    """The smallest and the largest rank of its tensors."""
     norm: float
+    """Frobenius norm of the wanted displacement."""
     error: float
-    """Relative to the norm; 0 where the norm is 0."""
+    """Frobenius norm of the error, relative to `norm`; 0 if `norm` is 0."""
 
 
 class Fit(NamedTuple):
-    """What an adapter holds of a displacement, and what it does not."""
+    """The errors of all tensors of an adapter, and the tensors that it leaves out."""
 
     rows: tuple[TensorFit, ...]
     left_out: tuple[LeftOut, ...] = ()
 
     @property
     def rank(self) -> int:
-        """The greatest rank."""
+        """The largest rank of any tensor."""
         return max(row.rank for row in self.rows)
 
     @property
@@ -61,19 +63,22 @@ class Fit(NamedTuple):
 
     @property
     def missing(self) -> float:
-        """The share of the whole displacement's squared norm in tensors that the adapter does not hold, 0 to 1."""
+        """The share of the displacement's squared norm in tensors that are left out, 0 to 1."""
+        # Tensors are parts of one long vector, so their norms add as squares.
         outside = math.hypot(*(part.norm for part in self.left_out))
         return _share(outside**2, outside**2 + math.hypot(*(row.norm for row in self.rows)) ** 2)
 
     def share(self, part: LeftOut) -> float:
-        """The share of the whole displacement's squared norm in one kind of tensor, 0 to 1."""
-        whole = math.hypot(
-            *[*(one.norm for one in self.left_out), *(row.norm for row in self.rows)]
-        )
+        """Returns the share of the displacement's squared norm in one kind of tensors, 0 to 1."""
+        norms = [*(kind.norm for kind in self.left_out), *(row.norm for row in self.rows)]
+        whole = math.hypot(*norms)
         return _share(part.norm**2, whole**2)
 
     def by_layer(self) -> list[LayerFit]:
-        """The rows by layer, in reading order; tensors outside the layers stand by their part."""
+        """Returns the rows grouped by layer, in reading order.
+
+        Tensors outside the layers are grouped by their part.
+        """
         groups: dict[str, list[TensorFit]] = {}
         rows = {row.name: row for row in self.rows}
         for name in reading_order(list(rows)):
@@ -90,7 +95,7 @@ class Fit(NamedTuple):
         ]
 
     def as_data(self) -> dict[str, Any]:
-        """The same for a JSON file."""
+        """Returns all numbers as a dictionary for a JSON file."""
         return {
             "rank": self.rank,
             "relative_error": self.error,
@@ -102,4 +107,5 @@ class Fit(NamedTuple):
 
 
 def _share(part: float, whole: float) -> float:
+    """Returns part / whole; 0 if both are 0."""
     return part / whole if whole else 0.0

@@ -1,7 +1,8 @@
-"""A PEFT LoRA folder, written so that it appears whole, or not at all, as export() has it.
+"""Writes a PEFT LoRA folder that appears complete and verified, or not at all, like an export.
 
-The scale is 1 (lora_alpha = r, for each module), so that ΔW = B·A as stored. Factors are written as they are computed:
-first to a file of their own, since the header, which stands before them, holds ranks that are not known before.
+The scale is 1 (lora_alpha = r for each module), so that ΔW = B·A as stored. Factors are written as
+they are computed, so that no two need be in memory. They go to a file of their own first: the
+header of the weights file precedes them and holds ranks that are only known at the end.
 """
 
 import json
@@ -12,17 +13,17 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from merging.dtypes import DTYPES, working_dtype
+from merging.dtypes import DTYPES, check_dtype, working_dtype
 from merging.engine.low_rank import Product
 from merging.errors import ExportError, RecipeError
 from merging.inputs.checkpoint import Checkpoint, dtype_of
-from merging.inputs.header import written_header
+from merging.inputs.header import header_bytes
 from merging.inputs.lora_vector import LoraVector
 from merging.inputs.manifest import Manifest, Progress, verify
 from merging.outputs.adapter_card import About, card
 from merging.outputs.adapter_fit import Fit, TensorFit
 from merging.outputs.export import CARD, RECIPE, all_finite
-from merging.outputs.staging import staged, write_file, write_manifest
+from merging.outputs.staging import staging_folder, write_file, write_manifest
 from merging.outputs.writer import Writer
 from merging.paths import ADAPTER, WEIGHTS, exists
 from merging.recipe import recipe_yaml
@@ -31,12 +32,12 @@ _FACTORS = ".factors"
 
 
 class Module(NamedTuple):
-    """Where PEFT puts two factors."""
+    """The module to which PEFT adds two factors."""
 
     path: str
     """The module's name in the model."""
     transposed: bool
-    """Whether the base's tensor holds (B·A)ᵀ: GPT-2's Conv1D, and every embedding."""
+    """Whether the base's tensor gets (B·A)ᵀ: for GPT-2's Conv1D and for every embedding."""
     embedding: bool = False
 
 
@@ -45,7 +46,7 @@ class AdapterPart(NamedTuple):
 
     module: Module
     product: Product
-    """In the orientation of the base's tensor, in the dtype of the file; rank 0 is not written."""
+    """In the orientation of the base's tensor and the file's dtype; not written if of rank 0."""
     row: TensorFit
 
 
@@ -58,26 +59,27 @@ def write_adapter(
     nbytes: int = 0,
     progress: Progress = lambda stage, done, total: None,
 ) -> Fit:
-    """Write an adapter of a base; see PEFT's documentation of LoraConfig for the keys.
+    """Writes an adapter of a base; PEFT's documentation of LoraConfig explains the keys.
 
     Args:
         out: the folder to make; it must not exist.
         base: Θ.
-        parts: what to write; taken one by one, so that no two need be in memory.
-        about: for the configuration and the card.
-        nbytes: the most bytes of factors there can be, for the check of free space; 0 where it is not known.
-        progress: called with 'verify' while the folder is read back. May raise to cancel.
+        parts: the tensors; taken one by one, so that no two need be in memory.
+        about: describes the adapter for its configuration and its card.
+        nbytes: an upper bound of the factors' bytes, for the check of free space; 0 if unknown.
+        progress: called with 'verify' while the folder is read back. It may raise to cancel.
 
     Returns:
-        what it holds.
+        the errors of what was written.
 
     Raises:
-        RecipeError: when there is nothing to write, since nothing moves the base.
-        ExportError: when there is no room, the target exists, a value is not finite, or what is read back differs.
-            No folder named `out` is left, then or when the process is ended.
+        RecipeError: if there is nothing to write, because nothing moves the base.
+        ExportError: if there is no room, `out` exists, a value is not finite, or what is read back
+            differs. No folder `out` is left then, nor if the process is killed.
     """
     out = Path(out)
-    with staged(out, 2 * nbytes) as staging:
+    # Twice: the factors' own file and the weights file exist together for a moment.
+    with staging_folder(out, 2 * nbytes) as staging:
         fit, written = _fill(staging, base, parts, about)
         verify(staging, progress, {WEIGHTS})
         _read_back(staging, base, written)
@@ -85,21 +87,21 @@ def write_adapter(
 
 
 def config_of(modules: dict[Module, int], base: Checkpoint, name: str) -> dict[str, Any]:
-    """PEFT's configuration of an adapter whose scale is 1 everywhere.
+    """Returns PEFT's configuration of an adapter whose scale is 1 in all modules.
 
     Args:
-        modules: each with its rank.
+        modules: module -> its rank.
         base: Θ.
-        name: how the configuration names it; `org/name@revision` becomes two keys.
+        name: the base's name in the configuration; `org/name@revision` becomes two keys.
     """
     rank = max(modules.values())
-    # A pattern is also tried behind any prefix, so that a whole name begins with ^.
-    others = {f"^{module.path}": found for module, found in modules.items() if found != rank}
-    place, _, revision = (name, "", "") if exists(Path(name)) else name.partition("@")
+    # PEFT also tries a pattern after any prefix, so a whole name must begin with ^.
+    others = {f"^{module.path}": other for module, other in modules.items() if other != rank}
+    location, _, revision = (name, "", "") if exists(Path(name)) else name.partition("@")
     return {
         "peft_type": "LORA",
         "task_type": "SEQ_2_SEQ_LM" if base.config.get("is_encoder_decoder") else "CAUSAL_LM",
-        "base_model_name_or_path": place,
+        "base_model_name_or_path": location,
         "revision": revision or None,
         "inference_mode": True,
         "r": rank,
@@ -119,10 +121,15 @@ def config_of(modules: dict[Module, int], base: Checkpoint, name: str) -> dict[s
 def _fill(
     staging: Path, base: Checkpoint, parts: Iterable[AdapterPart], about: About
 ) -> tuple[Fit, dict[str, Module]]:
-    """Every file of the folder; returns what was written: the base's name of each tensor -> its module."""
+    """Writes every file of the folder.
+
+    Returns:
+        the errors, and tensor -> module for the tensors that were written.
+    """
     stored: list[tuple[str, torch.dtype, tuple[int, ...]]] = []
     rows: list[TensorFit] = []
     written: dict[str, Module] = {}
+    # Ranks, and so offsets, are known only when all factors have been computed.
     with (staging / _FACTORS).open("xb") as spool:
         for part in parts:
             rows.append(part.row)
@@ -134,12 +141,13 @@ def _fill(
                 spool.write(value.contiguous().flatten().view(torch.uint8).numpy().data)
     if not written:
         raise RecipeError(
-            f"{about.title}: nothing moves the base's matrices, and an adapter of rank 0 cannot be written. "
-            "Set an ω that is not 0, or give a checkpoint that differs from the base."
+            f"{about.title}: nothing moves the base's matrices, and an adapter of rank 0 cannot be "
+            "written. Set an ω that is not 0, or give a checkpoint that differs from the base."
         )
     fit = Fit(tuple(rows), about.left_out)
     ranks = {written[row.name]: row.rank for row in rows if row.name in written}
     config = json.dumps(config_of(ranks, base, about.base), indent=2, ensure_ascii=False) + "\n"
+    # Folder names may hold bytes that are not UTF-8; the card replaces them.
     files = {
         WEIGHTS: _assemble(staging, stored, about),
         ADAPTER: write_file(staging / ADAPTER, config.encode()),
@@ -153,7 +161,7 @@ def _fill(
 
 
 def _sides(part: AdapterPart) -> Iterator[tuple[str, Tensor]]:
-    """PEFT's names of the two factors, and the factors as PEFT wants them: A (rank, in), B (out, rank)."""
+    """Yields PEFT's names of the two factors with their values: A (rank, in) and B (out, rank)."""
     module, (left, right) = part.module, part.product
     a, b = (left.T, right.T) if module.transposed else (right, left)
     for side, value in (("A", a), ("B", b)):
@@ -165,11 +173,11 @@ def _sides(part: AdapterPart) -> Iterator[tuple[str, Tensor]]:
 def _assemble(
     staging: Path, stored: list[tuple[str, torch.dtype, tuple[int, ...]]], about: About
 ) -> tuple[int, str]:
-    """The weights file: the header, then the factors that were written before; returns size and SHA-256."""
+    """Writes the weights file, header and then factors; returns its size in bytes and SHA-256."""
     metadata = {"format": "pt"}
     if about.recipe is not None:
         metadata |= {"dem_recipe": recipe_yaml(about.recipe), "dem_digest": about.recipe.digest}
-    piece, factors = written_header(stored, metadata), staging / _FACTORS
+    piece, factors = header_bytes(stored, metadata), staging / _FACTORS
     with (
         Writer(staging / WEIGHTS, len(piece) + factors.stat().st_size) as file,
         factors.open("rb") as spool,
@@ -182,25 +190,22 @@ def _assemble(
 
 
 def _read_back(staging: Path, base: Checkpoint, written: dict[str, Module]) -> None:
-    """Open what was written as any adapter is opened, and compare: modules, orientation, scale."""
+    """Opens the written folder like any adapter, and compares modules, orientations and scales."""
     targets = LoraVector(staging, base).targets
-    found = {name: (target.a, target.transposed, target.scale) for name, target in targets.items()}
-    wanted = {
-        name: (
-            f"base_model.model.{module.path}.lora_{'embedding_A' if module.embedding else 'A.weight'}",
-            module.transposed,
-            1.0,
-        )
-        for name, module in written.items()
-    }
-    if found != wanted:
+    read = {name: (target.a, target.transposed, target.scale) for name, target in targets.items()}
+    wanted = {}
+    for name, module in written.items():
+        end = "embedding_A" if module.embedding else "A.weight"
+        key = f"base_model.model.{module.path}.lora_{end}"
+        wanted[name] = (key, module.transposed, 1.0)
+    if read != wanted:
         raise ExportError(
             f"what was written to {staging} is not the adapter that was wanted. Please report this."
         )
 
 
 def refuse_not_finite(name: str, value: Tensor) -> None:
-    """Raise an ExportError for a delta, or a factor of it, with values that are not finite."""
+    """Raises an ExportError if a delta, or a factor of it, has values that are not finite."""
     if not all_finite(value):
         advice = (
             "float16 ends at 65,504: choose float32 or bfloat16."
@@ -213,14 +218,17 @@ def refuse_not_finite(name: str, value: Tensor) -> None:
 
 
 def file_dtype(named: str | None, base: Checkpoint, names: Sequence[str]) -> torch.dtype:
-    """The dtype of an adapter's file: the one named, else the working dtype of the widest of the base's tensors.
+    """Returns the dtype of an adapter's file.
+
+    Args:
+        named: the wanted dtype's name; None for the widest working dtype of the tensors.
+        base: Θ.
+        names: the tensors of the adapter.
 
     Raises:
-        RecipeError: for a dtype that there is not.
+        RecipeError: for an unknown dtype.
     """
     if named is None:
         wide = any(working_dtype(dtype_of(base, name)) == torch.float64 for name in names)
         return torch.float64 if wide else torch.float32
-    if named not in DTYPES:
-        raise RecipeError(f"dtype is {named!r}, expected one of {', '.join(DTYPES)}.")
-    return DTYPES[named]
+    return DTYPES[check_dtype(named, "dtype")]

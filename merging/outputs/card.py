@@ -1,4 +1,4 @@
-"""The model card of an export: what it is made of, the formula, and the command that makes it again."""
+"""Writes the model card of an export: its inputs, its formula, and the command to make it again."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +9,7 @@ import yaml
 from merging.inputs.checkpoint import Checkpoint
 from merging.inputs.vector import Vector
 from merging.recipe.formula import formula
+from merging.version import __version__
 
 if TYPE_CHECKING:
     from merging.recipe import Recipe
@@ -21,14 +22,20 @@ def card(
     command: str,
     computed: str = "",
 ) -> str:
-    """Markdown with the front matter that model hubs read; `computed` says where, if not on a processor alone."""
-    from merging.version import __version__
+    """Returns the model card as Markdown with the front matter that model hubs read.
 
+    Args:
+        recipe: the merge.
+        base: Θ.
+        vectors: the vectors that the recipe names.
+        command: the command line that makes the export again; empty for the general one.
+        computed: a sentence on the devices that computed it; empty if only the CPU did.
+    """
     front = {"library_name": "transformers", "tags": ["merge", "distribution-edited-model"]}
     omegas = {name: "–" if omega is None else str(omega) for name, omega in recipe.omegas.items()}
     rows = [
-        f"| {plain(source.name)} | {plain(Path(source.location).name)} | {plain(omegas[source.name])} | "
-        f"`{vectors[source.name].digest[:12]}` |"
+        f"| {escape_cell(source.name)} | {escape_cell(Path(source.location).name)} "
+        f"| {escape_cell(omegas[source.name])} | `{vectors[source.name].digest[:12]}` |"
         for source in recipe.models
     ]
     method = recipe.definition
@@ -42,9 +49,10 @@ def card(
         f"    {formula(recipe)}",
         "",
         f"Method `{recipe.method}`: {method.formula} ({method.paper}).",
-        f"Base Θ: {plain(_named(recipe.base, base))}, digest `{base.digest[:12]}`. "
-        f"Made by dem-workbench {__version__}, recipe `{recipe.digest}` (`recipe.yml`, and in the header of each weight file).",
-        *([f"\n{plain(computed[:1].upper() + computed[1:])}"] if computed else []),
+        f"Base Θ: {escape_cell(_base_name(recipe.base, base))}, digest `{base.digest[:12]}`. "
+        f"Made by dem-workbench {__version__}, recipe `{recipe.digest}` (`recipe.yml`, and in the "
+        "header of each weight file).",
+        *([f"\n{escape_cell(computed[:1].upper() + computed[1:])}"] if computed else []),
         "",
         "| vector | checkpoint | ω | digest |",
         "|---|---|---|---|",
@@ -62,13 +70,17 @@ def card(
     return "\n".join(lines)
 
 
-def _named(reference: str | None, base: Checkpoint) -> str:
-    """A hub id as it was given, with its commit; of a folder only the last part, which is nobody's home."""
+def _base_name(reference: str | None, base: Checkpoint) -> str:
+    """Returns the name of the base for the card: a hub id with its commit, or a folder's last part.
+
+    A full path may show a person's name.
+    """
+    # The cache of the hub keeps each commit of a model in a folder snapshots/COMMIT.
     if base.path.parent.name == "snapshots":
         return f"{(reference or '').partition('@')[0]}, commit {base.path.name}"
     return base.path.resolve().name
 
 
-def plain(text: str) -> str:
-    """Text that cannot break out of a table cell."""
+def escape_cell(text: str) -> str:
+    """Escapes text so that it cannot leave its cell of a Markdown table."""
     return text.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")

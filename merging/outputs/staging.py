@@ -1,4 +1,4 @@
-"""A folder that appears whole, or not at all: written beside its place, flushed, verified, and only then renamed."""
+"""Makes a folder appear complete or not at all: written under another name, then renamed."""
 
 import glob
 import hashlib
@@ -17,26 +17,29 @@ from plumbing.atomic import flush
 
 
 @contextmanager
-def staged(out: Path, nbytes: int) -> Iterator[Path]:
-    """A staging folder that becomes `out` at the end of the block; on any error it is removed and nothing appears.
+def staging_folder(out: Path, nbytes: int) -> Iterator[Path]:
+    """Makes a staging folder beside `out`, which becomes `out` at the end of the block.
+
+    The block writes and verifies the files. After any error the staging folder is removed.
 
     Args:
         out: the folder to make; it must not exist.
         nbytes: about how many bytes it takes, for the check of free space.
 
     Raises:
-        ExportError: when there is no room, the target exists, or the disk refuses. No folder named `out` is left, then
-            or when the process is ended.
+        ExportError: if there is no room, `out` exists, or the disk refuses. No folder `out` is left
+            then, nor if the process is killed.
     """
-    room(out, nbytes)
-    staging = out.parent / f".{out.name}.staging-{_process(os.getpid())}"
+    check_room(out, nbytes)
+    staging = out.parent / f".{out.name}.staging-{_process_identity(os.getpid())}"
     _sweep(out)
     try:
         staging.mkdir()
         yield staging
+        # A new file's name is safe on the disk only after its folder has been flushed.
         for folder in {file.parent for file in staging.rglob("*")}:
             flush(folder)
-        _appear(staging, out)
+        _rename(staging, out)
     except BaseException as error:
         shutil.rmtree(staging, ignore_errors=True)
         if isinstance(error, OSError):
@@ -46,43 +49,47 @@ def staged(out: Path, nbytes: int) -> Iterator[Path]:
         raise
 
 
-def room(out: Path, nbytes: int) -> None:
-    """Raises an ExportError, with the next step, for a place where no folder of so many bytes can be made."""
+def check_room(out: Path, nbytes: int) -> None:
+    """Raises an ExportError, with the next step, if no folder `out` of this size can be made."""
     if os.path.lexists(out):
         raise ExportError(f"{out} exists. Give a new folder; nothing is written into an old one.")
     if not (exists(out.parent) and out.parent.is_dir()):
         raise ExportError(f"{out.parent} is not a folder. Make it first, or give another place.")
     if not os.access(out.parent, os.W_OK):
         raise ExportError(f"{out.parent} is not writable. Give another place.")
+    # 2 % and 64 MB more, for configuration, tokenizer and the file system itself.
     needed = nbytes + nbytes // 50 + 64_000_000
     free = shutil.disk_usage(out.parent).free
     if free < needed:
         raise ExportError(
             f"{out.parent} has {free / 1e9:.2f} GB free, the export needs {needed / 1e9:.2f} GB. "
-            "Free some, choose a smaller out_dtype, or give another place."
+            "Free some, choose a smaller dtype (--dtype bfloat16), or give another place."
         )
 
 
 def _sweep(out: Path) -> None:
-    """Remove the staging folders of exports to this name whose process was killed."""
+    """Removes staging folders that killed processes left; refuses if a live process uses one."""
     for folder in out.parent.glob(f".{glob.escape(out.name)}.staging-*"):
         owner = folder.name.rpartition(".staging-")[2]
         number = re.match(r"\d{1,9}(?=-)", owner)
-        if number and _process(int(number[0])) == owner:
+        if number and _process_identity(int(number[0])) == owner:
             raise ExportError(
                 f"{out} is being written by process {number[0]}. Wait for it, or give another name."
             )
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _process(number: int) -> str | None:
-    """A process and when it began, since numbers are used again; None when there is none."""
+def _process_identity(number: int) -> str | None:
+    """Returns a process's number and start time; None if no such process runs.
+
+    The start time tells it from an older process, because systems reuse numbers.
+    """
     try:
         os.kill(number, 0)
     except ProcessLookupError:
         return None
     except PermissionError:
-        pass  # it is somebody else's, and alive
+        pass  # it belongs to another user, and runs
     try:
         began = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[19]
     except OSError:  # no /proc on this system
@@ -91,7 +98,7 @@ def _process(number: int) -> str | None:
 
 
 def write_file(path: Path, content: bytes) -> tuple[int, str]:
-    """Write a new file to the disk; its size and SHA-256."""
+    """Writes a new file, flushed to the disk; returns its size in bytes and SHA-256."""
     with path.open("xb") as file:
         file.write(content)
         file.flush()
@@ -100,7 +107,7 @@ def write_file(path: Path, content: bytes) -> tuple[int, str]:
 
 
 def write_manifest(staging: Path, manifest: Manifest) -> None:
-    """Write what `verify` compares with."""
+    """Writes the manifest with which `verify` compares the folder."""
     files = {
         name: {"bytes": size, "sha256": digest} for name, (size, digest) in manifest.files.items()
     }
@@ -108,10 +115,12 @@ def write_manifest(staging: Path, manifest: Manifest) -> None:
     write_file(staging / MANIFEST, (json.dumps(document, indent=2) + "\n").encode())
 
 
-def _appear(staging: Path, out: Path) -> None:
+def _rename(staging: Path, out: Path) -> None:
+    """Renames the staging folder to `out`, or undoes that if the disk does not confirm it."""
+    # Checked again, because rename would replace an empty folder that was made meanwhile.
     if out.exists():
         raise ExportError(
-            f"{out} was made by somebody else while the export ran. Give another name."
+            f"{out} was made by another program while the export ran. Give another name."
         )
     staging.rename(out)
     try:

@@ -1,4 +1,4 @@
-"""save_vector(): deltas written as a folder."""
+"""Writes the deltas of a vector as a folder: save_vector()."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from merging.dtypes import DTYPES, working_dtype
+from merging.dtypes import DTYPES, nearest_dtype, working_dtype
 from merging.engine.loop import BLOCK
 from merging.engine.tasks import Task
 from merging.errors import ExportError
@@ -18,11 +18,11 @@ from merging.inputs.manifest import Manifest, Progress, verify
 from merging.inputs.saved_vector import FACTS, VectorFacts
 from merging.inputs.vector import Vector
 from merging.methods._contract import load
-from merging.outputs.export import all_finite, header_of
-from merging.outputs.staging import staged, write_file, write_manifest
+from merging.outputs.export import all_finite, header_of, nbytes_of
+from merging.outputs.staging import staging_folder, write_file, write_manifest
 from merging.outputs.writer import Writer
 from merging.paths import DELTAS
-from plumbing.suggest import nearest
+from merging.version import __version__
 
 SAVED_DTYPES = ("float32", "bfloat16", "float16")
 
@@ -34,28 +34,32 @@ def save_vector(
     dtype: str = "float32",
     progress: Progress = lambda stage, done, total: None,
 ) -> Path:
-    """Write the deltas of a vector as a folder of their own, block by block.
+    """Writes the deltas of a vector as a folder, block by block.
 
     Args:
-        vector: of any kind: the difference of two checkpoints, an adapter, a combination, a saved one.
+        vector: any vector: the difference of two checkpoints, an adapter, a combination of vectors
+            or a saved vector.
         out: the folder to make; it must not exist.
-        dtype: float32, which is exact, or float16 or bfloat16 at half the size, the error of which is in vector.json.
-        progress: see merging.outputs.staging.Progress.
+        dtype: one of SAVED_DTYPES. float32 is exact: a float64 base's deltas are then float64.
+            float16 and bfloat16 take half the size; vector.json holds their error.
+        progress: called with stage, done and total; see merging.inputs.manifest.Progress.
 
     Returns:
         `out`.
 
     Raises:
-        ExportError: for a dtype that is none of these; when there is no room, the target exists, a delta is not finite
-            in this dtype, or what is read back differs. No folder named `out` is left, then or when the process is ended.
+        ExportError: for any other dtype; if there is no room, `out` exists, a delta is not finite
+            in this dtype, or what is read back differs. No folder `out` is left then, nor if the
+            process is killed.
     """
     if dtype not in SAVED_DTYPES:
         raise ExportError(
-            f"a vector is saved as {', '.join(SAVED_DTYPES)}, not as {dtype!r}; {nearest(dtype, SAVED_DTYPES)}"
+            f"a vector is saved as {', '.join(SAVED_DTYPES)}, not as {dtype!r}; "
+            f"{nearest_dtype(dtype, SAVED_DTYPES)}"
         )
     out = Path(out)
     todo = [_task(vector, name, dtype) for name in vector]
-    with staged(out, sum(task.numel * task.out_dtype.itemsize for task in todo)) as staging:
+    with staging_folder(out, sum(nbytes_of(task) for task in todo)) as staging:
         written, error = _write_deltas(staging / DELTAS, vector, todo, progress)
         facts = json.dumps(_facts(vector, dtype, error)._asdict(), indent=2) + "\n"
         files = {DELTAS: written, FACTS: write_file(staging / FACTS, facts.encode())}
@@ -65,6 +69,7 @@ def save_vector(
 
 
 def _task(vector: Vector, name: str, dtype: str) -> Task:
+    """Returns a task that says in which shape and dtype a tensor's deltas are written."""
     exact = working_dtype(dtype_of(vector.base, name))
     return Task(
         name,
@@ -75,8 +80,7 @@ def _task(vector: Vector, name: str, dtype: str) -> Task:
 
 
 def _facts(vector: Vector, dtype: str, error: float) -> VectorFacts:
-    from merging.version import __version__
-
+    """Returns the content of vector.json."""
     return VectorFacts(
         vector.name, getattr(vector.base, "digest", ""), vector.digest, dtype, error, __version__
     )
@@ -85,11 +89,12 @@ def _facts(vector: Vector, dtype: str, error: float) -> VectorFacts:
 def _write_deltas(
     file: Path, vector: Vector, todo: list[Task], progress: Progress
 ) -> tuple[tuple[int, str], float]:
-    """Size and SHA-256 of what was written, and ‖saved − Δ‖ / ‖Δ‖."""
-    # Wide dtypes first, so that every tensor begins at a multiple of its element size, as the library writes.
+    """Writes the deltas; returns the file's size and SHA-256, and the error ‖saved − Δ‖ / ‖Δ‖."""
+    # Wide dtypes first, so that every tensor begins at a multiple of its element size, as
+    # safetensors itself writes them.
     ordered = sorted(todo, key=lambda task: -task.out_dtype.itemsize)
     facts = _facts(vector, "", 0.0)
-    # The digest of the folder is taken over this header: two vectors of one shape are told apart by it.
+    # The digest of the folder is taken over this header: it tells vectors of one shape apart.
     header = header_of(
         ordered,
         {
@@ -99,7 +104,7 @@ def _write_deltas(
             "dem_tuned": facts.tuned,
         },
     )
-    total, done = sum(task.numel * task.out_dtype.itemsize for task in todo), 0
+    total, done = sum(nbytes_of(task) for task in todo), 0
     lost = whole = 0.0
     with Writer(file, len(header) + total) as stream:
         stream.write(memoryview(header))
@@ -119,7 +124,11 @@ def _write_deltas(
 
 
 def _not_finite(vector: Vector, task: Task, delta: Tensor) -> str:
+    """Returns the message for deltas that are not finite."""
     advice = "Look for NaN or infinity in the checkpoint and its base with `dem inspect`."
     if all_finite(delta):
         advice = "float16 ends at 65,504: choose float32."
-    return f"{vector.name}: {task.name} has differences that are not finite. {advice} Nothing was saved."
+    return (
+        f"{vector.name}: {task.name} has differences that are not finite. {advice} "
+        "Nothing was saved."
+    )

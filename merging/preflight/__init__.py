@@ -1,4 +1,7 @@
-"""Preflight: every incompatibility of base, checkpoints and recipe, from headers only, all at once, each with its fix."""
+"""Reports every incompatibility of base, checkpoints and recipe before a merge, each with its fix.
+
+Only headers, configurations and a few sampled blocks are read.
+"""
 
 from merging.preflight.preflight import Opened, check, preflight, prepare
 from merging.preflight.problem import Problem

@@ -1,4 +1,7 @@
-"""What differs between a base and one checkpoint that was opened on it: from headers, configurations and a few blocks."""
+"""Compares one opened vector with its base: configurations, tokenizers, heads, dtypes, descent.
+
+Only headers, small files and a few blocks of weights are read.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,22 +11,27 @@ import torch
 
 from merging.errors import CheckpointError
 from merging.inputs.checkpoint import Checkpoint, Weights, dtype_of, read_block, shape_of
-from merging.inputs.header import read_json
 from merging.inputs.lora_vector import LoraVector
 from merging.inputs.saved_vector import SavedVector
+from merging.inputs.strict_json import read_json
 from merging.inputs.vector import DistributionVector, Vector
 from merging.inputs.vocabulary.align import refusal
 from merging.inputs.vocabulary.aligned import Arranged
 from merging.inputs.vocabulary.tokens import Difference, difference, token_tables
+from merging.preflight.adapter_base import trained_elsewhere
 from merging.preflight.problem import Problem
 
 SAMPLE = 2**16
-"""Elements read of each sampled matrix."""
+"""Elements that are read of each sampled matrix."""
 MATRICES = 8
+"""About how many matrices are sampled."""
 UNRELATED = 0.2
-"""A cosine between tuned and base weights below this means another base: fine-tunes measure above 0.9, other
-initialisations about 1/√SAMPLE = 0.004."""
+"""A median cosine between tuned and base weights below this means another base.
 
+Fine-tunes measure above 0.9, other initialisations about 1/√SAMPLE = 0.004.
+"""
+
+# A difference in one of these means another architecture: an error.
 _SAME = (
     "model_type",
     "hidden_size",
@@ -32,30 +40,33 @@ _SAME = (
     "num_key_value_heads",
     "head_dim",
 )
+# A difference in one of these changes results but may be intended: a warning.
 _TELL = ("rope_parameters", "rope_theta", "max_position_embeddings", "rms_norm_eps")
 _TEMPLATE_BYTES = 10_000_000
 
 
 def compare(base: Checkpoint, vector: Vector, *, related: bool = True) -> list[Problem]:
-    """What differs between the base and one vector that could be opened.
+    """Returns the differences between the base and one vector that could be opened.
 
     Args:
         base: Θ.
-        vector: opened on it, so that names and shapes agree already.
-        related: also sample weights, to see whether the checkpoint descends from this base.
+        vector: the vector, opened on this base, so that names and shapes already agree.
+        related: also sample weights, to check that the checkpoint descends from this base.
 
     Raises:
-        CheckpointError: when a tokenizer or a template cannot be read.
+        CheckpointError: if a tokenizer or a chat template cannot be read.
     """
     vector = getattr(vector, "inner", vector)
     if isinstance(vector, SavedVector):
-        return _of_another_base(base, vector) if vector.foreign_base else []
-    if isinstance(vector, LoraVector) or vector.path is None:
+        return _saved_elsewhere(base, vector) if vector.foreign_base else []
+    if isinstance(vector, LoraVector):
+        return trained_elsewhere(base, vector)
+    if vector.path is None:
         return []
     own, tuned = _on_disk(base, vector)
     arranged = getattr(vector, "tuned", None)
-    found = difference(own, tuned)
-    problems = _of_quantised(vector.name, tuned) + _configs(own, vector.name, tuned.config)
+    diff = difference(own, tuned)
+    problems = _quantised(vector.name, tuned) + _configs(own, vector.name, tuned.config)
     problems += _heads(own, vector.name, tuned) + _dtypes(own, vector.name, tuned)
     if isinstance(arranged, Arranged):
         problems += (
@@ -63,35 +74,38 @@ def compare(base: Checkpoint, vector: Vector, *, related: bool = True) -> list[P
             if arranged.note
             else []
         )
-    elif token_tables(tuned)[1]:  # layers alone, of a recipe with slices, have no row for a token
-        problems += vocabulary(own, vector.name, tuned, found)
-    problems += _tokenizers(vector.name, found) + _templates(own.path, vector.name, tuned.path)
+    elif token_tables(tuned)[1]:  # slices of a model without its embeddings have no token rows
+        problems += vocabulary(own, vector.name, tuned, diff)
+    problems += _tokenizers(vector.name, diff) + _templates(own.path, vector.name, tuned.path)
     if related and isinstance(vector, DistributionVector):
         problems += _descent(base, vector)
     return problems
 
 
 def _on_disk(base: Checkpoint, vector: Vector) -> tuple[Checkpoint, Checkpoint]:
-    """A vector's base and checkpoint, with their vocabularies as they are."""
+    """Returns a vector's base and checkpoint as they are on disk, without views of rows."""
     under = vector.base if isinstance(vector.base, Checkpoint) else base
     tuned = getattr(vector, "tuned", None)
     tuned = tuned if isinstance(tuned, Checkpoint) else Checkpoint(vector.path or "")
-    return under.own if isinstance(under, Arranged) else under, tuned.own if isinstance(
-        tuned, Arranged
-    ) else tuned
+    own = under.own if isinstance(under, Arranged) else under
+    return own, tuned.own if isinstance(tuned, Arranged) else tuned
 
 
-def vocabulary(base: Checkpoint, name: str, tuned: Checkpoint, found: Difference) -> list[Problem]:
-    """What a vocabulary that differs needs, where the recipe does not choose."""
-    if found.matters:
-        return [Problem("error", name, *refusal(base, name, tuned, found))]
-    if found.lost:
-        message = f"{name}: its tokenizer lacks {len(found.lost):,} tokens of the base's; their rows are merged all the same."
+def vocabulary(base: Checkpoint, name: str, tuned: Checkpoint, diff: Difference) -> list[Problem]:
+    """Returns the problems of a vocabulary that differs, for a recipe without dem.vocabulary."""
+    if diff.matters:
+        return [Problem("error", name, *refusal(base, name, tuned, diff))]
+    if diff.lost:
+        message = (
+            f"{name}: its tokenizer lacks {len(diff.lost):,} tokens of the base; their rows are "
+            "merged all the same."
+        )
         return [Problem("warning", name, message, "The export has the base's tokenizer.")]
     return []
 
 
 def _descent(base: Checkpoint, vector: DistributionVector) -> list[Problem]:
+    """Returns an error if the checkpoint's weights are not similar to the base's."""
     cosine, name = relationship(base, vector.tuned)
     if cosine is None or cosine >= UNRELATED:
         return []
@@ -99,20 +113,20 @@ def _descent(base: Checkpoint, vector: DistributionVector) -> list[Problem]:
         Problem(
             "error",
             vector.name,
-            f"{vector.name} ({vector.path}) is a checkpoint of another base: its weights have cosine {cosine:.3f} "
-            f"with those of {base.path} (median of sampled matrices, {name!r} among them), where a fine-tune has "
-            "more than 0.9.",
-            "Choose the base that it was trained from, or set dem.allow_unrelated: true in the recipe to merge it all "
-            "the same.",
+            f"{vector.name} ({vector.path}) is a checkpoint of another base: its weights have "
+            f"cosine {cosine:.3f} with those of {base.path} (median of sampled matrices, {name!r} "
+            "among them), and a fine-tune has more than 0.9.",
+            "Choose the base that it was trained from, or set dem.allow_unrelated: true in the "
+            "recipe to merge it all the same.",
         )
     ]
 
 
 def relationship(base: Weights, tuned: Weights) -> tuple[float | None, str]:
-    """The median cosine between tuned and base weights over a few large matrices, and the name of one of them.
+    """Returns the median cosine between tuned and base weights, and the name of one matrix.
 
-    None where the base has no matrix that is not zero. Norms and biases are left out: in any two models they are near
-    one and near zero.
+    It is the median over about MATRICES matrices; None if the base has no matrix that is not zero.
+    Norms and biases are left out, because they are near one and near zero in every model.
     """
     matrices = [
         name
@@ -135,15 +149,17 @@ def relationship(base: Weights, tuned: Weights) -> tuple[float | None, str]:
     return sorted(cosines)[len(cosines) // 2] if cosines else (None, "")
 
 
-def _of_another_base(base: Checkpoint, vector: SavedVector) -> list[Problem]:
+def _saved_elsewhere(base: Checkpoint, vector: SavedVector) -> list[Problem]:
+    """Returns a warning for a saved vector that was made on another base."""
     message = (
-        f"{vector.name} ({vector.path}) was saved from a base with digest {vector.facts.base[:12]}…; {base.path} has "
-        f"{base.digest[:12]}…. Names and shapes agree, so it is added all the same: measure what it does there."
+        f"{vector.name} ({vector.path}) was saved from a base with digest "
+        f"{vector.facts.base[:12]}…; {base.path} has {base.digest[:12]}…. Names and shapes agree, "
+        "so it is added all the same: measure the result."
     )
     return [Problem("warning", vector.name, message)]
 
 
-def _of_quantised(name: str, tuned: Checkpoint) -> list[Problem]:
+def _quantised(name: str, tuned: Checkpoint) -> list[Problem]:
     if "quantization_config" not in tuned.config:
         return []
     message = f"{name}: config.json has a quantization_config: {tuned.path} is quantised."
@@ -151,14 +167,16 @@ def _of_quantised(name: str, tuned: Checkpoint) -> list[Problem]:
 
 
 def _configs(base: Checkpoint, name: str, config: Mapping[str, Any]) -> list[Problem]:
+    """Returns a problem for each key that both configurations have with different values."""
     problems = []
     for keys in (_SAME, _TELL):
         for key in keys:
-            given, expected = config.get(key), base.config.get(key)
-            if key in config and key in base.config and given != expected:
-                message = f"{name}: config.json says {key} = {given!r}, the base says {expected!r}."
+            value, expected = config.get(key), base.config.get(key)
+            if key in config and key in base.config and value != expected:
+                message = f"{name}: config.json says {key} = {value!r}, the base says {expected!r}."
                 advice = (
-                    "The export follows the base; what was trained for the other value may suffer."
+                    "The export has the base's value; a model that was trained with another value "
+                    "may get worse."
                 )
                 problems.append(
                     Problem("error", name, message, "Choose the base that it was trained from.")
@@ -169,15 +187,18 @@ def _configs(base: Checkpoint, name: str, config: Mapping[str, Any]) -> list[Pro
 
 
 def _heads(base: Checkpoint, name: str, tuned: Checkpoint) -> list[Problem]:
-    """Output heads that one of the two ties to its embeddings and the other does not; their values agree, or it is no vector."""
+    """Returns the differences in tied output heads.
+
+    The values of the heads agree: otherwise the vector could not be opened.
+    """
     key = "tie_word_embeddings"
-    given, expected = tuned.config.get(key), base.config.get(key)
-    if key in tuned.config and key in base.config and given != expected:
+    value, expected = tuned.config.get(key), base.config.get(key)
+    if key in tuned.config and key in base.config and value != expected:
         tied, kept = (
-            ("ties", "the base keeps it apart") if given else ("does not tie", "the base does")
+            ("ties", "the base keeps it apart") if value else ("does not tie", "the base does")
         )
         message = (
-            f"{name} {tied} its output head to its embeddings ({key} = {given!r}), and {kept}."
+            f"{name} {tied} its output head to its embeddings ({key} = {value!r}), and {kept}."
         )
         return [
             Problem(
@@ -187,8 +208,8 @@ def _heads(base: Checkpoint, name: str, tuned: Checkpoint) -> list[Problem]:
                 "The export follows the base, in config.json and in its tensors.",
             )
         ]
-    extra = [one for one in tuned if one not in base and "head" in one]
-    lacking = [one for one in base if one not in tuned and "head" in one]
+    extra = [tensor for tensor in tuned if tensor not in base and "head" in tensor]
+    lacking = [tensor for tensor in base if tensor not in tuned and "head" in tensor]
     if not (extra or lacking):
         return []
     which = (
@@ -201,7 +222,7 @@ def _heads(base: Checkpoint, name: str, tuned: Checkpoint) -> list[Problem]:
         Problem(
             "info",
             name,
-            f"{which}, the base {other}; the values are those of its embeddings, and merged once.",
+            f"{which}, the base {other}; it equals the embeddings and is merged once with them.",
         )
     ]
 
@@ -212,31 +233,39 @@ def _dtypes(base: Checkpoint, name: str, tuned: Checkpoint) -> list[Problem]:
         return []
     wide = "float64" if "float64" in ours else "float32"
     message = (
-        f"{name} is stored as {' and '.join(theirs) or 'no floats'}, the base as {' and '.join(ours) or 'no floats'}: "
-        f"merged in {wide} and stored as the base, unless the recipe's dtype says otherwise."
+        f"{name} is stored as {' and '.join(theirs) or 'no floats'}, the base as "
+        f"{' and '.join(ours) or 'no floats'}: merged in {wide} and stored as the base is, unless "
+        "the recipe's dtype says otherwise."
     )
     return [Problem("info", name, message)]
 
 
 def _floats(weights: Checkpoint) -> list[str]:
-    found: set[torch.dtype] = {weights.info(name).dtype for name in weights}
-    return sorted(str(dtype).removeprefix("torch.") for dtype in found if dtype.is_floating_point)
+    """Returns the names of the floating-point dtypes in a checkpoint."""
+    dtypes: set[torch.dtype] = {weights.info(name).dtype for name in weights}
+    return sorted(str(dtype).removeprefix("torch.") for dtype in dtypes if dtype.is_floating_point)
 
 
-def _tokenizers(name: str, found: Difference) -> list[Problem]:
-    ours, theirs = found.tokens
-    if found.missing not in ("", "both"):
-        message = f"{name}: {found.missing} has no tokenizer.json, so that its token ids cannot be compared."
-        return [
-            Problem("warning", name, message, "Copy the tokenizer there that it was trained with.")
-        ]
-    if ours.merges != theirs.merges and not (found.added or found.moved):
-        message = f"{name}: its tokenizer joins other pairs (merges), so that it cuts the same text into other tokens."
+def _tokenizers(name: str, diff: Difference) -> list[Problem]:
+    """Returns differences of tokenizers that are no difference of vocabularies."""
+    ours, theirs = diff.tokens
+    if diff.missing not in ("", "both"):
+        message = (
+            f"{name}: {diff.missing} has no tokenizer.json, so that its token ids cannot be "
+            "compared."
+        )
+        return [Problem("warning", name, message, "Copy its tokenizer.json into the folder.")]
+    if ours.merges != theirs.merges and not (diff.added or diff.moved):
+        message = (
+            f"{name}: its tokenizer has other merges, so that it splits the same text into other "
+            "tokens."
+        )
         return [Problem("warning", name, message, "The export has the base's tokenizer.")]
     return []
 
 
 def _templates(base: Path, name: str, tuned: Path) -> list[Problem]:
+    """Returns a warning if a checkpoint has another chat template than the base."""
     ours, theirs = _template(base), _template(tuned)
     if theirs is None or ours == theirs:
         return []
@@ -245,14 +274,18 @@ def _templates(base: Path, name: str, tuned: Path) -> list[Problem]:
         Problem(
             "warning",
             name,
-            f"{name} was trained with a chat template of its own, {which}: the export has the base's.",
-            f"To talk to the export as to {name}, copy its chat_template there.",
+            f"{name} was trained with a chat template of its own, {which}: the export has the "
+            "base's.",
+            f"To talk to the export as to {name}, copy its chat_template into the export.",
         )
     ]
 
 
 def _template(folder: Path) -> str | None:
-    """The chat template of a folder: chat_template.jinja, else what tokenizer_config.json has."""
+    """Returns a folder's chat template, as transformers chooses it; None if it has none.
+
+    That is chat_template.jinja, else the template in tokenizer_config.json.
+    """
     own, config = folder / "chat_template.jinja", folder / "tokenizer_config.json"
     for file in (own, config):
         if file.is_file() and file.stat().st_size > _TEMPLATE_BYTES:
@@ -262,5 +295,6 @@ def _template(folder: Path) -> str | None:
     if own.is_file():
         return own.read_text(encoding="utf-8", errors="replace").strip()
     document = read_json(config, _TEMPLATE_BYTES, finite=False) if config.is_file() else {}
-    given = document.get("chat_template") if isinstance(document, dict) else None
-    return given.strip() if isinstance(given, str) else None if given is None else repr(given)
+    raw = document.get("chat_template") if isinstance(document, dict) else None
+    # Several named templates are a list; its text is enough to compare two of them.
+    return raw.strip() if isinstance(raw, str) else None if raw is None else repr(raw)

@@ -1,4 +1,4 @@
-"""What stands in a recipe and changes nothing: keys that its method ignores, rules that no tensor is left for."""
+"""Finds settings of a recipe that change nothing: ignored keys, and rules that never apply."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -9,9 +9,9 @@ from merging.recipe import Recipe
 from merging.recipe.settings import Setting
 
 
-def without_effect(recipe: Recipe) -> list[Problem]:
-    """Keys that mergekit's recipes may have and that change nothing."""
-    given = {
+def ignored_keys(recipe: Recipe) -> list[Problem]:
+    """Returns a warning for each key that mergekit allows and that the method ignores."""
+    present = {
         **recipe.parameters,
         **{key: 0 for source in recipe.models for key in source.parameters},
     }
@@ -23,31 +23,32 @@ def without_effect(recipe: Recipe) -> list[Problem]:
             "Leave it out, or choose a method that has it.",
         )
         for key in recipe.definition.ignored
-        if key in given
+        if key in present
     ]
 
 
-def shadowed(recipe: Recipe, base: Weights) -> list[Problem]:
-    """A warning for each rule with a filter that no tensor is left for; one that matches none at all is an error of task.
+def shadowed_rules(recipe: Recipe, base: Weights) -> list[Problem]:
+    """Returns a warning for each filter rule whose tensors all match earlier rules.
 
-    A warning only, for mergekit carries such a recipe out and says nothing. A last rule without a filter is how rules are
-    ended, whether or not a tensor is left for it.
+    It is only a warning because mergekit runs such a recipe and says nothing. A filter that matches
+    no tensor at all is an error of merging.engine.tasks. A last rule without a filter is never
+    reported: it is the usual way to end a list of rules.
 
     Args:
-        recipe: what to merge.
-        base: Θ, restacked where the recipe has slices.
+        recipe: the recipe to merge.
+        base: Θ; restacked if the recipe has slices.
     """
     problems = []
     for where, scope, names in _scopes(recipe, base):
         for key, setting in scope.items():
-            for number, wanted in _idle(setting, names):
+            for number, wanted in _idle_rules(setting, names):
                 problems.append(
                     Problem(
                         "warning",
                         "recipe",
-                        f"{where}: {key}: rule {number} (filter {wanted!r}) never applies: rules before it match every tensor "
-                        "that it matches, and the first that matches holds.",
-                        "Put it before them, or leave it out.",
+                        f"{where}: {key}: rule {number} (filter {wanted!r}) never applies: rules "
+                        "before it match every tensor that it matches, and the first match counts.",
+                        "Move it before them, or leave it out.",
                     )
                 )
     return problems
@@ -56,7 +57,7 @@ def shadowed(recipe: Recipe, base: Weights) -> list[Problem]:
 def _scopes(
     recipe: Recipe, base: Weights
 ) -> Iterator[tuple[str, Mapping[str, Setting], Sequence[str]]]:
-    """Where settings stand, and the names of the tensors that they are looked up for."""
+    """Yields each block of settings: its place in the recipe, the settings, and their tensors."""
     if not recipe.slices:
         yield "parameters", recipe.parameters, list(base)
         for source in recipe.models:
@@ -67,9 +68,10 @@ def _scopes(
     for number, part in enumerate(recipe.slices):
         inside = [(name, spot) for name, spot in spots if _number(recipe, name, spot) == number]
         every = [name for name, _ in inside]
-        for one in part.sources:
-            own = [spot.name_in(one, name) for name, spot in inside]
-            yield f"slices[{number}]: {one.model}", one.parameters, own
+        for column in part.sources:
+            # Filters see the tensor's name in the source, whose layers have other numbers.
+            own = [spot.name_in(column, name) for name, spot in inside]
+            yield f"slices[{number}]: {column.model}", column.parameters, own
             every += own
         yield f"slices[{number}]: parameters", part.parameters, every
         of_parts += every
@@ -77,23 +79,27 @@ def _scopes(
 
 
 def _number(recipe: Recipe, name: str, spot: restack.SliceSpot) -> int:
-    """Which slice a tensor comes from; of what stands after the layers, whose spot may have fewer sources, the last."""
+    """Returns the number of the slice from which a tensor comes.
+
+    Tensors after the layers come from the last slice; their spot may be a copy of it with fewer
+    sources, so it is not searched for.
+    """
     if spot.offset is None and not restack.comes_first(name):
         return len(recipe.slices) - 1
     return next(number for number, part in enumerate(recipe.slices) if part is spot.part)
 
 
-def _idle(setting: Setting, names: Sequence[str]) -> list[tuple[int, str]]:
-    """The rules, counted from 1, that match tensors and get none, and their filters."""
+def _idle_rules(setting: Setting, names: Sequence[str]) -> list[tuple[int, str]]:
+    """Returns number (from 1) and filter of each rule that matches tensors but gets none."""
     if not (isinstance(setting, list) and isinstance(setting[0], dict)):
         return []
-    found, left = [], list(names)
+    idle, left = [], list(names)
     for number, rule in enumerate(setting, 1):
         wanted = rule.get("filter")
         everything = wanted in (None, "*")
         matched = any(everything or wanted in name for name in names)
         kept = [name for name in left if not everything and wanted not in name]
         if not everything and matched and len(kept) == len(left):
-            found.append((number, wanted))
+            idle.append((number, wanted))
         left = kept
-    return found
+    return idle

@@ -1,6 +1,7 @@
-"""What stands in the way of a merge, found from headers, configurations and a few sampled blocks, all at once.
+"""Opens the inputs of a merge and reports every problem at once, each with its fix.
 
-A report with every problem and its fix, before gigabytes are read, instead of the first one after twenty minutes.
+It reads headers, configurations and a few sampled blocks. So a user gets all errors before
+gigabytes are read, instead of the first error after twenty minutes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,21 +17,29 @@ from merging.inputs.vocabulary.tokens import difference
 from merging.opening.open import open_recipe, open_vector, references
 from merging.preflight import room
 from merging.preflight.differences import compare, vocabulary
-from merging.preflight.idle_settings import shadowed, without_effect
-from merging.preflight.problem import Problem, of_base
-from merging.preflight.references import Ask, Locate, broken, resolve_all, unsound
+from merging.preflight.idle_settings import ignored_keys, shadowed_rules
+from merging.preflight.problem import Problem, base_problems
+from merging.preflight.references import (
+    Locate,
+    Probe,
+    folder_names,
+    join_errors,
+    open_errors,
+    recipe_errors,
+    resolve_all,
+)
 from merging.recipe import Recipe
-from merging.recipe.fields import VOCABULARIES, unique
+from merging.recipe.fields import VOCABULARIES
 
 __all__ = ["Opened", "check", "preflight", "prepare", "problems_of"]
 
 
-def _not_asked(reference: str) -> None:
-    """Of folders nothing is asked before they are opened."""
+def _no_probe(reference: str) -> None:
+    """The default probe, for callers without hub ids: folders are simply opened."""
 
 
 class Opened(NamedTuple):
-    """What preflight could open, and all that it found."""
+    """The inputs that could be opened, and all problems."""
 
     base: Checkpoint
     vectors: dict[str, Vector]
@@ -44,104 +53,111 @@ def preflight(
     vocabularies: str = "refuse",
     *,
     locate: Locate = Path,
-    ask: Ask = _not_asked,
+    probe: Probe = _no_probe,
 ) -> Opened:
-    """Open a base and checkpoints and report every problem, not only the first.
+    """Opens a base and other models without a recipe, and reports every problem.
 
     Args:
-        base_path: the folder of Θ, or what locate takes for it.
-        paths: those of checkpoints, adapters and saved vectors.
-        names: what to call them; the folders' names if not given.
-        vocabularies: what to do where they differ: 'refuse', 'base' or 'union'; see merging.vocabulary.
-        locate, ask: as prepare.
+        base_path: the folder of Θ, or a reference for `locate`.
+        paths: folders of checkpoints, adapters and saved vectors, or references.
+        names: their names; the folders' names if not given.
+        vocabularies: 'refuse', 'base' or 'union'; see merging.inputs.vocabulary.align.
+        locate, probe: as in prepare.
+
+    Returns:
+        the base, every vector that could be opened, and the problems of all of them.
 
     Raises:
-        CheckpointError: when the base itself cannot be read; there is nothing to compare with then.
-        MismatchError: when others cannot be located either, all in one message.
-        RecipeError: for a word that is none of these.
+        CheckpointError, MismatchError: if the base cannot be read; the message has all errors.
+        RecipeError: if `vocabularies` has another value.
     """
     if vocabularies not in VOCABULARIES:
         raise RecipeError(
             f"vocabulary is {vocabularies!r}, expected one of {', '.join(VOCABULARIES)}."
         )
-    names = names or _names(paths)
-    given = dict(zip(names, map(str, paths), strict=True))
-    found, errors = resolve_all([str(base_path), *given.values()], locate, ask)
-    if (
-        len(found) + len(errors) < len({str(base_path), *given.values()})
-        or str(base_path) in errors
-    ):
-        raise _together(list(errors.values()))  # what is sound was not downloaded
+    names = names or folder_names(paths)
+    models = dict(zip(names, map(str, paths), strict=True))
+    wanted = {str(base_path), *models.values()}
+    folders, errors = resolve_all([str(base_path), *models.values()], locate, probe)
+    # Some hub ids are in neither if another one failed: those were not downloaded.
+    if len(folders) + len(errors) < len(wanted) or str(base_path) in errors:
+        raise join_errors(list(errors.values()))
     try:
-        base = Checkpoint(found[str(base_path)])
+        base = Checkpoint(folders[str(base_path)])
     except MergingError as error:
-        others = unsound((found[path], False) for path in given.values() if path in found)
-        raise _together([error, *errors.values(), *others]) from None
+        others = open_errors((folders[path], False) for path in models.values() if path in folders)
+        raise join_errors([error, *errors.values(), *others]) from None
     missing = [
-        Problem("error", name, str(errors[path])) for name, path in given.items() if path in errors
+        Problem("error", name, str(errors[path])) for name, path in models.items() if path in errors
     ]
-    opened = _open(
-        base, {name: found[path] for name, path in given.items() if path in found}, vocabularies
-    )
-    problems = of_base(opened.base) + missing + opened.problems + _alike(base, opened.vectors)
+    located = {name: folders[path] for name, path in models.items() if path in folders}
+    opened = _open(base, located, vocabularies)
+    problems = base_problems(opened.base) + missing
+    problems += opened.problems + _duplicates(base, opened.vectors)
     return Opened(opened.base, opened.vectors, problems)
 
 
 def prepare(
-    recipe: Recipe, locate: Locate = Path, out: Path | None = None, ask: Ask = _not_asked
+    recipe: Recipe, locate: Locate = Path, out: Path | None = None, probe: Probe = _no_probe
 ) -> Opened:
-    """Open what a recipe names, and report every problem before anything is merged or written.
+    """Opens the inputs of a recipe and reports every problem before anything is merged or written.
 
     Args:
-        recipe: what to merge.
-        locate: a reference as written -> a folder.
-        out: the folder to make; room on its disk is looked for if it is given.
-        ask: raises what locate would raise, without the weights; asked of all hub ids before one is downloaded.
+        recipe: the recipe to merge.
+        locate: returns the folder of a reference as written in the recipe.
+        out: the folder of the export; if given, the free space of its disk is checked.
+        probe: raises the error that `locate` would raise, without downloading weights. It is
+            called for all hub ids before one is downloaded.
 
     Returns:
-        base and vectors, and what the user should know.
+        base, vectors, and the warnings and notes for the user.
 
     Raises:
-        MergingError: with all errors in one message.
+        MergingError: if there are errors; the message has them all.
     """
-    folders, missing = resolve_all(references(recipe), locate, ask)
+    folders, missing = resolve_all(references(recipe), locate, probe)
     if missing:
-        raise _together([*missing.values(), *_everything_wrong(recipe, folders)])
+        raise join_errors([*missing.values(), *_everything_wrong(recipe, folders)])
     try:
         base, vectors = open_recipe(recipe, folders.__getitem__)
     except MergingError as error:
-        raise _together([error, *_everything_wrong(recipe, folders)]) from None
+        raise join_errors([error, *_everything_wrong(recipe, folders)]) from None
     problems = problems_of(recipe, base, vectors)
     if not any(problem.severity == "error" for problem in problems):
-        problems += _of_work(recipe, base, vectors, out)
-    return Opened(base, vectors, _none_wrong(problems))
+        problems += _work_problems(recipe, base, vectors, out)
+    return Opened(base, vectors, _raise_errors(problems))
 
 
 def check(recipe: Recipe, base: Checkpoint, vectors: Mapping[str, Vector]) -> list[Problem]:
-    """Compare each vector of a recipe with the base; what the user should know.
+    """Compares each vector of a recipe with the base; returns the warnings and notes.
 
     Raises:
-        MismatchError: with all errors in one message.
+        MismatchError: if there are errors; the message has them all.
     """
-    return _none_wrong(problems_of(recipe, base, vectors))
+    return _raise_errors(problems_of(recipe, base, vectors))
 
 
 def problems_of(recipe: Recipe, base: Checkpoint, vectors: Mapping[str, Vector]) -> list[Problem]:
-    """All that check finds, errors too."""
-    problems = of_base(base) + without_effect(recipe) + shadowed(recipe, base)
-    alike = (
-        not recipe.slices or recipe.slices_aligned
-    )  # other layers of one model are no more alike than other models
-    related = alike and not recipe.allow_unrelated and recipe.method != "linear"
+    """Returns all problems of a recipe on its opened inputs, errors included."""
+    problems = base_problems(base) + ignored_keys(recipe) + shadowed_rules(recipe, base)
+    # Different layers of one model are no more similar than different models, so descent can only
+    # be checked if slices keep the numbers of their layers.
+    aligned = not recipe.slices or recipe.slices_aligned
+    related = aligned and not recipe.allow_unrelated and recipe.method != "linear"
     for source in recipe.models:
         problems += compare(base, vectors[source.name], related=related)
     if not recipe.slices:
         named = {source.name: vectors[source.name] for source in recipe.models}
-        problems += _alike(base, named, differences=space_of(recipe) == "deltas")
+        problems += _duplicates(base, named, differences=space_of(recipe) == "deltas")
     return problems
 
 
-def _none_wrong(problems: list[Problem]) -> list[Problem]:
+def _raise_errors(problems: list[Problem]) -> list[Problem]:
+    """Returns the problems if none is an error.
+
+    Raises:
+        MismatchError: with all errors, one per line.
+    """
     if errors := [problem.text for problem in problems if problem.severity == "error"]:
         raise MismatchError("\n".join(errors))
     return problems
@@ -150,7 +166,11 @@ def _none_wrong(problems: list[Problem]) -> list[Problem]:
 def _open(
     base: Checkpoint, folders: Mapping[str, Path], how: str, *, related: bool = True
 ) -> Opened:
-    """Every vector that can be opened; those of a vocabulary that is refused are looked at, and left out."""
+    """Opens every vector that can be opened, and reports the problems of all.
+
+    A checkpoint whose vocabulary is refused is opened with the base's rows instead, only to report
+    its other problems; it is not among the vectors.
+    """
     problems: list[Problem] = []
     sound: dict[str, Path] = {}
     refused: dict[str, Path] = {}
@@ -168,13 +188,13 @@ def _open(
     problems += more
     aside = arrange(base, refused, "base")
     for view in aside.tuned.values():
-        view.note = ""  # nothing is done with it
+        view.note = ""  # the view is not merged, so its note would be wrong
     vectors: dict[str, Vector] = {}
     for name in [name for name in folders if name in sound or name in refused]:
-        here = arrangement if name in sound else aside
+        own = arrangement if name in sound else aside
         try:
-            vector = open_vector(folders[name], base, name, here)
-            problems += compare(here.base, vector, related=related)
+            vector = open_vector(folders[name], base, name, own)
+            problems += compare(own.base, vector, related=related)
             if name in sound:
                 vectors[name] = vector
         except MergingError as error:
@@ -190,7 +210,10 @@ def _open(
 def _arrangement(
     base: Checkpoint, folders: Mapping[str, Path], how: str
 ) -> tuple[Arrangement, list[Problem]]:
-    """The vocabularies as they are wanted; where that cannot be, the base's rows, so that what else is wrong is found."""
+    """Brings vocabularies together as `how` says, and returns the errors of those that do not fit.
+
+    If it is not possible, the base's rows are kept, so that other problems are still found.
+    """
     try:
         return arrange(base, folders, how), []
     except MismatchError as error:
@@ -201,49 +224,36 @@ def _arrangement(
 
 
 def _everything_wrong(recipe: Recipe, folders: Mapping[str, Path]) -> Sequence[MergingError | str]:
-    """Every error of the folders that a recipe names, where it could not be opened."""
-    place = references(recipe)[0]
+    """Returns every error of the folders of a recipe that could not be opened as a whole."""
+    reference = references(recipe)[0]
     try:
-        base = None if recipe.slices or place not in folders else Checkpoint(folders[place])
+        unusable = recipe.slices or reference not in folders
+        base = None if unusable else Checkpoint(folders[reference])
     except MergingError:
         base = None
     if base is None:
-        return broken(recipe, folders)
-    there = {
+        return recipe_errors(recipe, folders)
+    located = {
         source.name: folders[source.location]
         for source in recipe.models
         if source.location in folders
     }
     related = not recipe.allow_unrelated and recipe.method != "linear"
-    problems = of_base(base) + _open(base, there, recipe.vocabulary, related=related).problems
+    opened = _open(base, located, recipe.vocabulary, related=related)
+    problems = base_problems(base) + opened.problems
     return [problem.text for problem in problems if problem.severity == "error"]
 
 
-def _together(errors: Sequence[MergingError | str]) -> MergingError:
-    """One error with a line for each of several; one alone stays as it is."""
-    lines: list[str] = []
-    for error in errors:
-        lines += [str(error)] if str(error) not in "\n".join(lines) else []
-    first = errors[0]
-    return (
-        first
-        if len(lines) == 1 and isinstance(first, MergingError)
-        else MismatchError("\n".join(lines))
-    )
-
-
-def _names(paths: Sequence[str | Path]) -> list[str]:
-    """The folders' names, numbered where two are alike."""
-    names: list[str] = []
-    for path in paths:
-        names.append(unique(Path(path).resolve().name, names))
-    return names
-
-
-def _alike(
+def _duplicates(
     base: Checkpoint, vectors: Mapping[str, Vector], *, differences: bool = True
 ) -> list[Problem]:
-    """Checkpoints that are given twice, and those that are the base itself."""
+    """Returns warnings for models that are given twice, and for those that are the base itself.
+
+    Args:
+        base: Θ.
+        vectors: name -> vector.
+        differences: whether the method merges deltas, so that the base itself adds nothing.
+    """
     problems = []
     seen: dict[str, str] = {}
     for name, vector in vectors.items():
@@ -251,29 +261,25 @@ def _alike(
             message = (
                 f"{name} ({vector.path}) has the base's weights: its distribution vector is 0."
             )
-            problems.append(
-                Problem(
-                    "warning",
-                    name,
-                    message,
-                    "Give the checkpoint after fine-tuning, or leave it out.",
-                )
-            )
+            fix = "Give the checkpoint after fine-tuning, or leave it out."
+            problems.append(Problem("warning", name, message, fix))
         if vector.digest and vector.digest in seen:
-            message = f"{name} ({vector.path}) has the same weights as {seen[vector.digest]}: its ω counts on top of the other's."
+            message = (
+                f"{name} ({vector.path}) has the same weights as {seen[vector.digest]}: its ω is "
+                "added to the other's."
+            )
             problems.append(Problem("warning", name, message, "Leave one of them out."))
         seen.setdefault(vector.digest, name)
     return problems
 
 
-def _of_work(
+def _work_problems(
     recipe: Recipe, base: Checkpoint, vectors: Mapping[str, Vector], out: Path | None
 ) -> list[Problem]:
-    """What the recipe's settings, the disk and the memory say against carrying it out."""
+    """Returns the problems of the recipe's settings, of the disk and of the memory."""
     try:
-        if (
-            recipe.definition.closed_form is not None
-        ):  # its ω are computed from all weights: not yet
+        # The ω of such a method are computed from all weights, which must not be read yet.
+        if recipe.definition.closed_form is not None:
             todo = [_whole_task(recipe, base, name) for name in base]
         else:
             todo = tasks(recipe, base, vectors)
@@ -283,6 +289,7 @@ def _of_work(
 
 
 def _whole_task(recipe: Recipe, base: Checkpoint, name: str) -> Task:
+    """Returns a task that is good for sizes only: its ω are missing."""
     info = base.info(name)
     names = tuple(source.name for source in recipe.models)
     return Task(name, info.shape, out_dtype_of(recipe, info.dtype), recipe.definition, names)

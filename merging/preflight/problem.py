@@ -1,4 +1,4 @@
-"""Problem: one thing that a report before a merge tells; and the problems that a base has by itself."""
+"""A problem that is reported before a merge, and the problems that a base has by itself."""
 
 from typing import Any, Literal, NamedTuple
 
@@ -8,32 +8,33 @@ from plumbing.suggest import listed
 
 
 class Problem(NamedTuple):
-    """One thing that stands in the way of a merge, or that the user should know."""
+    """Something that prevents a merge, or that the user should know before it."""
 
     severity: Literal["error", "warning", "info"]
     subject: str
-    """The vector, or 'base', 'recipe', 'disk', 'memory'."""
+    """The name of a vector, or 'base', 'recipe', 'disk' or 'memory'."""
     message: str
     """What was found, and what was expected."""
     fix: str = ""
-    """What to do, and the choices there are; empty where there is nothing to do, or the message says it already."""
+    """What the user can do; empty if nothing, or if the message says it."""
 
     @property
     def text(self) -> str:
-        """Message and fix as one."""
+        """Message and fix as one text."""
         return f"{self.message} {self.fix}".strip()
 
 
-def of_base(base: Checkpoint) -> list[Problem]:
-    """What is to say of a base, whatever is merged into it."""
+def base_problems(base: Checkpoint) -> list[Problem]:
+    """Returns the problems of a base that do not depend on what is merged into it."""
     problems = []
     if keys := code_keys(base.config):
         problems.append(
             Problem(
                 "warning",
                 "base",
-                f"{base.path / 'config.json'} asks for code from the folder ({listed(keys)}). It is never run here, so the "
-                "model can be merged and exported but not evaluated live.",
+                f"{base.path / 'config.json'} asks for code from the folder ({listed(keys)}). Such "
+                "code is never run here, so the model can be merged and exported, but not "
+                "evaluated live.",
             )
         )
     if "quantization_config" in base.config:
@@ -47,12 +48,12 @@ def of_base(base: Checkpoint) -> list[Problem]:
 
 
 def code_keys(config: Any) -> list[str]:
-    """The keys of a configuration, at any depth, that make a loader run code from the folder."""
-    found, rest = [], [config]
+    """Returns the keys, at any depth, that make a loader run code from the model's folder."""
+    keys, rest = [], [config]
     while rest:  # no recursion: a stranger's file may be nested as deep as its reader allows
         node = rest.pop()
         if isinstance(node, dict):
-            found += [
+            keys += [
                 key
                 for key in node
                 if key in ("auto_map", "trust_remote_code", "custom_pipelines") and node[key]
@@ -60,4 +61,4 @@ def code_keys(config: Any) -> list[str]:
             rest += node.values()
         elif isinstance(node, list):
             rest += node
-    return found
+    return keys

@@ -1,4 +1,4 @@
-"""Free disk and memory against what a merge needs, from headers only."""
+"""Compares free disk space and memory with what a merge needs; reads headers only."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,52 +11,56 @@ from merging.engine.tasks import Task
 from merging.errors import ExportError
 from merging.inputs.checkpoint import Checkpoint
 from merging.outputs.export import nbytes_of
-from merging.outputs.staging import room
+from merging.outputs.staging import check_room
 from merging.preflight.problem import Problem
 
 
 def disk(todo: Sequence[Task], out: Path) -> list[Problem]:
-    """Whether a folder can be made, and there is room for the export in it.
+    """Returns an error if the export's folder cannot be made or its disk is too full.
 
     Args:
-        todo: what to write; see merging.engine.tasks.tasks.
+        todo: the tensors to write; see merging.engine.tasks.tasks.
         out: the folder to make.
     """
     try:
-        room(out, sum(nbytes_of(task) for task in todo))
+        check_room(out, sum(nbytes_of(task) for task in todo))
     except ExportError as error:
         return [Problem("error", "disk", str(error))]
     return []
 
 
 def memory(todo: Sequence[Task], base: Checkpoint, free: int | None = None) -> list[Problem]:
-    """Whether the largest piece that is computed at once fits in memory.
+    """Returns an error if the largest piece that is computed at once does not fit in memory.
 
     Args:
-        todo: what to compute.
+        todo: the tensors to compute.
         base: Θ.
-        free: bytes; of this machine if not given.
+        free: free memory in bytes; that of this machine if not given.
     """
     free = free_memory() if free is None else free
-    task = max(todo, key=lambda one: memory_need(one, base), default=None)
+    task = max(todo, key=lambda tensor: memory_need(tensor, base), default=None)
     if task is None or free is None or (need := memory_need(task, base)) <= free:
         return []
     return [
         Problem(
             "error",
             "memory",
-            f"{task.method.name} needs the whole of {task.name} and of {len(task.vectors)} deltas of it at once, "
-            f"{need / 1e9:.2f} GB; {free / 1e9:.2f} GB of memory are free.",
-            "Close other programs, or choose a method that works in blocks, for example task_arithmetic.",
+            f"{task.method.name} needs the whole of {task.name} and of {len(task.vectors)} deltas "
+            f"of it at once, {need / 1e9:.2f} GB; {free / 1e9:.2f} GB of memory are free.",
+            "Close other programs, or choose a method that works in blocks, for example "
+            "task_arithmetic.",
         )
     ]
 
 
 def memory_need(task: Task, base: Checkpoint) -> int:
-    """Bytes that one tensor takes at once: (n + 2) copies in the working dtype, of a block or of the whole.
+    """Returns the bytes that one tensor needs at once.
 
-    n deltas, the base and the result; a block where the method is of scope 'element', or nothing is combined.
+    These are n deltas, the base and the result in the working dtype, so (n + 2) copies. They are
+    copies of a block if the method has scope 'element' or nothing is combined, else of the whole
+    tensor.
     """
+    # Only methods of scope 'element' can work on a block; others need the whole tensor at once.
     whole = bool(task.vectors) and task.method.scope != "element"
     size = task.numel if whole else min(task.numel, BLOCK)
     dtype: torch.dtype = working_dtype(base.info(task.name).dtype)
@@ -64,10 +68,13 @@ def memory_need(task: Task, base: Checkpoint) -> int:
 
 
 def free_memory(root: Path = Path("/")) -> int | None:
-    """Bytes that this process can still take: the system's, or its control group's where that has a limit; None if unknown.
+    """Returns the bytes that this process can still allocate; None if unknown.
+
+    This is the system's free memory, or that of the process's control group if it has a smaller
+    limit.
 
     Args:
-        root: where proc and sys are.
+        root: the folder that contains proc and sys.
     """
     try:
         text = (root / "proc/meminfo").read_text()
@@ -83,11 +90,12 @@ def free_memory(root: Path = Path("/")) -> int | None:
     try:
         limit = (group / "memory.max").read_text().strip()
         used = int((group / "memory.current").read_text())
-        held = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        group_stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
     except OSError:  # no limit for this process alone
         return free
+    # The page cache counts as used, but its inactive part is given up on demand.
     return (
         free
         if limit == "max"
-        else min(free, max(0, int(limit) - used + int(held.get("inactive_file", 0))))
+        else min(free, max(0, int(limit) - used + int(group_stat.get("inactive_file", 0))))
     )

@@ -1,4 +1,4 @@
-"""The recipe: a frozen value, the file it is read from and written to, its formula, and its rules."""
+"""The recipe: a merge as a frozen value, its YAML file, its formula and its rules."""
 
 from merging.recipe.formula import formula
 from merging.recipe.parts import ModelEntry

@@ -1,69 +1,71 @@
-"""The values of a recipe's keys, one by one: what each must be. Each raises a RecipeError that names the key."""
+"""Checks of a recipe's single values. Each returns the value or raises a RecipeError with its key.
+
+`raw` is always the value as YAML gives it, and `key` is how the message calls it.
+"""
 
 from collections.abc import Sequence
 from typing import Any
 
-from merging.dtypes import DTYPES
+from merging.dtypes import check_dtype
 from merging.errors import RecipeError
 from plumbing.suggest import nearest
 
 ROUNDINGS = ("nearest", "stochastic")
-
+"""How values are rounded to the output dtype; see merging.engine.stochastic_rounding."""
 
 VOCABULARIES = ("refuse", "base", "union")
+"""What is done with a checkpoint of another vocabulary; see merging.inputs.vocabulary."""
 
 
-def mapping(given: Any, where: str) -> dict[Any, Any]:
-    """Keys and values; none for null."""
-    if given is None:
+def mapping(raw: Any, key: str) -> dict[Any, Any]:
+    """Checks for keys and values; null is an empty mapping."""
+    if raw is None:
         return {}
-    if not isinstance(given, dict):
-        raise RecipeError(f"{where} is {given!r}, expected keys and values.")
-    return given
+    if not isinstance(raw, dict):
+        raise RecipeError(f"{key} is {raw!r}, expected keys and values.")
+    return raw
 
 
-def text(given: Any, where: str) -> str | None:
-    """Text that is not empty, or None."""
-    if given is not None and not (isinstance(given, str) and given and "\0" not in given):
-        raise RecipeError(f"{where} is {given!r}, expected text.")
-    return given
+def text(raw: Any, key: str) -> str | None:
+    """Checks for text that is not empty, or null."""
+    if raw is not None and not (isinstance(raw, str) and raw and "\0" not in raw):
+        raise RecipeError(f"{key} is {raw!r}, expected text.")
+    return raw
 
 
-def parts(given: Any, where: str) -> tuple[str, ...]:
-    """A list of parts of tensor names, as a tuple."""
-    if given is not None and not (
-        isinstance(given, list | tuple) and all(isinstance(part, str) and part for part in given)
+def parts(raw: Any, key: str) -> tuple[str, ...]:
+    """Checks for a list of parts of tensor names; null is an empty list."""
+    if raw is not None and not (
+        isinstance(raw, list | tuple) and all(isinstance(part, str) and part for part in raw)
     ):
         raise RecipeError(
-            f"{where} is {given!r}, expected a list of parts of tensor names, for example [embed]."
+            f"{key} is {raw!r}, expected a list of parts of tensor names, for example [embed]."
         )
-    return tuple(given or ())
+    return tuple(raw or ())
 
 
-def word(given: Any, where: str, words: tuple[str, ...]) -> str:
-    """One of some words."""
-    if given not in words:
-        raise RecipeError(f"{where} is {given!r}; {nearest(str(given), words)}")
-    return str(given)
+def word(raw: Any, key: str, words: tuple[str, ...]) -> str:
+    """Checks for one of the given words."""
+    if raw not in words:
+        raise RecipeError(f"{key} is {raw!r}; {nearest(str(raw), words)}")
+    return str(raw)
 
 
-def seed(given: Any) -> int:
-    """A whole number from 0."""
-    if isinstance(given, bool) or not isinstance(given, int) or not 0 <= given < 2**63:
-        raise RecipeError(f"dem.seed is {given!r}, expected a whole number from 0.")
-    return given
+def seed(raw: Any) -> int:
+    """Checks for a whole number from 0 to 2⁶³ − 1."""
+    # For Python, True is an int too.
+    if isinstance(raw, bool) or not isinstance(raw, int) or not 0 <= raw < 2**63:
+        raise RecipeError(f"dem.seed is {raw!r}, expected a whole number from 0.")
+    return raw
 
 
-def dtype(given: Any, where: str) -> str | None:
-    """The name of a dtype, without `torch.`; or None."""
-    name = given.removeprefix("torch.") if isinstance(given, str) else given
-    if name is not None and not (isinstance(name, str) and name in DTYPES):
-        raise RecipeError(f"{where} is {given!r}; {nearest(str(given), list(DTYPES))}")
-    return name
+def dtype(raw: Any, key: str) -> str | None:
+    """Checks for a dtype, with or without `torch.`, or null; see merging.dtypes."""
+    return None if raw is None else check_dtype(raw, key)
 
 
-def unique(name: str, taken: Sequence[str]) -> str:
-    """The name, numbered where it is taken: cot, cot-2, cot-3."""
+def unique_name(name: str, taken: Sequence[str]) -> str:
+    """Returns the name, with a number if it is taken already: cot, cot-2, cot-3."""
     number, candidate = 2, name
     while candidate in taken:
         number, candidate = number + 1, f"{name}-{number}"

@@ -1,20 +1,24 @@
-"""A recipe as one line of algebra, as the page and the model card show it."""
+"""Writes a recipe as one line of algebra, for the page and the model card."""
 
-from merging.methods import _contract as methods
+from merging.methods._values import Value
 from merging.recipe.recipe import Recipe
 
 MINUS = "−"
 
-
 PLAIN = ("task_arithmetic", "linear")
-"""Methods that are a sum and nothing else, and so are written as one."""
+"""Methods that are nothing but a sum, so that they are written as one."""
 
 
 def formula(recipe: Recipe) -> str:
-    """The merge with its numbers filled in; ω that vary by layer or part are written ω(layer).
+    """Returns the formula of a merge with its numbers filled in.
 
-    'Θ + 0.70·Δcot − 0.40·Δmathqa' for task_arithmetic, '(0.50·Θcot + 0.25·Θp3) / 0.75' for linear,
-    'Θ + ties(0.70·Δcot, 0.40·Δmathqa; density 0.2)' and 'slerp(Θ, Θcot; t 0.5)' for others.
+    ω that vary by layer or by part of the model are written ω(layer). Examples:
+
+        task_arithmetic   Θ + 0.70·Δcot − 0.40·Δmathqa
+        linear            (0.50·Θcot + 0.25·Θp3) / 0.75
+        ties              Θ + ties(0.70·Δcot, 0.40·Δmathqa; density 0.2)
+        slerp             slerp(Θ, Θcot; t 0.5)
+        slices            passthrough: Θa[0:3] ⧺ Θb[0:2]
     """
     if recipe.slices:
         return _slices(recipe)
@@ -22,11 +26,13 @@ def formula(recipe: Recipe) -> str:
 
 
 def _sum(recipe: Recipe) -> str:
+    """Writes a method of PLAIN as a sum, with divisor and factor if they are not 1."""
     deltas = recipe.definition.space == "deltas"
     terms = [
         _term(omega, f"{'Δ' if deltas else 'Θ'}{name}") for name, omega in recipe.omegas.items()
     ]
-    total = _joined(terms)
+    total = _join(terms)
+    # With the defaults: `linear` divides by the sum of the ω without a key that says so.
     arguments = recipe.definition.arguments(_scalars(recipe))
     if arguments["normalize"]:
         total = f"({total}) / {_total(recipe)}"
@@ -41,7 +47,7 @@ def _sum(recipe: Recipe) -> str:
 
 
 def _call(recipe: Recipe) -> str:
-    """The method as a function of what it combines and of the parameters that are not at their defaults."""
+    """Writes the method as a function of its models and of the parameters not at their defaults."""
     role = recipe.definition.base_role
     deltas = role == "origin" or (role == "optional" and recipe.base is not None)
     symbol = "Δ" if deltas else "Θ"
@@ -50,15 +56,20 @@ def _call(recipe: Recipe) -> str:
         operands = [term if sign == "+" else f"{sign}{term}" for sign, term in signs]
     else:
         operands = [f"{symbol}{source.name}" for source in recipe.models]
+    # The base's own values are an argument of such a method, not only where deltas begin.
     operands = ["Θ", *operands] if role == "operand" else operands
     shown = [param for param in recipe.definition.parameters if not param.file]
-    given = [_parameter(recipe, param.name, param.default) for param in shown]
-    call = f"{recipe.method}({'; '.join(filter(None, [', '.join(operands), ', '.join(filter(None, given))]))})"
+    settings = [_parameter(recipe, param.name, param.default) for param in shown]
+    arguments = [", ".join(operands), ", ".join(filter(None, settings))]
+    call = f"{recipe.method}({'; '.join(filter(None, arguments))})"
     return f"Θ + {call}" if deltas else call
 
 
-def _parameter(recipe: Recipe, name: str, default: methods.Value | None) -> str:
-    """'density 0.2' where a parameter is not at its default; 'density(model)' where each model has its own."""
+def _parameter(recipe: Recipe, name: str, default: Value | None) -> str:
+    """Writes a parameter: 'density 0.2', or 'density(model)' if the models have their own values.
+
+    '' if it is at its default.
+    """
     if any(name in source.parameters for source in recipe.models):
         return f"{name}(model)"
     value = recipe.parameters.get(name, default)
@@ -66,22 +77,27 @@ def _parameter(recipe: Recipe, name: str, default: methods.Value | None) -> str:
         return ""
     if isinstance(value, list | dict):
         return f"{name}(layer)"
-    return f"{name} {str(value).lower() if isinstance(value, bool) else value if isinstance(value, str) else f'{value:g}'}"
+    if isinstance(value, bool):
+        return f"{name} {str(value).lower()}"
+    return f"{name} {value}" if isinstance(value, str) else f"{name} {value:g}"
 
 
 def _term(omega: object, name: str) -> tuple[str, str]:
+    """Returns a term of the sum as its sign and the rest."""
     if isinstance(omega, int | float):
         return (MINUS if omega < 0 else "+", f"{abs(omega):.2f}·{name}")
     return ("+", f"ω(layer)·{name}")
 
 
-def _joined(terms: list[tuple[str, str]]) -> str:
+def _join(terms: list[tuple[str, str]]) -> str:
+    """Joins signed terms; a + before the first one is left out."""
     first, *rest = terms
     start = (MINUS if first[0] == MINUS else "") + first[1]
     return " ".join([start, *(f"{sign} {term}" for sign, term in rest)])
 
 
 def _total(recipe: Recipe) -> str:
+    """Returns the sum of the ω as text, or Σω if it is not the same for all tensors."""
     omegas = list(recipe.omegas.values())
     if all(isinstance(omega, int | float) for omega in omegas):
         return f"{sum(omegas):.2f}"
@@ -89,17 +105,17 @@ def _total(recipe: Recipe) -> str:
 
 
 def _scalars(recipe: Recipe) -> dict[str, object]:
-    """The recipe's global parameters besides ω that are the same everywhere."""
-    known = [param.name for param in recipe.definition.parameters]
+    """Returns the recipe's own parameters, without ω, that are the same for all tensors."""
+    names = [param.name for param in recipe.definition.parameters]
     return {
         key: value
         for key, value in recipe.parameters.items()
-        if key in known and not isinstance(value, list | dict)
+        if key in names and not isinstance(value, list | dict)
     }
 
 
 def _slices(recipe: Recipe) -> str:
-    """The layers one after another: 'passthrough: Θa[0:3] ⧺ Θb[0:2]', 'slerp: (Θa[0:3], Θb[0:3])'."""
+    """Writes the slices one after another: 'slerp: (Θa[0:3], Θb[0:3]) ⧺ Θa[3:5]'."""
     parts = []
     for part in recipe.slices:
         runs = [f"Θ{source.model}[{source.start}:{source.stop}]" for source in part.sources]

@@ -1,4 +1,4 @@
-"""Source, Slice, SliceSource: plain values."""
+"""The parts of a recipe as plain values: a model, and slices of layers."""
 
 from __future__ import annotations
 
@@ -11,38 +11,47 @@ from merging.recipe.settings import Setting
 
 @dataclass(frozen=True)
 class SliceSource:
-    """A run of layers of one model."""
+    """A run of layers of one model.
+
+    Attributes:
+        model: the model's name in the recipe.
+        start: its first layer, counted from 0.
+        stop: the layer after its last one.
+        parameters: settings of this model in this slice.
+    """
 
     model: str
-    """Its name in the recipe's models."""
     start: int
-    """Its first layer, counted from 0."""
     stop: int
-    """The layer after its last one."""
     parameters: Mapping[str, Setting] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Slice:
-    """Layers of the output that are made of one run of layers of each source."""
+    """A run of output layers, made of one run of layers of each source.
+
+    Attributes:
+        sources: the runs of layers; all have the same length.
+        parameters: settings of this slice; they overrule the recipe's.
+        base: the name of the source that is the base in this slice; None for the recipe's base.
+    """
 
     sources: tuple[SliceSource, ...]
     parameters: Mapping[str, Setting] = field(default_factory=dict)
     base: str | None = None
-    """The name of the source that is the base in this slice; None for the recipe's own base."""
 
     @property
     def length(self) -> int:
-        """How many layers of the output it makes."""
+        """The number of output layers."""
         return self.sources[0].stop - self.sources[0].start
 
     def source(self, model: str) -> SliceSource | None:
-        """The run of layers of a model; None where it takes no part."""
+        """Returns the run of layers of a model; None if it has none in this slice."""
         return next((source for source in self.sources if source.model == model), None)
 
 
-def facts(slices: tuple[Slice, ...]) -> list[Any]:
-    """All that the slices say, for a digest."""
+def slices_as_lists(slices: tuple[Slice, ...]) -> list[Any]:
+    """Returns all that the slices hold as lists that JSON can write, for a recipe's digest."""
     return [
         [
             part.base,
@@ -58,17 +67,21 @@ def facts(slices: tuple[Slice, ...]) -> list[Any]:
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """One fine-tuned checkpoint of a recipe."""
+    """One fine-tuned checkpoint of a recipe.
+
+    Attributes:
+        path: its folder or hub id, as the recipe has it.
+        name: what sliders and tables call it; unique in the recipe.
+        parameters: its settings, ω among them.
+        lora: the folder of an adapter on `path`, mergekit's `path+adapter`; None for a full model.
+    """
 
     path: str
-    """Its folder, as written."""
     name: str
-    """What sliders and tables call it; unique in the recipe."""
     parameters: Mapping[str, Setting] = field(default_factory=dict)
     lora: str | None = None
-    """An adapter on `path`, mergekit's `path+adapter`."""
 
     @property
     def location(self) -> str:
-        """The folder that holds what was trained: the adapter's, if there is one."""
+        """The folder of what was trained: the adapter if there is one, else the model."""
         return self.lora or self.path

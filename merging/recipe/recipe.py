@@ -1,7 +1,7 @@
-"""Recipe: a merge as a value. Sliders edit it, searches propose it, results name it, exports carry it.
+"""Recipe: a merge as a value. Sliders edit it, searches propose it, results and exports record it.
 
-The file is mergekit's YAML, so that a recipe runs in either tool. What mergekit lacks stands in a `dem:` block, which
-mergekit ignores:
+The file is mergekit's YAML, so that a recipe runs in either tool. What mergekit has no key for is
+in a `dem:` block, which mergekit ignores:
 
     merge_method: task_arithmetic
     base_model: models/base
@@ -30,10 +30,33 @@ from plumbing.suggest import nearest
 
 @dataclass(frozen=True)
 class Recipe:
-    """A merge: which weights, which method, which ω, which output dtype."""
+    """A merge: which weights, which method, which ω, which output dtype.
+
+    Attributes:
+        base: folder or hub id of the base. None only for methods that need no base; the first
+            model then gives the names and files.
+        models: the fine-tuned checkpoints, in the order of the sum.
+        method: the merge method, by its name in recipes.
+        parameters: the method's parameters that are the same for all models.
+        dtype: mergekit's key: the dtype of the output if `out_dtype` is None.
+        out_dtype: the dtype of the output; None for `dtype`, or the base's own if both are None.
+        seed: seeds the methods that draw random numbers, and stochastic rounding.
+        inputs: name ('base', or a model's name) -> digest of the weights the recipe was made for.
+        allow_unrelated: merge checkpoints even if they do not descend from the base.
+        include: parts of tensor names. Only tensors with one of them in their name are merged, and
+            all others stay the base's; () merges all.
+        exclude: parts of tensor names. Tensors with one of them in their name stay the base's.
+        rounding: how values are rounded to the output dtype: 'nearest', or 'stochastic', which is
+            unbiased and seeded; see merging.engine.stochastic_rounding.
+        revision: the hub commit of a base that came from the hub, so that it is read again at that
+            commit. It is not part of the digest, because `inputs` identifies the weights.
+        vocabulary: what is done with a checkpoint of another vocabulary: 'refuse', 'base' or
+            'union'; see merging.inputs.vocabulary.
+        slices: layers restacked from the models, which then hold the models' parameters; () merges
+            whole models. See merging.engine.restack.
+    """
 
     base: str | None
-    """The base's folder; None only for methods that need none, which then take the first model's names and files."""
     models: tuple[ModelEntry, ...]
     method: str = "task_arithmetic"
     parameters: Mapping[str, Setting] = field(default_factory=dict)
@@ -41,31 +64,23 @@ class Recipe:
     out_dtype: str | None = None
     seed: int = 0
     inputs: Mapping[str, str] = field(default_factory=dict)
-    """Name -> digest of what the recipe was made for ('base' and each model's name)."""
     allow_unrelated: bool = False
-    """Merge checkpoints even when they do not descend from the base."""
     include: tuple[str, ...] = ()
-    """Parts of tensor names: only tensors that have one of them are merged, all others are the base's; () for all."""
     exclude: tuple[str, ...] = ()
-    """Parts of tensor names: tensors that have one of them are the base's."""
     rounding: str = "nearest"
-    """How the output dtype is rounded to: 'nearest', or 'stochastic', unbiased and seeded; see merging.engine.stochastic_rounding."""
     revision: str = ""
-    """The commit of a base that came from the hub; read again at that commit. No part of the digest: `inputs` tells."""
     vocabulary: str = "refuse"
-    """What to do with a checkpoint of another vocabulary: 'refuse', 'base' or 'union'; see merging.vocabulary."""
     slices: tuple[Slice, ...] = ()
-    """Layers restacked from the models, whose parameters then stand here; () merges whole models. See merging.engine.restack."""
 
     def __post_init__(self) -> None:
         models, slices = self.models, self.slices
         if slices:
             rules.check_slices(self.method, models, slices, self.vocabulary)
-            slices = self._checked_slices()
+            slices = self._check_slices()
         else:
             models = rules.with_base(self.method, self.base, models)
-        fixed = rules.checked_settings(self.method, models, self.parameters, restacked=bool(slices))
-        fixed |= {
+        checked = rules.check_settings(self.method, models, self.parameters, restacked=bool(slices))
+        checked |= {
             "slices": slices,
             "dtype": fields.dtype(self.dtype, "dtype"),
             "out_dtype": fields.dtype(self.out_dtype, "out_dtype"),
@@ -75,7 +90,8 @@ class Recipe:
             "rounding": fields.word(self.rounding, "dem.rounding", fields.ROUNDINGS),
             "vocabulary": fields.word(self.vocabulary, "dem.vocabulary", fields.VOCABULARIES),
         }
-        for key, value in fixed.items():
+        # The value is frozen for everybody else; here it takes the one form of equal recipes.
+        for key, value in checked.items():
             object.__setattr__(self, key, value)
 
     @classmethod
@@ -86,7 +102,14 @@ class Recipe:
         omegas: Mapping[str, float] | None = None,
         **more: Any,
     ) -> "Recipe":
-        """A recipe from folders: name -> checkpoint or adapter, and ω by name (0 where none is given)."""
+        """Makes a recipe from folders.
+
+        Args:
+            base: folder of the base.
+            models: name -> folder of a checkpoint or adapter.
+            omegas: name -> ω; 0 for names that are not in it.
+            **more: other fields of the recipe.
+        """
         weighted = methods.load(more.get("method", "task_arithmetic")).weighted
         sources = tuple(
             ModelEntry(
@@ -106,7 +129,7 @@ class Recipe:
 
     @property
     def digest(self) -> str:
-        """The first 12 hex digits of a SHA-256 over all that decides the result."""
+        """The first 12 hex digits of a SHA-256 over all fields that decide the result."""
         facts: dict[str, Any] = {
             "method": self.method,
             "base": self.base,
@@ -120,18 +143,18 @@ class Recipe:
             "seed": self.seed,
             "inputs": dict(sorted(self.inputs.items())),
         }
-        # only where they say something, so that recipes without them keep the digests they always had
-        chosen = {"include": self.include, "exclude": self.exclude, "rounding": self.rounding}
-        chosen |= {"vocabulary": self.vocabulary}
+        # Fields that came later count only if set: older recipes keep the digests in the run store.
+        later = {"include": self.include, "exclude": self.exclude, "rounding": self.rounding}
+        later |= {"vocabulary": self.vocabulary}
         facts |= {
-            key: value for key, value in chosen.items() if value not in ((), "nearest", "refuse")
+            key: value for key, value in later.items() if value not in ((), "nearest", "refuse")
         }
-        facts |= {"slices": parts.facts(self.slices)} if self.slices else {}
+        facts |= {"slices": parts.slices_as_lists(self.slices)} if self.slices else {}
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
 
     @property
     def omegas(self) -> dict[str, Setting]:
-        """Name -> ω as written: a number, a gradient or rules; None where the method has no ω."""
+        """Name -> ω as written: a number, a gradient or rules; None if the method has no ω."""
         return {source.name: self.weight(source) for source in self.models}
 
     @property
@@ -140,27 +163,30 @@ class Recipe:
         return any(source.location == self.base for source in self.models)
 
     def weight(self, source: ModelEntry) -> Setting:
-        """ω of one model as written: its own, else the recipe's; None where neither is there."""
+        """Returns the ω of one model as written: its own, else the recipe's, else None."""
         return source.parameters.get(methods.WEIGHT, self.parameters.get(methods.WEIGHT))
 
     def with_omegas(self, omegas: Mapping[str, float]) -> "Recipe":
-        """The same recipe with other ω for the names given.
+        """Returns this recipe with other ω for the given names.
 
         Raises:
-            RecipeError: for a name that is not in the recipe, or an ω that is not a finite number.
+            RecipeError: a name is not in the recipe, an ω is not a finite number, the method has no
+                ω, or the recipe has slices.
         """
-        known = [source.name for source in self.models]
+        names = [source.name for source in self.models]
         if not self.definition.weighted:
             raise RecipeError(
-                f"{self.method} has no ω to set; choose a method that has, for example task_arithmetic."
+                f"{self.method} has no ω to set; choose a method that has ω, for example "
+                "task_arithmetic."
             )
         if self.slices:
             raise RecipeError(
-                "the ω of a recipe with slices stand at the sources of its slices; edit them in its file."
+                "in a recipe with slices, the ω belong to the sources of the slices; edit them in "
+                "its file."
             )
         for name in omegas:
-            if name not in known:
-                raise RecipeError(f"no vector is called {name!r}; {nearest(name, known)}")
+            if name not in names:
+                raise RecipeError(f"no vector is called {name!r}; {nearest(name, names)}")
         models = tuple(
             replace(source, parameters={**source.parameters, methods.WEIGHT: omegas[source.name]})
             if source.name in omegas
@@ -170,17 +196,22 @@ class Recipe:
         return replace(self, models=models)
 
     def with_method(self, method: str, parameters: Mapping[str, Setting] | None = None) -> "Recipe":
-        """The same models under another method, with ω = 1 where they had none.
+        """Returns this recipe with another merge method; models without an ω get ω = 1.
 
         Args:
-            method: its name.
-            parameters: its parameters; those of the present method that it knows too, if not given.
+            method: the new method's name.
+            parameters: the new method's parameters. If None, those of this recipe that the new
+                method has too.
+
+        Raises:
+            RecipeError: the recipe has slices, or does not fit the method.
         """
         if self.slices:
             raise RecipeError(
-                "a recipe with slices keeps its method; edit merge_method and the slices in its file."
+                "a recipe with slices keeps its method; edit merge_method and the slices in its "
+                "file."
             )
-        known = {param.name for param in methods.load(method).parameters}
+        names = {param.name for param in methods.load(method).parameters}
         own = {param.name for param in methods.load(method).parameters if param.per_vector}
         weighted = methods.load(method).weighted
 
@@ -195,17 +226,17 @@ class Recipe:
             self,
             method=method,
             models=tuple(kept(source) for source in self.models),
-            parameters={key: value for key, value in shared.items() if key in known},
+            parameters={key: value for key, value in shared.items() if key in names},
         )
 
     @property
     def layers(self) -> int:
-        """How many layers the slices make together."""
+        """The number of output layers of all slices together."""
         return sum(part.length for part in self.slices)
 
     @property
     def slices_aligned(self) -> bool:
-        """Whether each slice merges the same layers of all its sources, so that they should resemble each other."""
+        """Whether each slice takes the same layers of all its sources, which should be alike."""
         return all(
             len({(source.start, source.stop) for source in part.sources}) == 1
             for part in self.slices
@@ -213,10 +244,11 @@ class Recipe:
 
     @property
     def last_slice(self) -> Slice:
-        """The slice of the final norm and the head, with the sources that mergekit takes there.
+        """The slice that gives the final norm and the head, with the sources that mergekit uses.
 
-        mergekit pairs the last slice's models with as many names as the first slice has sources, and stops at the
-        shorter list. Where its method could not do with those, it ends with an error, and here all sources are taken.
+        mergekit pairs the last slice's models with as many names as the first slice has sources,
+        and stops at the shorter list. If the method cannot work with those, mergekit ends with an
+        error; here all sources of the last slice are used then.
         """
         first, last = self.slices[0], self.slices[-1]
         kept = replace(last, sources=last.sources[: len(first.sources)])
@@ -227,10 +259,10 @@ class Recipe:
         return kept if usable else last
 
     def base_of(self, part: Slice) -> str | None:
-        """The name of the source that is the base in a slice; None if the method has no base there.
+        """Returns which source is the base in a slice; None if the method uses no base there.
 
         Raises:
-            RecipeError: when the method needs the base's layers and the slice does not name them.
+            RecipeError: the method needs the base's layers, and the slice does not name them.
         """
         if self.definition.base_role in ("unused", "vector"):
             return None
@@ -242,28 +274,33 @@ class Recipe:
         )
         if model is None:
             raise RecipeError(
-                f"slices[{self.slices.index(part)}]: base_model is {self.base!r}, which is not one of its sources, and "
-                f"{self.method} needs the base's layers. Add {{model: {self.base}, layer_range: […]}} to the sources."
+                f"slices[{self.slices.index(part)}]: base_model is {self.base!r}, which is not one "
+                f"of its sources, and {self.method} needs the base's layers. "
+                f"Add {{model: {self.base}, layer_range: […]}} to the sources."
             )
         return model
 
     def only_base(self, part: Slice) -> bool:
-        """Whether a slice has nothing but the base's layers under a method that then leaves them as they are."""
+        """Whether a slice has only the base's layers, and the method leaves them as they are."""
         takes_none = self.definition.base_role == "origin" and self.definition.vectors == (1, None)
         return takes_none and [source.model for source in part.sources] == [self.base_of(part)]
 
     def of_slice(
         self, part: Slice, shared: Mapping[str, Setting], own: Mapping[str, Mapping[str, Setting]]
     ) -> "Recipe":
-        """A slice as a recipe without slices: its sources as models, the base apart if the method wants it apart.
+        """Returns a slice as a recipe without slices, whose models are the slice's sources.
+
+        The base is not among the models, unless the method treats it as one of them.
 
         Args:
-            part: one of `slices`, or a shortened one.
+            part: one of `slices`, perhaps with fewer sources.
             shared: the parameters of the new recipe.
             own: name of a source -> its own parameters.
         """
         base = base_apart = self.base_of(part)
         models = {source.name: source for source in self.models}
+        # A recipe needs at least one model. The base as a model adds a delta of zeros, which leaves
+        # its layers as they are.
         if self.only_base(part):
             weight = {methods.WEIGHT: 1.0} if self.definition.weighted else {}
             own, base_apart = {source.model: weight for source in part.sources}, None
@@ -280,11 +317,11 @@ class Recipe:
             parameters=shared,
         )
 
-    def _checked_slices(self) -> tuple[Slice, ...]:
-        """The slices with their settings checked, each of them as an ordinary recipe would be.
+    def _check_slices(self) -> tuple[Slice, ...]:
+        """Returns the slices with their settings checked, each by the rules of a recipe.
 
         Raises:
-            RecipeError: naming the slice, the key and what was expected.
+            RecipeError: a rule is broken; names the slice and the key.
         """
         checked = []
         for number, part in enumerate(self.slices):
@@ -294,18 +331,19 @@ class Recipe:
             try:
                 ordinary = self.of_slice(part, shared, own)
                 at_base = {
-                    source.model: rules.base_settings(self.method, source)
+                    source.model: rules.check_base_settings(self.method, source)
                     for source in part.sources
                     if source.model == base
                 }
             except RecipeError as error:
                 raise RecipeError(f"slices[{number}]: {error}") from None
-            settled = {source.name: source.parameters for source in ordinary.models} | at_base
+            settings = {source.name: source.parameters for source in ordinary.models} | at_base
             checked.append(
                 replace(
                     part,
                     sources=tuple(
-                        replace(source, parameters=settled[source.model]) for source in part.sources
+                        replace(source, parameters=settings[source.model])
+                        for source in part.sources
                     ),
                     parameters={
                         key: value

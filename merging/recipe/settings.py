@@ -1,71 +1,74 @@
-"""A parameter's setting in a recipe: a number, a gradient over the layers, or rules by tensor name.
+"""The setting of a parameter in a recipe: a number, a gradient over layers, or rules by name.
 
 The grammar is mergekit's, quirks included, so that a recipe gives the same ω in either tool:
 
     0.7                                     everywhere
-    [0.0, 0.5, 1.0]                         interpolated from the first layer to the last; outside the layers, and so
-                                            for the head and the final norm too, the FIRST value
-    [{filter: mlp, value: 0.5}, {value: 1}] the first rule whose filter is a substring of the tensor's name
+    [0.0, 0.5, 1.0]                         interpolated from the first layer to the last. Outside
+                                            the layers it is the FIRST value, so for the head and
+                                            the final norm too
+    [{filter: mlp, value: 0.5}, {value: 1}] the first rule whose filter is a substring of the
+                                            tensor's name
 """
 
 import math
 from typing import Any
 
 from merging.errors import RecipeError
+from merging.methods._values import Range
 from plumbing.suggest import nearest
 
 Scalar = float | int | bool | str
 Setting = Any
 """A scalar, a list of scalars, a rule, or a list of rules; see the module's first lines."""
 
+UNBOUNDED = Range(-math.inf, math.inf)
 
-def check(setting: Setting, where: str, words: tuple[str, ...] = ()) -> Setting:
-    """A setting with its numbers checked, numeric text such as '1e-3' (YAML 1.1 reads it as text) made a number.
+
+def check(
+    setting: Setting, key: str, words: tuple[str, ...] = (), bounds: Range = UNBOUNDED
+) -> Setting:
+    """Returns a setting with all its numbers and words checked.
+
+    Numeric text such as '1e-3' becomes a number: YAML 1.1 reads it as text.
 
     Args:
         setting: as it was read.
-        where: the key, for messages.
-        words: the words that the parameter takes, where it takes words.
+        key: how messages call it.
+        words: the words that the parameter takes; () if it takes numbers.
+        bounds: the range of its numbers.
 
     Raises:
-        RecipeError: naming the key and what was expected.
+        RecipeError: an empty list, a malformed rule, or a value that the parameter does not take.
     """
     if isinstance(setting, list):
         if not setting:
-            raise RecipeError(f"{where} is an empty list, expected a number, a gradient or rules.")
-        if any(isinstance(entry, dict) for entry in setting):
-            return [
-                _rule(entry, f"{where}[{number}]", words) for number, entry in enumerate(setting)
-            ]
-        return [_scalar(entry, f"{where}[{number}]", words) for number, entry in enumerate(setting)]
-    return (
-        _rule(setting, where, words)
-        if isinstance(setting, dict)
-        else _scalar(setting, where, words)
-    )
+            raise RecipeError(f"{key} is an empty list, expected a number, a gradient or rules.")
+        read = _rule if any(isinstance(entry, dict) for entry in setting) else _scalar
+        return [
+            read(entry, f"{key}[{number}]", words, bounds) for number, entry in enumerate(setting)
+        ]
+    read = _rule if isinstance(setting, dict) else _scalar
+    return read(setting, key, words, bounds)
 
 
-def path(value: Setting, where: str) -> str:
-    """The path of a file, the same for all tensors.
+def path(value: Setting, key: str) -> str:
+    """Returns the path of a file, which must be the same for all tensors.
 
     Raises:
-        RecipeError: naming the key and what was expected.
+        RecipeError: not one printable path, for example a gradient.
     """
     if not (isinstance(value, str) and value.strip() and value.isprintable()):
-        raise RecipeError(f"{where} is {str(value)[:80]!r}, expected the path of one file.")
+        raise RecipeError(f"{key} is {str(value)[:80]!r}, expected the path of one file.")
     return value
 
 
 def resolve(setting: Setting, name: str, depth: float) -> Scalar | None:
-    """The value of a setting at one tensor.
+    """Returns the value of a setting for one tensor; None if no rule matches.
 
     Args:
         setting: a checked setting.
         name: the tensor's name.
-        depth: i/(L−1) of its layer, 1 if there is one layer, 0 outside the layers.
-
-    Returns:
-        the value, or None when no rule matches.
+        depth: i/(L−1) for layer i of L; 1 if there is only one layer, 0 outside the layers.
 
     >>> resolve([0.0, 0.4, 1.0], "layers.3.w", 0.75)
     0.7
@@ -74,25 +77,26 @@ def resolve(setting: Setting, name: str, depth: float) -> Scalar | None:
         setting = [setting]
     if isinstance(setting, list) and isinstance(setting[0], dict):
         for rule in setting:
-            wanted = rule.get("filter")
-            if wanted in (None, "*") or wanted in name:
+            pattern = rule.get("filter")
+            if pattern in (None, "*") or pattern in name:
                 return resolve(rule["value"], name, depth)
         return None
     if isinstance(setting, list):
         position = depth * (len(setting) - 1)
         low = math.floor(position)
         high = min(low + 1, len(setting) - 1)
+        # Words and true or false cannot be interpolated; each holds up to the next one.
         if isinstance(setting[low], bool | str):
             value: Scalar = setting[low]
             return value
         share = position - low
         return float((1 - share) * setting[low] + share * setting[high])
-    found: Scalar = setting
-    return found
+    scalar: Scalar = setting
+    return scalar
 
 
 def filters(setting: Setting) -> list[str]:
-    """The filters that a setting names, to check that each matches a tensor."""
+    """Returns the filters of a setting's rules, so that a caller can check that each matches."""
     rules = setting if isinstance(setting, list) else [setting]
     return [
         rule["filter"]
@@ -101,31 +105,36 @@ def filters(setting: Setting) -> list[str]:
     ]
 
 
-def _rule(entry: Any, where: str, words: tuple[str, ...]) -> dict[str, Any]:
+def _rule(entry: Any, key: str, words: tuple[str, ...], bounds: Range) -> dict[str, Any]:
+    """Checks one rule of a list of rules."""
     if not (isinstance(entry, dict) and "value" in entry and set(entry) <= {"filter", "value"}):
         raise RecipeError(
-            f"{where} is {entry!r}, expected {{filter: part of a tensor's name, value: number}}."
+            f"{key} is {entry!r}, expected {{filter: part of a tensor's name, value: number}}."
         )
-    wanted = entry.get("filter")
-    if wanted is not None and not isinstance(wanted, str):
-        raise RecipeError(f"{where}.filter is {wanted!r}, expected a part of a tensor's name.")
-    value = check(entry["value"], f"{where}.value", words)
-    return {"value": value} if wanted is None else {"filter": wanted, "value": value}
+    pattern = entry.get("filter")
+    if pattern is not None and not isinstance(pattern, str):
+        raise RecipeError(f"{key}.filter is {pattern!r}, expected a part of a tensor's name.")
+    value = check(entry["value"], f"{key}.value", words, bounds)
+    return {"value": value} if pattern is None else {"filter": pattern, "value": value}
 
 
-def _scalar(value: Any, where: str, words: tuple[str, ...]) -> Scalar:
+def _scalar(value: Any, key: str, words: tuple[str, ...], bounds: Range) -> Scalar:
+    """Checks one number or word."""
     if isinstance(value, bool):
         return value
     if words:
         if value not in words:
-            raise RecipeError(f"{where} is {str(value)[:80]!r}; {nearest(str(value), words)}")
+            raise RecipeError(f"{key} is {str(value)[:80]!r}; {nearest(str(value), words)}")
         return str(value)
     try:
-        number = (
-            float(value) + 0.0
-        )  # −0 becomes 0, and 1 becomes 1.0: equal settings are written alike
+        # −0 becomes 0, and 1 becomes 1.0, so that equal settings give equal digests and files.
+        number = float(value) + 0.0
     except (TypeError, ValueError, OverflowError):
-        raise RecipeError(f"{where} is {str(value)[:80]!r}, expected a number.") from None
+        raise RecipeError(f"{key} is {str(value)[:80]!r}, expected a number.") from None
     if not math.isfinite(number):
-        raise RecipeError(f"{where} is {value!r}, expected a finite number.")
+        raise RecipeError(f"{key} is {value!r}, expected a finite number.")
+    if not bounds.low <= number <= bounds.high:
+        raise RecipeError(
+            f"{key} is {value!r}; it must be between {bounds.low:g} and {bounds.high:g}."
+        )
     return number

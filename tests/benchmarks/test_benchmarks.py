@@ -72,6 +72,7 @@ def test_every_benchmark_has_a_claim_and_is_run_by_make_bench():
     assert all(files[name].read_text().startswith('"""Claim: ') for name in claims)
 
 
+@pytest.mark.slow
 def test_merge_against_copy_by_the_runner_in_a_process_of_its_own(capfd, tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr(tempfile, "tempdir", None)
@@ -127,6 +128,7 @@ def test_geometry_against_read(tiny, capsys):
     ]
 
 
+@pytest.mark.slow
 def test_compose_against_copy(tiny, capsys):
     compose_against_copy.main(tiny)
     composed, moved = tables(capsys.readouterr().out, "compose_against_copy")
@@ -200,6 +202,7 @@ def test_start(capsys, monkeypatch):
     assert "≤ 0.5 s: " in table[-1][-1]
 
 
+@pytest.mark.slow
 def test_method_memory(capsys):
     method_memory.main(["--method", "fisher", "regmean", "--rows", "67"])
     (table,) = tables(capsys.readouterr().out, "method_memory")
@@ -210,7 +213,7 @@ def test_device_on_the_processor(tmp_path, capsys, monkeypatch):
     words = ["--device", "cpu", "--sizes", "tiny", "--rounds", "1", "--weights", str(tmp_path)]
     device.main(words)
     printed = capsys.readouterr().out
-    assert "device:   cpu (the processor)." in printed
+    assert "device:   cpu (the CPU)." in printed
     merged, composed = tables(printed, "device")
     assert firsts(merged) == ["merge on the device", "merge on the processor"]
     pieces = ["composition, pieces of 2^20", "composition, pieces of 2^24"]
@@ -258,6 +261,7 @@ def test_merge_against_mergekit_says_how_to_get_mergekit(tiny, monkeypatch, tmp_
 
 
 @pytest.mark.oracle
+@pytest.mark.slow
 def test_merge_against_mergekit(tiny, capsys):
     if not (merge_against_mergekit.MERGEKIT / "bin" / "mergekit-yaml").exists():
         stop = pytest.fail if os.environ.get("CI", "").lower() == "true" else pytest.skip

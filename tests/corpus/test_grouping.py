@@ -167,7 +167,7 @@ class TestAnchors:
         same = by_anchors(np.array([[3.0, 0.0]]), anchors, ["a", "c", "a"])
         assert same.ties == 0  # either of them says the same
 
-    @settings(deadline=None, max_examples=60)
+    @settings(deadline=None)
     @given(st.integers(0, 10_000), st.integers(1, 9))
     def test_equals_a_plain_loop_with_many_ties(self, seed, k):
         draw = np.random.default_rng(seed)

@@ -43,7 +43,7 @@ def test_worked_example_is_the_same_on_every_machine():
     seed=st.integers(0, 9),
     minimum=st.integers(0, 9),
 )
-@settings(max_examples=60, deadline=None)
+@settings(deadline=None)
 def test_a_smaller_share_is_the_beginning_of_a_larger_one(count, shares, seed, minimum):
     small, large = (nested(count, share, seed, minimum) for share in sorted(shares))
     assert large[: len(small)] == small
@@ -114,7 +114,7 @@ def test_split_worked_out():
     weights=st.lists(st.integers(1, 9), min_size=1, max_size=5),
     seed=st.integers(0, 9),
 )
-@settings(max_examples=60, deadline=None)
+@settings(deadline=None)
 def test_shares_that_sum_to_one_use_every_record_once(count, weights, seed):
     parts = split(
         count, {str(n): Fraction(weight, sum(weights)) for n, weight in enumerate(weights)}, seed

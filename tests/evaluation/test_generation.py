@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from evaluation.errors import DataError
-from evaluation.generation import _text, _until
-from evaluation.model import generate
+from evaluation.generation import _text, _until, generate
 
 Build = Callable[..., Any]
 

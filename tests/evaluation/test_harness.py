@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from evaluation import harness, harness_tasks
+from evaluation import benchmark_scores, harness, harness_tasks
 from evaluation.errors import DataError, Stopped, TaskError
 from evaluation.model import load
 from merging.inputs.checkpoint import Checkpoint
@@ -58,6 +58,7 @@ def model(folder: Path) -> Any:
     return load(folder, checkpoint=Checkpoint(folder))
 
 
+@pytest.mark.slow
 def test_equals_the_command_line(
     folder: Path, model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -90,7 +91,7 @@ def test_equals_the_command_line(
 
 
 def test_scores_follow_from_plain_generation_and_likelihood(model: Any) -> None:
-    from evaluation.model import generate
+    from evaluation.generation import generate
 
     scores = {
         score.task: score for score in harness.run(model.module, model.tokenizer, "demo", limit=5)
@@ -139,7 +140,7 @@ def test_standard_error_and_mean() -> None:
         },
         "g": {"alias": "g"},
     }
-    a, b, strict, mean = harness._scores({"results": results}, found, 2.0)
+    a, b, strict, mean = benchmark_scores.scores_of({"results": results}, found, 2.0)
     assert a == harness.Score("a", "acc", 0.5, 0.3, 4, 2.0)
     assert (b.metric, b.value, math.isnan(b.stderr)) == ("f1", 0.25, True)
     assert (strict.metric, strict.value) == ("exact_match,strict", 0.75)
@@ -164,7 +165,7 @@ def test_a_group_that_lm_eval_aggregates_keeps_its_number() -> None:
         "g": {"acc,none": 0.8, "acc_stderr,none": 0.12, "sample_count": {"acc,none": 10}},
     }
     found = {"tasks": {"a": None, "b": None}, "groups": {"g": Group("a", "b")}}
-    assert harness._scores({"results": results}, found, 1.0)[-1] == harness.Score(
+    assert benchmark_scores.scores_of({"results": results}, found, 1.0)[-1] == harness.Score(
         "g", "acc", 0.8, 0.12, 10, 1.0, group=True
     )
 

@@ -10,7 +10,7 @@ import torch
 from corpus.jsonl import Example
 from evaluation.errors import DataError, Stopped
 from evaluation.hidden_states import States, hidden_states
-from evaluation.layout import bounded, scatter, silhouette, tsne
+from evaluation.layout import bounded_perplexity, scatter, silhouette, tsne
 from evaluation.loss import prepare
 
 Build = Callable[..., Any]
@@ -180,13 +180,13 @@ def test_tsne_by_cosine_does_not_see_lengths() -> None:
 
 
 def test_perplexity_is_bounded_by_the_count() -> None:
-    assert bounded(30, 1000) == 30
-    assert bounded(30, 91) == 30
-    assert bounded(30, 13) == 4
-    assert bounded(2, 13) == 2
+    assert bounded_perplexity(30, 1000) == 30
+    assert bounded_perplexity(30, 91) == 30
+    assert bounded_perplexity(30, 13) == 4
+    assert bounded_perplexity(2, 13) == 2
     assert tsne(np.eye(4), seed=0).shape == (4, 2)
     with pytest.raises(DataError, match="perplexity is 0; expected a number above 0"):
-        bounded(0, 13)
+        bounded_perplexity(0, 13)
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from evaluation import parameter_views
-from evaluation.errors import EvaluationError
-from evaluation.model import Loaded, assemble, load, reloader
+from evaluation.assemble import assemble, reloader
+from evaluation.errors import EvaluationError, LoadError, cause
+from evaluation.model import Loaded, load
 from merging.inputs.checkpoint import Checkpoint
 from merging.live.live_model import View, resolve
 
@@ -319,8 +320,47 @@ def test_tokenizer(saved: Save, tokenizer: Any) -> None:
     tokenizer.save_pretrained(folder)
     assert loaded(folder).tokenizer("the sky")["input_ids"] == tokenizer("the sky")["input_ids"]
     (folder / "tokenizer.json").write_text("{")
-    with pytest.raises(EvaluationError, match="the tokenizer cannot be read"):
+    with pytest.raises(EvaluationError, match="the tokenizer cannot be read: Expecting property"):
         loaded(folder)
+
+
+def test_a_missing_tokenizer_file_is_named(saved: Save, tokenizer: Any) -> None:
+    folder = saved("llama")
+    tokenizer.save_pretrained(folder)
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(LoadError) as caught:
+        loaded(folder)
+    assert str(caught.value) == (
+        f"{folder} has no tokenizer.json. Copy the tokenizer files (tokenizer.json, "
+        "tokenizer_config.json) from the base model into it."
+    )
+
+
+def test_the_whole_cause_of_a_refused_configuration_is_reported(saved: Save) -> None:
+    folder = saved("llama")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"hidden_size": 43}))
+    heads = config["num_attention_heads"]
+    with pytest.raises(LoadError) as caught:
+        loaded(folder)
+    assert "\n" not in str(caught.value)
+    assert str(caught.value) == (
+        f"{folder / 'config.json'}: Class validation error for validator 'validate_architecture': "
+        f"ValueError: The hidden size (43) is not a multiple of the number of attention heads "
+        f"({heads}). Correct it, or copy it again from the original model."
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (ValueError("one:\n\n   two,\n   three.\n"), "one: two, three"),
+        (KeyError("a\nb"), "a b"),
+        (OSError(), "OSError"),
+    ],
+)
+def test_a_cause_keeps_all_its_lines(error: Exception, text: str) -> None:
+    assert cause(error) == text
 
 
 def test_a_tokenizer_of_another_model_is_noted(

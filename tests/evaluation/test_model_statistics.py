@@ -352,7 +352,7 @@ def test_wrong_input_is_refused_before_anything_is_computed(
 ) -> None:
     model = loaded(saved("llama"))
     prepared = prepare(WORDS, tokenizer)
-    with pytest.raises(DataError, match="sampled is of kind fisher only"):
+    with pytest.raises(DataError, match="sampled only applies to kind fisher"):
         collect(model, prepared, "gram", tmp_path / "x", model="abc", sampled=True)
     with pytest.raises(DataError, match="token 999 occurs in the data, the model knows 331 tokens"):
         collect(model, replace(prepared, largest=999), "gram", tmp_path / "x", model="abc")

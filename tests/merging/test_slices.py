@@ -9,11 +9,11 @@ import yaml
 from safetensors.torch import load_file
 
 from merging import Checkpoint, DistributionVector, LiveModel, check, export, merge, open_recipe
-from merging.engine.restack import comes_first, renumbered
+from merging.engine.restack import comes_first, renumber
 from merging.engine.tasks import effective_weights, tasks
 from merging.errors import MismatchError, RecipeError
 from merging.opening.stacked import Stacked
-from merging.opening.stacked_config import LayerOrigin, restacked
+from merging.opening.stacked_config import LayerOrigin, restack_config
 from merging.recipe import parse_recipe, read_recipe, recipe_yaml
 from merging.recipe.formula import formula
 
@@ -594,7 +594,7 @@ def test_the_live_model_refuses_other_layers(exported, module_of, views_of):
 def test_a_recipe_with_slices_is_edited_in_its_file(exported):
     recipe, _ = exported["averages"]
     with pytest.raises(
-        RecipeError, match="the ω of a recipe with slices stand at the sources of its slices"
+        RecipeError, match="in a recipe with slices, the ω belong to the sources of the slices"
     ):
         recipe.with_omegas({"a": 0.5})
     with pytest.raises(RecipeError, match="a recipe with slices keeps its method"):
@@ -748,7 +748,7 @@ def text(**changes):
         ),
         (
             text(merge_method="metagpt", base_model="a"),
-            "metagpt computes ω from whole models, which slices are not",
+            "metagpt computes ω from whole models, and slices are parts of models",
         ),
         (
             text(merge_method="fisher"),
@@ -789,7 +789,7 @@ def test_what_only_a_program_can_write_is_refused():
 
     recipe = parse_recipe(text())
     with pytest.raises(
-        RecipeError, match="models: a: parameters of a recipe with slices stand at the sources"
+        RecipeError, match="models: a: in a recipe with slices, parameters belong to the sources"
     ):
         replace(recipe, models=(ModelEntry("a", "a", {"weight": 1}), recipe.models[1]))
     with pytest.raises(
@@ -823,7 +823,7 @@ def test_models_of_tied_and_untied_heads_are_not_stacked(roots):
     }
     with pytest.raises(
         MismatchError,
-        match=r"has nothing and the slices give lm_head.weight beside.*save both the same way",
+        match=r"configuration is used: the slices also have lm_head.weight. .*save both the same way",
     ):
         opened(mixed, roots[False])
 
@@ -836,7 +836,7 @@ def test_models_of_several_stacks_are_refused(write, tmp_path):
     write(folder, {f"{side}.block.0.w": torch.ones(3, 5) for side in ("encoder", "decoder")})
     with pytest.raises(
         RecipeError,
-        match=r"two .* has 2 stacks of layers \(decoder.block, encoder.block\); slices restack",
+        match=r"two .* has 2 stacks of layers \(decoder.block, encoder.block\); slices need a model",
     ):
         open_recipe(recipe, tmp_path.joinpath)
     (folder / "model.safetensors").unlink()
@@ -855,7 +855,7 @@ def test_an_ordinary_base_cannot_take_other_layers(exported, roots):
         match="has other tensors|changes .* which the base lacks|the slices make 6 layers",
     ):
         tasks(recipe, held, {name: DistributionVector(name, held, held) for name in vectors})
-    with pytest.raises(MismatchError, match="of layer 9, and the slices make 6"):
+    with pytest.raises(MismatchError, match="belongs to layer 9, but the slices make only 6"):
         tasks(
             recipe,
             {"layers.9.w": torch.ones(3)},
@@ -916,10 +916,10 @@ def test_embeddings_are_of_the_first_slice_and_the_rest_of_the_last(name, first)
 
 def test_renumbering_changes_the_layer_alone():
     assert (
-        renumbered("model.layers.3.mlp.experts.0.w1.weight", 12)
+        renumber("model.layers.3.mlp.experts.0.w1.weight", 12)
         == "model.layers.12.mlp.experts.0.w1.weight"
     )
-    assert renumbered("h.0", 7) == "h.7" and renumbered("0.w.1", 5) == "5.w.1"
+    assert renumber("h.0", 7) == "h.7" and renumber("0.w.1", 5) == "5.w.1"
 
 
 class TestConfiguration:
@@ -948,7 +948,7 @@ class TestConfiguration:
             LayerOrigin(other, 1),
             LayerOrigin(one, 0),
         ]
-        found = restacked(one, 3, origins, "one")
+        found = restack_config(one, 3, origins, "one")
         assert found == one | {
             "num_hidden_layers": 5,
             "layer_types": ["wide", "slide", "x", "y", "full"],
@@ -958,21 +958,21 @@ class TestConfiguration:
 
     def test_a_text_model_among_others_is_found(self):
         config = {"model_type": "vl", "text_config": {"n_layer": 2, "layer_types": ["a", "b"]}}
-        found = restacked(config, 2, [LayerOrigin(config, 1)] * 3, "vl")
+        found = restack_config(config, 2, [LayerOrigin(config, 1)] * 3, "vl")
         assert found == {
             "model_type": "vl",
             "text_config": {"n_layer": 3, "layer_types": ["b", "b", "b"]},
         }
 
     def test_without_a_configuration_there_is_none(self):
-        assert restacked({}, 3, [LayerOrigin({}, 1)], "x") == {}
+        assert restack_config({}, 3, [LayerOrigin({}, 1)], "x") == {}
 
     @pytest.mark.parametrize(
         ("config", "message"),
         [
             (
                 {"model_type": "x"},
-                "x: config.json has no number of layers, the files hold 3 layers. Slices need to know",
+                "x: config.json has no number of layers, the files hold 3 layers. Slices need a key",
             ),
             ({"num_layers": 4}, "x: config.json has num_layers = 4, the files hold 3 layers"),
             ({"num_layers": True}, "has no number of layers"),
@@ -980,20 +980,20 @@ class TestConfiguration:
     )
     def test_the_number_of_layers_must_be_found(self, config, message):
         with pytest.raises(MismatchError, match=message):
-            restacked(config, 3, [], "x")
+            restack_config(config, 3, [], "x")
 
     def test_models_must_describe_their_layers_alike(self):
         one = {"n_layer": 3, "layer_types": ["a", "b", "c"]}
         with pytest.raises(
             MismatchError,
-            match="x: config.json lists layer_types, and a model of the slices gives None",
+            match="x: layer_types is a list in config.json, and None in a model of the slices",
         ):
-            restacked(one, 3, [LayerOrigin({"n_layer": 3}, 1)], "x")
+            restack_config(one, 3, [LayerOrigin({"n_layer": 3}, 1)], "x")
         with pytest.raises(
             MismatchError,
-            match="layer_types of config.json has an entry for each layer.* 1, none for its layer 1",
+            match="layer_types in config.json has one entry per layer.* 1 entries there, and none for its layer 1",
         ):
-            restacked(one, 3, [LayerOrigin({"layer_types": ["a"]}, 1)], "x")
+            restack_config(one, 3, [LayerOrigin({"layer_types": ["a"]}, 1)], "x")
 
 
 def test_a_stack_is_a_checkpoint_over_the_same_files(roots, bits):

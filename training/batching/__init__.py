@@ -1,1 +1,1 @@
-"""The order in which a training run sees its examples, and CommonIT's steps that come from one group."""
+"""The order of a training run's examples, and CommonIT's steps that come from one group each."""

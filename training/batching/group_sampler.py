@@ -1,16 +1,17 @@
 """CommonIT's batches: an order of examples in which every optimiser step comes from one group.
 
-The sampler gives single indices, not batches. Each run of `block` indices, with
+The sampler returns single indices, not batches. Each block of consecutive indices, with
 
     block = examples per device × accumulation × processes,
 
-is of one group, and accelerate deals this one order to its processes in batches, by turns: so a step is of one group,
-whatever the accumulation and the number of processes. The order of an epoch follows from (seed, epoch) alone. So every
-process has the same one without asking the others, and a run that is resumed goes on in it.
+comes from one group. accelerate deals this order to its processes in batches, by turns. So a step
+comes from one group, whatever the accumulation and the number of processes. The order of an epoch
+follows from (seed, epoch) alone: every process computes the same one without communication, and a
+resumed run continues in it.
 
-CommonIT (arXiv 2410.03077) cuts shuffled groups into blocks and draws the blocks at random. Its released code loses the
-rest of every group in each epoch, and a group smaller than a block for good; here the rest is
-completed, mixed, or declared.
+CommonIT (arXiv 2410.03077) cuts shuffled groups into blocks and draws the blocks at random. Its
+released code loses the rest of every group in each epoch, and always loses a group that is smaller
+than a block. Here the rest is completed, mixed, or dropped with a count in the report.
 """
 
 from __future__ import annotations
@@ -21,40 +22,46 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
-from training.batching.group_blocks import Leftover, Report, natural, weighted
+from training.batching.group_blocks import EpochBlocks, Leftover, count_blocks, distribute_blocks
 from training.errors import TrainingError
 
 Indices = NDArray[np.int64]
 
 
 class GroupBlockSampler(Sampler[int]):
-    """Indices of all examples, block after block, each block of one group, in an order of its own in each epoch.
+    """Iterates over the indices of all examples in blocks of one group each.
 
-    Of a group of n examples, shuffled, the last n mod block do not fill a block. `leftover` says what becomes of them:
+    Every epoch has another order. Of a shuffled group of n examples, the last n mod block do not
+    fill a block. `leftover` says what happens to them:
 
-    - "fill": the block is completed with other examples of the group, which come twice. A group smaller than a block
-      comes as often as it takes. Nothing is lost.
-    - "drop": they are left out of this epoch; in another epoch they are others. A group smaller than a block would be
-      lost and is refused.
-    - "mix": those of all groups together make mixed blocks, the last completed with examples of other blocks.
+    - "fill": other examples of the group complete the block and so come twice. A group smaller
+      than a block is repeated until it fills one. Nothing is lost.
+    - "drop": this epoch leaves them out; another epoch leaves out other examples. A group smaller
+      than a block would be lost and is refused.
+    - "mix": the leftover examples of all groups form mixed blocks. Examples of other blocks
+      complete the last mixed block.
 
-    Worked example: groups of 7 and 5 examples and blocks of 4. "fill" gives 2 + 2 blocks, 1 + 3 examples twice; "drop"
-    1 + 1 blocks without 3 + 1 examples; "mix" 1 + 1 blocks and a mixed one of the other 3 + 1 examples.
+    Worked example: groups of 7 and 5 examples and blocks of 4. "fill" gives 2 + 2 blocks, with
+    1 + 3 examples twice. "drop" gives 1 + 1 blocks, without 3 + 1 examples. "mix" gives 1 + 1
+    blocks and one mixed block of the other 3 + 1 examples.
 
     Args:
-        groups: per example the number of its group, from 0; each number up to the highest occurs.
-        block: examples of one optimiser step on all devices.
-        seed: of every epoch's order, 0 or more.
+        groups: the group number of each example, from 0; each number up to the highest occurs.
+        block: number of examples of one optimiser step on all devices.
+        seed: seed of the order of every epoch, 0 or more.
         leftover: see above.
-        weights: per group its share of the blocks of an epoch, in any unit; 0 leaves a group out. The epoch is as long
-            as without weights, and its blocks are shared out by largest remainders, the same in each
-            epoch. A group with more blocks than it fills starts again, newly shuffled, when all its examples have come;
-            of one with fewer other examples come in each epoch. Only with "fill": nothing is left over.
+        weights: each group's share of the blocks of an epoch, in any unit; 0 leaves a group out.
+            The epoch is as long as without weights. Its blocks are distributed by largest
+            remainders, in the same way in each epoch. A group with more blocks than it fills
+            starts again, newly shuffled, when all its examples have come. A group with fewer
+            blocks brings other examples in each epoch. Only with "fill", because nothing is left
+            over.
         labels: names of the groups, for messages.
 
     Raises:
-        TrainingError: an empty group, fewer examples than a block, groups that "drop" would lose or of which "mix"
-            would leave nothing but mixed blocks, weights that cannot be met; with the numbers.
+        TrainingError: a group is empty, there are fewer examples than a block, "drop" would lose a
+            whole group, "mix" would leave mixed blocks only, or the weights cannot be met. The
+            message gives the numbers.
     """
 
     def __init__(
@@ -72,28 +79,33 @@ class GroupBlockSampler(Sampler[int]):
         self._members = _members(groups, labels)
         sizes = [len(members) for members in self._members]
         names = list(labels) or [str(number) for number in range(len(sizes))]
-        self._report = natural(sizes, block, leftover, names)
+        self._report = count_blocks(sizes, block, leftover, names)
         if weights is not None:
-            self._report = weighted(self._report, weights, leftover)
+            self._report = distribute_blocks(self._report, weights, leftover)
         self.block, self.seed, self.leftover, self._epoch = block, seed, leftover, 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch, from 0, whose order the next iteration gives.
+        """Chooses the epoch, counted from 0, whose order the next iteration returns.
 
-        accelerate's loaders call it, but not when several processes resume in the middle of an epoch: the sampler then
-        stands under three wrappers, and the call reaches two (transformers 5.23, accelerate 1.15). Whoever hands the
-        sampler to a trainer sets the epoch as each begins; training/batching/order.py lists all epochs beforehand instead.
+        accelerate's loaders call this method, but not when several processes resume in the middle
+        of an epoch: the sampler is then inside three wrappers, and the call reaches two of them
+        (transformers 5.23, accelerate 1.15). A caller that gives the sampler to a trainer must set
+        the epoch at the start of each; training/batching/order.py lists all epochs in advance
+        instead.
+
+        Raises:
+            TrainingError: the epoch is below 0.
         """
         if epoch < 0:
             raise TrainingError(f"epoch is {epoch}; expected 0 or more.")
         self._epoch = epoch
 
-    def report(self) -> Report:
-        """What an epoch holds: blocks per group, what comes twice, is left out or mixed; the same in every epoch."""
+    def report(self) -> EpochBlocks:
+        """Returns the counts of an epoch, which are the same in every epoch."""
         return self._report
 
     def __len__(self) -> int:
-        """Indices of one epoch, a multiple of `block`."""
+        """Number of indices of one epoch, a multiple of `block`."""
         return self._report.blocks * self.block
 
     def __iter__(self) -> Iterator[int]:
@@ -101,67 +113,80 @@ class GroupBlockSampler(Sampler[int]):
             yield from row.tolist()
 
     def _rows(self, epoch: int) -> Indices:
-        """(blocks, block): the order of an epoch."""
-        draw = np.random.default_rng([self.seed, epoch])
-        rows, rests = [], []
-        for members, facts in zip(self._members, self._report.groups, strict=True):
-            drawn, rest = _draw(draw, members, facts.blocks, self.block)
+        """Returns the order of an epoch: indices of shape (blocks, block)."""
+        rng = np.random.default_rng([self.seed, epoch])
+        rows, leftovers = [], []
+        for members, share in zip(self._members, self._report.groups, strict=True):
+            drawn, leftover = _draw_blocks(rng, members, share.blocks, self.block)
             rows.append(drawn)
-            rests.append(rest)
+            leftovers.append(leftover)
         whole = np.concatenate(rows)
         if self._report.mixed:
-            whole = np.concatenate([whole, _mixed(draw, np.concatenate(rests), whole)])
-        return draw.permutation(whole)
+            whole = np.concatenate([whole, _mixed_blocks(rng, np.concatenate(leftovers), whole)])
+        return rng.permutation(whole)
 
 
 def _members(groups: Sequence[int], labels: Sequence[str]) -> list[Indices]:
-    """Per group the indices of its examples, rising."""
-    given = np.asarray(groups)
-    if not given.size:
+    """Returns the indices of each group's examples, in ascending order."""
+    numbers = np.asarray(groups)
+    if not numbers.size:
         raise TrainingError("there are no examples to sample from. Give at least one block.")
-    if given.ndim != 1 or given.dtype.kind not in "iu" or given.min() < 0:
+    if numbers.ndim != 1 or numbers.dtype.kind not in "iu" or numbers.min() < 0:
         raise TrainingError(
-            f"groups must be one whole number from 0 per example, got {given[:3].tolist()} and so on."
+            "groups must be one whole number from 0 per example, "
+            f"got {numbers[:3].tolist()} and so on."
         )
-    count = max(int(given.max()) + 1, len(labels))
+    count = max(int(numbers.max()) + 1, len(labels))
     if labels and count > len(labels):
         raise TrainingError(
             f"there are groups up to number {count - 1} and {len(labels)} labels. Name every group."
         )
-    sizes = np.bincount(given, minlength=count)
+    sizes = np.bincount(numbers, minlength=count)
     if empty := np.flatnonzero(sizes == 0).tolist():
-        named = ", ".join(repr(labels[number]) if labels else str(number) for number in empty[:5])
+        names = ", ".join(repr(labels[number]) if labels else str(number) for number in empty[:5])
         raise TrainingError(
-            f"{len(empty)} of {count} groups have no examples: {named}. Leave them out and number the others anew."
+            f"{len(empty)} of {count} groups have no examples: {names}. "
+            "Leave them out and number the others anew."
         )
-    return np.split(np.argsort(given, kind="stable"), np.cumsum(sizes)[:-1])
+    return np.split(np.argsort(numbers, kind="stable"), np.cumsum(sizes)[:-1])
 
 
-def _draw(
-    draw: np.random.Generator, members: Indices, count: int, block: int
+def _draw_blocks(
+    rng: np.random.Generator, members: Indices, count: int, block: int
 ) -> tuple[Indices, Indices]:
-    """(count, block) of one group, in as many shuffled passes as it takes, and what is left of the last pass."""
+    """Draws `count` blocks of one group, in as many shuffled passes as that takes.
+
+    Returns:
+        Indices of shape (count, block), and the members that the last pass did not use.
+    """
     passes = []
     while count > 0:
-        order = draw.permutation(members)
+        order = rng.permutation(members)
         fits = min(count, -(-len(members) // block))
-        # Cyclic: what completes the last block stands in the first ones, so no block holds an example twice that need not.
+        # np.resize repeats the order from its beginning. So the last block is completed by
+        # examples of the first ones, and no block of a large enough group holds an example twice.
         passes.append(np.resize(order, fits * block))
         count -= fits
-        rest = order[fits * block :]
+        leftover = order[fits * block :]
     if not passes:
-        return np.empty((0, block), dtype=np.int64), draw.permutation(members)
-    return np.concatenate(passes).reshape(-1, block), rest
+        return np.empty((0, block), dtype=np.int64), rng.permutation(members)
+    return np.concatenate(passes).reshape(-1, block), leftover
 
 
-def _mixed(draw: np.random.Generator, rests: Indices, whole: Indices) -> Indices:
-    """Blocks of what the groups left, the last completed with examples that are not in it."""
+def _mixed_blocks(rng: np.random.Generator, leftovers: Indices, whole: Indices) -> Indices:
+    """Cuts the groups' leftover examples into blocks; no example comes twice in one block.
+
+    Args:
+        rng: draws the order.
+        leftovers: indices of the leftover examples of all groups.
+        whole: indices of the other blocks, of shape (blocks, block).
+    """
     block = whole.shape[1]
-    rests = draw.permutation(rests)
-    short = -len(rests) % block
+    leftovers = rng.permutation(leftovers)
+    short = -len(leftovers) % block
     others = (
-        rests[:short]
-        if len(rests) >= block
-        else draw.choice(whole.reshape(-1), short, replace=False)
+        leftovers[:short]
+        if len(leftovers) >= block
+        else rng.choice(whole.reshape(-1), short, replace=False)
     )
-    return np.concatenate([rests, others]).reshape(-1, block)
+    return np.concatenate([leftovers, others]).reshape(-1, block)

@@ -1,7 +1,8 @@
-"""Which examples each step sees, as one list from the first step to the last, and how a batch is padded.
+"""Lists the batches of a whole run, from the first step to the last, and pads a batch.
 
-The list is made before the first step and depends on the stage alone. So a run that goes on after a break skips as many
-batches as are done, the end of a pass is no special place, and every process knows the whole order.
+The list is made before the first step and depends on the stage alone. So a resumed run skips the
+batches that are done, the end of a pass needs no special treatment, and every process knows the
+whole order.
 """
 
 from __future__ import annotations
@@ -17,16 +18,22 @@ from training.errors import TrainingError
 from training.stage import Stage
 
 POOL = 16
-"""Batches that are drawn together and sorted by length: less padding, and still a new order in every pass."""
+"""Number of batches that are drawn together and sorted by length.
+
+This gives less padding, and still a new order in every pass.
+"""
 
 
 class Order(NamedTuple):
     """The batches of a run, in the order in which they are computed."""
 
     rows: list[list[int]]
-    """Per batch the numbers of its examples; those of replay come after the stage's own."""
+    """The example numbers of each batch. Replay examples are numbered after the stage's own."""
     steps: int
-    """Updates of the weights; each takes len(rows) / steps batches, dealt to the processes in turn."""
+    """Number of updates of the weights.
+
+    Each takes len(rows) / steps batches, which are dealt to the processes in turn.
+    """
 
 
 def order(
@@ -36,44 +43,55 @@ def order(
     groups: Sequence[int],
     processes: int,
 ) -> Order:
-    """The batches of a stage.
+    """Returns all batches of a stage.
 
     Args:
-        stage: what is trained.
-        own: tokens of each of the stage's examples that are used.
-        rehearsed: tokens of each of its replay examples.
-        groups: group number of each of the stage's examples; empty where it has none.
-        processes: how many share each step.
+        stage: the stage that is trained.
+        own: number of tokens of each of the stage's examples that are used.
+        rehearsed: number of tokens of each replay example that is used.
+        groups: group number of each of the stage's examples; empty if the stage has no groups.
+        processes: number of processes that share each step.
 
     Raises:
         TrainingError: the groups cannot fill the steps.
     """
-    each = stage.accumulation * processes
+    batches_per_step = stage.accumulation * processes
     if groups:
-        return _grouped(stage, groups, each)
-    fresh = stage.batch - (_replayed(stage) if rehearsed else 0)
-    steps = stage.steps or math.ceil((stage.epochs or 0) * len(own) / (fresh * each))
+        return _grouped_order(stage, groups, batches_per_step)
+    # `epochs` counts passes over the stage's own examples, so replay does not shorten them.
+    fresh = stage.batch - (_replay_count(stage) if rehearsed else 0)
+    steps = stage.steps or math.ceil((stage.epochs or 0) * len(own) / (fresh * batches_per_step))
     drawn = (
-        batches(own, rehearsed, stage)
+        batches_by_length(own, rehearsed, stage)
         if stage.order == "by_length"
-        else shuffled(own, rehearsed, stage)
+        else shuffled_batches(own, rehearsed, stage)
     )
-    return Order(list(islice(drawn, steps * each)), steps)
+    return Order(list(islice(drawn, steps * batches_per_step)), steps)
 
 
-def _replayed(stage: Stage) -> int:
+def _replay_count(stage: Stage) -> int:
+    """Returns the number of replay examples of a batch."""
     return round(stage.batch * stage.replay_share)
 
 
-def batches(own: Sequence[int], rehearsed: Sequence[int], stage: Stage) -> Iterator[list[int]]:
-    """Batches of examples of similar length, without end: `own` are lengths of the stage's examples, `rehearsed` of its replay.
+def batches_by_length(
+    own: Sequence[int], rehearsed: Sequence[int], stage: Stage
+) -> Iterator[list[int]]:
+    """Yields batches of examples of similar length, without end.
 
-    Replay examples are numbered after the stage's own. The same stage always gives the same batches.
+    Replay examples are numbered after the stage's own. The same stage always gives the same
+    batches.
+
+    Args:
+        own: number of tokens of each of the stage's examples.
+        rehearsed: number of tokens of each replay example.
+        stage: gives the batch size, the share of replay and the seed.
     """
-    share = _replayed(stage)
+    share = _replay_count(stage)
     draws = _draws(own, rehearsed, stage)
-    lengths, mixed = [*own, *rehearsed], Random(f"order/{stage.seed}")
+    lengths, rng = [*own, *rehearsed], Random(f"order/{stage.seed}")
     while True:
+        # Own and replay examples are sorted apart, so that every batch keeps its share of replay.
         pools = [
             sorted((next(draw) for _ in range(count * POOL)), key=lengths.__getitem__)
             for draw, count in zip(draws, (stage.batch - share, share), strict=True)
@@ -86,13 +104,16 @@ def batches(own: Sequence[int], rehearsed: Sequence[int], stage: Stage) -> Itera
             ]
             for step in range(POOL)
         ]
-        mixed.shuffle(rows)
+        # Otherwise the batches would come in order of length, short examples always first.
+        rng.shuffle(rows)
         yield from rows
 
 
-def shuffled(own: Sequence[int], rehearsed: Sequence[int], stage: Stage) -> Iterator[list[int]]:
-    """Batches in random order, without end; the numbers are those of `batches`."""
-    share = _replayed(stage)
+def shuffled_batches(
+    own: Sequence[int], rehearsed: Sequence[int], stage: Stage
+) -> Iterator[list[int]]:
+    """Yields batches of randomly drawn examples, without end; see `batches_by_length`."""
+    share = _replay_count(stage)
     draws = _draws(own, rehearsed, stage)
     while True:
         yield [
@@ -103,6 +124,7 @@ def shuffled(own: Sequence[int], rehearsed: Sequence[int], stage: Stage) -> Iter
 
 
 def _draws(own: Sequence[int], rehearsed: Sequence[int], stage: Stage) -> list[Iterator[int]]:
+    """Returns the endless draws of own examples and of replay examples."""
     return [
         _passes(range(len(own)), Random(f"own/{stage.seed}")),
         _passes(range(len(own), len(own) + len(rehearsed)), Random(f"replay/{stage.seed}")),
@@ -110,15 +132,16 @@ def _draws(own: Sequence[int], rehearsed: Sequence[int], stage: Stage) -> list[I
 
 
 def _passes(indices: range, rng: Random) -> Iterator[int]:
-    """The indices over and over, each pass in a new order."""
+    """Yields all indices again and again, each pass in a new order."""
     while indices:
         yield from rng.sample(indices, len(indices))
 
 
-def _grouped(stage: Stage, groups: Sequence[int], each: int) -> Order:
+def _grouped_order(stage: Stage, groups: Sequence[int], batches_per_step: int) -> Order:
+    """Returns the batches of a stage whose every step comes from one group."""
     from training.batching.group_sampler import GroupBlockSampler
 
-    block = stage.batch * each
+    block = stage.batch * batches_per_step
     sampler = GroupBlockSampler(groups, block, stage.seed, stage.leftover, stage.group_weights)
     if len(sampler) % block:
         raise TrainingError(
@@ -131,22 +154,29 @@ def _grouped(stage: Stage, groups: Sequence[int], each: int) -> Order:
         return list(sampler)
 
     flat = chain.from_iterable(map(epoch, count()))
-    return Order([list(islice(flat, stage.batch)) for _ in range(steps * each)], steps)
+    rows = [list(islice(flat, stage.batch)) for _ in range(steps * batches_per_step)]
+    return Order(rows, steps)
 
 
-class Fixed(list[list[int]]):
-    """Batches as accelerate deals them to several processes: it asks a batch sampler for these two."""
+class FixedBatches(list[list[int]]):
+    """A list of batches that accelerate accepts as a batch sampler."""
 
     def __init__(self, rows: Sequence[list[int]], batch_size: int) -> None:
         super().__init__(rows)
+        # accelerate reads these two attributes when it deals batches to several processes.
         self.batch_size, self.drop_last = batch_size, False
 
 
 def collate(rows: Sequence[Encoded], pad: int) -> dict[str, Any]:
-    """Rows padded on the right to the longest; labels are -100, which the loss ignores, wherever nothing is supervised.
+    """Pads the rows on the right to the longest and makes a batch of them.
+
+    Args:
+        rows: encoded examples.
+        pad: token to pad with.
 
     Returns:
-        input_ids, attention_mask and labels, int64 of shape (rows, longest).
+        input_ids, attention_mask and labels, int64 of shape (rows, longest). A label is -100,
+        which the loss ignores, at every position that is not supervised.
     """
     import torch
 

@@ -1,1 +1,1 @@
-"""Plan files: several stages of training, what they take, and how they are carried out."""
+"""Training plans: several stages in one YAML file, their cost in advance, and their execution."""

@@ -1,11 +1,13 @@
-"""Carries out a plan: its steps one after the other, each into a folder of its own; what is there already is used again.
+"""Carries out a plan: trains its steps one after the other, each in its own folder.
 
-run_plan(Plan.read("plan.yml"), Path("trained"))
+run_plan(read_plan("plan.yml"), Path("trained"))
 
-trained/code.math/              a checkpoint with its training.json, and so for every step
-trained/code.math--general/
+trained/code.math/              a step: a checkpoint with its training.json
+trained/code.math--general/     the next step
 trained/plan.yml                the plan that was carried out last
 trained/plan.json               every step that the folder holds: parent, counts, cost
+
+Steps that are finished already are reused.
 """
 
 from __future__ import annotations
@@ -34,37 +36,41 @@ from training.run.saved_state import write_json
 
 
 class Moment(NamedTuple):
-    """Where a plan stands while it is carried out."""
+    """The progress of a plan at one moment."""
 
     step: str
     """Name of the step that is being trained."""
     number: int
-    """Of the step, from 1, among all."""
+    """Number of the step in the plan, counted from 1."""
     of: int
-    """Steps of the plan."""
+    """Number of steps of the plan."""
     done: int
-    """Updates of the weights in this step."""
+    """Number of updates that are done in this step."""
     updates: int
-    """Updates of this step in all."""
+    """Number of updates of this step in all."""
     loss: float
     """Last training loss, nats per supervised token."""
     share: float
-    """Tokens seen so far of all that are to be trained now, 0 to 1: about the share of the time."""
+    """Share of the tokens of all untrained steps that are processed, 0 to 1.
+
+    It is about the share of the time.
+    """
 
 
 Progress = Callable[[Moment], None]
+"""A function that is called as the training proceeds."""
 
 
 @dataclass(frozen=True)
 class Made:
-    """A step that is done.
+    """A finished step.
 
     Attributes:
-        ready: the step, what it trained on, and what that takes.
-        folder: the checkpoint.
-        spent: what it cost, whenever that was.
+        ready: the step with its data and its forecast.
+        folder: folder of the checkpoint.
+        spent: cost of its training, now or earlier.
         curve: its losses.
-        new: trained now, and not there before.
+        new: whether it was trained by this call.
     """
 
     ready: StepForecast
@@ -76,13 +82,14 @@ class Made:
 
 @dataclass(frozen=True)
 class Watching:
-    """Who is told of a plan's progress, and who may stop it.
+    """The caller's functions that observe a plan's progress and can stop it.
 
     Attributes:
-        progress: called as the training goes.
-        should_stop: asked after every update; True saves the state and ends.
+        progress: called as the training proceeds.
+        should_stop: called after every update; True saves the state and ends the training.
         on_log: called with the name of a step and each point of its curve.
-        on_step: called with each step that was trained now, when it is done: a ledger writes its cost.
+        on_step: called with each step that this call has trained, when it is done; a ledger
+            records its cost.
     """
 
     progress: Progress = lambda moment: None
@@ -104,62 +111,69 @@ def run_plan(
 ) -> list[Made]:
     """Trains every step of a plan that `out` does not hold yet, parents first.
 
-    A step that two plans share is trained once, when both are carried out in the same folder. Each step starts from
-    its parent (see training.plan.step_origin), with a fresh optimiser and a schedule of its own. Started by `accelerate launch`, every
-    process calls this; the main one writes and reports.
+    A step that two plans share is trained once if both are carried out in the same folder. Each
+    step starts from its parent (see training.plan.step_origin), with a new optimiser and its own
+    learning rate schedule. Under `accelerate launch`, every process calls this function, and the
+    main one writes and reports.
 
     Args:
-        plan: what to train.
-        out: the folder of all its steps; may be there.
-        progress, should_stop, on_log, on_step: see Watching.
-        resume: go on with a step that was begun and not finished. Steps that are done never need this.
-        states: see training.plan.grouping.States.
+        plan: the plan.
+        out: the folder of all steps; it may exist.
+        progress: see Watching.
+        should_stop: see Watching.
+        resume: whether to continue an unfinished step. Finished steps are reused in any case.
+        on_log: see Watching.
+        on_step: see Watching.
+        states: computes hidden states; see training.plan.grouping.States.
 
     Returns:
-        Every step of the plan in order, those that were there included.
+        Every step of the plan in order, including the ones that existed before.
 
     Raises:
-        PlanError: with everything that is wrong in the plan, its sources and its folders; nothing was trained.
-        Stopped: should_stop said so; what is done is kept.
+        PlanError: with everything that is wrong in the plan, its sources and its folders; nothing
+            was trained.
+        TrainingStopped: should_stop returned True; the finished steps and the state are kept.
     """
     watching = Watching(progress, should_stop, on_log, on_step)
     steps = estimate(plan, out, resume=resume, states=states)
     if _is_main():
         out.mkdir(parents=True, exist_ok=True)
         (out / PLAN).write_text(plan_yaml(plan), "utf-8")
-    _meet(steps)
+    _wait_for_processes(steps)
     identities = finished_steps.plan_identities(
-        [(ready.step, ready.stage) for ready in steps], _processes()
+        [(ready.step, ready.stage) for ready in steps], _process_count()
     )
     total = sum(ready.tokens for ready in steps if ready.standing != "done")
-    before, made = 0, []
+    before, finished = 0, []
     for number, ready in enumerate(steps, start=1):
-        one = _there(ready, out) if ready.standing == "done" else None
-        if one is None:
+        made = _read_finished(ready, out) if ready.standing == "done" else None
+        if made is None:
             if should_stop():
                 raise TrainingStopped(
-                    f"stopped before step {number} of {len(steps)}, {ready.name}. What is done is kept."
+                    f"stopped before step {number} of {len(steps)}, {ready.name}. "
+                    "The finished steps are kept."
                 )
             clock = _Clock(ready, number, len(steps), before, total)
-            one = _train(ready, out, watching, clock)
+            made = _train(ready, out, watching, clock)
             before += ready.tokens
         if _is_main():
-            _record(out, one, identities[ready.name])
-        if one.new:
-            on_step(one)
-        made.append(one)
-    return made
+            _record(out, made, identities[ready.name])
+        if made.new:
+            on_step(made)
+        finished.append(made)
+    return finished
 
 
 class _Clock(NamedTuple):
-    """Turns the updates of one step into a moment of the plan."""
+    """Converts the updates of one step to the progress of the whole plan."""
 
     ready: StepForecast
     number: int
     of: int
     before: int
-    """Tokens of the steps that were trained before this one."""
+    """Number of tokens of the steps that this call trained before this one."""
     total: int
+    """Number of tokens of all steps that this call trains."""
 
     def moment(self, done: int, updates: int, loss: float) -> Moment:
         share = (self.before + self.ready.tokens * done / updates) / self.total
@@ -172,27 +186,31 @@ def _train(ready: StepForecast, out: Path, watching: Watching, clock: _Clock) ->
         ready.origin.of(ready.stage, out),
         folder,
         lambda done, updates, loss: watching.progress(clock.moment(done, updates, loss)),
-        resume=True,  # what was begun has been looked at; another process of this run may have begun it just now
+        # `estimate` has already refused an unwanted unfinished step. If there is a state now,
+        # another process of this run has just begun it.
+        resume=True,
         should_stop=watching.should_stop,
         on_log=lambda point: watching.on_log(ready.name, point),
     )
     return Made(ready, folder, trained.spent, trained.curve, new=True)
 
 
-def _there(ready: StepForecast, out: Path) -> Made:
-    """A step that is done, read back.
+def _read_finished(ready: StepForecast, out: Path) -> Made:
+    """Reads a finished step from its folder.
 
     Raises:
-        TrainingError: its parent was missing and has been trained anew, and came out otherwise.
+        TrainingError: its parent was missing, was trained again, and has other weights now.
     """
     folder = out / ready.name
     document = json.loads((folder / record.NAME).read_text("utf-8"))
     placed = ready.origin.of(ready.stage, out)
+    # `estimate` compared only with parents that existed then; this one may have been trained since.
     for name, start in (("base", placed.base), ("adapter", placed.adapter)):
-        known = document.get(name) or {"identity": None}
-        if start is not None and known["identity"] != record.identity(start):
+        started_from = document.get(name) or {"identity": None}
+        if start is not None and started_from["identity"] != record.identity(start):
             raise TrainingError(
-                f"{folder} was trained from other weights than {start} now holds. Move one of the two away."
+                f"{folder} was trained from other weights than {start} now holds. "
+                "Move one of the two away."
             )
     curve = tuple(CurvePoint(**point) for point in document["curve"])
     return Made(ready, folder, Spent(**document["spent"]), curve, new=False)
@@ -201,16 +219,18 @@ def _there(ready: StepForecast, out: Path) -> Made:
 def _record(out: Path, made: Made, identity: str) -> None:
     """Adds a step to plan.json."""
     path = out / RECORD
-    known: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.exists() else {"steps": {}}
-    known["steps"][made.ready.name] = described(made.ready) | {
+    document: dict[str, Any] = (
+        json.loads(path.read_text("utf-8")) if path.exists() else {"steps": {}}
+    )
+    document["steps"][made.ready.name] = describe_step(made.ready) | {
         "identity": identity,
         "spent": asdict(made.spent),
     }
-    write_json(path, known)
+    write_json(path, document)
 
 
-def described(ready: StepForecast) -> dict[str, Any]:
-    """A step as plan.json holds it, and as a table before the start shows it."""
+def describe_step(ready: StepForecast) -> dict[str, Any]:
+    """Returns what plan.json says about a step, as JSON values."""
     step = ready.step
     return {
         "label": step.label,
@@ -220,7 +240,7 @@ def described(ready: StepForecast) -> dict[str, Any]:
         "shares": plain_value(step.shares),
         "parts of the mixture": step.parts,
         "examples": dict(ready.taken),
-        "counts": {name: asdict(one) for name, one in ready.sources.items()},
+        "counts": {name: asdict(counts) for name, counts in ready.sources.items()},
         "groups": dict(zip(ready.groups.labels, ready.groups.sizes, strict=True))
         if ready.groups
         else None,
@@ -234,9 +254,12 @@ def described(ready: StepForecast) -> dict[str, Any]:
     }
 
 
-def _meet(steps: Sequence[StepForecast]) -> None:
-    """Waits for the other processes: one that went ahead would begin a step while another still looks what is there."""
-    if _processes() > 1:
+def _wait_for_processes(steps: Sequence[StepForecast]) -> None:
+    """Waits until every process has looked into the plan's folder.
+
+    A process that went ahead would begin a step that another one then takes for unfinished.
+    """
+    if _process_count() > 1:
         import torch
         from accelerate import PartialState
 
@@ -244,7 +267,7 @@ def _meet(steps: Sequence[StepForecast]) -> None:
         PartialState(cpu=on_cpu).wait_for_everyone()
 
 
-def _processes() -> int:
+def _process_count() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 

@@ -1,6 +1,6 @@
-"""Everything that can be known of a plan before its first step: data read and counted, every refusal at once, the cost.
+"""Estimates a plan before its first step: loads and counts its data and reports every fault.
 
-for step in estimate(Plan.read("plan.yml")):
+for step in estimate(read_plan("plan.yml")):
     print(step.name, step.examples, step.tokens, step.steps)
 """
 
@@ -17,25 +17,34 @@ from corpus import CorpusError, Record, nested
 from corpus.grouping import Groups
 from plumbing.strict_yaml import Keys
 from training.batching import group_blocks
-from training.batching.group_blocks import Report
+from training.batching.group_blocks import EpochBlocks
 from training.errors import TrainingError
 from training.plan import finished_steps, material
 from training.plan import sources as entries
 from training.plan.faults import Faults
 from training.plan.forecast import StepForecast, forecast
-from training.plan.grouping import Grouping, States, numbers, weights
+from training.plan.grouping import Grouping, States, group_numbers, group_weights
 from training.plan.material import Lengths, Measure
 from training.plan.model_checks import check_on_model
 from training.plan.plan import Plan
 from training.plan.schedules import Step, counts
-from training.plan.settings import of_stage
+from training.plan.settings import stage_arguments
 from training.plan.step_origin import origins, refusal
 from training.stage import Stage
 
 
 @dataclass(frozen=True)
 class _PlanContext:
-    """What the steps of one plan are prepared from."""
+    """Everything that the steps of one plan are prepared from.
+
+    Attributes:
+        plan: the plan.
+        records: keys of a source in the plan -> its records; sources with faults are missing.
+        measure: counts tokens with the base's tokenizer; None if the base has faults.
+        states: computes hidden states for `encoder: states`; None if that is not possible here.
+        processes: number of processes that share each step.
+        faults: gets everything that is wrong.
+    """
 
     plan: Plan
     records: Mapping[Keys, Sequence[Record]]
@@ -44,11 +53,12 @@ class _PlanContext:
     processes: int
     faults: Faults
 
-    def place_of(self, group_by: Mapping[str, Any]) -> Keys:
-        """Where in the plan that very `group_by` stands."""
+    def keys_of(self, group_by: Mapping[str, Any]) -> Keys:
+        """Returns the keys of a `group_by` in the plan."""
+        # Compared by identity: two schedules may have equal values at different keys.
         return next(
-            (*place, "group_by")
-            for place, settings in self.plan.every_settings()
+            (*keys, "group_by")
+            for keys, settings in self.plan.every_settings()
             if settings.get("group_by") is group_by
         )
 
@@ -61,14 +71,16 @@ def estimate(
     states: States | None = None,
     processes: int | None = None,
 ) -> list[StepForecast]:
-    """The steps of a plan with their data and cost; nothing is trained or written.
+    """Returns the steps of a plan with their data and cost; nothing is trained or written.
 
     Args:
-        plan: to be carried out.
-        out: the folder where it would be; what stands there already is looked at.
-        resume: whether unfinished steps there may go on.
-        states: see training.plan.grouping.States.
-        processes: how many will share each step; as the launcher of this process says, if None.
+        plan: the plan.
+        out: the folder in which the plan would be carried out. Finished and unfinished steps in it
+            are taken into account. None if there is no such folder.
+        resume: whether unfinished steps in `out` may continue.
+        states: computes hidden states; see training.plan.grouping.States.
+        processes: number of processes that will share each step. If None, it is read from
+            WORLD_SIZE, which `accelerate launch` sets.
 
     Raises:
         PlanError: with everything that is wrong.
@@ -76,32 +88,39 @@ def estimate(
     faults = Faults(plan.faults.file, plan.faults.lines)
     if processes is None:
         processes = int(os.environ.get("WORLD_SIZE", "1"))
-    bench = _PlanContext(
+    context = _PlanContext(
         plan,
         material.load_all(plan, faults),
-        material.opened(plan, faults),
+        material.open_measure(plan, faults),
         states,
         processes,
         faults,
     )
-    _measure_all(bench)
+    _measure_all(context)
     steps = _steps(plan, faults)
-    origin = origins(steps, _adapters(plan, steps))
-    made = [_ready(step, bench) for step in steps]
-    ready = [replace(one, origin=origin[one.name]) for one in made if one is not None]
+    origin_of = origins(steps, _adapters(plan, steps))
+    prepared = [_prepare(step, context) for step in steps]
+    forecasts = [
+        replace(step, origin=origin_of[step.name]) for step in prepared if step is not None
+    ]
     if out is not None:
-        standing = finished_steps.standing(
-            out, [(one.step, one.stage, one.origin) for one in ready], processes, resume, faults
+        standing_of = finished_steps.standing(
+            out,
+            [(step.step, step.stage, step.origin) for step in forecasts],
+            processes,
+            resume,
+            faults,
         )
-        ready = [replace(one, standing=standing[one.name]) for one in ready]
+        forecasts = [replace(step, standing=standing_of[step.name]) for step in forecasts]
+    # The model is loaded last, because that takes longest; cheaper faults are reported first.
     faults.raise_any()
-    check_on_model([(one.stage, one.longest) for one in ready if one.longest], faults)
+    check_on_model([(step.stage, step.longest) for step in forecasts if step.longest], faults)
     faults.raise_any()
-    return ready
+    return forecasts
 
 
 def _steps(plan: Plan, faults: Faults) -> list[Step]:
-    """The plan's steps; says so when one cannot start from its parent."""
+    """Returns the plan's steps, and reports each that cannot start from its parent."""
     try:
         steps = plan.steps
     except TrainingError as error:
@@ -118,120 +137,138 @@ def _adapters(plan: Plan, steps: Sequence[Step]) -> dict[str, Mapping[str, Any] 
     return {step.name: plan.settings_of(step).get("lora") for step in steps}
 
 
-def _measure_all(bench: _PlanContext) -> None:
-    """Tokenises every set under the plan's own limit, so that a fault is told of the source, not of each step."""
-    for place, records in bench.records.items():
-        if bench.measure is not None and place[0] in entries.SPLITS:
+def _measure_all(context: _PlanContext) -> None:
+    """Tokenises every set under the plan's own limit.
+
+    So a fault is reported once for its source, and not once for each step that uses the source.
+    """
+    for keys, records in context.records.items():
+        if context.measure is not None and keys[0] in entries.SPLITS:
             try:
-                bench.measure(records, bench.plan.settings.get("max_length"))
+                context.measure(records, context.plan.settings.get("max_length"))
             except (CorpusError, TrainingError) as error:
-                bench.faults.add(place, str(error))
+                context.faults.add(keys, str(error))
 
 
-def _ready(step: Step, bench: _PlanContext) -> StepForecast | None:
-    """The step, or None when something stands in its way, which the faults then say."""
-    settings = bench.plan.settings_of(step)
+def _prepare(step: Step, context: _PlanContext) -> StepForecast | None:
+    """Returns the forecast of a step; None if it has faults, which are then in `context.faults`."""
+    settings = context.plan.settings_of(step)
     needed: list[Keys] = [("sources", name) for name in (*step.shares, *settings.get("replay", ()))]
     if (settings.get("group_by") or {}).get("anchors"):
-        needed.append((*bench.place_of(settings["group_by"]), "anchors"))
-    if any(place not in bench.records for place in needed):
-        return None  # the source's own fault says it all
+        needed.append((*context.keys_of(settings["group_by"]), "anchors"))
+    if any(keys not in context.records for keys in needed):
+        return None  # the fault of the source is already reported
     try:
-        ready, indices = _assembled(step, settings, bench)
+        ready, indices = _assemble(step, settings, context)
         return (
             ready
-            if bench.measure is None
-            else _measured(ready, indices, settings, bench, bench.measure)
+            if context.measure is None
+            else _measure_step(ready, indices, settings, context, context.measure)
         )
     except (CorpusError, TrainingError) as error:
-        if not any(str(error) in message for message in bench.faults.messages):
-            bench.faults.add(("schedule",), f"step {step.name}: {error}")
+        # The same fault may already be reported for the step's source.
+        if not any(str(error) in message for message in context.faults.messages):
+            context.faults.add(("schedule",), f"step {step.name}: {error}")
         return None
 
 
-def _assembled(
-    step: Step, settings: Mapping[str, Any], bench: _PlanContext
+def _assemble(
+    step: Step, settings: Mapping[str, Any], context: _PlanContext
 ) -> tuple[StepForecast, dict[str, list[int]]]:
-    """The step with its data, and which examples of each source those are."""
-    whole = {name: bench.records["sources", name] for name in step.shares}
+    """Returns the step with its data, and the indices of the examples taken from each source."""
+    whole = {name: context.records["sources", name] for name in step.shares}
     taken = counts(step, {name: len(records) for name, records in whole.items()})
-    indices = {
-        name: picked(len(whole[name]), taken[name], bench.plan.subset_seed) for name in taken
-    }
+    seed = context.plan.subset_seed
+    indices = {name: pick_indices(len(whole[name]), taken[name], seed) for name in taken}
     stage = Stage(
-        base=Path(bench.plan.base),
-        examples=tuple(whole[name][at] for name, some in indices.items() for at in some),
+        base=Path(context.plan.base),
+        examples=tuple(whole[name][at] for name, chosen in indices.items() for at in chosen),
         replay=tuple(
             record
             for name in settings.get("replay", ())
-            for record in bench.records["sources", name]
+            for record in context.records["sources", name]
         ),
-        validation=_validation(step, bench),
-        **of_stage(settings),
+        validation=_validation(step, context),
+        **stage_arguments(settings),
     )
     return StepForecast(step, stage, taken), indices
 
 
-def _measured(
+def _measure_step(
     ready: StepForecast,
     indices: Mapping[str, list[int]],
     settings: Mapping[str, Any],
-    bench: _PlanContext,
+    context: _PlanContext,
     measure: Measure,
 ) -> StepForecast:
-    """The step with its groups, its tokens and its steps."""
+    """Completes a step with its groups, its tokens and its number of updates."""
 
     def lengths(name: str) -> Lengths:
-        return measure(bench.records["sources", name], settings.get("max_length"))
+        return measure(context.records["sources", name], settings.get("max_length"))
 
-    parts = {name: material.select_lengths(lengths(name), some) for name, some in indices.items()}
+    parts = {
+        name: material.select_lengths(lengths(name), chosen) for name, chosen in indices.items()
+    }
     own = material.concat_lengths(parts.values())
     rehearsed = material.concat_lengths(lengths(name) for name in settings.get("replay", ()))
-    stage, groups, report = _grouped(ready.stage, settings, own, bench)
+    stage, groups, report = _group(ready.stage, settings, own, context)
     sources = {name: material.count_lengths(part) for name, part in parts.items()}
     return forecast(
         replace(ready, stage=stage, sources=sources, groups=groups, blocks=report),
         own,
         rehearsed,
-        bench.processes,
+        context.processes,
     )
 
 
-def _validation(step: Step, bench: _PlanContext) -> dict[str, tuple[Record, ...]]:
-    """The sets that are named like a source of the step, and those that are named like no source."""
+def _validation(step: Step, context: _PlanContext) -> dict[str, tuple[Record, ...]]:
+    """Returns the step's validation sets.
+
+    They have the name of one of the step's sources, or a name that no source of the plan has.
+    """
     return {
-        name: tuple(bench.records["validation", name])
-        for name in bench.plan.validation
-        if ("validation", name) in bench.records
-        and (name in step.shares or name not in bench.plan.sources)
+        name: tuple(context.records["validation", name])
+        for name in context.plan.validation
+        if ("validation", name) in context.records
+        and (name in step.shares or name not in context.plan.sources)
     }
 
 
-def _grouped(
-    stage: Stage, settings: Mapping[str, Any], own: Lengths, bench: _PlanContext
-) -> tuple[Stage, Groups | None, Report | None]:
-    """The stage with its groups, where the settings ask for some."""
+def _group(
+    stage: Stage, settings: Mapping[str, Any], own: Lengths, context: _PlanContext
+) -> tuple[Stage, Groups | None, EpochBlocks | None]:
+    """Returns the stage with groups, the groups and their blocks; None twice without group_by."""
     if not settings.get("group_by"):
         if settings.get("group_weights"):
             raise TrainingError(
                 "group_weights are given and group_by is not. Give it too, such as group_by: task."
             )
         return stage, None, None
-    anchors = bench.records.get((*bench.place_of(settings["group_by"]), "anchors"), ())
-    groups = Grouping(settings["group_by"], stage.base, anchors, bench.states)(stage.examples, own)
-    given = settings.get("group_weights")
-    weighted = weights(groups, given) if given else None
-    block = stage.batch * stage.accumulation * bench.processes
-    report = group_blocks.natural(groups.sizes, block, stage.leftover, groups.labels)
-    if weighted:
-        report = group_blocks.weighted(report, weighted, stage.leftover)
-    return replace(stage, groups=numbers(groups, own), group_weights=weighted), groups, report
+    anchors = context.records.get((*context.keys_of(settings["group_by"]), "anchors"), ())
+    grouping = Grouping(settings["group_by"], stage.base, anchors, context.states)
+    groups = grouping(stage.examples, own)
+    weight_of = settings.get("group_weights")
+    weights = group_weights(groups, weight_of) if weight_of else None
+    block = stage.batch * stage.accumulation * context.processes
+    report = group_blocks.count_blocks(groups.sizes, block, stage.leftover, groups.labels)
+    if weights:
+        report = group_blocks.distribute_blocks(report, weights, stage.leftover)
+    grouped = replace(stage, groups=group_numbers(groups, own), group_weights=weights)
+    return grouped, groups, report
 
 
-def picked(size: int, count: int, seed: int) -> list[int]:
-    """Which of a source's examples make up `count`: all as often as that goes, the rest from nested subsets, in file order.
+def pick_indices(size: int, count: int, seed: int) -> list[int]:
+    """Chooses `count` of a source's `size` examples, in file order.
 
-    >>> picked(3, 7, 0)[:6]
+    All examples come as often as `count` allows, and a nested subset provides the rest. So a
+    smaller count is contained in a larger one.
+
+    Args:
+        size: number of examples of the source.
+        count: number of examples to choose; may be larger than `size`.
+        seed: seed of the nested subsets.
+
+    >>> pick_indices(3, 7, 0)[:6]
     [0, 1, 2, 0, 1, 2]
     """
     times, rest = divmod(count, size)

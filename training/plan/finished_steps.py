@@ -1,4 +1,4 @@
-"""What stands in a plan's folder already: steps that are done are used again, what is something else is refused."""
+"""Looks into a plan's folder: finished steps are reused, and folders that differ are refused."""
 
 from __future__ import annotations
 
@@ -17,10 +17,13 @@ from training.stage import Stage
 Standing = Literal["new", "begun", "done"]
 
 PLAN, RECORD = "plan.yml", "plan.json"
-"""The plan that was carried out last, and all steps that the folder holds."""
+"""Files of a plan's folder: the plan that was carried out last, and the list of its steps."""
 
 NEUTRAL = ("save_every", "device", "checkpointing", "batch", "accumulation")
-"""Settings with which a step comes out the same, but for the last bits; of a batch only the whole step counts."""
+"""Settings that change the result by rounding only.
+
+Of batch and accumulation, only the product matters.
+"""
 
 
 def standing(
@@ -30,46 +33,52 @@ def standing(
     resume: bool,
     faults: Faults,
 ) -> dict[str, Standing]:
-    """For each step whether its folder is there, was begun and has a saved state, or is new.
+    """Returns the standing of each step: "done", "begun" with a saved state, or "new".
 
     Args:
-        out: the plan's folder.
-        steps: with their stages, on the plan's base, and their origins; parents first.
-        processes: how many share each optimiser step.
-        resume: whether what was begun may go on.
-        faults: get every folder that holds something else.
+        out: the plan's folder; it may not exist yet.
+        steps: each step with its stage on the plan's base and its origin; parents come first.
+        processes: number of processes that share each optimiser step.
+        resume: whether unfinished steps may continue.
+        faults: gets every folder that holds something other than its step.
     """
     if out.exists() and not out.is_dir():
         faults.add((), f"{out} is a file. Give a folder, or a name that is free.")
         return {step.name: "new" for step, _, _ in steps}
-    found: dict[str, Standing] = {}
+    standings: dict[str, Standing] = {}
     for step, stage, origin in steps:
         folder, state = out / step.name, State(out / step.name)
         wanted = settings_that_matter(record.settings(stage), record.digests(stage), processes)
         if folder.exists():
-            if message := differs(folder, wanted, _start(out, stage, origin, found)):
+            start = _start_identities(out, stage, origin, standings)
+            if message := difference(folder, wanted, start):
                 faults.add((), message)
-            found[step.name] = "done"
+            standings[step.name] = "done"
         elif state.newest() is not None:
-            _check_begun(state.folder, wanted, _start(out, stage, origin, found), resume, faults)
-            found[step.name] = "begun"
+            start = _start_identities(out, stage, origin, standings)
+            _check_begun(state.folder, wanted, start, resume, faults)
+            standings[step.name] = "begun"
         else:
-            found[step.name] = "new"
-    return found
+            standings[step.name] = "new"
+    return standings
 
 
 def settings_that_matter(
     settings: Mapping[str, Any], data: Mapping[str, str], processes: int
 ) -> dict[str, Any]:
-    """Of a stage's settings and data, what moves its weights.
+    """Selects the settings and data of a stage that change its weights.
 
     Args:
-        settings: as training.json holds them.
-        data: digests of its parts.
-        processes: how many share each step.
+        settings: the settings as training.json holds them.
+        data: name -> digest of each part of the data.
+        processes: number of processes that share each step.
+
+    Returns:
+        These settings, the number of examples per step, and each digest as "data: <name>".
     """
     kept = {name: value for name, value in settings.items() if name not in NEUTRAL}
     parts = dict(data)
+    # Validation draws no random number, so it changes the weights only if it chooses them.
     if settings["keep"] == "last":
         del kept["evaluate_every"]
         parts = {
@@ -79,57 +88,69 @@ def settings_that_matter(
     return kept | {f"data: {name}": digest for name, digest in parts.items()}
 
 
-def differs(folder: Path, wanted: Mapping[str, Any], start: Mapping[str, str | None]) -> str:
-    """Why a folder is not what a step would make; empty where it is.
+def difference(folder: Path, wanted: Mapping[str, Any], start: Mapping[str, str | None]) -> str:
+    """Says why a folder does not hold the checkpoint of a step; empty if it does.
 
     Args:
-        folder: a checkpoint.
-        wanted: of the step, see moving.
-        start: "base" and "adapter" -> identity of the weights that the step starts from, None for no adapter; left out
-            where they are not there yet.
+        folder: the folder of a checkpoint.
+        wanted: what changes the step's weights; see `settings_that_matter`.
+        start: "base" and "adapter" -> identity of the weights that the step starts from, or None
+            for no adapter. Weights that do not exist yet are left out.
     """
     advice = "Give another folder for this plan, or move that one away."
     try:
         document = json.loads((folder / record.NAME).read_text("utf-8"))
-        there = settings_that_matter(
+        trained_with = settings_that_matter(
             document["settings"], document["data"], document["spent"]["processes"]
         )
-        came_from = {"base": document["base"], "adapter": document.get("adapter")}
-        identities = {name: one["identity"] if one else None for name, one in came_from.items()}
+        started_from = {"base": document["base"], "adapter": document.get("adapter")}
+        identities = {
+            name: weights["identity"] if weights else None for name, weights in started_from.items()
+        }
     except (OSError, ValueError, KeyError, TypeError):
-        return f"{folder} is there, and its {record.NAME} does not say how it was trained. {advice}"
-    for name, begun in start.items():
-        if identities[name] != begun:
+        return f"{folder} exists, and its {record.NAME} does not say how it was trained. {advice}"
+    for name, expected in start.items():
+        if identities[name] != expected:
             other = {"base": "from other weights", "adapter": "from another adapter"}[name]
-            its_name = came_from[name]["name"] if came_from[name] else "none"
-            return f"{folder} is there, and was trained {other} ({its_name}). {advice}"
-    unlike = _unlike(there, wanted)
-    return f"{folder} is there, and was trained otherwise: {unlike}. {advice}" if unlike else ""
+            its_name = started_from[name]["name"] if started_from[name] else "none"
+            return f"{folder} exists, and was trained {other} ({its_name}). {advice}"
+    changes = _differences(trained_with, wanted)
+    if not changes:
+        return ""
+    return f"{folder} exists, and was trained with other settings or data: {changes}. {advice}"
 
 
 def plan_identities(steps: Sequence[tuple[Step, Stage]], processes: int) -> dict[str, str]:
-    """Step -> what its weights follow from, known before any is trained; equal in two plans for the steps they share."""
-    found: dict[str, str] = {}
+    """Returns the identity of each step: a SHA-256 of everything that determines its weights.
+
+    It is known before any step is trained. Two plans have equal identities for the steps that
+    they share.
+
+    Args:
+        steps: each step with its stage on the plan's base; parents come first.
+        processes: number of processes that share each optimiser step.
+    """
+    identities: dict[str, str] = {}
     for step, stage in steps:
-        parent = found[step.parent] if step.parent else record.identity(stage.base)
-        found[step.name] = identity(
+        parent = identities[step.parent] if step.parent else record.identity(stage.base)
+        identities[step.name] = identity(
             parent,
             {},
             settings_that_matter(record.settings(stage), record.digests(stage), processes),
         )
-    return found
+    return identities
 
 
-def _start(
-    out: Path, stage: Stage, origin: StepOrigin, found: Mapping[str, Standing]
+def _start_identities(
+    out: Path, stage: Stage, origin: StepOrigin, standings: Mapping[str, Standing]
 ) -> dict[str, str | None]:
-    """Identities of the weights that a step starts from, as far as they are there."""
+    """Returns the identities of the weights that a step starts from, if they exist already."""
     placed = origin.of(stage, out)
     starts = {"base": (origin.base, placed.base), "adapter": (origin.adapter, placed.adapter)}
     return {
         name: None if folder is None else record.identity(folder)
         for name, (step, folder) in starts.items()
-        if step is None or found.get(step) == "done"
+        if step is None or standings.get(step) == "done"
     }
 
 
@@ -140,41 +161,46 @@ def _check_begun(
     resume: bool,
     faults: Faults,
 ) -> None:
-    known = json.loads((state / RUN).read_text("utf-8"))
+    """Reports an unfinished step that may not continue, or that is not the wanted one."""
+    begun = json.loads((state / RUN).read_text("utf-8"))
     if not resume:
         faults.add(
             (),
             f"{state}: a step was begun there and not finished. Resume it, or remove that folder.",
         )
+    # run.json is flat: it holds settings, digests of data and identities side by side.
     data = {
-        name: known[name]
-        for name in known
+        name: begun[name]
+        for name in begun
         if name in ("examples", "replay", "groups") or "/" in name
     }
     settings = {
         name: value
-        for name, value in known.items()
+        for name, value in begun.items()
         if name not in (*data, *record.START, "processes")
     }
-    for name, begun in start.items():
-        if known.get(name) != begun:
+    for name, expected in start.items():
+        if begun.get(name) != expected:
             faults.add(
                 (),
-                f"{state}: what was begun there started from another {name}. Remove that folder to begin anew.",
+                f"{state}: the unfinished step there started from another {name}. "
+                "Remove that folder to begin anew.",
             )
-    if unlike := _unlike(settings_that_matter(settings, data, known["processes"]), wanted):
+    if changes := _differences(settings_that_matter(settings, data, begun["processes"]), wanted):
         faults.add(
             (),
-            f"{state}: what was begun there is something else: {unlike}. Remove that folder to begin anew.",
+            f"{state}: the unfinished step there has other settings or data: {changes}. "
+            "Remove that folder to begin anew.",
         )
 
 
-def _unlike(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+def _differences(before: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """Lists what two results of `settings_that_matter` differ in; empty if they are equal."""
     pairs = [
-        f"{name} was {there.get(name)}, is {wanted.get(name)}"
+        f"{name} was {before.get(name)}, is {wanted.get(name)}"
         if not name.startswith("data: ")
-        else f"its {name.removeprefix('data: ')} are others"
-        for name in sorted({*there, *wanted})
-        if there.get(name) != wanted.get(name)
+        else f"its {name.removeprefix('data: ')} are different"
+        for name in sorted({*before, *wanted})
+        if before.get(name) != wanted.get(name)
     ]
     return "; ".join(pairs)

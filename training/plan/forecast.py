@@ -1,4 +1,4 @@
-"""A step that can be run: what it trains on, and what that takes in updates, examples and tokens."""
+"""Forecasts a step of a plan: its data, and its number of updates, examples and tokens."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from corpus import Record
 from corpus.counts import Counts
 from corpus.grouping import Groups
 from training.batching import order as batches
-from training.batching.group_blocks import Report
+from training.batching.group_blocks import EpochBlocks
 from training.errors import TrainingError
 from training.plan.finished_steps import Standing
 from training.plan.material import Lengths
@@ -21,20 +21,22 @@ from training.stage import Stage
 
 @dataclass(frozen=True)
 class StepForecast:
-    """A step that can be run, as far as can be known: what it trains on and what that takes.
+    """A step that can be run, with everything that is known before it is trained.
 
     Attributes:
-        step: of the schedule.
-        stage: what is run, on the plan's base; `origin` says what it starts from instead.
-        taken: source -> examples of it.
-        sources: source -> what these come to, as tokens; an example that comes twice counts twice.
-        steps: optimiser steps.
-        examples, tokens, supervised: what these steps see in all, each example as often as it comes.
+        step: the step of the schedule.
+        stage: the stage to run, on the plan's base; `origin` tells what it starts from instead.
+        taken: source -> number of its examples that the step takes.
+        sources: source -> token counts of these examples; an example that comes twice counts twice.
+        steps: number of optimiser steps.
+        examples: number of examples that these steps process, each as often as it comes.
+        tokens: number of tokens of these examples.
+        supervised: number of these tokens that the loss counts.
         groups: CommonIT's groups of the examples that fit; None without group_by.
-        blocks: what an epoch holds of each group; None without group_by.
-        longest: most tokens of an example, of those that fit, and that example.
-        standing: whether its folder is there already, or was begun; see training.plan.finished_steps.
-        origin: see training.plan.step_origin.
+        blocks: the blocks of each group in an epoch; None without group_by.
+        longest: number of tokens of the longest example that fits, and that example.
+        standing: whether the step is new, begun or done; see training.plan.finished_steps.
+        origin: the step whose weights or adapter it starts from; see training.plan.step_origin.
     """
 
     step: Step
@@ -42,7 +44,7 @@ class StepForecast:
     taken: Mapping[str, int]
     sources: Mapping[str, Counts] = field(default_factory=dict)
     groups: Groups | None = None
-    blocks: Report | None = None
+    blocks: EpochBlocks | None = None
     steps: int = 0
     examples: int = 0
     tokens: int = 0
@@ -53,45 +55,59 @@ class StepForecast:
 
     @property
     def name(self) -> str:
-        """The step's name, which is its folder's."""
+        """The step's name, which is also the name of its folder."""
         return self.step.name
 
     @property
     def note(self) -> str:
-        """What is easily missed: an adapter on a step of the plan, whose vector is not relative to the plan's base."""
+        """A warning for an adapter whose vector is not relative to the plan's base; else empty."""
         if self.stage.lora is None or self.origin.base is None:
             return ""
-        return f"an adapter on {self.origin.base}: its vector is relative to that step, not to the plan's base"
+        return (
+            f"an adapter on {self.origin.base}: "
+            "its vector is relative to that step, not to the plan's base"
+        )
 
 
 def forecast(ready: StepForecast, own: Lengths, rehearsed: Lengths, processes: int) -> StepForecast:
-    """With the steps, and what they see.
+    """Completes `ready` with the number of updates and the examples and tokens they process.
+
+    Args:
+        ready: the step with its stage and data.
+        own: lengths of the stage's examples.
+        rehearsed: lengths of its replay examples.
+        processes: number of processes that share each step.
 
     Raises:
-        TrainingError: groups that do not fill the steps, or fewer examples than one step takes.
+        TrainingError: there are fewer examples than one step takes, or the groups cannot fill the
+            steps.
     """
     stage = ready.stage
     block = stage.batch * stage.accumulation * processes
     fitting = [at for at, tokens in enumerate(own.tokens) if tokens >= 0]
     if len(fitting) < block:
         raise TrainingError(
-            f"{len(fitting)} examples do not fill one step of {block} (batch {stage.batch} · accumulation "
-            f"{stage.accumulation} · {processes} process{'es' if processes > 1 else ''}). Give more examples, or a "
-            "smaller batch or accumulation."
+            f"{len(fitting)} examples do not fill one step of {block} (batch {stage.batch} · "
+            f"accumulation {stage.accumulation} · "
+            f"{processes} process{'es' if processes > 1 else ''}). "
+            "Give more examples, or a smaller batch or accumulation."
         )
+    # The trainer never sees examples that are too long, so the order numbers only those that fit.
     tokens, supervised = (
         [length for part in (own[kind], rehearsed[kind]) for length in part if length >= 0]
         for kind in (0, 1)
     )
-    of = [stage.groups[at] for at in fitting] if stage.groups is not None else []
-    order = batches.order(stage, tokens[: len(fitting)], tokens[len(fitting) :], of, processes)
-    seen = [index for row in order.rows for index in row]
+    group_of = [stage.groups[at] for at in fitting] if stage.groups is not None else []
+    order = batches.order(
+        stage, tokens[: len(fitting)], tokens[len(fitting) :], group_of, processes
+    )
+    processed = [index for row in order.rows for index in row]
     return replace(
         ready,
         steps=order.steps,
-        examples=len(seen),
-        tokens=sum(tokens[index] for index in seen),
-        supervised=sum(supervised[index] for index in seen),
+        examples=len(processed),
+        tokens=sum(tokens[index] for index in processed),
+        supervised=sum(supervised[index] for index in processed),
         longest=max(
             zip(own.tokens + rehearsed.tokens, stage.examples + stage.replay, strict=True),
             key=itemgetter(0),

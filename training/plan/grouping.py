@@ -1,4 +1,4 @@
-"""A step's `group_by` -> the group of each of its examples."""
+"""Puts the examples of a step into groups, as the plan's `group_by` says."""
 
 from __future__ import annotations
 
@@ -15,21 +15,23 @@ from training.plan.material import Lengths
 from training.plan.settings import ANCHORS
 
 States = Callable[[Sequence[Record], Path, int | None], Any]
-"""Records, the folder of a model and one of its layers (None: its own choice) -> (N, d): mean hidden states.
+"""A function that computes the mean hidden states of records.
 
-`training` cannot compute them: the caller hands over the function that can.
+It takes N records, the folder of a model and one of its layers (None: the function chooses one),
+and returns an array of shape (N, d). `training` may not import `evaluation`, which computes hidden
+states, so the caller passes the function.
 """
 
 
 @dataclass(frozen=True)
 class Grouping:
-    """What groups are made with.
+    """A function that groups records, made from a plan's `group_by`.
 
     Attributes:
-        settings: `group_by`, as training.plan.settings reads it.
-        base: the plan's base, whose states are an encoder.
-        anchors: records of the anchors, where there are any.
-        states: see States.
+        settings: `group_by` as training.plan.settings reads it.
+        base: folder of the plan's base, whose hidden states `encoder: states` uses.
+        anchors: records of the anchors; only `metric: anchors` needs them.
+        states: computes hidden states; only `encoder: states` needs it.
     """
 
     settings: Mapping[str, Any]
@@ -38,18 +40,21 @@ class Grouping:
     states: States | None = None
 
     def __call__(self, records: Sequence[Record], lengths: Lengths) -> Groups:
-        """The groups of the records that fit; those that do not are left out of Groups.of.
+        """Returns the groups of the records that are not too long.
+
+        Groups.of has no entry for a record that is too long.
 
         Args:
-            records: a step's examples.
-            lengths: their tokens.
+            records: the examples of a step.
+            lengths: the lengths of these examples.
 
         Raises:
-            CorpusError, TrainingError: groups that cannot be made, with the numbers.
+            CorpusError: the groups cannot be made; the message gives the numbers.
+            TrainingError: no anchor has a label, or hidden states cannot be computed here.
         """
         fitting = [at for at, tokens in enumerate(lengths.tokens) if tokens >= 0]
         kept = [records[at] for at in fitting]
-        given = {
+        options = {
             key: value
             for key, value in self.settings.items()
             if key in ("bins", "edges", "k", "count")
@@ -58,62 +63,73 @@ class Grouping:
             case "task":
                 return by_label([record.label for record in kept])
             case "length":
-                return by_length([lengths.supervised[at] for at in fitting], **given)
+                return by_length([lengths.supervised[at] for at in fitting], **options)
             case "anchors":
                 vectors = self._vectors([*kept, *self.anchors])
                 labels = [record.label for record in self.anchors]
+                # A record without a label gets the name of its source, so these are all unlabelled.
                 if set(labels) <= {ANCHORS}:
                     raise TrainingError(
                         "no anchor names its task. Give the field that does as anchors.label_field."
                     )
-                return by_anchors(vectors[: len(kept)], vectors[len(kept) :], labels, **given)
+                return by_anchors(vectors[: len(kept)], vectors[len(kept) :], labels, **options)
             case _:
-                return by_kmeans(self._vectors(kept), given["count"], self.settings.get("seed", 0))
+                seed = self.settings.get("seed", 0)
+                return by_kmeans(self._vectors(kept), options["count"], seed)
 
     def _vectors(self, records: Sequence[Record]) -> Any:
+        """Returns one vector per record from the chosen encoder, as an array of shape (N, d)."""
         match self.settings.get("encoder", "tfidf"):
             case "sentence_transformers":
                 return sentence_transformers(
-                    [text(record) for record in records], self.settings["model"]
+                    [record_text(record) for record in records], self.settings["model"]
                 )
             case "states":
                 if self.states is None:
                     raise TrainingError(
-                        "the model's own states are not at hand here. Train with `dem train`, or take encoder: tfidf."
+                        "the model's own hidden states cannot be computed here. "
+                        "Train with `dem train`, or give encoder: tfidf."
                     )
                 return self.states(records, self.base, self.settings.get("layer"))
             case _:
-                given = {
+                options = {
                     key: self.settings[key]
                     for key in ("dimensions", "seed")
                     if key in self.settings
                 }
-                return tfidf([text(record) for record in records], **given)
+                return tfidf([record_text(record) for record in records], **options)
 
 
-def text(record: Record) -> str:
-    """All that a record says, as an encoder reads it."""
+def record_text(record: Record) -> str:
+    """Returns the whole text of a record, for an encoder of texts."""
     if isinstance(record, Chat):
         return "\n".join(message.content for message in record.messages)
     return record.prompt + record.completion
 
 
-def numbers(groups: Groups, lengths: Lengths) -> tuple[int, ...]:
-    """The group of every record, as a Stage wants it; what does not fit, and is left out anyway, counts to group 0."""
-    of = iter(groups.of)
-    return tuple(next(of) if tokens >= 0 else 0 for tokens in lengths.tokens)
+def group_numbers(groups: Groups, lengths: Lengths) -> tuple[int, ...]:
+    """Returns one group number per record, as Stage.groups needs it.
+
+    A record that is too long gets group 0. The stage leaves it out anyway.
+    """
+    group_of = iter(groups.of)
+    return tuple(next(group_of) if tokens >= 0 else 0 for tokens in lengths.tokens)
 
 
-def weights(groups: Groups, given: Mapping[str, float]) -> tuple[float, ...]:
-    """A weight per group, from weights by name.
+def group_weights(groups: Groups, weight_of: Mapping[str, float]) -> tuple[float, ...]:
+    """Returns the weight of each group, in the order of the groups.
+
+    Args:
+        groups: the groups with their names.
+        weight_of: name of a group -> its weight.
 
     Raises:
-        CorpusError: names that are not the groups'.
+        CorpusError: a group has no weight, or a weight has no group.
     """
-    if set(given) != set(groups.labels):
+    if set(weight_of) != set(groups.labels):
         unknown, missing = (
-            sorted(set(given) - set(groups.labels)),
-            sorted(set(groups.labels) - set(given)),
+            sorted(set(weight_of) - set(groups.labels)),
+            sorted(set(groups.labels) - set(weight_of)),
         )
         raise CorpusError(
             "group_weights: "
@@ -125,4 +141,4 @@ def weights(groups: Groups, given: Mapping[str, float]) -> tuple[float, ...]:
             )
             + f"The groups are: {', '.join(groups.labels)}."
         )
-    return tuple(given[label] for label in groups.labels)
+    return tuple(weight_of[label] for label in groups.labels)

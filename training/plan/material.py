@@ -1,4 +1,4 @@
-"""What a plan trains on, in memory: the records of its sources, and how long each is as tokens."""
+"""Loads the records of a plan's sources and measures how many tokens each has."""
 
 from __future__ import annotations
 
@@ -14,35 +14,38 @@ from plumbing.strict_yaml import Keys
 from training.errors import TrainingError
 from training.plan.faults import Faults
 from training.plan.plan import Plan
-from training.run.encode import encoded
+from training.run.encode import encode_stage
 from training.stage import Stage
 
 
 class Lengths(NamedTuple):
-    """The tokens of a list of records, in numbers.
+    """The token counts of a list of records.
 
-    A record that is longer than the limit has -1 in both.
+    A record that is longer than the limit has -1 in both lists.
     """
 
     tokens: list[int]
+    """Number of tokens of each record, prompt and template included."""
     supervised: list[int]
+    """Number of tokens of each record that the loss counts."""
 
 
 def check_base(plan: Plan, faults: Faults) -> bool:
-    """Whether the base is the folder of a checkpoint; where not, the faults say so."""
+    """Returns whether the base is the folder of a checkpoint, and reports a fault if it is not."""
     base = Path(plan.base)
-    there = (base / "config.json").is_file()
-    if not there:
-        what = "has no config.json" if base.is_dir() else "is no folder here"
+    is_model_folder = (base / "config.json").is_file()
+    if not is_model_folder:
+        what = "has no config.json" if base.is_dir() else "is not a folder on this machine"
         faults.add(
             ("base",),
-            f"{plan.base!r} {what}. Give the folder of a checkpoint; one of the hub must be downloaded first.",
+            f"{plan.base!r} {what}. Give the folder of a checkpoint. "
+            "Download a model of the hub first.",
         )
-    return there
+    return is_model_folder
 
 
-def opened(plan: Plan, faults: Faults) -> Measure | None:
-    """What measures with the plan's base; None where that cannot be, which the faults then say."""
+def open_measure(plan: Plan, faults: Faults) -> Measure | None:
+    """Opens the tokenizer of the plan's base; returns None and reports a fault if that fails."""
     if not check_base(plan, faults):
         return None
     try:
@@ -53,46 +56,55 @@ def opened(plan: Plan, faults: Faults) -> Measure | None:
 
 
 def load_all(plan: Plan, faults: Faults, *, local: bool = False) -> dict[Keys, list[Record]]:
-    """The records of every source, validation set and set of anchors, by its place in the plan.
+    """Loads the records of every source, validation set and set of anchors.
 
     Args:
-        plan: names them.
-        faults: gets what is wrong with each.
-        local: read only what is on this disk.
+        plan: the plan that names them.
+        faults: gets what is wrong with each; such a set is left out of the result.
+        local: whether to skip sources that are not on this disk.
+
+    Returns:
+        The keys of the source in the plan, ("sources", "math") for example -> its records.
     """
-    found = {}
-    for place, source in _named(plan).items():
+    records = {}
+    for keys, source in _sources_by_keys(plan).items():
         if local and not Path(source.path).exists():
             continue
         try:
-            found[place] = load(source)
+            records[keys] = load(source)
         except CorpusError as error:
-            faults.add(place, str(error))
-    return found
+            faults.add(keys, str(error))
+    return records
 
 
-def _named(plan: Plan) -> dict[Keys, Source]:
-    named: dict[Keys, Source] = {("sources", name): source for name, source in plan.sources.items()}
-    named |= {("validation", name): source for name, source in plan.validation.items()}
-    for place, settings in plan.every_settings():
+def _sources_by_keys(plan: Plan) -> dict[Keys, Source]:
+    """Returns every source of a plan by its keys: sources, validation sets and anchors."""
+    sources: dict[Keys, Source] = {
+        ("sources", name): source for name, source in plan.sources.items()
+    }
+    sources |= {("validation", name): source for name, source in plan.validation.items()}
+    for keys, settings in plan.every_settings():
         anchors = (settings.get("group_by") or {}).get("anchors")
         if anchors is not None:
-            named[(*place, "group_by", "anchors")] = anchors
-    return named
+            sources[(*keys, "group_by", "anchors")] = anchors
+    return sources
 
 
 @dataclass(frozen=True)
 class Measure:
-    """Measures records with the base's tokenizer; the same list under the same limit is measured once."""
+    """Counts the tokens of records with the base's tokenizer, and remembers the counts.
+
+    Several steps of a plan take the same lists, so each list is tokenised once per limit.
+    """
 
     base: Path
     tokenizer: Any
     config: Any
-    _known: dict[tuple[int, int | None], Lengths]
+    _measured: dict[tuple[int, int | None], Lengths]
 
     @classmethod
     def of(cls, base: Path) -> Measure:
-        """Opens the tokenizer and the configuration of a checkpoint.
+        """Opens the tokenizer and the configuration of the checkpoint in the folder `base`.
 
         Raises:
             TrainingError: one of the two cannot be read.
@@ -104,37 +116,43 @@ class Measure:
             config = AutoConfig.from_pretrained(base, trust_remote_code=False)
         except (OSError, ValueError, KeyError) as error:
             raise TrainingError(
-                f"{base}: its tokenizer or configuration cannot be read ({str(error).splitlines()[0]}). "
+                f"{base}: its tokenizer or configuration cannot be read "
+                f"({str(error).splitlines()[0]}). "
                 "Give a folder that save_pretrained wrote, with tokenizer.json beside config.json."
             ) from None
         return cls(base, tokenizer, config, {})
 
     def __call__(self, records: Sequence[Record], max_length: int | None) -> Lengths:
-        """Tokens of each record.
+        """Returns the lengths of the records.
+
+        Args:
+            records: records of a plan, as `load_all` returns them.
+            max_length: largest number of tokens of a record; the tokenizer's limit if None.
 
         Raises:
-            TrainingError: none of them fits, or a token is not the model's.
-            CorpusError: a chat that the tokenizer's template cannot write.
+            TrainingError: no record fits, or a token is not in the model's vocabulary.
+            CorpusError: the tokenizer's template cannot write a chat.
         """
+        # Lists have no hash. `load_all` keeps every list alive, so an id is never used again.
         key = (id(records), max_length)
-        if key not in self._known:
-            alone = Stage(base=self.base, examples=tuple(records), steps=1, max_length=max_length)
+        if key not in self._measured:
+            stage = Stage(base=self.base, examples=tuple(records), steps=1, max_length=max_length)
             tokens, supervised = [-1] * len(records), [-1] * len(records)
-            for row in encoded(alone, self.tokenizer, self.config).own:
+            for row in encode_stage(stage, self.tokenizer, self.config).own:
                 tokens[row.index], supervised[row.index] = len(row.ids), sum(row.supervised)
-            self._known[key] = Lengths(tokens, supervised)
-        return self._known[key]
+            self._measured[key] = Lengths(tokens, supervised)
+        return self._measured[key]
 
 
 def select_lengths(lengths: Lengths, indices: Sequence[int]) -> Lengths:
-    """The lengths of some of the records, in that order."""
+    """Returns the lengths of the records at `indices`, in that order."""
     return Lengths(
         [lengths.tokens[at] for at in indices], [lengths.supervised[at] for at in indices]
     )
 
 
 def count_lengths(lengths: Lengths) -> Counts:
-    """How much is used, and how much is left out."""
+    """Counts the records and tokens that are used, and the records that are too long."""
     used = [at for at, tokens in enumerate(lengths.tokens) if tokens >= 0]
     return Counts(
         examples=len(used),
@@ -145,7 +163,7 @@ def count_lengths(lengths: Lengths) -> Counts:
 
 
 def concat_lengths(parts: Iterable[Lengths]) -> Lengths:
-    """One after the other."""
+    """Concatenates the lengths of several lists of records."""
     whole = Lengths([], [])
     for part in parts:
         whole.tokens.extend(part.tokens)

@@ -1,4 +1,4 @@
-"""What only the model can tell of a plan's steps: memory, names that match nothing, a device that is not there."""
+"""Checks the steps of a plan on the real model: memory, parameter names, and the device."""
 
 from __future__ import annotations
 
@@ -8,19 +8,23 @@ from dataclasses import replace
 from corpus import Record
 from training.errors import TrainingError
 from training.plan.faults import Faults
-from training.run.setup import make_ready, quiet
+from training.run.setup import quiet, set_up
 from training.stage import Stage
 
 
 def check_on_model(stages: Sequence[tuple[Stage, tuple[int, Record]]], faults: Faults) -> None:
-    """Makes the first step ready once for each way of training that the plan has, on the longest example of its stages.
+    """Prepares a first step for each way of training in a plan, and reports what is refused.
+
+    Loading a model takes seconds to minutes, so stages that train in the same way share one check.
+    It uses the longest example of these stages, because that needs the most memory.
 
     Args:
-        stages: each with the tokens of its longest example, and that example.
-        faults: get what is refused.
+        stages: each stage with the number of tokens of its longest example, and that example.
+        faults: gets what is refused.
     """
     ways: dict[str, tuple[Stage, tuple[int, Record]]] = {}
     for stage, longest in stages:
+        # The settings on which the memory, the parameter names and the device depend.
         way = repr(
             (
                 stage.lora,
@@ -36,13 +40,13 @@ def check_on_model(stages: Sequence[tuple[Stage, tuple[int, Record]]], faults: F
     for stage, (_, record) in ways.values():
         try:
             with quiet():
-                make_ready(_alone(stage, record))
+                set_up(_stage_of_one(stage, record))
         except TrainingError as error:
             faults.add(("settings",), str(error))
 
 
-def _alone(stage: Stage, longest: Record) -> Stage:
-    """The stage on one example, for one step."""
+def _stage_of_one(stage: Stage, longest: Record) -> Stage:
+    """Returns the stage reduced to one step on one example, without groups and validation."""
     return replace(
         stage,
         examples=(longest,),

@@ -1,4 +1,6 @@
-"""Plan: what is trained, on what, in which order, as a frozen value; `plan_file` reads it from YAML.
+"""Plan: a base, its sources, the settings and the schedules, as a frozen value.
+
+`training.plan.plan_file` reads it from YAML:
 
     base: models/llama
     sources:
@@ -10,8 +12,9 @@
     settings: {epochs: 3, rate: 2e-5, batch: 16}
     schedule: {kind: dmt, special: [math, code], general: [general], k: 1/256}
 
-`schedule` may be a list: the steps that two schedules share are trained once. The keys of each kind are in
-training.plan.schedule_kinds, the settings in training.plan.settings. Paths are relative to the working directory, else to the plan's folder.
+`schedule` may be a list; the steps that two schedules share are trained once. The keys of each
+kind of schedule are in training.plan.schedule_kinds, the settings in training.plan.settings. A path
+is looked up from the working directory, then from the plan's folder.
 """
 
 from __future__ import annotations
@@ -33,13 +36,14 @@ class Plan:
 
     Attributes:
         base: folder of the checkpoint that every first step starts from.
-        sources: name -> where its records come from.
-        schedules: as training.plan.schedule_kinds.Reader reads them.
-        validation: name -> records on which the loss is measured. A step measures those that are named like its sources,
-            and those that are named like no source at all.
-        settings: for every step; see training.plan.settings.
-        subset_seed: which examples a share takes. Apart from settings["seed"], so that runs may differ in one alone.
-        faults: what the text said where, for messages about it.
+        sources: name -> the source of its records.
+        schedules: the schedules as training.plan.schedule_reader reads them.
+        validation: name -> a dataset on which the loss is measured. Each step is measured on the
+            validation sets of its own sources, and on every set that belongs to no source.
+        settings: the settings of every step; see training.plan.settings.
+        subset_seed: seed that decides which examples a share takes. It is separate from
+            settings["seed"], so that two runs can differ in one of them only.
+        faults: the line of each value in the text, for messages about it.
     """
 
     base: str
@@ -55,21 +59,22 @@ class Plan:
         """The steps of all schedules, each once, parents first.
 
         Raises:
-            TrainingError: one name for two different steps.
+            TrainingError: two different steps have the same name.
         """
         return merge_schedules(schedule_kinds.steps(entry) for entry in self.schedules)
 
     def settings_of(self, step: Step) -> dict[str, Any]:
-        """The plan's settings with the step's own over them."""
-        return schedule_kinds.merged(self.settings, step.settings)
+        """Returns the settings of a step: its own override the plan's."""
+        return schedule_kinds.merge_settings(self.settings, step.settings)
 
     def every_settings(self) -> Iterator[tuple[Keys, Mapping[str, Any]]]:
-        """Each place where the plan holds settings, with them."""
+        """Yields all settings that the plan holds, each with its keys in the YAML."""
         yield ("settings",), self.settings
         for number, entry in enumerate(self.schedules):
-            place: Keys = (
+            # Only a list of schedules has number 0 among its keys; a single schedule has none.
+            keys: Keys = (
                 ("schedule", number) if ("schedule", 0) in self.faults.lines else ("schedule",)
             )
-            yield (*place, "settings"), entry["settings"]
+            yield (*keys, "settings"), entry["settings"]
             for name, own in entry["each"].items():
-                yield (*place, "each", name), own
+                yield (*keys, "each", name), own

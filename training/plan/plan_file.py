@@ -1,4 +1,4 @@
-"""Plan files: a plan read from YAML, with everything that is wrong in it at once, and written back."""
+"""Reads a plan from YAML, with every fault reported at once, and writes it back."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from training.plan import sources as entries
 from training.plan.faults import Faults, read_document
 from training.plan.material import check_base, load_all
 from training.plan.plan import Plan
+from training.plan.schedule_reader import ScheduleReader
 
 KEYS = ("base", "sources", "validation", "settings", "schedule", "subset_seed")
 
 
 def read_plan(path: Path | str) -> Plan:
-    """The plan of a file.
+    """Reads a plan from a YAML file.
 
     Raises:
         PlanError: with everything that is wrong, in the plan and in the files that it names.
@@ -39,23 +40,24 @@ def read_plan(path: Path | str) -> Plan:
 
 
 def parse_plan(text: str, *, home: Path | None = None, file: str = "plan") -> Plan:
-    """The plan of a text.
+    """Parses a plan from YAML text.
 
     Args:
         text: YAML.
-        home: the folder that relative paths are looked up in if they are not found from the working directory.
-        file: the file's name in messages.
+        home: folder from which relative paths are looked up that do not exist from the working
+            directory.
+        file: name of the file in messages.
 
     Raises:
-        PlanError: as `read_plan`.
+        PlanError: with everything that is wrong, in the plan and in the files that it names.
     """
     faults = Faults(file)
     document = read_document(text, faults)
     faults.raise_any()
     plan = _read(document, home, faults)
-    if (
-        faults.messages
-    ):  # nothing can be trained: say as well what the files would have been refused for
+    if faults.messages:
+        # The plan is refused anyway, so the files on this disk are checked at once. Otherwise their
+        # faults would be reported only after the next attempt.
         check_base(plan, faults)
         load_all(plan, faults, local=True)
     faults.raise_any()
@@ -63,7 +65,7 @@ def parse_plan(text: str, *, home: Path | None = None, file: str = "plan") -> Pl
 
 
 def plan_yaml(plan: Plan) -> str:
-    """The text from which `parse_plan` reads an equal plan."""
+    """Returns the YAML text from which `parse_plan` reads an equal plan."""
     document: dict[str, Any] = {"base": plan.base}
     for section, sources in (("sources", plan.sources), ("validation", plan.validation)):
         if sources:
@@ -73,14 +75,15 @@ def plan_yaml(plan: Plan) -> str:
             }
     if plan.settings:
         document["settings"] = entries.plain_value(plan.settings)
-    written = [schedule_kinds.schedule_yaml(entry) for entry in plan.schedules]
-    document["schedule"] = written[0] if len(written) == 1 else written
+    schedules = [schedule_kinds.schedule_yaml(entry) for entry in plan.schedules]
+    document["schedule"] = schedules[0] if len(schedules) == 1 else schedules
     if plan.subset_seed:
         document["subset_seed"] = plan.subset_seed
     return dump(document)
 
 
 def _read(document: dict[str, Any], home: Path | None, faults: Faults) -> Plan:
+    """Reads a plan from the values of its YAML; faults are collected, and defaults replace them."""
     for key in document:
         if key not in KEYS:
             faults.add((key,), f"unknown key; {nearest(key, list(KEYS))}")
@@ -96,16 +99,17 @@ def _read(document: dict[str, Any], home: Path | None, faults: Faults) -> Plan:
         for section in entries.SPLITS
     )
 
-    def read_settings(given: Any, place: Keys) -> dict[str, Any]:
-        return settings.read(given, place, reader, home)
+    # The reader of schedules reads settings, and the reader of settings reads names of sources.
+    def read_settings(raw: Any, keys: Keys) -> dict[str, Any]:
+        return settings.read(raw, keys, reader, home)
 
-    reader = schedule_kinds.Reader(tuple(sources), faults, read_settings)
+    reader = ScheduleReader(tuple(sources), faults, read_settings)
     shared = reader.settings(document.get("settings"), ("settings",))
     seed = document.get("subset_seed", 0)
     if isinstance(seed, bool) or not isinstance(seed, int):
         faults.add(("subset_seed",), f"is {seed!r}, expected a whole number.")
     return Plan(
-        base=entries.found_from(base, home),
+        base=entries.resolve_path(base, home),
         sources=sources,
         schedules=_schedules(document["schedule"], reader) if "schedule" in document else (),
         validation=validation,
@@ -115,17 +119,17 @@ def _read(document: dict[str, Any], home: Path | None, faults: Faults) -> Plan:
     )
 
 
-def _schedules(given: Any, reader: schedule_kinds.Reader) -> tuple[schedule_kinds.Entry, ...]:
-    listed = isinstance(given, list)
-    places: list[tuple[Keys, Any]] = (
-        [(("schedule", number), one) for number, one in enumerate(given)]
-        if listed
-        else [(("schedule",), given)]
+def _schedules(raw: Any, reader: ScheduleReader) -> tuple[schedule_kinds.Entry, ...]:
+    """Reads one schedule or a list of them; schedules of unknown kind are left out."""
+    raw_by_keys: list[tuple[Keys, Any]] = (
+        [(("schedule", number), item) for number, item in enumerate(raw)]
+        if isinstance(raw, list)
+        else [(("schedule",), raw)]
     )
-    if not places:
+    if not raw_by_keys:
         reader.faults.add(
             ("schedule",),
             "is an empty list, expected at least one schedule, such as {kind: experts}.",
         )
-    read = [reader.schedule(one, place) for place, one in places]
-    return tuple(entry for entry in read if entry is not None)
+    entries = [reader.schedule(item, keys) for keys, item in raw_by_keys]
+    return tuple(entry for entry in entries if entry is not None)

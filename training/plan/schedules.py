@@ -1,10 +1,12 @@
-"""Schedules: the published orders of training on several sources, as lists of steps. Values only; nothing is read or trained.
+"""Schedules: the published orders of training on several sources, as lists of steps.
 
-A step trains on a share of some sources and starts from the base or from another step. Its name says all of that, so
-two schedules that begin alike hold the same step, and it is trained once.
+A step trains on a share of some sources and starts from the base or from another step. Its name
+says all of that. So two schedules that begin in the same way contain the same step, and it is
+trained once. This module makes values only; it reads no data and trains nothing.
 
-Strategies and research questions: Dong et al., "How abilities in large language models are affected by supervised
-fine-tuning data composition" (ACL 2024, arXiv 2310.05492), sections 2 and 3.
+The strategies and research questions are from Dong et al., "How abilities in large language models
+are affected by supervised fine-tuning data composition" (ACL 2024, arXiv 2310.05492), sections 2
+and 3.
 """
 
 from __future__ import annotations
@@ -23,7 +25,10 @@ Shares = Mapping[str, Fraction]
 Settings = Mapping[str, Any]
 
 LONGEST = 100
-"""Characters of a step's name; a longer one is cut and ends in a digest. A folder's name may have 255 bytes."""
+"""Largest number of characters of a step's name; a longer one is cut and ends in a digest.
+
+The name of a folder may have 255 bytes, and a step's folder has siblings with longer names.
+"""
 
 
 @dataclass(frozen=True)
@@ -31,13 +36,16 @@ class Step:
     """One stage of training in a schedule.
 
     Attributes:
-        name: its folder; says what it was trained on, in order: "code.math--general.code-1of256.math-1of256".
-        shares: source -> how much of it, sorted by name; 1 is all of its examples, 2 is each of them twice.
-        parent: name of the step whose weights it starts from, with a fresh optimiser; None for the base.
-        label: what it is, for people: "DMT, k = 1/256".
-        parts: the shares are parts of the mixture instead of parts of each source.
-        examples: with `parts`, how many examples the mixture has; None for as many as need no repetition.
-        settings: what differs from the plan's settings.
+        name: name of its folder. It lists the data of this step and of its parents, in order:
+            "code.math--general.code-1of256.math-1of256".
+        shares: source -> its share, sorted by name. 1 is all of its examples, 2 is each twice.
+        parent: name of the step whose weights it starts from, with a new optimiser; None for the
+            base.
+        label: a description for people: "DMT, k = 1/256".
+        parts: whether the shares are fractions of the mixture instead of fractions of each source.
+        examples: with `parts`, the number of examples of the mixture. If None, the mixture is as
+            large as possible without repeating an example.
+        settings: the settings that differ from the plan's.
     """
 
     name: str
@@ -50,11 +58,18 @@ class Step:
 
 
 def step(shares: Shares, parent: Step | None = None, label: str = "", **more: Any) -> Step:
-    """A step with the name that its data and its parent give it; a share of 0 is left out.
+    """Makes a step and its name from its data and its parent; a share of 0 is left out.
+
+    Args:
+        shares: source -> its share.
+        parent: the step that it starts from; None for the base.
+        label: a description for people; the name if empty.
+        more: other fields of Step.
 
     >>> step({"math": Fraction(1, 4), "code": Fraction(1)}, label="both").name
     'code.math-1of4'
     """
+    # Sorted, so that the name does not depend on the order in which a plan lists its sources.
     kept = {source: shares[source] for source in sorted(shares) if shares[source]}
     data = ".".join(source + _share_in_name(share) for source, share in kept.items())
     if more.get("parts"):
@@ -66,7 +81,12 @@ def step(shares: Shares, parent: Step | None = None, label: str = "", **more: An
 
 
 def experts(sources: Iterable[str], each: Mapping[str, Settings] | None = None) -> list[Step]:
-    """One checkpoint per source, each from the base: what DEM composes. `each` holds settings per source."""
+    """Returns one step per source, each from the base: the checkpoints that DEM composes.
+
+    Args:
+        sources: names of the sources.
+        each: source -> settings of its step.
+    """
     return [
         _whole([name], label=f"expert {name}", settings=(each or {}).get(name, {}))
         for name in sources
@@ -80,12 +100,17 @@ def mixing(
     examples: int | None = None,
     settings: Settings | None = None,
 ) -> list[Step]:
-    """Multi-task learning: all sources at once, in one step. `parts` and `examples`: see Step."""
+    """Returns one step on all sources at once (multi-task learning); for the arguments see Step."""
     return [step(shares, label="mixed", parts=parts, examples=examples, settings=settings or {})]
 
 
 def sequential(order: Sequence[str], each: Mapping[str, Settings] | None = None) -> list[Step]:
-    """One source after the other. The paper's order is code, math, general."""
+    """Returns steps that train on one source after the other.
+
+    Args:
+        order: names of the sources. The paper's order is code, math, general.
+        each: source -> settings of its step.
+    """
     steps: list[Step] = []
     for number, name in enumerate(order, start=1):
         label = f"sequential, {number} of {len(order)}: {name}"
@@ -103,7 +128,13 @@ def sequential(order: Sequence[str], each: Mapping[str, Settings] | None = None)
 def mixed_sequential(
     special: Iterable[str], general: Iterable[str], each: Mapping[str, Settings] | None = None
 ) -> list[Step]:
-    """The special sources together, then the general ones. `each` may hold settings for "special" and "general"."""
+    """Returns a step on all special sources, then a step on all general ones.
+
+    Args:
+        special: names of the sources of the first stage.
+        general: names of the sources of the second stage.
+        each: "special" or "general" -> settings of that stage.
+    """
     return dmt(special, general, [Fraction(0)], each)
 
 
@@ -113,9 +144,16 @@ def dmt(
     ks: Iterable[Fraction],
     each: Mapping[str, Settings] | None = None,
 ) -> list[Step]:
-    """Dual-stage mixed fine-tuning: the special sources together, then the general ones with a share k of the special.
+    """Returns dual-stage mixed fine-tuning (DMT).
 
-    Several k share the first stage. k = 0 is mixed sequential. `each`: as in mixed_sequential.
+    The first stage trains on all special sources, the second on the general ones and a share k of
+    the special ones. Several k share the first stage. k = 0 is mixed sequential training.
+
+    Args:
+        special: names of the sources of the first stage.
+        general: names of the sources of the second stage.
+        ks: the shares k, 0 to 1; each gives one second stage.
+        each: "special" or "general" -> settings of that stage.
     """
     each, special, general = each or {}, list(special), list(general)
     first = _whole(
@@ -138,11 +176,21 @@ def proportions(
     settings: Settings | None = None,
     each: Mapping[str, Settings] | None = None,
 ) -> list[Step]:
-    """A study over proportions k, every step from the base.
+    """Returns a study over proportions k, in which every step starts from the base.
 
-    RQ1 is `single`: each source alone at each k. RQ2: all sources together at the same k. RQ3: `hold` some sources at a
-    fixed share and vary the others: general at 1 with k of the special; special at 1 with k of the general; general at
-    1/64 with k of the special. `settings` are for every step; with `single`, `each` may hold others per source.
+    The paper's research questions are these studies:
+    RQ1: each source alone at each k (`single`).
+    RQ2: all sources together at the same k.
+    RQ3: some sources at a fixed share (`hold`), the others at k. The paper holds general at 1,
+    special at 1, and general at 1/64.
+
+    Args:
+        vary: names of the sources whose share is k.
+        ks: the shares k, 0 to 1.
+        hold: source -> its fixed share in every step.
+        single: whether each source of `vary` gets steps of its own.
+        settings: settings of every step.
+        each: with `single`, source -> settings that replace `settings` in its steps.
     """
     vary, held = list(vary), dict(hold or {})
     groups = [[name] for name in vary] if single else [vary]
@@ -160,31 +208,35 @@ def proportions(
 
 
 def merge_schedules(schedules: Iterable[Iterable[Step]]) -> list[Step]:
-    """The steps of several schedules, each once, parents first.
+    """Returns the steps of several schedules, each once, parents first.
 
     Raises:
-        TrainingError: two steps have one name and differ in more than their label.
+        TrainingError: two steps have the same name and differ in more than their label.
     """
-    found: dict[str, Step] = {}
-    for new in (new for steps in schedules for new in steps):
-        there = found.setdefault(new.name, new)
-        if replace(there, label=new.label) != new:
+    steps: dict[str, Step] = {}
+    for new in (new for schedule in schedules for new in schedule):
+        first = steps.setdefault(new.name, new)
+        # A label describes the step's place in its schedule and changes nothing in the training.
+        if replace(first, label=new.label) != new:
             raise TrainingError(
-                f'two steps are called "{new.name}" ({there.label}; {new.label}) and differ in their data or settings: '
-                f"{dict(there.settings)} and {dict(new.settings)}. Give them the same settings, or two plans with two folders."
+                f'two steps are called "{new.name}" ({first.label}; {new.label}) and differ in '
+                f"their data or settings: {dict(first.settings)} and {dict(new.settings)}. "
+                "Give them the same settings, or two plans with two folders."
             )
-    return list(found.values())
+    return list(steps.values())
 
 
 def counts(step: Step, sizes: Mapping[str, int]) -> dict[str, int]:
-    """How many examples a step takes of each source: floor(size · share), or floor(total · part) for a mixture in parts.
+    """Returns the number of examples that a step takes of each source.
+
+    It is floor(size · share), or floor(total · part) if the shares are fractions of the mixture.
 
     Args:
         step: any step.
-        sizes: source -> examples that it has.
+        sizes: source -> number of its examples.
 
     Raises:
-        TrainingError: a share above 0 comes to no example.
+        TrainingError: a share above 0 gives no example.
 
     >>> counts(step({"code": Fraction(1, 256)}), {"code": 20_022})
     {'code': 78}
@@ -199,19 +251,19 @@ def counts(step: Step, sizes: Mapping[str, int]) -> dict[str, int]:
     for name, count in taken.items():
         if count == 0:
             raise TrainingError(
-                f'{step.label}: {step.shares[name]} of "{name}", which has {sizes[name]:,} examples, is none. '
-                f"Give a larger share, or leave the source out."
+                f'{step.label}: {step.shares[name]} of "{name}", which has {sizes[name]:,} '
+                "examples, is none. Give a larger share, or leave the source out."
             )
     return taken
 
 
 def identity(parent: str, data: Mapping[str, str], settings: Settings) -> str:
-    """What a step's weights follow from, as one SHA-256: where it starts, its data, its settings.
+    """Returns a SHA-256 of everything that determines a step's weights.
 
     Args:
         parent: identity of the step or of the base that it starts from.
-        data: digest of each part of the data: examples, replay, groups.
-        settings: every setting that moves the weights, as JSON can hold it.
+        data: "examples", "replay" or "groups" -> digest of that part of the data.
+        settings: every setting that changes the weights, as JSON can hold it.
     """
     facts = {"parent": parent, "data": dict(data), "settings": dict(settings)}
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

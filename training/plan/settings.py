@@ -1,13 +1,13 @@
-"""The settings of a plan: the fields of a Stage that are not data, and `group_by`; read strictly, types checked.
+"""Reads the settings of a plan strictly: the fields of a Stage that are not data, and `group_by`.
 
 epochs: 3
 rate: 2e-5
-lora: {rank: 16, alpha: 32}                                        or lora: 16
-replay: [general]                                                  sources to rehearse, with replay_share
-group_by: {metric: length, bins: 10}                               CommonIT; or metric: task
-group_by: {metric: anchors, anchors: mmlu_dev.jsonl, k: 1}         each example gets its nearest anchor's task
+lora: {rank: 16, alpha: 32}                                    # or lora: 16
+replay: [general]                                              # rehearsed, with replay_share
+group_by: {metric: length, bins: 10}                           # CommonIT; or metric: task
+group_by: {metric: anchors, anchors: mmlu_dev.jsonl, k: 1}     # the task of the nearest anchor
 group_by: {metric: kmeans, count: 8, encoder: tfidf, dimensions: 64}
-group_weights: {sums: 2, chat: 1}                                  by the names of the groups
+group_weights: {sums: 2, chat: 1}                              # by the names of the groups
 """
 
 from __future__ import annotations
@@ -21,17 +21,18 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from plumbing.strict_yaml import Keys
 from plumbing.suggest import nearest
 from training.plan.faults import Faults
-from training.plan.schedule_kinds import Reader
+from training.plan.schedule_reader import ScheduleReader
 from training.plan.sources import source
 from training.stage import Lora, Stage
 
 DATA = ("base", "base_name", "adapter", "examples", "validation", "groups")
-"""Fields of a Stage that the plan fills in from its sources and its steps."""
+"""Fields of a Stage that a plan fills in from its sources and its steps."""
 
 SETTINGS = tuple(field.name for field in dataclasses.fields(Stage) if field.name not in DATA)
+"""Fields of a Stage that a plan may set."""
 
 EMBEDDED = {"encoder": str, "model": str, "dimensions": int, "layer": int, "seed": int}
-"""Keys of an encoder of texts; see training.plan.grouping."""
+"""Keys of `group_by` that choose an encoder of texts -> their types; see training.plan.grouping."""
 
 METRICS: dict[str, dict[str, Any]] = {
     "task": {},
@@ -42,50 +43,54 @@ METRICS: dict[str, dict[str, Any]] = {
 """Metric of `group_by` -> its keys and their types."""
 
 NEEDED = {"anchors": ("anchors",), "kmeans": ("count",)}
+"""Metric of `group_by` -> its keys without a default."""
+
 ANCHORS = "anchors"
-"""Name of the source that anchors come from, and so the label of those that have none."""
+"""Name of the source of the anchors, and so the label of every anchor that has none."""
 
 ENCODERS = ("tfidf", "sentence_transformers", "states")
+"""The encoders of texts; the first is the default."""
 
 
-def read(given: Any, place: Keys, reader: Reader, home: Path | None = None) -> dict[str, Any]:
-    """Settings as a mapping of plain values; what is wrong goes to `reader.faults` and is left out.
+def read(raw: Any, keys: Keys, reader: ScheduleReader, home: Path | None = None) -> dict[str, Any]:
+    """Reads settings as a mapping of plain values.
 
     Args:
-        given: what the plan says.
-        place: where it says so.
-        reader: reads names of sources and numbers.
-        home: the plan's folder.
+        raw: the value in the YAML; None for no settings.
+        keys: the keys of this value, for messages.
+        reader: reads names of sources and numbers. Its `faults` get what is wrong; a setting with
+            a fault is left out of the result.
+        home: folder of the plan, from which relative paths are looked up.
     """
     faults = reader.faults
-    if given is None:
+    if raw is None:
         return {}
-    if not isinstance(given, dict):
-        faults.add(place, f"is {given!r}, expected keys and values, such as {{epochs: 3}}.")
+    if not isinstance(raw, dict):
+        faults.add(keys, f"is {raw!r}, expected keys and values, such as {{epochs: 3}}.")
         return {}
     hints, known = get_type_hints(Stage), [*SETTINGS, "group_by"]
-    found: dict[str, Any] = {}
-    for key, value in given.items():
-        here = (*place, key)
+    settings: dict[str, Any] = {}
+    for key, value in raw.items():
+        at_key = (*keys, key)
         if key not in known:
-            faults.add(here, f"unknown setting; {nearest(key, known)}")
+            faults.add(at_key, f"unknown setting; {nearest(key, known)}")
         elif key == "lora":
-            found[key] = _lora(value, here, faults)
+            settings[key] = _read_lora(value, at_key, faults)
         elif key == "group_by":
-            found[key] = _group_by(value, here, faults, home)
+            settings[key] = _read_group_by(value, at_key, faults, home)
         elif key == "group_weights":
-            found[key] = value if value is None else _weights(value, here, reader)
+            settings[key] = value if value is None else _read_weights(value, at_key, reader)
         elif key == "replay":
-            found[key] = reader.names(value, here)
+            settings[key] = reader.names(value, at_key)
         elif _fits(value, hints[key]):
-            found[key] = tuple(value) if isinstance(value, list) else value
+            settings[key] = tuple(value) if isinstance(value, list) else value
         else:
-            faults.add(here, f"is {value!r}, expected {_words(hints[key])}.")
-    return found
+            faults.add(at_key, f"is {value!r}, expected {_type_in_words(hints[key])}.")
+    return settings
 
 
-def of_stage(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of a Stage that settings hold by themselves: without data, groups and replay."""
+def stage_arguments(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the arguments of a Stage that need no data: all settings but groups and replay."""
     fields = {
         key: value
         for key, value in settings.items()
@@ -96,91 +101,101 @@ def of_stage(settings: Mapping[str, Any]) -> dict[str, Any]:
     return fields
 
 
-def _lora(given: Any, place: Keys, faults: Faults) -> dict[str, Any] | None:
-    if given is None:
+def _read_lora(raw: Any, keys: Keys, faults: Faults) -> dict[str, Any] | None:
+    """Reads the fields of a Lora; a number is its rank. None if the value is null or has faults."""
+    if raw is None:
         return None
-    if isinstance(given, int) and not isinstance(given, bool):
-        given = {"rank": given}
-    read = _typed(given, place, faults, get_type_hints(Lora), ("rank",))
+    if isinstance(raw, int) and not isinstance(raw, bool):
+        raw = {"rank": raw}
+    read = _read_typed(raw, keys, faults, get_type_hints(Lora), ("rank",))
     return read or None
 
 
-def _group_by(given: Any, place: Keys, faults: Faults, home: Path | None) -> dict[str, Any] | None:
-    if given is None:
+def _read_group_by(
+    raw: Any, keys: Keys, faults: Faults, home: Path | None
+) -> dict[str, Any] | None:
+    """Reads `group_by`; a text is its metric. None if it is null or its metric is unknown."""
+    if raw is None:
         return None
-    if isinstance(given, str):
-        given = {"metric": given}
-    metric = given.get("metric") if isinstance(given, dict) else None
+    if isinstance(raw, str):
+        raw = {"metric": raw}
+    metric = raw.get("metric") if isinstance(raw, dict) else None
     if metric not in METRICS:
-        faults.add(place, f"is {given!r}, expected {{metric: …}} with one of {', '.join(METRICS)}.")
+        faults.add(keys, f"is {raw!r}, expected {{metric: …}} with one of {', '.join(METRICS)}.")
         return None
-    read = _typed(given, place, faults, {"metric": str, **METRICS[metric]}, NEEDED.get(metric, ()))
+    hints = {"metric": str, **METRICS[metric]}
+    read = _read_typed(raw, keys, faults, hints, NEEDED.get(metric, ()))
     if "anchors" in read:
-        read["anchors"] = source(ANCHORS, given["anchors"], (*place, "anchors"), home, faults)
+        read["anchors"] = source(ANCHORS, raw["anchors"], (*keys, "anchors"), home, faults)
     if "bins" in read and "edges" in read:
-        faults.add(place, "bins and edges are both given. Keep one of the two.")
+        faults.add(keys, "bins and edges are both given. Keep one of the two.")
     if (encoder := read.get("encoder", ENCODERS[0])) not in ENCODERS:
-        faults.add((*place, "encoder"), f"is {encoder!r}; {nearest(encoder, list(ENCODERS))}")
+        faults.add((*keys, "encoder"), f"is {encoder!r}; {nearest(encoder, list(ENCODERS))}")
     if encoder == "sentence_transformers" and "model" not in read:
-        faults.add(place, "sentence_transformers needs model: a folder, or a name on the hub.")
+        faults.add(keys, "sentence_transformers needs model: a folder, or a name on the hub.")
     return read
 
 
-def _weights(given: Any, place: Keys, reader: Reader) -> dict[str, float]:
-    if not isinstance(given, dict) or not given:
+def _read_weights(raw: Any, keys: Keys, reader: ScheduleReader) -> dict[str, float]:
+    """Reads `group_weights`: name of a group -> its weight, 0 or more."""
+    if not isinstance(raw, dict) or not raw:
         reader.faults.add(
-            place,
-            f"is {given!r}, expected groups with their weights, such as {{sums: 2, chat: 1}}.",
+            keys,
+            f"is {raw!r}, expected groups with their weights, such as {{sums: 2, chat: 1}}.",
         )
         return {}
-    return {
-        str(name): float(reader.share(weight, (*place, name))) for name, weight in given.items()
-    }
+    return {str(name): float(reader.share(weight, (*keys, name))) for name, weight in raw.items()}
 
 
-def _typed(
-    given: Any, place: Keys, faults: Faults, hints: Mapping[str, Any], needed: tuple[str, ...]
+def _read_typed(
+    raw: Any, keys: Keys, faults: Faults, hints: Mapping[str, Any], needed: tuple[str, ...]
 ) -> dict[str, Any]:
-    if not isinstance(given, dict):
-        faults.add(place, f"is {given!r}, expected keys and values: {', '.join(hints)}.")
+    """Reads keys whose types are `hints`; keys with faults are left out of the result."""
+    if not isinstance(raw, dict):
+        faults.add(keys, f"is {raw!r}, expected keys and values: {', '.join(hints)}.")
         return {}
-    found = {}
-    for key, value in given.items():
+    read = {}
+    for key, value in raw.items():
         if key not in hints:
-            faults.add((*place, key), f"unknown key; {nearest(key, list(hints))}")
+            faults.add((*keys, key), f"unknown key; {nearest(key, list(hints))}")
         elif not _fits(value, hints[key]):
-            faults.add((*place, key), f"is {value!r}, expected {_words(hints[key])}.")
+            faults.add((*keys, key), f"is {value!r}, expected {_type_in_words(hints[key])}.")
         else:
-            found[key] = tuple(value) if isinstance(value, list) else value
+            read[key] = tuple(value) if isinstance(value, list) else value
     for key in needed:
-        if key not in given and given.keys() <= hints.keys():
-            faults.add(place, f"needs {key}.")
-    return found
+        # An unknown key is probably a misspelt needed one, and its fault already suggests it.
+        if key not in raw and raw.keys() <= hints.keys():
+            faults.add(keys, f"needs {key}.")
+    return read
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Whether a value read from YAML is of a type; a list does for a tuple, a whole number for any number."""
+    """Returns whether a value read from YAML has a type.
+
+    A list is accepted as a tuple, and a whole number as any number.
+    """
     if hint is Any:
         return True
     if get_origin(hint) in (Union, types.UnionType):
-        return any(_fits(value, one) for one in get_args(hint))
+        return any(_fits(value, member) for member in get_args(hint))
     if get_origin(hint) is Literal:
         return value in get_args(hint)
     if get_origin(hint) is tuple:
         return isinstance(value, list) and all(_fits(item, get_args(hint)[0]) for item in value)
+    # bool is a subclass of int, so true and false would pass as numbers.
     if isinstance(value, bool) or hint is bool:
         return isinstance(value, bool) and hint is bool
     return isinstance(value, (int, float) if hint is float else hint)
 
 
-def _words(hint: Any) -> str:
-    """A type for people."""
+def _type_in_words(hint: Any) -> str:
+    """Describes a type for the author of a plan: "a whole number or null"."""
     if get_origin(hint) in (Union, types.UnionType):
-        return " or ".join(_words(one) for one in get_args(hint))
+        return " or ".join(_type_in_words(member) for member in get_args(hint))
     if get_origin(hint) is Literal:
         return ", ".join(map(str, get_args(hint)[:-1])) + f" or {get_args(hint)[-1]}"
     if get_origin(hint) is tuple:
-        return "a list, each " + _words(get_args(hint)[0])
+        return "a list, each " + _type_in_words(get_args(hint)[0])
     names = {
         int: "a whole number",
         float: "a number",

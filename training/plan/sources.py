@@ -1,4 +1,4 @@
-"""The sources of a plan, read and written: a name with a path, or with keys and values."""
+"""Reads and writes the sources of a plan: each name has a path, or keys and values."""
 
 from __future__ import annotations
 
@@ -16,75 +16,98 @@ from plumbing.suggest import nearest
 from training.plan.faults import Faults
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
-"""A source's name becomes part of a folder's."""
+"""The form of a source's name, which becomes part of a folder's name."""
 
 KEYS = tuple(each.name for each in dataclasses.fields(Source) if each.name != "name")
 SPLITS = {"sources": "train", "validation": "validation"}
-"""Section of a plan -> the split that is meant when none is given."""
+"""Section of a plan -> the default split of its sources."""
 
 
-def sources(given: Any, section: str, home: Path | None, faults: Faults) -> dict[str, Source]:
-    """The sources of a section; what is wrong goes to `faults` and is left out."""
-    place: Keys = (section,)
-    if not isinstance(given, dict) or (section == "sources" and not given):
+def sources(raw: Any, section: str, home: Path | None, faults: Faults) -> dict[str, Source]:
+    """Reads the sources of a section.
+
+    Args:
+        raw: the value of the section in the YAML.
+        section: "sources" or "validation".
+        home: folder of the plan, from which relative paths are looked up.
+        faults: gets what is wrong; a source with a fault is left out of the result.
+    """
+    keys: Keys = (section,)
+    if not isinstance(raw, dict) or (section == "sources" and not raw):
         faults.add(
-            place,
-            f"is {given!r}, expected names with their paths, such as {{math: data/math.jsonl}}.",
+            keys,
+            f"is {raw!r}, expected names with their paths, such as {{math: data/math.jsonl}}.",
         )
         return {}
     read = {}
-    for name, value in given.items():
+    for name, value in raw.items():
         if not NAME.fullmatch(name):
             faults.add(
-                (*place, name),
-                "a name is made of letters, digits, - and _: it becomes part of a folder's.",
+                (*keys, name),
+                "a name is made of letters, digits, - and _: it becomes part of a folder's name.",
             )
-        elif one := source(name, value, (*place, name), home, faults, SPLITS[section]):
-            read[name] = one
+        elif new := source(name, value, (*keys, name), home, faults, SPLITS[section]):
+            read[name] = new
     return read
 
 
 def source(
-    name: str, given: Any, place: Keys, home: Path | None, faults: Faults, split: str = "train"
+    name: str, raw: Any, keys: Keys, home: Path | None, faults: Faults, split: str = "train"
 ) -> Source | None:
-    """One source: a path, or keys and values; None when it cannot be."""
-    fields = {"path": given} if isinstance(given, str) else given
+    """Reads one source from a path, or from keys and values; None if it has faults.
+
+    Args:
+        name: name of the source.
+        raw: its value in the YAML.
+        keys: the keys of this value, for messages.
+        home: folder of the plan, from which a relative path is looked up.
+        faults: gets what is wrong.
+        split: the default split.
+    """
+    fields = {"path": raw} if isinstance(raw, str) else raw
     if not isinstance(fields, dict):
-        faults.add(place, f"is {given!r}, expected a path, or keys and values: {', '.join(KEYS)}.")
+        faults.add(keys, f"is {raw!r}, expected a path, or keys and values: {', '.join(KEYS)}.")
         return None
     kept: dict[str, Any] = {}
     for key, value in fields.items():
         if key not in KEYS:
-            faults.add((*place, key), f"unknown key; {nearest(key, list(KEYS))}")
+            faults.add((*keys, key), f"unknown key; {nearest(key, list(KEYS))}")
         elif key == "seed" and type(value) is not int:
-            faults.add((*place, key), f"is {value!r}, expected a whole number.")
+            faults.add((*keys, key), f"is {value!r}, expected a whole number.")
         elif key not in ("seed", "share") and not isinstance(value, str):
-            faults.add((*place, key), f"is {value!r}, expected a text; put it in quotes.")
+            faults.add((*keys, key), f"is {value!r}, expected a text; put it in quotes.")
         else:
             kept[key] = value
     if "path" not in kept:
+        # A path of the wrong type is already reported.
         if "path" not in fields:
             faults.add(
-                place,
+                keys,
                 "path is missing: a JSONL file, a folder, or the name of a dataset on the hub.",
             )
         return None
     try:
-        return Source(name, **{"split": split} | kept | {"path": found_from(kept["path"], home)})
+        return Source(name, **{"split": split} | kept | {"path": resolve_path(kept["path"], home)})
     except CorpusError as error:
-        faults.add(place, str(error))
+        faults.add(keys, str(error))
         return None
 
 
-def found_from(path: str, home: Path | None) -> str:
-    """A path that exists from the working directory, else from the plan's folder, else as it is: a hub's name."""
+def resolve_path(path: str, home: Path | None) -> str:
+    """Looks a path up from the working directory, then from the plan's folder `home`.
+
+    A path that exists in neither is returned unchanged: it may be the name of a dataset on the hub.
+    """
     if path and home is not None and not Path(path).exists() and (home / path).exists():
         return (home / path).as_posix()
     return path
 
 
 def plain_value(value: Any) -> Any:
-    """A value as YAML and JSON hold it: shares as 1 or "1/4", lists, and a source as its path or its keys."""
+    """Returns a value as YAML and JSON can hold it.
+
+    A share becomes 1 or "1/4", a tuple becomes a list, and a source becomes its path or its keys.
+    """
     if isinstance(value, Fraction):
         return int(value) if value.denominator == 1 else str(value)
     if isinstance(value, Source):
@@ -95,11 +118,19 @@ def plain_value(value: Any) -> Any:
 
 
 def source_yaml(source: Source, split: str = "train") -> Any:
-    """What `source` reads back as the same: the path alone, where nothing else differs from what is meant without it."""
-    usual = Source(source.name, source.path, split=split)
+    """Returns the shortest YAML value that the function `source` reads as an equal source.
+
+    Args:
+        source: any source.
+        split: the split that a reader assumes.
+
+    Returns:
+        The path alone if everything else has its default; otherwise the path and what differs.
+    """
+    default = Source(source.name, source.path, split=split)
     fields = {
         key: plain_value(getattr(source, key))
         for key in KEYS
-        if getattr(source, key) != getattr(usual, key)
+        if getattr(source, key) != getattr(default, key)
     }
     return {"path": source.path, **fields} if fields else source.path

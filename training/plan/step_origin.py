@@ -1,10 +1,10 @@
-"""What each step of a plan starts from: weights, and an adapter on them where both it and its parent train one.
+"""Decides from which weights, and from which adapter, each step of a plan starts.
 
-parent      step        base of the step         adapter
-whole       whole       the parent               none
-whole       LoRA        the parent               fresh: its vector is relative to the parent, not to the plan's base
-LoRA        LoRA        the parent's base        goes on from the parent's: one adapter in the end
-LoRA        whole       refused: an adapter is no whole weights
+parent      step        base of the step      adapter
+full        full        the parent            none
+full        LoRA        the parent            new; its vector is relative to the parent
+LoRA        LoRA        the parent's base     the parent's, trained further: one adapter in the end
+LoRA        full        refused, because an adapter cannot be the base of a full fine-tune
 """
 
 from __future__ import annotations
@@ -15,20 +15,25 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from training.plan.schedules import Step
-from training.run.lora import unlike
+from training.run.lora import adapter_differences
 from training.stage import Stage
 
 
 class StepOrigin(NamedTuple):
-    """Where a step starts."""
+    """The steps whose results a step starts from."""
 
     base: str | None = None
     """Name of the step whose folder is its base; None for the plan's base."""
     adapter: str | None = None
-    """Name of the step whose adapter it goes on with."""
+    """Name of the step whose adapter it continues; None for a new adapter or none."""
 
     def of(self, stage: Stage, out: Path) -> Stage:
-        """The stage, on the plan's base, as it is run in the plan's folder."""
+        """Returns the stage with its base and adapter in the plan's folder.
+
+        Args:
+            stage: the stage on the plan's base.
+            out: the plan's folder.
+        """
         base = stage.base if self.base is None else out / self.base
         return replace(
             stage, base=base, adapter=None if self.adapter is None else out / self.adapter
@@ -36,40 +41,42 @@ class StepOrigin(NamedTuple):
 
 
 def origins(steps: Iterable[Step], adapters: Mapping[str, Any]) -> dict[str, StepOrigin]:
-    """Step -> its origin.
+    """Returns the origin of each step, by the step's name.
 
     Args:
-        steps: parents first.
-        adapters: name of a step -> its adapter, falsy where it trains whole weights.
+        steps: the steps of a plan, parents first.
+        adapters: name of a step -> its adapter; falsy for a full fine-tune.
     """
-    found: dict[str, StepOrigin] = {}
+    origin_of: dict[str, StepOrigin] = {}
     for step in steps:
         if step.parent is not None and adapters[step.parent] and adapters[step.name]:
-            found[step.name] = StepOrigin(found[step.parent].base, step.parent)
+            # A chain of adapters keeps the base of its first one, so that it ends in one adapter.
+            origin_of[step.name] = StepOrigin(origin_of[step.parent].base, step.parent)
         else:
-            found[step.name] = StepOrigin(step.parent)
-    return found
+            origin_of[step.name] = StepOrigin(step.parent)
+    return origin_of
 
 
 def refusal(step: Step, adapters: Mapping[str, Mapping[str, Any] | None]) -> str:
-    """Why a step cannot start from its parent; empty where it can.
+    """Says why a step cannot start from its parent; empty if it can.
 
     Args:
         step: any step of a plan.
-        adapters: name of a step -> fields of its Lora; None where it trains whole weights.
+        adapters: name of a step -> fields of its Lora; None for a full fine-tune.
     """
-    there = adapters[step.parent] if step.parent is not None else None
-    if not there:
+    before = adapters[step.parent] if step.parent is not None else None
+    if not before:
         return ""
-    here = adapters[step.name]
-    if not here:
+    now = adapters[step.name]
+    if not now:
         return (
-            f"step {step.name} trains whole weights and starts from {step.parent}, which trains a LoRA adapter, and an "
-            "adapter is no whole weights. Train both with the same lora, or both without."
+            f"step {step.name} is a full fine-tune and starts from {step.parent}, which trains a "
+            "LoRA adapter. An adapter cannot be the base of a full fine-tune. "
+            "Train both with the same lora, or both without."
         )
-    if different := unlike(there, here):
+    if changes := adapter_differences(before, now):
         return (
-            f"step {step.name} goes on with the LoRA adapter of {step.parent}, and that is another one: {different}. "
-            "Give both the same lora."
+            f"step {step.name} continues the LoRA adapter of {step.parent}, but with other "
+            f"settings: {changes}. Give both steps the same lora."
         )
     return ""

@@ -1,1 +1,1 @@
-"""One stage of training: from examples and a model to one checkpoint folder."""
+"""Runs one stage of training: from examples and a base to one checkpoint folder."""

@@ -1,4 +1,4 @@
-"""What happens between the steps of a run: points of the curve, validation, saved states, an early end."""
+"""Decides after each step of a run whether to log, measure, save or stop."""
 
 from __future__ import annotations
 
@@ -15,21 +15,22 @@ from training.run.cost import Spent
 from training.run.record import curve_point
 
 LOG_EVERY, LOGS = 25, 40
-"""At most so many steps between two points of the curve, and at least about so many points."""
+"""Largest number of steps between two points of the curve, and lowest number of points (about)."""
 
 
 class StepCallback(TrainerCallback):  # type: ignore[misc]
-    """Decides after every step when to log, evaluate, save and stop, and counts what the run has seen.
+    """Decides after each step whether to log, measure, save or stop, and counts the tokens.
 
     Args:
         run: the run's stage, data, order of examples and saved states.
         hooks: the caller's functions for points of the curve and for stopping.
         spent: returns the cost so far of all processes together; every process calls it.
-        agree: returns whether any process passed True; every process calls it, and all get one answer.
+        agree: returns whether any process passed True; every process calls it, and all get the
+            same answer.
 
     Attributes:
         seconds: time spent in steps since tokens per second were last logged.
-        counted: tokens of those steps.
+        counted: number of tokens of those steps.
         stopped: whether `hooks.should_stop` ended the run.
     """
 
@@ -46,16 +47,17 @@ class StepCallback(TrainerCallback):  # type: ignore[misc]
         self._log_every = max(1, min(LOG_EVERY, run.order.steps // LOGS))
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Start the clock of tokens per second."""
+        """Starts the clock of tokens per second."""
         self._begun = time.perf_counter()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Decide whether to evaluate, log, save and stop after this step."""
+        """Decides whether to measure, log, save and stop after this step."""
         self.seconds += time.perf_counter() - self._begun
         self._count(state.global_step)
         stage, step = self.run.stage, state.global_step
         last = step == self.run.order.steps
-        # The processes must leave at the same step, so they decide together.
+        # All processes must stop at the same step: one that stopped alone would leave the others
+        # waiting for its gradients. The last step ends the run anyway, so nobody is asked.
         self.stopped = not last and self._agree(self.hooks.should_stop())
         control.should_training_stop = last or self.stopped
         control.should_save = not last and (self.stopped or step % stage.save_every == 0)
@@ -64,13 +66,14 @@ class StepCallback(TrainerCallback):  # type: ignore[misc]
         control.should_log = step == 1 or step % self._log_every == 0 or last or control.should_save
 
     def tokens_per_second(self) -> float | None:
-        """Tokens per second since the last call; None if no step was done since."""
+        """Returns the tokens per second since the last call; None if no step was done since."""
         rate = round(self.counted / self.seconds, 1) if self.seconds else None
         if rate is not None:
             self.seconds, self.counted = 0.0, 0
         return rate
 
     def _count(self, step: int) -> None:
+        """Adds the examples and tokens of a step, of all processes, to the run's meter."""
         run = self.run
         rows = run.order.rows[(step - 1) * self._batches : step * self._batches]
         examples = [run.data.all[index] for batch in rows for index in batch]
@@ -81,7 +84,7 @@ class StepCallback(TrainerCallback):  # type: ignore[misc]
         self.counted += tokens
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Declare the state whole, in the main process, once every process has written its part."""
+        """Marks the saved state as complete once every process has written its part."""
         spent = self._spent()  # waits for all processes
         if args.should_save:
             self.run.state.seal(state.global_step, state.best_global_step, spent)
@@ -89,10 +92,10 @@ class StepCallback(TrainerCallback):  # type: ignore[misc]
     def on_log(
         self, args: Any, state: Any, control: Any, logs: Mapping[str, float] | None = None, **_: Any
     ) -> None:
-        """Hand a new point of the curve to the caller.
+        """Passes a new point of the curve to the caller.
 
         Raises:
-            TrainingError: the loss is not a number any more.
+            TrainingError: the loss is infinite or not a number.
         """
         point = curve_point(logs or {}, state.global_step)
         if point is None:
@@ -101,6 +104,6 @@ class StepCallback(TrainerCallback):  # type: ignore[misc]
             self.hooks.on_point(point, self.run.order.steps)
         if point.loss is not None and not math.isfinite(point.loss):
             raise TrainingError(
-                f"the training loss is {point.loss} at step {point.step}: the weights have left the range of numbers. "
+                f"the training loss is {point.loss} at step {point.step}: the training diverged. "
                 f"Give a lower rate than {self.run.stage.rate:g}, or a longer warm-up."
             )

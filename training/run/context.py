@@ -1,4 +1,4 @@
-"""RunContext and Hooks: what trainer and callback share."""
+"""RunContext and Hooks: the values that the trainer and its callback share."""
 
 from __future__ import annotations
 
@@ -14,21 +14,24 @@ from training.stage import Stage
 
 
 class RunContext(NamedTuple):
-    """What the trainer needs to know of a run."""
+    """Everything that the trainer needs to know about a run."""
 
     stage: Stage
     data: Data
     order: Order
     pad: int
+    """The token to pad with."""
     state: State
     meter: StageMeter
+    """Measures the cost since this process began the run or resumed it."""
     before: Spent
-    """What the run had cost when it went on."""
+    """The cost of the run up to the state from which it was resumed."""
 
 
 class Hooks(NamedTuple):
-    """Who is told, and who may stop it."""
+    """The caller's functions that observe a run and can stop it."""
 
     on_point: Callable[[CurvePoint, int], None]
-    """Called with a point of the curve and the steps in all, on the main process."""
+    """Called with a point of the curve and the number of steps in all, on the main process."""
     should_stop: Callable[[], bool]
+    """Called after every step but the last; True saves the state and ends the run."""

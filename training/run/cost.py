@@ -1,4 +1,4 @@
-"""What a training cost: wall time, device time, data, peak memory."""
+"""Measures the cost of a training: wall time, device time, data and peak memory."""
 
 from __future__ import annotations
 
@@ -12,19 +12,22 @@ from plumbing.meter import device_clock, device_name, high_water
 
 @dataclass(frozen=True)
 class Spent:
-    """What one phase cost. Work that was lost in a break, since the last saved state, is not in it.
+    """The cost of one phase. Work that an interruption lost is not included.
+
+    Lost work is what was done after the last saved state.
 
     Attributes:
-        phase: what was done, for example "training".
-        wall_seconds: time on the clock, from reading the base to the written checkpoint.
-        device_seconds: of all processes together: on an accelerator the time between two events on its stream, else the
-            CPU time of all their threads.
-        examples: examples that were trained on, each as often as it came.
-        tokens: their tokens, prompt and template included, without padding.
-        supervised: those of them that the loss counts.
-        peak_bytes: most memory that one process held: what torch allocated on an accelerator, else resident memory.
-        device: "cpu", or the accelerator's name.
-        processes: how many worked together.
+        phase: name of the phase, for example "training".
+        wall_seconds: elapsed time, from reading the base to the written checkpoint.
+        device_seconds: device time of all processes together. On an accelerator it is the time
+            between two events on its stream, otherwise the CPU time of all threads.
+        examples: number of examples that were trained on, each as often as it came.
+        tokens: number of their tokens, prompt and template included, without padding.
+        supervised: number of these tokens that the loss counts.
+        peak_bytes: largest memory of one process, in bytes: on an accelerator what torch
+            allocated, otherwise resident memory.
+        device: "cpu", or the name of the accelerator.
+        processes: number of processes that worked together.
     """
 
     phase: str
@@ -38,7 +41,11 @@ class Spent:
     processes: int = 1
 
     def __add__(self, other: Spent) -> Spent:
-        """Two parts of one phase: sums, and the higher peak; device and processes are those of the later part."""
+        """Adds two parts of one phase.
+
+        Times and counts are summed, and the higher peak is taken. Device and processes are those
+        of the later part, `other`.
+        """
         return replace(
             other,
             phase=self.phase,
@@ -52,7 +59,13 @@ class Spent:
 
 
 class StageMeter:
-    """What a phase has cost so far; may be read while it runs."""
+    """A meter of the cost of a phase, which can be read while the phase runs.
+
+    Attributes:
+        examples: number of examples so far; the caller adds them.
+        tokens: number of tokens so far; the caller adds them.
+        supervised: number of supervised tokens so far; the caller adds them.
+    """
 
     def __init__(self, phase: str, device: str = "cpu", processes: int = 1) -> None:
         self.examples = self.tokens = self.supervised = 0
@@ -62,7 +75,7 @@ class StageMeter:
         self._phase = self._water.begin()
 
     def read(self) -> Spent:
-        """The cost since the start."""
+        """Returns the cost since the start."""
         return replace(
             self._facts,
             wall_seconds=time.perf_counter() - self._wall,
@@ -76,7 +89,12 @@ class StageMeter:
 
 @contextmanager
 def measured(phase: str, device: str = "cpu", processes: int = 1) -> Iterator[StageMeter]:
-    """A meter that starts here; its counts are added by hand, and `read` gives the cost at any time.
+    """Yields a meter of the cost of a `with` block.
+
+    Args:
+        phase: name of the phase.
+        device: "cpu", or an accelerator such as "cuda:0".
+        processes: number of processes that work together.
 
     >>> with measured("training") as meter: meter.tokens += 512
     """

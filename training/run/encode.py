@@ -1,4 +1,7 @@
-"""The examples of a stage as tokens, counted; what cannot be trained on is refused here, before any weights are read."""
+"""Encodes the examples of a stage as tokens and counts them.
+
+Data that cannot be trained on is refused here, before any weights are read.
+"""
 
 from __future__ import annotations
 
@@ -14,37 +17,43 @@ from training.errors import TrainingError
 from training.stage import Stage
 
 UNLIMITED = 10**9
-"""A tokenizer that knows no limit reports 10^30 as its model_max_length."""
+"""From this limit on, a tokenizer's limit means "no limit".
+
+transformers reports 10^30 as the model_max_length of a tokenizer that has none.
+"""
 
 
 class Data(NamedTuple):
-    """What a stage trains on and measures, as tokens."""
+    """The data of a stage as tokens. Records that are too long are left out."""
 
     own: list[Encoded]
+    """The stage's examples."""
     rehearsed: list[Encoded]
+    """Its replay examples."""
     validation: dict[str, list[Encoded]]
+    """Name of a validation set -> its examples."""
     groups: list[int]
-    """Group number of each of `own`; empty where the stage has none."""
+    """Group number of each example of `own`; empty if the stage has no groups."""
     counts: dict[str, Counts]
-    """By "examples", "replay" and "validation/<name>"."""
+    """Counts of "examples", "replay" and "validation/<name>"."""
 
     @property
     def all(self) -> list[Encoded]:
-        """What batches number: the stage's own examples, then those of replay."""
+        """The stage's own examples, then the replay examples: the numbering of the batches."""
         return self.own + self.rehearsed
 
 
-def encoded(stage: Stage, tokenizer: Any, config: Any) -> Data:
+def encode_stage(stage: Stage, tokenizer: Any, config: Any) -> Data:
     """Tokenises all data of a stage.
 
     Args:
-        stage: what is trained.
-        tokenizer: the base's.
-        config: the base's configuration.
+        stage: the stage.
+        tokenizer: the tokenizer of its base.
+        config: the transformers configuration of its base.
 
     Raises:
-        TrainingError: nothing of a dataset fits, or a token is not the model's.
-        CorpusError: a chat that the tokenizer's template cannot write.
+        TrainingError: no record of a dataset fits, or a token is not in the model's vocabulary.
+        CorpusError: the tokenizer's template cannot write a chat.
     """
     limit = _limit(stage, tokenizer, config)
     sets: dict[str, Sequence[Record]] = {"examples": stage.examples, "replay": stage.replay}
@@ -73,24 +82,28 @@ def encoded(stage: Stage, tokenizer: Any, config: Any) -> Data:
 
 
 def _limit(stage: Stage, tokenizer: Any, config: Any) -> int | None:
-    """Most tokens of an example."""
-    places = getattr(config, "max_position_embeddings", None)
-    known = tokenizer.model_max_length if tokenizer.model_max_length < UNLIMITED else places
+    """Returns the largest number of tokens of an example; None if there is no limit."""
+    positions = getattr(config, "max_position_embeddings", None)
+    default = tokenizer.model_max_length if tokenizer.model_max_length < UNLIMITED else positions
     if stage.max_length is None:
-        return known
-    if places is not None and stage.max_length > places:
+        return default
+    if positions is not None and stage.max_length > positions:
         raise TrainingError(
-            f"max_length is {stage.max_length}, and the base holds {places} tokens. Give {places} or less."
+            f"max_length is {stage.max_length}, and the base holds {positions} tokens. "
+            f"Give {positions} or less."
         )
     return stage.max_length
 
 
 def _check_vocabulary(rows: Mapping[str, Sequence[Encoded]], config: Any) -> None:
-    """An index out of range breaks the whole process on an accelerator."""
-    known = getattr(config.get_text_config(), "vocab_size", None)
-    largest = max(max(row.ids) for some in rows.values() for row in some)
-    if known is not None and largest >= known:
+    """Refuses tokens that the model's embedding does not have.
+
+    On an accelerator, an index out of range would crash the whole process.
+    """
+    vocabulary = getattr(config.get_text_config(), "vocab_size", None)
+    largest = max(max(row.ids) for dataset in rows.values() for row in dataset)
+    if vocabulary is not None and largest >= vocabulary:
         raise TrainingError(
-            f"token {largest} occurs in the data, and the base knows {known} tokens. Its tokenizer is another model's: "
-            "put the right one into its folder."
+            f"token {largest} occurs in the data, and the base knows {vocabulary} tokens. "
+            "Its tokenizer belongs to another model: put the right one into its folder."
         )

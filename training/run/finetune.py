@@ -1,4 +1,4 @@
-"""One Stage of fine-tuning -> one checkpoint folder: the only door to the trainer."""
+"""Runs one Stage of fine-tuning and writes its checkpoint; the only entry to the trainer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from training.run.cost import Spent
 from training.run.lora import tidy_adapter
 from training.run.record import CurvePoint
 from training.run.saved_state import State, write_json
-from training.run.setup import StageSetup, make_ready, quiet
+from training.run.setup import StageSetup, quiet, set_up
 from training.stage import Lora, Stage
 
 if TYPE_CHECKING:
@@ -35,18 +35,18 @@ __all__ = [
 
 
 Progress = Callable[[int, int, float], None]
-"""Called with steps done, steps in all, and the last training loss."""
+"""A function called with the steps done, the steps in all, and the last training loss."""
 
 
 class Trained(NamedTuple):
-    """A checkpoint that was made."""
+    """The checkpoint that a run has written."""
 
     folder: Path
     spent: Spent
-    """The cost of the whole run, breaks not counted."""
+    """The cost of the whole run, without interruptions."""
     curve: tuple[CurvePoint, ...]
     counts: dict[str, Counts]
-    """By "examples", "replay" and "validation/<name>": what was used and what was left out."""
+    """Used and left-out records of "examples", "replay" and "validation/<name>"."""
 
 
 def run(
@@ -58,33 +58,37 @@ def run(
     should_stop: Callable[[], bool] = lambda: False,
     on_log: Callable[[CurvePoint], None] | None = None,
 ) -> Trained:
-    """Trains the stage and writes its checkpoint, or its adapter, to the folder `out`, which must not exist yet.
+    """Trains a stage and writes its checkpoint or adapter to the new folder `out`.
 
-    Full fine-tuning writes what save_pretrained writes; LoRA writes a PEFT folder whose base path is stage.base as given.
-    Beside the weights, training.json says what is needed to repeat the run. The folder appears whole or not at all.
+    Full fine-tuning writes what save_pretrained writes. LoRA writes a PEFT folder whose base is
+    stage.base_name, or the path stage.base. training.json beside the weights holds everything that
+    is needed to repeat the run. The folder appears complete or not at all.
 
-    The state of a run that is not finished is in <out>.training. A run that was stopped or killed and goes on from there
-    gives the same weights, bit for bit on a CPU, as one without a break. Started by `accelerate launch`, every process
-    calls this with the same stage; the main one writes and reports.
+    The state of an unfinished run is in <out>.training. A run that was stopped or killed and is
+    resumed from there gives the same weights as an uninterrupted one, bit for bit on a CPU. Under
+    `accelerate launch`, every process calls this function with the same stage, and the main one
+    writes and reports.
 
     Args:
-        stage: what to train.
-        out: the folder to make.
+        stage: the stage.
+        out: the folder to make; must not exist.
         progress: see Progress.
-        resume: go on with an unfinished run of the same stage; where there is none, begin.
-        should_stop: asked after every step; True saves the state and ends the run.
-        on_log: called with each point of the curve, as it is known.
+        resume: whether to continue an unfinished run of the same stage. If there is none, a new
+            run begins.
+        should_stop: called after every step; True saves the state and ends the run.
+        on_log: called with each new point of the curve.
 
     Raises:
-        TrainingError: `out` exists, the stage cannot be run on this base or in this memory, or the unfinished run is
-            another one; all before the first step. Later only when the loss is not a number any more.
-        Stopped: should_stop said so.
-        CorpusError: a chat that the base's tokenizer cannot write.
+        TrainingError: `out` exists, the stage cannot be run on this base or in this memory, or the
+            unfinished run is a different one; all before the first step. During the training, the
+            loss is infinite or not a number.
+        TrainingStopped: should_stop returned True.
+        CorpusError: the base's tokenizer cannot write a chat.
     """
     if out.exists():
         raise TrainingError(f"{out}: exists already. Give a new folder; nothing is overwritten.")
     with quiet():
-        ready = make_ready(stage)
+        ready = set_up(stage)
         before = State(out).open(_run_facts(stage, ready.processes), resume=resume)
 
         def on_point(point: CurvePoint, steps: int) -> None:
@@ -97,8 +101,9 @@ def run(
 
 
 def _run_facts(stage: Stage, processes: int) -> dict[str, Any]:
-    """What must be the same for an unfinished run to go on."""
+    """Returns what must be the same for an unfinished run to continue."""
     settings = record.settings(stage)
+    # Saving more or less often does not change the weights.
     del settings["save_every"]
     start = {"base": record.identity(stage.base)}
     if stage.adapter is not None:
@@ -114,13 +119,14 @@ def _train(
     on_point: Callable[[CurvePoint, int], None],
     should_stop: Callable[[], bool],
 ) -> Trained:
+    """Trains a prepared stage from the state `before`, or from the first step if it is None."""
     from training.run.context import Hooks, RunContext
     from training.run.trainer import StageTrainer
 
     model, state = ready.model, State(out)
-    cached = model.config.use_cache
+    use_cache = model.config.use_cache
     pad = ready.tokenizer.pad_token_id
-    parts = RunContext(
+    context = RunContext(
         stage,
         ready.data,
         ready.order,
@@ -130,23 +136,24 @@ def _train(
         state.spent(before, "training"),
     )
     if stage.checkpointing:
-        # transformers before 5.20 knows the older name only, and later ones warn of it
+        # transformers before 5.20 has only the older name, and later versions warn about it.
         getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)()
     settings = _arguments(stage, ready.order, state.folder, ready.device)
-    trainer = StageTrainer(parts, Hooks(on_point, should_stop), model, settings)
+    trainer = StageTrainer(context, Hooks(on_point, should_stop), model, settings)
     trainer.train(resume_from_checkpoint=str(before) if before else None)
     if trainer.stopped:
         raise TrainingStopped(
-            f"stopped after step {trainer.state.global_step} of {ready.order.steps}; the state is saved in "
-            f"{state.folder}. resume=True goes on from there."
+            f"stopped after step {trainer.state.global_step} of {ready.order.steps}; "
+            f"the state is saved in {state.folder}. resume=True continues from there."
         )
-    model.config.use_cache = (
-        cached  # the trainer turned it off, and the saved model would generate without its cache
-    )
+    # The trainer turned the cache off; saved like that, the model would generate without it and
+    # compute every earlier token again.
+    model.config.use_cache = use_cache
     return _write(trainer, ready, out)
 
 
 def _arguments(stage: Stage, batches: Order, folder: Path, device: str) -> Any:
+    """Returns the TrainingArguments of a stage."""
     from transformers import TrainingArguments
 
     settings = TrainingArguments(
@@ -164,7 +171,7 @@ def _arguments(stage: Stage, batches: Order, folder: Path, device: str) -> Any:
         seed=stage.seed,
         bf16=stage.precision == "bf16",
         logging_nan_inf_filter=False,
-        # When to log, measure and save is training.run.callback's to say
+        # training.run.callback decides when to log, measure and save.
         logging_strategy="no",
         eval_strategy="no",
         save_strategy="no",
@@ -175,23 +182,24 @@ def _arguments(stage: Stage, batches: Order, folder: Path, device: str) -> Any:
         remove_unused_columns=False,
         use_cpu=device == "cpu",
     )
-    settings._n_gpu = min(
-        settings.n_gpu, 1
-    )  # else one process would deal each batch to all devices that it sees
+    # With more, the Trainer would wrap the model in DataParallel, and one process would split each
+    # batch over all devices that it sees.
+    settings._n_gpu = min(settings.n_gpu, 1)
     return settings
 
 
 def _write(trainer: StageTrainer, ready: StageSetup, out: Path) -> Trained:
-    """The checkpoint, by the main process; the others wait."""
+    """Writes the checkpoint in the main process, while the others wait."""
     import torch
 
     run, model = trainer.run, trainer.accelerator.unwrap_model(trainer.model)
     stage, best = run.stage, trainer.state.best_global_step if run.stage.keep == "best" else None
-    weights = trainer.final(best)
+    weights = trainer.final_weights(best)
     if stage.save_dtype == "bfloat16":
         model.to(torch.bfloat16)
     curve, spent = record.curve(trainer.state.log_history), trainer.spent()
     if trainer.args.should_save:
+        # Renamed when it is complete, so that nobody finds half a checkpoint in `out`.
         staged = out.with_name(out.name + ".partial")
         shutil.rmtree(staged, ignore_errors=True)
         model.save_pretrained(staged, state_dict=weights)

@@ -1,4 +1,4 @@
-"""LoRA adapters on a model: the only door to peft."""
+"""Puts LoRA adapters on a model, new or continued; the only entry to peft."""
 
 from __future__ import annotations
 
@@ -18,23 +18,28 @@ CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 """The files of an adapter that PEFT writes."""
 
 PREFIX = "base_model.model."
-"""Of every name in such a file."""
+"""The beginning of every tensor name in WEIGHTS."""
 
 NEUTRAL = (
-    "auto_mapping", "base_model_name_or_path", "inference_mode", "lora_dropout", "peft_version", "revision", "task_type",
-    "target_modules",
+    "auto_mapping", "base_model_name_or_path", "inference_mode", "lora_dropout", "peft_version",
+    "revision", "task_type", "target_modules",
 )  # fmt: skip
-"""Of PEFT's settings, those in which an adapter that goes on may differ. The targets are compared by their tensors."""
+"""PEFT's settings that may differ when an adapter is continued.
+
+The targets may differ in writing only; `set_adapter` compares them by the names of their tensors.
+"""
 
 PLAIN_STARTS = (True, False, "gaussian")
-"""First weights of an adapter that leave the base as it is; others, such as PiSSA, subtract something from it."""
+"""Values of init_lora_weights that leave the base unchanged; others, such as PiSSA, change it."""
 
 
 def add_adapter(model: Any, lora: Lora) -> None:
-    """Puts an adapter on the model and freezes everything else; its first A is random, its first B zero.
+    """Puts a new adapter on the model and freezes everything else.
+
+    A begins as random numbers and B as zeros, so the model computes the same as before.
 
     Raises:
-        TrainingError: a target names no module of the model.
+        TrainingError: a target matches no module of the model.
     """
     from peft import LoraConfig
 
@@ -46,7 +51,7 @@ def add_adapter(model: Any, lora: Lora) -> None:
                 - {str(number) for number in range(1000)}
             )
             raise TrainingError(
-                f'LoRA target "{target}" names no module. Modules end in: {", ".join(ends)}.'
+                f'LoRA target "{target}" matches no module. Modules end in: {", ".join(ends)}.'
             )
     settings = LoraConfig(
         r=lora.rank,
@@ -56,26 +61,26 @@ def add_adapter(model: Any, lora: Lora) -> None:
         use_rslora=lora.rslora,
         task_type="CAUSAL_LM",
     )
-    # transformers' own door to peft: get_peft_model of peft 0.21 asks a property that transformers 5.23 warns of
+    # Not get_peft_model: that of peft 0.21 reads a property that transformers 5.23 warns about.
     model.add_adapter(settings)
 
 
-def unlike(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
-    """In what two adapters differ, so that training cannot go on from the first with the second; empty where it can.
+def adapter_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Lists the settings in which two adapters differ; empty if one can continue the other.
 
     Args:
-        there, here: fields of a Lora by name; what is left out has its default. Dropout may differ.
+        before: fields of the first Lora by name; a field that is left out has its default.
+        now: fields of the second Lora. Its dropout may differ.
 
-    >>> unlike({"rank": 8}, {"rank": 8, "alpha": 4.0})
+    >>> adapter_differences({"rank": 8}, {"rank": 8, "alpha": 4.0})
     'alpha was 16, is 4'
     """
-    pairs = zip(_fixed(there).items(), _fixed(here).values(), strict=True)
-    return "; ".join(
-        f"{name} was {one}, is {other}" for (name, one), other in pairs if one != other
-    )
+    pairs = zip(_fixed_settings(before).items(), _fixed_settings(now).values(), strict=True)
+    return "; ".join(f"{name} was {old}, is {new}" for (name, old), new in pairs if old != new)
 
 
-def _fixed(lora: Mapping[str, Any]) -> dict[str, str]:
+def _fixed_settings(lora: Mapping[str, Any]) -> dict[str, str]:
+    """Returns the settings that must stay the same, as text and with defaults filled in."""
     alpha = lora.get("alpha")
     return {
         "rank": str(lora["rank"]),
@@ -86,26 +91,29 @@ def _fixed(lora: Mapping[str, Any]) -> dict[str, str]:
 
 
 def check_start(folder: Path, stage: Stage) -> None:
-    """Whether a folder holds an adapter on the stage's base, as far as can be known without the model.
+    """Checks that a folder holds an adapter on the stage's base, without loading the model.
 
-    Its training.json names its base by identity. An adapter without one is taken by the name that it gives its base.
+    training.json names the base by its identity. An adapter without this file, such as one that
+    PEFT wrote, is checked by the name of its base.
 
     Raises:
-        TrainingError: it does not.
+        TrainingError: the folder holds no adapter, or an adapter on another base.
     """
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
             raise TrainingError(
-                f"adapter {folder}: has no {name}. Give the folder of a LoRA adapter that PEFT wrote."
+                f"adapter {folder}: has no {name}. "
+                "Give the folder of a LoRA adapter that PEFT wrote."
             )
     advice = "Give the base that it was trained on, or leave adapter out."
     record, identity = folder / facts.NAME, facts.identity(stage.base)
     if record.is_file():
-        known = json.loads(record.read_text("utf-8"))["base"]
-        if known["identity"] != identity:
+        trained_on = json.loads(record.read_text("utf-8"))["base"]
+        if trained_on["identity"] != identity:
             raise TrainingError(
-                f"adapter {folder}: was trained on {known['name']}, weights {known['identity'][:12]}…, and this stage's "
-                f"base {stage.base} is {identity[:12]}…. {advice}"
+                f"adapter {folder}: was trained on {trained_on['name']}, "
+                f"weights {trained_on['identity'][:12]}…, and this stage's base {stage.base} "
+                f"has weights {identity[:12]}…. {advice}"
             )
         return
     name = json.loads((folder / CONFIG).read_text("utf-8")).get("base_model_name_or_path")
@@ -116,16 +124,21 @@ def check_start(folder: Path, stage: Stage) -> None:
             )
     elif not name or name not in (stage.base_name, stage.base.as_posix()):
         raise TrainingError(
-            f"adapter {folder}: names {name!r} as its base, which is not here, and this stage's base is {stage.base}. "
+            f"adapter {folder}: names {name!r} as its base, which is not a folder here, "
+            f"and this stage's base is {stage.base}. "
             f"If that is the same model, give base_name={name!r}."
         )
 
 
 def set_adapter(model: Any, folder: Path) -> None:
-    """Writes the A and B of a folder into the model's adapter, exactly.
+    """Copies A and B from a folder into the model's adapter, bit for bit.
+
+    Args:
+        model: a model with an adapter; see `add_adapter`.
+        folder: the folder of an adapter.
 
     Raises:
-        TrainingError: it is another kind of adapter: by a setting, by the modules that it is on, or by a shape.
+        TrainingError: the two adapters differ in a setting, in their modules, or in a shape.
     """
     from peft import set_peft_model_state_dict
     from safetensors.torch import load_file
@@ -143,49 +156,64 @@ def set_adapter(model: Any, folder: Path) -> None:
     for name, tensor in saved.items():
         if tensor.shape != fresh[name].shape:
             raise TrainingError(
-                f"adapter {folder}: {name} is {tuple(tensor.shape)}, and {tuple(fresh[name].shape)} on this base. "
+                f"adapter {folder}: {name} is {tuple(tensor.shape)}, "
+                f"and {tuple(fresh[name].shape)} on this base. "
                 "Give the base that it was trained on, or leave adapter out."
             )
+    # PEFT ignores tensors that it cannot place, and the training would begin without them.
     result = set_peft_model_state_dict(model, saved)
     if result.unexpected_keys:
         raise TrainingError(
-            f"adapter {folder}: {len(result.unexpected_keys)} tensors found no place in the model, for example "
-            f"{result.unexpected_keys[0]}. Merge it into its base first, with `dem merge`."
+            f"adapter {folder}: {len(result.unexpected_keys)} tensors match nothing in the model, "
+            f"for example {result.unexpected_keys[0]}. "
+            "Merge it into its base first, with `dem merge`."
         )
 
 
 def _check_settings(model: Any, folder: Path) -> None:
+    """Refuses an adapter whose settings, as PEFT wrote them, differ from the model's adapter."""
     from peft import LoraConfig
 
-    mine = model.peft_config["default"].to_dict()
-    there = LoraConfig().to_dict() | json.loads((folder / CONFIG).read_text("utf-8"))
-    for settings in (mine, there):
+    own = model.peft_config["default"].to_dict()
+    # An older PEFT wrote fewer settings; the missing ones have their defaults.
+    saved = LoraConfig().to_dict() | json.loads((folder / CONFIG).read_text("utf-8"))
+    for settings in (own, saved):
         if settings["init_lora_weights"] in PLAIN_STARTS:
             settings["init_lora_weights"] = True
-    different = [
-        f"{name} is {there[name]!r} there and {mine.get(name)!r} here"
-        for name in there
-        if name not in NEUTRAL and (there[name] or None) != (mine.get(name) or None)
+    # `or None`: versions of PEFT write an unused setting as None, {} or [].
+    differences = [
+        f"{name} is {saved[name]!r} there and {own.get(name)!r} here"
+        for name in saved
+        if name not in NEUTRAL and (saved[name] or None) != (own.get(name) or None)
     ]
-    if different:
+    if differences:
         raise TrainingError(
-            f"adapter {folder}: is of another kind than this stage's: {'; '.join(different)}. "
+            f"adapter {folder}: has other settings than this stage's: {'; '.join(differences)}. "
             "Give lora the same rank (r), alpha and rslora, or leave adapter out."
         )
 
 
 def _modules(names: Iterable[str]) -> str:
-    """What tensors of an adapter belong to: "4 modules that end in k_proj, q_proj"."""
+    """Describes the modules of an adapter's tensors: "4 modules that end in k_proj, q_proj"."""
     modules = {name.rsplit(".lora_", 1)[0] for name in names}
-    return f"{len(modules)} modules that end in {', '.join(sorted({name.rsplit('.', 1)[-1] for name in modules}))}"
+    ends = ", ".join(sorted({name.rsplit(".", 1)[-1] for name in modules}))
+    return f"{len(modules)} modules that end in {ends}"
 
 
 def tidy_adapter(folder: Path, base: str) -> None:
-    """Leaves how to generate to the base, makes its path the one that was given, and the adapter one that is only used."""
+    """Completes the folder of an adapter that has just been written.
+
+    It removes the settings for generation, which belong to the base, names `base` as the adapter's
+    base, and marks the adapter as one for inference.
+
+    Args:
+        folder: the folder of an adapter.
+        base: path or name of its base.
+    """
     (folder / "generation_config.json").unlink(missing_ok=True)
     path = folder / CONFIG
     settings = json.loads(path.read_text("utf-8"))
-    # peft keeps the targets as a set, and would write them in another order in each process
+    # PEFT keeps the targets as a set and would write them in another order in each process.
     settings["target_modules"] = sorted(settings["target_modules"])
     settings |= {"base_model_name_or_path": base, "inference_mode": True}
     path.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", "utf-8")

@@ -1,11 +1,13 @@
-"""Does a stage fit in memory? Asked before the first step, and answered with the numbers.
+"""Estimates the memory of a training step before the first step, and refuses what does not fit.
 
-Weights, gradients and AdamW's two averages are float32 and counted exactly. Activations are measured on the model itself:
-what autograd keeps of one row is a polynomial of second degree in the row's length (attention may keep a square), which
-three short rows determine; a batch keeps that times its rows.
+Weights, gradients and AdamW's two averages are float32 and counted exactly. Activations are
+measured on the model itself. The bytes that autograd keeps for one row are a polynomial of second
+degree in the row's length, because attention may keep a square. Three short rows determine it. A
+batch keeps that many bytes for each of its rows.
 
-Measured on a CPU, a Llama of 1.9 million parameters and 64 rows of 250 tokens: estimated / taken 1.01, in bfloat16 0.99, with
-checkpointing 1.10 and 1.23. That is what a step needs; see HEAP for what the process may grow to.
+Accuracy, measured on a CPU with a Llama of 1.9 million parameters and 64 rows of 250 tokens:
+estimated / used is 1.01 in float32 and 0.99 in bfloat16, and with checkpointing 1.10 and 1.23. This
+is the need of a step; HEAP says how much larger the process may grow.
 """
 
 from __future__ import annotations
@@ -19,17 +21,20 @@ from plumbing.units import size
 from training.errors import TrainingError
 
 PROBES = (8, 16, 32)
-"""Lengths of the rows that are measured: they cost little beside one step."""
+"""Lengths in tokens of the rows that are measured; their cost is small compared with one step."""
 
 FLOAT = 4
 """Bytes of a float32."""
 
 HEAP = 1.7
-"""So many times what it needs a process on a CPU may grow to: glibc does not give freed pieces back at once (measured)."""
+"""A process on a CPU may grow to this many times its need (measured).
+
+The reason is that glibc does not return freed memory to the system at once.
+"""
 
 
 class Need(NamedTuple):
-    """Bytes that training takes on one device."""
+    """The memory that a training step needs on one device, in bytes."""
 
     weights: int
     gradients: int
@@ -38,41 +43,46 @@ class Need(NamedTuple):
 
     @property
     def total(self) -> int:
-        """All of them: they are there at once when the backward pass begins."""
+        """The sum; all parts are in memory at once when the backward pass begins."""
         return sum(self)
 
     def in_words(self) -> str:
-        """For a message: "weights 7.9 MB, gradients 7.9 MB, optimiser 15.8 MB, activations 3.1 GB"."""
+        """Returns the parts for a message: "weights 7.9 MB, gradients 7.9 MB, ..."."""
         return ", ".join(f"{name} {size(nbytes)}" for name, nbytes in self._asdict().items())
 
 
 def estimate(
     model: Any, rows: int, length: int, *, bf16: bool, checkpointing: bool = False, shards: int = 1
 ) -> Need:
-    """Bytes that a step takes at its peak.
+    """Estimates the bytes that a step needs at its peak.
 
     Args:
-        model: a causal language model of transformers, in float32, with what is frozen frozen.
-        rows: examples of a batch on one device.
-        length: tokens of the longest row.
+        model: a causal language model of transformers in float32, with everything frozen that is
+            not trained.
+        rows: number of examples of a batch on one device.
+        length: number of tokens of the longest row.
         bf16: whether the forward pass runs in bfloat16.
         checkpointing: whether activations are computed again in the backward pass.
-        shards: over how many devices weights, gradients and averages are spread (FSDP); 1 keeps them whole.
+        shards: number of devices over which FSDP splits weights, gradients and averages; 1 if
+            every device holds all of them.
     """
-    trained = sum(one.numel() for one in model.parameters() if one.requires_grad)
-    weights = sum(one.numel() * one.element_size() for one in model.parameters())
+    trained = sum(tensor.numel() for tensor in model.parameters() if tensor.requires_grad)
+    weights = sum(tensor.numel() * tensor.element_size() for tensor in model.parameters())
     kept = [activations(model, probe, bf16=bf16) for probe in PROBES]
-    always, per_row = at(0, kept), at(length, kept) - at(0, kept)
+    always, per_row = interpolate(0, kept), interpolate(length, kept) - interpolate(0, kept)
     config = model.config.get_text_config()
     logits = FLOAT * length * config.vocab_size
-    if checkpointing:  # the inputs of all layers, what one layer keeps, and the logits with what the loss keeps of them
+    if checkpointing:
+        # Kept: the inputs of all layers, the activations of the one layer that is computed again,
+        # and the logits with what the loss keeps of them.
         layers = config.num_hidden_layers
         per_row = (
             FLOAT * layers * length * config.hidden_size
             + per_row // layers
             + min(per_row, 3 * logits)
         )
-    # In the backward pass the gradient of the logits stands beside them, in float32 and as the head's input takes it.
+    # The backward pass adds the gradient of the logits twice: in float32, and in the dtype that the
+    # output layer takes.
     return Need(
         -(-weights // shards),
         -(-FLOAT * trained // shards),
@@ -81,35 +91,44 @@ def estimate(
     )
 
 
-def at(length: int, bytes_at_probes: Sequence[int]) -> int:
-    """The polynomial through the three probes, at a length (Lagrange's form). At 0: what does not grow with the row.
+def interpolate(length: int, bytes_at_probes: Sequence[int]) -> int:
+    """Evaluates the polynomial through the three probes at a length, in Lagrange's form.
 
-    >>> at(64, (8 + 64, 16 + 256, 32 + 1024))    # L + L²
+    Args:
+        length: number of tokens. 0 gives the bytes that do not depend on the length.
+        bytes_at_probes: the bytes at each length of PROBES.
+
+    Returns:
+        Bytes, 0 or more.
+
+    >>> interpolate(64, (8 + 64, 16 + 256, 32 + 1024))    # L + L²
     4160
     """
     total = 0.0
-    for here, value in zip(PROBES, bytes_at_probes, strict=True):
+    for probe, value in zip(PROBES, bytes_at_probes, strict=True):
         factor = 1.0
         for other in PROBES:
-            factor *= (length - other) / (here - other) if other != here else 1.0
+            factor *= (length - other) / (probe - other) if other != probe else 1.0
         total += value * factor
     return max(0, round(total))
 
 
 def activations(model: Any, length: int, *, bf16: bool) -> int:
-    """Bytes that autograd keeps of a forward pass of one row of `length` tokens.
+    """Measures the bytes that autograd keeps for a forward pass of one row of `length` tokens.
 
-    Weights are not counted. Random numbers that the pass draws are given back: a training gives the same bits with it.
+    Weights are not counted. The state of the random number generator is restored, so a training
+    gives the same bits with and without this measurement.
     """
     import torch
 
-    seen = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    # Many kept tensors are views of one storage, which takes its memory only once.
+    counted = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     sizes: list[int] = []
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in seen:
-            seen.add(storage.data_ptr())
+        if storage.data_ptr() not in counted:
+            counted.add(storage.data_ptr())
             sizes.append(storage.nbytes())
         return tensor
 
@@ -121,15 +140,15 @@ def activations(model: Any, length: int, *, bf16: bool) -> int:
         torch.autocast(device.type, torch.bfloat16, enabled=bf16),
         torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
     ):
-        kept = model(
-            input_ids=ids, labels=ids, use_cache=False
-        )  # a pointer is one storage only while that is alive
-    del kept
+        # The output keeps every storage alive; a pointer could otherwise be used a second time.
+        output = model(input_ids=ids, labels=ids, use_cache=False)
+    del output
     return sum(sizes)
 
 
 @contextmanager
 def _training(model: Any) -> Iterator[None]:
+    """Sets a model to training mode, and back at the end."""
     before = model.training
     model.train()
     try:
@@ -139,17 +158,29 @@ def _training(model: Any) -> Iterator[None]:
 
 
 def check(need: int, room: int, what: str, advice: str) -> None:
-    """Refuses what cannot fit.
+    """Refuses what does not fit in memory.
+
+    Args:
+        need: bytes that are needed.
+        room: bytes that are free.
+        what: what needs them, for the message.
+        advice: the next step, for the message.
 
     Raises:
-        TrainingError: names the bytes that are needed and those that are free.
+        TrainingError: `need` is larger than `room`; the message gives both.
     """
     if need > room:
         raise TrainingError(f"{what} takes about {size(need)}, and {size(room)} are free. {advice}")
 
 
-def free(device: str) -> int:
-    """Bytes that this process may still take on a device, with regard to a container's limit."""
+def free_bytes(device: str) -> int:
+    """Returns the bytes that this process can still allocate on a device.
+
+    A container's limit is taken into account.
+
+    Args:
+        device: "cpu", or an accelerator such as "cuda:0".
+    """
     if device.startswith("cuda"):
         import torch
 
@@ -160,7 +191,10 @@ def free(device: str) -> int:
 
 
 def _left_in_group(folder: Path) -> list[int]:
-    """What a control group of Linux (version 2) leaves; nothing where there is none, or no limit."""
+    """Returns the bytes that a Linux control group (version 2) leaves.
+
+    The list is empty if there is no control group, or if it has no limit.
+    """
     try:
         limit, used = (
             (folder / name).read_text().strip() for name in ("memory.max", "memory.current")
@@ -170,13 +204,16 @@ def _left_in_group(folder: Path) -> list[int]:
         return []
     if limit == "max":
         return []
-    # Files that were read once are counted as used, and are given up when memory is short
+    # The page cache of files counts as used, but the system frees it when memory is short.
     cached = sum(int(line.split()[1]) for line in statistics if line.startswith("inactive_file "))
     return [max(0, int(limit) - int(used) + cached)]
 
 
 def weights_on_disk(folder: Path) -> int:
-    """Bytes of a checkpoint's weights as float32, from the headers of its safetensors files; 0 where it has none."""
+    """Returns the bytes of a checkpoint's weights as float32; 0 if it has no safetensors files.
+
+    Only the headers of the files are read.
+    """
     import math
 
     from safetensors import safe_open

@@ -1,4 +1,4 @@
-"""What training.json says of a checkpoint: enough to repeat the run, and to know what it came from."""
+"""Builds training.json: the record of a training, enough to repeat it and identify its inputs."""
 
 from __future__ import annotations
 
@@ -16,72 +16,84 @@ from training.run.cost import Spent
 from training.stage import Stage
 
 NAME = "training.json"
-"""Beside the weights."""
+"""Name of the file, which is beside the weights."""
 
 DATA = ("examples", "validation", "replay", "groups")
-"""Fields of a Stage that are given by their digest."""
+"""Fields of a Stage that are recorded by their digest."""
 
 START = ("base", "base_name", "adapter")
-"""Fields of a Stage that are given by the identity of the weights."""
+"""Fields of a Stage that are recorded by the identity of the weights."""
 
 PIECES, PIECE = 16, 4096
-"""How many bytes of each file of weights make its identity, and of what size: cheap at any size of file."""
+"""Number and size in bytes of the pieces of each file that make up an identity.
+
+So an identity takes the same short time for files of any size.
+"""
 
 
 class CurvePoint(NamedTuple):
-    """One place on the curve of a training."""
+    """One point of the loss curve of a training."""
 
     step: int
     loss: float | None = None
-    """Nats per supervised token, the mean since the point before; None where only validation was measured."""
+    """Mean since the previous point, nats per supervised token; None for validation alone."""
     rate: float | None = None
     """Learning rate of the step."""
     tokens_per_second: float | None = None
-    """Without padding; the time for validation and saving is not in it."""
+    """Without padding, and without the time for validation and saving."""
     validation: Mapping[str, float] = {}
-    """By dataset, nats per supervised token."""
+    """Name of a validation set -> nats per supervised token."""
 
 
 def settings(stage: Stage) -> dict[str, Any]:
-    """The fields of a stage that are not data and not what it starts from, as JSON."""
-    found = {
-        one.name: getattr(stage, one.name)
-        for one in fields(stage)
-        if one.name not in (*DATA, *START)
+    """Returns a stage's fields as JSON values, without its data, its base and its adapter."""
+    values = {
+        field.name: getattr(stage, field.name)
+        for field in fields(stage)
+        if field.name not in (*DATA, *START)
     }
-    found["lora"] = asdict(stage.lora) if stage.lora else None
-    plain: dict[str, Any] = json.loads(json.dumps(found))
+    values["lora"] = asdict(stage.lora) if stage.lora else None
+    # Tuples become lists, so that the result equals what is read back from training.json.
+    plain: dict[str, Any] = json.loads(json.dumps(values))
     return plain
 
 
 def digests(stage: Stage) -> dict[str, str]:
-    """SHA-256 of each part of a stage's data, in its order."""
-    found = {"examples": digest(stage.examples), "replay": digest(stage.replay)}
-    found |= {f"validation/{name}": digest(records) for name, records in stage.validation.items()}
+    """Returns the SHA-256 of each part of a stage's data; the order of the records counts.
+
+    The parts are "examples", "replay", "validation/<name>", and "groups" if the stage has groups.
+    """
+    parts = {"examples": digest(stage.examples), "replay": digest(stage.replay)}
+    parts |= {f"validation/{name}": digest(records) for name, records in stage.validation.items()}
     if stage.groups is not None:
-        found["groups"] = hashlib.sha256(repr(stage.groups).encode()).hexdigest()
-    return found
+        parts["groups"] = hashlib.sha256(repr(stage.groups).encode()).hexdigest()
+    return parts
 
 
 def digest(records: Iterable[Record]) -> str:
-    """SHA-256 over the records as JSON lines: what they say and their order."""
-    found = hashlib.sha256()
+    """Returns the SHA-256 of records as JSON lines; it depends on their content and order."""
+    sha = hashlib.sha256()
     for record in records:
-        found.update(json.dumps(row(record), sort_keys=True).encode() + b"\n")
-    return found.hexdigest()
+        sha.update(json.dumps(row(record), sort_keys=True).encode() + b"\n")
+    return sha.hexdigest()
 
 
 def identity(folder: Path) -> str:
-    """SHA-256 over names, sizes and small pieces of a checkpoint's files of weights: two fine-tunes of one base differ."""
-    found = hashlib.sha256()
+    """Returns a SHA-256 that tells checkpoints apart, without reading all of their weights.
+
+    It covers the name, the size and small pieces of each safetensors file in the folder. Two
+    fine-tunes of one base differ in these pieces.
+    """
+    sha = hashlib.sha256()
     for file in sorted(folder.glob("*.safetensors")):
         size = file.stat().st_size
-        found.update(f"{file.name} {size}\n".encode())
+        sha.update(f"{file.name} {size}\n".encode())
         with file.open("rb") as opened:
+            # Spread evenly from the first byte, which is the header, to the last.
             for number in range(PIECES):
                 opened.seek(max(0, size - PIECE) * number // (PIECES - 1))
-                found.update(opened.read(PIECE))
-    return found.hexdigest()
+                sha.update(opened.read(PIECE))
+    return sha.hexdigest()
 
 
 def document(
@@ -91,7 +103,15 @@ def document(
     curve: Sequence[CurvePoint],
     best_step: int | None,
 ) -> dict[str, Any]:
-    """What training.json holds."""
+    """Returns the content of training.json.
+
+    Args:
+        stage: the stage that was trained.
+        counts: "examples", "replay" or "validation/<name>" -> used and left-out records.
+        spent: cost of the training.
+        curve: points of its loss curve.
+        best_step: step of the weights that were written.
+    """
     return {
         "base": {
             "name": stage.base_name or stage.base.as_posix(),
@@ -102,7 +122,7 @@ def document(
         else None,
         "settings": settings(stage),
         "data": digests(stage),
-        "counts": {name: asdict(one) for name, one in counts.items()},
+        "counts": {name: asdict(part) for name, part in counts.items()},
         "kept_step": best_step,
         "spent": asdict(spent),
         "curve": [
@@ -117,7 +137,12 @@ def document(
 
 
 def curve_point(logs: Mapping[str, Any], step: int) -> CurvePoint | None:
-    """The point of the curve that an entry of the trainer's log is; None where it is none."""
+    """Returns the point of the curve in an entry of the trainer's log; None if it has no loss.
+
+    Args:
+        logs: name -> value, as the trainer logs them.
+        step: the step of the entry.
+    """
     validation = {
         key.partition("/")[2]: loss for key, loss in logs.items() if key.startswith("validation/")
     }
@@ -129,11 +154,12 @@ def curve_point(logs: Mapping[str, Any], step: int) -> CurvePoint | None:
 
 
 def curve(history: Sequence[Mapping[str, Any]]) -> tuple[CurvePoint, ...]:
-    """The points of a trainer's log, one per step."""
+    """Returns the points of the curve in a trainer's log, one per step."""
     points: dict[int, CurvePoint] = {}
     for logs in history:
         point = curve_point(logs, logs["step"])
         if point is not None:
+            # The trainer logs the training loss and the validation of a step as two entries.
             old = points.get(point.step, point)
             points[point.step] = (
                 old._replace(validation=point.validation) if point.validation else point

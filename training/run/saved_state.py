@@ -1,10 +1,12 @@
-"""The folder of an unfinished run: saved states from which it goes on, of which only whole ones count.
+"""The folder of an unfinished run: its saved states, of which only complete ones count.
 
-    <out>.training/run.json            what is trained, to refuse going on with something else
-                   checkpoint-<step>/  what the trainer wrote; whole.json, written last, names its files and their sizes
+    <out>.training/run.json            the stage, so that no other stage continues the run
+                   checkpoint-<step>/  a state that the trainer wrote; whole.json, written last,
+                                       lists its files and their sizes
                    best-<step>/        the weights with the lowest validation loss so far
 
-A process that is killed while it saves leaves a folder without whole.json. It is removed, and the one before is there.
+A process that is killed while it saves leaves a state without whole.json. This state is removed,
+and the state before it is still there.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from training.errors import TrainingError
 from training.run.cost import Spent
 
 RUN, WHOLE = "run.json", "whole.json"
+"""Files of the folder: the stage of the run, and in each state the mark that it is complete."""
 
 
 class State:
@@ -34,62 +37,69 @@ class State:
         self.folder = out.with_name(out.name + ".training")
 
     def open(self, run: Mapping[str, Any], *, resume: bool) -> Path | None:
-        """Makes the folder or goes on with it, and returns the state to start from, or None to start anew.
+        """Makes the folder or continues in it.
 
         Args:
-            run: what is trained, as JSON; a run goes on only with the same.
-            resume: whether a run that is there shall go on.
+            run: everything that determines the run, as JSON values. An unfinished run continues
+                only if these are the same.
+            resume: whether an unfinished run may continue.
+
+        Returns:
+            The state to start from; None to start at the first step.
 
         Raises:
-            TrainingError: a run with saved steps is there and shall not go on, or is another one.
+            TrainingError: there is an unfinished run with saved steps, and it may not continue or
+                is a different run.
         """
         document = json.loads(json.dumps(run))
         begun = self.newest()
-        if begun is None:  # nothing that could be lost
+        # Without a complete state, nothing is lost by starting again.
+        if begun is None:
             self.folder.mkdir(parents=True, exist_ok=True)
             write_json(self.folder / RUN, document)
             self._sweep()
             return None
         if not resume:
             raise TrainingError(
-                f"{self.folder}: holds an unfinished run, {self.step(begun)} steps of which are saved. "
-                "Give resume=True to go on with it, or remove that folder to start anew."
+                f"{self.folder}: holds an unfinished run, "
+                f"{self.step(begun)} steps of which are saved. "
+                "Give resume=True to continue it, or remove that folder to start anew."
             )
-        known = json.loads((self.folder / RUN).read_text("utf-8"))
+        saved = json.loads((self.folder / RUN).read_text("utf-8"))
         if different := [
-            name for name in {*known, *document} if known.get(name) != document.get(name)
+            name for name in {*saved, *document} if saved.get(name) != document.get(name)
         ]:
             pairs = "; ".join(
-                f"{name} was {known.get(name)!r} and is {document.get(name)!r}"
+                f"{name} was {saved.get(name)!r} and is {document.get(name)!r}"
                 for name in sorted(different)
             )
             raise TrainingError(
-                f"{self.folder}: the unfinished run there is another one: {pairs}. Give what it was begun with, or "
-                "remove that folder to start anew."
+                f"{self.folder}: the unfinished run there is another one: {pairs}. "
+                "Give the values that it began with, or remove that folder to start anew."
             )
         self._sweep()
         return begun
 
     def newest(self) -> Path | None:
-        """The whole state with the most steps."""
+        """Returns the complete state with the most steps; None if there is none."""
         return max(filter(_is_whole, self.folder.glob("checkpoint-*")), key=self.step, default=None)
 
     @staticmethod
     def step(folder: Path | None) -> int:
-        """Steps that a saved state, or saved weights, have behind them."""
+        """Returns the number of steps before a saved state or saved weights; 0 for None."""
         return int(folder.name.rpartition("-")[2]) if folder is not None else 0
 
     def best(self, step: int) -> Path:
-        """Where the best weights of that step are."""
+        """Returns the folder of the best weights, which are those of step `step`."""
         return self.folder / f"best-{step}"
 
     def seal(self, step: int, best_step: int | None, spent: Spent) -> None:
-        """Declares the state of this step whole; then, and only then, removes older states and weights.
+        """Marks the state of a step as complete, and only then removes older states and weights.
 
         Args:
-            step: of the state that the trainer has written.
-            best_step: whose weights it counts as the best.
-            spent: the cost up to here.
+            step: step of the state that the trainer has written.
+            best_step: step of the best weights so far; None if there are none.
+            spent: cost of the run up to this state.
         """
         folder = self.folder / f"checkpoint-{step}"
         files = {
@@ -97,6 +107,7 @@ class State:
             for file in sorted(folder.rglob("*"))
             if file.is_file()
         }
+        # The files must be on the disk before the mark, or a power cut could leave the mark alone.
         for name in files:
             flush(folder / name)
         write_json(folder / WHOLE, {"files": files, "spent": asdict(spent)})
@@ -106,24 +117,25 @@ class State:
                 shutil.rmtree(old)
 
     def spent(self, folder: Path | None, phase: str) -> Spent:
-        """What the run had cost at a saved state."""
+        """Returns the cost of the run up to a saved state; no cost for None."""
         if folder is None:
             return Spent(phase)
         return Spent(**json.loads((folder / WHOLE).read_text("utf-8"))["spent"])
 
     def remove(self) -> None:
-        """The run is done."""
+        """Removes the folder when the run is finished."""
         shutil.rmtree(self.folder)
 
     def _sweep(self) -> None:
+        """Removes incomplete states."""
         for folder in self.folder.glob("checkpoint-*"):
             if not _is_whole(folder):
-                shutil.rmtree(
-                    folder, ignore_errors=True
-                )  # every process of a launch sweeps; another may be quicker
+                # Every process of a launch does this, and another one may be faster.
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _is_whole(folder: Path) -> bool:
+    """Returns whether a state is complete: it has its mark, and all files have their size."""
     if not (folder / WHOLE).is_file():
         return False
     files = json.loads((folder / WHOLE).read_text("utf-8"))["files"]
@@ -134,5 +146,5 @@ def _is_whole(folder: Path) -> bool:
 
 
 def write_json(path: Path, document: object) -> None:
-    """Write a JSON file that is there whole, or not at all, even after a loss of power."""
+    """Writes a JSON file that is complete or absent, even after a power cut."""
     write_whole(path, json.dumps(document, indent=1, ensure_ascii=False) + "\n", durable=True)

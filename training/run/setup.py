@@ -1,4 +1,4 @@
-"""A Stage -> all that its first step needs; what cannot be run is refused here, with the numbers."""
+"""Prepares a Stage for its first step, and refuses a stage that cannot run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from training.batching.order import Order, order
 from training.errors import TrainingError
 from training.run import memory
 from training.run.cost import StageMeter
-from training.run.encode import Data, encoded
+from training.run.encode import Data, encode_stage
 from training.run.lora import add_adapter, check_start, set_adapter
 from training.stage import Stage
 
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 class StageSetup(NamedTuple):
-    """A stage that can begin."""
+    """Everything that the first step of a stage needs."""
 
     model: Any
     tokenizer: Any
@@ -32,15 +32,17 @@ class StageSetup(NamedTuple):
     device: str
     processes: int
     meter: StageMeter
-    """Runs since the preparation began."""
+    """Measures the cost since the preparation began."""
 
 
-def make_ready(stage: Stage) -> StageSetup:
-    """Makes a stage ready; everything that can be refused is, in the order of what it costs to find out.
+def set_up(stage: Stage) -> StageSetup:
+    """Loads the data and the model of a stage, and checks that they fit.
+
+    The cheapest checks come first.
 
     Raises:
         TrainingError: the stage cannot be run on this base, on this device or in this memory.
-        CorpusError: a chat that the base's tokenizer cannot write.
+        CorpusError: the base's tokenizer cannot write a chat.
     """
     import torch
     from transformers import AutoConfig, AutoTokenizer
@@ -48,26 +50,27 @@ def make_ready(stage: Stage) -> StageSetup:
     _check_base(stage.base)
     if stage.adapter is not None:
         check_start(stage.adapter, stage)
-    device, processes = _device(stage), int(os.environ.get("WORLD_SIZE", 1))
+    device, processes = _choose_device(stage), int(os.environ.get("WORLD_SIZE", 1))
     meter = StageMeter("training", device, processes)
     tokenizer = AutoTokenizer.from_pretrained(stage.base, trust_remote_code=False)
     config = AutoConfig.from_pretrained(stage.base, trust_remote_code=False)
-    data = encoded(stage, tokenizer, config)
+    data = encode_stage(stage, tokenizer, config)
     memory.check(
         memory.weights_on_disk(stage.base),
-        memory.free("cpu"),
+        memory.free_bytes("cpu"),
         f"the base in float32, {stage.base},",
         "Close other programs, or train a smaller base.",
     )
+    # Seeded here, because the first weights of an adapter are random.
     torch.manual_seed(stage.seed)
-    model = _load(stage.base)
+    model = _load_model(stage.base)
     _freeze(model, stage.frozen)
     if stage.lora is not None:
         add_adapter(model, stage.lora)
     if stage.adapter is not None:
         set_adapter(model, stage.adapter)
     _check_memory(stage, model, data, device, processes)
-    # After the memory: of a batch that is far too large, the list alone would not fit
+    # After the check of memory: for a batch that is far too large, this list alone would not fit.
     own, rehearsed = ([len(row.ids) for row in rows] for rows in (data.own, data.rehearsed))
     batches = order(stage, own, rehearsed, data.groups, processes)
     return StageSetup(model, tokenizer, data, batches, device, processes, meter)
@@ -78,43 +81,49 @@ def _check_base(base: Path) -> None:
         what = (
             "is a LoRA adapter"
             if (base / "adapter_config.json").is_file()
-            else "is no folder with a config.json"
+            else "has no config.json"
         )
         raise TrainingError(
-            f"{base}: {what}; expected a whole checkpoint with its tokenizer. To go on training an adapter, "
-            "give its base, and the adapter as adapter. Or merge it into its base first, with `dem merge`."
+            f"{base}: {what}; expected a full checkpoint with its tokenizer. "
+            "To continue an adapter, give its base, and the adapter as adapter. "
+            "Or merge it into its base first, with `dem merge`."
         )
 
 
-def _device(stage: Stage) -> str:
+def _choose_device(stage: Stage) -> str:
+    """Returns "cpu" or the accelerator of this process, such as "cuda:0"."""
     import torch
 
-    there = torch.cuda.is_available()
-    if stage.device == "cuda" and not there:
+    has_cuda = torch.cuda.is_available()
+    if stage.device == "cuda" and not has_cuda:
         raise TrainingError(
             'device is "cuda", and torch finds no such device here. Set device="auto" or "cpu".'
         )
-    if stage.device == "cpu" or not there:
+    if stage.device == "cpu" or not has_cuda:
         return "cpu"
     return f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
 
 
-def _load(base: Path) -> Any:
+def _load_model(base: Path) -> Any:
+    """Loads a model in float32, and refuses a checkpoint with missing weights."""
     import torch
     from transformers import AutoModelForCausalLM
 
-    model, found = AutoModelForCausalLM.from_pretrained(
+    # transformers fills missing weights with random numbers and only logs it.
+    model, loading = AutoModelForCausalLM.from_pretrained(
         base, dtype=torch.float32, trust_remote_code=False, output_loading_info=True
     )
-    if missing := sorted(found["missing_keys"]):
+    if missing := sorted(loading["missing_keys"]):
         raise TrainingError(
-            f"{base}: {len(missing)} weights of the model are in no file, for example {missing[0]}; they would begin "
-            "as random numbers. Give the whole checkpoint."
+            f"{base}: {len(missing)} weights of the model are in no file, "
+            f"for example {missing[0]}; they would begin as random numbers. "
+            "Give the whole checkpoint."
         )
     return model
 
 
 def _freeze(model: Any, patterns: tuple[str, ...]) -> None:
+    """Freezes the parameters whose names match a pattern; each pattern must match one."""
     names = [name for name, _ in model.named_parameters()]
     for pattern in patterns:
         if not any(fnmatch(name, pattern) for name in names):
@@ -131,6 +140,7 @@ def _freeze(model: Any, patterns: tuple[str, ...]) -> None:
 
 
 def _check_memory(stage: Stage, model: Any, data: Data, device: str, processes: int) -> None:
+    """Refuses a stage whose step does not fit in memory, and warns if it hardly fits."""
     longest = max(len(row.ids) for row in data.all)
     sharded = os.environ.get("ACCELERATE_USE_FSDP", "false") == "true"
     need = memory.estimate(
@@ -141,31 +151,37 @@ def _check_memory(stage: Stage, model: Any, data: Data, device: str, processes: 
         checkpointing=stage.checkpointing,
         shards=processes if sharded else 1,
     )
-    # On a CPU the weights are there already, and the processes of one machine share its memory
+    # On a CPU the weights are already loaded, and the processes of one machine share its memory.
     total = need.total
     if device == "cpu":
         total = (need.total - need.weights) * int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    room = memory.free(device)
-    what = f"a step of {stage.batch} examples of up to {longest} tokens ({need.in_words()}) on {device}"
-    advice = "Give a smaller batch with a larger accumulation, a smaller max_length, checkpointing=True, or a LoRA adapter."
+    room = memory.free_bytes(device)
+    what = (
+        f"a step of {stage.batch} examples of up to {longest} tokens ({need.in_words()}) "
+        f"on {device}"
+    )
+    advice = (
+        "Give a smaller batch with a larger accumulation, a smaller max_length, "
+        "checkpointing=True, or a LoRA adapter."
+    )
     memory.check(total, room, what, advice)
     if device == "cpu" and memory.HEAP * total > room:
         log.warning(
-            "%s takes about %s, and %s are free: it fits, but freed memory is given back late, and the process may grow "
-            "to %s. If the system ends it: %s",
+            "%s takes about %s, and %s are free: it fits, but the system gets freed memory back "
+            "late, and the process may grow to %s. If the system ends the process: %s",
             *(what, size(total), size(room), size(round(memory.HEAP * total)), advice),
         )
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the bars that transformers draws for each file: `progress` is the report."""
+    """Hides the progress bars that transformers draws for each file; `progress` reports instead."""
     from transformers.utils import logging
 
-    drawn = logging.is_progress_bar_enabled()
+    enabled = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
         yield
     finally:
-        if drawn:
+        if enabled:
             logging.enable_progress_bar()

@@ -1,4 +1,4 @@
-"""transformers' Trainer with the stage's own batches, validation per dataset, and states that count only when whole."""
+"""StageTrainer: transformers' Trainer with a stage's batches, validation and saved states."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainingArguments
 
-from training.batching.order import Fixed, collate
+from training.batching.order import FixedBatches, collate
 from training.errors import TrainingError
 from training.run.callback import StepCallback
 from training.run.context import Hooks, RunContext
@@ -19,12 +19,25 @@ from training.run.cost import Spent
 from training.run.validation import validation_losses
 
 WEIGHTS = "trained.safetensors"
-"""In a saved state: the weights that are trained, by the module's own names. Files of save_pretrained have other names for
-some families, which the trainer's own way back would leave out in silence."""
+"""File of a saved state that holds the trained weights, by the names of the module's parameters.
+
+save_pretrained writes other names for some model families, and the Trainer's own way of loading
+would silently leave these out.
+"""
 
 
 class StageTrainer(Trainer):  # type: ignore[misc]
-    """The trainer of one run."""
+    """The trainer of one run.
+
+    It takes the batches of the stage's own order, measures each validation set, and saves states
+    that count only once they are complete.
+
+    Args:
+        run: the run's stage, data, order of examples and saved states.
+        hooks: the caller's functions for points of the curve and for stopping.
+        model: the model in float32, with everything frozen that is not trained.
+        settings: transformers' settings, made from the stage.
+    """
 
     control: Any
 
@@ -32,13 +45,12 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         self, run: RunContext, hooks: Hooks, model: Any, settings: TrainingArguments
     ) -> None:
         self.run = run
-        self.steps = StepCallback(run, hooks, self._spent_by_all, self._any)
+        self.steps = StepCallback(run, hooks, self._spent_by_all, self._any_process)
         super().__init__(
             model=model, args=settings, train_dataset=run.data.all, callbacks=[self.steps]
         )
-        self.remove_callback(
-            PrinterCallback
-        )  # `progress` is the report; the printer would write to stdout
+        # `progress` reports the training; this callback would write to stdout as well.
+        self.remove_callback(PrinterCallback)
 
     @property
     def stopped(self) -> bool:
@@ -46,8 +58,8 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         return self.steps.stopped
 
     def get_train_dataloader(self) -> Any:
-        """The stage's batches, dealt to the processes in turn."""
-        rows = Fixed(self.run.order.rows, self.run.stage.batch)
+        """Returns a loader of the stage's batches, which deals them to the processes in turn."""
+        rows = FixedBatches(self.run.order.rows, self.run.stage.batch)
         data: Any = self.run.data.all
         loader: Any = DataLoader(
             data, batch_sampler=rows, collate_fn=lambda items: collate(items, self.run.pad)
@@ -55,14 +67,19 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         return self.accelerator.prepare(loader)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds tokens per second to a training loss."""
+        """Logs, and adds tokens per second to a training loss."""
         if "loss" in logs and (rate := self.steps.tokens_per_second()) is not None:
             logs["tokens_per_second"] = rate
         super().log(logs, start_time)
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
-        """The loss on each validation dataset, and their mean; the weights are kept aside where that is the lowest so far."""
+        """Measures the loss on each validation set, and keeps the weights if their mean is lowest.
+
+        Returns:
+            Name of a validation set -> nats per supervised token.
+        """
         run = self.run
+        # As many positions as the largest training batch has, so that validation needs less memory.
         budget = run.stage.batch * max(len(row.ids) for row in run.data.all)
         losses = validation_losses(
             self.model_wrapped, run.data.validation, run.pad, budget, self.accelerator
@@ -72,6 +89,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
             {f"validation/{name}": loss for name, loss in losses.items()} | {"validation": mean}
         )
         best = self.state.best_metric
+        # These two fields are part of a saved state, so a resumed run still knows its best step.
         if run.stage.keep == "best" and (best is None or mean < best):
             self.keep_best()
             self.state.best_metric = mean
@@ -82,7 +100,10 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         return losses
 
     def keep_best(self) -> None:
-        """Writes the weights of this step beside the states; they count once a state names them."""
+        """Writes the weights of this step beside the states.
+
+        They count only once a saved state names them as the best.
+        """
         folder = self.run.state.best(self.state.global_step)
         weights = self.trained_weights()
         if self.args.should_save:
@@ -92,7 +113,10 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         self.accelerator.wait_for_everyone()
 
     def trained_weights(self) -> dict[str, torch.Tensor]:
-        """Copies of what is trained, on the CPU; with FSDP of all weights, and on the main process only."""
+        """Returns copies of the trained weights on the CPU.
+
+        With FSDP these are all weights, and only the main process gets them.
+        """
         if self.is_fsdp_enabled:
             gathered: dict[str, torch.Tensor] = self.accelerator.get_state_dict(self.model_wrapped)
             return gathered
@@ -102,6 +126,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         }
 
     def _trained(self) -> dict[str, torch.nn.Parameter]:
+        """Returns the parameters that are trained, by name."""
         return {
             name: parameter
             for name, parameter in self.model.named_parameters()
@@ -109,23 +134,30 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         }
 
     def set_weights(self, folder: Path) -> None:
-        """Writes the weights of a saved state into the model.
+        """Copies the weights of a saved state into the model.
 
         Raises:
-            TrainingError: they are not those that this run trains.
+            TrainingError: the state holds other parameters than this run trains.
         """
-        saved, mine = load_file(folder / WEIGHTS), self._trained()
-        if saved.keys() != mine.keys():
+        saved, trained = load_file(folder / WEIGHTS), self._trained()
+        if saved.keys() != trained.keys():
             raise TrainingError(
-                f"{folder}: holds {len(saved)} weights, and this run trains {len(mine)}, not all of them the same. "
-                f"Remove {folder.parent} to start anew."
+                f"{folder}: holds {len(saved)} weights, and this run trains {len(trained)}; "
+                f"their names differ. Remove {folder.parent} to start anew."
             )
         with torch.no_grad():
-            for name, parameter in mine.items():
+            for name, parameter in trained.items():
                 parameter.copy_(saved[name])
 
-    def final(self, best_step: int | None) -> dict[str, torch.Tensor] | None:
-        """The weights to write, where the model itself does not hold them whole; the best are put into the model else."""
+    def final_weights(self, best_step: int | None) -> dict[str, torch.Tensor] | None:
+        """Returns the weights to write, or None if the model itself holds them.
+
+        With FSDP each process holds only a part of the model, so the weights are returned.
+        Otherwise the best weights are copied into the model.
+
+        Args:
+            best_step: step of the best weights; None for the weights of the last step.
+        """
         if self.is_fsdp_enabled:
             return (
                 self.trained_weights()
@@ -137,7 +169,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         return None
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """What is trained, for a saved state. The checkpoint itself is written when the run is done."""
+        """Writes the trained weights into a saved state; `finetune` writes the checkpoint."""
         if self.is_fsdp_enabled:
             super().save_model(output_dir, _internal_call)
         elif self.args.should_save:
@@ -146,19 +178,24 @@ class StageTrainer(Trainer):  # type: ignore[misc]
             save_file(self.trained_weights(), folder / WEIGHTS)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        # The Trainer's own method loads files of save_pretrained; see WEIGHTS for why these are
+        # not used here.
         if self.is_fsdp_enabled:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
         else:
             self.set_weights(Path(resume_from_checkpoint))
 
     def spent(self) -> Spent:
-        """What the run has cost so far, all processes together; every process has to ask."""
+        """Returns the cost of the run so far, of all processes together.
+
+        Every process has to call this, because the processes exchange their numbers.
+        """
         now = self.run.meter.read()
         if self.args.world_size > 1:
-            mine = torch.tensor(
+            own = torch.tensor(
                 [[now.device_seconds, now.peak_bytes]], dtype=torch.float64, device=self.args.device
             )
-            seconds, peaks = self.accelerator.gather(mine).unbind(1)
+            seconds, peaks = self.accelerator.gather(own).unbind(1)
             now = Spent(
                 **{
                     **vars(now),
@@ -169,13 +206,13 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         return self.run.before + now
 
     def _spent_by_all(self) -> Spent:
-        """`spent`, after every process has come this far."""
+        """Waits for every process and returns `spent`."""
         self.accelerator.wait_for_everyone()
         return self.spent()
 
-    def _any(self, mine: bool) -> bool:
-        """Whether any process says so; every process calls this, and all get the same answer."""
+    def _any_process(self, own: bool) -> bool:
+        """Returns whether any process passed True; every process calls this method."""
         if self.args.world_size == 1:
-            return mine
-        flag = torch.tensor([mine], dtype=torch.int32, device=self.args.device)
+            return own
+        flag = torch.tensor([own], dtype=torch.int32, device=self.args.device)
         return bool(self.accelerator.reduce(flag, "sum").item())

@@ -1,4 +1,7 @@
-"""The loss on validation datasets while a model trains: mean over supervised tokens, so however the batches are cut."""
+"""Measures the loss on validation sets during a training, as the mean over supervised tokens.
+
+So the loss does not depend on how the batches are cut.
+"""
 
 from __future__ import annotations
 
@@ -14,53 +17,70 @@ from training.batching.order import collate
 def validation_losses(
     model: Any, sets: Mapping[str, Sequence[Encoded]], pad: int, budget: int, accelerator: Any
 ) -> dict[str, float]:
-    """By dataset, nats per supervised token; every process computes its share, and all get the same answer.
+    """Returns the loss on each validation set. Every process computes a share of the batches.
 
-    The trainer's own evaluation takes the mean over batches, which depends on how they were cut. No random number is
-    drawn: a training gives the same bits with validation and without.
+    transformers' own evaluation takes the mean over batches, which depends on how they are cut. No
+    random number is drawn, so a training gives the same bits with and without validation.
 
     Args:
-        model: as the trainer wrapped it; its mode is as before afterwards.
-        sets: the examples by dataset.
+        model: the model as the trainer wrapped it. It is set to evaluation mode, and set back
+            afterwards.
+        sets: name of a dataset -> its examples.
         pad: token to pad with.
-        budget: most positions of a batch, padding included; one example may exceed it.
-        accelerator: the trainer's.
+        budget: largest number of positions of a batch, padding included. A single example may
+            exceed it.
+        accelerator: the trainer's accelerator.
+
+    Returns:
+        Name of a dataset -> nats per supervised token; the same in every process.
     """
     number, processes = accelerator.process_index, accelerator.num_processes
-    found = {}
+    losses = {}
     was_training = model.training
     model.eval()
     for name, rows in sets.items():
-        cut = by_length(rows, budget)
+        batches = cut_by_length(rows, budget)
         sums = torch.zeros(2, dtype=torch.float64)
-        for begin in range(0, len(cut), processes):
-            mine = begin + number
-            # With FSDP a forward pass is a common act, so a process that has no batch left computes one that does not count
+        for begin in range(0, len(batches), processes):
+            own = begin + number
+            # With FSDP every process takes part in each forward pass. So a process without a batch
+            # of its own computes another one, which does not count.
             loss, tokens = batch_loss(
-                model, cut[mine if mine < len(cut) else begin], pad, accelerator.device
+                model, batches[own if own < len(batches) else begin], pad, accelerator.device
             )
-            if mine < len(cut):
+            if own < len(batches):
                 sums += torch.tensor([loss * tokens, tokens], dtype=torch.float64)
         total = accelerator.reduce(sums.to(accelerator.device), "sum") if processes > 1 else sums
-        found[name] = float(total[0] / total[1])
+        losses[name] = float(total[0] / total[1])
     model.train(was_training)
-    return found
+    return losses
 
 
-def by_length(rows: Sequence[Encoded], budget: int) -> list[list[Encoded]]:
-    """Batches of similar length of at most `budget` positions with padding, or of one row; the longest first."""
+def cut_by_length(rows: Sequence[Encoded], budget: int) -> list[list[Encoded]]:
+    """Cuts rows into batches of similar length, the longest first.
+
+    A batch has at most `budget` positions, padding included, or a single row.
+    """
     left = sorted(rows, key=lambda row: -len(row.ids))
-    cut = []
+    batches = []
     while left:
         size = max(1, budget // len(left[0].ids))
-        cut.append(left[:size])
+        batches.append(left[:size])
         left = left[size:]
-    return cut
+    return batches
 
 
 @torch.no_grad()
 def batch_loss(model: Any, rows: list[Encoded], pad: int, device: Any) -> tuple[float, int]:
-    """Mean loss over the supervised tokens of a batch, and how many there are."""
+    """Returns the mean loss over the supervised tokens of a batch, and the number of these tokens.
+
+    Args:
+        model: a causal language model of transformers.
+        rows: the examples of the batch.
+        pad: token to pad with.
+        device: device of the model.
+    """
     inputs = {name: tensor.to(device) for name, tensor in collate(rows, pad).items()}
+    # The first position is never predicted, so its label does not count.
     tokens = int((inputs["labels"][:, 1:] != -100).sum())
     return float(model(**inputs, use_cache=False).loss), tokens

@@ -5,33 +5,40 @@ from typing import Annotated
 
 import typer
 
-from workbench.cli.app import app
+from workbench.cli.app import command
+from workbench.cli.output import Force, Json, report_to
 from workbench.cli.shared import (
-    Json,
+    Base,
+    NewFolder,
+    RecipeFile,
+    dtype_option,
     names_of,
+    recipe_from,
     resolver,
     stage_bars,
     stop_on_errors,
     tell,
-    write_json,
 )
 
 
-@app.command()
+@command(
+    "Merge",
+    "dem merge assets/demo/recipe.yml merged",
+    "dem merge assets/demo/recipe.yml merged-16 --dtype bfloat16",
+)
 def merge(
-    recipe: Annotated[
-        Path, typer.Argument(metavar="RECIPE", help="A recipe file, in mergekit's YAML.")
-    ],
-    out: Annotated[
-        Path, typer.Argument(metavar="OUT", help="The folder to make; it must not exist.")
-    ],
+    recipe: RecipeFile,
+    out: NewFolder,
     dtype: Annotated[
-        str, typer.Option(help="Write float32, bfloat16 or float16 whatever the recipe says.")
+        str,
+        dtype_option("Output dtype: float32, bfloat16 or float16; overrides the recipe."),
     ] = "",
     shard_gb: Annotated[
-        float, typer.Option(help="The most gigabytes of weights in one file.", min=1e-6)
+        float, typer.Option(metavar="N", help="Gigabytes of weights per file.", min=1e-6)
     ] = 5.0,
-    device: Annotated[str, typer.Option(help="Where to compute: cpu, cuda or cuda:N.")] = "cpu",
+    device: Annotated[
+        str, typer.Option(metavar="DEVICE", help="Where to compute: cpu, cuda or cuda:N.")
+    ] = "cpu",
     as_adapter: Annotated[
         bool,
         typer.Option(
@@ -40,19 +47,20 @@ def merge(
         ),
     ] = False,
     rank: Annotated[
-        int | None, typer.Option(min=1, help="The most rank of the adapter; exact if not given.")
+        int | None,
+        typer.Option(
+            metavar="N", min=1, help="Limit the adapter to this rank (default: no limit, exact)."
+        ),
     ] = None,
 ) -> None:
-    """Merge and export; ends with code 0 only when the folder is complete and verified."""
+    """Merge the models of a recipe and write a Hugging Face folder, complete and verified."""
     from dataclasses import replace
 
     from merging import export, prepare, with_identities
-    from merging.dtypes import DTYPES
     from merging.engine.accelerator import open_accelerator
     from merging.errors import RecipeError
     from merging.inputs.hub import probe
     from merging.outputs.adapter_export import export_adapter
-    from merging.recipe import read_recipe
     from merging.recipe.formula import formula
     from workbench.reports import tables
 
@@ -62,12 +70,10 @@ def merge(
         raise RecipeError("--shard-gb is for full models; an adapter is one file. Leave it out.")
     if device != "cpu" and as_adapter:
         raise RecipeError(
-            f"--device {device} is for full models; adapters are computed on the processor. Leave it out."
+            f"--device {device} is for full models; adapters are computed on the CPU. Leave it out."
         )
     on = open_accelerator(device)
-    if dtype and dtype not in DTYPES:
-        raise RecipeError(f"--dtype is {dtype!r}, expected one of {', '.join(DTYPES)}.")
-    wanted = read_recipe(recipe)
+    wanted = recipe_from(recipe)
     wanted = replace(wanted, out_dtype=dtype) if dtype else wanted
     with resolver() as located:
         base, vectors, problems = prepare(wanted, located, None if as_adapter else out, probe)
@@ -98,39 +104,42 @@ def merge(
         typer.echo(tables.adapter(fit))
     if on:
         typer.echo(on.report(final.method))
-    typer.echo(
-        f"{out}: {formula(wanted)}, {sum(file.stat().st_size for file in out.iterdir()) / 1e6:,.1f} MB, verified"
-    )
+    size = sum(file.stat().st_size for file in out.iterdir()) / 1e6
+    typer.echo(f"{out}: {formula(wanted)}, {size:,.1f} MB, verified")
 
 
-@app.command()
+@command(
+    "Merge",
+    "dem extract assets/demo/base assets/demo/cot cot-lora --rank 8",
+    "dem extract assets/demo/base assets/demo/sni sni-lora --energy 0.9",
+)
 def extract(
-    base: Annotated[
-        str, typer.Argument(metavar="BASE", help="A folder, or a hub id: org/name@revision.")
-    ],
+    base: Base,
     checkpoint: Annotated[
         str, typer.Argument(metavar="CHECKPOINT", help="A full fine-tune of the base.")
     ],
-    out: Annotated[
-        Path, typer.Argument(metavar="OUT", help="The folder to make; it must not exist.")
-    ],
-    rank: Annotated[int | None, typer.Option(min=1, help="The rank of the adapter.")] = None,
+    out: NewFolder,
+    rank: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="The rank of the adapter.")
+    ] = None,
     energy: Annotated[
         float | None,
         typer.Option(
-            help="Instead of a rank: the share of each matrix's ‖Δ‖² to keep, such as 0.9."
+            metavar="SHARE",
+            help="Instead of a rank: the share of each matrix's ‖Δ‖² to keep, such as 0.9.",
         ),
     ] = None,
     embeddings: Annotated[
         bool,
         typer.Option(
-            "--embeddings", help="Also token embeddings and head, of a model that keeps them apart."
+            "--embeddings", help="Also include embeddings and LM head (untied models only)."
         ),
     ] = False,
     dtype: Annotated[
-        str, typer.Option(help="Of the file: float32 if not given, bfloat16 or float16.")
+        str, dtype_option("Dtype of the adapter file: float32 (default), bfloat16 or float16.")
     ] = "",
     json_file: Json = None,
+    force: Force = False,
 ) -> None:
     """Make a LoRA adapter of a full fine-tune, and report what it misses per layer."""
     from merging import preflight
@@ -138,14 +147,15 @@ def extract(
     from merging.outputs.adapter_extract import extract as extract_adapter
     from workbench.reports import tables
 
+    report = report_to(json_file, force)
     with resolver() as located:
-        opened = preflight(base, [checkpoint], names_of([checkpoint]), locate=located, ask=probe)
+        opened = preflight(base, [checkpoint], names_of([checkpoint]), locate=located, probe=probe)
     tell(opened.problems)
     stop_on_errors(opened.problems)
     (vector,) = opened.vectors.values()
     options = {"--rank": rank, "--energy": energy, "--dtype": dtype or None}
-    given = [f"{option} {value}" for option, value in options.items() if value is not None]
-    given += ["--embeddings"] if embeddings else []
+    flags = [f"{option} {value}" for option, value in options.items() if value is not None]
+    flags += ["--embeddings"] if embeddings else []
     with stage_bars() as progress:
         fit = extract_adapter(
             vector,
@@ -157,33 +167,26 @@ def extract(
             dtype=dtype or None,
             base_name=base,
             progress=progress,
-            command=" ".join(["dem extract", base, checkpoint, str(out), *given]),
+            command=" ".join(["dem extract", base, checkpoint, str(out), *flags]),
         )
-    typer.echo(tables.adapter(fit))
-    write_json(
-        json_file,
-        {
-            "base": opened.base.digest,
-            "checkpoint": vector.digest,
-            "adapter": str(out),
-            **fit.as_data(),
-        },
-    )
+    report.show(tables.adapter(fit))
+    digests = {"base": opened.base.digest, "checkpoint": vector.digest}
+    report.write({**digests, "adapter": str(out), **fit.as_data()})
 
 
-@app.command()
+@command(
+    "Merge",
+    "dem vector assets/demo/base assets/demo/cot cot-vector",
+    "dem vector assets/demo/base assets/demo/cot diff --minus assets/demo/sni",
+)
 def vector(
-    base: Annotated[
-        str, typer.Argument(metavar="BASE", help="A folder, or a hub id: org/name@revision.")
-    ],
+    base: Base,
     checkpoint: Annotated[
         str, typer.Argument(metavar="CHECKPOINT", help="A fine-tune, an adapter or a saved vector.")
     ],
-    out: Annotated[
-        Path, typer.Argument(metavar="OUT", help="The folder to make; it must not exist.")
-    ],
+    out: NewFolder,
     dtype: Annotated[
-        str, typer.Option(help="float32, which is exact, or bfloat16 or float16.")
+        str, dtype_option("Dtype of the file: float32, which is exact, bfloat16 or float16.")
     ] = "float32",
     minus: Annotated[
         list[str] | None,
@@ -193,7 +196,10 @@ def vector(
         list[str] | None, typer.Option(metavar="CHECKPOINT", help="A vector to add; repeatable.")
     ] = None,
 ) -> None:
-    """Save a distribution vector on its own, or an analogy of several: Δ(CHECKPOINT) − Δ(minus) + Δ(plus)."""
+    """Save a distribution vector on its own, or an analogy of several.
+
+    The result is Δ(CHECKPOINT) − Δ(minus) + Δ(plus).
+    """
     from merging import preflight
     from merging.inputs.hub import probe
     from merging.inputs.saved_vector import SavedVector
@@ -202,12 +208,12 @@ def vector(
 
     references = [checkpoint, *(minus or []), *(plus or [])]
     with resolver() as located:
-        opened = preflight(base, references, names_of(references), locate=located, ask=probe)
+        opened = preflight(base, references, names_of(references), locate=located, probe=probe)
     tell(opened.problems)
     stop_on_errors(opened.problems)
     signs = [1.0, *[-1.0] * len(minus or []), *[1.0] * len(plus or [])]
     terms = list(zip(signs, opened.vectors.values(), strict=True))
-    words = [f"{'−' if sign < 0 else '+'} Δ{one.name}" for sign, one in terms]
+    words = [f"{'−' if sign < 0 else '+'} Δ{delta.name}" for sign, delta in terms]
     formula = " ".join(words).removeprefix("+ ")
     with stage_bars() as progress:
         save_vector(
@@ -222,11 +228,18 @@ def vector(
     typer.echo(f"{out}: {formula}, {dtype}, {exact}, {size:,.1f} MB, verified")
 
 
-@app.command()
-def verify(folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="An export.")]) -> None:
-    """Recompute the manifest of an export."""
+@command("Merge", "dem verify merged", "dem verify cot-lora --quiet")
+def verify(
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="What dem merge, extract or vector wrote.")
+    ],
+) -> None:
+    """Check that an exported folder is unchanged since it was written."""
     from merging import verify as verify_export
+    from workbench.errors import SessionError
 
+    if not folder.exists():
+        raise SessionError(f"{folder} does not exist. Give a folder that dem merge wrote.")
     manifest = verify_export(folder)
     typer.echo(
         f"{folder}: {len(manifest.files)} files, {manifest.nbytes / 1e6:,.1f} MB, all as written"

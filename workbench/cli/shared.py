@@ -1,6 +1,6 @@
-"""What the commands share: references to folders, bars on stderr, lines for the reader, JSON."""
+"""What the commands share: models and recipes from their names, dtypes, progress, the ledger."""
 
-import json
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from plumbing.atomic import write_whole
+from workbench.cli.output import QUIET, fail, note, warn
+from workbench.errors import SessionError
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -16,30 +17,81 @@ if TYPE_CHECKING:
     from evaluation.model import Loaded
     from merging import Checkpoint, Problem, Recipe, Vector
 
-Json = Annotated[
-    Path | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON too.")
-]
 Target = Annotated[
     str,
     typer.Argument(
         metavar="RECIPE|FOLDER",
-        help="A recipe file, the folder of a model, or a hub id, org/name@rev.",
+        help="A recipe file, the folder of a model, or a hub id, org/name@revision.",
     ),
 ]
+RecipeFile = Annotated[
+    Path, typer.Argument(metavar="RECIPE", help="A recipe file, in mergekit's YAML.")
+]
+NewFolder = Annotated[
+    Path, typer.Argument(metavar="OUT", help="The folder to make; it must not exist.")
+]
+Base = Annotated[
+    str, typer.Argument(metavar="BASE", help="A folder, or a hub id, org/name@revision.")
+]
+
+OUTPUT_DTYPES = ("float32", "bfloat16", "float16")
+"""The dtypes that every verb with --dtype takes."""
+
+
+def dtype_option(help: str) -> Any:
+    """Return the option --dtype of a verb; an unknown dtype is refused before the verb begins."""
+    return typer.Option("--dtype", metavar="DTYPE", help=help, callback=_check_dtype)
+
+
+def _check_dtype(name: str) -> str:
+    """Return the name of a dtype, or "" for none.
+
+    Raises:
+        SessionError: for an unknown name, with the nearest known one.
+    """
+    if name and name not in OUTPUT_DTYPES:
+        from merging.dtypes import nearest_dtype
+
+        hint = nearest_dtype(name, OUTPUT_DTYPES)
+        suggestion = f"; {hint}" if hint.startswith("did") else "."
+        known = ", ".join(OUTPUT_DTYPES)
+        raise SessionError(f"--dtype is {name!r}, expected one of {known}{suggestion}")
+    return name
+
+
+def recipe_from(file: str | Path) -> "Recipe":
+    """Read a recipe. The demo's names its models from the folder above assets/, wherever that is.
+
+    Raises:
+        RecipeError: the file is no recipe.
+    """
+    from merging.recipe import read_recipe
+    from merging.recipe.yaml_file import relative_to
+    from plumbing.paths import assets
+
+    recipe = read_recipe(file)
+    if Path(file).resolve().is_relative_to(assets().resolve()):
+        return relative_to(recipe, assets().parent)
+    return recipe
 
 
 def compose(target: str) -> tuple[Any, Any, "Recipe | None"]:
-    """The module and tokenizer of a folder, or of a recipe; the recipe, if it was one.
+    """Load the model that a folder holds, or that a recipe makes.
 
-    A recipe is composed in memory, on the module of its base. Where the result is a model of another shape than its base, it
-    is written to a temporary folder first and loaded from there.
+    A recipe is composed in memory, on the module of its base. If the result has another shape than
+    its base, it is written to a temporary folder first and loaded from there.
+
+    Returns:
+        The module, its tokenizer (None if it has none), and the recipe (None for a folder).
+
+    Raises:
+        SessionError: nothing has the name that was given.
     """
     from evaluation.model import load
     from merging import Checkpoint, prepare, with_identities
     from merging.dtypes import DTYPES
     from merging.inputs.hub import probe
     from merging.inputs.vocabulary.aligned import Grown
-    from merging.recipe import read_recipe
     from workbench.session.composer import Composer
 
     if is_model(target):
@@ -47,9 +99,14 @@ def compose(target: str) -> tuple[Any, Any, "Recipe | None"]:
             folder = located(target)
         loaded = load(folder, checkpoint=Checkpoint(folder))
         return loaded.module, loaded.tokenizer, None
-    recipe = read_recipe(target)
+    if not os.path.lexists(target):
+        raise SessionError(
+            f"{target} does not exist. Give a recipe (YAML file), a model folder, or a hub id "
+            "(org/name)."
+        )
+    recipe = recipe_from(target)
     with resolver() as located:
-        base, vectors, problems = prepare(recipe, located, ask=probe)
+        base, vectors, problems = prepare(recipe, located, probe=probe)
     tell(problems)
     final = with_identities(recipe, base, vectors)
     if recipe.slices or isinstance(base, Grown):
@@ -64,7 +121,7 @@ def compose(target: str) -> tuple[Any, Any, "Recipe | None"]:
 def _written(
     recipe: "Recipe", base: "Checkpoint", vectors: "Mapping[str, Vector]", target: str
 ) -> "Loaded":
-    """What a recipe makes, loaded from a temporary folder that is gone when this returns."""
+    """Load what a recipe makes from a temporary folder, which is gone when this returns."""
     from tempfile import TemporaryDirectory
 
     from evaluation.model import load
@@ -73,8 +130,9 @@ def _written(
 
     with TemporaryDirectory(prefix="dem-") as place:
         size = export_bytes(recipe, base, vectors) / 1e6
-        say(
-            f"{target} makes a model of another shape than its base's: {size:,.1f} MB are written to {place} until it is loaded"
+        note(
+            f"{target} makes a model of another shape than its base's: {size:,.1f} MB are written "
+            f"to {place} until it is loaded"
         )
         try:
             with stage_bars() as progress:
@@ -85,29 +143,32 @@ def _written(
 
 
 def is_model(target: str) -> bool:
-    """Whether RECIPE|FOLDER is a model: a folder, or a hub id that is not a recipe's name mistyped."""
+    """Whether RECIPE|FOLDER is a model: a folder, or a hub id that does not end in .yml."""
     from merging.inputs.hub import is_hub_id
 
     return Path(target).is_dir() or (is_hub_id(target) and not target.endswith((".yml", ".yaml")))
 
 
 def names_of(checkpoints: "Sequence[str | Path]") -> list[str]:
-    """A name for each reference, numbered where two are alike."""
+    """Return a name for each reference, numbered if two are alike."""
     from merging.inputs.hub import is_hub_id
-    from merging.recipe.fields import unique
+    from merging.recipe.fields import unique_name
 
     names: list[str] = []
     for reference in map(str, checkpoints):
         path = (
             Path(reference.partition("@")[0]) if is_hub_id(reference) else Path(reference).resolve()
         )
-        names.append(unique(path.name, names))
+        names.append(unique_name(path.name, names))
     return names
 
 
 @contextmanager
 def resolver() -> "Iterator[Callable[[str], Path]]":
-    """A reference -> its folder, with a bar for what comes from the hub; a branch means one commit to one command."""
+    """Yield a function from a reference to its folder, with a bar for what comes from the hub.
+
+    It keeps its answers, so that a branch means the same commit throughout a command.
+    """
     from functools import cache
 
     from merging.inputs.hub import locate
@@ -127,7 +188,11 @@ def resolver() -> "Iterator[Callable[[str], Path]]":
 
 @contextmanager
 def progress_bar(*, in_bytes: bool = False) -> "Iterator[Progress]":
-    """A bar on stderr, where that is a terminal; with bytes and bytes per second where it counts those."""
+    """Yield a progress bar on stderr, shown only on a terminal and without --quiet.
+
+    Args:
+        in_bytes: show bytes, and bytes per second.
+    """
     from rich import progress
     from rich.console import Console
 
@@ -139,15 +204,14 @@ def progress_bar(*, in_bytes: bool = False) -> "Iterator[Progress]":
     if in_bytes:
         columns += [progress.DownloadColumn(), progress.TransferSpeedColumn()]
     columns += [progress.TimeElapsedColumn(), progress.TimeRemainingColumn()]
-    with progress.Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as bar:
+    hidden = QUIET.get() or not console.is_terminal
+    with progress.Progress(*columns, console=console, transient=True, disable=hidden) as bar:
         yield bar
 
 
 @contextmanager
 def stage_bars(*, in_bytes: bool = True) -> "Iterator[Callable[[str, int, int], None]]":
-    """A bar for each stage of an export."""
+    """Yield a function that shows a bar for each stage of an export."""
     with progress_bar(in_bytes=in_bytes) as bar:
         rows: dict[str, Any] = {}
 
@@ -160,35 +224,27 @@ def stage_bars(*, in_bytes: bool = True) -> "Iterator[Callable[[str, int, int], 
 
 
 def tell(problems: "Sequence[Problem]") -> None:
-    """Problems, a line each, on stderr."""
+    """Print the problems of a preflight on stderr, one after the other."""
     for problem in problems:
-        say(f"{problem.severity}: {problem.text}")
+        if problem.severity == "error":
+            fail(problem.text)
+        else:
+            note(f"{problem.severity}: {problem.text}")
 
 
 def stop_on_errors(problems: "Sequence[Problem]") -> None:
-    """End with code 2 where one of the problems is an error."""
+    """End the command with code 2 if one of the problems is an error."""
     if any(problem.severity == "error" for problem in problems):
         raise typer.Exit(2)
 
 
-def say(message: str) -> None:
-    """A line on stderr."""
-    typer.echo(message, err=True)
-
-
-def write_json(file: Path | None, content: Any) -> None:
-    """The content as a file that appears whole; nothing where no file was asked for."""
-    if file is not None:
-        write_whole(file, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-
-
 @contextmanager
 def ledger_of(workdir: Path | None) -> Iterator[Any]:
-    """The cost ledger of a workdir; None where none is given."""
+    """Yield the cost ledger of a workdir; None if no workdir is given."""
     from evaluation.records.ledger import FILE, Ledger
 
     if workdir is None:
         yield None
         return
-    with Ledger(workdir / FILE, say) as ledger:
+    with Ledger(workdir / FILE, warn) as ledger:
         yield ledger

@@ -1,47 +1,54 @@
 """Commands that look at weights and recipes, and write nothing but a report."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from workbench.cli.app import app
+from workbench.cli.app import command
+from workbench.cli.output import Force, Json, report_to, wrapped
 from workbench.cli.shared import (
-    Json,
+    Base,
+    RecipeFile,
+    dtype_option,
     names_of,
     progress_bar,
+    recipe_from,
     resolver,
     stage_bars,
     stop_on_errors,
     tell,
-    write_json,
 )
 
 
-@app.command()
+@command(
+    "Inspect",
+    "dem inspect assets/demo/base assets/demo/cot assets/demo/sni",
+    "dem inspect assets/demo/base assets/demo/cot --json -",
+)
 def inspect(
-    base: Annotated[
-        str, typer.Argument(metavar="BASE", help="A folder, or a hub id: org/name@revision.")
-    ],
+    base: Base,
     checkpoints: Annotated[
         list[str], typer.Argument(metavar="CHECKPOINT...", help="Folders or hub ids.")
     ],
     vocabulary: Annotated[
         str,
         typer.Option(
-            help="Where vocabularies differ: refuse, base or union, as dem.vocabulary of a recipe."
+            metavar="CHOICE",
+            help="If vocabularies differ: refuse, base or union, as dem.vocabulary of a recipe.",
         ),
     ] = "refuse",
     json_file: Json = None,
+    force: Force = False,
 ) -> None:
     """Report every incompatibility, then norms, cosines and distances per layer."""
     from merging import measure, preflight
     from merging.inputs.hub import probe
     from workbench.reports import tables
 
+    report = report_to(json_file, force)
     with resolver() as located:
         opened = preflight(
-            base, checkpoints, names_of(checkpoints), vocabulary, locate=located, ask=probe
+            base, checkpoints, names_of(checkpoints), vocabulary, locate=located, probe=probe
         )
     tell(opened.problems)
     geometry = None
@@ -53,74 +60,83 @@ def inspect(
                 opened.vectors,
                 lambda done, total: bar.update(task, completed=done, total=total),
             )
-        typer.echo(tables.geometry(geometry))
-    write_json(json_file, tables.inspection(opened, geometry))
+        report.show(tables.geometry(geometry))
+    report.show(tables.verdict(opened))
+    report.write(tables.inspection(opened, geometry))
     stop_on_errors(opened.problems)
 
 
-@app.command()
-def weights(
-    recipe: Annotated[
-        Path, typer.Argument(metavar="RECIPE", help="A recipe file, in mergekit's YAML.")
-    ],
-    json_file: Json = None,
-) -> None:
-    """The ω that each tensor gets from each model, with gradients, filters, include and exclude resolved."""
+@command(
+    "Inspect",
+    "dem weights assets/demo/recipe.yml",
+    "dem weights assets/demo/recipe.yml --json -",
+)
+def weights(recipe: RecipeFile, json_file: Json = None, force: Force = False) -> None:
+    """Show the ω that each tensor gets from each model.
+
+    Gradients, filters, include and exclude are resolved.
+    """
     from merging import prepare, with_identities
     from merging.engine.tasks import effective_weights
     from merging.inputs.hub import probe
-    from merging.recipe import read_recipe
     from workbench.reports import tables
 
-    wanted = read_recipe(recipe)
+    report = report_to(json_file, force)
+    wanted = recipe_from(recipe)
     with resolver() as located:
-        base, vectors, problems = prepare(wanted, located, ask=probe)
+        base, vectors, problems = prepare(wanted, located, probe=probe)
     tell(problems)
     table = effective_weights(wanted, base, vectors)
-    typer.echo(tables.weights(table))
-    write_json(
-        json_file,
-        {**tables.of(with_identities(wanted, base, vectors), str(recipe)), "weights": table},
-    )
+    report.show(tables.weights(table))
+    final = with_identities(wanted, base, vectors)
+    report.write({**tables.of(final, str(recipe)), "weights": table})
 
 
-@app.command()
+@command(
+    "Inspect",
+    "dem rounding assets/demo/recipe.yml",
+    "dem rounding assets/demo/recipe.yml --dtype bfloat16",
+)
 def rounding(
-    recipe: Annotated[
-        Path, typer.Argument(metavar="RECIPE", help="A recipe file, in mergekit's YAML.")
-    ],
+    recipe: RecipeFile,
     dtype: Annotated[
-        str, typer.Option(help="Measure this output dtype whatever the recipe says.")
+        str,
+        dtype_option("Output dtype: float32, bfloat16 or float16; overrides the recipe."),
     ] = "",
     json_file: Json = None,
+    force: Force = False,
 ) -> None:
-    """What the output dtype loses of the merge, per layer, with the advice that follows; nothing is written."""
+    """Show what the output dtype loses of the merge, per layer, and what to do about it.
+
+    No model is written.
+    """
     from dataclasses import replace
 
     from merging import prepare, with_identities
     from merging.analysis.rounding_cost import rounding_cost
     from merging.inputs.hub import probe
-    from merging.recipe import read_recipe
     from workbench.reports import tables
 
-    wanted = read_recipe(recipe)
+    report = report_to(json_file, force)
+    wanted = recipe_from(recipe)
     wanted = replace(wanted, out_dtype=dtype) if dtype else wanted
     with resolver() as located:
-        base, vectors, problems = prepare(wanted, located, ask=probe)
+        base, vectors, problems = prepare(wanted, located, probe=probe)
     tell(problems)
     with stage_bars(in_bytes=False) as progress:
         cost = rounding_cost(
             wanted, base, vectors, lambda done, total: progress("measuring", done, total)
         )
-    typer.echo(tables.rounding(cost))
+    report.show(tables.rounding(cost))
     final = with_identities(wanted, base, vectors)
-    write_json(json_file, {**tables.of(final, str(recipe)), **tables.rounding_as_data(cost)})
+    report.write({**tables.of(final, str(recipe)), **tables.rounding_as_data(cost)})
 
 
-@app.command()
-def methods(json_file: Json = None) -> None:
-    """The merge methods with their formulas and parameters."""
+@command("Inspect", "dem methods", "dem methods --json -")
+def methods(json_file: Json = None, force: Force = False) -> None:
+    """List the merge methods with their formulas and parameters."""
     from workbench.reports import tables
 
-    typer.echo(tables.methods())
-    write_json(json_file, tables.methods_as_data())
+    report = report_to(json_file, force)
+    report.show(wrapped(tables.methods()))
+    report.write(tables.methods_as_data())

@@ -1,4 +1,4 @@
-"""The command that trains: a plan carried out, or looked at before."""
+"""The command that trains by a plan, or says beforehand what that takes."""
 
 import json
 import os
@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from workbench.cli.app import app
-from workbench.cli.shared import Json, ledger_of, progress_bar, say, write_json
+from workbench.cli.app import command
+from workbench.cli.output import Force, Json, Report, note, report_to
+from workbench.cli.shared import ledger_of, progress_bar
 
 if TYPE_CHECKING:
     from training.plan.carry_out import Made, Moment
@@ -21,7 +22,15 @@ if TYPE_CHECKING:
     from workbench.plans.recorded_run import Watcher
 
 
-@app.command()
+@command(
+    "Train",
+    """echo 'base: assets/demo/base
+sources: {sni: assets/demo/data/sni}
+settings: {steps: 5, batch: 8}
+schedule: {kind: experts}' > plan.yml""",
+    "dem train plan.yml trained --dry-run",
+    "dem train plan.yml trained --workdir workdir",
+)
 def train(
     plan: Annotated[
         Path, typer.Argument(metavar="PLAN", help="A plan, a YAML file: see docs/training.md.")
@@ -30,48 +39,71 @@ def train(
         Path, typer.Argument(metavar="OUT", help="The folder of its steps; may hold some already.")
     ],
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with a step that was begun and not finished.")
+        bool, typer.Option("--resume", help="Continue a step that was started and not finished.")
     ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say what it takes; nothing is trained or kept.")
     ] = False,
     workdir: Annotated[
         Path | None,
-        typer.Option(help="Keep the cost in this workdir's ledger, and estimate times from it."),
+        typer.Option(
+            metavar="DIR",
+            help="Keep the cost in this workdir's ledger, and estimate times from it.",
+        ),
     ] = None,
     worker: Annotated[bool, typer.Option("--worker", hidden=True)] = False,
     json_file: Json = None,
+    force: Force = False,
 ) -> None:
     """Fine-tune by a plan: one checkpoint per source, or any schedule of steps.
 
-    On several devices: accelerate launch --no_python dem train PLAN OUT. Stop it with Ctrl-C: the whole state is
-    saved, and --resume goes on from there.
+    On several devices: accelerate launch --no_python dem train PLAN OUT. Ctrl-C saves the whole
+    state, and --resume continues from it.
     """
     with _one_message(worker):
+        report = report_to(json_file, force)
+        _refuse_recipe(plan)
         if dry_run:
-            _look(plan, out, resume, workdir, json_file)
+            _dry_run(plan, out, resume, workdir, report)
         else:
-            _train(plan, out, resume, workdir, worker, json_file)
+            _train(plan, out, resume, workdir, worker, report)
 
 
-def _look(
-    plan: Path, out: Path, resume: bool, workdir: Path | None, json_file: Path | None
-) -> None:
+def _refuse_recipe(plan: Path) -> None:
+    """Refuse a merge recipe in the place of a plan, with the command that takes it.
+
+    Raises:
+        SessionError: the file has the key merge_method. Anything else is left to `read_plan`.
+    """
+    from plumbing import strict_yaml
+    from workbench.errors import SessionError
+
+    try:
+        document = strict_yaml.parse(plan.read_text("utf-8")).value
+    except (OSError, UnicodeDecodeError):
+        return
+    if isinstance(document, dict) and "merge_method" in document and "sources" not in document:
+        raise SessionError(
+            f"{plan} looks like a merge recipe (merge_method). dem train needs a plan; to merge, "
+            f"run: dem merge {plan} OUT"
+        )
+
+
+def _dry_run(plan: Path, out: Path, resume: bool, workdir: Path | None, report: Report) -> None:
     from training.plan.plan_file import read_plan
     from workbench.plans.outlook import outlook
     from workbench.reports import training
 
     with _ledger(workdir) as ledger:
-        found = outlook(read_plan(plan), out, ledger, resume=resume)
+        steps = outlook(read_plan(plan), out, ledger, resume=resume)
     if _is_main():
-        typer.echo(training.outlook(found))
-        write_json(
-            json_file, {"plan": str(plan), "out": str(out), **training.outlook_as_data(found)}
-        )
+        report.show(training.outlook(steps))
+        files = {"plan": str(plan), "out": str(out)}
+        report.write({**files, **training.outlook_as_data(steps)})
 
 
 def _train(
-    plan: Path, out: Path, resume: bool, workdir: Path | None, worker: bool, json_file: Path | None
+    plan: Path, out: Path, resume: bool, workdir: Path | None, worker: bool, report: Report
 ) -> None:
     from training.errors import TrainingStopped
     from training.plan.plan_file import read_plan
@@ -79,22 +111,22 @@ def _train(
     from workbench.reports import training
 
     read = read_plan(plan)
-    with _stopping(worker) as stop, _told(worker, stop) as watcher, _ledger(workdir) as ledger:
+    with _stopping(worker) as stop, _watching(worker, stop) as watcher, _ledger(workdir) as ledger:
         try:
             made = run_recorded(read, out, watcher, resume=resume, ledger=ledger)
         except TrainingStopped:
             if _is_main() and not worker:
-                say(
-                    f"stopped; the whole state is saved in {out}. The same command with --resume goes on from there."
+                note(
+                    f"stopped; the whole state is saved in {out}. The same command with --resume "
+                    "goes on from there."
                 )
             raise typer.Exit(stop.code or 130) from None
     _leave_group()
     if _is_main():
         if not worker:
-            typer.echo(training.made(made))
-        write_json(
-            json_file, {"plan": str(plan), "out": str(out), "steps": training.made_as_data(made)}
-        )
+            report.show(training.made(made))
+        steps = training.made_as_data(made)
+        report.write({"plan": str(plan), "out": str(out), "steps": steps})
 
 
 class _Stop:
@@ -109,7 +141,10 @@ class _Stop:
 
 @contextmanager
 def _stopping(worker: bool) -> Iterator[_Stop]:
-    """Ctrl-C, SIGTERM, and the end of a worker's stdin ask to stop after the current update; a second Ctrl-C ends at once."""
+    """Yield the flag that asks to stop after the current update.
+
+    Ctrl-C, SIGTERM and the end of a worker's stdin set it; a second Ctrl-C ends at once.
+    """
     stop, before = _Stop(), {}
 
     def asked(number: int, _: Any) -> None:
@@ -118,9 +153,8 @@ def _stopping(worker: bool) -> Iterator[_Stop]:
         stop.code = 128 + number
 
     def until_stdin_ends() -> None:
-        while os.read(
-            0, 4096
-        ):  # not sys.stdin.read: its lock, held at the end, would break the interpreter's exit
+        # Not sys.stdin.read: its lock, held at the end, would break the interpreter's exit.
+        while os.read(0, 4096):
             pass
         stop.code = stop.code or 143
 
@@ -138,17 +172,17 @@ def _stopping(worker: bool) -> Iterator[_Stop]:
 
 
 @contextmanager
-def _told(worker: bool, stop: _Stop) -> "Iterator[Watcher]":
-    """A bar on stderr; or, from a worker, events on stdout."""
+def _watching(worker: bool, stop: _Stop) -> "Iterator[Watcher]":
+    """Yield what follows the training: a bar on stderr, or for a worker events on stdout."""
     from workbench.plans.recorded_run import Watcher
 
     if worker:
         yield Watcher(
             on_moment=lambda moment: _event(moment=moment._asdict()),
             on_point=lambda step, point: (
-                _event(log=_in_words(step, point)) if point.validation else None
+                _event(log=_point_line(step, point)) if point.validation else None
             ),
-            on_step=lambda made: _event(step=_done(made)),
+            on_step=lambda made: _event(step=_step_line(made)),
             should_stop=stop,
         )
         return
@@ -163,12 +197,12 @@ def _told(worker: bool, stop: _Stop) -> "Iterator[Watcher]":
         yield Watcher(on_moment=on_moment, should_stop=stop)
 
 
-def _in_words(step: str, point: "CurvePoint") -> str:
+def _point_line(step: str, point: "CurvePoint") -> str:
     losses = ", ".join(f"{name} {loss:.3f}" for name, loss in point.validation.items())
     return f"{step}, update {point.step}: validation loss {losses}"
 
 
-def _done(made: "Made") -> str:
+def _step_line(made: "Made") -> str:
     return f"{made.ready.name}: done, {made.spent.wall_seconds:.1f} s, {made.spent.tokens:,} tokens"
 
 
@@ -179,7 +213,10 @@ def _event(**content: Any) -> None:
 
 @contextmanager
 def _one_message(worker: bool) -> Iterator[None]:
-    """What is wrong is said by the main process alone; of a worker as an event. Every process ends with code 2."""
+    """Let the main process alone report an error, as a message or as an event of a worker.
+
+    Every process ends with code 2.
+    """
     from workbench.errors import is_user_error
 
     try:
@@ -193,12 +230,12 @@ def _one_message(worker: bool) -> Iterator[None]:
 
 
 def _ledger(workdir: Path | None) -> AbstractContextManager[Any]:
-    """The ledger of a workdir, if one is given; in the main process only."""
+    """Return the ledger of a workdir, if one is given; in the main process only."""
     return ledger_of(workdir if _is_main() else None)
 
 
 def _leave_group() -> None:
-    """Several processes part in order: torch warns of a group that is left standing."""
+    """Leave the group of processes in order: torch warns of a group that is still open at exit."""
     import torch
 
     if torch.distributed.is_available() and torch.distributed.is_initialized():

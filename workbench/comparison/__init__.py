@@ -1,1 +1,1 @@
-"""All checkpoints and compositions side by side, with what each cost."""
+"""Compares all checkpoints and compositions side by side, with the cost of each."""

@@ -1,4 +1,4 @@
-"""models added by folder."""
+"""The models that a user added to the comparison by their folder, kept in the workdir."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from workbench.session.session import Session
 
 
-def of_folder(folder: Path, name: str, kind: Kind = "model") -> Contender:
-    """A model in a folder of its own.
+def contender_from_folder(folder: Path, name: str, kind: Kind = "model") -> Contender:
+    """Returns the contender of the full model in a folder.
 
     Raises:
-        SessionError: it is gone, or no full model.
+        SessionError: the folder is gone, or holds an adapter or no model.
     """
     from merging import Checkpoint, with_identities
     from merging.errors import MergingError
@@ -32,9 +32,11 @@ def of_folder(folder: Path, name: str, kind: Kind = "model") -> Contender:
 
     if is_adapter(folder):
         raise SessionError(
-            f"{display_path(folder)} is an adapter, which is no model alone; open it as a checkpoint of its base."
+            f"{display_path(folder)} is an adapter, not a full model. "
+            "Open it as a checkpoint of its base."
         )
     try:
+        # As `linear` with one model at weight 1 the recipe gives back the weights of the folder.
         checkpoint = Checkpoint(folder)
         itself = {name: DistributionVector(name, checkpoint, checkpoint)}
         source = ModelEntry(display_path(folder), name, {"weight": 1.0})
@@ -44,8 +46,8 @@ def of_folder(folder: Path, name: str, kind: Kind = "model") -> Contender:
         raise SessionError(f"{name} cannot be compared: {error}") from None
 
 
-def added(workdir: Workdir) -> dict[str, Path]:
-    """The models that were added to a workdir's comparisons, by name.
+def read_added(workdir: Workdir) -> dict[str, Path]:
+    """Returns the folders of the models that were added to a workdir's comparisons, by name.
 
     Raises:
         SessionError: the file is damaged.
@@ -57,38 +59,46 @@ def added(workdir: Workdir) -> dict[str, Path]:
         return {str(name): Path(path) for name, path in json.loads(file.read_text("utf-8")).items()}
     except (ValueError, AttributeError, TypeError):
         raise SessionError(
-            f"{file} is not what this program wrote; remove it and add the models again."
+            f"{file} is damaged: it is not a JSON object of names and folders. "
+            "Remove it and add the models again."
         ) from None
 
 
 def add(session: Session, folder: str | Path, name: str | None = None) -> Contender:
-    """Add a model of an allowed folder to the comparisons of a workdir.
+    """Adds a full model to the comparisons of a workdir and returns its contender.
+
+    Args:
+        session: with the workdir and the allowed folders.
+        folder: the model's folder, under an allowed root.
+        name: how the row is called; the folder's name if None.
 
     Raises:
-        SessionError: it is not allowed, no full model, or the name is taken.
+        SessionError: the folder is not allowed or holds no full model, or the name is taken.
     """
-    place = session.folders.resolve(folder)
-    called = name or place.name
-    have = added(session.workdir)
-    if have.get(called, place) != place:
-        raise SessionError(f"{called} is {display_path(have[called])} already; give another name.")
-    made = of_folder(place, called)
-    _write(session.workdir, have | {called: place})
-    return made
+    path = session.folders.resolve(folder)
+    name = name or path.name
+    models = read_added(session.workdir)
+    if models.get(name, path) != path:
+        raise SessionError(
+            f"{name} is already the name of {display_path(models[name])}. Give another name."
+        )
+    contender = contender_from_folder(path, name)
+    _write(session.workdir, models | {name: path})
+    return contender
 
 
 def remove(session: Session, name: str) -> None:
-    """Take an added model out of the comparisons; its folder and its measurements stay.
+    """Removes an added model from the comparisons; its folder and its measurements are kept.
 
     Raises:
-        SessionError: no model of this name was added.
+        SessionError: no model with this name was added.
     """
-    have = added(session.workdir)
-    if name not in have:
+    models = read_added(session.workdir)
+    if name not in models:
         raise SessionError(
-            f"no model called {name!r} was added; added are {', '.join(have) or 'none'}."
+            f"no model called {name!r} was added; added are {', '.join(models) or 'none'}."
         )
-    _write(session.workdir, {other: path for other, path in have.items() if other != name})
+    _write(session.workdir, {other: path for other, path in models.items() if other != name})
 
 
 def _write(workdir: Workdir, models: dict[str, Path]) -> None:

@@ -1,6 +1,6 @@
-"""All checkpoints and compositions side by side: losses, benchmark scores and cost, from what was measured before.
+"""compare: collects the losses, benchmark scores and costs of all contenders into one table.
 
-Nothing is measured here. What is missing is named, and workbench.jobs.measure_missing measures it.
+It measures nothing. The table names what is missing; workbench.jobs.measure_missing measures it.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from workbench.comparison.contender import Contender
-from workbench.comparison.contenders import contenders, parsed
-from workbench.comparison.costs import recorded
+from workbench.comparison.contenders import contenders, parse_run_recipe
+from workbench.comparison.costs import recorded_training
 from workbench.comparison.table import Cell, Column, Comparison, Expense, Row
 from workbench.session.keys import weights_key
 from workbench.session.runs import read_runs
@@ -31,77 +31,92 @@ def compare(
     current: Recipe | None = None,
     notes: Sequence[str] = (),
 ) -> Comparison:
-    """Put what is known side by side.
+    """Returns the table of everything that is known about the contenders.
 
     Args:
         session: with open models.
-        rows: what to compare; all that can be if not given.
-        current: the composition that a page stands at, where `rows` are not given.
-        notes: what a reader should know of the rows, where they are given.
+        rows: the contenders to compare, or None for all; see contenders.
+        current: the composition of the page's standing; used only if `rows` is None.
+        notes: notes about the contenders for the user; used only if `rows` is given.
     """
     standing = current or session.recipe(session.standing.omegas, session.standing.choice)
-    chosen, notes = contenders(session, standing) if rows is None else (tuple(rows), tuple(notes))
+    compared, notes = contenders(session, standing) if rows is None else (tuple(rows), tuple(notes))
     data = session.models.data
-    keys = {contender.key for contender in chosen}
+    keys = {contender.key for contender in compared}
+    # A column that no row has a score for says nothing: its runs belong to other models.
     scores = {
-        column: known
-        for column, known in _scores(reversed(read_runs(session.workdir, -1))).items()
-        if keys & known.keys()
+        column: cells
+        for column, cells in _scores(reversed(read_runs(session.workdir, -1))).items()
+        if keys & cells.keys()
     }
     phases = session.ledger.phases()
-    trained = _trained(phases)
-    lines = tuple(
+    training_costs = _training_costs(phases)
+    table_rows = tuple(
         Row(
             contender,
             {
-                name: session.book.get(contender.identity, one.keys[FULL])
-                for name, one in data.items()
+                name: session.book.get(contender.identity, dataset.keys[FULL])
+                for name, dataset in data.items()
             },
-            {column: known.get(contender.key) for column, known in scores.items()},
+            {column: cells.get(contender.key) for column, cells in scores.items()},
             _expense(
-                contender, trained, [phase for phase in phases if phase.digest == contender.key]
+                contender,
+                training_costs,
+                [phase for phase in phases if phase.digest == contender.key],
             ),
         )
-        for contender in chosen
+        for contender in compared
     )
-    return Comparison(tuple(data), tuple(scores), lines, notes)
+    return Comparison(tuple(data), tuple(scores), table_rows, notes)
 
 
 def _scores(runs: Iterable[Run]) -> dict[Column, dict[str, Cell]]:
-    """By column, in the order in which they were first measured, and by composition the newest score.
+    """Returns column -> weights key -> newest score; columns in the order of their first run.
 
     Args:
-        runs: oldest first.
+        runs: oldest first, so that a newer run replaces an older one.
     """
+    # A page calls this each time its sliders come to rest; most runs share a few recipes.
     keys: dict[str, str] = {}
-    found: dict[Column, dict[str, Cell]] = {}
+    columns: dict[Column, dict[str, Cell]] = {}
     for run in runs:
         if run.kind != "bench":
             continue
         if run.recipe_digest not in keys:
-            keys[run.recipe_digest] = weights_key(parsed(run.recipe_yaml))
-        of_column = found.setdefault(Column(run.task, run.metric, run.limit), {})
-        of_column[keys[run.recipe_digest]] = Cell(run.value, run.stderr, run.n, run.suite)
-    return found
+            keys[run.recipe_digest] = weights_key(parse_run_recipe(run.recipe_yaml))
+        cells = columns.setdefault(Column(run.task, run.metric, run.limit), {})
+        cells[keys[run.recipe_digest]] = Cell(run.value, run.stderr, run.n, run.suite)
+    return columns
 
 
-def _trained(phases: Sequence[Phase]) -> dict[str, tuple[float, float]]:
-    """Wall and device seconds of the last training that made a folder."""
+def _training_costs(phases: Sequence[Phase]) -> dict[str, tuple[float, float]]:
+    """Returns folder -> wall and device seconds of the last training that made it."""
     from evaluation.records.ledger import trainings
 
     return {
-        made.output: (made.wall_seconds, made.device_seconds)
-        for made in trainings(phases)
-        if made.output
+        phase.output: (phase.wall_seconds, phase.device_seconds)
+        for phase in trainings(phases)
+        if phase.output
     }
 
 
 def _expense(
-    contender: Contender, trained: Mapping[str, tuple[float, float]], phases: Sequence[Phase]
+    contender: Contender,
+    training_costs: Mapping[str, tuple[float, float]],
+    phases: Sequence[Phase],
 ) -> Expense:
-    """Trainings by the folders that take part, and what was spent on evaluating these weights."""
+    """Returns the cost of a contender: the trainings of its folders, and the evaluations.
+
+    Args:
+        contender: the contender.
+        training_costs: see _training_costs.
+        phases: the phases of the ledger whose digest is the contender's key.
+    """
     folders = _folders(contender)
-    spent = {name: trained.get(str(folder)) or _beside(folder) for name, folder in folders.items()}
+    spent = {
+        name: training_costs.get(str(folder)) or _recorded_cost(folder)
+        for name, folder in folders.items()
+    }
     unknown = tuple(name for name, seconds in spent.items() if seconds is None)
     sums = [math.fsum(seconds[part] for seconds in spent.values() if seconds) for part in (0, 1)]
     training: list[float | None] = [None, None] if unknown else [*sums]
@@ -113,19 +128,20 @@ def _expense(
 
 
 def _folders(contender: Contender) -> dict[str, Path]:
-    """The folders whose training went into a contender, by name; of an export those that its recipe names."""
+    """Returns the folders whose training went into a contender, by name."""
     from merging.recipe import read_recipe
 
     recipe = contender.recipe
+    # An export was not trained itself: the models that its recipe names were.
     if contender.kind == "export" and contender.folder is not None:
         recipe = read_recipe(contender.folder / "recipe.yml")
     base = None if recipe.base is None else Path(recipe.base).resolve()
     taking = [source for source in recipe.models if recipe.omegas[source.name] != 0.0]
-    places = {source.name: Path(source.location).resolve() for source in taking}
-    return {name: place for name, place in places.items() if place != base}
+    folders = {source.name: Path(source.location).resolve() for source in taking}
+    return {name: folder for name, folder in folders.items() if folder != base}
 
 
-def _beside(folder: Path) -> tuple[float, float] | None:
-    """What the training.json beside the weights says that they cost; None where it says nothing."""
-    found = recorded(folder)
-    return None if found is None else (found.wall_seconds, found.device_seconds)
+def _recorded_cost(folder: Path) -> tuple[float, float] | None:
+    """Returns wall and device seconds from the training.json in a folder, or None without one."""
+    training = recorded_training(folder)
+    return None if training is None else (training.wall_seconds, training.device_seconds)

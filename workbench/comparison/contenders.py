@@ -1,7 +1,7 @@
-"""What can be compared: the base, each checkpoint alone, compositions, and models in folders of their own.
+"""contenders: lists everything that can be compared.
 
-Models trained on mixed data, or made elsewhere, are added by their folder and kept in the workdir; exports of the workdir
-are there by themselves.
+That is the base, each checkpoint alone, compositions, exports of the workdir, and models that the
+user added by their folder, such as one trained on mixed data.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from workbench.comparison.added_models import added, of_folder
+from workbench.comparison.added_models import contender_from_folder, read_added
 from workbench.comparison.contender import Contender, Kind
 from workbench.errors import SessionError
 from workbench.session.keys import weights_key
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Contenders(NamedTuple):
-    """What can be compared, and what cannot."""
+    """The contenders, and notes for the user about those that were left out."""
 
     contenders: tuple[Contender, ...]
     notes: tuple[str, ...]
@@ -36,62 +36,62 @@ class Contenders(NamedTuple):
 def contenders(
     session: Session, current: Recipe | None = None, most: int = 12, recipes: Sequence[Recipe] = ()
 ) -> Contenders:
-    """All that can be compared, each once: what is the same weights stands under the first of its names.
+    """Returns everything that can be compared. Equal weights appear once, under their first name.
 
-    A page measures every place where its sliders rest. Of these the best by mean loss are there, and all that were
-    benchmarked.
+    A page measures a composition wherever its sliders come to rest. Of these, all that were
+    benchmarked are listed, and of the others the best by mean loss.
 
     Args:
         session: with open models.
-        current: the composition that a page stands at.
-        most: how many compositions that were measured but not benchmarked.
-        recipes: compositions of what is open that are there in any case.
+        current: the composition of the page's standing, or None.
+        most: how many compositions are listed at most that were measured but not benchmarked.
+        recipes: compositions of the open models that are listed in any case.
     """
     from merging.recipe.formula import formula
 
     models = session.models
     notes: list[str] = []
-    found: dict[str, Contender] = {}
-    for made in _open(models):
-        found.setdefault(made.key, made)
+    by_key: dict[str, Contender] = {}
+    for contender in _open(models):
+        by_key.setdefault(contender.key, contender)
     if current is not None:
-        made = Contender("current", "current", current, models.identity(current))
-        if made.key in found:
-            notes.append(f"the current composition is {found[made.key].name}")
-        found.setdefault(made.key, made)
+        contender = Contender("current", "current", current, models.identity(current))
+        if contender.key in by_key:
+            notes.append(f"the current composition is {by_key[contender.key].name}")
+        by_key.setdefault(contender.key, contender)
     benchmarked = {weights_key(recipe): recipe for recipe in _benchmarked(session)}
     measured = {
         weights_key(recipe): recipe for recipe in _measured(session) if fits(models, recipe)
     }
     for recipe in [*recipes, *(recipe for recipe in benchmarked.values() if fits(models, recipe))]:
-        found.setdefault(
+        by_key.setdefault(
             weights_key(recipe),
             Contender(formula(recipe), "recipe", recipe, models.identity(recipe)),
         )
-    new = {name: recipe for name, recipe in measured.items() if name not in found}
-    best = sorted(new, key=lambda name: _mean_loss(session, new[name]))
-    for recipe in [new[name] for name in best[:most]]:
-        found[weights_key(recipe)] = Contender(
-            formula(recipe), "recipe", recipe, models.identity(recipe)
-        )
+    new = {key: recipe for key, recipe in measured.items() if key not in by_key}
+    best = sorted(new, key=lambda key: _mean_loss(session, new[key]))
+    for key in best[:most]:
+        recipe = new[key]
+        by_key[key] = Contender(formula(recipe), "recipe", recipe, models.identity(recipe))
     if len(best) > most:
         notes.append(
-            f"measured compositions that are not shown, as their mean loss is higher: {len(best) - most}"
+            "measured compositions that are not shown, as their mean loss is higher: "
+            f"{len(best) - most}"
         )
     for name, kind, folder in _folders(session.workdir):
         try:
-            made = of_folder(folder, name, kind)
+            contender = contender_from_folder(folder, name, kind)
         except SessionError as error:
             notes.append(str(error))
             continue
-        found.setdefault(made.key, made)
-    if others := len(benchmarked.keys() - found.keys()):
+        by_key.setdefault(contender.key, contender)
+    if others := len(benchmarked.keys() - by_key.keys()):
         notes.append(f"benchmarked recipes of other models than are open now: {others}")
-    return Contenders(tuple(found.values()), tuple(notes))
+    return Contenders(tuple(by_key.values()), tuple(notes))
 
 
 def _open(models: Models) -> list[Contender]:
-    """The base, and each vector alone at ω = 1."""
+    """Returns the contenders of the base and of each vector alone at ω = 1."""
     base, alone = models.recipe({}), {name: models.recipe({name: 1.0}) for name in models.names}
     return [
         Contender("base", "base", base, models.identity(base)),
@@ -103,17 +103,20 @@ def _open(models: Models) -> list[Contender]:
 
 
 def fits(models: Models, recipe: Recipe) -> bool:
-    """Whether a recipe is one of what is open: the same base, and each vector that takes part under the same name."""
+    """Returns whether a recipe can be composed from the open models.
+
+    It must have the open base, and each model whose ω is not 0 must be open under the same name.
+    """
     taking = [source.name for source in recipe.models if recipe.omegas[source.name] != 0.0]
-    known = {**models.start.inputs, models.base_name: models.base.digest}
+    digests = {**models.start.inputs, models.base_name: models.base.digest}
     names = ["base", *taking]
     return not recipe.slices and all(
-        name in known and recipe.inputs.get(name) == known[name] for name in names
+        name in digests and recipe.inputs.get(name) == digests[name] for name in names
     )
 
 
 def _folders(workdir: Workdir) -> Iterator[tuple[str, Kind, Path]]:
-    """Exports of the workdir, then what was added."""
+    """Yields name, kind and folder of the workdir's exports, then of the added models."""
     for folder in sorted(workdir.exports.glob("*/")):
         if (folder / "config.json").is_file() and not folder.name.startswith("."):
             yield (
@@ -121,13 +124,13 @@ def _folders(workdir: Workdir) -> Iterator[tuple[str, Kind, Path]]:
                 "export" if (folder / "recipe.yml").is_file() else "model",
                 folder.resolve(),
             )
-    for name, path in added(workdir).items():
+    for name, path in read_added(workdir).items():
         yield name, "model", path
 
 
 @lru_cache(maxsize=4096)
-def parsed(text: str) -> Recipe:
-    """A recipe of the table of runs; kept, because a page reads all of them each time its sliders come to rest."""
+def parse_run_recipe(text: str) -> Recipe:
+    """Parses the recipe of a run; cached, as a page reads all runs whenever its sliders rest."""
     from merging.recipe import parse_recipe
 
     return parse_recipe(text)
@@ -135,7 +138,10 @@ def parsed(text: str) -> Recipe:
 
 @lru_cache(maxsize=4096)
 def _saved(file: Path, changed: int) -> Recipe | None:
-    """A recipe file as it was when it was last changed, kept likewise; None for what someone else put there."""
+    """Parses a saved recipe file; cached by path and modification time (ns).
+
+    Returns None if it is not a recipe of ours, but a file that someone else put there.
+    """
     from merging.errors import MergingError
     from merging.recipe import read_recipe
 
@@ -146,32 +152,32 @@ def _saved(file: Path, changed: int) -> Recipe | None:
 
 
 def _benchmarked(session: Session) -> Iterator[Recipe]:
-    """The recipes in the table of runs, newest first."""
+    """Yields each recipe that was benchmarked in this workdir once, the newest first."""
     seen = set()
     for run in read_runs(session.workdir, -1):
         if run.recipe_digest not in seen:
             seen.add(run.recipe_digest)
-            yield parsed(run.recipe_yaml)
+            yield parse_run_recipe(run.recipe_yaml)
 
 
 def _measured(session: Session) -> Iterator[Recipe]:
-    """The recipe files of the workdir of which the ledger knows a whole measurement of losses."""
+    """Yields the saved recipes of the workdir whose losses were measured on all examples."""
     from evaluation.records.prices import LOSSES
 
-    spent = {
+    measured = {
         phase.digest
         for phase in session.ledger.phases("evaluation")
         if phase.complete and phase.name == LOSSES
     }
     for file in sorted(session.workdir.recipes.glob("*.yml")):
         recipe = _saved(file, file.stat().st_mtime_ns)
-        if recipe is not None and weights_key(recipe) in spent:
+        if recipe is not None and weights_key(recipe) in measured:
             yield recipe
 
 
 def _mean_loss(session: Session, recipe: Recipe) -> float:
-    """Over all datasets; infinite where one was not measured, or gave no number."""
+    """Returns the mean loss over all datasets; infinite if one was not measured or is NaN."""
     identity = session.models.identity(recipe)
-    found = [session.book.get(identity, data.keys[FULL]) for data in session.models.data.values()]
-    values = [math.nan if entry is None else entry.value for entry in found]
+    entries = [session.book.get(identity, data.keys[FULL]) for data in session.models.data.values()]
+    values = [math.nan if entry is None else entry.value for entry in entries]
     return math.inf if any(map(math.isnan, values)) else math.fsum(values)

@@ -1,4 +1,7 @@
-"""The DEM paper's table 8 for what is open in a session: its checkpoints as experts, added models as trained on mixed data."""
+"""The cost table of DEM and data mixing (table 8 of the paper) for the open models.
+
+The open checkpoints are the experts; added models count as trained on mixed data.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from workbench.comparison.added_models import added, of_folder
+from workbench.comparison.added_models import contender_from_folder, read_added
 from workbench.session.keys import weights_key
 from workbench.session.sizes import FULL
 
@@ -19,22 +22,25 @@ if TYPE_CHECKING:
     from workbench.session.session import Session
 
 TRAINING = "training.json"
-"""What stands beside the weights of a training; see the package training."""
+"""The file that a training leaves beside its weights; see training.run.record."""
 
 
 def cost_table(
     session: Session, mixing: Sequence[str] | None = None, unit: Unit = "device_seconds"
 ) -> CostTable:
-    """What DEM and mixing cost as a function of the settings tried, from the ledger of the workdir.
+    """Returns what DEM and data mixing cost for the number of settings tried, from the ledger.
+
+    It is table 8 of the DEM paper (arXiv 2406.15570).
 
     Args:
         session: with open models.
-        mixing: names of added models that were trained on mixed data, each with other proportions; all if not given.
-        unit: which of the two times.
+        mixing: names of the added models that were trained on mixed data, each with other
+            proportions; None for all added models.
+        unit: which time to count: "wall_seconds" or "device_seconds".
 
     Raises:
-        SessionError: an added model that is gone, or the file of their names is damaged.
-        KeyError: no model of this name was added.
+        SessionError: an added model is gone, or the file of their names is damaged.
+        KeyError: no model with this name was added.
     """
     from evaluation.records import cost_table as table
     from evaluation.records.prices import prices
@@ -44,32 +50,34 @@ def cost_table(
         str(Path(path).resolve()): name
         for name, path in zip(models.names, models.checkpoints, strict=True)
     }
-    have = added(session.workdir)
-    mixed = {str(have[name].resolve()): name for name in (have if mixing is None else mixing)}
-    beside = (
-        recorded(Path(folder)) for folder in [*experts, *mixed]
-    )  # first: the ledger's, which come later, count
-    found = prices(
-        [*(phase for phase in beside if phase is not None), *session.ledger.phases()],
+    added = read_added(session.workdir)
+    mixed = {str(added[name].resolve()): name for name in (added if mixing is None else mixing)}
+    trainings = (recorded_training(Path(folder)) for folder in [*experts, *mixed])
+    # The last training of a folder counts, so the phases of the ledger come after the files.
+    by_folder = prices(
+        [*(phase for phase in trainings if phase is not None), *session.ledger.phases()],
         list(experts),
         list(mixed),
         examples=sum(data.prepared[FULL].datasets[0].n for data in models.data.values()),
-        mixed_digests=[of_folder(Path(folder), name).key for folder, name in mixed.items()],
+        mixed_digests=[
+            contender_from_folder(Path(folder), name).key for folder, name in mixed.items()
+        ],
         end_digests=[
             weights_key(models.recipe(omegas))
             for omegas in ({}, *({name: 1.0} for name in models.names))
         ],
         unit=unit,
     )
-    named = {name: found.experts[folder] for folder, name in experts.items()}
-    notes = list(found.notes)
+    # prices() knows folders only; the table shows names.
+    by_name = {name: by_folder.experts[folder] for folder, name in experts.items()}
+    notes = list(by_folder.notes)
     for folder, name in [*experts.items(), *mixed.items()]:
         notes = [note.replace(f"of {folder} is", f"of {name} is") for note in notes]
-    return table.cost_table(replace(found, experts=named, notes=notes), unit=unit)
+    return table.cost_table(replace(by_folder, experts=by_name, notes=notes), unit=unit)
 
 
-def recorded(folder: Path) -> Phase | None:
-    """The training that the training.json beside some weights tells of; None where there is none that can be read."""
+def recorded_training(folder: Path) -> Phase | None:
+    """Returns the training that a folder's training.json records, or None without such a file."""
     from evaluation.records.ledger import Phase
 
     try:
@@ -85,11 +93,6 @@ def recorded(folder: Path) -> Phase | None:
             device=str(spent.get("device", "cpu")),
             output=str(folder.resolve()),
         )
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-    ):  # none, or another program's: not recorded
+    # There is no such file, or another program wrote it: the training is not recorded.
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None

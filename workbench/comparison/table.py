@@ -1,4 +1,4 @@
-"""Comparison: the table of all rows, as values, as data for JSON, and as text."""
+"""Comparison: the table of all contenders, as values, as data for JSON, and as text."""
 
 from __future__ import annotations
 
@@ -11,15 +11,23 @@ from workbench.comparison.contender import Contender
 from workbench.session.loss_cache import Entry
 
 ROUNDING = 1e-5
-"""Losses of the same weights, loaded and composed, or in other batches, differ by less than this share."""
-
+"""Relative difference below which two losses count as equal: the same weights, loaded or composed,
+or measured in other batches, differ by less."""
 
 LOWER = ("perplexity", "word_perplexity", "byte_perplexity", "bits_per_byte", "brier_score", "ter")
-"""The metrics of lm-eval that a good model scores low in."""
+"""The metrics of lm-eval for which lower is better."""
 
 
 class Column(NamedTuple):
-    """One kind of score. Scores on other numbers of examples are another column: they are not comparable."""
+    """One kind of benchmark score.
+
+    Scores on different numbers of examples are not comparable, so they are different columns.
+
+    Attributes:
+        task: name of the lm-eval task.
+        metric: name of the metric.
+        limit: examples per task, or None for all.
+    """
 
     task: str
     metric: str
@@ -34,12 +42,12 @@ class Column(NamedTuple):
 
     @property
     def lower_is_better(self) -> bool:
-        """Whether a good model scores low."""
+        """Whether a lower score is better."""
         return self.metric.partition(",")[0] in LOWER
 
 
 class Cell(NamedTuple):
-    """A score with its standard error and count, and the suite that it was measured with."""
+    """A score, its standard error, its number of examples, and the suite it was measured with."""
 
     value: float
     stderr: float
@@ -48,21 +56,33 @@ class Cell(NamedTuple):
 
 
 class Expense(NamedTuple):
-    """What one row cost, in seconds; all of it measured."""
+    """The measured cost of one row, in wall seconds and in device seconds.
+
+    Attributes:
+        training_wall, training_device: trainings of all models that take part, each in full even if
+            other rows use it too; None if one of them is not recorded.
+        evaluation_wall, evaluation_device: losses and benchmarks of these weights, stopped ones
+            included.
+        unrecorded: names of the models whose training is not recorded.
+    """
 
     training_wall: float | None
-    """Of all checkpoints that take part, each in full however often it is used; None where one is not recorded."""
     training_device: float | None
     evaluation_wall: float
-    """Losses and benchmarks of these weights, also those that were stopped."""
     evaluation_device: float
     unrecorded: tuple[str, ...]
-    """Names of checkpoints whose training is not recorded."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One contender and all that is known of it."""
+    """One contender and everything that is known about it.
+
+    Attributes:
+        contender: the contender.
+        losses: dataset -> loss, or None if it was not measured.
+        scores: column -> score, or None if it was not measured.
+        expense: its cost.
+    """
 
     contender: Contender
     losses: Mapping[str, Entry | None]
@@ -71,23 +91,31 @@ class Row:
 
     @property
     def mean(self) -> tuple[float, float] | None:
-        """The mean loss of the datasets, each counting alike, and its standard error; None while one is not measured."""
-        found = [entry for entry in self.losses.values() if entry is not None]
-        if not found or len(found) < len(self.losses):
+        """The unweighted mean loss of the datasets and its standard error; None if incomplete."""
+        measured = [entry for entry in self.losses.values() if entry is not None]
+        if not measured or len(measured) < len(self.losses):
             return None
-        error = math.sqrt(math.fsum(entry.stderr**2 for entry in found))
-        return math.fsum(entry.value for entry in found) / len(found), error / len(found)
+        # Errors of different datasets are independent, so their squares add up.
+        error = math.sqrt(math.fsum(entry.stderr**2 for entry in measured))
+        return math.fsum(entry.value for entry in measured) / len(measured), error / len(measured)
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """What a job can measure, in words."""
-        losses = [f"loss of {name}" for name, found in self.losses.items() if found is None]
-        return (*losses, *(column.title for column, found in self.scores.items() if found is None))
+        """What was not measured, in words: "loss of cot", "demo_cot acc, first 50"."""
+        losses = [f"loss of {name}" for name, entry in self.losses.items() if entry is None]
+        return (*losses, *(column.title for column, cell in self.scores.items() if cell is None))
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The table."""
+    """The table.
+
+    Attributes:
+        datasets: names of the datasets, each a column of losses.
+        columns: the columns of scores.
+        lines: the rows.
+        notes: notes for the user about what is not in the table.
+    """
 
     datasets: tuple[str, ...]
     columns: tuple[Column, ...]
@@ -96,15 +124,15 @@ class Comparison:
 
     @property
     def missing(self) -> dict[str, tuple[str, ...]]:
-        """By name of the row, what is not measured."""
-        return {line.contender.name: line.missing for line in self.lines if line.missing}
+        """Name of the row -> what was not measured, for rows that lack something."""
+        return {row.contender.name: row.missing for row in self.lines if row.missing}
 
     def as_rows(self) -> list[dict[str, Any]]:
-        """The rows for JSON; null where nothing was measured, or where there is no number."""
-        return [_data(line) for line in self.lines]
+        """Returns the rows for JSON; a value that was not measured or is not finite is null."""
+        return [_data(row) for row in self.lines]
 
     def as_data(self) -> dict[str, Any]:
-        """All of it for JSON."""
+        """Returns the whole table for JSON."""
         columns = [column._asdict() for column in self.columns]
         return {
             "datasets": list(self.datasets),
@@ -114,88 +142,91 @@ class Comparison:
         }
 
     def cells(self) -> list[list[str]]:
-        """The table as text, the heading first; a dash where nothing was measured."""
+        """Returns the table as text, heading first; a dash marks what was not measured."""
         titles = [f"{column.title} ± s.e. (n)" for column in self.columns]
         mean = ["mean loss ± s.e."] if self.datasets else []
         losses = [*(f"{name} loss ± s.e." for name in self.datasets), *mean]
         heading = ["", *losses, *titles, "training s", "evaluation s"]
-        return [heading, *(_cells(line) for line in self.lines)]
+        return [heading, *(_cells(row) for row in self.lines)]
 
 
-def best(values: Sequence[float | None], lower: bool) -> frozenset[int]:
-    """The places of the best values, several where they differ by rounding; none where there is nothing to tell apart.
+def best_positions(values: Sequence[float | None], lower: bool) -> frozenset[int]:
+    """Returns the positions of the best values; several if they differ by rounding only.
 
-    >>> sorted(best([0.5, None, 0.25, 0.25], lower=True))
+    The result is empty if all values are equally good, because then none is best.
+
+    >>> sorted(best_positions([0.5, None, 0.25, 0.25], lower=True))
     [2, 3]
     """
-    known = {
-        place: value
-        for place, value in enumerate(values)
+    finite = {
+        position: value
+        for position, value in enumerate(values)
         if value is not None and math.isfinite(value)
     }
-    if not known:
+    if not finite:
         return frozenset()
-    top = (min if lower else max)(known.values())
-    found = frozenset(
-        place for place, value in known.items() if math.isclose(value, top, rel_tol=ROUNDING)
+    top = (min if lower else max)(finite.values())
+    best = frozenset(
+        position for position, value in finite.items() if math.isclose(value, top, rel_tol=ROUNDING)
     )
-    return found if len(found) < len(known) else frozenset()
+    return best if len(best) < len(finite) else frozenset()
 
 
-def _data(line: Row) -> dict[str, Any]:
-    """A row for JSON; null where nothing was measured, or where there is no number."""
+def _data(row: Row) -> dict[str, Any]:
+    """Returns a row for JSON; a value that was not measured or is not finite is null."""
     from merging.recipe.formula import formula
 
-    contender = line.contender
+    contender = row.contender
     named = {"name": contender.name, "kind": contender.kind, "formula": formula(contender.recipe)}
     return {
         **named,
         "digest": contender.recipe.digest,
         "folder": None if contender.folder is None else str(contender.folder),
         "losses": {
-            name: None if found is None else _finite(found._asdict())
-            for name, found in line.losses.items()
+            name: None if entry is None else _finite(entry._asdict())
+            for name, entry in row.losses.items()
         },
         "mean_loss": None
-        if line.mean is None
-        else _finite(dict(zip(("value", "stderr"), line.mean, strict=True))),
+        if row.mean is None
+        else _finite(dict(zip(("value", "stderr"), row.mean, strict=True))),
         "scores": [
-            column._asdict() | _finite(found._asdict())
-            for column, found in line.scores.items()
-            if found
+            column._asdict() | _finite(cell._asdict())
+            for column, cell in row.scores.items()
+            if cell
         ],
-        "cost": line.expense._asdict() | {"unrecorded": list(line.expense.unrecorded)},
-        "missing": list(line.missing),
+        "cost": row.expense._asdict() | {"unrecorded": list(row.expense.unrecorded)},
+        "missing": list(row.missing),
     }
 
 
 def _finite(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the values with None instead of NaN and infinities, which JSON does not have."""
     return {
         name: None if isinstance(value, float) and not math.isfinite(value) else value
         for name, value in values.items()
     }
 
 
-def _cells(line: Row) -> list[str]:
-    """A row as text; a dash where nothing was measured."""
+def _cells(row: Row) -> list[str]:
+    """Returns a row as text; a dash marks what was not measured."""
     losses = [
-        "–" if found is None else _text(found.value, found.stderr, 4)
-        for found in line.losses.values()
+        "–" if entry is None else _text(entry.value, entry.stderr, 4)
+        for entry in row.losses.values()
     ]
-    losses += ["–" if line.mean is None else _text(*line.mean, 4)] if line.losses else []
+    losses += ["–" if row.mean is None else _text(*row.mean, 4)] if row.losses else []
     scores = [
-        "–" if found is None else f"{_text(found.value, found.stderr, 3)} ({found.n})"
-        for found in line.scores.values()
+        "–" if cell is None else f"{_text(cell.value, cell.stderr, 3)} ({cell.n})"
+        for cell in row.scores.values()
     ]
-    training = line.expense.training_device
+    training = row.expense.training_device
     costs = [
         "–" if training is None else f"{training:,.1f}",
-        f"{line.expense.evaluation_device:,.1f}",
+        f"{row.expense.evaluation_device:,.1f}",
     ]
-    return [line.contender.name, *losses, *scores, *costs]
+    return [row.contender.name, *losses, *scores, *costs]
 
 
 def _text(value: float, stderr: float, digits: int) -> str:
     return " ± ".join(
-        "undefined" if math.isnan(one) else f"{one:.{digits}f}" for one in (value, stderr)
+        "undefined" if math.isnan(number) else f"{number:.{digits}f}" for number in (value, stderr)
     )

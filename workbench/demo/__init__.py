@@ -1,1 +1,1 @@
-"""The embedded demo: building it from its seeds, measuring it, its table of results."""
+"""The embedded demo: builds it from its seed, measures it, and writes its table of results."""

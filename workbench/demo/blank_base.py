@@ -1,4 +1,4 @@
-"""A new, untrained tiny Llama with its tokenizer, as a folder that a Stage can start from."""
+"""Makes an untrained tiny Llama with its tokenizer, as a folder that a Stage can start from."""
 
 from __future__ import annotations
 
@@ -9,16 +9,26 @@ from training.run.setup import quiet
 
 PAD, BEGIN, END = "<pad>", "<s>", "</s>"
 CONTEXT = 256
-"""Tokens that the model can hold."""
+"""The most tokens that the model reads."""
 
 
 def write_blank(
     folder: Path, texts: Iterable[str], *, seed: int = 0, vocabulary: int = 1024, hidden: int = 192
 ) -> Path:
-    """Trains a tokenizer on the texts, draws random weights, and writes both to a folder.
+    """Trains a tokenizer on texts, draws random weights, and writes both to a folder.
 
-    The tokenizer is a byte-level BPE with single digits. It puts no token before a text, on any path: lm-eval, the page
-    and training then see the same tokens without an option.
+    The tokenizer is a byte-level BPE with single digits. It never puts a token before a text, so
+    lm-eval, the page and training see the same tokens without an option.
+
+    Args:
+        folder: where the model is written.
+        texts: the tokenizer is trained on.
+        seed: of the random weights.
+        vocabulary: number of tokens.
+        hidden: width of the model, a multiple of 32.
+
+    Returns:
+        `folder`.
     """
     import torch
     from transformers import (
@@ -49,7 +59,8 @@ def write_blank(
         num_key_value_heads=hidden // 32,
         max_position_embeddings=CONTEXT,
         tie_word_embeddings=True,
-        # About 1/sqrt(hidden). With the usual 0.02 the base had not begun to copy words after 450 steps; with this it had.
+        # About 1/sqrt(hidden). After 450 steps the base had begun to copy words with it, and had
+        # not with the usual 0.02.
         initializer_range=0.08,
         dtype=torch.float32,
         **special,
@@ -64,6 +75,7 @@ def write_blank(
 
 
 def _bpe(texts: Iterable[str], vocabulary: int) -> object:
+    """Returns a byte-level BPE trained on texts; with all 256 bytes it can encode any text."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     bpe = Tokenizer(models.BPE())

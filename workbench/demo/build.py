@@ -1,4 +1,7 @@
-"""Builds the embedded demo from its seed: data, base and experts; what is measured of them is in demo_measured."""
+"""Builds the embedded demo from its seed: data, base, experts and the model on mixed data.
+
+workbench/demo/measurements.py measures them.
+"""
 
 from __future__ import annotations
 
@@ -14,26 +17,32 @@ from typing import TYPE_CHECKING, Any
 
 import corpus.demo as families
 from corpus import Example
+from plumbing.paths import assets
 from training.stage import Lora, Stage
-from workbench.comparison.costs import recorded
+from workbench.comparison.costs import recorded_training
 from workbench.demo.measurements import measure, recipe_of
 from workbench.demo.results_table import table
 
 if TYPE_CHECKING:
     from evaluation.records.ledger import Ledger
 
-ROOT = Path(__file__).parents[2]
-DEMO = ROOT / "assets" / "demo"
+ROOT = assets().parent
+"""The folder above assets/. Paths in the demo's recipe and suite are relative to it."""
+DEMO = assets() / "demo"
 """Where the demo ships."""
 
 SECONDS = "seconds.json"
-"""What each training took, kept while the demo is being built."""
+"""File with the seconds of each training, which exists while the demo is being built."""
 
 Progress = Callable[[str, float, float], None]
-"""Called with what is being done, the share done so far, and the share in all (1)."""
+"""Called with the name of the current part, the share of the work that is done, and 1."""
 
 BASE_STEPS, BASE_RATE, BASE_HARD = 1700, 2e-3, 0.15
-"""The base sees the easy kinds, and this share of what the experts will learn: partly able, with room above."""
+"""Updates and learning rate of the base, and the share of hard examples that it sees.
+
+Hard examples are what the experts learn. With few of them the base is partly able to solve its
+tasks, and leaves the experts room to improve.
+"""
 
 EXPERTS: dict[str, dict[str, Any]] = {
     "cot": {"steps": 380, "rate": 6e-4},
@@ -43,10 +52,14 @@ EXPERTS: dict[str, dict[str, Any]] = {
     "dialog": {"steps": 250, "rate": 3e-3, "lora": Lora(16)},
 }
 COMMON: dict[str, Any] = {"replay_share": 0.25, "frozen": ("*embed_tokens*",)}
-"""Without these two the vectors did not compose: the sum of five was worse than the base on every dataset."""
+"""Settings of every expert: a quarter of replayed examples, and frozen embeddings.
+
+Without these two the vectors did not compose: the sum of five was worse than the base on every
+dataset.
+"""
 
 ALL: dict[str, Any] = {"order": "by_length", "precision": "bf16", "device": "cpu"}
-"""Of every training: what the checkpoints that ship were made with."""
+"""Settings of every training, with which the shipped checkpoints were made."""
 
 
 def build(
@@ -57,16 +70,17 @@ def build(
     resume: bool = False,
     ledger: Ledger | None = None,
 ) -> str:
-    """Makes the demo again and returns its table, which is also written to out/RESULTS.md.
+    """Builds the demo and returns its table of results, which is also written to out/RESULTS.md.
 
-    Everything is made in <out>.partial, which takes the place of `out` at the end.
+    Everything is written to <out>.partial, which replaces `out` at the end.
 
     Args:
         out: the folder to make or to replace.
-        seed: seed of data, first weights and order of training.
+        seed: of the data, the first weights and the order of training.
         progress: see Progress.
-        resume: go on with the checkpoints that a broken-off build with the same seed left in <out>.partial.
-        ledger: gets what each training, the search of ω and the table cost.
+        resume: continue with the checkpoints that an interrupted build with the same seed left in
+            <out>.partial.
+        ledger: where the costs of the trainings, of the search for ω and of the table are recorded.
     """
     from merging.recipe import recipe_yaml
     from merging.recipe.formula import formula
@@ -75,7 +89,7 @@ def build(
     staged = out.with_name(out.name + ".partial")
 
     def keep(name: str) -> None:
-        if ledger is not None and (training := recorded(staged / name)):
+        if ledger is not None and (training := recorded_training(staged / name)):
             ledger.add_all([replace(training, output=str(out.resolve() / name))])
 
     if not resume:
@@ -83,6 +97,8 @@ def build(
     staged.mkdir(parents=True, exist_ok=True)
     data = families.datasets(seed)
     families.write(staged / "data", data)
+    # A demo inside the repository is named relative to it, so that what ships names no folder of
+    # the machine that built it.
     name = (
         out.resolve().relative_to(ROOT).as_posix()
         if out.resolve().is_relative_to(ROOT)
@@ -91,9 +107,10 @@ def build(
     with tempfile.TemporaryDirectory() as scratch:
         seconds = _train(data, staged, Path(scratch), seed, f"{name}/base", report, keep)
         results = measure(data, staged, tuple(EXPERTS), Path(scratch), report.part, ledger)
-    found = recipe_of(staged, results["omegas"])
-    (staged / "recipe.yml").write_text(recipe_yaml(found).replace(staged.as_posix(), name), "utf-8")
-    results |= {"seed": seed, "seconds": seconds, "formula": formula(found)}
+    recipe = recipe_of(staged, results["omegas"])
+    text = recipe_yaml(recipe).replace(staged.as_posix(), name)
+    (staged / "recipe.yml").write_text(text, "utf-8")
+    results |= {"seed": seed, "seconds": seconds, "formula": formula(recipe)}
     (staged / "results.json").write_text(
         json.dumps(results, indent=1, ensure_ascii=False) + "\n", "utf-8"
     )
@@ -103,14 +120,22 @@ def build(
 
 
 class _Report:
-    """One bar for all: each part has its share of it, about as long as it takes."""
+    """One progress bar for the whole build; each part has a share of it, by its usual time."""
 
     def __init__(self, progress: Progress | None) -> None:
         self.progress, self.done = progress, 0.0
 
     @contextmanager
     def part(self, what: str, share: float) -> Any:
-        """A part of the work; what it yields is called with steps done, steps in all, and anything more."""
+        """Begins a part of the work, which ends with the block.
+
+        Args:
+            what: name of the part.
+            share: of the whole build, from 0 to 1.
+
+        Yields:
+            A function to call with the steps done, the steps in all, and anything more.
+        """
 
         def step(done: float, total: float, *_: object) -> None:
             if self.progress:
@@ -131,20 +156,34 @@ def _train(
     report: _Report,
     keep: Callable[[str], None],
 ) -> dict[str, float]:
-    """Base, experts and the mixed-data model, each told to `keep`; the seconds each took. What is there already stays."""
+    """Trains base, experts and the model on mixed data, and returns the seconds of each training.
+
+    A checkpoint that already exists in `staged` is not trained again.
+
+    Args:
+        data: examples by dataset and split.
+        staged: where the checkpoints are written.
+        scratch: an empty folder for the untrained base.
+        seed: of weights, data and order.
+        base_name: what the experts name as their base.
+        report: the progress bar.
+        keep: called with the name of each new checkpoint, to record its cost.
+    """
     from workbench.demo.blank_base import write_blank
 
     kept_out = families.held_out({name: dict(splits) for name, splits in data.items()})
 
+    # Three different draws per seed: the base's corpus, the tokenizer's texts, and the replay.
     def joint(number: int, size: int, hard: float) -> tuple[Example, ...]:
         return tuple(families.mixture(3 * seed + number, size, hard=hard, held_out=kept_out))
 
     spent = staged / SECONDS
     seconds: dict[str, float] = json.loads(spent.read_text("utf-8")) if spent.exists() else {}
 
-    def made(name: str, stage: Stage, share: float) -> None:
+    def train(name: str, stage: Stage, share: float) -> None:
         if not (staged / name).exists():
             seconds[name] = _run(stage, staged / name, report, share)
+            # Written after each training, so that a resumed build knows the seconds of all.
             spent.write_text(json.dumps(seconds), "utf-8")
             keep(name)
 
@@ -161,7 +200,7 @@ def _train(
             **ALL,
         )
         stage = replace(random, rate=BASE_RATE)
-        made("base", stage, 0.33)
+        train("base", stage, 0.33)
     replay = joint(2, 6000, 0.0)
     common = Stage(
         base=staged / "base",
@@ -174,14 +213,16 @@ def _train(
         **COMMON,
     )
     for name, settings in EXPERTS.items():
-        made(name, replace(common, examples=tuple(data[name]["train"]), **settings), 0.06)
+        train(name, replace(common, examples=tuple(data[name]["train"]), **settings), 0.06)
+    # For a fair comparison, mixing gets as many updates as the experts together.
     union = tuple(example for splits in data.values() for example in splits["train"])
     steps = sum(settings["steps"] for settings in EXPERTS.values())
-    made("mixed", replace(common, examples=union, steps=steps, rate=6e-4), 0.27)
+    train("mixed", replace(common, examples=union, steps=steps, rate=6e-4), 0.27)
     return seconds
 
 
 def _run(stage: Stage, out: Path, report: _Report, share: float) -> float:
+    """Trains one stage and returns the seconds that it took."""
     from training.run.finetune import run
 
     started = time.perf_counter()
@@ -191,8 +232,10 @@ def _run(stage: Stage, out: Path, report: _Report, share: float) -> float:
 
 
 def _replace(out: Path, staged: Path) -> None:
+    """Puts the finished build in the place of `out`, without the parts that do not ship."""
     shutil.rmtree(staged / "mixed", ignore_errors=True)
     (staged / SECONDS).unlink(missing_ok=True)
+    # Renamed before it is deleted, so that `out` is missing only between two renames.
     old = out.with_name(out.name + ".old")
     shutil.rmtree(old, ignore_errors=True)
     if out.exists():

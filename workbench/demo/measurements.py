@@ -1,4 +1,4 @@
-"""What the demo's table says: ω from the validation split, then every row from the test split."""
+"""Measures the demo: searches ω on the validation split and scores every row on the test split."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from merging import LiveModel, Recipe
 
 LINE = (0.2, 0.4, 0.6, 0.8, 1.0)
-"""One ω for all, tried first; the coordinate search starts from the best."""
+"""Values of one ω for all experts that are tried first; the search starts from the best of them."""
 
 Step = Callable[..., None]
-"""Called with steps done and steps in all."""
+"""Called with the steps done and the steps in all."""
 
 
 def measure(
@@ -30,15 +30,18 @@ def measure(
     part: Callable[[str, float], AbstractContextManager[Step]],
     ledger: Ledger | None,
 ) -> dict[str, Any]:
-    """ω from the validation split, then every row of the table on the test split.
+    """Searches ω on the validation split and measures every row of the table on the test split.
 
     Args:
         data: examples by dataset and split.
-        staged: the folder of base, experts, the model trained on mixed data, and data.
-        experts: their names.
+        staged: the folder with base, experts, the model trained on mixed data, and data.
+        experts: names of the experts.
         scratch: an empty folder.
-        part: begins a part of the work, given its name and its share of all.
-        ledger: gets what the search and the table cost.
+        part: begins a part of the work; takes its name and its share of the whole.
+        ledger: where the costs of the search and of the table are recorded.
+
+    Returns:
+        What results.json holds: the split, the tuned ω, the number of evaluations, and the rows.
     """
     from evaluation.loss import prepare
     from evaluation.model import load
@@ -56,7 +59,8 @@ def measure(
     meter = Meter()
     with part("searching ω", 0.04) as step, meter.running():
         omegas, line, trials = search(live, zero, validation, step, meter)
-    tried = len(trials) + len(LINE) - 1  # the search begins at the best of the line
+    # The search starts at the best point of the line, which counts once.
+    tried = len(trials) + len(LINE) - 1
     if ledger is not None:
         ledger.add_all([meter.phase("search", "demo", settings=tried)])
     compositions = {
@@ -82,21 +86,33 @@ def measure(
 def search(
     live: LiveModel, zero: Recipe, validation: Prepared, step: Step, meter: Meter
 ) -> tuple[dict[str, float], float, list[Any]]:
-    """The ω with the highest mean share of each expert's gain in loss; the best single ω; and all trials.
+    """Searches the ω that recover, on average over datasets, most of each expert's gain in loss.
 
-    A dataset counts as 0 where the loss is the base's and as 1 where it is its own expert's, so that a dataset with
-    large losses does not rule the search.
+    A dataset scores 0 if its loss is the base's and 1 if it is its own expert's, so that a dataset
+    with large losses does not dominate the search.
+
+    Args:
+        live: the composition.
+        zero: the recipe with all ω = 0.
+        validation: the examples to score.
+        step: called after each point.
+        meter: counts the examples.
+
+    Returns:
+        The best ω of each expert, the best single ω for all of them, and all trials.
     """
     from evaluation.loss import losses
     from evaluation.search import CoordinateSearch
 
     def measured(omegas: Mapping[str, float]) -> dict[str, float]:
         live.apply(zero.with_omegas(omegas))
-        found = list(losses(live.module, validation))
+        results = list(losses(live.module, validation))
         meter.count(
-            sum(loss.n for loss in found), validation.positions, sum(loss.tokens for loss in found)
+            sum(loss.n for loss in results),
+            validation.positions,
+            sum(loss.tokens for loss in results),
         )
-        return {loss.dataset: loss.value for loss in found}
+        return {loss.dataset: loss.value for loss in results}
 
     names = list(zero.omegas)
     nothing: dict[str, float] = dict.fromkeys(names, 0.0)
@@ -104,10 +120,12 @@ def search(
     gains = {name: start[name] - measured(nothing | {name: 1.0})[name] for name in names}
 
     def score(omegas: Mapping[str, float]) -> float:
-        found = measured(omegas)
-        return sum((found[name] - start[name]) / gains[name] for name in names) / len(names)
+        # Negative shares of the gain, because the searcher minimises.
+        loss = measured(omegas)
+        return sum((loss[name] - start[name]) / gains[name] for name in names) / len(names)
 
-    line = min(LINE, key=lambda omega: score({name: omega for name in names}))  # noqa: C420 (mypy reads fromkeys as None)
+    # Not dict.fromkeys(names, omega), because mypy reads that as a dictionary of None.
+    line = min(LINE, key=lambda omega: score({name: omega for name in names}))  # noqa: C420
     searcher = CoordinateSearch(dict.fromkeys(names, line), step=0.2, smallest=0.05, high=1.2)
     while (point := searcher.ask()) is not None:
         searcher.tell(point, score(point))
@@ -116,7 +134,10 @@ def search(
 
 
 def _suite(data: Path, folder: Path) -> Path:
-    """The demo suite over this build's own data: the shipped one reads the shipped data, which may have another seed."""
+    """Writes the demo suite anew, with the paths of this build's data, and returns its folder.
+
+    The shipped suite reads the shipped data, which may have another seed.
+    """
     from evaluation.harness import suites
 
     folder.mkdir(parents=True)
@@ -131,6 +152,7 @@ def _suite(data: Path, folder: Path) -> Path:
 
 
 def _row(label: str, module: Any, tokenizer: Any, test: Prepared, suite: Path) -> dict[str, Any]:
+    """Returns one row of the table: loss and accuracy of a module on each dataset."""
     from evaluation.harness import run
     from evaluation.loss import losses
 
@@ -151,7 +173,12 @@ def _row(label: str, module: Any, tokenizer: Any, test: Prepared, suite: Path) -
 
 
 def recipe_of(folder: Path, omegas: Mapping[str, float]) -> Recipe:
-    """The demo's composition with these ω, of the checkpoints in a folder."""
+    """Returns the recipe of the demo's composition, for the checkpoints in a folder.
+
+    Args:
+        folder: holds `base` and a folder for each expert.
+        omegas: name of an expert -> its ω.
+    """
     from merging import Recipe, open_recipe, with_identities
 
     recipe = Recipe.compose(folder / "base", {name: folder / name for name in omegas}, omegas)

@@ -1,1 +1,1 @@
-"""Work that runs in the background, one file per kind: submit(session, ...) starts it."""
+"""Background jobs, one file per kind; `submit(session, ...)` of each file starts one."""

@@ -1,4 +1,4 @@
-"""Scores of compositions: measured with lm-eval, kept in the workdir's table of runs."""
+"""Benchmark job: scores a composition with lm-eval and keeps the scores as runs of the workdir."""
 
 from __future__ import annotations
 
@@ -12,30 +12,40 @@ from workbench.session.keys import weights_key
 from workbench.session.runs import keep_scores
 
 if TYPE_CHECKING:
-    from evaluation.harness import Progress, Score
+    from evaluation.benchmark_scores import Score
+    from evaluation.harness_progress import Progress
     from merging.recipe import Recipe
     from workbench.session.session import Session
 
 
-class Asked(NamedTuple):
-    """A benchmark."""
+class BenchmarkRequest(NamedTuple):
+    """A benchmark that the user asks for.
+
+    Attributes:
+        suite: name of the suite; not used if tasks are given.
+        tasks: names of lm-eval tasks; empty to run the suite.
+        limit: how many of the first examples of each task are used, or None for all.
+    """
 
     suite: str
     tasks: tuple[str, ...]
-    """Empty for a suite."""
     limit: int | None
-    """The first so many examples of each task; None for all."""
 
     @property
     def name(self) -> str:
-        """What it is called in the ledger."""
+        """The name of its phase in the ledger."""
         return f"benchmark {', '.join(self.tasks) or self.suite}"
 
     def check(self) -> None:
-        """Raise SessionError where it cannot be run."""
+        """Checks that the benchmark can be run.
+
+        Raises:
+            SessionError: the limit is below 1, or neither a suite nor a task is given.
+        """
         if self.limit is not None and self.limit < 1:
             raise SessionError(
-                f"the limit is {self.limit}; give at least 1 example per task, or leave it empty for all."
+                f"the limit is {self.limit}; give at least 1 example per task, or leave it empty "
+                "for all."
             )
         if not self.suite and not self.tasks:
             raise SessionError("no task is chosen; choose a suite, or name tasks.")
@@ -48,11 +58,22 @@ def submit(
     tasks: Sequence[str] = (),
     limit: int | None = None,
 ) -> Job:
-    """Score a composition as a job, on a module of its own where memory allows, so that sliders stay free."""
+    """Starts a job that scores a composition.
+
+    It works on a copy of the module if memory allows, so that the sliders stay usable.
+
+    Args:
+        session: with open models.
+        recipe: the composition.
+        suite, tasks, limit: see BenchmarkRequest.
+
+    Raises:
+        SessionError: the benchmark cannot be run.
+    """
     from merging.recipe.formula import formula
 
-    asked = Asked(suite, tuple(tasks), limit)
-    asked.check()
+    request = BenchmarkRequest(suite, tuple(tasks), limit)
+    request.check()
     models = session.models
     command = commands.bench(session.save_recipe(recipe), suite, tasks, limit, session.workdir.root)
 
@@ -61,13 +82,13 @@ def submit(
         scores = score(
             session,
             recipe,
-            asked,
+            request,
             handle,
-            with_module=lambda ask: session.with_frozen(models, recipe, ask),
+            with_module=lambda work: session.with_frozen(models, recipe, work),
             tokenizer=models.loaded.tokenizer,
             progress=handle.progress,
         )
-        return ", ".join(f"{found.task} {found.value:.3f}" for found in scores)
+        return ", ".join(f"{result.task} {result.value:.3f}" for result in scores)
 
     title = f"{', '.join(tasks) or suite} on {formula(recipe)}"
     return session.jobs.submit("benchmark", title, work, key=command, command=command)
@@ -76,34 +97,34 @@ def submit(
 def score(
     session: Session,
     recipe: Recipe,
-    asked: Asked,
+    request: BenchmarkRequest,
     handle: Handle,
     *,
     with_module: Callable[[Callable[[Any], list[Score]]], list[Score]],
     tokenizer: Any,
     progress: Progress,
 ) -> list[Score]:
-    """Score a model inside a job, and keep the scores and what they cost.
+    """Scores a model inside a job and keeps the scores and their cost.
 
     Args:
-        session: whose workdir keeps them.
-        recipe: what the model is, for the table of runs.
-        asked: a suite, or tasks, and a limit.
-        handle: of the job: asked whether to stop, and told each score.
-        with_module: runs work on the module.
-        tokenizer: of the model.
+        session: its workdir keeps the scores, its ledger the cost.
+        recipe: the recipe that gives the model, stored with each run.
+        request: the benchmark.
+        handle: the handle of the job; its log gets each score.
+        with_module: returns the result of its argument called with the module.
+        tokenizer: the tokenizer of the model.
         progress: see evaluation.harness.
 
     Raises:
-        Cancelled: someone asked the job to stop; nothing is kept but the cost.
+        Cancelled: the user cancelled the job; only the cost is kept.
     """
     from evaluation import harness
     from evaluation.errors import Stopped
     from evaluation.records.meter import measured
 
-    suite, tasks, limit = asked
+    suite, tasks, limit = request
 
-    def ask(module: Any) -> list[Score]:
+    def run(module: Any) -> list[Score]:
         return harness.run(
             module,
             tokenizer,
@@ -117,20 +138,21 @@ def score(
         with measured(
             session.ledger,
             "evaluation",
-            asked.name,
+            request.name,
             device=session.device,
             digest=weights_key(recipe),
         ) as spent:
-            scores = with_module(ask)
-            spent.count(examples(scores))
+            scores = with_module(run)
+            spent.count(count_examples(scores))
     except Stopped:
         raise Cancelled from None
-    for found in scores:
-        handle.log(f"{found.task} {found.metric} {found.value:.3f} (n={found.n})")
+    for result in scores:
+        handle.log(f"{result.task} {result.metric} {result.value:.3f} (n={result.n})")
     keep_scores(session.workdir, recipe, scores, suite="" if tasks else suite, limit=limit)
     return scores
 
 
-def examples(scores: Sequence[Score]) -> int:
-    """The examples of a benchmark: those of each task once, whatever its metrics, and none of groups, which repeat them."""
-    return sum({found.task: found.n for found in scores if not found.group}.values())
+def count_examples(scores: Sequence[Score]) -> int:
+    """Returns the number of examples that a benchmark scored."""
+    # A task with several metrics counts once; a group only repeats the examples of its tasks.
+    return sum({score.task: score.n for score in scores if not score.group}.values())

@@ -1,4 +1,4 @@
-"""Exports of a session: compositions written under the workdir as jobs, and verified."""
+"""Export job: writes a composition as a model folder of the workdir and verifies it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from merging.recipe import Recipe
     from workbench.session.models import Models
     from workbench.session.session import Session
-    from workbench.session.sizes import Stale
+    from workbench.session.tickets import Stale
 
 
 def submit(
@@ -26,15 +26,28 @@ def submit(
     dtype: str | None = None,
     shard_bytes: int = 5_000_000_000,
 ) -> Job:
-    """Write a composition as an ordinary model folder under workdir/exports, as a job; export() verifies it."""
+    """Starts a job that writes a composition to workdir/exports/NAME and verifies it.
+
+    Args:
+        session: with open models.
+        recipe: the composition.
+        name: name of the folder.
+        dtype: dtype of the written weights; None for the dtype of the recipe.
+        shard_bytes: largest size of one weight file in bytes.
+
+    Raises:
+        SessionError: the name is not a plain file name, or the folder exists.
+    """
     from merging.recipe.formula import formula
 
     out = session.workdir.export(name)
     if out.exists():
         raise SessionError(
-            f"{commands.display_path(out)} exists already; choose another name, nothing is overwritten."
+            f"{commands.display_path(out)} exists already, and nothing is overwritten. "
+            "Choose another name."
         )
     frozen = replace(recipe, out_dtype=dtype) if dtype else recipe
+    # The job keeps these models, even if others are opened while it is queued.
     models = session.models
     command = commands.merge(session.save_recipe(recipe), out, dtype)
 
@@ -45,6 +58,7 @@ def submit(
         base, vectors = models.reopened(recipe)
 
         def progress(stage: str, done: int, total: int) -> None:
+            # Writing and verifying read or write the same bytes, so each is half of the bar.
             handle.progress(done / total * 0.5 + (0.5 if stage == "verify" else 0.0), 1.0, stage)
 
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -71,17 +85,23 @@ def submit(
 def rounding(
     models: Models, recipe: Recipe, dtype: str | None, stale: Stale = lambda: False
 ) -> RoundingCost:
-    """What an export in this dtype would lose of a composition, from one pass over the files.
+    """Returns what rounding to this dtype would cost, from one pass over the files.
+
+    Args:
+        models: the open models.
+        recipe: the composition.
+        dtype: dtype of the export; None for the dtype of the recipe.
+        stale: asked after every tensor.
 
     Raises:
-        Stopped: it became stale on the way.
+        Stopped: `stale` became true before the end.
     """
     from evaluation.errors import Stopped
     from merging.analysis.rounding_cost import rounding_cost
 
     def progress(done: int, total: int) -> None:
         if stale():
-            raise Stopped("another composition or number format was asked for")
+            raise Stopped("another composition or dtype was asked for")
 
     return rounding_cost(
         replace(recipe, out_dtype=dtype or recipe.out_dtype), *models.reopened(recipe), progress
@@ -89,7 +109,7 @@ def rounding(
 
 
 def nbytes(base: Checkpoint, dtype: str | None) -> int:
-    """About how many bytes of weights an export of this base has."""
+    """Returns about how many bytes of weights an export has, in this dtype or in the base's own."""
     width = {"float16": 2, "bfloat16": 2, "float32": 4}.get(dtype or "")
     infos = [base.info(name) for name in base]
     return sum(

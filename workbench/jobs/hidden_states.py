@@ -1,8 +1,8 @@
-"""The picture of a model's hidden states, as a job: a bounded number of validation examples, laid out by t-SNE.
+"""Hidden-states job: lays out the hidden states of validation examples in a picture by t-SNE.
 
-It shows datasets, or the groups from which CommonIT would make its batches: by response length, or clusters of the states.
-
-A picture is kept in the workdir under what decides it, so that a page that opens later finds it drawn.
+The examples are coloured by dataset, or by the groups from which CommonIT would make its batches:
+ranges of response length, or clusters of the states. A picture is kept in the workdir under a
+digest of everything that decides it, so that a page that opens later finds it.
 """
 
 from __future__ import annotations
@@ -27,34 +27,36 @@ if TYPE_CHECKING:
     from workbench.session.session import Session
 
 KIND = "picture"
+"""The kind of the job."""
 EXAMPLES = 50
-"""The first so many validation examples of each dataset."""
+"""How many of the first validation examples of each dataset are used."""
 SEED = 0
+"""Seed of t-SNE and of the clusters."""
 DATASETS, LENGTHS, CLUSTERS = "datasets", "ranges of response length", "clusters"
 """What the examples are grouped by."""
 GROUPS = 5
-"""Ranges of lengths, or clusters: no more than there are shapes and colours to tell apart."""
+"""Number of ranges or clusters; the picture has no more shapes and colours to tell groups apart."""
 STATES = "hidden states"
-"""The name of its phase in the ledger."""
+"""Name of the job's phase in the ledger."""
 
 
 def depth(models: Models) -> int:
-    """How many layers the model has."""
+    """Returns the number of layers of the live module."""
     config: Any = models.loaded.module.config
     return int(config.get_text_config().num_hidden_layers)
 
 
 def submit(session: Session, recipe: Recipe, layer: int, by: str = DATASETS) -> Job:
-    """Draw a composition's hidden states at a layer: 0 for the embeddings, 1 to `depth` for the output of a layer.
+    """Starts a job that draws a composition's hidden states at one layer.
 
     Args:
         session: with open models and data.
         recipe: the composition.
-        layer: which.
+        layer: 0 for the embeddings, 1 to depth(models) for the output of that layer.
         by: DATASETS, LENGTHS or CLUSTERS.
 
     Raises:
-        SessionError: no data is open, or no such layer.
+        SessionError: no data are open, or there is no such layer.
     """
     from merging.recipe.formula import formula
 
@@ -74,6 +76,7 @@ def submit(session: Session, recipe: Recipe, layer: int, by: str = DATASETS) -> 
         from evaluation.unpadded import equal_length_batches
 
         prepared = _examples(models)
+        # One step per batch, and one for the layout.
         total, done = sum(1 for _ in equal_length_batches(prepared, alone=False)) + 1, 0
 
         def stop() -> bool:
@@ -92,30 +95,30 @@ def submit(session: Session, recipe: Recipe, layer: int, by: str = DATASETS) -> 
             )
             spent.count(len(states.labels), prepared.positions)
         handle.progress(total - 1, total, "laying out by t-SNE")
-        made = scatter(states, SEED, groups=_groups(states, prepared, by), by=by)
-        _write(file, made)
-        return made.caption
+        picture = scatter(states, SEED, groups=_groups(states, prepared, by), by=by)
+        _write(file, picture)
+        return picture.caption
 
     title = f"hidden states of {formula(recipe)} at layer {layer} by {by}"
     return session.jobs.submit(KIND, title, work, key=file.stem)
 
 
 def _groups(states: States, prepared: Prepared, by: str) -> list[str] | None:
-    """The group of each example, in the order of the states; None where the datasets are what is looked at."""
+    """Returns the group of each example in the order of the states, or None for DATASETS."""
     from corpus.grouping import by_kmeans, by_length
 
     if by == DATASETS:
         return None
-    found = (
+    grouping = (
         by_kmeans(states.vectors, GROUPS, SEED)
         if by == CLUSTERS
         else by_length(_lengths(prepared), GROUPS)
     )
-    return [found.labels[group] for group in found.of]
+    return [grouping.labels[group] for group in grouping.of]
 
 
 def _lengths(prepared: Prepared) -> list[int]:
-    """Supervised tokens of each example, dataset by dataset, in the order of the examples."""
+    """Returns the number of supervised tokens of each example, dataset by dataset, in order."""
     from evaluation.unpadded import equal_length_batches
 
     starts, total = {}, 0
@@ -129,7 +132,7 @@ def _lengths(prepared: Prepared) -> list[int]:
 
 
 def find(session: Session, recipe: Recipe, layer: int, by: str = DATASETS) -> Scatter | None:
-    """The picture where it was drawn before, else None."""
+    """Returns the picture if it was drawn before, else None; arguments as for submit."""
     from evaluation.layout import Scatter, Silhouette
 
     file = _file(session, recipe, layer, by)
@@ -137,39 +140,41 @@ def find(session: Session, recipe: Recipe, layer: int, by: str = DATASETS) -> Sc
         return None
     import numpy as np
 
-    kept: dict[str, Any] = json.loads(file.read_text("utf-8"))
-    score = kept["silhouette"]
+    content: dict[str, Any] = json.loads(file.read_text("utf-8"))
+    score = content["silhouette"]
+    points = np.array(content["points"], dtype=np.float32)
     return Scatter(
-        **kept
-        | {"points": np.array(kept["points"], dtype=np.float32), "labels": tuple(kept["labels"])}
+        **content
+        | {"points": points, "labels": tuple(content["labels"])}
         | {"silhouette": None if score is None else Silhouette(**score)}
     )
 
 
 def _file(session: Session, recipe: Recipe, layer: int, by: str) -> Path:
+    """Returns the file of a picture, named by a digest of everything that decides the picture."""
     models = session.models
-    data = {name: one.keys[FULL] for name, one in models.data.items()}
-    decides = [models.identity(recipe), data, EXAMPLES, layer, SEED, by, GROUPS]
-    return session.workdir.pictures / f"{fingerprint(decides)[:16]}.json"
+    data = {name: dataset.keys[FULL] for name, dataset in models.data.items()}
+    key = [models.identity(recipe), data, EXAMPLES, layer, SEED, by, GROUPS]
+    return session.workdir.pictures / f"{fingerprint(key)[:16]}.json"
 
 
 def _examples(models: Models) -> Prepared:
-    """The first examples of each dataset that is open."""
+    """Returns the first EXAMPLES examples of each open dataset, tokenised."""
     from corpus.jsonl import read_datasets
     from evaluation.loss import prepare
 
-    assert models.data_folder is not None  # looked at before the job began
-    found = {
+    assert models.data_folder is not None  # submit() refuses models without data
+    examples = {
         name: rows
         for name, rows in read_datasets(models.data_folder).items()
         if name in models.data
     }
-    return prepare(found, models.loaded.tokenizer, limit=EXAMPLES)
+    return prepare(examples, models.loaded.tokenizer, limit=EXAMPLES)
 
 
-def _write(file: Path, made: Scatter) -> None:
-    """A file that appears whole."""
-    score = made.silhouette and made.silhouette._asdict()
-    content = asdict(made) | {"points": made.points.tolist(), "silhouette": score}
+def _write(file: Path, picture: Scatter) -> None:
+    """Writes a picture as JSON; a page never sees half a file."""
+    score = picture.silhouette and picture.silhouette._asdict()
+    content = asdict(picture) | {"points": picture.points.tolist(), "silhouette": score}
     file.parent.mkdir(exist_ok=True)
     write_whole(file, json.dumps(content) + "\n")

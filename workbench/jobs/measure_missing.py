@@ -1,4 +1,7 @@
-"""Measures what a comparison lacks, as a job: losses and benchmarks, row after row; what was measured is kept at once."""
+"""Comparison job: measures the losses and benchmarks that a comparison lacks, row after row.
+
+Every measurement is kept as soon as it is done, so a cancelled job loses only the current one.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from workbench.comparison.contender import Contender
 from workbench.comparison.table import Comparison, Row
 from workbench.errors import SessionError, is_user_error
 from workbench.jobs import benchmark
-from workbench.jobs.benchmark import Asked
+from workbench.jobs.benchmark import BenchmarkRequest
 from workbench.session.job_table import Cancelled, Handle, Job
 from workbench.session.models import Models
 from workbench.session.sizes import FULL
@@ -21,11 +24,15 @@ if TYPE_CHECKING:
 
 
 class Measurement(NamedTuple):
-    """One measurement that is missing."""
+    """One missing measurement.
+
+    Attributes:
+        contender: the contender to measure.
+        asked: the benchmark, or None for the losses.
+    """
 
     contender: Contender
-    asked: Asked | None
-    """A benchmark; None for the losses."""
+    asked: BenchmarkRequest | None
 
     @property
     def what(self) -> str:
@@ -36,47 +43,51 @@ class Measurement(NamedTuple):
 
     @property
     def title(self) -> str:
-        """What it is, for the log."""
+        """Contender and measurement, for the log."""
         return f"{self.contender.name}: {self.what}"
 
 
 def submit(
-    session: Session, comparison: Comparison, asked: Iterable[Asked] = (), command: str = ""
+    session: Session,
+    comparison: Comparison,
+    asked: Iterable[BenchmarkRequest] = (),
+    command: str = "",
 ) -> Job:
-    """Measure what is missing in a table.
+    """Starts a job that measures what is missing in a table.
 
     Args:
         session: with the models that the table was made with.
-        comparison: the table; fewer rows, less work.
-        asked: benchmarks that every row should have, beside those that some row has.
+        comparison: the table.
+        asked: benchmarks that every row should have, besides those that some row has.
         command: the command line that does the same.
 
     Raises:
-        SessionError: nothing is missing, or a benchmark that cannot be run.
+        SessionError: nothing is missing, or a benchmark cannot be run.
     """
     models = session.models
-    todo = steps(comparison, tuple(asked))
+    todo = missing_measurements(comparison, tuple(asked))
     if not todo:
         raise SessionError(
             "nothing is missing in this table. Name a suite or tasks to measure more."
         )
 
     rows: dict[str, list[tuple[int, Measurement]]] = {}
-    for place, step in enumerate(todo):
-        rows.setdefault(step.contender.key, []).append((place, step))
+    for position, measurement in enumerate(todo):
+        rows.setdefault(measurement.contender.key, []).append((position, measurement))
 
     def work(handle: Handle) -> str:
         failed: dict[str, list[str]] = {}
-        for mine in rows.values():
+        for measurements in rows.values():
             try:
-                _row(session, models, handle, mine, len(todo))
+                _measure_row(session, models, handle, measurements, len(todo))
             except Exception as error:
                 if not is_user_error(error):
                     raise
-                name = mine[0][1].contender.name
+                name = measurements[0][1].contender.name
                 failed.setdefault(str(error), []).append(name)
                 handle.log(f"{name}: {error}")
-        if failed:  # at the end: one model that cannot be measured keeps none of the others from it
+        # Raised at the end, so that one model that cannot be measured does not stop the others.
+        if failed:
             raise SessionError(
                 "\n".join(f"{', '.join(names)}: {error}" for error, names in failed.items())
             )
@@ -86,84 +97,102 @@ def submit(
     return session.jobs.submit("compare", title, work, key="compare", command=command)
 
 
-def steps(comparison: Comparison, asked: Sequence[Asked] = ()) -> list[Measurement]:
-    """What is missing, row by row: losses first, then each benchmark once.
+def missing_measurements(
+    comparison: Comparison, asked: Sequence[BenchmarkRequest] = ()
+) -> list[Measurement]:
+    """Returns what is missing, row by row: the losses first, then each benchmark once.
+
+    Args:
+        comparison: the table.
+        asked: benchmarks that every row should have, besides those that some row has.
 
     Raises:
-        SessionError: a benchmark that cannot be run.
+        SessionError: a benchmark cannot be run.
     """
-    for one in asked:
-        one.check()
-    found = []
-    for line in comparison.lines:
-        if None in line.losses.values():
-            found.append(Measurement(line.contender, None))
-        wanted = [*_of_columns(comparison, line), *(one for one in asked if not _has(line, one))]
-        found += [Measurement(line.contender, one) for one in dict.fromkeys(wanted)]
-    return found
+    for request in asked:
+        request.check()
+    missing = []
+    for row in comparison.lines:
+        if None in row.losses.values():
+            missing.append(Measurement(row.contender, None))
+        wanted = [
+            *_missing_benchmarks(comparison, row),
+            *(request for request in asked if not _has(row, request)),
+        ]
+        missing += [Measurement(row.contender, request) for request in dict.fromkeys(wanted)]
+    return missing
 
 
-def in_words(todo: Sequence[Measurement]) -> list[str]:
-    """What is missing, a line for each kind of measurement: "losses: base, ada"."""
-    found: dict[str, list[str]] = {}
-    for step in todo:
-        found.setdefault(step.what, []).append(step.contender.name)
-    return [f"{what}: {', '.join(names)}" for what, names in found.items()]
+def describe(todo: Sequence[Measurement]) -> list[str]:
+    """Returns one line for each kind of measurement: "losses: base, ada"."""
+    names_of: dict[str, list[str]] = {}
+    for measurement in todo:
+        names_of.setdefault(measurement.what, []).append(measurement.contender.name)
+    return [f"{what}: {', '.join(names)}" for what, names in names_of.items()]
 
 
-def _of_columns(comparison: Comparison, line: Row) -> Iterator[Asked]:
-    """The benchmarks that other rows have: by their suite where they had one, else all tasks of one limit together."""
+def _missing_benchmarks(comparison: Comparison, row: Row) -> Iterator[BenchmarkRequest]:
+    """Yields the benchmarks that other rows have and this one lacks.
+
+    A column that was measured with a suite gives that suite. The other columns give one benchmark
+    per limit, with all their tasks.
+    """
     tasks: dict[int | None, list[str]] = {}
-    for column in (column for column, score in line.scores.items() if score is None):
+    for column in (column for column, score in row.scores.items() if score is None):
         others = (other.scores[column] for other in comparison.lines)
         suite = next((score.suite for score in others if score is not None and score.suite), "")
         if suite:
-            yield Asked(suite, (), column.limit)
+            yield BenchmarkRequest(suite, (), column.limit)
         else:
             tasks.setdefault(column.limit, []).append(column.task)
     for limit, names in tasks.items():
-        yield Asked("", tuple(dict.fromkeys(names)), limit)
+        yield BenchmarkRequest("", tuple(dict.fromkeys(names)), limit)
 
 
-def _has(line: Row, asked: Asked) -> bool:
-    """Whether a row has the scores of a benchmark."""
-    known = {
+def _has(row: Row, request: BenchmarkRequest) -> bool:
+    """Returns whether a row has the scores of a benchmark."""
+    measured = {
         column.task
-        for column, score in line.scores.items()
-        if score is not None and column.limit == asked.limit
+        for column, score in row.scores.items()
+        if score is not None and column.limit == request.limit
     }
-    return set(asked.tasks or (asked.suite,)) <= known
+    return set(request.tasks or (request.suite,)) <= measured
 
 
-def _row(
+def _measure_row(
     session: Session,
     models: Models,
     handle: Handle,
-    mine: Sequence[tuple[int, Measurement]],
+    measurements: Sequence[tuple[int, Measurement]],
     count: int,
 ) -> None:
-    """The measurements of one model, which is loaded once."""
-    contender = mine[0][1].contender
+    """Makes all measurements of one model, which is loaded once.
+
+    Args:
+        session: with the open models.
+        models: the models that were open when the job was submitted.
+        handle: the handle of the job.
+        measurements: pairs of the position in the whole job and the measurement.
+        count: number of measurements of the whole job.
+    """
+    contender = measurements[0][1].contender
     recipe = contender.recipe
     with _model(session, models, contender) as (loaded, with_module):
-        for place, step in mine:
+        for position, measurement in measurements:
             handle.check()
             if session.models is not models:
                 raise SessionError("other models were opened meanwhile. Compare again.")
-            handle.log(step.title)
+            handle.log(measurement.title)
 
-            def progress(
-                done: int, total: int, what: str, place: int = place, step: Measurement = step
-            ) -> None:
-                handle.progress(
-                    place + done / max(total, 1), count, f"{step.contender.name}: {what}"
-                )
+            # `position` is bound as a default, because a closure would see the loop's last one.
+            def progress(done: int, total: int, what: str, position: int = position) -> None:
+                handle.progress(position + done / max(total, 1), count, f"{contender.name}: {what}")
 
-            if step.asked is not None:
+            if measurement.asked is not None:
                 benchmark.score(
                     session,
                     recipe,
-                    step.asked,
+                    measurement.asked,
                     handle,
                     with_module=with_module,
                     tokenizer=loaded.tokenizer,
@@ -171,14 +200,17 @@ def _row(
                 )
             else:
                 _losses(session, models, contender, loaded, handle)
-            handle.progress(place + 1, count, step.title)
+            handle.progress(position + 1, count, measurement.title)
 
 
 @contextmanager
 def _model(
     session: Session, models: Models, contender: Contender
 ) -> Iterator[tuple[Loaded, Callable[..., Any]]]:
-    """A loaded model and how to run work on it: what is open, composed; or the one of a folder, for the block only."""
+    """Gives a loaded model and a function that runs work on it, while the block lasts.
+
+    A contender with a folder is loaded from it; any other is composed from the open models.
+    """
     if contender.folder is None:
         yield models.loaded, lambda work: session.with_frozen(models, contender.recipe, work)
         return
@@ -192,11 +224,11 @@ def _model(
 def _losses(
     session: Session, models: Models, contender: Contender, loaded: Loaded, handle: Handle
 ) -> None:
-    """The losses on every dataset of what is open.
+    """Measures the losses of a contender on every open dataset.
 
     Raises:
-        Cancelled: someone asked the job to stop; what was measured before is kept.
-        SessionError: the model of a folder reads the data as other tokens.
+        Cancelled: the user cancelled the job; finished measurements are kept.
+        SessionError: the model of a folder has another tokenizer than the base.
     """
     from evaluation.errors import Stopped
     from evaluation.loss import losses
@@ -208,21 +240,25 @@ def _losses(
         if contender.folder is None:
             session.losses(contender.recipe, stale=stop)
             return
-        _same_tokens(models, contender, loaded)
+        _check_tokenizer(models, contender, loaded)
         with session.spending.tally() as tally:
             for data in models.data.values():
                 if session.book.get(contender.identity, data.keys[FULL]) is not None:
                     continue
                 with tally.on(contender.recipe, FULL) as meter:
-                    found = next(iter(losses(loaded.module, data.prepared[FULL], should_stop=stop)))
-                    meter.count(found.n, data.prepared[FULL].positions, found.tokens)
-                session.book.put(contender.identity, data.keys[FULL], found)
+                    loss = next(iter(losses(loaded.module, data.prepared[FULL], should_stop=stop)))
+                    meter.count(loss.n, data.prepared[FULL].positions, loss.tokens)
+                session.book.put(contender.identity, data.keys[FULL], loss)
     except Stopped:
         raise Cancelled from None
 
 
-def _same_tokens(models: Models, contender: Contender, loaded: Loaded) -> None:
-    """Refuse a model with another tokenizer: losses per token of different tokens cannot be compared."""
+def _check_tokenizer(models: Models, contender: Contender, loaded: Loaded) -> None:
+    """Raises SessionError if a model has another tokenizer than the base.
+
+    Losses per token cannot be compared if the tokens differ.
+    """
+    # A vocabulary may be equal and the rules differ, so a few prompts are encoded as well.
     mine, other = models.loaded.tokenizer, loaded.tokenizer
     prompts = [prompt for data in models.data.values() for prompt in data.prompts]
     alike = other is not None and mine.get_vocab() == other.get_vocab()
@@ -230,6 +266,7 @@ def _same_tokens(models: Models, contender: Contender, loaded: Loaded) -> None:
         mine(prompt)["input_ids"] != other(prompt)["input_ids"] for prompt in prompts
     ):
         raise SessionError(
-            f"{contender.name} reads text as other tokens than the base, or has no tokenizer: its loss per token cannot be "
-            "compared with the others. Compare its benchmark scores, or copy the base's tokenizer into its folder."
+            f"{contender.name} has another tokenizer than the base, or none, so its loss per "
+            "token cannot be compared. Compare its benchmark scores, or copy the base's tokenizer "
+            "into its folder."
         )

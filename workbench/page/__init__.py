@@ -1,1 +1,1 @@
-"""The web page: its server, its tabs. With app.py the only place that imports gradio."""
+"""The web page: its server and its tabs. The only package that imports gradio."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import gradio as gr
 from markupsafe import Markup
@@ -22,14 +22,28 @@ from workbench.page.tabs import (
     sliders,
     train,
 )
-from workbench.page.tabs.wiring import POOL, QUIET, Board, current_recipe, with_error_dialog
+from workbench.page.tabs.wiring import (
+    QUIET,
+    Board,
+    Updates,
+    current_recipe,
+    no_updates,
+    with_error_dialog,
+)
 from workbench.session.history import History
 from workbench.session.session import Session, Stale, Standing
 
 
 def header_html(session: Session, state: str = "live", digest: str = "", note: str = "") -> Markup:
-    """The bar at the top: what is open, and whether the model in memory is what the sliders say."""
-    words = {
+    """Returns the bar at the top: what is open, and whether the live model matches the sliders.
+
+    Args:
+        session: the session.
+        state: live, preview or composing; ignored while no models are open.
+        digest: of the recipe that is shown.
+        note: tooltip of the state.
+    """
+    labels = {
         "live": "live, exact",
         "preview": "preview",
         "composing": "composing",
@@ -38,8 +52,9 @@ def header_html(session: Session, state: str = "live", digest: str = "", note: s
     }
     if session.ready:
         open_now = session.models
-        facts = Markup("<span>base <b>{}</b></span><span>{} vectors</span>").format(
-            display_path(open_now.base.path), len(open_now.names)
+        count = len(open_now.names)
+        facts = Markup("<span>base <b>{}</b></span><span>{} vector{}</span>").format(
+            display_path(open_now.base.path), count, "" if count == 1 else "s"
         )
     else:
         facts = Markup("")
@@ -50,18 +65,31 @@ def header_html(session: Session, state: str = "live", digest: str = "", note: s
         else Markup("")
     )
     return Markup(
-        '<div class="bar"><h1>DEM workbench</h1>{}{}<span id="state" class="state {}" role="status" title="{}"><i></i>{}</span></div>'
-    ).format(facts, recipe, state, note, words[state])
+        '<div class="bar"><h1>DEM workbench</h1>{}{}'
+        '<span id="state" class="state {}" role="status" title="{}"><i></i>{}</span></div>'
+    ).format(facts, recipe, state, note, labels[state])
+
+
+class Parts(NamedTuple):
+    """The page and the components that settling and arriving write."""
+
+    page: gr.Blocks
+    pane: sliders.Pane
+    composing: compose.Tab
+    header: gr.HTML
+    board: Board
+    boot: gr.Timer
+    """Ticks until the models are open."""
 
 
 def build(session: Session) -> gr.Blocks:
-    """The page of a session."""
+    """Builds the page of a session."""
     stamps = itertools.count(1)
 
     def stamp() -> str:
         return str(next(stamps))
 
-    def gone(request: gr.Request) -> None:
+    def forget(request: gr.Request) -> None:
         session.tickets.forget(request.session_hash or "page")
 
     with gr.Blocks(title="DEM workbench", analytics_enabled=False, fill_width=True) as page:
@@ -93,81 +121,80 @@ def build(session: Session) -> gr.Blocks:
                         train.build(session, board, tab, clock, stamp)
                     with gr.Tab("Export", elem_id="tab-export", render_children=True) as tab:
                         export_parts = export.build(session, board, tab, clock)
-        _settling(session, pane, composing, header, digest)
+        parts = Parts(page, pane, composing, header, board, boot)
+        _wire_settling(session, parts)
         preview.wire(session, pane, composing.chart, header, header_html)
-        _arriving(session, page, pane, composing, header, opened, boot, stamp)
-        _clock(session, page, clock, bench_parts, export_parts)
+        _wire_arrival(session, parts)
+        _wire_clock(session, page, clock, bench_parts, export_parts)
         toggle.click(None, None, theme, js="() => window.dem.toggleTheme()", **QUIET)
         page.load(None, None, theme, js="() => window.dem.theme()", **QUIET)
-        page.unload(gone)
+        page.unload(forget)
     return page
 
 
-def _settling(
-    session: Session,
-    pane: sliders.Pane,
-    composing: compose.Tab,
-    header: gr.HTML,
-    digest: gr.Textbox,
-) -> None:
-    """What happens when the sliders and fields came to rest: the page moves there at once, then measures."""
+def _wire_settling(session: Session, parts: Parts) -> None:
+    """Wires what follows when the controls are at rest: the page moves at once, then measures."""
+    pane, composing, header, digest = (
+        parts.pane,
+        parts.composing,
+        parts.header,
+        parts.board.digest,
+    )
 
-    def moved(
-        request: gr.Request, number: int, history: History[Standing], *wish: Any
-    ) -> list[Any]:
+    def move(request: gr.Request, number: int, history: History[Standing], *values: Any) -> Updates:
         if not session.ready or not session.tickets.newest(request.session_hash or "page", number):
-            return [gr.skip()] * len(moves)
-        settled = sliders.settled(session, history, wish)
-        now = current_recipe(session, settled[0]).digest
-        return [*settled, now, header_html(session, "composing", now)]
+            return no_updates()
+        history, error = sliders.settle(session, history, values)
+        now = current_recipe(session, history).digest
+        return {
+            **sliders.standing_updates(session, pane, history, error),
+            digest: now,
+            header: header_html(session, "composing", now),
+        }
 
-    def measured(
-        prompt: str, history: History[Standing], request: gr.Request
-    ) -> Iterator[dict[Any, Any]]:
+    def measure(prompt: str, history: History[Standing], request: gr.Request) -> Iterator[Updates]:
         if not session.ready:
             return
         stale = session.tickets.ticket(request.session_hash or "page")
         try:
-            yield from measuring(history, prompt, stale)
+            yield from show_losses(history, prompt, stale)
         except Exception as error:
             if stale():
                 return
             if not history.past or not is_user_error(error):
                 raise
-            # only composing it could tell that it cannot be: back to what the page stood at before
+            # Some recipes turn out to be impossible only when composed: return to the one before.
             kept = history.dropped()
             session.settle(kept.present or session.standing)
-            yield dict(zip(pane.stood, sliders.standing_shown(session, kept, error), strict=True))
-            yield from measuring(kept, prompt, stale)
+            yield sliders.standing_updates(session, pane, kept, error)
+            yield from show_losses(kept, prompt, stale)
 
-    def measuring(
-        history: History[Standing], prompt: str, stale: Stale
-    ) -> Iterator[dict[Any, Any]]:
+    def show_losses(history: History[Standing], prompt: str, stale: Stale) -> Iterator[Updates]:
         recipe, shown_state = current_recipe(session, history), "composing"
-        # Of two moves, the answer to the first may come last: what is measured says what it is of.
-        line = sliders.formula_shown(session, history)
+        # The answers to two moves may arrive in the wrong order, so this one also writes the
+        # formula and digest that its losses belong to.
         yield {
             header: header_html(session, shown_state, recipe.digest),
-            pane.formula: line,
+            pane.formula: sliders.current_formula(session, history),
             digest: recipe.digest,
         }
-        for chart, answer, state in compose.settled(session, recipe, prompt, stale):
+        for chart, answer, state in compose.measure_and_answer(session, recipe, prompt, stale):
             if stale():
                 return
             top = gr.skip() if state == shown_state else header_html(session, state, recipe.digest)
             shown_state = state
             yield {header: top, composing.chart: chart, composing.answer: answer}
 
-    # A newer press must reach the server while an older one works: it is what makes the older one stop.
+    # A newer press must reach the server while an older one is still at work, to make it stop.
     wire = {"trigger_mode": "multiple", **QUIET}
-    moves = [*pane.stood, digest, header]
-    measures = [header, composing.chart, composing.answer, *pane.stood, digest]
-    asked = [pane.number, pane.history, *pane.wish]
+    moves = [*pane.standing_outputs, digest, header]
+    measures = [header, composing.chart, composing.answer, *pane.standing_outputs, digest]
+    asked = [pane.number, pane.history, *pane.inputs]
     pressed = pane.settle.click(
-        with_error_dialog(moved), asked, moves, queue=False, js=preview.numbered(asked), **wire
+        with_error_dialog(move), asked, moves, queue=False, js=preview.numbered(asked), **wire
     )
     pressed.then(
-        with_error_dialog(measured),
+        with_error_dialog(measure),
         [composing.prompt, pane.history],
         measures,
         concurrency_limit=8,
@@ -175,53 +202,39 @@ def _settling(
     )
 
 
-def _arriving(
-    session: Session,
-    page: gr.Blocks,
-    pane: sliders.Pane,
-    composing: compose.Tab,
-    header: gr.HTML,
-    opened: gr.Textbox,
-    boot: gr.Timer,
-    stamp: Callable[[], str],
-) -> None:
-    """A page opens, or other models were opened: fill the sliders and settle once."""
-    count = 2 * POOL + 3 + len(pane.picker.shown)
+def _wire_arrival(session: Session, parts: Parts) -> None:
+    """Fills the page and settles it once, when it is loaded and when other models are opened."""
+    pane, composing, header, boot = parts.pane, parts.composing, parts.header, parts.boot
 
-    def arrive() -> list[Any]:
+    def arrive() -> Updates:
         if not session.opened.is_set():
-            return [gr.skip()] * (count + 5)
+            return no_updates()
         if not session.ready:
-            chart = models.models_html(session)
-            return [
-                *[gr.skip()] * count,
-                header_html(session),
-                gr.skip(),
-                gr.skip(),
-                chart,
-                gr.Timer(active=False),
-            ]
+            return {
+                header: header_html(session),
+                composing.chart: models.models_html(session),
+                boot: gr.Timer(active=False),
+            }
         prompts = [
             (f"{name}: {text if len(text) < 70 else text[:69] + '…'}", text)
             for name, data in session.models.data.items()
             for text in data.prompts[:3]
         ]
         first = prompts[0][1] if prompts else None
-        return [
-            *sliders.arrival(session),
-            header_html(session, "composing"),
-            gr.Dropdown(prompts, value=first, visible=bool(prompts)),
-            gr.Dropdown(["base", *session.models.names], value="base"),
-            gr.skip(),
-            gr.Timer(active=False),
-        ]
+        return {
+            **sliders.arrival_updates(session, pane),
+            header: header_html(session, "composing"),
+            composing.examples: gr.Dropdown(prompts, value=first, visible=bool(prompts)),
+            composing.other: gr.Dropdown(["base", *session.models.names], value="base"),
+            boot: gr.Timer(active=False),
+        }
 
     targets = [
         *pane.sliders,
         *pane.alone,
         pane.best,
         pane.history,
-        *pane.picker.shown,
+        *pane.picker.outputs,
         pane.column,
         header,
         composing.examples,
@@ -229,37 +242,31 @@ def _arriving(
         composing.chart,
         boot,
     ]
-    after = "() => window.dem.arrived()"
-    page.load(with_error_dialog(arrive), None, targets, **QUIET).then(
-        None, None, None, js=after, **QUIET
-    )
-    boot.tick(with_error_dialog(arrive), None, targets, **QUIET).then(
-        None, None, None, js=after, **QUIET
-    )
-    opened.change(with_error_dialog(arrive), None, targets, **QUIET).then(
-        None, None, None, js=after, **QUIET
-    )
+    for event in (parts.page.load, boot.tick, parts.board.opened.change):
+        arrived = event(with_error_dialog(arrive), None, targets, **QUIET)
+        arrived.then(None, None, None, js="() => window.dem.arrived()", **QUIET)
 
 
-def _clock(
+def _wire_clock(
     session: Session, page: gr.Blocks, clock: gr.Timer, bench: list[Any], exports: list[Any]
 ) -> None:
-    """Once a second while a job works, and never otherwise: every page shows the same row of the job table."""
+    """Refreshes the job panels of every page once a second, but only while a job works."""
     before = gr.State(())
 
     def tick(before: tuple[int, ...]) -> list[Any]:
         now = tuple(job.id for job in session.jobs.active())
+        # A page compares with its own last tick, so each open page announces the end of a job.
         for id in set(before) - set(now):
             job = session.jobs.get(id)
             if job.state == "done":
                 gr.Info(f"{job.kind.capitalize()} {job.id} is done.", title="Done")
             elif job.state == "failed":
                 gr.Warning(
-                    f"{job.kind.capitalize()} {job.id} failed; its panel says why.", title="Failed"
+                    f"{job.kind.capitalize()} {job.id} failed. Its panel shows why.", title="Failed"
                 )
         return [
-            *benchmark.refreshed(session),
-            *export.refreshed(session),
+            *benchmark.panel_updates(session),
+            *export.panel_updates(session),
             gr.Timer(active=bool(now)),
             now,
         ]

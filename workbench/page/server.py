@@ -1,4 +1,4 @@
-"""Serves the page, hardened: who may reach it, what another site may not do, and what is off."""
+"""Serves the page, hardened: who may reach it, what other sites may not do, what is off."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from plumbing.paths import assets
 from workbench.errors import SessionError
 from workbench.page.page import build
-from workbench.plots import charts
+from workbench.plots.theme import palette_css
 from workbench.session.session import Session
 
-ASSETS = Path(__file__).resolve().parents[2] / "assets"
+ASSETS = assets()
 SCRIPTS = ("stream.js", "page.js")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -31,25 +32,26 @@ HEADERS = (
 
 
 class Guard:
-    """Refuses writes that another site's page asks for, and adds the headers that keep this page in its own frame.
+    """Middleware that refuses writes requested by other sites, and adds security headers.
 
-    A form on any web page can post to a port of this machine; browsers then send that page's Origin.
+    A form on any web page can post to a port of this machine. Browsers then send the Origin of that
+    page, which differs from our host.
     """
 
     def __init__(self, app: ASGIApp):
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request."""
+        """Handles one request (ASGI)."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         headers = {key.lower(): value.decode("latin-1") for key, value in scope["headers"]}
         origin = headers.get(b"origin")
-        elsewhere = origin is not None and (
+        foreign = origin is not None and (
             origin == "null" or urlsplit(origin).netloc != headers.get(b"host", "")
         )
-        if elsewhere and scope["method"] not in ("GET", "HEAD", "OPTIONS"):
+        if foreign and scope["method"] not in ("GET", "HEAD", "OPTIONS"):
             start = {
                 "type": "http.response.start",
                 "status": 403,
@@ -61,7 +63,7 @@ class Guard:
             )
             return
 
-        async def guarded(message: Any) -> None:
+        async def send_with_headers(message: Any) -> None:
             if message["type"] == "http.response.start":
                 present = {key.lower() for key, _ in message["headers"]}
                 message["headers"] = [
@@ -70,12 +72,13 @@ class Guard:
                 ]
             await send(message)
 
-        await self.app(scope, receive, guarded)
+        await self.app(scope, receive, send_with_headers)
 
 
 def theme() -> gr.themes.Base:
-    """Ink on paper, one accent; IBM Plex comes with gradio, so nothing is fetched."""
-    # gradio's copies of the 600 weights hold only part of the alphabet (4 and 20 kB); 400 and 700 are whole
+    """Returns the theme: ink on paper, one accent. IBM Plex ships with gradio, so no download."""
+    # gradio's copies of the 600 weights contain only part of the alphabet (4 and 20 kB); those of
+    # 400 and 700 are complete.
     sans, mono = (
         gr.themes.LocalFont(name, weights=(400, 700)) for name in ("IBM Plex Sans", "IBM Plex Mono")
     )
@@ -98,18 +101,29 @@ def launch(
     *,
     block: bool = True,
 ) -> str:
-    """Start the server and return its address (when `block` is off), hardened as docs and tests say.
+    """Starts the server, hardened as docs/security.md describes.
+
+    Args:
+        session: the session.
+        host: address to listen on.
+        port: port to listen on.
+        auth: user and password, or None for no login.
+        block: whether to wait until the server ends.
+
+    Returns:
+        The address of the page, once the server has started or, with `block`, has ended.
 
     Raises:
-        SessionError: for a host that others can reach without a login.
+        SessionError: if other machines can reach the host and there is no login.
     """
-    _reachable(host, auth is not None)
+    _check_host(host, auth is not None)
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ.setdefault("GRADIO_TEMP_DIR", str(_private(session.workdir.root / "tmp")))
     for risky in ("GRADIO_ALLOWED_PATHS", "GRADIO_SHARE", "GRADIO_VIBE_MODE", "GRADIO_MCP_SERVER"):
         os.environ.pop(risky, None)
     hosts = ["*"] if host not in LOOPBACK else ["127.0.0.1", "localhost", "[::1]", "::1"]
     page = build(session)
+    # More than 64 waiting requests get an error, so that no client can fill the memory.
     page.queue(max_size=64, default_concurrency_limit=4)
     _, address, _ = page.launch(
         server_name=host,
@@ -136,7 +150,7 @@ def launch(
             ]
         },
         theme=theme(),
-        css=charts.palette_css() + (ASSETS / "page.css").read_text(encoding="utf-8"),
+        css=palette_css() + (ASSETS / "page.css").read_text(encoding="utf-8"),
         head="".join(
             f"<script>{(ASSETS / name).read_text(encoding='utf-8')}</script>" for name in SCRIPTS
         ),
@@ -154,21 +168,22 @@ def serve(
     demo: bool | Path = True,
     device: str = "cpu",
 ) -> None:
-    """Open a session and serve its page until the process is ended: what app.py and `dem ui` do.
+    """Opens a session and serves its page until the process ends; app.py and `dem ui` call this.
 
     Args:
-        host: address to listen on; any but this machine's own needs `auth`.
+        host: address to listen on; any other than this machine's own needs `auth`.
         port: port to listen on.
         workdir: where jobs, runs, recipes and exports are kept.
         models: folders whose models the page may open.
         auth: USER:PASSWORD, or empty.
-        demo: whether to open with the demo; or another folder laid out like it.
-        device: where the live model stands, as torch names it.
+        demo: whether to open the demo; or another folder with the same layout.
+        device: device of the live model, as torch names it: cpu, cuda, cuda:1.
 
     Raises:
-        SessionError: for a flag that cannot be followed.
+        SessionError: if an argument is invalid.
     """
-    # Before torch starts its threads: two that spin at a barrier beside anything else cost ten times their gain.
+    # Must be set before torch starts its threads. Two threads that spin at a barrier while anything
+    # else runs cost ten times what they gain.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     user, _, password = auth.partition(":")
@@ -177,7 +192,7 @@ def serve(
     for folder in models:
         if not folder.is_dir():
             raise SessionError(f"--models {folder} is not a folder.")
-    _reachable(host, bool(auth))
+    _check_host(host, bool(auth))
     shipped = ASSETS / "demo" if demo is True else demo or None
     session = Session(
         models,
@@ -185,10 +200,16 @@ def serve(
         demo=shipped if shipped and (shipped / "base").is_dir() else None,
         device=device,
     )
-    # Opening imports torch and transformers, some seconds; the page starts beside it and says so.
+    # Opening imports torch and transformers, which takes seconds. The page starts meanwhile.
     threading.Thread(target=session.open_demo, name="open", daemon=True).start()
     try:
-        address = launch(session, host, port, (user, password) if auth else None, block=False)
+        try:
+            address = launch(session, host, port, (user, password) if auth else None, block=False)
+        except OSError as error:  # gradio's words for a port in use speak of its own settings
+            cause = error.strerror or "another program may use the port"
+            raise SessionError(
+                f"--port {port}: nothing can listen there on {host} ({cause}). Give another --port."
+            ) from None
         print(f"DEM workbench: {address}", flush=True)  # noqa: T201
         threading.Event().wait()
     except KeyboardInterrupt:
@@ -197,17 +218,17 @@ def serve(
         session.close()
 
 
-def _reachable(host: str, login: bool) -> None:
-    """Refuse a page that strangers could use."""
+def _check_host(host: str, login: bool) -> None:
+    """Raises SessionError if other machines could use the page without a login."""
     if host not in LOOPBACK and not login:
         raise SessionError(
-            f"{host} can be reached from other machines, and whoever reaches the page can use it. "
-            "Give --auth USER:PASSWORD, or leave out --host to serve this machine only."
+            f"{host} can be reached from other machines, and anyone who reaches the page can use "
+            "it. Give --auth USER:PASSWORD, or leave out --host to serve this machine only."
         )
 
 
 def _private(folder: Path) -> Path:
-    """A folder that only this user can read."""
+    """Creates a folder that only this user can read, and returns its path."""
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
     return folder.resolve()

@@ -1,1 +1,1 @@
-"""Training plans as the application handles them: forms, files, recorded runs, speed."""
+"""Training plans of the workbench: their text and form, the outlook, and the recorded run."""

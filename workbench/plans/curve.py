@@ -1,4 +1,4 @@
-"""curve.jsonl in the folder of a training run: every point of every step's curve, written as it is known."""
+"""Writes and reads curve.jsonl, the training curves of a run, while the run goes on."""
 
 from __future__ import annotations
 
@@ -9,38 +9,49 @@ from pathlib import Path
 from training.run.record import CurvePoint
 
 CURVE = "curve.jsonl"
+"""File in the folder of a training run: one JSON object per point of the curve of any step."""
 
 
 def append(out: Path, step: str, point: CurvePoint) -> None:
-    """Add a point to the file of a run's curves."""
+    """Adds a point to the curves of a run.
+
+    Args:
+        out: the folder of the run.
+        step: name of the plan's step.
+        point: one point of its curve.
+    """
     row = {"of": step} | {
         key: value for key, value in point._asdict().items() if value not in (None, {})
     }
     with (out / CURVE).open("a+b") as file:
         if file.tell():
             file.seek(-1, os.SEEK_END)
+            # A process that was killed left half a line: end it, so that only that line is lost.
             if file.read() != b"\n":
-                file.write(b"\n")  # a process was killed while it wrote a line
+                file.write(b"\n")
         file.write(json.dumps(row).encode() + b"\n")
 
 
 def curves(out: Path) -> dict[str, list[CurvePoint]]:
-    """Step -> its curve so far. What was trained again after a break stands there once, as it was last."""
+    """Returns step name -> its curve so far, in the order of the updates.
+
+    Updates that were trained again after an interruption appear once, with their last values.
+    """
     path = out / CURVE
-    found: dict[str, list[CurvePoint]] = {}
+    by_step: dict[str, list[CurvePoint]] = {}
     for line in path.read_text("utf-8").splitlines() if path.exists() else []:
         try:
             row = json.loads(line)
-        except ValueError:  # half a line, of a process that was killed or that writes it now
+        except ValueError:  # half a line: its process was killed, or is writing it now
             continue
         point = CurvePoint(**{key: value for key, value in row.items() if key != "of"})
-        points = found.setdefault(row["of"], [])
+        points = by_step.setdefault(row["of"], [])
+        # The validation loss is measured after the update and logged as a point of its own.
         if points and points[-1].step == point.step and point.loss is None:
-            points[-1] = points[-1]._replace(
-                validation=point.validation
-            )  # measured after the step, logged apart
+            points[-1] = points[-1]._replace(validation=point.validation)
             continue
+        # A resumed run starts at its last saved state, which may be before the last logged update.
         while points and points[-1].step >= point.step:
             points.pop()
         points.append(point)
-    return found
+    return by_step

@@ -1,4 +1,7 @@
-"""What a training takes, said before it starts: data, memory, and time from what was measured here before, or from timed steps."""
+"""Outlook: the data, memory and time that a plan needs, estimated before it starts.
+
+Times come from earlier trainings in the ledger, or from a few steps that are timed.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from training.run import memory, record
 from training.run.memory import Need
 from training.run.saved_state import State
 from training.stage import Stage
-from workbench.plans.speed import WAY, Speed, measured, shortened, timed
+from workbench.plans.speed import WAY, Speed, shorten, speed_from_ledger, time_steps
 
 if TYPE_CHECKING:
     from evaluation.records.ledger import Ledger
@@ -26,14 +29,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StepOutlook:
-    """One step of a plan before it is trained.
+    """The outlook of one step of a plan.
 
     Attributes:
-        ready: the step, its data and what these steps see.
-        need: bytes on one device.
-        speed: of its way of training; None where no step could be timed.
-        left: updates that are not saved yet.
-        validation: examples that are measured in all, each time counted.
+        ready: the forecast of the step: its stage, its data and what its updates process.
+        need: memory in bytes on one device.
+        speed: how fast steps with these settings train; None if none could be timed.
+        left: updates that are not in a saved state yet.
+        validation: validation examples to measure, counted once per evaluation.
     """
 
     ready: StepForecast
@@ -44,23 +47,25 @@ class StepOutlook:
 
     @property
     def counts(self) -> Counts:
-        """Of all its sources."""
+        """The examples and tokens of all sources of the step together."""
         return functools.reduce(operator.add, self.ready.sources.values())
 
     @property
     def seconds(self) -> float | None:
-        """About how long it takes from here; 0 for a step that is done."""
+        """Estimated seconds to its end; 0 if it is done, None if the speed is not known."""
         if self.ready.standing == "done":
             return 0.0
         if self.speed is None:
             return None
         tokens = self.ready.tokens * self.left / self.ready.steps
-        if self.speed.how == "timed":  # a forward pass is about a third of a step
+        # A recorded speed has validation in its fixed part; timed steps ran without any. A forward
+        # pass takes about a third of a training step.
+        if self.speed.how == "timed":
             tokens += self.validation * self.ready.tokens / self.ready.examples / 3
         return tokens / self.speed.tokens_per_second + self.speed.fixed
 
     def as_data(self) -> dict[str, Any]:
-        """For --json."""
+        """Returns the step as data for --json."""
         ready = self.ready
         return {
             "step": ready.name,
@@ -83,19 +88,19 @@ class StepOutlook:
 
 @dataclass(frozen=True)
 class Outlook:
-    """A plan before it is trained, step by step."""
+    """The outlook of a plan: one StepOutlook per step, in the order of the plan."""
 
     lines: tuple[StepOutlook, ...]
 
     @property
     def seconds(self) -> float | None:
-        """About how long all of it takes from here; None where a step's time is not known."""
-        known = [line.seconds for line in self.lines]
-        return None if None in known else sum(seconds for seconds in known if seconds is not None)
+        """Estimated seconds to the end of the plan; None if the time of a step is not known."""
+        times = [line.seconds for line in self.lines]
+        return None if None in times else sum(seconds for seconds in times if seconds is not None)
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """Where the times are known from, each once."""
+        """How the times of the steps that are not done were found, each source once."""
         used = (
             line.speed.source for line in self.lines if line.speed and line.ready.standing != "done"
         )
@@ -103,16 +108,18 @@ class Outlook:
 
 
 def outlook(plan: Plan, out: Path, ledger: Ledger | None = None, *, resume: bool = True) -> Outlook:
-    """Read the data, load the model once for each way of training, and say what each step takes; nothing is kept.
+    """Returns the outlook of a plan. It reads the data and loads the model, but writes nothing.
+
+    The model is loaded once for each set of settings on which the speed depends.
 
     Args:
-        plan: to be carried out.
-        out: the folder where it would be.
-        ledger: what was trained before.
-        resume: whether unfinished steps there may go on.
+        plan: the plan.
+        out: the folder of the run.
+        ledger: holds earlier trainings; None to time steps in any case.
+        resume: whether unfinished steps in `out` may be continued.
 
     Raises:
-        PlanError: with everything that is wrong.
+        PlanError: the plan cannot be carried out; it lists everything that is wrong.
     """
     from workbench.plans.recorded_run import states
 
@@ -136,12 +143,13 @@ def outlook(plan: Plan, out: Path, ledger: Ledger | None = None, *, resume: bool
 
 
 def _way(stage: Stage) -> str:
+    """Returns a key of the base, the device and the settings on which the speed depends."""
     settings = record.settings(stage)
     return json.dumps([stage.base.as_posix(), stage.device, *(settings[name] for name in WAY)])
 
 
 def _by_way(steps: Sequence[StepForecast]) -> Iterator[list[StepForecast]]:
-    """The steps of each way of training; the longest example comes first."""
+    """Yields the steps that train at one speed, the step with the longest example first."""
     ways: dict[str, list[StepForecast]] = {}
     for ready in steps:
         ways.setdefault(_way(ready.stage), []).append(ready)
@@ -150,33 +158,44 @@ def _by_way(steps: Sequence[StepForecast]) -> Iterator[list[StepForecast]]:
 
 
 def _longest(ready: StepForecast) -> int:
+    """Returns the tokens of the longest example of a step."""
     return ready.longest[0] if ready.longest else 0
 
 
 def _needs(steps: Sequence[StepForecast]) -> dict[str, Need]:
-    from training.run.setup import make_ready, quiet
+    """Returns step name -> memory; one model is set up for all steps of one way of training."""
+    from training.run.setup import quiet, set_up
 
-    found = {}
+    needs = {}
     for some in _by_way(steps):
         stage, longest = some[0].stage, some[0].longest
         assert longest is not None  # estimate refuses a step of which nothing fits
         alone = replace(
-            stage, examples=(longest[1],), replay=(), replay_share=0.0, batch=1, accumulation=1
+            stage,
+            examples=(longest[1],),
+            # A Stage wants one group number per example, so the groups go with the examples.
+            groups=None,
+            group_weights=None,
+            replay=(),
+            replay_share=0.0,
+            batch=1,
+            accumulation=1,
         )
         with quiet():
-            model = make_ready(shortened(alone, 1)).model
+            model = set_up(shorten(alone, 1)).model
         for ready in some:
-            found[ready.name] = memory.estimate(
+            needs[ready.name] = memory.estimate(
                 model,
                 stage.batch,
                 _longest(ready),
                 bf16=stage.precision == "bf16",
                 checkpointing=stage.checkpointing,
             )
-    return found
+    return needs
 
 
 def _left(ready: StepForecast, out: Path) -> int:
+    """Returns the number of updates that are not in a saved state yet."""
     if ready.standing != "begun":
         return ready.steps
     state = State(out / ready.name)
@@ -184,24 +203,30 @@ def _left(ready: StepForecast, out: Path) -> int:
 
 
 def _validated(ready: StepForecast) -> int:
+    """Returns the number of validation examples, counted once per evaluation."""
     stage = ready.stage
     times = 1 + ready.steps // stage.evaluate_every if stage.evaluate_every else 1
     return times * sum(len(records) for records in stage.validation.values())
 
 
 def _speeds(steps: Sequence[StepForecast], ledger: Ledger | None) -> dict[str, Speed]:
-    found = {}
+    """Returns way of training -> speed, for the steps that are not done."""
+    speeds = {}
     for some in _by_way([ready for ready in steps if ready.standing != "done"]):
         stage = some[0].stage
-        speed = (measured(stage, ledger) if ledger is not None else None) or timed(stage)
+        speed = (speed_from_ledger(stage, ledger) if ledger is not None else None) or time_steps(
+            stage
+        )
         if speed is not None:
-            found[_way(stage)] = speed
-    return found
+            speeds[_way(stage)] = speed
+    return speeds
 
 
 def _give_back() -> None:
-    """What torch keeps of an accelerator's memory would be missing in the process that trains."""
+    """Returns torch's cached accelerator memory to the driver."""
     import torch
+
+    # The training runs in another process, which could not use what this one keeps cached.
 
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -1,4 +1,4 @@
-"""plans read and saved inside the allowed folders."""
+"""Reads, checks and saves plans, and keeps every path in them inside the allowed folders."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from workbench.session.workdir import Workdir
 
 
 def read(workdir: Workdir, folders: Folders, file: Path) -> Plan:
-    """The plan of a file under an allowed folder, or among the plans of the workdir.
+    """Reads the plan in a file that is in an allowed folder or among the plans of the workdir.
 
     Raises:
-        SessionError: the file lies elsewhere.
-        PlanError: with everything that is wrong in the plan, files outside the allowed folders included.
-        TrainingError: it cannot be read.
+        SessionError: the file is elsewhere.
+        PlanError: the plan is wrong; lists all faults, paths outside the allowed folders included.
+        TrainingError: the file cannot be read.
     """
     real = Path(os.path.realpath(file))
     if real.parent != Path(os.path.realpath(workdir.plans)):
@@ -33,21 +33,25 @@ def read(workdir: Workdir, folders: Folders, file: Path) -> Plan:
     try:
         text = file.read_bytes().decode("utf-8")
     except (OSError, UnicodeDecodeError):
-        return read_plan(file)  # which says what is wrong
+        return read_plan(file)  # raises the error with the reason
     _stay_inside(folders, text, file.parent, str(file))
     return parse_plan(text, home=file.parent, file=str(file))
 
 
 def check(workdir: Workdir, folders: Folders, text: str) -> Plan:
-    """The plan of a text that was edited on the page. Raises as `read` does."""
+    """Returns the plan of a text that was edited on the page. Raises as `read` does."""
     home = workdir.plans
-    home.mkdir(exist_ok=True)  # a path that begins in it has to be looked at as it will be found
+    # Relative paths start here: through a missing folder, "../x" would seem not to exist and pass.
+    home.mkdir(exist_ok=True)
     _stay_inside(folders, text, home, "plan")
     return parse_plan(text, home=home)
 
 
 def save(workdir: Workdir, folders: Folders, name: str, text: str) -> Path:
-    """Keep a plan's text as workdir/plans/NAME.yml, where a command line can name it. Raises as `read` does."""
+    """Writes a plan's text to workdir/plans/NAME.yml, so that a command line can name it.
+
+    Raises as `read` does, and SessionError if the name is not a plain file name.
+    """
     file = workdir.plan(name)
     check(workdir, folders, text)
     write_whole(file, text)
@@ -55,33 +59,39 @@ def save(workdir: Workdir, folders: Folders, name: str, text: str) -> Path:
 
 
 def _stay_inside(folders: Folders, text: str, home: Path, file: str) -> None:
-    """Refuse a plan that names files outside the allowed folders, before any of them is opened.
+    """Refuses a plan that names files outside the allowed folders, before any of them is opened.
 
     Raises:
-        PlanError: with the line of each.
+        PlanError: lists each such path with its line.
     """
     faults = Faults(file)
-    for place, path in _paths(read_document(text, faults)):
-        real = Path(entries.found_from(path, home)).expanduser()
+    for keys, path in _paths(read_document(text, faults)):
+        real = Path(entries.resolve_path(path, home)).expanduser()
+        # A path that does not exist may be a hub id; reading it fails later, with its own message.
         if os.path.lexists(real) and not folders.holds(real):
-            known = ", ".join(map(display_path, folders.roots)) or "none"
-            faults.add(place, f"{path} is outside the folders this server may read ({known}).")
+            roots = ", ".join(map(display_path, folders.roots)) or "none"
+            faults.add(keys, f"{path} is outside the folders this server may read ({roots}).")
     faults.raise_any()
 
 
-def _paths(document: Any, place: Keys = ()) -> Iterator[tuple[Keys, str]]:
-    """Every text of a plan that is a path, with its place."""
+def _paths(document: Any, keys: Keys = ()) -> Iterator[tuple[Keys, str]]:
+    """Yields every path in a plan with the keys that lead to it.
+
+    Args:
+        document: the plan, or a part of it.
+        keys: the keys that lead to this part.
+    """
     if isinstance(document, list):
         for number, item in enumerate(document):
-            yield from _paths(item, (*place, number))
+            yield from _paths(item, (*keys, number))
     if not isinstance(document, dict):
         return
     for key, value in document.items():
-        here = (*place, key)
-        if place in (("sources",), ("validation",)) or here[-2:] == ("group_by", "anchors"):
+        here = (*keys, key)
+        if keys in (("sources",), ("validation",)) or here[-2:] == ("group_by", "anchors"):
             path, split = path_of(value), value.get("split") if isinstance(value, dict) else None
             yield here, path
-            yield here, f"{path}/{split or entries.SPLITS.get(str(place[0]), 'train')}.jsonl"
+            yield here, f"{path}/{split or entries.SPLITS.get(str(keys[0]), 'train')}.jsonl"
         elif isinstance(value, str) and (here == ("base",) or here[-2:] == ("group_by", "model")):
             yield here, value
         else:

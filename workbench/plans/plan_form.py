@@ -1,18 +1,40 @@
-"""What the fields of the train tab write into a plan's text; each change touches its own keys."""
+"""Writes the fields of the train tab into a plan's text; each field changes only its own keys."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from workbench.plans import plan_text
 
 CLUSTERS = 8
-"""Groups by what examples are about, until the plan says another number."""
+"""Default number of k-means groups, used until the plan gives another number."""
 
 
-def sourced(text: str, paths: list[str]) -> str:
-    """The plan on these sources; one that it has keeps its name, a new one gets its folder's or file's."""
+class ScheduleFields(NamedTuple):
+    """The fields of the train tab that decide the schedule, in the order of the form.
+
+    Attributes:
+        kind: kind of schedule; see training.plan.schedule_kinds.
+        special: names of the sources that have a role of their own (DMT, mixed sequential).
+        shares: text such as "math 1, code 1/4".
+        k: one or more shares as text, separated by commas or spaces.
+        single: whether `proportions` trains on each source alone instead of all together.
+    """
+
+    kind: str
+    special: Collection[str] | None
+    shares: str
+    k: str
+    single: bool
+
+
+def set_sources(text: str, paths: list[str]) -> str:
+    """Returns the plan with exactly these sources.
+
+    A source that the plan already has keeps its name. A new one is named after its folder or file.
+    """
     old = plan_text.document(text).get("sources")
     names = (
         {plan_text.path_of(entry): name for name, entry in old.items()}
@@ -21,19 +43,19 @@ def sourced(text: str, paths: list[str]) -> str:
     )
     chosen: dict[str, str] = {}
     for path in paths:
-        chosen[names.get(path) or name_of(Path(path), {*names.values(), *chosen})] = path
-    return plan_text.with_sources(text, chosen, validation(chosen))
+        chosen[names.get(path) or source_name(Path(path), {*names.values(), *chosen})] = path
+    return plan_text.with_sources(text, chosen, validation_sources(chosen))
 
 
-def validation(sources: dict[str, str]) -> dict[str, str]:
-    """Folders that hold a validation split as well."""
+def validation_sources(sources: dict[str, str]) -> dict[str, str]:
+    """Returns those sources whose folder also holds a validation split."""
     return {
         name: path for name, path in sources.items() if (Path(path) / "validation.jsonl").is_file()
     }
 
 
-def name_of(path: Path, taken: Any) -> str:
-    """A source's name from its path: what a plan allows, and free."""
+def source_name(path: Path, taken: Collection[str]) -> str:
+    """Returns a name for the source at this path that a plan allows and that is not taken yet."""
     stem = (
         "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "-" for c in path.stem).strip(
             "-"
@@ -48,48 +70,62 @@ def name_of(path: Path, taken: Any) -> str:
     return name
 
 
-def scheduled(
-    text: str, _: Any, kind: str, special: list[str] | None, shares: str, k: str, single: bool
-) -> str:
-    """The plan in the order that the fields say."""
+def set_schedule(text: str, fields: ScheduleFields) -> str:
+    """Returns the plan with the schedule that the fields describe.
+
+    Raises:
+        SessionError: `shares` has a part that is not a source with its share.
+        PlanError: the text is not YAML.
+    """
+    kind = fields.kind
     names = list(plan_text.document(text).get("sources") or {})
-    special = [name for name in special or () if name in names]
+    # The field may still hold a source that was removed meanwhile.
+    special = [name for name in fields.special or () if name in names]
     schedule: dict[str, Any] = {"kind": kind}
     if kind == "sequential":
         schedule["order"] = names
     if kind in ("mixed_sequential", "dmt"):
         schedule |= {"special": special, "general": [name for name in names if name not in special]}
-    if kind in ("dmt", "proportions") and (several := plan_text.numbers(k)):
-        schedule["k"] = several if len(several) > 1 else several[0]
-    if kind in ("mixing", "proportions") and (given := plan_text.shares(shares, names)):
-        schedule["hold" if kind == "proportions" else "shares"] = given
-    if kind == "proportions" and single:
+    if kind in ("dmt", "proportions") and (values := plan_text.parse_numbers(fields.k)):
+        schedule["k"] = values if len(values) > 1 else values[0]
+    if kind in ("mixing", "proportions") and (
+        shares := plan_text.parse_shares(fields.shares, names)
+    ):
+        schedule["hold" if kind == "proportions" else "shares"] = shares
+    if kind == "proportions" and fields.single:
         schedule["single"] = True
     return plan_text.with_schedule(text, schedule)
 
 
-def lengthened(text: str, unit: str, length: float | None) -> str:
-    """The plan with another length; steps drive out epochs and the other way round."""
+def set_length(text: str, unit: str, length: float | None) -> str:
+    """Returns the plan with another length. Setting steps removes epochs, and vice versa."""
     other = "steps" if unit == "epochs" else "epochs"
     value = None if length is None else int(length) if float(length).is_integer() else length
     return plan_text.with_settings(text, **{unit: value, other: None})
 
 
-def adapted(text: str, rank: float | None) -> str:
-    """The plan with an adapter of this rank, or none at 0; what it says of the adapter beside is kept."""
+def set_adapter_rank(text: str, rank: float | None) -> str:
+    """Returns the plan with a LoRA adapter of this rank, or without an adapter if the rank is 0.
+
+    The other LoRA settings of the plan are kept.
+    """
     settings = plan_text.document(text).get("settings")
     old = settings.get("lora") if isinstance(settings, dict) else None
     kept = old if isinstance(old, dict) else {}
     return plan_text.with_settings(text, lora={**kept, "rank": int(rank)} if rank else None)
 
 
-def rate(value: str) -> Any:
-    """A learning rate as a plan writes it; None for an empty field."""
-    return (plan_text.numbers(value) or [None])[0]
+def parse_rate(value: str) -> Any:
+    """Returns a learning rate as a plan writes it, or None if the field is empty."""
+    return (plan_text.parse_numbers(value) or [None])[0]
 
 
-def grouped(text: str, metric: str) -> str:
-    """The plan with steps from one group each, by this metric; the metric's own keys are kept where it stays."""
+def set_group_metric(text: str, metric: str) -> str:
+    """Returns the plan with its batches grouped by this metric; "" turns grouping off.
+
+    If the plan already uses this metric, it is returned unchanged, so that the keys of the metric
+    are kept.
+    """
     settings = plan_text.document(text).get("settings")
     old = settings.get("group_by") if isinstance(settings, dict) else None
     if isinstance(old, dict) and old.get("metric") == metric:
@@ -98,7 +134,7 @@ def grouped(text: str, metric: str) -> str:
     return plan_text.with_settings(text, group_by=new if metric else None, group_weights=None)
 
 
-def metric(group_by: Any) -> str:
-    """The metric of a plan's `group_by`; "" where it has none."""
-    found = group_by.get("metric") if isinstance(group_by, dict) else group_by
-    return found if found in ("task", "length", "kmeans") else ""
+def group_metric(group_by: Any) -> str:
+    """Returns the metric of a plan's `group_by`, or "" if it has none that the form can show."""
+    metric = group_by.get("metric") if isinstance(group_by, dict) else group_by
+    return metric if metric in ("task", "length", "kmeans") else ""

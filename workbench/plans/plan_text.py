@@ -1,99 +1,109 @@
-"""Plans on the page: read only as far as the allowed folders go, and written by the fields of a form."""
+"""Edits the text of a plan key by key; each function returns the new text."""
 
 from __future__ import annotations
 
 import dataclasses
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from plumbing.strict_yaml import dump
 from training.plan.faults import Faults, read_document
 from training.stage import Stage
 from workbench.errors import SessionError
 
-if TYPE_CHECKING:
-    pass
-
 START: dict[str, Any] = {"epochs": 1, "rate": 6e-4, "batch": 32}
-"""What a new plan sets; the rest has the defaults of training.stage.Stage."""
+"""Settings of a new plan; all others have the defaults of training.stage.Stage."""
 
-
-DEFAULTS = {one.name: one.default for one in dataclasses.fields(Stage)}
+DEFAULTS = {setting.name: setting.default for setting in dataclasses.fields(Stage)}
+"""Setting -> its default."""
 
 
 def new(base: str, sources: Mapping[str, str], validation: Mapping[str, str]) -> str:
-    """The plan of a page that was just opened: one checkpoint per source."""
+    """Returns a new plan that trains one expert per source.
+
+    Args:
+        base: path of the base; "" leaves the key out.
+        sources: name -> path of the training data.
+        validation: name -> path of the validation data.
+    """
     document = {"base": base, "sources": dict(sources), "validation": dict(validation)}
     document |= {"settings": START, "schedule": {"kind": "experts"}}
     return dump({key: value for key, value in document.items() if value})
 
 
 def document(text: str) -> dict[str, Any]:
-    """A plan's keys and values as they are written; PlanError where the text is no YAML."""
+    """Returns the keys and values of a plan as they are written, without checking them.
+
+    Raises:
+        PlanError: the text is not YAML.
+    """
     faults = Faults()
-    found = read_document(text, faults) if text.strip() else {}
+    keys = read_document(text, faults) if text.strip() else {}
     faults.raise_any()
-    return found
+    return keys
 
 
 def with_sources(text: str, sources: Mapping[str, str], validation: Mapping[str, str]) -> str:
-    """The plan on other sources; what it says beside the path of one that stays is kept.
+    """Returns the plan with other sources and validation data.
+
+    A source that stays keeps everything that the plan says about it besides its path.
 
     Raises:
-        PlanError: the text is no YAML.
+        PlanError: the text is not YAML.
     """
-    found = start = document(text)
-    for section, given in (("sources", sources), ("validation", validation)):
-        old = found.get(section)
+    new = start = document(text)
+    for section, paths in (("sources", sources), ("validation", validation)):
+        old = new.get(section)
         old = old if isinstance(old, dict) else {}
-        kept = {
+        entries = {
             name: old[name] if path_of(old.get(name)) == path else path
-            for name, path in given.items()
+            for name, path in paths.items()
         }
-        found = _placed(found, section, kept)
-    return _written(text, start, found)
+        new = _with_section(new, section, entries)
+    return _to_text(text, start, new)
 
 
 def with_schedule(text: str, schedule: Mapping[str, Any]) -> str:
-    """The plan in another order; settings that its schedule has of its own are kept."""
-    found = document(text)
-    old = found.get("schedule")
+    """Returns the plan with another schedule; the settings inside the old schedule are kept."""
+    plan = document(text)
+    old = plan.get("schedule")
     own = {key: old[key] for key in ("settings",) if key in old} if isinstance(old, dict) else {}
-    return _written(text, found, _placed(found, "schedule", {**schedule, **own}))
+    return _to_text(text, plan, _with_section(plan, "schedule", {**schedule, **own}))
 
 
 def with_settings(text: str, **changed: Any) -> str:
-    """The plan with other settings. One that is None is left out, and so is what goes without saying.
+    """Returns the plan with these settings changed.
+
+    A setting that is None is removed. A setting at its default is not added, only changed.
 
     >>> with_settings("settings: {epochs: 3, rate: 0.001}", epochs=None, steps=100)
     'settings:\\n  rate: 0.001\\n  steps: 100\\n'
     """
-    found = document(text)
-    old = found.get("settings")
+    plan = document(text)
+    old = plan.get("settings")
     old = old if isinstance(old, dict) else {}
-    said = {
-        key: value for key, value in changed.items() if key in old or value != DEFAULTS.get(key)
-    }
-    settings = {key: value for key, value in (old | said).items() if value is not None}
-    return _written(text, found, _placed(found, "settings", settings))
+    new = {key: value for key, value in changed.items() if key in old or value != DEFAULTS.get(key)}
+    settings = {key: value for key, value in (old | new).items() if value is not None}
+    return _to_text(text, plan, _with_section(plan, "settings", settings))
 
 
 def with_base(text: str, base: str) -> str:
-    """The plan on another base."""
-    found = document(text)
-    return _written(text, found, _placed(found, "base", base))
+    """Returns the plan with another base."""
+    plan = document(text)
+    return _to_text(text, plan, _with_section(plan, "base", base))
 
 
-def _written(text: str, old: dict[str, Any], new: dict[str, Any]) -> str:
-    """The new plan as text; the text itself, with its comments, where nothing is new."""
+def _to_text(text: str, old: dict[str, Any], new: dict[str, Any]) -> str:
+    """Returns the new plan as text, or the old text if nothing changed."""
+    # Writing the YAML anew would lose the user's comments.
     return text if new == old else dump(new)
 
 
-def _placed(found: dict[str, Any], section: str, value: Any) -> dict[str, Any]:
-    """With a section in its usual place; an empty one is left out."""
+def _with_section(plan: dict[str, Any], section: str, value: Any) -> dict[str, Any]:
+    """Returns the plan with a section in its usual place; empty sections are left out."""
     order = ("base", "sources", "validation", "settings", "schedule", "subset_seed")
-    merged = {**found, section: value}
+    merged = {**plan, section: value}
     first = {
         key: merged[key] for key in order if key in merged and merged[key] not in ("", {}, None)
     }
@@ -101,22 +111,26 @@ def _placed(found: dict[str, Any], section: str, value: Any) -> dict[str, Any]:
 
 
 def path_of(entry: Any) -> str:
-    """The path of a source as a plan writes it."""
+    """Returns the path in an entry of `sources`, which is a path or a mapping with one; or ""."""
     return str(entry.get("path", "")) if isinstance(entry, dict) else str(entry or "")
 
 
-def numbers(text: str | None) -> list[Any]:
-    """Shares out of a text field, as a plan writes them: commas or spaces between them."""
+def parse_numbers(text: str | None) -> list[Any]:
+    """Returns the numbers of a text field as a plan writes them, separated by commas or spaces."""
     return [_number(word) for word in re.split(r"[,\s]+", text or "") if word]
 
 
-def shares(text: str | None, names: Sequence[str]) -> dict[str, Any]:
-    """Source -> share out of a text field such as "math 1, code 1/4".
+def parse_shares(text: str | None, names: Sequence[str]) -> dict[str, Any]:
+    """Returns source -> share from a text field such as "math 1, code 1/4".
+
+    Args:
+        text: the field's text; parts are separated by commas or line breaks.
+        names: the sources of the plan.
 
     Raises:
-        SessionError: a part that is not a source with its share.
+        SessionError: a part is not a source with its share.
     """
-    found: dict[str, Any] = {}
+    by_source: dict[str, Any] = {}
     for part in filter(None, (part.strip() for part in re.split(r"[,\n]", text or ""))):
         name, _, share = part.replace("=", " ").replace(":", " ").partition(" ")
         if name not in names or not share.strip():
@@ -125,12 +139,12 @@ def shares(text: str | None, names: Sequence[str]) -> dict[str, Any]:
             raise SessionError(
                 f"{part!r} is not a source with its share, such as {example}. Sources: {known}."
             )
-        found[name] = _number(share.strip())
-    return found
+        by_source[name] = _number(share.strip())
+    return by_source
 
 
 def _number(word: str) -> Any:
-    """A number as YAML would read it; what is none stays as it is, for the plan's own message."""
+    """Returns a number as YAML would read it, or the word itself, which the plan then refuses."""
     for kind in (int, float):
         try:
             return kind(word)

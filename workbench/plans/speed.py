@@ -1,4 +1,4 @@
-"""How fast a way of training is on this device: from earlier trainings in the ledger, else from a few timed steps."""
+"""Speed: how fast a stage trains on this device, from the ledger or from a few timed steps."""
 
 from __future__ import annotations
 
@@ -20,74 +20,79 @@ if TYPE_CHECKING:
 
 How = Literal["measured", "timed"]
 WAY = ("lora", "frozen", "precision", "checkpointing", "batch")
-"""Settings on which the speed depends; the base and the device are the others."""
+"""Settings on which the speed depends, besides the base and the device."""
 EARLIER = 5
-"""So many earlier trainings, the newest, say how fast the next will be."""
+"""How many earlier trainings count, the newest ones."""
 TIMED = 4
-"""Steps that are timed where there is no earlier one; the first is not counted."""
+"""How many steps are timed if no earlier training counts; the first one is a warm-up."""
 
 
 class Speed(NamedTuple):
-    """How fast a way of training is on this device."""
+    """How fast a stage trains on this device.
+
+    Attributes:
+        tokens_per_second: while it trains, without padding.
+        fixed: seconds besides: reading the base, writing, and validation if it was recorded.
+        how: "measured" in earlier trainings, or "timed" on a few steps.
+        of: number of earlier trainings, or of timed steps.
+    """
 
     tokens_per_second: float
-    """While it trains, without padding."""
     fixed: float
-    """Seconds beside that: reading the base, validation where it was measured, writing."""
     how: How
     of: int
-    """Earlier trainings, or timed steps."""
 
     @property
     def source(self) -> str:
-        """Where this is known from, for a reader."""
+        """How the speed was found, in words for the user."""
         if self.how == "timed":
             return f"estimate, from {self.of} timed steps"
         return f"from {self.of} earlier training{'s' if self.of > 1 else ''} here"
 
 
-def measured(stage: Stage, ledger: Ledger) -> Speed | None:
-    """The speed of the newest trainings in a ledger that went the same way on this device; None where none did.
+def speed_from_ledger(stage: Stage, ledger: Ledger) -> Speed | None:
+    """Returns the median speed of the newest comparable trainings, or None if there is none.
 
-    A row of the ledger says what was paid, and the training.json in its folder how it was trained.
+    Comparable trainings have the same model, device and settings WAY. A phase of the ledger says
+    what a training cost, and the training.json in its folder how it was trained.
     """
     device, settings = _device(stage), record.settings(stage)
-    rates, rest = [], []
+    rates, fixed = [], []
     for row in reversed(ledger.phases("training")):
         if not row.complete or row.device != device or row.processes != 1:
             continue
-        known = _recorded(Path(row.output))
-        if known is None or any(known["settings"].get(name) != settings[name] for name in WAY):
+        content = _training_record(Path(row.output))
+        if content is None or any(content["settings"].get(name) != settings[name] for name in WAY):
             continue
         pace = [
-            point["tokens_per_second"] for point in known["curve"] if point.get("tokens_per_second")
+            point["tokens_per_second"]
+            for point in content["curve"]
+            if point.get("tokens_per_second")
         ]
-        if pace and _same_model(known, Path(row.output), stage):
+        if pace and _same_model(content, Path(row.output), stage):
             rates.append(statistics.median(pace))
-            rest.append(
-                max(0.0, known["spent"]["wall_seconds"] - known["spent"]["tokens"] / rates[-1])
-            )
+            # The time that the tokens do not explain went into reading, validation and writing.
+            spent = content["spent"]
+            fixed.append(max(0.0, spent["wall_seconds"] - spent["tokens"] / rates[-1]))
         if len(rates) == EARLIER:
             break
-    return (
-        Speed(statistics.median(rates), statistics.median(rest), "measured", len(rates))
-        if rates
-        else None
-    )
+    if not rates:
+        return None
+    return Speed(statistics.median(rates), statistics.median(fixed), "measured", len(rates))
 
 
-def _recorded(folder: Path) -> dict[str, Any] | None:
-    """The training.json of a folder; None where the folder was moved or holds something else by now."""
+def _training_record(folder: Path) -> dict[str, Any] | None:
+    """Returns the training.json of a folder, or None if the folder was moved or replaced."""
     try:
-        known: dict[str, Any] = json.loads((folder / record.NAME).read_text("utf-8"))
-        return known if {"settings", "curve", "spent", "base"} <= known.keys() else None
+        content: dict[str, Any] = json.loads((folder / record.NAME).read_text("utf-8"))
+        return content if {"settings", "curve", "spent", "base"} <= content.keys() else None
     except (OSError, ValueError):
         return None
 
 
-def _same_model(known: dict[str, Any], folder: Path, stage: Stage) -> bool:
-    """Whether a training was of the same base, or of weights of the same number."""
-    if known["base"]["identity"] == record.identity(stage.base):
+def _same_model(content: dict[str, Any], folder: Path, stage: Stage) -> bool:
+    """Returns whether a training had the same base, or as many bytes of weights without LoRA."""
+    if content["base"]["identity"] == record.identity(stage.base):
         return True
     return stage.lora is None and memory.weights_on_disk(folder) == memory.weights_on_disk(
         stage.base
@@ -95,16 +100,17 @@ def _same_model(known: dict[str, Any], folder: Path, stage: Stage) -> bool:
 
 
 class _Enough(Exception):
-    """The steps are timed."""
+    """Ends the timed training once enough steps are timed."""
 
 
-def timed(stage: Stage) -> Speed | None:
-    """The speed of a few steps of the real trainer on the real model; None where the data do not fill one.
+def time_steps(stage: Stage) -> Speed | None:
+    """Returns the speed of a few steps of the real trainer, or None if the data fill no step.
 
-    What it makes is thrown away: the run is broken off before anything is written.
+    Nothing is kept: the training is aborted before it writes.
     """
     from training.run.finetune import run
 
+    # The first step includes loading and warm-up, so it counts as fixed time, not as pace.
     begin, paces, first = time.perf_counter(), list[float](), 0.0
 
     def on_log(point: CurvePoint) -> None:
@@ -116,19 +122,20 @@ def timed(stage: Stage) -> Speed | None:
         if point.step == TIMED:
             raise _Enough
 
-    some = shortened(replace(stage, accumulation=1), 8 * stage.batch)
-    with tempfile.TemporaryDirectory(prefix="dem-") as place:
+    sample = shorten(replace(stage, accumulation=1), 8 * stage.batch)
+    with tempfile.TemporaryDirectory(prefix="dem-") as folder:
         try:
-            run(some, Path(place) / "timed", on_log=on_log)
+            run(sample, Path(folder) / "timed", on_log=on_log)
         except _Enough:
             return Speed(statistics.median(paces), first, "timed", len(paces))
-        except TrainingError:  # of so few examples too many are too long; all that the plan itself is refused for was asked
+        # The plan itself was checked before; of these few examples too many are too long.
+        except TrainingError:
             return None
     return None
 
 
 def _device(stage: Stage) -> str:
-    """What the ledger calls the device that the stage will have."""
+    """Returns the ledger's name of the device that the stage will train on."""
     import torch
 
     from plumbing.meter import device_name
@@ -138,8 +145,13 @@ def _device(stage: Stage) -> str:
     )
 
 
-def shortened(stage: Stage, examples: int) -> Stage:
-    """The stage on some of its examples, spread over all of them, for a few steps without validation."""
+def shorten(stage: Stage, examples: int) -> Stage:
+    """Returns a stage of a few steps without validation, on some of the examples.
+
+    Args:
+        stage: the stage to shorten.
+        examples: about how many examples to take, spread evenly over all of them.
+    """
     every = max(1, len(stage.examples) // examples)
     return replace(
         stage,

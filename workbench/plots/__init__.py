@@ -1,1 +1,1 @@
-"""Figures as plotly dictionaries, and the data they draw."""
+"""The page's plotly figures, their colours, and the data that they draw."""

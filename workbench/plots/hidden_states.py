@@ -1,4 +1,4 @@
-"""The picture of hidden states: a dot per example, by dataset in its colour and a shape of its own."""
+"""The t-SNE picture of hidden states: one dot per example, in its dataset's colour and shape."""
 
 from __future__ import annotations
 
@@ -7,37 +7,46 @@ from typing import TYPE_CHECKING
 
 import plotly.graph_objects as go
 
-from workbench.plots.charts import PAPER, UNDEFINED, dataset_colour, plain, sheet, theme_of
+from workbench.plots.theme import (
+    PAPER,
+    UNDEFINED,
+    dataset_colour,
+    safe_label,
+    shared_layout,
+    theme_of,
+)
 
 if TYPE_CHECKING:
     from evaluation.layout import Scatter
 
 SHAPES = ("circle", "square", "diamond", "triangle-up", "cross", "x", "triangle-down", "star")
-"""As many as there are colours: the colour is not all that tells datasets apart."""
+"""One shape per dataset colour, so that datasets can be told apart without seeing colours."""
 
 
-def states_figure(found: Scatter, datasets: Sequence[str], dark: bool = False) -> go.Figure:
-    """The points of a t-SNE, without axes, for they have no unit; one trace per dataset, or per group.
+def states_figure(scatter: Scatter, datasets: Sequence[str], dark: bool = False) -> go.Figure:
+    """Returns the points of a t-SNE as a figure, with one trace per dataset or group.
+
+    The axes have no ticks, because the coordinates of a t-SNE have no unit.
 
     Args:
-        found: the points.
-        datasets: all names in the order of their colours.
-        dark: which theme.
+        scatter: the points and their labels.
+        datasets: all labels, in the order of their colours.
+        dark: whether the theme is dark.
     """
     theme = theme_of(dark)
     figure = go.Figure()
-    for name in dict.fromkeys(found.labels):
-        place = list(datasets).index(name)
-        mine = [number for number, label in enumerate(found.labels) if label == name]
+    for name in dict.fromkeys(scatter.labels):
+        index = list(datasets).index(name)
+        rows = [row for row, label in enumerate(scatter.labels) if label == name]
         figure.add_scatter(
-            x=found.points[mine, 0],
-            y=found.points[mine, 1],
-            name=plain(name),
+            x=scatter.points[rows, 0],
+            y=scatter.points[rows, 1],
+            name=safe_label(name),
             mode="markers",
             marker={
                 "size": 9,
-                "symbol": SHAPES[place % len(SHAPES)],
-                "color": dataset_colour(place, dark),
+                "symbol": SHAPES[index % len(SHAPES)],
+                "color": dataset_colour(index, dark),
                 "line": {"width": 1, "color": PAPER[theme]},
             },
             hovertemplate="%{fullData.name}<extra></extra>",
@@ -56,8 +65,9 @@ def states_figure(found: Scatter, datasets: Sequence[str], dark: bool = False) -
         "fixedrange": True,
     }
     figure.update_layout(
-        **sheet(theme, 460),
+        **shared_layout(theme, 460),
         xaxis=frame,
+        # t-SNE keeps distances in all directions alike, so both axes have the same scale.
         yaxis=frame | {"scaleanchor": "x", "scaleratio": 1},
         legend={"orientation": "h", "y": -0.02, "x": 0, "yanchor": "top"},
         showlegend=True,

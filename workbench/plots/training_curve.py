@@ -1,4 +1,4 @@
-"""The curve of a training as a plotly figure, in the colours of workbench.plots.charts."""
+"""The loss curve of a training as a plotly figure."""
 
 from __future__ import annotations
 
@@ -7,11 +7,18 @@ from typing import Any, Protocol
 
 import plotly.graph_objects as go
 
-from workbench.plots.charts import FAINT, UNDEFINED, dataset_colour, plain, sheet, theme_of
+from workbench.plots.theme import (
+    FAINT,
+    UNDEFINED,
+    dataset_colour,
+    safe_label,
+    shared_layout,
+    theme_of,
+)
 
 
 class OnCurve(Protocol):
-    """A point of a training's curve: what training.run.record.Point offers."""
+    """A point of a training's curve; training.run.record.CurvePoint is one."""
 
     @property
     def step(self) -> int: ...  # noqa: D102
@@ -24,41 +31,49 @@ class OnCurve(Protocol):
 def curve_figure(
     points: Sequence[OnCurve], datasets: Sequence[str], dark: bool = False
 ) -> go.Figure:
-    """The losses of one training over its updates: training as a line in ink, validation in the colours of `datasets`."""
+    """Returns the losses of one training over its updates, in nats per token.
+
+    Args:
+        points: of the curve, in order.
+        datasets: names of the validation sets, in the order of their colours.
+        dark: whether the theme is dark.
+    """
     theme = theme_of(dark)
     figure = go.Figure()
     trained = [(point.step, point.loss) for point in points if point.loss is not None]
     hover = "update %{x}<br>%{fullData.name} %{y:.4f}<extra></extra>"
+    # A line of one or two points would hardly be seen without markers.
     style: dict[str, Any] = {
         "mode": "lines+markers" if len(trained) < 3 else "lines",
         "hovertemplate": hover,
     }
-    x, y = ([row[place] for row in trained] for place in (0, 1))
     figure.add_scatter(
-        x=x, y=y, name="training", line={"color": FAINT[theme], "width": 1.5}, **style
+        x=[step for step, _ in trained],
+        y=[loss for _, loss in trained],
+        name="training",
+        line={"color": FAINT[theme], "width": 1.5},
+        **style,
     )
-    for place, name in enumerate(datasets):
+    for index, name in enumerate(datasets):
         measured = [
             (point.step, point.validation[name]) for point in points if name in point.validation
         ]
         if measured:
-            x, y = ([row[place] for row in measured] for place in (0, 1))
-            colour = dataset_colour(place, dark)
+            colour = dataset_colour(index, dark)
             dots = {
                 "mode": "lines+markers",
                 "marker": {"size": 7, "color": colour},
                 "hovertemplate": hover,
             }
             figure.add_scatter(
-                x=x,
-                y=y,
-                name=plain(f"validation {name}"),
+                x=[step for step, _ in measured],
+                y=[loss for _, loss in measured],
+                name=safe_label(f"validation {name}"),
                 line={"color": colour, "width": 2},
                 **dots,
             )
-    last = max(
-        [10, *(point.step for point in points)]
-    )  # a single update has no ticks between 0 and 1
+    # At least 10, because an axis that ends at a single update has no whole number to mark.
+    last = max([10, *(point.step for point in points)])
     axis = {
         "gridcolor": UNDEFINED[theme],
         "griddash": "dot",
@@ -67,7 +82,7 @@ def curve_figure(
         "automargin": True,
     }
     figure.update_layout(
-        **sheet(theme, 300),
+        **shared_layout(theme, 300),
         xaxis=axis
         | {"title": "update", "showgrid": False, "fixedrange": True, "range": [0, last * 1.02]},
         yaxis=axis | {"title": "loss, nats per token", "fixedrange": True},

@@ -10,41 +10,47 @@ import numpy as np
 from merging.methods import _contract as merge_methods
 from merging.recipe import recipe_yaml
 from merging.recipe.formula import formula
+from workbench.reports.text_table import table
 
 if TYPE_CHECKING:
-    from evaluation.harness import Score
+    from evaluation.benchmark_scores import Score
     from evaluation.loss import Loss
     from merging import Geometry, Recipe
     from merging.analysis.rounding_cost import RoundingCost
+    from merging.methods._values import Param
     from merging.outputs.adapter_fit import Fit
     from merging.preflight import Opened
 
 
-def table(rows: Sequence[Sequence[str]]) -> str:
-    """Columns aligned: the first to the left, the others to the right; the first row is the heading."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = []
-    for row in rows:
-        first = row[0].ljust(widths[0])
-        lines.append(
-            "  ".join(
-                [
-                    first,
-                    *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)),
-                ]
-            )
-        )
-    return "\n".join(line.rstrip() for line in lines)
+def verdict(opened: "Opened") -> str:
+    """Returns one line that says whether the models of a preflight can be merged.
+
+    The problems themselves are printed before it; without any, this line is all that is said.
+    """
+    count = {
+        severity: sum(problem.severity == severity for problem in opened.problems)
+        for severity in ("error", "warning")
+    }
+    models = len(opened.vectors)
+    if count["error"]:
+        return f"not compatible: {_counted(count['error'], 'error')} (see above)"
+    result = f"compatible: {_counted(models, 'checkpoint')} can be merged into the base"
+    return f"{result}, with {_counted(count['warning'], 'warning')}" if count["warning"] else result
 
 
-def geometry(found: "Geometry") -> str:
-    """Norms, cosines and relative distances per layer, as three tables."""
-    cosines = found.cosine()
-    distances = found.distance(relative=True)
-    norms = found.distance(by="model")
+def _counted(number: int, noun: str) -> str:
+    """Returns "1 error" or "2 errors"."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def geometry(measured: "Geometry") -> str:
+    """Returns cosines, relative distances per layer, and norms, as three tables."""
+    cosines = measured.cosine()
+    distances = measured.distance(relative=True)
+    norms = measured.distance(by="model")
     parts = [
         "Cosine of the distribution vectors, whole model",
-        table([["", *found.vectors], *_rows(found.vectors, cosines, "undefined")]),
+        table([["", *measured.vectors], *_rows(measured.vectors, cosines, "undefined")]),
         "",
         "Distance from the base per layer, relative to the base's norm",
         table([["", *distances.columns], *_rows(distances.rows, distances.values, "undefined")]),
@@ -56,14 +62,20 @@ def geometry(found: "Geometry") -> str:
 
 
 def _rows(names: Sequence[str], values: np.ndarray, undefined: str) -> list[list[str]]:
+    """Returns a named row of texts per row of numbers; NaN becomes the word `undefined`."""
     return [
         [name, *(undefined if math.isnan(value) else f"{value:.4f}" for value in row)]
         for name, row in zip(names, values.tolist(), strict=True)
     ]
 
 
-def inspection(opened: "Opened", found: "Geometry | None") -> dict[str, Any]:
-    """What `dem inspect` found, as data; undefined cosines are null."""
+def inspection(opened: "Opened", measured: "Geometry | None") -> dict[str, Any]:
+    """Returns the result of `dem inspect` as data for JSON; undefined cosines are null.
+
+    Args:
+        opened: base, vectors and problems of the preflight.
+        measured: the geometry; None if nothing could be measured.
+    """
     result: dict[str, Any] = {
         "base": {
             "path": str(opened.base.path),
@@ -77,24 +89,25 @@ def inspection(opened: "Opened", found: "Geometry | None") -> dict[str, Any]:
         },
         "problems": [problem._asdict() for problem in opened.problems],
     }
-    if found is not None:
+    if measured is not None:
         result["geometry"] = {
-            "vectors": list(found.vectors),
-            "cosine": _data(found.cosine()),
-            "layers": found.layers,
-            "cosine_by_layer": {layer: _data(found.cosine(layer)) for layer in found.layers},
-            "distance_by_layer": _data(found.distance().values),
-            "relative_distance_by_layer": _data(found.distance(relative=True).values),
+            "vectors": list(measured.vectors),
+            "cosine": _data(measured.cosine()),
+            "layers": measured.layers,
+            "cosine_by_layer": {layer: _data(measured.cosine(layer)) for layer in measured.layers},
+            "distance_by_layer": _data(measured.distance().values),
+            "relative_distance_by_layer": _data(measured.distance(relative=True).values),
         }
     return result
 
 
 def _data(values: np.ndarray) -> list[list[float | None]]:
+    """Returns a matrix as nested lists for JSON, which has no NaN: it becomes None."""
     return [[None if math.isnan(value) else value for value in row] for row in values.tolist()]
 
 
 def adapter(fit: "Fit") -> str:
-    """Rank, norm and relative error of an adapter per layer and in all, then what is not in the adapter."""
+    """Returns rank, norm and relative error of an adapter per layer, then what it does not hold."""
     rows = [["layer", "tensors", "rank", "‖Δ‖", "relative error"]]
     for row in fit.by_layer():
         low, high = row.ranks
@@ -107,22 +120,23 @@ def adapter(fit: "Fit") -> str:
     ]
     if fit.left_out:
         lines.append(
-            f"in all, {fit.missing:.2%} of ‖Δ‖² is not in the adapter: it holds matrices of linear modules only"
+            f"in all, {fit.missing:.2%} of ‖Δ‖² is not in the adapter: "
+            "it holds matrices of linear modules only"
         )
     return "\n".join(lines)
 
 
 def rounding(cost: "RoundingCost") -> str:
-    """What the output dtype loses of a merge, per layer and in all, and the advice that follows."""
-    found = cost.table()
-    rows = [["layer", *found.columns]]
+    """Returns what the output dtype loses of a merge, per layer and in all, with advice."""
+    losses = cost.table()
+    rows = [["layer", *losses.columns]]
     for name, row in [
-        *zip(found.rows, found.values.tolist(), strict=True),
+        *zip(losses.rows, losses.values.tolist(), strict=True),
         ("whole model", [*cost.total.values()]),
     ]:
         cells = [
             f"{value:.4f}" if kind == "cosine" else f"{value:.1%}"
-            for kind, value in zip(found.columns, row, strict=True)
+            for kind, value in zip(losses.columns, row, strict=True)
         ]
         rows.append(
             [
@@ -138,54 +152,58 @@ def rounding(cost: "RoundingCost") -> str:
 
 
 def rounding_as_data(cost: "RoundingCost") -> dict[str, Any]:
-    """The same, as data; what is undefined is null."""
-    found = cost.table()
+    """Returns the report of `rounding` as data for JSON; undefined numbers are null."""
+    losses = cost.table()
     total = np.array([list(cost.total.values())])
     return {
         "dtypes": list(cost.dtypes),
-        "columns": list(found.columns),
-        "layers": list(found.rows),
-        "values": _data(found.values),
+        "columns": list(losses.columns),
+        "layers": list(losses.rows),
+        "values": _data(losses.values),
         "total": _data(total)[0],
         "not_finite": int(cost.overflown.sum()),
         "advice": cost.advice(),
     }
 
 
-def weights(found: "Mapping[str, Mapping[str, float | None]]") -> str:
-    """Tensors down, models across: the ω in force, or "base" where a tensor is the base's whatever the ω."""
-    models = list(next(iter(found.values()), {}))
+def weights(omegas: "Mapping[str, Mapping[str, float | None]]") -> str:
+    """Returns the ω that each tensor gets from each model, with tensors down and models across.
+
+    A tensor that stays the base's, whatever ω is, shows "base".
+    """
+    models = list(next(iter(omegas.values()), {}))
     rows = [["tensor", *models]]
     rows += [
         [name, *("base" if row[model] is None else f"{row[model]:g}" for model in models)]
-        for name, row in found.items()
+        for name, row in omegas.items()
     ]
     return table(rows)
 
 
-def losses(found: "Sequence[Loss]") -> str:
-    """Loss per dataset with standard error and counts, and the mean."""
+def losses(results: "Sequence[Loss]") -> str:
+    """Returns the loss per dataset with standard error and counts, and the mean of the datasets."""
     rows = [["dataset", "loss", "± s.e.", "examples", "tokens"]]
     rows += [
         [row.dataset, f"{row.value:.4f}", f"{row.stderr:.4f}", str(row.n), str(row.tokens)]
-        for row in found
+        for row in results
     ]
-    mean = sum(row.value for row in found) / len(found)
-    error = math.sqrt(sum(row.stderr**2 for row in found)) / len(found)
+    # Each dataset counts alike in the mean, and their errors are independent.
+    mean = sum(row.value for row in results) / len(results)
+    error = math.sqrt(sum(row.stderr**2 for row in results)) / len(results)
     rows.append(
         [
             "mean",
             f"{mean:.4f}",
             f"{error:.4f}",
-            str(sum(row.n for row in found)),
-            str(sum(row.tokens for row in found)),
+            str(sum(row.n for row in results)),
+            str(sum(row.tokens for row in results)),
         ]
     )
     return table(rows)
 
 
-def scores(found: "Sequence[Score]") -> str:
-    """Score per task with standard error and count."""
+def scores(results: "Sequence[Score]") -> str:
+    """Returns the score per task with standard error and count."""
     rows = [["task", "metric", "score", "± s.e.", "n", "seconds"]]
     rows += [
         [
@@ -196,20 +214,25 @@ def scores(found: "Sequence[Score]") -> str:
             str(row.n),
             f"{row.seconds:.1f}",
         ]
-        for row in found
+        for row in results
     ]
     return table(rows)
 
 
 def of(recipe: "Recipe | None", target: str) -> dict[str, Any]:
-    """What was measured."""
+    """Returns what was measured, for JSON: the recipe with its digest and formula, or the folder.
+
+    Args:
+        recipe: None if `target` is a model folder.
+        target: the argument of the command.
+    """
     if recipe is None:
         return {"folder": str(Path(target))}
     return {"recipe": recipe_yaml(recipe), "digest": recipe.digest, "formula": formula(recipe)}
 
 
 def methods() -> str:
-    """Each merge method with its formula, source and parameters."""
+    """Returns each merge method with its formula, source and parameters."""
     blocks = []
     for name in merge_methods.names():
         method = merge_methods.load(name)
@@ -220,22 +243,23 @@ def methods() -> str:
     return "\n\n".join(blocks)
 
 
-def _parameter(param: "merge_methods.Param") -> str:
-    """One line: name, default, what it may be, what it is."""
-    where = ", per model" if param.per_vector else ""
+def _parameter(param: "Param") -> str:
+    """Returns one line: the name of a parameter, its default, its range, and its help."""
+    scope = ", per model" if param.per_vector else ""
     default = "" if param.default is None else f" = {str(param.default).lower()}"
     if param.choices:
-        may_be = f", {' or '.join(param.choices)}"
+        allowed = f", {' or '.join(param.choices)}"
     else:
-        may_be = "" if math.isinf(param.low) else f", {param.low:g} to {param.high:g}"
-    return f"    {param.name}{default}{where}{may_be}: {param.help}"
+        allowed = "" if math.isinf(param.low) else f", {param.low:g} to {param.high:g}"
+    return f"    {param.name}{default}{scope}{allowed}: {param.help}"
 
 
 def methods_as_data() -> list[dict[str, Any]]:
-    """The same, as data."""
-    found = []
+    """Returns the merge methods as data for JSON."""
+    described = []
     for name in merge_methods.names():
         method = merge_methods.load(name)
+        # JSON has no infinity, so an open end of a range is null.
         parameters = [
             {
                 "name": param.name,
@@ -250,7 +274,7 @@ def methods_as_data() -> list[dict[str, Any]]:
             for param in method.parameters
         ]
         least, most = method.vectors
-        found.append(
+        described.append(
             {
                 "name": name,
                 "formula": method.formula,
@@ -262,4 +286,4 @@ def methods_as_data() -> list[dict[str, Any]]:
                 "parameters": parameters,
             }
         )
-    return found
+    return described

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from plumbing.units import size
-from workbench.reports.tables import table
+from workbench.reports.text_table import table
 
 if TYPE_CHECKING:
     from training.plan.carry_out import Made
@@ -17,7 +17,10 @@ HEAD = ("step", "examples", "left out", "tokens", "supervised", "updates", "memo
 
 
 def cells(line: StepOutlook) -> list[str]:
-    """One step of an outlook, in the order of HEAD; tokens are those that its updates see."""
+    """Returns one step of an outlook as texts, in the order of HEAD.
+
+    The tokens are those that the step's updates process.
+    """
     ready, counts = line.ready, line.counts
     time = (
         "done"
@@ -38,83 +41,89 @@ def cells(line: StepOutlook) -> list[str]:
     ]
 
 
-def total(found: Outlook) -> str:
-    """All steps together, and where the time is known from."""
-    todo = [line for line in found.lines if line.ready.standing != "done"]
+def total(estimate: Outlook) -> str:
+    """Returns one line on all steps: how many remain, their time, and what the time is based on."""
+    todo = [line for line in estimate.lines if line.ready.standing != "done"]
     if not todo:
         return "every step is done already"
-    there = len(found.lines) - len(todo)
-    before = f", {there} more are done already" if there else ""
-    many = f"{len(todo)} step{'s' if len(todo) > 1 else ''} to train{before}"
-    seconds = found.seconds
+    done = len(estimate.lines) - len(todo)
+    before = f", {done} more are done already" if done else ""
+    steps = f"{len(todo)} step{'s' if len(todo) > 1 else ''} to train{before}"
+    seconds = estimate.seconds
     if seconds is None:
-        return f"{many}; how long they take could not be estimated: too few examples to time a step"
-    return f"{many}: ≈ {duration(seconds)} ({'; '.join(found.sources)})"
+        return (
+            f"{steps}; how long they take could not be estimated: too few examples to time a step"
+        )
+    return f"{steps}: ≈ {duration(seconds)} ({'; '.join(estimate.sources)})"
 
 
-def notes(found: Outlook) -> list[str]:
-    """What should be known of single steps before they are trained."""
-    return [f"{line.ready.name} is {line.ready.note}." for line in found.lines if line.ready.note]
+def notes(estimate: Outlook) -> list[str]:
+    """Returns one sentence per step that has a note, such as why it must be trained anew."""
+    return [
+        f"{line.ready.name} is {line.ready.note}." for line in estimate.lines if line.ready.note
+    ]
 
 
-def outlook(found: Outlook) -> str:
-    """What each step takes, and all of them."""
-    return "\n".join([table([list(HEAD), *map(cells, found.lines)]), total(found), *notes(found)])
+def outlook(estimate: Outlook) -> str:
+    """Returns what each step of a plan takes, and all of them together."""
+    return "\n".join(
+        [table([list(HEAD), *map(cells, estimate.lines)]), total(estimate), *notes(estimate)]
+    )
 
 
-def outlook_as_data(found: Outlook) -> dict[str, Any]:
-    """The same for --json."""
-    return {"steps": [line.as_data() for line in found.lines], "seconds": found.seconds}
+def outlook_as_data(estimate: Outlook) -> dict[str, Any]:
+    """Returns an outlook as data for JSON."""
+    return {"steps": [line.as_data() for line in estimate.lines], "seconds": estimate.seconds}
 
 
 def made(steps: Sequence[Made]) -> str:
-    """What was trained, and what was there."""
-    rows = [["step", "updates", "loss", "validation", "tokens", "time", "folder"]]
-    for one in steps:
-        losses = [point.loss for point in one.curve if point.loss is not None]
-        measured = [point.validation for point in one.curve if point.validation]
-        validation = (
-            ", ".join(f"{name} {loss:.3f}" for name, loss in measured[-1].items())
-            if measured
-            else "-"
-        )
-        time = duration(one.spent.wall_seconds) if one.new else "was there"
-        loss = f"{losses[-1]:.3f}" if losses else "-"
+    """Returns a table of the finished steps, then the last validation losses and folder of each.
+
+    A step that an earlier command trained shows "was there" in the place of its time.
+    """
+    rows = [["step", "updates", "loss", "tokens", "time"]]
+    details = []
+    for step in steps:
+        losses = [point.loss for point in step.curve if point.loss is not None]
+        measured = [point.validation for point in step.curve if point.validation]
         rows.append(
             [
-                one.ready.name,
-                f"{one.ready.steps:,}",
-                loss,
-                validation,
-                f"{one.spent.tokens:,}",
-                time,
-                str(one.folder),
+                step.ready.name,
+                f"{step.ready.steps:,}",
+                f"{losses[-1]:.3f}" if losses else "-",
+                f"{step.spent.tokens:,}",
+                duration(step.spent.wall_seconds) if step.new else "was there",
             ]
         )
-    return table(rows)
+        # Validation losses and folders are of any length, so they are no columns of the table.
+        if measured:
+            validation = ", ".join(f"{name} {loss:.3f}" for name, loss in measured[-1].items())
+            details.append(f"{step.ready.name}: validation loss {validation}")
+        details.append(f"{step.ready.name}: folder {step.folder}")
+    return "\n".join([table(rows), *details])
 
 
 def made_as_data(steps: Sequence[Made]) -> list[dict[str, Any]]:
-    """The same for --json."""
+    """Returns the finished steps as data for JSON, with all points of their curves."""
     return [
         {
-            "step": one.ready.name,
-            "label": one.ready.step.label,
-            "parent": one.ready.step.parent,
-            "folder": str(one.folder),
-            "new": one.new,
-            "spent": asdict(one.spent),
+            "step": step.ready.name,
+            "label": step.ready.step.label,
+            "parent": step.ready.step.parent,
+            "folder": str(step.folder),
+            "new": step.new,
+            "spent": asdict(step.spent),
             "curve": [
                 {key: value for key, value in point._asdict().items() if value not in (None, {})}
-                for point in one.curve
+                for point in step.curve
             ],
         }
-        for one in steps
+        for step in steps
     ]
 
 
 def duration(seconds: float) -> str:
-    """A time for a reader: 4.2 s, 3 min 20 s, 2 h 5 min."""
+    """Returns a time as text: "4.2 s", "3 min 20 s" or "2 h 5 min"."""
     if seconds < 59.5:
         return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)

@@ -1,1 +1,1 @@
-"""The open models and all that happens to them: composing, measuring, generating, jobs."""
+"""The open models and what is done with them: composing, measuring, generating, jobs."""

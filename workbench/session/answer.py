@@ -1,4 +1,4 @@
-"""An answer piece by piece, made in a thread of its own."""
+"""stream_answer: generates text in a thread of its own and yields it in pieces."""
 
 from __future__ import annotations
 
@@ -15,22 +15,25 @@ def stream_answer(
     stale: Callable[[], bool],
     max_new_tokens: int,
 ) -> Iterator[str]:
-    """A module's continuation of a prompt.
+    """Yields a module's continuation of a prompt, piece by piece.
 
     Args:
-        with_module: runs work on the module, which stays as it is until the work is done.
-        tokenizer: the module's.
-        prompt: what to continue.
-        stale: whether the answer is wanted no more.
-        max_new_tokens: how long it may be.
+        with_module: calls its argument with the module, which does not change meanwhile.
+        tokenizer: the tokenizer of the module.
+        prompt: the text to continue.
+        stale: asked between pieces; True ends the answer.
+        max_new_tokens: the longest answer, in tokens.
+
+    Raises:
+        Exception: whatever the thread raised, at the piece where it happened.
     """
-    from evaluation.model import generate
+    from evaluation.generation import generate
 
     pieces: queue.Queue[str | Exception | None] = queue.Queue()
-    gone = threading.Event()
+    closed = threading.Event()
 
     def stop() -> bool:
-        return gone.is_set() or stale()
+        return closed.is_set() or stale()
 
     def answer(module: Any) -> None:
         for piece in generate(
@@ -38,9 +41,9 @@ def stream_answer(
         ):
             pieces.put(piece)
 
-    def work() -> (
-        None
-    ):  # a thread of its own: a lock may not be held across the yields of a page's generator
+    # In its own thread, because with_module holds a lock: the page may resume its generators from
+    # different threads, so a lock must not be held across a yield.
+    def work() -> None:
         try:
             with_module(answer)
             pieces.put(None)
@@ -54,4 +57,4 @@ def stream_answer(
                 raise piece
             yield piece
     finally:
-        gone.set()
+        closed.set()

@@ -1,4 +1,4 @@
-"""Composer: the one way to change the module in memory."""
+"""Composer: the only way to change the live module."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workbench.session.sizes import Stale
+from workbench.session.tickets import Stale
 
 if TYPE_CHECKING:
     from evaluation.model import Loaded
@@ -18,7 +18,16 @@ if TYPE_CHECKING:
 
 
 class Composer:
-    """The module in memory and the one way to change it. Not safe for threads; the session holds the lock."""
+    """Holds the live module and composes recipes into it.
+
+    Not safe for threads: the session holds a lock around every call except `check`.
+
+    Args:
+        folder: the folder of the base.
+        loaded: the live module, with where its tensors are.
+        base: tensor name -> weight of the base.
+        vectors: name -> distribution vector, with one of the base itself for methods that take it.
+    """
 
     def __init__(
         self, folder: Path, loaded: Loaded, base: Mapping[str, Any], vectors: Mapping[str, Vector]
@@ -29,22 +38,26 @@ class Composer:
         self._assembled: tuple[str, Any] | None = None
 
     def check(self, recipe: Recipe) -> None:
-        """Refuse a recipe that cannot be carried out, from names and shapes only; safe beside a composition.
+        """Refuses a recipe that cannot be composed, from names and shapes only.
+
+        It may run in another thread while the module is being composed.
 
         Raises:
-            MergingError: as composing would raise it, except for what only the values of the weights can tell.
+            MergingError: what composing would raise, except for errors that only the values of the
+                weights show.
         """
         from merging.engine.tasks import tasks
 
-        # these methods read all vectors to find their ω, which is a part of composing
-        if not (recipe.definition.closed_form is not None):
+        # A closed-form method reads all vectors to find its ω: that is most of the composing.
+        if recipe.definition.closed_form is None:
             tasks(recipe, self._base, self._vectors)
 
     def compose(self, recipe: Recipe, stale: Stale = lambda: False) -> Any:
-        """The module, exactly as this recipe says.
+        """Returns the live module with exactly the weights of this recipe.
 
         Raises:
-            Stopped: it became stale on the way; the next composition goes on from there.
+            Stopped: `stale` became true before the end. The module then holds a part of the recipe,
+                and the next call starts from there.
         """
         if self._loaded.reloads:
             return self._assemble(recipe)
@@ -61,44 +74,56 @@ class Composer:
     def mounted(
         self, settled: Recipe, recipe: Recipe, stale: Stale = lambda: False
     ) -> Iterator[Any]:
-        """The module at what is settled, computing as another recipe would have it while the block lasts.
+        """Makes the module compute as another recipe would, without writing a weight.
+
+        The module holds the weights of the settled recipe. While the block lasts, the difference of
+        the LoRA vectors is added to its activations.
+
+        Args:
+            settled: the recipe that the module is composed to.
+            recipe: the recipe to compute as; it differs from `settled` only in ω of LoRA vectors.
+            stale: asked while `settled` is composed.
 
         Raises:
-            NotMounted: saying why this move has to be composed.
-            Stopped: it became stale before the block.
+            NotMounted: this difference has to be composed; the message says why.
+            Stopped: `stale` became true before the block.
         """
         from merging.errors import NotMounted
         from merging.live.mount import Mounts
 
         if self._loaded.reloads:
             raise NotMounted(
-                "this model's tensors are no plain copies of its files', so each composition is loaded anew."
+                "this model's tensors are not plain copies of those in its files, so each "
+                "composition is loaded anew."
             )
         self._mounts = self._mounts or Mounts(self._in_place())
-        self._mounts.plan(settled, recipe)  # before anything is composed for it
+        self._mounts.plan(settled, recipe)  # raises NotMounted before anything is composed
         self.compose(settled, stale)
         with self._mounts.mounted(recipe) as module:
             yield module
 
     def _in_place(self) -> LiveModel:
-        """The module as one whose weights are written where they are."""
+        """Returns the writer of weights into the module, made at the first call."""
         if self._live is None:
             from merging.engine.accelerator import open_accelerator
             from merging.live.live_model import LiveModel
 
-            place = open_accelerator(str(next(self._loaded.module.parameters()).device))
+            device = open_accelerator(str(next(self._loaded.module.parameters()).device))
             self._live = LiveModel(
-                self._loaded.module, self._base, self._vectors, self._loaded.views, place=place
+                self._loaded.module, self._base, self._vectors, self._loaded.views, device=device
             )
         return self._live
 
     def _assemble(self, recipe: Recipe) -> Any:
-        """For a model whose file tensors are no plain copies: through transformers' own loader, each time."""
+        """Returns a new module for the recipe, loaded by transformers.
+
+        For models whose parameters are not plain copies of the tensors in their files.
+        """
         if self._assembled is None or self._assembled[0] != recipe.digest:
-            from evaluation.model import assemble
+            from evaluation.assemble import assemble
             from merging.engine.loop import merge
 
-            self._assembled = None  # the old one is freed before the new one is made
+            self._assembled = None  # frees the old module before the new one takes its memory
             weights = dict(merge(recipe, self._base, self._vectors))
             like = next(self._loaded.module.parameters())
             module = assemble(self._folder, weights, dtype=like.dtype, device=like.device)

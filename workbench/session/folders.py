@@ -1,4 +1,4 @@
-"""The folders that the page may read: only what lies under the allowed roots, after resolving links."""
+"""Folders: the allowed roots. The page reads nothing outside them, whatever links lead there."""
 
 from __future__ import annotations
 
@@ -10,70 +10,80 @@ from pathlib import Path
 from workbench.errors import SessionError
 
 DEPTH = 4
+"""How many levels below a root are searched."""
 MOST = 500
+"""How many folders are searched in all, and how many files are listed per folder."""
 
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """A folder that the page offers."""
+    """A folder, or a file to train on, that the page offers.
+
+    Attributes:
+        path: the real path.
+        label: how the page shows it.
+        kind: "model", "adapter", "data" (validation data) or "source" (to train on).
+    """
 
     path: Path
     label: str
     kind: str
-    """model, adapter, data, or source for a training, which may be a file."""
 
 
 class Folders:
-    """The allowed roots and what is in them.
+    """The allowed roots and the folders in them.
 
     Args:
-        roots: folders named when the program was started. The page cannot add to them.
+        roots: folders that were named when the program started; the page cannot add to them.
     """
 
     def __init__(self, roots: Sequence[Path]):
         self.roots = tuple(dict.fromkeys(Path(root).resolve() for root in roots))
 
     def resolve(self, path: str | Path) -> Path:
-        """The real path of a folder under a root.
+        """Returns the real path of a folder under a root.
 
         Raises:
-            SessionError: for a folder outside every root, whatever links or dots it was written with.
+            SessionError: it is not a folder, or it is outside every root after links and dots are
+                resolved.
         """
         real = Path(os.path.realpath(path))
         if not self.holds(real):
-            known = ", ".join(map(str, self.roots)) or "none"
+            roots = ", ".join(map(str, self.roots)) or "none"
             raise SessionError(
-                f"{path} is outside the folders this server may read ({known}). "
+                f"{path} is outside the folders this server may read ({roots}). "
                 "Start it with --models FOLDER to allow another one."
             )
         if not real.is_dir():
-            raise SessionError(f"{path} is not a folder. Choose one of the list, or refresh it.")
+            raise SessionError(
+                f"{path} is not a folder. Choose one from the list, or refresh the list."
+            )
         return real
 
     def holds(self, path: str | Path) -> bool:
-        """Whether a file or folder lies under a root, after resolving links."""
+        """Returns whether a file or folder is under a root after links are resolved."""
         real = Path(os.path.realpath(path))
         return any(real == root or root in real.parents for root in self.roots)
 
     def label(self, path: Path) -> str:
-        """How a folder is called on the page: from its root's name down."""
+        """Returns how the page shows a folder: its path from the name of its root down."""
         for root in self.roots:
             if path == root or root in path.parents:
                 return str(Path(root.name) / path.relative_to(root))
         return str(path)
 
     def models(self) -> list[ModelFolder]:
-        """Folders with weights or an adapter."""
-        found = []
+        """Returns the folders with the weights of a model or of an adapter."""
+        folders = []
         for path in self._walk():
             if (path / "adapter_config.json").is_file():
-                found.append(ModelFolder(path, self.label(path), "adapter"))
+                folders.append(ModelFolder(path, self.label(path), "adapter"))
             elif any(path.glob("*.safetensors")):
-                found.append(ModelFolder(path, self.label(path), "model"))
-        return found
+                folders.append(ModelFolder(path, self.label(path), "model"))
+        return folders
 
     def data(self) -> list[ModelFolder]:
-        """Folders that hold <dataset>/validation.jsonl."""
+        """Returns the folders that hold <dataset>/validation.jsonl."""
         return [
             ModelFolder(path, self.label(path), "data")
             for path in self._walk()
@@ -81,31 +91,33 @@ class Folders:
         ]
 
     def sources(self) -> list[ModelFolder]:
-        """What can be trained on: folders with a train.jsonl, and JSONL files of folders without one."""
-        found = []
+        """Returns the folders with a train.jsonl, and the JSONL files of all other folders."""
+        sources = []
         for path in self._walk():
             if (path / "train.jsonl").is_file():
-                found.append(ModelFolder(path, self.label(path), "source"))
+                sources.append(ModelFolder(path, self.label(path), "source"))
                 continue
+            # A file may be a link that leads out of the roots.
             files = [file for file in sorted(path.glob("*.jsonl")) if self.holds(file)]
-            found += [ModelFolder(file, self.label(file), "source") for file in files[:MOST]]
-        return found
+            sources += [ModelFolder(file, self.label(file), "source") for file in files[:MOST]]
+        return sources
 
     def _walk(self) -> Iterator[Path]:
-        """Folders under the roots, each once, in order, at most DEPTH down, never outside a root."""
+        """Yields the folders under the roots, each once, sorted, at most DEPTH levels down."""
         seen: set[Path] = set()
         for root in self.roots:
             for folder, names, _ in os.walk(root):
                 path = Path(os.path.realpath(folder))
+                # os.walk goes into what is left in `names`; emptying it ends this branch.
                 if path in seen or len(seen) >= MOST:
                     names.clear()
                     continue
                 seen.add(path)
                 deep = len(Path(folder).relative_to(root).parts) >= DEPTH
-                names[:] = [] if deep else sorted(name for name in names if not _passing(name))
+                names[:] = [] if deep else sorted(name for name in names if not _is_skipped(name))
                 yield path
 
 
-def _passing(name: str) -> bool:
-    """Whether a folder is hidden, or holds what is not done yet: states of a training, and drafts."""
+def _is_skipped(name: str) -> bool:
+    """Returns whether a folder is hidden or unfinished: states of a training, or a draft."""
     return name.startswith(".") or name.endswith((".training", ".partial"))

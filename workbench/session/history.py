@@ -1,4 +1,4 @@
-"""Undo and redo as a value: a hundred steps, one per settled action."""
+"""Undo and redo as an immutable value, with one entry per settled action."""
 
 from __future__ import annotations
 
@@ -7,36 +7,43 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 STEPS = 100
+"""How many actions can be undone."""
 
 
 @dataclass(frozen=True)
 class History(Generic[T]):
-    """What a page stood at before, stands at now, and stood at before an undo."""
+    """The standings of a page: the present one, those before it, and those that were undone.
+
+    Attributes:
+        present: the current value; None before anything was settled.
+        past: earlier values, oldest first.
+        future: undone values, the one that redo restores first.
+    """
 
     present: T | None = None
-    """None before anything was settled."""
     past: tuple[T, ...] = ()
     future: tuple[T, ...] = ()
 
     def moved(self, to: T) -> History[T]:
-        """After an action. Settling where the page already stands is no step, so a server-side undo adds none."""
+        """Returns the history after an action that leads to this value; nothing can be redone."""
+        # Settling the present value again is not an action: the page does it after every undo.
         if to == self.present:
             return self
         past = self.past if self.present is None else (*self.past, self.present)
         return History(to, past[-STEPS:])
 
     def undone(self) -> History[T]:
-        """One step back; itself at the beginning."""
+        """Returns the history one action back, or itself at the beginning."""
         if not self.past or self.present is None:
             return self
         return History(self.past[-1], self.past[:-1], (self.present, *self.future))
 
     def redone(self) -> History[T]:
-        """One step forward again; itself at the end."""
+        """Returns the history with the last undone action restored, or itself if there is none."""
         if not self.future or self.present is None:
             return self
         return History(self.future[0], (*self.past, self.present), self.future[1:])
 
     def dropped(self) -> History[T]:
-        """Without the present, which could not be carried out after all; itself at the beginning."""
+        """Returns the history without its present, which could not be composed after all."""
         return History(self.past[-1], self.past[:-1]) if self.past else self

@@ -1,4 +1,4 @@
-"""fingerprint(), weights_key(recipe)."""
+"""Keys that identify the weights of a recipe, and any other value, by SHA-256."""
 
 from __future__ import annotations
 
@@ -11,13 +11,25 @@ if TYPE_CHECKING:
 
 
 def weights_key(recipe: Recipe) -> str:
-    """A name of the weights that a recipe makes: equal for recipes that differ only in what they list at ω = 0.
+    """Returns the key that identifies the weights which a recipe gives.
 
-    It is made from the digests of the inputs that stand in the recipe, so that a stored recipe keeps it; an input without
-    a digest goes by its folder.
+    Runs and the ledger store it as `digest`. It covers the base, every model whose ω is not 0 with
+    its parameters, the method and its parameters, dtypes, seed, rounding, the filters, the
+    vocabulary, slices and statistics files. Recipes that differ only in models at ω = 0 have the
+    same key.
+
+    Models are identified by the digests in `recipe.inputs`, so a stored recipe keeps its key when
+    its folders move; a model without a digest is identified by its location.
+
+    Returns:
+        The first 16 hexadecimal digits of the fingerprint.
     """
     parts = [
-        (_input(recipe, source.name) or source.location, source.name, dict(source.parameters))
+        (
+            _input_digest(recipe, source.name) or source.location,
+            source.name,
+            dict(source.parameters),
+        )
         for source in recipe.models
         if recipe.omegas[source.name] != 0.0
     ]
@@ -29,20 +41,20 @@ def weights_key(recipe: Recipe) -> str:
         recipe.seed,
         recipe.rounding,
     ]
-    chosen = [list(recipe.include), list(recipe.exclude), recipe.vocabulary, repr(recipe.slices)]
-    files = {
+    scope = [list(recipe.include), list(recipe.exclude), recipe.vocabulary, repr(recipe.slices)]
+    statistics = {
         name: digest for name, digest in recipe.inputs.items() if name.startswith("statistics of ")
     }
-    return fingerprint([recipe.inputs.get("base") or recipe.base, parts, settings, chosen, files])[
-        :16
-    ]
+    base = recipe.inputs.get("base") or recipe.base
+    return fingerprint([base, parts, settings, scope, statistics])[:16]
 
 
-def _input(recipe: Recipe, name: str) -> str | None:
-    """The digest of a model; merging calls it so in dem.inputs, where "base" is the base."""
+def _input_digest(recipe: Recipe, name: str) -> str | None:
+    """Returns the digest of a model in the recipe, or None if it has none."""
+    # In dem.inputs "base" is the base, so a model that is called base is listed as "model base".
     return recipe.inputs.get("model base" if name == "base" else name)
 
 
 def fingerprint(value: Any) -> str:
-    """SHA-256 of a value that JSON can write, with sorted keys."""
+    """Returns the SHA-256, in hexadecimal, of a value written as JSON with sorted keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()

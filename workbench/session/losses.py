@@ -1,4 +1,4 @@
-"""Losses of compositions: read from the book where they were measured before, else measured on the one live module."""
+"""Losses: the losses of compositions, read from the cache or measured on the live module."""
 
 from __future__ import annotations
 
@@ -12,18 +12,28 @@ import numpy as np
 
 from workbench.session.loss_cache import Entry, LossCache
 from workbench.session.models import Models
-from workbench.session.sizes import FULL, QUICK, Stale
+from workbench.session.sizes import FULL, QUICK
 from workbench.session.spending import LossLedger, Tally
+from workbench.session.tickets import Stale
 
 if TYPE_CHECKING:
     from merging.recipe import Recipe
 
 Stage = Literal["preview", "composing", "measuring", "exact"]
+"""How far a Reading is: "exact" is the last one, with all losses of the composed recipe."""
 
 
 @dataclass(frozen=True)
 class LossOnAxis:
-    """One dataset's loss under a composition, and the two ends of its axis, all on the same examples."""
+    """The loss of one dataset, between the two ends of its axis; all on the same examples.
+
+    Attributes:
+        loss: loss of the composition.
+        base: loss of the base, one end of the axis.
+        expert: loss of the vector named like the dataset at ω = 1, the other end; None if no vector
+            has this name.
+        quick: whether only the first QUICK_EXAMPLES examples were measured, of a larger dataset.
+    """
 
     loss: Entry
     base: Entry
@@ -33,7 +43,14 @@ class LossOnAxis:
 
 @dataclass(frozen=True)
 class Reading:
-    """What is known about a composition at some moment of measuring it."""
+    """What is known about a composition at one moment of its measurement.
+
+    Attributes:
+        recipe: the composition.
+        stage: how far the measurement is.
+        points: dataset -> its loss, as far as it is known.
+        seconds: time since the measurement began.
+    """
 
     recipe: Recipe
     stage: Stage
@@ -42,12 +59,12 @@ class Reading:
 
 
 class Losses:
-    """Measures under the lock of the live module, and keeps what it measured.
+    """Measures losses on the live module and keeps them in the cache.
 
     Args:
-        book: where losses are kept.
-        lock: whoever holds it may change the live module.
-        spending: writes what each verb spent.
+        book: the cache of losses.
+        lock: the lock of the live module.
+        spending: writes to the ledger what each measurement cost.
     """
 
     def __init__(self, book: LossCache, lock: AbstractContextManager[Any], spending: LossLedger):
@@ -56,9 +73,10 @@ class Losses:
     def measure(
         self, models: Models, recipe: Recipe, *, stale: Stale, full: bool
     ) -> Iterator[Reading]:
-        """Compose, then the losses: quick ones first, all at once, then each on its whole validation set.
+        """Composes a recipe and yields its losses as they become known.
 
-        Ends early, without an `exact` reading, once it is stale.
+        The quick losses of all datasets come first. If `full`, the losses on all examples follow,
+        one dataset after the other. It ends early, without an "exact" reading, once it is stale.
         """
         with self._spending.tally() as tally:
             yield from self._measure(models, recipe, stale, full, tally)
@@ -84,12 +102,12 @@ class Losses:
                         return
                     known = self._known(models, recipe, name)
                     points[name] = known or self._point(models, recipe, name, size, stale, tally)
-                    if (
-                        size == FULL or time.monotonic() - shown > 0.5
-                    ):  # a small model's quick bars move together
+                    # The quick bars of a small model move together, not one by one.
+                    if size == FULL or time.monotonic() - shown > 0.5:
                         shown = time.monotonic()
                         yield reading("measuring")
                 yield reading("measuring")
+            # Measuring the ends of an axis composed other recipes in between.
             self._compose(models, recipe, stale, full, tally)
         except Stopped:
             return
@@ -99,16 +117,18 @@ class Losses:
     def preview(
         self, models: Models, settled: Recipe, recipe: Recipe, stale: Stale
     ) -> Reading | None:
-        """The quick losses of a move while it lasts: on the settled weights, with the adapters that moved mounted there.
+        """Returns quick losses while a slider moves, without writing a weight.
 
-        Nothing of it is kept: up to rounding only are these the composition's losses. Ends of the axis are read from the
-        book, and a dataset whose ends are not in it is left out, for measuring them would write weights.
+        The LoRA vectors that moved are mounted on the settled weights; see Composer.mounted. These
+        losses equal those of the composition up to rounding only, so they are not cached. The ends
+        of the axes are read from the cache. A dataset whose ends are not cached is left out,
+        because measuring them would write weights.
 
         Returns:
-            None where it became stale, or no dataset is left.
+            A reading, or None if it became stale or no dataset is left.
 
         Raises:
-            NotMounted: saying why this move has to be composed.
+            NotMounted: this move has to be composed; the message says why.
         """
         from evaluation.errors import Stopped
         from evaluation.loss import losses
@@ -123,9 +143,9 @@ class Losses:
             ):
                 for name, data in models.data.items():
                     if ends := self._known_ends(models, name):
-                        found = next(iter(losses(module, data.prepared[QUICK], should_stop=stale)))
-                        meter.count(found.n, data.prepared[QUICK].positions, found.tokens)
-                        points[name] = LossOnAxis(Entry(*found), *ends, quick=True)
+                        loss = next(iter(losses(module, data.prepared[QUICK], should_stop=stale)))
+                        meter.count(loss.n, data.prepared[QUICK].positions, loss.tokens)
+                        points[name] = LossOnAxis(Entry(*loss), *ends, quick=True)
         except Stopped:
             return None
         return (
@@ -142,10 +162,10 @@ class Losses:
         size: str = FULL,
         stale: Stale = lambda: False,
     ) -> Entry:
-        """One loss, from the book or measured now.
+        """Returns the loss of a recipe on one dataset, from the cache or measured now.
 
         Raises:
-            Stopped: it became stale on the way.
+            Stopped: `stale` became true before the end.
         """
         with self._spending.tally() as tally:
             return self._of(models, recipe, dataset, size, stale, tally)
@@ -153,10 +173,10 @@ class Losses:
     def on_all(
         self, models: Models, recipe: Recipe, size: str = FULL, stale: Stale = lambda: False
     ) -> dict[str, Entry]:
-        """The losses on every dataset: one row of the ledger, a whole sweep.
+        """Returns the losses on every dataset, by name; their cost is one row of the ledger.
 
         Raises:
-            Stopped: it became stale on the way.
+            Stopped: `stale` became true before the end.
         """
         with self._spending.tally() as tally:
             return {
@@ -170,19 +190,25 @@ class Losses:
 
         data = models.data[dataset]
         identity = models.identity(recipe)
-        if known := self._book.get(identity, data.keys[size]):
-            return known._replace(dataset=dataset)
-        whole = FULL if data.keys[size] == data.keys[FULL] else size
-        with self._lock, tally.on(recipe, whole) as meter:
+        # The same examples may be open under another name, so the cached name is replaced.
+        if cached := self._book.get(identity, data.keys[size]):
+            return cached._replace(dataset=dataset)
+        # A small dataset has the same examples in both sizes, so its quick loss is a full one.
+        actual = FULL if data.keys[size] == data.keys[FULL] else size
+        with self._lock, tally.on(recipe, actual) as meter:
             module = models.composer.compose(recipe, stale)
-            found = next(iter(losses(module, data.prepared[size], should_stop=stale)))
-            meter.count(found.n, data.prepared[size].positions, found.tokens)
-        return self._book.put(identity, data.keys[size], found)
+            loss = next(iter(losses(module, data.prepared[size], should_stop=stale)))
+            meter.count(loss.n, data.prepared[size].positions, loss.tokens)
+        return self._book.put(identity, data.keys[size], loss)
 
     def ends(
         self, models: Models, dataset: str, size: str = FULL, stale: Stale = lambda: False
     ) -> tuple[Entry, Entry | None]:
-        """The two ends of a dataset's axis: the base, and the vector that bears the dataset's name at ω = 1."""
+        """Returns the two ends of a dataset's axis.
+
+        They are the loss of the base and the loss of the vector named like the dataset at ω = 1,
+        which is None if no vector has this name.
+        """
         with self._spending.tally() as tally:
             return self._ends(models, dataset, size, stale, tally)
 
@@ -194,9 +220,11 @@ class Losses:
         return base, self._of(models, expert, dataset, size, stale, tally) if expert else None
 
     def interference(self, models: Models, stale: Stale) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Losses of each dataset (columns) under each vector alone at ω = 1 (rows), and their errors, as they come.
+        """Yields the interference table after each row that was measured.
 
-        Not yet measured cells are NaN.
+        Yields:
+            Two float64 arrays of shape (vectors, datasets): the loss of each dataset under each
+            vector alone at ω = 1, and its standard error. Cells not measured yet are NaN.
         """
         with self._spending.tally() as tally:
             yield from self._interference(models, stale, tally)
@@ -212,14 +240,14 @@ class Losses:
             alone = models.recipe({vector: 1.0})
             for column, dataset in enumerate(models.data):
                 try:
-                    found = self._of(models, alone, dataset, FULL, stale, tally)
+                    loss = self._of(models, alone, dataset, FULL, stale, tally)
                 except Stopped:
                     return
-                values[row, column], errors[row, column] = found.value, found.stderr
+                values[row, column], errors[row, column] = loss.value, loss.stderr
             yield values.copy(), errors.copy()
 
     def known_interference(self, models: Models) -> tuple[np.ndarray, np.ndarray] | None:
-        """The interference table if every cell was measured before, else None."""
+        """Returns the interference table if every cell was measured before, else None."""
         cells = [
             [
                 self._book.get(models.identity(models.recipe({vector: 1.0})), data.keys[FULL])
@@ -239,17 +267,17 @@ class Losses:
             models.composer.compose(recipe, stale)
 
     def _known(self, models: Models, recipe: Recipe, dataset: str) -> LossOnAxis | None:
-        """A full point, if all its parts were measured before."""
+        """Returns the full loss and its ends if all were measured before, else None."""
         base, expert = models.recipe({}), _expert(models, dataset)
         key = models.data[dataset].keys[FULL]
         wanted = [recipe, base, *([expert] if expert else [])]
-        parts = [self._book.get(models.identity(one), key) for one in wanted]
+        parts = [self._book.get(models.identity(needed), key) for needed in wanted]
         if any(part is None for part in parts):
             return None
         return LossOnAxis(parts[0], parts[1], parts[2] if expert else None, quick=False)  # type: ignore[arg-type]
 
     def _known_ends(self, models: Models, dataset: str) -> tuple[Entry, Entry | None] | None:
-        """The two ends of a dataset's axis on the quick examples, if they were measured before."""
+        """Returns the quick ends of a dataset's axis if they were measured before, else None."""
         key, expert = models.data[dataset].keys[QUICK], _expert(models, dataset)
         base = self._book.get(models.identity(models.recipe({})), key)
         best = self._book.get(models.identity(expert), key) if expert else None
@@ -260,9 +288,10 @@ class Losses:
     ) -> LossOnAxis:
         loss = self._of(models, recipe, dataset, size, stale, tally)
         base, expert = self._ends(models, dataset, size, stale, tally)
-        whole = models.data[dataset].keys[QUICK] == models.data[dataset].keys[FULL]
-        return LossOnAxis(loss, base, expert, quick=size == QUICK and not whole)
+        is_small = models.data[dataset].keys[QUICK] == models.data[dataset].keys[FULL]
+        return LossOnAxis(loss, base, expert, quick=size == QUICK and not is_small)
 
 
 def _expert(models: Models, dataset: str) -> Recipe | None:
+    """Returns the recipe of the vector named like the dataset at ω = 1, or None."""
     return models.recipe({dataset: 1.0}) if dataset in models.vectors else None

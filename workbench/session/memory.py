@@ -1,4 +1,4 @@
-"""Where the weights of an open session are: in memory as far as half of what is free goes, else in their files."""
+"""Decides which weights are held in memory: at most half of what is free; others stay in files."""
 
 from __future__ import annotations
 
@@ -18,10 +18,13 @@ if TYPE_CHECKING:
 def load_into_memory(
     base: Checkpoint, vectors: Mapping[str, Vector]
 ) -> tuple[Mapping[str, Any], str]:
-    """Read the base into memory, which every composition reads, then the vectors in their order while there is room.
+    """Reads the base, then the vectors in their order, into memory while there is room.
+
+    The base comes first because every composition reads it. The vectors are changed in place; their
+    values stay the same.
 
     Returns:
-        the base's weights, and in words what is where. The vectors are changed in place; their values stay the same.
+        The weights of the base (name -> tensor), and a sentence that says what is held where.
     """
     from merging import DistributionVector, LoraVector, in_memory
     from merging.inputs.saved_vector import SavedVector
@@ -29,37 +32,41 @@ def load_into_memory(
     free = psutil.virtual_memory().available
     room = free / 2
     weights: Mapping[str, Any] = base
-    held, left = 0, []
+    held, in_files = 0, []
     if base.nbytes < room:
         weights = in_memory(base)
         held = base.nbytes
     for name, vector in vectors.items():
-        taken = stored_bytes(vector)
+        nbytes = stored_bytes(vector)
         if isinstance(vector, DistributionVector):
             vector.base = weights
-        if weights is base or held + taken >= room:
-            left.append(name)
+        # Without the base in memory, every composition reads files anyway.
+        if weights is base or held + nbytes >= room:
+            in_files.append(name)
             continue
-        held += taken
+        held += nbytes
         if isinstance(vector, LoraVector | SavedVector):
             vector.hold_in_memory()
         elif isinstance(vector, DistributionVector):
             vector.tuned = in_memory(vector.tuned)
-    return weights, _in_words(
-        held, left, base.nbytes + sum(map(stored_bytes, vectors.values())), free
-    )
+    total = base.nbytes + sum(map(stored_bytes, vectors.values()))
+    return weights, _describe(held, in_files, total, free)
 
 
-def _in_words(held: int, left: list[str], whole: int, free: int) -> str:
-    if not left:
+def _describe(held: int, in_files: list[str], total: int, free: int) -> str:
+    """Returns a sentence for the user; held, total and free are bytes."""
+    if not in_files:
         return f"held in memory, {units.size(held)}"
-    why = f"for {units.size(whole)} of weights do not fit in half of {units.size(free)} free memory"
+    reason = (
+        f"because {units.size(total)} of weights do not fit in half of "
+        f"{units.size(free)} free memory"
+    )
     if not held:
-        return f"read from files, {why}"
-    return f"held in memory, {units.size(held)}, but for {', '.join(left)}, read from files, {why}"
+        return f"read from files, {reason}"
+    return f"held in memory, {units.size(held)}; {', '.join(in_files)} read from files, {reason}"
 
 
 def stored_bytes(vector: Vector) -> int:
-    """Bytes of the files of a vector."""
+    """Returns the size of a vector's files in bytes; 0 if it has no folder."""
     folder = vector.path
     return sum(file.stat().st_size for file in Path(folder).glob("*.safetensors")) if folder else 0

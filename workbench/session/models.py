@@ -1,9 +1,10 @@
-"""What is open: a base, its distribution vectors, validation data, and one module in memory that is their composition."""
+"""Models: the open base, its distribution vectors, validation data and the live module."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,47 +17,77 @@ from workbench.session.standing import PLAIN, Choice, Standing
 if TYPE_CHECKING:
     from evaluation.loss import Prepared
     from evaluation.model import Loaded
+    from merging.analysis.geometry import Geometry
     from merging.inputs.checkpoint import Checkpoint
     from merging.inputs.vector import Vector
     from merging.recipe import Recipe
 
 OMEGA_RANGE = (-1.0, 2.0)
+"""The lowest and the highest ω of a slider."""
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """One validation dataset: its examples, tokenised once, quick and whole."""
+    """One validation dataset, tokenised once.
+
+    Attributes:
+        name: its folder's name.
+        prepared: size (QUICK or FULL) -> tokenised examples.
+        keys: size -> digest of exactly these examples.
+        prompts: the first few prompts, offered to the user.
+    """
 
     name: str
     prepared: Mapping[str, Prepared]
     keys: Mapping[str, str]
-    """Size (quick or full) -> identity of exactly these examples."""
     prompts: tuple[str, ...]
-    """A few prompts to try."""
 
 
 @dataclass(frozen=True)
 class Models:
-    """One set of open models. Immutable, except that the live module is whichever composition was written last."""
+    """One set of open models.
+
+    Immutable, except that the live module holds the last composition and the geometry is measured
+    only when it is asked for.
+
+    Attributes:
+        base: the base.
+        vectors: name -> distribution vector, in the order of the sliders.
+        start: the recipe with all ω at 0, which gives the base.
+        best: name -> best known ω, from the recipe beside the base; None if there is none.
+        loaded: the live module, its tokenizer and where its weights are.
+        composer: the only way to change the live module.
+        data: name -> validation dataset.
+        data_folder: the folder of `data`, or None if no data are open.
+        memory: where the weights are held, as a sentence for the user.
+        notes: what the preflight and the loader reported.
+    """
 
     base: Checkpoint
     vectors: Mapping[str, Vector]
     start: Recipe
-    """All ω are zero: the base."""
     best: Mapping[str, float] | None
-    """The best known ω, where a recipe beside the base names them."""
     loaded: Loaded
     composer: Composer
     data: Mapping[str, DataSet]
     data_folder: Path | None
     memory: str
-    """Where the weights are held, in words."""
     notes: tuple[str, ...] = field(default=())
+    # At most one Geometry. A list, because a frozen dataclass has no other place for a late value.
+    _geometry: list[Geometry] = field(default_factory=list, init=False, repr=False, compare=False)
+    _geometry_lock: threading.Lock = field(
+        default_factory=threading.Lock, init=False, repr=False, compare=False
+    )
 
     @property
     def names(self) -> list[str]:
         """The vectors' names, in the order of the sliders."""
         return list(self.vectors)
+
+    @property
+    def named_folders(self) -> list[tuple[Path, str | None]]:
+        """The folder and the name of each vector, as open_models takes them."""
+        return [(Path(vector.path or ""), name) for name, vector in self.vectors.items()]
 
     @property
     def checkpoints(self) -> list[Path]:
@@ -65,43 +96,50 @@ class Models:
 
     @property
     def adapters(self) -> list[str]:
-        """The names of those vectors whose moves can be shown without composing."""
+        """The names of the LoRA vectors: their moves can be previewed without composing."""
         from merging import LoraVector
 
         return [name for name, vector in self.vectors.items() if isinstance(vector, LoraVector)]
 
     @property
     def base_name(self) -> str:
-        """What the base is called where a method takes it as one more model."""
-        from merging.recipe.fields import unique
+        """The name of the base in recipes of methods that take it as one more model."""
+        from merging.recipe.fields import unique_name
 
-        return unique("base", self.names)
+        return unique_name("base", self.names)
 
     def recipe(
         self, omegas: Mapping[str, float] | Sequence[float], choice: Choice = PLAIN
     ) -> Recipe:
-        """The composition with these ω, by name or in the order of the sliders; names left out are 0.
+        """Returns the recipe of a composition of the open models.
 
-        A vector at ω = 0 takes no part. It stands in the recipe only where its ω does and the number of models is free.
+        A vector at ω = 0 takes no part. The recipe still lists it if the method has ω and takes any
+        number of models, so that the recipe names every slider.
+
+        Args:
+            omegas: ω by name (names left out are 0), or of all vectors in the order of the sliders.
+            choice: the merge method and its parameters.
 
         Raises:
-            SessionError: for an ω that is not a number of the sliders' range, a name that is not loaded, no vector left.
-            RecipeError: for parameters that the method does not take, or as many vectors.
+            SessionError: an ω is not a number in OMEGA_RANGE, a name is not open, or no vector is
+                left for a method that needs one.
+            RecipeError: the method does not take these parameters or this number of vectors.
         """
         from merging.methods import _contract as methods
         from merging.recipe.parts import ModelEntry
 
-        given = self._checked(omegas)
+        by_name = self._validate(omegas)
         method, weighted = choice.method, methods.load(choice.method).weighted
-        every = weighted and methods.load(method).vectors == (1, None)
+        lists_all = weighted and methods.load(method).vectors == (1, None)
         models = [
-            replace(source, parameters={methods.WEIGHT: given[source.name]} if weighted else {})
+            replace(source, parameters={methods.WEIGHT: by_name[source.name]} if weighted else {})
             for source in self.start.models
-            if every or given[source.name] != 0
+            if lists_all or by_name[source.name] != 0
         ]
         if not models:
             raise SessionError(
-                f"{method} combines the vectors that take part, and none does. Choose one or more."
+                f"{method} combines the vectors whose ω is not 0, and all are 0. "
+                "Choose one vector or more."
             )
         present = {"base", *(source.name for source in models)}
         if methods.load(method).base_role == "vector":
@@ -114,22 +152,47 @@ class Models:
             inputs={name: digest for name, digest in self.start.inputs.items() if name in present},
         )
 
-    def _checked(self, omegas: Mapping[str, float] | Sequence[float]) -> dict[str, float]:
-        """Every vector's ω, by name."""
+    def preset(self, name: str) -> tuple[float, ...]:
+        """Returns the ω of a preset, in the order of the sliders.
+
+        Args:
+            name: "base" (all 0), "uniform" (1 / number of vectors), "best" (the best known ω), or
+                "only:NAME" (one vector at 1, the others at 0).
+
+        Raises:
+            SessionError: no best ω are known, or no vector has this name.
+        """
+        if name == "base":
+            return (0.0,) * len(self.names)
+        if name == "uniform":
+            return (round(1 / len(self.names), 2),) * len(self.names)
+        if name == "best":
+            if self.best is None:
+                raise SessionError(
+                    "no best ω are known for these models. Put a recipe.yml that names these "
+                    "vectors beside the base's folder, or run a search."
+                )
+            return tuple(self.best[key] for key in self.names)
+        alone = name.removeprefix("only:")
+        return tuple(self.recipe({alone: 1.0}).omegas[key] for key in self.names)
+
+    def _validate(self, omegas: Mapping[str, float] | Sequence[float]) -> dict[str, float]:
+        """Returns the ω of every vector by name, or raises SessionError."""
         if not isinstance(omegas, Mapping) and len(omegas) != len(self.names):
             raise SessionError(
-                f"{len(omegas)} ω are given for {len(self.names)} vectors: other models were opened. Reload this page."
+                f"this page has {len(omegas)} ω, but {len(self.names)} vectors are open: other "
+                "models were opened. Reload this page."
             )
-        given = (
+        by_name = (
             dict(omegas)
             if isinstance(omegas, Mapping)
             else dict(zip(self.names, omegas, strict=True))
         )
         low, high = OMEGA_RANGE
-        for name, omega in given.items():
+        for name, omega in by_name.items():
             if name not in self.vectors:
                 raise SessionError(
-                    f"no vector is called {name!r}; loaded are {', '.join(self.names)}."
+                    f"no vector is called {name!r}; open are {', '.join(self.names)}."
                 )
             if (
                 not isinstance(omega, int | float)
@@ -139,29 +202,38 @@ class Models:
                 raise SessionError(
                     f"ω of {name} is {omega}; give a number from {low:g} to {high:g}."
                 )
-        # -0.0 would be another recipe than 0.0 with the same weights
-        return {name: float(given.get(name, 0.0)) + 0.0 for name in self.names}
+        # Adding 0.0 turns -0.0 into 0.0: they give the same weights, but two different recipes.
+        return {name: float(by_name.get(name, 0.0)) + 0.0 for name in self.names}
 
     def identity(self, recipe: Recipe) -> str:
-        """The key under which measurements of a composition are kept: the very files, and the ω that take part."""
-        known = {name: vector.identity for name, vector in self.vectors.items()} | {
+        """Returns the key under which the losses of a composition are cached.
+
+        It is the SHA-256 of the identities of the files, the ω that are not 0, the method and its
+        settings. See keys.weights_key for the key of runs and of the ledger.
+        """
+        identities = {name: vector.identity for name, vector in self.vectors.items()} | {
             self.base_name: self.base.identity
         }
         parts = [
-            # random masks depend on a vector's name
-            (known[source.name], source.name, dict(source.parameters))
+            # The name counts too: the random masks of DARE and its relatives depend on it.
+            (identities[source.name], source.name, dict(source.parameters))
             for source in recipe.models
             if recipe.omegas[source.name] != 0.0
         ]
-        chosen = [list(recipe.include), list(recipe.exclude), recipe.rounding]
+        scope = [list(recipe.include), list(recipe.exclude), recipe.rounding]
         settings = [recipe.method, dict(recipe.parameters), recipe.dtype, recipe.seed]
-        return fingerprint([self.base.identity, parts, *settings, *chosen])
+        return fingerprint([self.base.identity, parts, *settings, *scope])
 
     def reopened(self, recipe: Recipe | None = None) -> tuple[Checkpoint, dict[str, Vector]]:
-        """Base and vectors opened anew: vectors keep the last chunk they computed, and the live model uses its own.
+        """Opens the base and its vectors a second time, for work beside the live module.
+
+        A vector caches the last chunk that it computed, so two threads must not share one.
 
         Args:
-            recipe: open the vectors that it names, instead of all.
+            recipe: opens only the vectors that it names; all vectors if None.
+
+        Returns:
+            The base, and the vectors by name.
         """
         from merging import Checkpoint, open_vector
         from merging.inputs.vector import DistributionVector
@@ -180,21 +252,37 @@ class Models:
             vectors[self.base_name] = DistributionVector(self.base_name, base, base)
         return base, vectors
 
+    @property
+    def has_geometry(self) -> bool:
+        """Whether the geometry was measured."""
+        return bool(self._geometry)
+
+    def measured_geometry(self, progress: Callable[[int, int], None]) -> Geometry:
+        """Returns the cosines and distances of the vectors; measured once, in one pass over files.
+
+        Args:
+            progress: called with the number of tensors done and in all.
+        """
+        from merging.analysis.geometry import measure
+
+        with self._geometry_lock:
+            if not self._geometry:
+                self._geometry.append(measure(*self.reopened(), progress))
+            return self._geometry[0]
+
     def standing_of(self, recipe: Recipe) -> Standing | None:
-        """Where a page's sliders and fields make the weights of a recipe; None if they cannot."""
-        given = recipe.omegas
+        """Returns the standing whose sliders and fields give the weights of a recipe, or None."""
+        weights = recipe.omegas
         try:
-            if all(isinstance(given.get(name, 0.0), int | float) for name in self.names):
-                omegas = tuple(float(given.get(name, 0.0)) for name in self.names)
+            if all(isinstance(weights.get(name, 0.0), int | float) for name in self.names):
+                omegas = tuple(float(weights.get(name, 0.0)) for name in self.names)
             else:  # a method without ω
-                omegas = tuple(float(name in given) for name in self.names)
-            made = Standing(omegas, Choice.of(recipe.method, dict(recipe.parameters)))
-            return (
-                made
-                if weights_key(self.recipe(made.omegas, made.choice)) == weights_key(recipe)
-                else None
-            )
-        except Exception as error:  # gradients and filters of ω, parameters per layer
+                omegas = tuple(float(name in weights) for name in self.names)
+            standing = Standing(omegas, Choice.of(recipe.method, dict(recipe.parameters)))
+            again = self.recipe(standing.omegas, standing.choice)
+            return standing if weights_key(again) == weights_key(recipe) else None
+        # No slider or field can show ω with gradients or filters, or parameters per layer.
+        except Exception as error:
             if not is_user_error(error):
                 raise
             return None

@@ -1,4 +1,4 @@
-"""Opening models: everything is checked and loaded before anything is shown, so that it works or leaves nothing behind."""
+"""Opens models all or nothing: everything is checked and loaded before anything is shown."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from workbench.commands import display_path
 from workbench.errors import SessionError
 from workbench.session.composer import Composer
+from workbench.session.folders import Folders
 from workbench.session.keys import fingerprint
 from workbench.session.memory import load_into_memory
 from workbench.session.models import DataSet, Models
@@ -27,36 +28,39 @@ def open_models(
     device: str = "cpu",
     vocabulary: str = "refuse",
 ) -> Models:
-    """Open a base with its fine-tuned checkpoints and its data.
+    """Opens a base with its fine-tuned checkpoints and its data.
 
     Args:
-        base: the folder of Θ.
-        checkpoints: folders, and what to call them; the folder's name if None.
-        data: a folder of datasets to measure losses on.
-        device: where the model in memory lives.
-        vocabulary: for checkpoints of another one, 'refuse' or 'base'; see merging.vocabulary. The model in memory has
-            the base's rows, so that 'union' is for exports by a recipe only.
+        base: the folder of the base Θ.
+        checkpoints: pairs of a folder and a name; the folder's name is used if the name is None.
+        data: a folder of datasets to measure losses on, or None.
+        device: torch device of the live module.
+        vocabulary: how to treat checkpoints with another vocabulary: 'refuse' or 'base'; see
+            merging.inputs.vocabulary. 'union' is refused, because the live module has the rows of
+            the base; it works in exports by a recipe.
 
     Raises:
-        MergingError, EvaluationError, CorpusError, SessionError: nothing was opened; the message says what to do.
+        MergingError, EvaluationError, CorpusError, SessionError: nothing was opened; the message
+            says what to do.
     """
     from evaluation.model import load
     from merging import Recipe, preflight, with_identities
     from merging.inputs.vector import DistributionVector
-    from merging.recipe.fields import unique
+    from merging.recipe.fields import unique_name
 
     paths: list[Path] = []
     names: list[str] = []
     for path, name in checkpoints:
         paths.append(path)
-        names.append(unique(name or path.name, names))
+        names.append(unique_name(name or path.name, names))
     if not paths:
         raise SessionError(
-            f"{base} is open without a checkpoint; choose at least one that was fine-tuned from it."
+            f"no checkpoint is given for {base}. Choose at least one that was fine-tuned from it."
         )
     if vocabulary == "union":
         raise SessionError(
-            "a union of vocabularies is not composed in memory; write its recipe and run dem merge."
+            "vocabulary 'union' cannot be composed in memory. "
+            "Write it in a recipe and run dem merge."
         )
     opened, vectors, problems = preflight(base, paths, names, vocabulary)
     if errors := [problem for problem in problems if problem.severity == "error"]:
@@ -67,18 +71,16 @@ def open_models(
     start = with_identities(
         Recipe.compose(display_path(base), folders, vocabulary=vocabulary), opened, vectors
     )
-    known = dict(vectors)
-    name = unique("base", names)
-    known[name] = DistributionVector(
-        name, weights, weights
-    )  # for methods that take the base as one more model
+    # Some methods take the base as one more model; its vector is zero.
+    name = unique_name("base", names)
+    all_vectors = {**vectors, name: DistributionVector(name, weights, weights)}
     return Models(
         base=opened,
         vectors=vectors,
         start=start,
         best=_best(base, vectors),
         loaded=loaded,
-        composer=Composer(base, loaded, weights, known),
+        composer=Composer(base, loaded, weights, all_vectors),
         data=_datasets(data, loaded.tokenizer) if data else {},
         data_folder=data,
         memory=memory,
@@ -87,7 +89,7 @@ def open_models(
 
 
 def _best(base: Path, vectors: Mapping[str, Vector]) -> Mapping[str, float] | None:
-    """The ω of a recipe.yml beside the base, if it speaks of exactly these vectors."""
+    """Returns the ω of the recipe.yml beside the base, or None if it names other vectors."""
     from merging.errors import MergingError
     from merging.recipe import read_recipe
 
@@ -111,7 +113,8 @@ def _datasets(folder: Path, tokenizer: Any) -> dict[str, DataSet]:
 
     if tokenizer is None:
         raise SessionError(
-            "the base has no tokenizer, so its loss cannot be measured. Copy one into its folder."
+            "the base has no tokenizer, so its loss cannot be measured. "
+            "Copy tokenizer.json and tokenizer_config.json into its folder."
         )
     return {
         name: _dataset(name, examples, tokenizer)
@@ -133,14 +136,25 @@ def _dataset(name: str, examples: Sequence[Example], tokenizer: Any) -> DataSet:
     return DataSet(name, prepared, keys, tuple(example.prompt for example in examples[:5]))
 
 
-def by_recipe(folders: Sequence[Path], recipe: Path) -> list[Path]:
-    """Folders in the order in which a recipe file names them, the others after them by name; a bad file names none."""
+def demo_checkpoints(demo: Path, folders: Folders) -> list[Path]:
+    """Returns the checkpoints of a demo folder in the order of its recipe, the others after them.
+
+    Args:
+        demo: a folder with base/, one folder per checkpoint and recipe.yml. If the recipe is
+            missing or damaged, the checkpoints are in the order of their names.
+        folders: the allowed folders, the demo's among them.
+    """
     from merging.errors import MergingError
     from merging.recipe import read_recipe
 
+    base, recipe = (demo / "base").resolve(), demo / "recipe.yml"
+    siblings = [folder.path for folder in folders.models() if folder.path.parent == base.parent]
     try:
         order = list(read_recipe(recipe).omegas) if recipe.is_file() else []
     except MergingError:
         order = []
-    places = {name: place for place, name in enumerate(order)}
-    return sorted(folders, key=lambda path: (places.get(path.name, len(order)), path.name))
+    position = {name: number for number, name in enumerate(order)}
+    return sorted(
+        (path for path in siblings if path != base),
+        key=lambda path: (position.get(path.name, len(order)), path.name),
+    )

@@ -1,4 +1,4 @@
-"""The benchmark scores of a workdir: kept with all that is needed to measure them again, and read back."""
+"""Stores the runs (benchmark scores) of a workdir and reads them back."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from workbench.session.workdir import Workdir
 
 if TYPE_CHECKING:
-    from evaluation.harness import Score
+    from evaluation.benchmark_scores import Score
     from evaluation.records.scores import Run
     from merging.recipe import Recipe
 
@@ -22,7 +22,19 @@ def keep_scores(
     limit: int | None,
     say: Callable[[str], None] = lambda message: None,
 ) -> None:
-    """Store the scores of one benchmark, all or none, with what it takes to measure them again."""
+    """Stores the scores of one benchmark as runs, all of them or none.
+
+    Args:
+        workdir: where the runs are kept.
+        recipe: the composition that was measured; each run holds all of it, to be repeatable.
+        scores: the scores.
+        suite: the suite that was run, or "" for single tasks.
+        limit: examples per task, or None for all.
+        say: called with one sentence if a damaged file was moved aside.
+
+    Raises:
+        StoreError: the file cannot be written.
+    """
     from evaluation.records.scores import Run, RunStore
     from merging.recipe import recipe_yaml
     from merging.recipe.formula import formula
@@ -50,7 +62,8 @@ def keep_scores(
 
 
 def read_runs(workdir: Workdir, limit: int = 200) -> list[Run]:
-    """Scores of a workdir, newest first."""
+    """Returns the `limit` newest runs of a workdir (-1 for all), newest first."""
+    # Reading must not make a file in a workdir that has no runs yet.
     if not workdir.runs.exists():
         return []
     from evaluation.records.scores import RunStore

@@ -1,14 +1,8 @@
-"""QUICK, FULL, Stale."""
+"""The two sizes of a loss measurement: a few examples of each dataset, or all of them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-Stale = Callable[[], bool]
-
-
 QUICK, FULL = "quick", "full"
 
-
 QUICK_EXAMPLES = 12
-"""Examples per dataset of the first, quick measurement; the same ones every time."""
+"""Examples per dataset of the quick measurement; always the first ones."""

@@ -1,4 +1,7 @@
-"""What a session's measurements spend, for the ledger: one row per composition and kind, written when a verb ends."""
+"""Writes the cost of a session's measurements to the ledger.
+
+One measurement (a call of Losses) gives one row per composition and kind, written when it ends.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +19,15 @@ if TYPE_CHECKING:
     from merging.recipe import Recipe
 
 QUICK_LOSSES, PREVIEWS, COMPOSING = "quick losses", "previews", "composing"
-"""Names of phases, beside evaluation.records.prices.LOSSES: of a few examples; while a slider moves; without measuring."""
+"""Names of phases, beside evaluation.records.prices.LOSSES: losses of a few examples, losses while
+a slider moves, and composing with no loss measured."""
 
 
 class Tally:
-    """The meters of one verb: one for each composition and kind of measurement.
+    """The meters of one measurement: one for each composition and kind of loss.
 
     Args:
-        device: what works, as torch names it.
+        device: torch device that computes.
     """
 
     def __init__(self, device: str):
@@ -33,21 +37,29 @@ class Tally:
 
     @contextmanager
     def on(self, recipe: Recipe, size: str) -> Iterator[Meter]:
-        """The meter of a composition's losses of some size runs in the block; one that raises makes it incomplete."""
+        """Runs the meter of a composition's losses while the block lasts.
+
+        A block that raises makes the row incomplete.
+
+        Args:
+            recipe: the composition.
+            size: QUICK or FULL.
+        """
         from evaluation.records.meter import Meter
         from evaluation.records.prices import LOSSES
 
-        place = (LOSSES if size == FULL else QUICK_LOSSES, weights_key(recipe))
-        meter = self._meters.setdefault(place, Meter(self._device))
+        key = (LOSSES if size == FULL else QUICK_LOSSES, weights_key(recipe))
+        meter = self._meters.setdefault(key, Meter(self._device))
         try:
             with meter.running():
                 yield meter
         except BaseException:
-            self._broken.add(place)
+            self._broken.add(key)
             raise
 
     def phases(self) -> list[Phase]:
-        """The rows. Where no example was measured, because all were known or a newer wish came, it was composing only."""
+        """Returns one phase per meter."""
+        # Without an example it was composing only: all losses were cached, or a newer request came.
         return [
             meter.phase(
                 "evaluation", name, digest=digest, complete=(name, digest) not in self._broken
@@ -61,11 +73,11 @@ class Tally:
 
 
 class LossLedger:
-    """Writes what measurements spend. May be used from any thread.
+    """Writes what measurements cost to the ledger. May be used from any thread.
 
     Args:
-        ledger: where to.
-        device: what works, as torch names it.
+        ledger: the ledger.
+        device: torch device that computes.
     """
 
     def __init__(self, ledger: Ledger, device: str):
@@ -76,7 +88,7 @@ class LossLedger:
 
     @contextmanager
     def tally(self) -> Iterator[Tally]:
-        """The meters of one verb; what they measured is written when the block ends, also where it raises."""
+        """Gives the meters of one measurement; writes their phases when the block ends or fails."""
         tally = Tally(self._device)
         try:
             yield tally
@@ -85,9 +97,10 @@ class LossLedger:
 
     @contextmanager
     def preview(self) -> Iterator[Meter]:
-        """A preview; the caller holds the lock of the live module. All previews of a move become one row, at its end.
+        """Runs the meter of the previews while the block lasts.
 
-        A row for each would be written to the disk many times a second, in the way of the move.
+        The caller holds the lock of the live module. All previews of a move become one row at its
+        end: a row for each would be written to disk many times a second and slow the move down.
         """
         from evaluation.records.meter import Meter
 
@@ -98,7 +111,7 @@ class LossLedger:
             yield meter
 
     def flush(self) -> None:
-        """Write the previews that no measurement followed."""
+        """Writes the row of previews that no measurement followed."""
         self._write([])
 
     def _write(self, phases: list[Phase]) -> None:

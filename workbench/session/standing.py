@@ -1,40 +1,47 @@
-"""What a page stands at, as a value: the ω of its sliders, and the merge method with its parameters."""
+"""Standing: the ω of a page's sliders and its merge method with parameters, as a value."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
 
 Value = float | int | bool | str
+"""A value of a parameter of a merge method."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A merge method and its parameters."""
+    """A merge method and its parameters.
+
+    Attributes:
+        method: name of the method.
+        parameters: only those that differ from their defaults, so that equal choices are equal
+            values and give equal recipes.
+    """
 
     method: str = "task_arithmetic"
     parameters: Mapping[str, Value] = field(default_factory=dict)
-    """Only those that are not at their defaults, so that equal choices are equal values and give equal recipes."""
 
     @classmethod
     def of(cls, method: str, values: Mapping[str, Value | None]) -> Choice:
-        """A choice out of the fields of a form; None is an empty field.
+        """Returns the choice that the fields of a form describe.
+
+        Args:
+            method: name of the method.
+            values: parameter -> value; None is an empty field.
 
         Raises:
-            RecipeError: for an unknown method or parameter, an empty field, a value of another type or out of range.
+            RecipeError: the method or a parameter is unknown, a field is empty, or a value has
+                another type or is out of range.
         """
         from merging.methods import _contract as methods
 
-        found = methods.load(method).arguments(values)
+        arguments = methods.load(method).arguments(values)
         kept: dict[str, Value] = {}
         for param in methods.load(method).parameters:
             if param.file:
                 continue
-            value = found[param.keyword]
+            value = arguments[param.keyword]
             value = value[0] if param.per_vector else value
             if value != param.default:
                 kept[param.name] = value
@@ -42,22 +49,28 @@ class Choice:
 
 
 PLAIN = Choice()
-"""DEM's own sum, Θ + Σ ω_i Δ_i: what a page starts with, and what the base and an expert alone are made by."""
+"""DEM's equation 2, Θ + Σ ω_i Δ_i: the method that a page starts with. The base and a single expert
+are composed by it."""
 
 
 @dataclass(frozen=True)
 class Standing:
-    """All that decides a composition of what is open."""
+    """Everything that decides a composition of the open models.
+
+    Attributes:
+        omegas: ω of each vector, in the order of the sliders. A vector at 0 takes no part, even if
+            the method has no ω.
+        choice: the merge method and its parameters.
+    """
 
     omegas: tuple[float, ...]
-    """In the order of the sliders. A vector at 0 takes no part, also where the method has no ω."""
     choice: Choice = PLAIN
 
 
-def offered(vectors: int) -> list[str]:
-    """The methods that can run live on so many vectors: DEM's two first, then by name.
+def live_methods(vectors: int) -> list[str]:
+    """Returns the methods that can run live on this number of vectors; DEM's two come first.
 
-    Those that read statistics of each model are not among them: they run from recipe files, which name such files.
+    Methods that read statistics of each model are left out; see file_only_methods.
     """
     from merging.methods import _contract as methods
     from merging.recipe.formula import PLAIN as SUMS
@@ -70,8 +83,11 @@ def offered(vectors: int) -> list[str]:
     return [*SUMS, *(name for name in live if name not in SUMS)]
 
 
-def from_files_only() -> list[str]:
-    """The methods that are not offered because they read statistics of each model."""
+def file_only_methods() -> list[str]:
+    """Returns the methods that read statistics of each model.
+
+    They run from recipe files only, because a recipe file names the statistics files.
+    """
     from merging.methods import _contract as methods
 
     return [name for name in methods.names() if methods.load(name).statistics]

@@ -1,14 +1,19 @@
-"""Tickets: which request of a page is the newest, so that work for older ones can stop."""
+"""Tickets: tell which request of a page is the newest, so that work for older ones can stop."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
-from workbench.session.sizes import Stale
+Stale = Callable[[], bool]
+"""Called by long work between two steps; True once nobody waits for its result any longer."""
 
 
 class Tickets:
-    """The newest request of each page. A newer request of a page makes its older ones stale."""
+    """The newest request of each page; a newer request makes the older ones of its page stale.
+
+    May be used from any thread.
+    """
 
     def __init__(self) -> None:
         self._newest: dict[str, int] = {}
@@ -16,29 +21,34 @@ class Tickets:
         self._lock = threading.Lock()
 
     def ticket(self, client: str) -> Stale:
-        """A ticket for a new request; calling it tells whether a newer request of the same client has come.
+        """Returns the ticket of a new request; the ticket is True once the request is stale.
 
         Args:
-            client: a page, or "PAGE:WORK" for work that only its own kind overtakes.
+            client: a page, or "PAGE:WORK" for work that only newer work of its kind makes stale.
         """
         with self._lock:
             return self._next(client)
 
     def wish(self, client: str, number: int) -> Stale | None:
-        """A ticket for the request with this number, as the page counts; None if a later one came before it."""
+        """Returns the ticket of a request, or None if a later request has already arrived.
+
+        Args:
+            client: a page.
+            number: the page's own count of its requests, since they may arrive out of order.
+        """
         with self._lock:
             return self._next(client) if self._is_newest(client, number) else None
 
     def newest(self, client: str, number: int) -> bool:
-        """Whether no request with a higher number came before this one. Makes no other request stale."""
+        """Returns whether no later request has arrived; makes no other request stale."""
         with self._lock:
             return self._is_newest(client, number)
 
     def forget(self, client: str) -> None:
-        """The page is gone: all its requests are stale, and nothing of it is kept."""
+        """Makes all requests of a closed page stale and drops what is stored about it."""
         with self._lock:
-            for known in [known for known in self._newest if known.split(":")[0] == client]:
-                del self._newest[known]
+            for key in [key for key in self._newest if key.split(":")[0] == client]:
+                del self._newest[key]
             self._numbers.pop(client, None)
 
     def _next(self, client: str) -> Stale:

@@ -1,17 +1,22 @@
-"""Workdir: the names of every file and folder that the application keeps in its working folder."""
+"""Workdir: the names of all files and folders that the application keeps in its workdir."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from plumbing.atomic import write_whole
 from workbench.errors import SessionError
+
+if TYPE_CHECKING:
+    from merging.recipe import Recipe
 
 
 @dataclass(frozen=True)
 class Workdir:
-    """A folder in which the application keeps what it measures, trains and writes.
+    """The folder in which the application keeps what it measures, trains and writes.
 
     Attributes:
         root: the folder itself.
@@ -21,32 +26,32 @@ class Workdir:
 
     @property
     def jobs(self) -> Path:
-        """The table of background jobs, a SQLite file."""
+        """The SQLite file of background jobs."""
         return self.root / "jobs.sqlite"
 
     @property
     def losses(self) -> Path:
-        """The cache of measured losses, a SQLite file."""
+        """The SQLite file of measured losses."""
         return self.root / "losses.sqlite"
 
     @property
     def runs(self) -> Path:
-        """The table of benchmark scores, a SQLite file."""
+        """The SQLite file of runs (benchmark scores)."""
         return self.root / "runs.sqlite"
 
     @property
     def ledger(self) -> Path:
-        """What everything cost, a SQLite file."""
+        """The SQLite file of the ledger: what everything cost."""
         return self.root / "ledger.sqlite"
 
     @property
     def compared(self) -> Path:
-        """The models that the user added to the comparison by folder, a JSON file."""
+        """The JSON file of models that the user added to the comparison by their folder."""
         return self.root / "compared.json"
 
     @property
     def recipes(self) -> Path:
-        """The folder of recipes that a shown command names."""
+        """The folder of saved recipes, which the shown commands name."""
         return self.root / "recipes"
 
     @property
@@ -70,27 +75,43 @@ class Workdir:
         return self.root / "pictures"
 
     def plan(self, name: str) -> Path:
-        """The file of the plan of this name; SessionError for a name that is not a plain file name."""
-        return self.plans / f"{_plain(name, 'the name of the training')}.yml"
+        """Returns the file of the plan with this name; raises as `run` does."""
+        return self.plans / f"{_check_name(name, 'the name of the training')}.yml"
 
     def run(self, name: str) -> Path:
-        """The folder of the training run of this name; SessionError for a name that is not a plain file name."""
-        return self.trained / _plain(name, "the name of the training")
+        """Returns the folder of the training run with this name.
+
+        Raises:
+            SessionError: the name is not a plain file name.
+        """
+        return self.trained / _check_name(name, "the name of the training")
 
     def export(self, name: str) -> Path:
-        """The folder of the export of this name; SessionError for a name that is not a plain file name."""
-        return self.exports / _plain(name, "the folder name")
+        """Returns the folder of the export with this name; raises as `run` does."""
+        return self.exports / _check_name(name, "the folder name")
+
+    def save_recipe(self, recipe: Recipe) -> Path:
+        """Writes a recipe to recipes/DIGEST.yml if it is not there yet, and returns that file."""
+        from merging.recipe import recipe_yaml
+
+        file = self.recipes / f"{recipe.digest}.yml"
+        if not file.exists():
+            file.parent.mkdir(exist_ok=True)
+            write_whole(file, recipe_yaml(recipe))
+        return file
 
 
-def _plain(name: str, what: str) -> str:
-    """The name itself if it can be a file name on every system.
+def _check_name(name: str, what: str) -> str:
+    """Returns the name if it can be a file name on every system.
 
     Raises:
-        SessionError: it is empty, too long, or has other characters, a path separator among them.
+        SessionError: it is empty or too long, or has a character that is not allowed, such as a
+            path separator.
     """
+    # A name comes from the page, so it must not lead out of its folder ("../x").
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name or ""):
         raise SessionError(
-            f"{what} is {name!r}; use 1 to 64 letters, digits, dots, dashes or underscores, starting "
-            "with a letter or a digit."
+            f"{what} is {name!r}; use 1 to 64 letters, digits, dots, dashes or underscores, "
+            "starting with a letter or a digit."
         )
     return name

@@ -1,1 +1,1 @@
-"""Models whose vocabularies differ: which rows of embeddings and heads belong together, by their tokens' text."""
+"""Merging models whose vocabularies differ, by matching rows through their tokens' text."""

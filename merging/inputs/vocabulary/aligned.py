@@ -1,6 +1,7 @@
-"""Views of checkpoints with the rows of their embeddings and heads in another order, read from the files block by block.
+"""Views of checkpoints whose embeddings and heads have their rows in another order.
 
-What these rows are is decided in merging.vocabulary; here they are only put together.
+Rows are read from the files block by block. merging.inputs.vocabulary.align decides which rows;
+this module only puts them together.
 """
 
 import hashlib
@@ -23,45 +24,53 @@ from merging.tensor_names import natural_key
 
 Rows = NDArray[np.int64]
 Sources = Sequence[tuple[Checkpoint, str]]
-"""Where rows of a tensor are: checkpoints, and the name that each of them has for it."""
+"""The checkpoints that hold rows of one tensor, each with its own name for the tensor."""
 
 
 class Layout(NamedTuple):
-    """For each row of the result, whose row it is and which of theirs, as runs of rows that follow each other.
+    """Says for each row of the result which source it comes from, and which row of that source.
+
+    Rows that follow each other in one source form a run. There are few runs: vocabularies are
+    mostly equal.
 
     >>> Layout.of(np.array([1, 1, 0]), np.array([5, 6, 2]))
     Layout(starts=array([0, 2, 3]), whose=array([1, 0]), first=array([5, 2]))
     """
 
     starts: Rows
-    """(runs + 1,): the first row of each run, and the number of rows."""
+    """Shape (runs + 1,): the first row of each run in the result, then the number of rows."""
     whose: Rows
-    """(runs,): a position in the sources of a tensor."""
+    """Shape (runs,): the position of each run's source in the sources of a tensor."""
     first: Rows
-    """(runs,): the row of the source where the run begins."""
+    """Shape (runs,): the row of the source at which the run begins."""
 
     @classmethod
     def of(cls, whose: Rows, row: Rows) -> "Layout":
-        """From one entry for each row."""
+        """Builds a layout from the source and the source's row of each row of the result.
+
+        Args:
+            whose: shape (rows,).
+            row: shape (rows,).
+        """
         breaks = np.flatnonzero((np.diff(whose) != 0) | (np.diff(row) != 1)) + 1
         begins = np.concatenate([np.zeros(1, np.int64), breaks])
         return cls(np.append(begins, len(row)), whose[begins], row[begins])
 
     @property
     def rows(self) -> int:
-        """Of the result."""
+        """Number of rows of the result."""
         return int(self.starts[-1])
 
 
 class Arranged(Checkpoint):
-    """A checkpoint, some of whose tensors have other rows, from its own files or those of others.
+    """A view of a checkpoint in which some tensors have other rows, perhaps of other checkpoints.
 
     Args:
         own: the checkpoint as it is on disk.
-        layout: the order of the rows.
-        tables: name -> dtype and sources of each tensor that has these rows.
-        without: tensors of `own` that it does not have.
-        note: what was done, for the user.
+        layout: the source of each row.
+        tables: name -> dtype and sources, for each tensor with these rows.
+        without: names of tensors of `own` that the view leaves out.
+        note: a sentence for the user that says what the view changes.
     """
 
     def __init__(
@@ -73,6 +82,7 @@ class Arranged(Checkpoint):
         without: Sequence[str] = (),
         note: str = "",
     ) -> None:
+        # Take over the checkpoint's open state, but not its cached identity: the view has its own.
         vars(self).update({key: value for key, value in vars(own).items() if key != "identity"})
         self.own, self.layout, self.tables, self.note = own, layout, dict(tables), note
         infos = {name: info for name, info in own._infos.items() if name not in without}
@@ -82,7 +92,10 @@ class Arranged(Checkpoint):
         self._infos = {name: infos[name] for name in sorted(infos, key=natural_key)}
 
     def block(self, name: str, start: int, stop: int, scratch: Tensor | None = None) -> Tensor:
-        """Elements `start` to `stop` of a flattened tensor, read from the files that hold its rows."""
+        """Returns elements `start` to `stop` of a flattened tensor; see Checkpoint.block.
+
+        They are read run by run from the files that hold the rows.
+        """
         if name not in self.tables:
             return super().block(name, start, stop, scratch)
         dtype, sources = self.tables[name]
@@ -93,18 +106,18 @@ class Arranged(Checkpoint):
         while at < stop:
             end = min(stop, int(self.layout.starts[run + 1]) * width)
             shift = int(self.layout.first[run] - self.layout.starts[run]) * width
-            source, there = sources[int(self.layout.whose[run])]
-            out[at - start : end - start] = read_block(source, there, at + shift, end + shift)
+            source, own_name = sources[int(self.layout.whose[run])]
+            out[at - start : end - start] = read_block(source, own_name, at + shift, end + shift)
             at, run = end, run + 1
         return out
 
     def in_file(self, name: str, start: int, stop: int, files: ExitStack) -> Stored | None:
-        """See Checkpoint; rows from several places are not one after the other."""
+        """Returns the span in an open file; None if the rows come from several places."""
         return None if name in self.tables else super().in_file(name, start, stop, files)
 
     @cached_property
     def identity(self) -> str:
-        """The key of a cache: the files that its rows are in, and their order."""
+        """The key of caches: SHA-256 over the files that hold its rows, and their order."""
         files = sorted(
             {source.identity for _, sources in self.tables.values() for source, _ in sources}
         )
@@ -115,37 +128,39 @@ class Arranged(Checkpoint):
 
 
 class Grown(Arranged):
-    """A base with the tokens that its fine-tuned checkpoints added.
+    """A view of a base with the tokens that its fine-tuned checkpoints added.
 
-    Its digest is the base's: with the digests of the checkpoints it decides the result.
+    Its digest is the base's. Together with the digests of the checkpoints it determines the result.
 
     Args:
-        entries: the tokens, as added_tokens of a tokenizer.json lists them, with ids that follow each other.
+        arguments: see Arranged.
+        entries: the added tokens as entries of added_tokens in tokenizer.json; their ids are
+            consecutive.
         more: see Arranged.
     """
 
-    def __init__(self, *given: Any, entries: Sequence[Mapping[str, Any]], **more: Any) -> None:
-        super().__init__(*given, **more)
+    def __init__(self, *arguments: Any, entries: Sequence[Mapping[str, Any]], **more: Any) -> None:
+        super().__init__(*arguments, **more)
         self.entries = tuple(entries)
 
     @property
     def rows(self) -> tuple[int, int]:
-        """Of the embeddings, before and after."""
+        """Numbers of rows of the embeddings: of the base on disk, and of this view."""
         name = next(iter(self.tables))
         return self.own.info(name).shape[0], self.layout.rows
 
     @property
     def new(self) -> range:
-        """The rows of the tokens that were added."""
+        """The rows of the added tokens."""
         return range(self.entries[0]["id"], self.entries[-1]["id"] + 1)
 
 
 class Fitted(Vector):
-    """A vector of a base as one of that base with tokens added; it does not move their rows.
+    """A vector of a base, fitted to that base with added tokens. Its delta is 0 in their rows.
 
     Args:
-        inner: made on `base.own`.
-        base: the base with tokens added.
+        inner: the vector on `base.own`.
+        base: the base with added tokens.
     """
 
     def __init__(self, inner: Vector, base: Grown) -> None:
@@ -161,16 +176,17 @@ class Fitted(Vector):
         return iter(self.inner)
 
     def __contains__(self, name: object) -> bool:
-        return name in self.inner  # the mapping's own would read the tensor to find out
+        return name in self.inner  # Mapping's own test would read the tensor
 
     def __len__(self) -> int:
         return len(self.inner)
 
     def block(self, name: str, start: int, stop: int) -> Tensor:
-        """Elements of the vector: 0 in the rows of added tokens."""
+        """Returns elements of the delta, in the working dtype; 0 in the rows of added tokens."""
         if name not in self._grown.tables:
             return self.inner.block(name, start, stop)
         width = math.prod(self._grown.info(name).shape[1:])
+        # Added tokens may take rows that the base left free, so its own rows lie on both sides.
         out = torch.zeros(stop - start, dtype=working_dtype(dtype_of(self._grown, name)))
         for first, last in (
             (0, self._grown.new.start),
@@ -182,7 +198,7 @@ class Fitted(Vector):
         return out
 
     def weights_block(self, name: str, start: int, stop: int) -> Tensor:
-        """Elements of Θ + Δ in the working dtype."""
+        """Returns elements of Θ + Δ in the working dtype."""
         stored = read_block(self.base, name, start, stop).to(
             working_dtype(dtype_of(self._grown, name)), copy=True
         )

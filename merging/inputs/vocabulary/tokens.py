@@ -1,4 +1,4 @@
-"""Which token stands for which row of which tensors, and the base's tokenizer files with tokens added to them."""
+"""Vocabularies: reads and compares them, and adds tokens to the base's tokenizer files."""
 
 import filecmp
 import json
@@ -9,61 +9,74 @@ from typing import Any, NamedTuple
 from merging.dtypes import QUANTISED
 from merging.errors import CheckpointError
 from merging.inputs.checkpoint import Checkpoint
-from merging.inputs.header import parse_json, read_json
+from merging.inputs.strict_json import parse_json, read_json
 from merging.tensor_names import place
 
 TOKENIZER = "tokenizer.json"
 MAX_BYTES = 256_000_000
+"""The largest tokenizer.json that is read."""
+# Parts of the names of embeddings that have a row per position or segment, not per token.
 _NO_ROWS = ("wpe", "position", "token_type")
 _DECODER = "added_tokens_decoder"
 _FLAGS = ("lstrip", "normalized", "rstrip", "single_word", "special")
 
 
 class Tokens(NamedTuple):
-    """A tokenizer's vocabulary."""
+    """The vocabulary of a tokenizer."""
 
     ids: dict[str, int]
     """Token -> id, added tokens included."""
     added: dict[str, dict[str, Any]]
-    """Token -> its entry in added_tokens."""
+    """Token -> its entry in added_tokens of tokenizer.json."""
     size: int
-    """Number of tokens of the vocabulary proper, without added ones."""
+    """Number of tokens without the added ones."""
     merges: tuple[str, ...]
-    """The pairs that BPE joins, in order; two tokenizers may cut text differently over one vocabulary."""
+    """The pairs that BPE joins, in order; empty for other kinds of tokenizer.
+
+    Two tokenizers with the same vocabulary and other merges split the same text differently.
+    """
 
     @property
     def next_id(self) -> int | None:
-        """The id that the tokenizers library gives to the next token added; None where that id is taken.
+        """The id that the tokenizers library gives to the next added token; None if it is taken.
 
-        It numbers added tokens itself when it reads a file, whatever ids the file has: after the greatest of those
-        added, or after the vocabulary proper where none lies beyond it (tokenizers 0.22).
+        When the library reads a file, it numbers added tokens itself, whatever ids the file has:
+        it continues after the greatest id of an added token, or after the vocabulary if no added
+        token is beyond it (tokenizers 0.22).
         """
         last = max((entry["id"] for entry in self.added.values()), default=-1)
-        found = max(last + 1, self.size)
-        return found if found > max(self.ids.values(), default=-1) else None
+        number = max(last + 1, self.size)
+        return number if number > max(self.ids.values(), default=-1) else None
 
 
 class Difference(NamedTuple):
-    """How the vocabulary of a checkpoint differs from its base's."""
+    """The differences between the vocabulary of a checkpoint and that of its base.
+
+    Attributes:
+        rows: numbers of rows of the embeddings: the base's and the checkpoint's; 0 if none.
+        tables: names of the tensors with these rows: in the base, and in the checkpoint.
+        moved: tokens that both have, with different ids.
+        added: tokens that the base lacks, in the order of their ids.
+        lost: tokens that only the base has.
+        tokens: the base's tokenizer and the checkpoint's; both empty if one is missing or nothing
+            differs.
+        missing: the folder without a tokenizer.json, or 'both'; empty if both have one.
+    """
 
     rows: tuple[int, int]
-    """Of the embeddings, the base's and the checkpoint's; 0 where there are none."""
     tables: tuple[tuple[str, ...], tuple[str, ...]]
-    """The tensors that have these rows, in the base and in the checkpoint."""
     moved: tuple[str, ...]
-    """Tokens of both, with other ids."""
     added: tuple[str, ...]
-    """Tokens that the base lacks, in the order of their ids."""
     lost: tuple[str, ...]
-    """Tokens that only the base has."""
     tokens: tuple[Tokens, Tokens]
-    """The base's tokenizer and the checkpoint's; both empty where one is missing, or nothing differs."""
     missing: str
-    """The folder without a tokenizer.json, or 'both'; empty where both have one."""
 
     @property
     def matters(self) -> bool:
-        """Whether, if nothing were done, shapes would not fit, rows go to other tokens, or tokens be lost."""
+        """Whether a plain merge would fail or be wrong.
+
+        It is if shapes do not fit, a row belongs to different tokens, or tokens would be lost.
+        """
         return (self.rows[0] != self.rows[1] and all(self.rows)) or bool(self.moved or self.added)
 
 
@@ -71,10 +84,10 @@ NO_TOKENS = Tokens({}, {}, 0, ())
 
 
 def read_tokens(folder: Path) -> Tokens | None:
-    """The vocabulary of a model folder; None where it has no tokenizer.json.
+    """Reads the vocabulary of a model folder; None if it has no tokenizer.json.
 
     Raises:
-        CheckpointError: when the file is not a tokenizer.
+        CheckpointError: if the file is not a tokenizer.
     """
     file = folder / TOKENIZER
     if not file.is_file():
@@ -82,9 +95,8 @@ def read_tokens(folder: Path) -> Tokens | None:
     document = read_json(file, MAX_BYTES, finite=False)
     try:
         vocabulary = document["model"]["vocab"]
-        if isinstance(
-            vocabulary, list
-        ):  # Unigram: pairs of token and score, the id is the position
+        # Unigram stores pairs of token and score; the id is the position.
+        if isinstance(vocabulary, list):
             vocabulary = {entry[0]: number for number, entry in enumerate(vocabulary)}
         added = {entry["content"]: dict(entry) for entry in document.get("added_tokens", [])}
         ids = {**vocabulary, **{token: entry["id"] for token, entry in added.items()}}
@@ -97,16 +109,21 @@ def read_tokens(folder: Path) -> Tokens | None:
             raise TypeError
     except (KeyError, IndexError, TypeError, AttributeError, ValueError):
         raise CheckpointError(
-            f"{file} is not a tokenizer of the tokenizers library. Copy the folder again."
+            f"{file} is not a tokenizer of the tokenizers library. Copy it again from the source."
         ) from None
     return Tokens(ids, added, len(vocabulary), merges)
 
 
 def token_tables(weights: Checkpoint, like: Sequence[str] = ()) -> tuple[int, tuple[str, ...]]:
-    """The number of rows that the vocabulary has, and the tensors with a row for each token: embeddings, heads.
+    """Returns the number of rows of the vocabulary, and the tensors with one row for each token.
 
-    The number is that of a tensor in `like`, the names that another model has for them; else the configuration's
-    vocab_size where a matrix has it; else that of the largest embedding or head. Quantised tensors do not count.
+    These tensors are embeddings and heads. The number of rows is the first of these that exists:
+    that of a tensor named in `like`; the configuration's vocab_size, if a matrix has it; that of
+    the largest embedding or head. Quantised tensors do not count.
+
+    Args:
+        weights: the model.
+        like: names of such tensors in a related model.
     """
     shapes = {
         name: weights.info(name).shape
@@ -127,18 +144,18 @@ def token_tables(weights: Checkpoint, like: Sequence[str] = ()) -> tuple[int, tu
         shape[0] for name, shape in shapes.items() if len(shape) > 1 and place(name).part != "other"
     ]
     matrices = {shape[0] for shape in shapes.values() if len(shape) > 1}
-    known = [shapes[name][0] for name in like if name in shapes] + [
+    preferred = [shapes[name][0] for name in like if name in shapes] + [
         number for number in named if number in matrices
     ]
-    rows = known[0] if known else max(lengths, default=0)
+    rows = preferred[0] if preferred else max(lengths, default=0)
     return rows, tuple(name for name, shape in shapes.items() if rows and shape[0] == rows)
 
 
 def difference(base: Checkpoint, tuned: Checkpoint) -> Difference:
-    """Compare two vocabularies, from headers and tokenizers.
+    """Compares two vocabularies; reads headers and tokenizer.json, no weights.
 
     Raises:
-        CheckpointError: when a tokenizer.json is none.
+        CheckpointError: if a tokenizer.json is not a tokenizer.
     """
     rows, tables = token_tables(base)
     their_rows, their_tables = token_tables(tuned, tables)
@@ -149,34 +166,37 @@ def difference(base: Checkpoint, tuned: Checkpoint) -> Difference:
         and all(file.is_file() for file in files)
         and filecmp.cmp(*files, shallow=False)
     ):
-        # a vocabulary of 150,000 tokens takes half a second to read, and most checkpoints have their base's
+        # Reading a vocabulary of 150,000 tokens takes half a second, and most checkpoints have
+        # their base's tokenizer, byte for byte.
         return Difference(*shapes, (), (), (), (NO_TOKENS, NO_TOKENS), "")
     ours, theirs = read_tokens(base.path), read_tokens(tuned.path)
     if ours is None or theirs is None:
         both = ours is None and theirs is None
         missing = "both" if both else str(base.path if ours is None else tuned.path)
         return Difference(*shapes, (), (), (), (NO_TOKENS, NO_TOKENS), missing)
-    one, other = ours.ids, theirs.ids
+    base_ids, ids = ours.ids, theirs.ids
     return Difference(
         *shapes,
-        tuple(token for token in one if token in other and one[token] != other[token]),
-        tuple(sorted((token for token in other if token not in one), key=other.__getitem__)),
-        tuple(token for token in one if token not in other),
+        tuple(token for token in base_ids if token in ids and base_ids[token] != ids[token]),
+        tuple(sorted((token for token in ids if token not in base_ids), key=ids.__getitem__)),
+        tuple(token for token in base_ids if token not in ids),
         (ours, theirs),
         "",
     )
 
 
-def with_added(
+def with_added_tokens(
     name: str, content: bytes, entries: Sequence[Mapping[str, Any]], rows: tuple[int, int]
 ) -> bytes:
-    """One of the base's files, with tokens added and the number of rows that go with them; other files as they are.
+    """Returns the content of one of the base's files after tokens are added.
+
+    Only the configuration and the tokenizer's files change.
 
     Args:
-        name: of the file, such as tokenizer.json.
-        content: what the base has there.
-        entries: those of added_tokens, with their new ids.
-        rows: of the embeddings, before and after.
+        name: the file's name, such as tokenizer.json.
+        content: the base's content of this file.
+        entries: the new entries of added_tokens, with their new ids.
+        rows: numbers of rows of the embeddings, before and after.
     """
     if name not in ("config.json", TOKENIZER, "tokenizer_config.json", "added_tokens.json"):
         return content

@@ -144,7 +144,7 @@ def test_a_tensor_that_a_vector_leaves_alone_counts_as_zero():
 
 @pytest.mark.parametrize("length", [2**18, 2**18 + 5, 1023, 0])
 def test_products_in_runs_are_near_those_in_float64(length):
-    """Rows of very different size and a common part: no cosine is off by more than 2e-8, whatever the length."""
+    """Rows of very different size with a common part: no cosine is off by more than 2e-8."""
     common, *own = torch.randn(4, length, generator=torch.Generator().manual_seed(5))
     rows = torch.stack(
         [part * size + common * size / 3 for part, size in zip(own, (1.0, 1e-3, 1e4), strict=True)]

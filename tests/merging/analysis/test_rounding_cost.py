@@ -1,4 +1,4 @@
-"""What rounding costs: worked numbers, a plain float64 loop, the closed form of the error, and the advice."""
+"""The cost of rounding: worked numbers, a float64 loop, the error's closed form, the advice."""
 
 import dataclasses
 import math
@@ -128,7 +128,10 @@ def measured_error(deltas, omegas, recipe, kind=torch.float32):
 
 
 def test_bfloat16_at_the_scale_of_a_fine_tune_loses_what_the_closed_form_says(recipe):
-    """Base σ = 0.02, Δ σ = 3e-4: 11.1 %, the root of E[step²]/12 over σ. Two such at ω = 0.6 and 0.5 (√0.61 = 0.78): 14.2 %."""
+    """Base σ = 0.02, Δ σ = 3e-4: 11.1 %, the root of E[step²]/12 over σ.
+
+    Two such vectors at ω = 0.6 and 0.5 (√0.61 = 0.78): 14.2 %.
+    """
     one, two = gaussian(1, 3e-4), gaussian(2, 3e-4)
     found = measured_error([one], [1.0], recipe)
     weights = (gaussian(0, 0.02) + one).abs()
@@ -251,7 +254,8 @@ def test_values_that_do_not_fit_are_counted_apart(recipe):
         [[1, 1, 0], [1, 1, 0], [0, 0, 0]]
     ]
     assert found.advice() == (
-        "1 values do not fit float16, and an export is refused. Choose bfloat16 or float32, or smaller ω."
+        "1 values do not fit float16, and an export is refused. "
+        "Choose bfloat16 or float32, or smaller ω."
     )
     wide = {"w": torch.tensor([1e39], dtype=torch.float64)}
     narrow = rounding_cost(
@@ -264,9 +268,17 @@ def test_values_that_do_not_fit_are_counted_apart(recipe):
     ("deltas", "wanted"),
     [
         ([[1.0, 1.0]], r"bfloat16 loses 0.0% of the displacement; nothing needs doing\."),
-        ([[4.0, 4.0], [0.1, 0.1]], r"loses 2.5% .*, more in layer 1 \(100%\)\. It is noise: in the mean .* float32 keeps all"),
+        (
+            [[4.0, 4.0], [0.1, 0.1]],
+            r"loses 2.5% .*, more in layer 1 \(100%\)\. It is noise: in the mean "
+            ".* float32 keeps all",
+        ),
         ([[0.7, -0.7, 1.3, -1.3]], r"loses 28.7% .*, most in layer 0 \(29%\)\. It is noise"),
-        ([[0.1, 0.2]], r"loses 100.0% .*, most in layer 0 \(100%\), and the file goes 0% of the wanted way .*stochastic rounding"),
+        (
+            [[0.1, 0.2]],
+            r"loses 100.0% .*, most in layer 0 \(100%\), and the file goes 0% of the wanted way "
+            ".*stochastic rounding",
+        ),
     ],
 )  # fmt: skip
 def test_the_advice_follows_from_the_numbers(deltas, wanted, recipe):

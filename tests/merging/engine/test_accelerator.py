@@ -1,7 +1,8 @@
-"""Merging on a device: the processor's bits, nothing copied over, what does not fit is told.
+"""Merging on a device: it has the CPU's bits, overwrites nothing, and reports what does not fit.
 
-The device is the processor everywhere, by the very code of an accelerator, and an accelerator where torch finds one.
-What only an accelerator has, streams and events, is played by things that write down the order in which they are asked.
+The device is the CPU, by the same code as an accelerator, and also an accelerator if torch finds
+one. Streams and events, which only an accelerator has, are played by objects that record the order
+of the calls.
 """
 
 import re
@@ -21,7 +22,7 @@ from merging.engine.tasks import tasks
 from merging.errors import DeviceError
 from merging.live.live_model import resolve
 from merging.methods import _contract
-from merging.methods._contract import Site
+from merging.methods._values import Site
 from merging.outputs.vector_folder import save_vector
 from merging.recipe import ModelEntry
 
@@ -41,7 +42,7 @@ ATTENTION = [f"model.layers.{layer}.self_attn.{side}_proj" for layer in (0, 2) f
 
 
 def place(device, block=53):
-    """Small blocks, so that most tensors take several; the blocks of a matrix do not end where its rows do."""
+    """Small blocks: most tensors take several, and a matrix's blocks do not end at its rows."""
     return Accelerator(torch.device(device, 0) if device == "cuda" else torch.device(device), block)
 
 
@@ -66,11 +67,11 @@ def computed(recipe, base, vectors, on):
     return results
 
 
-# ------------------------------------------------------------------------------------------------------- which device
+# ------------------------------------------------------------------------------------- which device
 
 
 class TestNames:
-    def test_the_processor_is_no_other_place(self):
+    def test_the_cpu_is_no_accelerator(self):
         assert open_accelerator("cpu") is None
 
     @pytest.mark.parametrize(
@@ -91,8 +92,8 @@ class TestNames:
         with pytest.raises(DeviceError) as caught:
             open_accelerator("cuda")
         assert str(caught.value) == (
-            f"device 'cuda' is not there: torch {torch.__version__} finds cpu, as a build without CUDA. Give cpu, or "
-            "install a build with CUDA."
+            f"device 'cuda' is not available: torch {torch.__version__} finds cpu, because it is a "
+            "build without CUDA. Give cpu, or install a build with CUDA."
         )
 
     def test_of_several_the_number_counts(self, monkeypatch):
@@ -104,7 +105,10 @@ class TestNames:
         assert list_accelerators() == {"cuda:0": "card 0", "cuda:1": "card 1"}
         assert open_accelerator("cuda") == torch.device("cuda", 0)
         assert open_accelerator("cuda:1") == torch.device("cuda", 1)
-        message = r"device 'cuda:2' is not there: torch \S+ finds cpu, cuda:0 \(card 0\), cuda:1 \(card 1\). Give one"
+        message = (
+            r"device 'cuda:2' is not available: torch \S+ finds cpu, cuda:0 \(card 0\), "
+            r"cuda:1 \(card 1\). Give one"
+        )
         with pytest.raises(DeviceError, match=message):
             open_accelerator("cuda:2")
 
@@ -113,7 +117,7 @@ class TestNames:
         assert open_accelerator("cuda").device == torch.device("cuda", 0)
 
 
-# --------------------------------------------------------------------------------------------------------------- laws
+# --------------------------------------------------------------------------------------------- laws
 
 
 def test_which_methods_run_on_a_device_and_each_is_tested_here():
@@ -125,7 +129,7 @@ def test_which_methods_run_on_a_device_and_each_is_tested_here():
 @pytest.mark.parametrize(
     "dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64], ids=str
 )
-def test_a_weighted_sum_has_the_bits_of_the_processor(device, name, dtype, llama, tuned, bits):
+def test_a_weighted_sum_has_the_bits_of_the_cpu(device, name, dtype, llama, tuned, bits):
     base = llama(dtype=dtype) | {
         "steps": torch.tensor([7]),
         "empty": torch.empty(0, 7, dtype=dtype),
@@ -166,7 +170,7 @@ def test_methods_of_singular_vectors_agree(device, name, dtype, llama, tuned):
 def test_every_kind_of_vector_and_of_mapping(
     device, name, dtype, tmp_path, llama, tuned, adapter, write, bits
 ):
-    """Files, memory, the device's own memory, an adapter that leaves most tensors alone, a saved vector, another base."""
+    """Vectors in files, in memory, on the device, of an adapter, saved, and on another base."""
     weights = llama(dtype=dtype)
     base = Checkpoint(write(tmp_path / "base", weights))
     saved = DistributionVector(
@@ -231,7 +235,7 @@ def test_an_export_writes_the_same_bytes(device, rounding, threads, tmp_path, ll
     assert "omputed on" not in (plain / "README.md").read_text()
 
 
-def test_what_only_the_processor_computes_is_computed_there_and_said(
+def test_what_only_the_cpu_computes_is_computed_there_and_said(
     tmp_path, llama, tuned, write, monkeypatch
 ):
     weights = llama()
@@ -246,7 +250,7 @@ def test_what_only_the_processor_computes_is_computed_there_and_said(
     out = export(recipe, base, vectors, tmp_path / "out", device=on)
     wanted = dict(merge(recipe, base, vectors))
     assert all(torch.equal(value, wanted[name]) for name, value in Checkpoint(out).items())
-    said = "omputed on the processor: ties is computed there only, and nothing of it on cpu (the processor)."
+    said = "omputed on the CPU: ties runs only there, so cpu (the CPU) was not used."
     assert on.report("ties") == f"c{said}" and f"C{said}" in (out / "README.md").read_text()
     results = computed(recipe, base, vectors, on)  # also where it is asked for
     assert all(torch.equal(results[name], wanted[name]) for name in wanted)
@@ -254,7 +258,7 @@ def test_what_only_the_processor_computes_is_computed_there_and_said(
 
 @pytest.mark.parametrize("name", THERE)
 def test_a_method_runs_on_a_device_without_its_numbers_and_divides_by_no_number(name):
-    """On the device "meta" there are no values, and nothing of the processor mixes with it but single numbers.
+    """The device "meta" has no values, and of the CPU's tensors only single numbers mix with it.
 
     A divisor that is such a number is what CUDA would take the reciprocal of.
     """
@@ -285,10 +289,10 @@ def test_a_method_runs_on_a_device_without_its_numbers_and_divides_by_no_number(
 
 
 def test_the_check_itself_sees_what_it_should(monkeypatch):
-    """A divisor on the processor, and a method that sorts with numpy."""
+    """A divisor on the CPU, and a method that sorts with numpy."""
     from merging.methods import linear
 
-    monkeypatch.setattr(linear, "divided", lambda total, divisor: total.div_(divisor))
+    monkeypatch.setattr(linear, "divide", lambda total, divisor: total.div_(divisor))
     with pytest.raises(AssertionError):
         test_a_method_runs_on_a_device_without_its_numbers_and_divides_by_no_number("linear")
     stack, site = torch.empty(3, 13, device="meta"), Site("w", torch.empty(13, device="meta"))
@@ -298,15 +302,15 @@ def test_the_check_itself_sees_what_it_should(monkeypatch):
         )
 
 
-# ------------------------------------------------------------------------------------------------------------- memory
+# ------------------------------------------------------------------------------------------- memory
 
 
 @pytest.mark.parametrize("name", ["task_arithmetic", "iso_c"])
 def test_pinned_memory_does_not_grow_with_tensors_or_vectors(name, llama, tuned, monkeypatch):
     asked = []
-    real = module.pinned
+    real = module.pinned_memory
     monkeypatch.setattr(
-        module, "pinned", lambda nbytes, device: asked.append(nbytes) or real(nbytes, device)
+        module, "pinned_memory", lambda nbytes, device: asked.append(nbytes) or real(nbytes, device)
     )
     base = llama()
     vectors = {f"v{i}": DistributionVector(f"v{i}", base, tuned(base, i)) for i in range(5)}
@@ -318,7 +322,7 @@ def test_pinned_memory_does_not_grow_with_tensors_or_vectors(name, llama, tuned,
 
 
 @pytest.mark.parametrize("name", ["task_arithmetic", "iso_c"])
-def test_what_does_not_fit_is_computed_on_the_processor_and_told(
+def test_what_does_not_fit_is_computed_on_the_cpu_and_reported(
     name, tmp_path, llama, tuned, write, monkeypatch
 ):
     weights = llama()
@@ -327,28 +331,29 @@ def test_what_does_not_fit_is_computed_on_the_processor_and_told(
     recipe = Recipe.compose(base.path, {"cot": path}, {"cot": 0.7}, method=name)
     vectors, on, large = {"cot": open_vector(path, base)}, place("cpu", 53), "lm_head.weight"
     wanted = dict(merge(recipe, base, vectors))
-    real = module.combined
+    real = module.combine_piece
 
     def full(task, start, stack):
         if task.name == large:
             out_of_memory()
         return real(task, start, stack)
 
-    monkeypatch.setattr(module, "combined", full)
+    monkeypatch.setattr(module, "combine_piece", full)
     out = export(recipe, base, vectors, tmp_path / "out", device=on)
     assert all(torch.equal(value, wanted[key]) for key, value in Checkpoint(out).items())
     last = 31 * 7 % 53  # of an element method the last piece, else the whole
     assert on.spilled == {large: 2 * 4 * (last if name == "task_arithmetic" else 31 * 7)}
     assert on.report(name) == (
-        "computed on cpu (the processor), but on the processor what did not fit there: lm_head.weight, up to 0.00 GB with "
-        "base and vectors, and what the method needs beside them. Free memory of the device, or use fewer threads, to "
-        "keep all of it there."
+        "computed on cpu (the CPU), except for tensors that did not fit in its memory: "
+        "lm_head.weight. The CPU computed these. The largest needs 0.00 GB for base and vectors, "
+        "plus what the method itself uses. Free memory of the device, or use fewer threads, to "
+        "compute all of it there."
     )
     assert on.report(name)[1:] in (out / "README.md").read_text()
 
 
 @pytest.mark.parametrize("name", ["ties", "task_arithmetic"])
-def test_results_may_lie_elsewhere_and_the_processor_writes_to_its_own_memory(
+def test_results_may_lie_elsewhere_and_the_cpu_writes_to_its_own_memory(
     name, llama, tuned, monkeypatch
 ):
     """On "meta" nothing can be written to by address, which is how the compiled loop writes."""
@@ -356,14 +361,14 @@ def test_results_may_lie_elsewhere_and_the_processor_writes_to_its_own_memory(
     vectors = {"a": DistributionVector("a", base, tuned(base, 1))}
     task = tasks(recipe_of(name, vectors, {}), base, vectors)[0]
     if name == "task_arithmetic":
-        monkeypatch.setattr(module, "combined", lambda task, start, stack: out_of_memory())
-    written, real = [], module.Processor.compute
+        monkeypatch.setattr(module, "combine_piece", lambda task, start, stack: out_of_memory())
+    written, real = [], module.Cpu.compute
 
     def compute(self, task, base, vectors, start, out):
         written.append(out)
         real(self, task, base, vectors, start, out)
 
-    monkeypatch.setattr(module.Processor, "compute", compute)
+    monkeypatch.setattr(module.Cpu, "compute", compute)
     place("cpu", 1000).compute(task, base, vectors, 0, torch.empty(task.numel, device="meta"))
     assert torch.equal(
         written[0].view(task.shape),
@@ -396,12 +401,12 @@ def test_any_other_error_is_not_taken_for_a_lack_of_memory(llama, tuned, monkeyp
     def broken(task, start, stack):
         raise RuntimeError("illegal memory access")
 
-    monkeypatch.setattr(module, "combined", broken)
+    monkeypatch.setattr(module, "combine_piece", broken)
     with pytest.raises(RuntimeError, match="illegal memory access"):
         computed(recipe_of("task_arithmetic", vectors, {}), base, vectors, place("cpu"))
 
 
-# -------------------------------------------------------------------------------------------------------------- order
+# -------------------------------------------------------------------------------------------- order
 
 
 class Recorded(dict):
@@ -422,7 +427,7 @@ class Recorded(dict):
 
 @pytest.fixture
 def journal(monkeypatch):
-    """What is asked of a CUDA device's streams and events, in order; the device itself is the processor."""
+    """The calls of a CUDA device's streams and events, in order; the device itself is the CPU."""
     written = []
     numbers = iter(range(10**6))
 
@@ -515,7 +520,7 @@ def test_a_stream_is_finished_after_an_error_too(journal, llama, tuned, recipe, 
     def broken(task, start, stack):
         raise RuntimeError("stop")
 
-    monkeypatch.setattr(module, "combined", broken)
+    monkeypatch.setattr(module, "combine_piece", broken)
     with pytest.raises(RuntimeError, match="stop"):
         place("cpu", 1000).compute(task, base, vectors, 0, torch.empty(task.numel))
     assert journal[-1] == ("finish", "cpu")
@@ -543,7 +548,7 @@ def test_a_tensor_that_is_too_large_for_the_device_spills(llama, tuned, recipe):
     )
 
 
-def test_the_engine_of_an_export_is_the_processor_where_no_device_is_given(
+def test_an_export_is_computed_on_the_cpu_if_no_device_is_given(
     monkeypatch, tmp_path, llama, tuned, write
 ):
     """Without --device the compiled loop stays in use."""
@@ -565,7 +570,7 @@ def test_a_live_model_is_composed_there(
         one: DistributionVector(one, base, tuned(base, seed)) for seed, one in enumerate("ab")
     }
     held = module_of(base).to(device)
-    live = LiveModel(held, base, vectors, views_of(base), place=place(device))
+    live = LiveModel(held, base, vectors, views_of(base), device=place(device))
     for omegas in ({"a": 0.3, "b": 0.7}, {"a": 0.3, "b": -1.0}, {"a": 0.0, "b": 0.5}):
         made = recipe(omegas, method=name)
         live.apply(made)

@@ -1,4 +1,4 @@
-"""The compiled loop: the bits of torch's operators, inner products within their bound, and merges without a compiler."""
+"""The compiled loop: torch's bits, inner products within their bound, merges without a compiler."""
 
 import os
 import shutil
@@ -40,7 +40,7 @@ EDGES = [
     1.00390625,
     1.01171875,
 ]
-"""Zeros, subnormals, what overflows, what is not finite, and two ties between neighbours in bfloat16."""
+"""Zeros, subnormals, overflow, non-finite values, and two ties between bfloat16 numbers."""
 
 
 def test_it_is_compiled_wherever_there_is_a_compiler():
@@ -101,7 +101,8 @@ def test_a_weighted_sum_has_the_bits_of_torchs_operators(
 
 
 def test_a_product_is_not_fused_with_a_sum():
-    # 1 + 2⁻¹² squared is 1 + 2⁻¹¹ + 2⁻²⁴; float32 drops the last term, a fused multiply-add would keep it
+    # 1 + 2⁻¹² squared is 1 + 2⁻¹¹ + 2⁻²⁴; float32 drops the last term, which a fused
+    # multiply-add would keep
     x = torch.tensor([1 + 2.0**-12])
     rows = [VectorSpan(torch.tensor([-(1 + 2.0**-11)]), True), VectorSpan(x, True)]
     out = torch.empty(1)

@@ -43,7 +43,7 @@ def reference(base, vectors, omegas, lam=1.0):
     return out
 
 
-# ---------------------------------------------------------------------------------------------------- worked examples
+# ---------------------------------------------------------------------------------- worked examples
 
 
 def test_equation_2_with_the_numbers_written_out(recipe):
@@ -135,7 +135,7 @@ def test_the_recipe_weight_is_the_default_of_models_that_have_none_or_no_matchin
     }
 
 
-# ---------------------------------------------------------------------------------------------------------------- laws
+# --------------------------------------------------------------------------------------------- laws
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -185,7 +185,7 @@ def test_one_omega_of_one_gives_the_tuned_weights(dtype, llama, tuned, recipe, b
                     result[key], wanted
                 )  # float32 has the bits to spare, so that the difference is exact
             else:
-                # One ulp of the larger of the two operands: Θ_i − Θ is rounded once, and the sum once.
+                # One ulp of the larger operand: Θ_i − Θ is rounded once, and the sum once.
                 scale = torch.maximum(base[key].abs(), wanted.abs())
                 assert ((result[key] - wanted).abs() <= 1.0 * torch.finfo(dtype).eps * scale).all()
 
@@ -233,7 +233,8 @@ def test_the_sum_equals_a_plain_float64_loop(dtype, omegas, lam):
 
 
 def test_rounding_happens_once_at_the_end(recipe):
-    # In bfloat16 1 + 2⁻⁹ is 1, so that two such steps, each rounded, would stay at 1; together they are 1 + 2⁻⁸ → 1.0078125.
+    # In bfloat16 1 + 2⁻⁹ is 1, so two such steps, each rounded, would stay at 1; together they are
+    # 1 + 2⁻⁸ → 1.0078125.
     base = {"w": torch.tensor([1.0], dtype=torch.bfloat16)}
     up = {"w": torch.tensor([1.0078125], dtype=torch.bfloat16)}  # Δ = 2⁻⁷
     vectors = {name: DistributionVector(name, base, up) for name in ("a", "b", "c")}
@@ -297,7 +298,8 @@ def test_block_size_does_not_change_a_bit(
 def test_thread_count_does_not_change_a_bit(
     dtype, tmp_path, tuned, adapter, recipe, bits, pieces, write
 ):
-    # Larger than a block, not a multiple of the vector width, and large enough for torch to split among threads.
+    # Larger than a block, not a multiple of the vector width, and large enough for torch to split
+    # among threads.
     weights = {"model.layers.0.up_proj.weight": torch.randn(521, 1031).to(dtype)}
     base = Checkpoint(write(tmp_path / "base", weights))
     lora = open_vector(
@@ -431,7 +433,7 @@ def test_a_lora_delta_is_never_whole_in_memory(tmp_path, adapter, monkeypatch):
         assert torch.equal(vector.block("up.weight", start, stop), whole[start:stop])
 
 
-# -------------------------------------------------------------------------------------------------------------- errors
+# ------------------------------------------------------------------------------------------- errors
 
 
 def test_what_cannot_be_carried_out_is_said_before_anything_is_computed(llama, tuned, recipe):
@@ -442,10 +444,13 @@ def test_what_cannot_be_carried_out_is_said_before_anything_is_computed(llama, t
         with pytest.raises(error, match=message):
             tasks(made, base, given)
 
-    refused("the recipe names 'v7', and only v0, v1 is loaded", recipe({"v0": 1, "v7": 1}))
-    refused("the recipe names 'v0', and only none is loaded", recipe({"v0": 1}), given={})
     refused(
-        "^linear at model.embed_tokens.weight: the ω sum to 0, and it divides by their sum.*normalize: false",
+        "the recipe names 'v7', which is not loaded; loaded: v0, v1", recipe({"v0": 1, "v7": 1})
+    )
+    refused("the recipe names 'v0', which is not loaded; loaded: none", recipe({"v0": 1}), given={})
+    refused(
+        "^linear at model.embed_tokens.weight: the ω sum to 0, and it divides by their sum"
+        ".*normalize: false",
         recipe({"v0": 1, "v1": -1}, "linear"),
     )
     refused(
@@ -453,7 +458,7 @@ def test_what_cannot_be_carried_out_is_said_before_anything_is_computed(llama, t
         recipe({"v0": 0.3, "v1": -0.3}, parameters={"normalize": True}),
     )
     refused(
-        "all ω are 0, so that linear has nothing to average",
+        "all ω are 0, so linear has nothing to average",
         recipe({"v0": 0, "v1": 0}, "linear", parameters={"normalize": False}),
     )
     refused(
@@ -463,10 +468,6 @@ def test_what_cannot_be_carried_out_is_said_before_anything_is_computed(llama, t
     refused(
         "v0: no rule for weight matches '.*'. End the rules with one without a filter",
         recipe({"v0": [{"filter": "mlp", "value": 1}]}),
-    )
-    refused(
-        "task_arithmetic: lambda is 11.0, expected -10 to 10",
-        recipe({"v0": 1}, parameters={"lambda": 11}),
     )
     other = DistributionVector("v0", {"elsewhere": torch.zeros(2)}, {"elsewhere": torch.ones(2)})
     refused(

@@ -1,4 +1,4 @@
-"""Pieces computed side by side come in order, within their room, and leave torch's settings alone."""
+"""Pieces computed in parallel come in order, within their room, and keep torch's settings."""
 
 import threading
 import time

@@ -243,7 +243,7 @@ ONE, TWO = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors
     [
         (
             lambda m: m.update(ghost=ONE),
-            rf"says that 'ghost' is in {ONE}; it is in none. Copy the folder again",
+            rf"says that 'ghost' is in {ONE}; it is in no shard. Copy the folder again",
         ),
         (lambda m: m.update({"model.embed_tokens.weight": TWO}), rf"is in {TWO}; it is in {ONE}"),
         (
@@ -286,7 +286,7 @@ def test_a_folder_with_two_models_is_refused(sharded):
 def test_a_missing_shard_is_named(sharded):
     (sharded / TWO).unlink()
     with pytest.raises(
-        CheckpointError, match=f"names {TWO}, which is not there. Download the folder again"
+        CheckpointError, match=f"names {TWO}, which is missing. Download the folder again"
     ):
         Checkpoint(sharded)
 

@@ -220,7 +220,7 @@ def test_a_name_that_looks_like_a_path_is_only_a_key(tmp_path):
     assert list(read_header(file_of(tmp_path, {"../../x": entry()})).tensors) == ["../../x"]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(deadline=None)
 @given(position=st.integers(0, 10_000), byte=st.integers(0, 255), cut=st.booleans())
 def test_any_byte_changed_or_cut_gives_the_same_tensors_or_an_error_of_ours(
     tmp_path_factory, position, byte, cut
@@ -246,7 +246,7 @@ def test_any_byte_changed_or_cut_gives_the_same_tensors_or_an_error_of_ours(
     )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(deadline=None)
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | st.text(),

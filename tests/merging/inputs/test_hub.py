@@ -21,6 +21,7 @@ from merging.inputs import hub
 from merging.inputs.hub import fetch, is_hub_id, locate, probe
 from merging.inputs.lora_vector import LoraVector
 from merging.recipe import parse_recipe, recipe_yaml
+from merging.recipe.yaml_file import relative_to
 
 _spec = importlib.util.spec_from_file_location(
     "hub_server", Path(__file__).with_name("hub_server.py")
@@ -135,7 +136,7 @@ def test_texts_that_are_no_ids(text, tmp_path):
     assert not is_hub_id(text)
     assert locate(text) == Path(text)
     with pytest.raises(
-        CheckpointError, match=r"is not the id of a model, expected org/name or org/name@revision"
+        CheckpointError, match=r"is not a hub id, expected org/name or org/name@revision"
     ):
         fetch(text, cache_dir=tmp_path)
 
@@ -153,7 +154,7 @@ def test_a_name_is_an_id_where_the_library_takes_it(text):
         allowed = False
     else:
         allowed = "/" in text
-    assert (hub._ID.fullmatch(text) is not None) == allowed
+    assert (hub.HUB_ID.fullmatch(text) is not None) == allowed
 
 
 def test_what_is_here_wins(tmp_path, monkeypatch, server):
@@ -294,7 +295,7 @@ def refusal(get, reference="org/name", **more):
 
 def test_an_unknown_model(server, get):
     assert refusal(get, "org/nme") == (
-        f"org/nme is no folder here, and {server.url} has no model org/nme that you may see. Check the name; if it is "
+        f"org/nme is not a folder here, and {server.url} has no model org/nme that you may see. Check the name; if it is "
         "private, log in with `hf auth login` or set HF_TOKEN."
     )
 
@@ -344,10 +345,10 @@ def test_no_network(server, get, model, tmp_path):
     server.stop()
     message = refusal(get)
     assert message.startswith(
-        f"org/name is no folder here and not complete in the cache ({tmp_path / 'cache'}), and "
+        f"org/name is not a folder here and not complete in the cache ({tmp_path / 'cache'}), and "
     )
     assert (
-        f"{server.url} cannot be reached or broke off" in message
+        f"{server.url} cannot be reached or the connection broke" in message
         and "Connection refused" in message
     )
 
@@ -373,7 +374,7 @@ def test_a_connection_that_is_reset(get, tmp_path):
         thread.start()
         with pytest.raises(
             CheckpointError,
-            match=r"cannot be reached or broke off \(.+\)\. Check the network and run the same",
+            match=r"cannot be reached or the connection broke \(.+\)\. Check the network and run the same command",
         ):
             fetch(
                 "org/name",
@@ -389,18 +390,18 @@ def test_errors_without_a_class_of_their_own(tmp_path):
     class Ended(RuntimeError):
         pass
 
-    where = hub._Source.of("org/name", "http://hub", tmp_path)
-    told = r"cannot be reached or broke off \(the client has been closed\)"
-    with pytest.raises(CheckpointError, match=told), hub._explained(where):
+    where = hub._parse("org/name", "http://hub", tmp_path)
+    told = r"cannot be reached or the connection broke \(the client has been closed\)"
+    with pytest.raises(CheckpointError, match=told), hub._readable_errors(where):
         raise RuntimeError("the client has been closed")
-    with pytest.raises(Ended), hub._explained(where):
+    with pytest.raises(Ended), hub._readable_errors(where):
         raise Ended
 
 
 def test_a_cache_that_cannot_be_written(server, get, model, tmp_path):
     server.add("org/name", model)
     (tmp_path / "cache").write_text("a file where the cache should be")
-    assert f"org/name could not be fetched into {tmp_path / 'cache'}: " in refusal(get)
+    assert f"org/name could not be downloaded into {tmp_path / 'cache'}: " in refusal(get)
 
 
 @pytest.mark.parametrize(
@@ -434,7 +435,7 @@ def test_two_models_in_one_repository(server, get, model):
 
 def test_an_index_that_names_what_is_not_there(server, get, model):
     server.add("org/name", {name: body for name, body in model.items() if name != SHARDS[0]})
-    assert f"model.safetensors.index.json names {SHARDS[0]}, which are not there" in refusal(get)
+    assert f"model.safetensors.index.json names {SHARDS[0]}, which the repository does not have" in refusal(get)
     assert SHARDS[1] not in server.fetched()
 
 
@@ -568,7 +569,7 @@ def test_a_hub_that_keeps_silent_about_a_model_that_is_not_here(server, tmp_path
         silent.set()
         with pytest.raises(
             CheckpointError,
-            match=r"cannot be reached or broke off \(.*timed out.*\)\. Check the network",
+            match=r"cannot be reached or the connection broke \(.*timed out.*\)\. Check the network",
         ):
             fetch("org/name", endpoint=url, cache_dir=tmp_path)
         assert len(met) == 1
@@ -621,7 +622,7 @@ models:
   - {model: org/cot@v2, parameters: {weight: 0.5}}
   - {model: org/base+org/lora@main, parameters: {weight: 0.25}}
 """
-    recipe = parse_recipe(text).relative_to(tmp_path)
+    recipe = relative_to(parse_recipe(text), tmp_path)
     assert recipe == parse_recipe(recipe_yaml(recipe))
     assert [recipe.base, *(source.location for source in recipe.models)] == [
         "org/base",
@@ -648,5 +649,5 @@ def test_locate_looks_where_the_environment_says(server, get, model, tmp_path, m
 
 def test_a_recipe_beside_its_folders_means_these(tmp_path):
     (tmp_path / "org" / "base").mkdir(parents=True)
-    recipe = Recipe.compose("org/base", {"cot": "org/cot@v2"}).relative_to(tmp_path)
+    recipe = relative_to(Recipe.compose("org/base", {"cot": "org/cot@v2"}), tmp_path)
     assert recipe.base == str(tmp_path / "org/base") and recipe.models[0].path == "org/cot@v2"

@@ -105,7 +105,7 @@ def test_square_matrices_beside_others_that_stand_both_ways_are_refused(tmp_path
     base = llama()
     with pytest.raises(
         MismatchError,
-        match=rf"stand both ways .*{SQUARE}.weight, which are square, it cannot be known",
+        match=rf"stored transposed .*{SQUARE}.weight, which are square, is unknown",
     ):
         LoraVector(adapter(tmp_path / "l", base, [UP, SQUARE], fan_in_fan_out=True), base)
 
@@ -370,7 +370,7 @@ A, B = f"base_model.model.{UP}.lora_A.weight", f"base_model.model.{UP}.lora_B.we
         (
             lambda f: f.clear(),
             CheckpointError,
-            "no tensor is not a factor A or B of a LoRA product",
+            "it has no factors A and B",
         ),
         (
             lambda f: f.update({"x.lora_magnitude_vector": torch.ones(3)}),
@@ -380,9 +380,13 @@ A, B = f"base_model.model.{UP}.lora_A.weight", f"base_model.model.{UP}.lora_B.we
         (
             lambda f: f.update({A: torch.ones(4, 7)}),
             CheckpointError,
-            r"A is \[4, 7\] and B is \[11, 3\]; B·A has no product",
+            r"A is \[4, 7\] and B is \[11, 3\]; the product B·A does not exist",
         ),
-        (lambda f: f.update({A: torch.ones(3, 7, 1, 1)}), CheckpointError, "B·A has no product"),
+        (
+            lambda f: f.update({A: torch.ones(3, 7, 1, 1)}),
+            CheckpointError,
+            "the product B·A does not exist",
+        ),
         (
             lambda f: f.update({A: torch.ones(3, 7).to(torch.int8)}),
             CheckpointError,
@@ -428,7 +432,7 @@ def test_two_modules_for_one_tensor_are_refused(tmp_path, llama, adapter):
 
     folder = rewrite(adapter(tmp_path / "l", llama(), [UP]), twice)
     with pytest.raises(
-        CheckpointError, match=rf"two adapted modules stand for the base's '{UP}.weight'"
+        CheckpointError, match=rf"two adapted modules mean the base's '{UP}.weight'"
     ):
         LoraVector(folder, llama())
 

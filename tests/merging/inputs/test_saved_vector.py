@@ -60,7 +60,7 @@ def saved(folders, name="cot", out="saved", **more):
 
 @pytest.mark.parametrize("name", ["cot", "p3"])
 def test_a_saved_float32_vector_merges_to_the_same_bits(name, folders, recipe, bits, monkeypatch):
-    monkeypatch.setattr("merging.inputs.saved_vector.BLOCK", 13)
+    monkeypatch.setattr("merging.outputs.vector_folder.BLOCK", 13)
     base, vector, again = saved(folders, name)
     assert isinstance(again, SavedVector) and (again.name, again.path) == (name, folders / "saved")
     assert (
@@ -276,7 +276,7 @@ def test_integers_are_no_deltas_and_have_none(side, tmp_path):
         base = {"w": torch.zeros(5, 3, dtype=torch.int32)}
     with pytest.raises(
         MismatchError,
-        match=r"'w' is stored as torch.\w+, the base's tensor as torch.\w+; expected float16",
+        match=r"'w' is stored as torch.\w+, the base's tensor as torch.\w+; expected one of float16",
     ):
         SavedVector(tmp_path / "saved", base)
 
@@ -284,7 +284,7 @@ def test_integers_are_no_deltas_and_have_none(side, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": 2}, r"format is 2, this version reads 1: update"),
+        ({"format": 2}, r"format is 2, this version reads 1. Update"),
         ({"format": True}, r"format is True, expected int"),
         ({"error": "small"}, r"error is 'small', expected float"),
         ({"base": None}, r"base is None, expected str"),

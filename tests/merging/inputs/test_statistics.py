@@ -318,7 +318,7 @@ slices:
 def test_a_negative_omega_is_refused(world):
     folder, _ = world
     with pytest.raises(
-        RecipeError, match=r"fisher at .*: ω = -1, and shares of an average are above 0"
+        RecipeError, match=r"fisher at .*: ω is -1, but the shares of an average cannot be negative"
     ):
         tasks(recipe_of(folder, "fisher").with_omegas({"cot": -1.0}), *opened(folder))
 
@@ -370,7 +370,7 @@ def turned_square(found, tensors):
         (
             "gram",
             of_an_embedding,
-            r"have shape \[7, 7\], and the base's tensor of shape \[7\] needs \[None, None\]",
+            r"have shape \[7, 7\], but the base's tensor of shape \[7\] needs \[None, None\]",
         ),
         (
             "gram",
@@ -385,7 +385,7 @@ def turned_square(found, tensors):
         (
             "gram",
             lambda found, tensors: found.update(model="0" * 64),
-            "p3: .* on weights with digest 000000000000…, and",
+            "p3: .* on weights with digest 000000000000…, but",
         ),
     ],
 )
@@ -419,11 +419,11 @@ def test_vectors_without_a_digest_cannot_be_compared(world):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": "pt"}, "holds no statistics, its metadata has no dem_statistics"),
+        ({"format": "pt"}, "holds no statistics: its metadata has no dem_statistics"),
         ({KEY: "{"}, "dem_statistics is not valid JSON"),
         ({KEY: "[]"}, "dem_statistics is not what `dem statistics` writes: expected kind, model"),
         ({KEY: "{}"}, "is not what `dem statistics` writes"),
-        ("format", "format is 2, this version reads 1: update to use it"),
+        ("format", "format is 2, this version reads 1. Update this program to use the file"),
         ("norm", "dem_statistics: norm is 'x', expected float"),
         ("datasets", "dem_statistics: datasets is 'x', expected list"),
     ],

@@ -119,7 +119,7 @@ def test_equal_biases_and_equal_norms_are_no_ties():
     }
     for missing in ("q.bias", "n2.weight"):
         fine = {name: torch.randn(5) for name in base if name != missing}
-        with pytest.raises(MismatchError, match=rf"it lacks {missing}. It is another architecture"):
+        with pytest.raises(MismatchError, match=rf"it lacks {missing}. It has another architecture"):
             DistributionVector("a", base, fine)
 
 
@@ -161,7 +161,7 @@ def test_missing_and_extra_tensors_are_listed_with_their_counts(llama):
     with pytest.raises(
         MismatchError,
         match=r"a does not have the base's tensors \(1 are shared\): it lacks model.embed_tokens.weight, .* and 26 more; "
-        r"it has transformer.embed_tokens.weight, .* and 26 more, which the base lacks. It is another architecture",
+        r"it has transformer.embed_tokens.weight, .* and 26 more, which the base lacks. It has another architecture",
     ):
         DistributionVector("a", base, renamed)
 

@@ -1,4 +1,4 @@
-"""A small network of real layers, some of them tied, with full vectors and adapters on it, and its float64 oracle."""
+"""A small network of real layers with full vectors and adapters, and its float64 oracle."""
 
 import json
 import re
@@ -30,7 +30,7 @@ class Conv1D(nn.Module):
 
 
 class Net(nn.Module):
-    """Embedding, a linear layer, a Conv1D, a head that is the embedding; the files number the two in between."""
+    """An embedding, a linear layer, a Conv1D and a tied head; the files number the inner two."""
 
     def __init__(self, tied=True):
         super().__init__()
@@ -105,7 +105,10 @@ EVERY = ["embed.weight", "layers.0.up.weight", "layers.2.down.weight"]
 
 @pytest.fixture
 def network(tmp_path, tuned, write):
-    """network(dtype=…, tied=…, held=…) -> a LiveModel of a full vector `cot` and adapters `one` (all), `two` (up and down)."""
+    """network(dtype=…, tied=…, held=…) -> a LiveModel with three vectors.
+
+    They are the full vector `cot` and the adapters `one` (all layers) and `two` (up and down).
+    """
 
     def make(dtype=torch.float32, tied=True, held=None):
         weights = made_weights(dtype, tied)

@@ -1,4 +1,4 @@
-"""What is mounted is what would be composed, no bit of a weight moves for it, and nothing of it stays."""
+"""Mounts give what composing would give, move no bit of a weight, and leave nothing behind."""
 
 import random
 
@@ -10,7 +10,7 @@ from merging import LiveModel, MergingError, Recipe, View, merge, open_vector
 from merging.errors import NotMounted
 from merging.live.live_model import resolve
 from merging.live.mount import Mounts
-from merging.live.mount_layers import added, pair
+from merging.live.mount_layers import pair, product_output
 
 TOLERANCE = 2e-6
 """Relative to the largest value: a few roundings of float32 in sums of at most 20 terms."""
@@ -64,7 +64,7 @@ def test_a_drag_may_begin_at_the_base(network, at, ids, true_logits):
 
 
 def test_parameters_shared_by_all_vectors_are_moves_too(network, at, ids, true_logits):
-    """λ from 1 to 1.5 where only adapters take part; and averages, whose factors are over their sum."""
+    """λ from 1 to 1.5 with adapters only; and averages, whose factors are over their sum."""
     live = network()
     mounts = Mounts(live)
     for settled, wanted in [
@@ -105,7 +105,7 @@ def test_rules_by_tensor_are_followed(network, at, ids, true_logits):
 
 
 def test_in_bfloat16_the_product_is_computed_and_added_in_float32(network, at, ids):
-    """The composition rounds W + Δ; what is mounted rounds W x + Δ x, and is nearer to what was meant."""
+    """The composition rounds W + Δ; a mount rounds W x + Δ x, which is nearer to the truth."""
     live = network(torch.bfloat16)
     live.apply(at(0.4, 0.5, -0.3))
     assert live.module.up.weight.dtype == torch.bfloat16
@@ -125,11 +125,11 @@ def test_in_bfloat16_the_product_is_computed_and_added_in_float32(network, at, i
 
 
 def test_what_bfloat16_would_lose():
-    """A x = (1, 2^-10), B = (1, 1): the sum 1 + 2^-10 has no bfloat16, and W x = −1 leaves only 2^-10 of it."""
+    """A x = (1, 2^-10), B = (1, 1): no bfloat16 is 1 + 2^-10; W x = −1 leaves 2^-10 of it."""
     held = pair(
         "linear", left=torch.tensor([[1.0, 1.0]]), right=torch.tensor([[1.0, 0.0], [0.0, 2.0**-10]])
     )
-    part = added("linear", torch.ones(1, 2, dtype=torch.bfloat16), held, torch.ones(2))
+    part = product_output("linear", torch.ones(1, 2, dtype=torch.bfloat16), held, torch.ones(2))
     assert part.dtype == torch.float32
     assert (torch.tensor([[-1.0]], dtype=torch.bfloat16) + part).tolist() == [[2.0**-10]]
     assert (part.bfloat16() - 1).tolist() == [[0.0]]
@@ -196,7 +196,7 @@ def test_nothing_is_composed_or_mounted_under_what_is_mounted(network, at):
     with mounts.mounted(wanted):
         with pytest.raises(
             MergingError,
-            match="adapters are mounted on this module. Leave that block before composing",
+            match="adapters are mounted on this module. Leave the `mounted` block before composing",
         ):
             live.apply(wanted)
         with (
@@ -214,21 +214,21 @@ def test_a_move_changes_scales_and_the_factors_stay(network, at, ids):
     mounts = Mounts(live)
     with mounts.mounted(at(0.4, 1.0, -0.3)) as module:
         module(ids)
-    first = {name: held.pairs for name, held in mounts._held.items()}
+    first = {name: held.pairs for name, held in mounts._factors.items()}
     with mounts.mounted(at(0.4, 1.5, -0.3)) as module:
         module(ids)
-    assert all(mounts._held[name].pairs is pairs for name, pairs in first.items())
+    assert all(mounts._factors[name].pairs is pairs for name, pairs in first.items())
     with mounts.mounted(at(0.4, 1.5, 0.3)) as module:  # another set of adapters
         module(ids)
-    assert mounts._held["layers.0.up.weight"].pairs is not first["layers.0.up.weight"]
-    assert mounts._held["embed.weight"].pairs is first["embed.weight"]  # only one of them is there
+    assert mounts._factors["layers.0.up.weight"].pairs is not first["layers.0.up.weight"]
+    assert mounts._factors["embed.weight"].pairs is first["embed.weight"]  # of one adapter
     live.vectors["one"], again = (
         open_vector(live.vectors["one"].path, live.base),
-        mounts._held["embed.weight"].pairs,
+        mounts._factors["embed.weight"].pairs,
     )
     with mounts.mounted(at(0.4, 1.5, 0.3)) as module:  # exchanged for another of its name
         module(ids)
-    assert mounts._held["embed.weight"].pairs is not again
+    assert mounts._factors["embed.weight"].pairs is not again
 
 
 def test_a_layer_that_is_not_called_is_told(network, at, ids):
@@ -246,7 +246,7 @@ def test_a_layer_that_is_not_called_is_told(network, at, ids):
     with (
         pytest.raises(
             NotMounted,
-            match="the model does not call down, up, so that what is mounted there is not seen",
+            match="the model does not call down, up, so the adapters mounted there have no effect",
         ),
         Mounts(live).mounted(at(0.4, 1.0, -0.3)) as module,
     ):
@@ -258,7 +258,7 @@ def test_a_layer_that_is_not_called_is_told(network, at, ids):
 
 
 def test_a_transposed_view_is_followed(network, at, ids, true_logits):
-    """The module holds `up` as (in, out) where the file has (out, in): as a Conv1D that stands for a linear layer."""
+    """The module holds `up` as (in, out), like a Conv1D, and the file as (out, in)."""
     live = network()
     live.module.up = type(live.module.down)(11, 7).requires_grad_(False)
     live.views["layers.0.up.weight"] = View("up.weight", transposed=True)
@@ -282,7 +282,7 @@ def test_only_what_the_module_has_is_mounted(network, at, ids):
 def test_nothing_is_mounted_on_weights_that_are_no_composition(network, at):
     live = network()
     with (
-        pytest.raises(NotMounted, match="no whole composition; compose one first"),
+        pytest.raises(NotMounted, match="an incomplete composition. Compose a recipe first"),
         Mounts(live).mounted(at(0, 1, 0)),
     ):
         pass

@@ -1,4 +1,4 @@
-"""What is mounted and what is composed is decided by names and factors, and each refusal says why."""
+"""Names and factors decide what is mounted and what is composed, and each refusal says why."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from merging.engine.tasks import tasks
 from merging.errors import NotMounted
 from merging.live.mount import Mounts
 from merging.methods import _contract as methods
-from merging.methods._contract import Site
+from merging.methods._values import Site
 
 LINEAR = [name for name in methods.names() if methods.load(name).linear]
 
@@ -70,7 +70,7 @@ def test_the_same_factors_from_other_numbers_are_no_move(network, at):
 
 def test_a_full_checkpoint_is_composed(network, at):
     live = network()
-    refused(live, at(0.4, 0.5, 0.0), at(0.5, 0.7, 0.0), "cot moves too, and it is no adapter")
+    refused(live, at(0.4, 0.5, 0.0), at(0.5, 0.7, 0.0), "cot moves too, and it is not an adapter")
     # over their sum, the factors of all move with one
     normal = {"normalize": True}
     refused(
@@ -93,7 +93,7 @@ def test_methods_that_are_no_sums_are_composed(network, at):
         live,
         at(0.4, 0.5, 0.0, **more),
         at(0.4, 0.6, 0.0),
-        "of other settings than ω and the method's parameters",
+        "in more than ω and the method's parameters",
     )
 
 
@@ -202,7 +202,8 @@ def other_conv(module):
         (sliced, r"up.weight is used by slice \(Linear.weight\)"),
         (
             replaced,
-            r"up.weight is used by up \(Linear.weight\), which is no plain linear layer or embedding",
+            r"up.weight is used by up \(Linear.weight\), which is not a plain linear layer or "
+            "embedding",
         ),
         (clipped, r"embed.weight is used by embed \(Embedding.weight\)"),
         (

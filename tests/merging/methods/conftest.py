@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from merging.methods import _contract
-from merging.methods._contract import Site
+from merging.methods._values import Site
 
 
 def apply(name, stack, omegas=None, base=None, *, seeds=None, depth=None, **given):

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from merging.methods import _contract
-from merging.methods._contract import Site, Statistic
+from merging.methods._values import Site, Statistic
 
 NAMES = _contract.names()
 TAKE_ONE = [name for name in NAMES if _contract.load(name).vectors[0] == 1]

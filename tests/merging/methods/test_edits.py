@@ -1,4 +1,4 @@
-"""What several methods share: trims against a plain sort, sums against a plain loop, at chunks of any size."""
+"""Edits of one delta: trims against a plain sort, masks and scales, at chunks of any size."""
 
 import sys
 
@@ -14,7 +14,7 @@ small = st.integers(-3, 3).map(float)
 
 @pytest.fixture(autouse=True)
 def chunks_of_five(monkeypatch):
-    monkeypatch.setattr(sys.modules["merging.methods._edits"], "CHUNK", 5)
+    monkeypatch.setattr(sys.modules["merging.methods._chunks"], "CHUNK", 5)
 
 
 def plain(values, start, stop):
@@ -51,45 +51,10 @@ def test_breadcrumbs_keep_their_density_whatever_gamma(values, density, gamma):
     assert delta.count_nonzero() == (len(values) if density == 1 else int(density * len(values)))
 
 
-@given(st.lists(st.lists(small, min_size=3, max_size=3), min_size=1, max_size=17))
-def test_sums_products_and_magnitudes_are_those_of_a_plain_loop(rows):
-    stack = torch.tensor(rows).T.contiguous()
-    omegas = torch.tensor([0.5, -2.0, 1.0])
-    products = [
-        [sum(a * b for a, b in zip(x, y, strict=True)) for y in stack.tolist()]
-        for x in stack.tolist()
-    ]
-    assert _edits.gram(stack).tolist() == products
-    assert _edits.total_magnitude(stack[0]) == sum(map(abs, stack[0].tolist()))
-    wanted = [0.5 * a - 2 * b + c for a, b, c in rows]
-    assert _edits.summed(stack, omegas).tolist() == wanted
-
-
-@given(st.lists(st.lists(small, min_size=3, max_size=3), min_size=1, max_size=17))
-def test_agreeing_entries_are_those_of_a_plain_loop(rows):
-    omegas = [0.5, -2.0, 1.0]
-    wanted = []
-    for entries in rows:
-        weighted = [x * omega for x, omega in zip(entries, omegas, strict=True)]
-        sign = 1 if sum(weighted) >= 0 else -1
-        chosen = [(w, omega) for w, omega in zip(weighted, omegas, strict=True) if w * sign > 0]
-        divisor = sum(omega for _, omega in chosen)
-        wanted.append(sum(w for w, _ in chosen) / (divisor or 1.0))
-    stack = torch.tensor(rows, dtype=torch.float64).T.contiguous()
-    found = _edits.agreed(
-        stack,
-        torch.tensor(omegas, dtype=torch.float64),
-        normalize=True,
-        elect="weighted",
-        divide_by="weight",
-    )
-    assert found.tolist() == pytest.approx(wanted)
-
-
 @pytest.mark.parametrize("size", [1, 2, 7, 100])
 def test_random_masks_do_not_depend_on_the_size_of_chunks(monkeypatch, size):
     """A generator gives the same numbers in one draw and in many."""
-    monkeypatch.setattr(sys.modules["merging.methods._edits"], "CHUNK", size)
+    monkeypatch.setattr(sys.modules["merging.methods._chunks"], "CHUNK", size)
     delta = torch.ones(23)
     _edits.drop_at_random(delta, 0.5, 3)
     assert (
@@ -107,9 +72,3 @@ def test_what_is_next_to_nothing_is_not_scaled():
     assert delta.tolist() == [1.0] * 3
     _edits.scale_to(delta, 6.0)
     assert delta.tolist() == [2.0] * 3
-
-
-def test_orthogonal_factor_has_orthonormal_columns_nearest_to_the_matrix():
-    matrix = torch.tensor([[2.0, 0.0], [0.0, -3.0], [0.0, 0.0]], dtype=torch.float64)
-    wanted = torch.tensor([[1.0, 0.0], [0.0, -1.0], [0.0, 0.0]], dtype=torch.float64)
-    torch.testing.assert_close(_edits.orthogonal_factor(matrix), wanted)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from merging.methods import linear
-from merging.methods._contract import Site
+from merging.methods._values import Site
 
 SITE = Site("w", torch.tensor([9.0, 9.0]))
 TWO = torch.tensor([[1.0, 2.0], [4.0, 0.0]])

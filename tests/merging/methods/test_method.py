@@ -7,6 +7,7 @@ import pytest
 
 from merging.errors import RecipeError
 from merging.methods import _contract
+from merging.methods._values import Param
 
 
 def test_the_folder_is_the_list():
@@ -20,12 +21,10 @@ def test_the_folder_is_the_list():
 
 def test_parameters_come_from_the_signature():
     normalize, lambda_ = _contract.load("task_arithmetic").parameters
-    assert normalize == _contract.Param(
+    assert normalize == Param(
         "normalize", bool, False, -math.inf, math.inf, "divide by the sum of the ω"
     )
-    assert lambda_ == _contract.Param(
-        "lambda", float, 1.0, -10.0, 10.0, "a factor on the whole sum"
-    )
+    assert lambda_ == Param("lambda", float, 1.0, -10.0, 10.0, "a factor on the whole sum")
     density, *_, elect, _ = _contract.load("ties").parameters
     assert (density.name, density.default, density.per_vector, density.low, density.high) == (
         "density",
@@ -53,7 +52,7 @@ def test_arguments_are_complete_and_named_as_in_python():
         ({"normalize": 1}, "normalize is 1, expected true or false"),
         ({"lambda": True}, "lambda is True, expected a finite number"),
         ({"lambda": math.nan}, "lambda is nan, expected a finite number"),
-        ({"lambda": 11}, "lambda is 11, expected -10 to 10"),
+        ({"lambda": 11}, "lambda is 11; it must be between -10 and 10"),
     ],
 )
 def test_wrong_arguments_are_refused(given, message):
@@ -72,7 +71,7 @@ def test_an_unknown_method_is_refused_with_the_nearest():
 def test_each_vector_has_its_value():
     assert _contract.load("ties").arguments({"density": 0.5}, 3)["density"] == (0.5, 0.5, 0.5)
     assert _contract.load("ties").arguments({"density": (0.5, 0.25)}, 2)["density"] == (0.5, 0.25)
-    with pytest.raises(RecipeError, match="ties: density is 1.5, expected 0 to 1"):
+    with pytest.raises(RecipeError, match="ties: density is 1.5; it must be between 0 and 1"):
         _contract.load("ties").arguments({"density": (0.5, 1.5)}, 2)
 
 

@@ -5,7 +5,7 @@ import torch
 
 from merging.methods import _contract
 from merging.methods import regmean as module
-from merging.methods._contract import Site, Statistic
+from merging.methods._values import Site, Statistic
 
 
 def regmean(stack, grams, omegas=None, *, axis=1, dtype=torch.float64, **given):

@@ -5,8 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from merging.methods import _edits, task_arithmetic
-from merging.methods._contract import Site
+from merging.methods import _sums, task_arithmetic
+from merging.methods._values import Site
 
 SITE = Site("w", torch.zeros(2))
 TWO = torch.tensor([[1.0, 2.0], [4.0, 0.0]])
@@ -57,9 +57,9 @@ def test_products_are_rounded_before_they_are_added():
 
 def test_a_sum_takes_no_memory_but_the_stack_and_leaves_it_only_where_asked():
     stack, omegas = TWO.clone(), torch.tensor([2.0, 3.0])
-    kept = _edits.weighted_sum(stack, omegas, keep=True)
+    kept = _sums.weighted_sum(stack, omegas, keep=True)
     assert torch.equal(stack, TWO) and kept.tolist() == [14.0, 4.0]
-    total = _edits.weighted_sum(stack, omegas)
+    total = _sums.weighted_sum(stack, omegas)
     assert (
         total.data_ptr() == stack.data_ptr()
         and torch.equal(total, kept)

@@ -90,7 +90,7 @@ def test_an_adapter_named_with_a_plus_is_read_on_the_base(folders):
 
 def test_an_adapter_on_another_model_is_refused(folders):
     with pytest.raises(
-        RecipeError, match=r"cot\+p3: an adapter is read on the recipe's base \(base\) only"
+        RecipeError, match=r"cot\+p3: an adapter can only be read on the recipe's base \(base\)"
     ):
         open_recipe(parse_recipe(RECIPE.format(base="cot")), folders.joinpath)
 

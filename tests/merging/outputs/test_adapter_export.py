@@ -259,7 +259,7 @@ def test_an_encoder_decoder_has_another_task(tmp_path, llama, write):
     )
 
 
-# -------------------------------------------------------------------------------------------------------------- refused
+# ------------------------------------------------------------------------------------------ refused
 
 
 def test_a_full_checkpoint_among_the_models_is_refused_by_name(
@@ -269,7 +269,7 @@ def test_a_full_checkpoint_among_the_models_is_refused_by_name(
     both = {**vectors, "full": open_vector(folder, base, "full")}
     with pytest.raises(
         RecipeError,
-        match=r"full \(full\) is no adapter.*Use --as-adapter only where.*dem extract BASE",
+        match=r"full \(full\) is not an adapter.*Use --as-adapter only if.*dem extract BASE",
     ):
         export_adapter(recipe({"a": 1.0, "full": 0.5}), base, both, tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -325,13 +325,14 @@ def test_adapters_that_disagree_how_a_square_matrix_stands_are_refused(
         adapter(tmp_path / name, base, [SQUARE], fan_in_fan_out=turned)
     both = {name: LoraVector(tmp_path / name, base, name) for name in ("x", "y")}
     with pytest.raises(
-        MismatchError, match=rf"x, y disagree how '{SQUARE}.weight' stands \(fan_in_fan_out\)"
+        MismatchError,
+        match=rf"x, y disagree about the orientation of '{SQUARE}.weight' \(fan_in_fan_out\)",
     ):
         export_adapter(recipe({"x": 1.0, "y": 1.0}), base, both, tmp_path / "out")
 
 
 def test_of_two_paths_of_a_module_the_fuller_is_taken(tmp_path, base, vectors, recipe):
-    """An adapter that was trained on the decoder alone names its modules without the model's prefix."""
+    """An adapter trained on the decoder alone names its modules without the model's prefix."""
     factors, _ = written(tmp_path / "a")
     shutil.copytree(tmp_path / "a", tmp_path / "c")
     save_file(
@@ -359,7 +360,7 @@ def test_a_dtype_that_there_is_not(base):
         adapter_folder.file_dtype("int8", base, [])
 
 
-# ------------------------------------------------------------------------------------------------ whole, or not at all
+# ----------------------------------------------------------------------------- whole, or not at all
 
 
 def test_a_folder_that_exists_is_left_alone(tmp_path, base, vectors, recipe):
@@ -425,7 +426,7 @@ def test_what_reads_back_otherwise_is_not_kept(
     assert not list(tmp_path.glob("*out*"))
 
 
-# ------------------------------------------------------------------------------------------------------- PEFT, oracle
+# ------------------------------------------------------------------------------------- PEFT, oracle
 
 
 def train(model, folder, seed, **config):

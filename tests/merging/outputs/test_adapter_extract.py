@@ -161,7 +161,7 @@ def test_progress_counts_the_matrices(tmp_path, opened):
     assert [step[1:] for step in seen if step[0] == "factor"] == [(n, 21) for n in range(1, 22)]
 
 
-# -------------------------------------------------------------------------------------------------------------- refused
+# ------------------------------------------------------------------------------------------ refused
 
 
 @pytest.mark.parametrize(
@@ -255,7 +255,7 @@ def test_layers_without_the_models_prefix_are_refused_where_transformers_would_a
     assert extract(vector, base, tmp_path / "out", rank=2).rank == 2
 
 
-# ------------------------------------------------------------------------------------------------------- PEFT, oracle
+# ------------------------------------------------------------------------------------- PEFT, oracle
 
 
 @pytest.mark.parametrize("wanted", [{"rank": 5}, {"energy": 0.8}, {"rank": 100}])
@@ -292,7 +292,7 @@ def test_peft_loads_it_and_misses_what_the_report_says(kind, wanted, tmp_path, t
 @pytest.mark.filterwarnings("ignore:.*save_embedding_layers:UserWarning")
 @pytest.mark.parametrize("kind", ["llama", "qwen2"])
 def test_embeddings_and_head_mean_to_peft_what_they_mean_here(kind, tmp_path, tiny_model):
-    """At full rank PEFT's model has the fine-tune's matrices, and its logits, merged into the base or not."""
+    """At full rank PEFT's model has the fine-tune's matrices and logits, merged or not."""
     from peft import PeftModel
 
     tiny_model(kind).save_pretrained(tmp_path / "base")
@@ -358,7 +358,7 @@ def test_tied_embeddings_are_refused(tmp_path, llama, tuned, write, stored, conf
 
 
 def test_a_head_that_transformers_renames_is_left_out(tmp_path, llama, tuned, write):
-    """GPT-NeoX's embed_out, which PEFT would look for in vain; and a checkpoint's tensor that the vector lacks."""
+    """GPT-NeoX's embed_out, which PEFT would not find; and a tensor that the vector lacks."""
     base = {name.replace("lm_head", "embed_out"): value for name, value in llama().items()}
     opened = Checkpoint(write(tmp_path / "base", base, {"tie_word_embeddings": False}))
     vector = open_vector(write(tmp_path / "full", tuned(base, 1), {}), opened)

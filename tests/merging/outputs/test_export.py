@@ -30,7 +30,8 @@ from merging import (
     open_vector,
     verify,
 )
-from merging.outputs.export import export_bytes, side_files
+from merging.outputs.export import export_bytes
+from merging.outputs.side_files import side_files
 from merging.recipe import parse_recipe, read_recipe, recipe_yaml
 
 
@@ -139,7 +140,7 @@ def test_an_export_can_be_repeated_from_its_own_recipe_byte_for_byte(parts, tmp_
 
 @pytest.mark.parametrize("method", ["task_arithmetic", "dare_linear", "ties"])
 def test_the_bytes_do_not_depend_on_threads_or_blocks(method, parts, tmp_path, pieces):
-    """Of an element method, a random one and one that needs whole tensors, each with stochastic rounding too."""
+    """An element method, a random one and a whole-tensor one, each with stochastic rounding too."""
     plain, base, vectors = parts
     recipe = replace(plain.with_method(method), out_dtype="bfloat16", rounding="stochastic", seed=5)
     if method != "task_arithmetic":
@@ -195,7 +196,7 @@ def test_shards_have_the_asked_size_and_an_index(parts, tmp_path, bits):
 
 
 def test_the_file_is_laid_out_as_the_library_lays_it_out(tmp_path, write, tuned, recipe):
-    """Wide dtypes first and the header padded, so that each tensor begins at a multiple of its element size."""
+    """Wide dtypes first, header padded: each tensor begins at a multiple of its element size."""
     weights = {
         "a": torch.ones(3, dtype=torch.uint8),
         "b": torch.rand(5).bfloat16(),
@@ -296,7 +297,7 @@ def test_tokenizer_templates_and_licence_come_along_but_no_code_and_no_other_wei
         "training_args.bin": "pickle",
         "pytorch_model.bin.index.json": "{}",
         "trainer_state.json": "{}",
-        "training.json": '{"curve": []}',  # how the base was trained, which is not how the merge came to be
+        "training.json": '{"curve": []}',  # how the base was trained, not the merge
         "adapter_config.json.bak": "{}",
         "README.md": "the base's card",
         "recipe.yml": "another",
@@ -368,7 +369,7 @@ def test_progress_counts_every_byte_of_both_stages(parts, tmp_path):
     assert read[-1] == (verify(out).nbytes, verify(out).nbytes)
 
 
-# --------------------------------------------------------------------------------------------------------- refusals
+# ----------------------------------------------------------------------------------------- refusals
 
 
 def test_what_is_there_is_never_overwritten(parts, tmp_path):
@@ -469,7 +470,7 @@ def test_an_input_that_changed_since_it_was_opened_is_refused(parts, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["base", "cot"]
 
 
-# ------------------------------------------------------------------------------------------------------------ faults
+# ------------------------------------------------------------------------------------------- faults
 
 
 @pytest.mark.parametrize("kind", [RuntimeError, KeyboardInterrupt, SystemExit])
@@ -562,7 +563,7 @@ def test_what_was_written_is_read_back_and_compared(parts, tmp_path, monkeypatch
 
     monkeypatch.setattr(os, "pwrite", forgetful)
     with pytest.raises(
-        ExportError, match=r"model.safetensors: what the disk holds from byte 0 on is not what was"
+        ExportError, match=r"model.safetensors: from byte 0 on, the disk does not hold what was"
     ):
         export(*parts, tmp_path / "out")
     assert sorted(file.name for file in tmp_path.iterdir()) == ["base", "cot"]
@@ -585,7 +586,7 @@ def test_a_folder_that_appears_meanwhile_is_left_alone(parts, tmp_path):
             (tmp_path / "out").mkdir()
             (tmp_path / "out" / "mine").touch()
 
-    with pytest.raises(ExportError, match="was made by somebody else while the export ran"):
+    with pytest.raises(ExportError, match="was made by another program while the export ran"):
         export(*parts, tmp_path / "out", progress=progress)
     assert files_of(tmp_path / "out") == ["mine"]
     assert sorted(file.name for file in tmp_path.iterdir()) == ["base", "cot", "out"]
@@ -671,13 +672,13 @@ def test_a_process_of_somebody_else_or_without_proc_counts_as_alive(monkeypatch)
         raise PermissionError
 
     monkeypatch.setattr(os, "kill", denied)
-    began = staging()._process(os.getpid())
+    began = staging()._process_identity(os.getpid())
     assert began.startswith(f"{os.getpid()}-")
     assert int(began.split("-")[1]) > 0
-    assert staging()._process(4_000_000) == "4000000-0"  # /proc has no such entry
+    assert staging()._process_identity(4_000_000) == "4000000-0"  # /proc has no such entry
 
 
-# ------------------------------------------------------------------------------------------------------------ verify
+# ------------------------------------------------------------------------------------------- verify
 
 
 def change_byte(folder):

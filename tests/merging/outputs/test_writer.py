@@ -1,4 +1,4 @@
-"""Writer: the bytes that were given, past the page cache or through it, and disks that refuse or forget."""
+"""Writer: all bytes arrive, past the page cache or through it; disks may refuse or forget."""
 
 import errno
 import fcntl
@@ -56,7 +56,7 @@ def through_the_cache(monkeypatch, code=errno.EINVAL):
     monkeypatch.setattr(fcntl, "fcntl", refuse)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(deadline=None)
 @given(
     nbytes=st.integers(0, 9 * PAGE),
     cuts=st.lists(st.integers(0, 9 * PAGE), max_size=6),
@@ -74,9 +74,9 @@ def test_the_file_holds_the_pieces_one_after_the_other(tmp_path_factory, nbytes,
 
 @pytest.mark.parametrize("nbytes", [0, 1, PAGE, 2 * PAGE, 2 * PAGE + 1, 4 * PAGE, 7 * PAGE - 1])
 def test_only_whole_stretches_go_past_the_cache_and_all_is_read_back(nbytes, tmp_path, monkeypatch):
-    """Seven pages but a byte are three stretches of two pages, past the cache, and 4,095 bytes through it."""
+    """Seven pages less a byte: 3 stretches of two pages past the cache, then 4,095 bytes."""
     with (tmp_path / "asked").open("w") as file:
-        if not writer._past_cache(file.fileno(), True):
+        if not writer._set_direct(file.fileno(), True):
             pytest.skip(f"{tmp_path} is on a file system that has no way past the page cache")
     wrote, read = [], []
     real_write, real_read = os.pwrite, os.preadv
@@ -151,7 +151,7 @@ def test_a_disk_that_forgets_is_found_out(stretch, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "pwrite", forgetful)
     with pytest.raises(
         ExportError,
-        match=rf"file: what the disk holds from byte {2 * PAGE * stretch:,} on is not what",
+        match=rf"file: from byte {2 * PAGE * stretch:,} on, the disk does not hold what was",
     ):
         write(tmp_path / "file", content(7 * PAGE))
 
@@ -165,7 +165,7 @@ def test_a_file_that_is_cut_short_behind_the_writing_is_found_out(tmp_path, monk
 
     monkeypatch.setattr(os, "preadv", preadv)
     with pytest.raises(
-        ExportError, match="what the disk holds from byte 0 on is not what was written there"
+        ExportError, match="from byte 0 on, the disk does not hold what was written"
     ):
         write(tmp_path / "file", content(2 * PAGE))
 

@@ -4,7 +4,7 @@ import pytest
 
 from merging import Checkpoint, merge, open_recipe, prepare
 from merging.errors import MismatchError
-from merging.preflight.idle_settings import shadowed
+from merging.preflight.idle_settings import shadowed_rules
 from merging.recipe import parse_recipe
 
 CONFIG = {"model_type": "llama", "num_hidden_layers": 3}
@@ -54,7 +54,7 @@ def test_its_words_and_that_the_recipe_runs(world):
     (problem,) = prepare(rule).problems
     assert (problem.severity, problem.subject) == ("warning", "recipe") and problem.text == (
         "cot: weight: rule 2 (filter 'mlp.down') never applies: rules before it match every tensor that it matches, and the "
-        "first that matches holds. Put it before them, or leave it out."
+        "first match counts. Move it before them, or leave it out."
     )
     merged, tuned = dict(merge(rule, *open_recipe(rule))), Checkpoint(world / "cot")
     assert (
@@ -120,4 +120,4 @@ def test_a_slice_is_looked_at_with_its_own_tensors(world):
         second="1",
     )
     rule = parse_recipe(text)
-    assert shadowed(rule, open_recipe(rule)[0]) == []
+    assert shadowed_rules(rule, open_recipe(rule)[0]) == []

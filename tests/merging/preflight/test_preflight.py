@@ -86,7 +86,7 @@ def test_an_unreadable_base_ends_it(tmp_path):
         (
             {"rope_theta": 5e5},
             "warning",
-            "rope_theta = 500000.0, the base says 10000.0. The export follows the base",
+            "rope_theta = 500000.0, the base says 10000.0. The export has the base's value",
         ),
     ],
 )
@@ -115,8 +115,8 @@ class TestTokenizers:
             in problem.message
         )
         assert (
-            problem.fix.startswith("Choose in the recipe dem.vocabulary: base")
-            and "Or dem.vocabulary: union" in problem.fix
+            problem.fix.startswith("Set dem.vocabulary: base in the recipe")
+            and "Or set dem.vocabulary: union" in problem.fix
         )
 
     def test_added_tokens_are_an_error_for_the_export_would_lose_them(self, tmp_path, folder):
@@ -134,7 +134,7 @@ class TestTokenizers:
         (problem,) = problems(tmp_path, tmp_path / "x")
         assert problem.severity == "warning"
         assert problem.text == (
-            "x: its tokenizer lacks 1 tokens of the base's; their rows are merged all the same. The export has the base's "
+            "x: its tokenizer lacks 1 tokens of the base; their rows are merged all the same. The export has the base's "
             "tokenizer."
         )
 
@@ -167,7 +167,7 @@ class TestTokenizers:
         assert problems(tmp_path, tmp_path / "x") == []
         pairs(tmp_path / "x", ["ab c", "a b"])
         (problem,) = problems(tmp_path, tmp_path / "x")
-        assert problem.severity == "warning" and "joins other pairs (merges)" in problem.message
+        assert problem.severity == "warning" and "its tokenizer has other merges" in problem.message
 
     @pytest.mark.parametrize(
         "document",
@@ -229,7 +229,7 @@ class TestOfTheBase:
         (tmp_path / "base" / "config.json").write_text(json.dumps(config))
         (problem,) = problems(tmp_path)
         assert problem.severity == "warning" and problem.subject == "base"
-        assert "asks for code from the folder (auto_map). It is never run here" in problem.message
+        assert "asks for code from the folder (auto_map). Such code is never run here" in problem.message
 
     def test_a_quantised_base_is_an_error(self, tmp_path, base):
         (tmp_path / "base" / "config.json").write_text(
@@ -385,7 +385,7 @@ class TestVocabulariesOfFolders:
         found = preflight(tmp_path / "base", [*three, tmp_path / "other"], vocabularies="union")
         errors = [one for one in found.problems if one.severity == "error"]
         assert len(errors) == 1 and errors[0].subject == "other"
-        assert "1 tokens of its vocabulary proper (d) are not in the base's" in errors[0].message
+        assert "1 tokens of its own vocabulary (d) are neither in the base's" in errors[0].message
         assert any("rope_theta" in one.message for one in found.problems)
 
     def test_another_word_is_refused(self, tmp_path, base):
@@ -444,8 +444,8 @@ class TestHeads:
         )
         (problem,) = problems(tmp_path, tmp_path / "x")
         assert problem.severity == "info" and problem.message == (
-            "x stores its tied head (lm_head.weight), the base does not; the values are those of its embeddings, and "
-            "merged once."
+            "x stores its tied head (lm_head.weight), the base does not; it equals the embeddings and is "
+            "merged once with them."
         )
         write(tmp_path / "base2", stored, CONFIG)
         write(tmp_path / "y", moved, CONFIG)
@@ -468,7 +468,7 @@ def test_dtypes_that_differ_are_told(tmp_path, folder, base, write):
         tmp_path, folder("x", {name: value.bfloat16() for name, value in base.items()})
     )
     assert problem.severity == "info" and problem.text == (
-        "x is stored as bfloat16, the base as float32: merged in float32 and stored as the base, unless the recipe's "
+        "x is stored as bfloat16, the base as float32: merged in float32 and stored as the base is, unless the recipe's "
         "dtype says otherwise."
     )
     write(tmp_path / "wide", {name: value.double() for name, value in base.items()}, CONFIG)
@@ -500,7 +500,7 @@ class TestTemplates:
         (problem,) = problems(tmp_path, tmp_path / "x")
         assert problem.severity == "warning" and problem.text == (
             "x was trained with a chat template of its own, and the base has none: the export has the base's. To talk to "
-            "the export as to x, copy its chat_template there."
+            "the export as to x, copy its chat_template into the export."
         )
         self.write(tmp_path / "base", "{{ b }}")
         (problem,) = problems(tmp_path, tmp_path / "x")
@@ -529,7 +529,7 @@ class TestAlike:
         (problem,) = problems(tmp_path, folder("x"), folder("y"))
         assert (problem.severity, problem.subject) == ("warning", "y")
         assert (
-            f"y ({tmp_path}/y) has the same weights as x: its ω counts on top of the other's."
+            f"y ({tmp_path}/y) has the same weights as x: its ω is added to the other's."
             in problem.message
         )
 

@@ -43,7 +43,7 @@ def there(server, tmp_path):
     def locate(reference):
         return hub.fetch(reference, **where).folder if hub.is_hub_id(reference) else Path(reference)
 
-    return {"locate": locate, "ask": lambda reference: hub.probe(reference, **where)}
+    return {"locate": locate, "probe": lambda reference: hub.probe(reference, **where)}
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def test_all_that_cannot_be_had_from_the_hub_is_told_and_nothing_is_downloaded(
     )
     found = lines(wanted, **there)
     told = [
-        "org/ct is no folder",
+        "org/ct is not a folder",
         "org/cot has no revision 'v9'",
         "org/gated is gated",
         "nowhere does not",
@@ -104,7 +104,7 @@ def test_what_is_there_is_opened(server, upload, there):
 def test_no_network_is_told_of_each(server, upload, there, tmp_path):
     server.stop()
     found = lines(recipe("org/base", cot="org/cot"), **there)
-    assert [line.partition(" is no folder")[0] for line in found] == ["org/base", "org/cot"]
+    assert [line.partition(" is not a folder")[0] for line in found] == ["org/base", "org/cot"]
     assert all("Connection refused" in line for line in found)
 
 
@@ -112,7 +112,7 @@ def test_one_hub_id_is_asked_about_once(server, upload, there, tmp_path, llama, 
     upload("cot", 1)
     write(tmp_path / "base", llama(), CONFIG)
     asked = []
-    prepare(recipe(str(tmp_path / "base"), cot="org/cot"), **there | {"ask": asked.append})
+    prepare(recipe(str(tmp_path / "base"), cot="org/cot"), **there | {"probe": asked.append})
     assert asked == []
 
 
@@ -127,7 +127,7 @@ def test_a_broken_one_is_told_beside_one_that_cannot_be_had(
     places = {name: str(tmp_path / name) for name in ("wide", "lora")}
     adapter(tmp_path / "lora", base, [QUERY], use_dora=True)
     found = lines(recipe(str(tmp_path / "base"), gone="org/gone", **places), **there)
-    told = ["org/gone is no folder", "wide: config.json says hidden_size = 8", "use_dora is set"]
+    told = ["org/gone is not a folder", "wide: config.json says hidden_size = 8", "use_dora is set"]
     assert len(found) == 3 and all(word in line for word, line in zip(told, found, strict=True))
 
 
@@ -193,7 +193,7 @@ def test_preflight_tells_of_all_and_opens_the_rest(server, upload, there, tmp_pa
     assert list(opened.vectors) == ["cot"]
     assert [(one.severity, one.subject) for one in opened.problems] == [("error", "x")]
     opened = preflight(str(tmp_path / "up" / "base"), ["org/a", "org/b"], ["a", "b"], **there)
-    assert [(one.subject, "is no folder here" in one.message) for one in opened.problems] == [
+    assert [(one.subject, "is not a folder here" in one.message) for one in opened.problems] == [
         ("a", True),
         ("b", True),
     ]
@@ -202,7 +202,7 @@ def test_preflight_tells_of_all_and_opens_the_rest(server, upload, there, tmp_pa
 def test_preflight_downloads_nothing_where_one_cannot_be_had(server, upload, there):
     upload("base")
     upload("cot", 1)
-    with pytest.raises(CheckpointError, match=r"^org/nothing is no folder here[^\n]*$"):
+    with pytest.raises(CheckpointError, match=r"^org/nothing is not a folder here[^\n]*$"):
         preflight("org/base", ["org/cot", "org/nothing"], **there)
     assert not [name for name in server.fetched() if name.endswith(".safetensors")]
 

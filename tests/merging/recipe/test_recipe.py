@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from merging import ModelEntry, Recipe, RecipeError
 from merging.recipe import parse_recipe, read_recipe, recipe_yaml
-from merging.recipe.fields import unique
+from merging.recipe.fields import unique_name
 from plumbing.strict_yaml import MAX_CHARACTERS as MAX_BYTES
 
 TEXT = """
@@ -64,19 +64,26 @@ def test_names_are_those_of_the_folders_unless_given():
         "lora",
         "cot-3",
     ]
-    assert unique("a", ["a", "a-2"]) == "a-3"
+    assert unique_name("a", ["a", "a-2"]) == "a-3"
 
 
 # ---------------------------------------------------------------------------------------------------------------- laws
 
 words = st.text("aé漢/ .-_'\":#{[&*!%@`|>0", min_size=1, max_size=9)
 labels = st.text("aé漢/.-_'\":#{[&*!0", min_size=1, max_size=9)
-numbers = st.floats(allow_nan=False, allow_infinity=False)
-scalars = numbers | st.integers(-(2**53), 2**53) | st.booleans()
-rules = st.fixed_dictionaries(
-    {"value": scalars | st.lists(numbers, min_size=1)}, optional={"filter": st.none() | words}
-)
-omegas = scalars | st.lists(numbers, min_size=1) | rules | st.lists(rules, min_size=1)
+
+
+def any_setting(numbers, integers):
+    """Scalars, gradients, one rule and lists of rules."""
+    scalars = numbers | integers | st.booleans()
+    rules = st.fixed_dictionaries(
+        {"value": scalars | st.lists(numbers, min_size=1)}, optional={"filter": st.none() | words}
+    )
+    return scalars | st.lists(numbers, min_size=1) | rules | st.lists(rules, min_size=1)
+
+
+omegas = any_setting(st.floats(allow_nan=False, allow_infinity=False), st.integers(-(2**53), 2**53))
+lambdas = any_setting(st.floats(-10.0, 10.0), st.integers(-10, 10))
 dtypes = st.sampled_from([None, "float16", "bfloat16", "float32", "float64"])
 recipes = st.builds(
     lambda base, names, paths, omegas, dtype, out_dtype, seed, inputs, unrelated, lam: Recipe(
@@ -101,7 +108,7 @@ recipes = st.builds(
     st.integers(0, 2**63 - 1),
     st.dictionaries(words, words, max_size=2),
     st.booleans(),
-    st.none() | omegas,
+    st.none() | lambdas,
 )
 
 
@@ -227,6 +234,9 @@ def test_a_file_that_cannot_be_read(tmp_path, monkeypatch):
     path.write_text("x" * (MAX_BYTES + 1))
     with pytest.raises(RecipeError, match=r"r.yml has 200,001 bytes; a recipe has at most 200,000"):
         read_recipe(path)
+    path.write_text(" \n")
+    with pytest.raises(RecipeError, match=r"r.yml is empty. Give a recipe, a YAML file with"):
+        read_recipe(path)
     path.write_text("merge_metod: x")
     with pytest.raises(
         RecipeError, match=r"r.yml: unknown key 'merge_metod'; did you mean 'merge_method'"
@@ -260,7 +270,8 @@ def models(**parameters):
 @pytest.mark.parametrize(
     ("given_text", "message"),
     [
-        ("", "a recipe is keys and values .*; found 'None'"),
+        ("", "the recipe is empty. Write merge_method, base_model and models"),
+        ("# nothing yet", "the recipe is empty"),
         ("[1, 2]", "a recipe is keys and values"),
         ("just text", "found 'just text'"),
         ("a: [", "not valid YAML"),
@@ -273,7 +284,7 @@ def models(**parameters):
         ("[" * 50_000, "not a recipe: maximum recursion"),
         ("a: 2020-13-45", "not a recipe: month must be in 1..12"),
         ("a: " + "9" * 5000, "not a recipe: Exceeds the limit"),
-        ("x" * (MAX_BYTES + 1), "a recipe of 200,001 characters; at most 200,000 are read"),
+        ("x" * (MAX_BYTES + 1), "the recipe has 200,001 characters; at most 200,000 are read"),
         (text(slices=[]), "models and slices are both given, and a recipe has one of them"),
         (text(modules={}), "'modules' is not read"),
         (text(tokenizer={}), "'tokenizer' is not read: .*the base's is used"),
@@ -367,8 +378,14 @@ def models(**parameters):
         (text(parameters={"lamda": 1}), "parameters: unknown key 'lamda'; did you mean 'lambda'"),
         (text(parameters={"lambda": "x"}), "parameters: lambda is 'x', expected a number"),
         (text(parameters=[1]), r"parameters is \[1\], expected keys and values"),
-        (text(dtype="fp16"), "dtype is 'fp16'; known: bfloat16, float16"),
-        (text(out_dtype="int8"), "out_dtype is 'int8'; "),
+        (
+            text(dtype="fp16"),
+            "^dtype is 'fp16', expected one of float16, bfloat16, .*; did you mean 'float16'",
+        ),
+        (
+            text(out_dtype="int8"),
+            r"out_dtype is 'int8', expected one of float16, bfloat16, float32, float64\.$",
+        ),
         (text(dtype=["float16"]), r"dtype is \['float16'\]"),
     ],
 )

@@ -151,6 +151,30 @@ class TestKeys:
                 "parameters: elect is 'count'; known: unweighted, weighted",
             ),
             ("ties", {"weight": 1}, {"gamma": 1}, "parameters: unknown key 'gamma'"),
+            (
+                "ties",
+                {"weight": 1, "density": 3},
+                {},
+                "^models: a: density is 3; it must be between 0 and 1",
+            ),
+            (
+                "ties",
+                {"weight": 1, "density": [0.5, {"filter": "mlp", "value": 1.5}]},
+                {},
+                r"models: a: density\[0\] is 0.5, expected {filter",
+            ),
+            (
+                "ties",
+                {"weight": 1, "density": [{"filter": "mlp", "value": [0.5, 1.5]}]},
+                {},
+                r"models: a: density\[0\].value\[1\] is 1.5; it must be between 0 and 1",
+            ),
+            (
+                "task_arithmetic",
+                {"weight": 11},
+                {"lambda": 11.0},
+                "^parameters: lambda is 11.0; it must be between -10 and 10",
+            ),
             ("breadcrumbs", {"weight": 1}, {"gama": 1}, "unknown key 'gama'; did you mean 'gamma'"),
         ],
     )

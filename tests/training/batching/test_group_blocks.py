@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from training.batching.group_blocks import Report, Share, natural, weighted
+from training.batching.group_blocks import EpochBlocks, Share, count_blocks, distribute_blocks
 from training.batching.group_sampler import GroupBlockSampler
 from training.errors import TrainingError
 
@@ -15,9 +15,9 @@ class TestNatural:
             GroupBlockSampler(groups, 4, 0, leftover).report()
             for leftover in ("fill", "drop", "mix")
         )
-        assert fill == Report(4, (Share("0", 7, 2, 1, 0), Share("1", 5, 2, 3, 0)))
-        assert drop == Report(4, (Share("0", 7, 1, 0, 3), Share("1", 5, 1, 0, 1)))
-        assert mix == Report(4, (Share("0", 7, 1, 0, 0), Share("1", 5, 1, 0, 0)), mixed=1)
+        assert fill == EpochBlocks(4, (Share("0", 7, 2, 1, 0), Share("1", 5, 2, 3, 0)))
+        assert drop == EpochBlocks(4, (Share("0", 7, 1, 0, 3), Share("1", 5, 1, 0, 1)))
+        assert mix == EpochBlocks(4, (Share("0", 7, 1, 0, 0), Share("1", 5, 1, 0, 0)), mixed=1)
         assert (fill.repeated, drop.unused, mix.mixed_share) == (4, 4, 1 / 3)
         assert str(drop) == (
             "2 blocks of 4 from 12 examples in 2 groups: 0 of 8 places repeat an example (0.0%), "
@@ -40,20 +40,20 @@ class TestNatural:
 
 class TestWeighted:
     def test_blocks_are_shared_out_by_largest_remainders(self):
-        report = natural([40, 40, 20], 10, "fill", "abc")
-        assert [share.blocks for share in weighted(report, [1, 1, 1], "fill").groups] == [4, 3, 3]
-        assert [share.blocks for share in weighted(report, [0.5, 0.3, 0.2], "fill").groups] == [
+        report = count_blocks([40, 40, 20], 10, "fill", "abc")
+        assert [share.blocks for share in distribute_blocks(report, [1, 1, 1], "fill").groups] == [4, 3, 3]
+        assert [share.blocks for share in distribute_blocks(report, [0.5, 0.3, 0.2], "fill").groups] == [
             5,
             3,
             2,
         ]
-        assert [share.blocks for share in weighted(report, [0, 0.25, 0.75], "fill").groups] == [
+        assert [share.blocks for share in distribute_blocks(report, [0, 0.25, 0.75], "fill").groups] == [
             0,
             3,
             7,
         ]
         # 10 · 3/7 = 4.29, 10 · 2/7 = 2.86 twice: the two largest remainders are those of the others
-        assert [share.blocks for share in weighted(report, [3, 2, 2], "fill").groups] == [4, 3, 3]
+        assert [share.blocks for share in distribute_blocks(report, [3, 2, 2], "fill").groups] == [4, 3, 3]
 
     @pytest.mark.parametrize(
         ("weights", "leftover", "words"),

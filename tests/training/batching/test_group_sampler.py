@@ -92,7 +92,7 @@ class TestHomogeneity:
 
 
 class TestCounts:
-    @settings(deadline=None, max_examples=60)
+    @settings(deadline=None)
     @given(
         st.lists(st.integers(1, 23), min_size=1, max_size=5),
         st.integers(1, 9),
@@ -175,7 +175,7 @@ class TestOrder:
 
 
 class TestWeights:
-    @settings(deadline=None, max_examples=40)
+    @settings(deadline=None)
     @given(st.lists(st.integers(0, 9), min_size=4, max_size=4).filter(any))
     def test_an_epoch_holds_what_the_report_declares(self, weights):
         try:

@@ -7,13 +7,19 @@ from itertools import chain, islice
 import pytest
 
 from corpus import Encoded
-from training.batching.order import Fixed, batches, collate, order, shuffled
+from training.batching.order import (
+    FixedBatches,
+    batches_by_length,
+    collate,
+    order,
+    shuffled_batches,
+)
 from training.errors import TrainingError
 
 LENGTHS = [3 + 7 * number % 11 for number in range(35)]
 
 
-@pytest.mark.parametrize("draw", [batches, shuffled])
+@pytest.mark.parametrize("draw", [batches_by_length, shuffled_batches])
 def test_batches_hold_the_share_of_replay_and_come_again(stage, replay, draw):
     stage = replace(stage, replay=replay, replay_share=0.4)
     rows = list(islice(draw(LENGTHS, [3, 5, 4], stage), 33))
@@ -23,7 +29,7 @@ def test_batches_hold_the_share_of_replay_and_come_again(stage, replay, draw):
     assert rows != list(islice(draw(LENGTHS, [3, 5, 4], replace(stage, seed=1)), 33))
 
 
-@pytest.mark.parametrize("draw", [batches, shuffled])
+@pytest.mark.parametrize("draw", [batches_by_length, shuffled_batches])
 def test_every_example_is_seen_once_before_any_is_seen_twice(stage, draw):
     rows = list(islice(draw([1] * 80, [], stage), 16))
     assert sorted(index for row in rows for index in row) == list(range(80))
@@ -36,7 +42,7 @@ def test_batches_by_length_are_padded_less(stage):
             for row in rows
         )
 
-    by_length, mixed = (list(islice(draw(LENGTHS, [], stage), 32)) for draw in (batches, shuffled))
+    by_length, mixed = (list(islice(draw(LENGTHS, [], stage), 32)) for draw in (batches_by_length, shuffled_batches))
     assert padding(by_length) < 0.4 * padding(mixed)
 
 
@@ -101,7 +107,7 @@ def test_groups_that_cannot_fill_a_step_are_refused(stage):
 
 
 def test_accelerate_finds_what_it_asks_a_batch_sampler_for():
-    rows = Fixed([[1, 2], [3, 4]], 2)
+    rows = FixedBatches([[1, 2], [3, 4]], 2)
     assert (rows.batch_size, rows.drop_last, len(rows), list(rows)) == (
         2,
         False,

@@ -57,6 +57,7 @@ def steps(ranks, run):
 
 
 @pytest.mark.parametrize("accumulation", [1, 2, 4])
+@pytest.mark.slow
 def test_every_step_is_of_one_group(ranks, accumulation):
     found = steps(ranks, str(accumulation))
     block = 2 * accumulation * len(ranks)

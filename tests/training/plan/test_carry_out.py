@@ -142,7 +142,7 @@ def test_stopped_and_resumed_it_gives_the_same_and_trains_nothing_twice(plan, tm
     with pytest.raises(PlanError, match="was begun there and not finished. Resume it"):
         run_plan(plan(DMT % "1/4"), tmp_path / "cut")
     with pytest.raises(
-        PlanError, match=r"what was begun there is something else: rate was 0.003, is 0.002"
+        PlanError, match=r"the unfinished step there has other settings or data: rate was 0.003, is 0.002"
     ):
         run_plan(plan(DMT % "1/4", SETTINGS.replace("3e-3", "2e-3")), tmp_path / "cut", resume=True)
     rest = run_plan(plan(DMT % "1/4"), tmp_path / "cut", resume=True)
@@ -161,6 +161,7 @@ def test_stopped_between_two_steps_nothing_is_half(plan, tmp_path):
     assert [made.new for made in run_plan(plan("{kind: experts}"), tmp_path)] == [False, True, True]
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_it_gives_the_same(home, text, plan, tmp_path):
     schedule = DMT % "1/4"
     whole = run_plan(plan(schedule), tmp_path / "whole")
@@ -194,6 +195,7 @@ def start(file, out, **environment):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_two_processes_carry_out_one_plan(home, text, plan, tmp_path):
     halved = SETTINGS.replace("batch: 4", "batch: 2")
     (home / "two.yml").write_text(text("{kind: sequential, order: [math, code]}", halved), "utf-8")

@@ -8,7 +8,7 @@ import torch
 from transformers import AutoTokenizer
 
 from corpus import Chat, Example, Message, encode, write_jsonl
-from training.plan.estimate import estimate, picked
+from training.plan.estimate import estimate, pick_indices
 from training.plan.faults import PlanError
 from training.plan.plan_file import parse_plan
 from training.run import memory
@@ -23,11 +23,11 @@ def refused(plan, **more):
 
 
 def test_picked_by_hand():
-    assert picked(3, 7, 0)[:6] == [0, 1, 2, 0, 1, 2] and len(picked(3, 7, 0)) == 7
-    assert picked(5, 5, 9) == [0, 1, 2, 3, 4]
-    few, more = (set(picked(101, count, 4)) for count in (11, 37))
-    assert few < more and set(picked(101, 11, 5)) != few
-    assert picked(101, 37, 4) == sorted(more)
+    assert pick_indices(3, 7, 0)[:6] == [0, 1, 2, 0, 1, 2] and len(pick_indices(3, 7, 0)) == 7
+    assert pick_indices(5, 5, 9) == [0, 1, 2, 3, 4]
+    few, more = (set(pick_indices(101, count, 4)) for count in (11, 37))
+    assert few < more and set(pick_indices(101, 11, 5)) != few
+    assert pick_indices(101, 37, 4) == sorted(more)
 
 
 def test_tokens_are_those_of_a_plain_loop(home, plan):
@@ -163,17 +163,17 @@ def test_groups_of_what_fits_and_weights_by_name(plan):
         (
             "{kind: experts}",
             ", lora: {rank: 2, targets: [qproj]}",
-            'LoRA target "qproj" names no module',
+            'LoRA target "qproj" matches no module',
         ),
         (
             "{kind: sequential, order: [math, code], each: {math: {lora: 2}}}",
             "",
-            "step math--code trains whole weights and starts from math, which trains a LoRA adapter",
+            "step math--code is a full fine-tune and starts from math, which trains a LoRA adapter",
         ),
         (
             "{kind: sequential, order: [math, code], each: {math: {lora: {rank: 2, alpha: 6}}}}",
             ", lora: 4",
-            "goes on with the LoRA adapter of math, and that is another one: rank was 2, is 4; alpha was 6, is 8",
+            "continues the LoRA adapter of math, but with other settings: rank was 2, is 4; alpha was 6, is 8",
         ),
         (
             "[{kind: experts}, {kind: experts, settings: {epochs: 2}}]",
@@ -204,7 +204,7 @@ def test_groups_of_what_fits_and_weights_by_name(plan):
         (
             "{kind: mixing}",
             ", group_by: {metric: kmeans, count: 2, encoder: states}",
-            "not at hand here",
+            "hidden states cannot be computed here",
         ),
         (
             "{kind: mixing}",
@@ -237,7 +237,7 @@ def test_one_refusal_one_message(home, plan, schedule, more, words):
 
 
 def test_memory_is_refused_with_the_numbers(plan, monkeypatch):
-    monkeypatch.setattr(memory, "free", lambda device: 600_000)
+    monkeypatch.setattr(memory, "free_bytes", lambda device: 600_000)
     found = refused(plan("{kind: experts}", SETTINGS % ""))
     assert len(found) == 1 and "600.0 kB are free" in found[0]
     assert "settings: a step of 4 examples of up to" in found[0]
@@ -265,7 +265,7 @@ def test_everything_at_once_and_nothing_written(home, tmp_path, text):
         "general: general.jsonl", f"general: {tmp_path}/bad.jsonl, more: nowhere.jsonl"
     )
     found = refused(parse_plan(whole, home=home), out=tmp_path / "out")
-    assert "code.math is there, and its training.json does not say" in found[0]
+    assert "code.math exists, and its training.json does not say" in found[0]
     assert "bad.jsonl, line 1, field" in found[1] and "sources.more" in found[2] and len(found) == 3
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["bad.jsonl", "code.math", "out"]
 
@@ -301,7 +301,7 @@ def test_a_folder_that_was_trained_otherwise(home, plan, tmp_path):
     run_plan(plan("{kind: experts, sources: [code]}", SETTINGS % ", seed: 1"), tmp_path)
     other = plan("{kind: experts, sources: [code]}", SETTINGS % ", seed: 2, rate: 1e-5")
     assert (
-        "code is there, and was trained otherwise: rate was 0.0006, is 1e-05; seed was 1, is 2"
+        "code exists, and was trained with other settings or data: rate was 0.0006, is 1e-05; seed was 1, is 2"
         in refused(other, out=tmp_path)[0]
     )
     same = plan(
@@ -321,4 +321,4 @@ def test_a_folder_that_was_trained_otherwise(home, plan, tmp_path):
         home=home,
     )
     assert less.sources["code"].share == Fraction(1, 2)
-    assert "its examples are others" in refused(less, out=tmp_path)[0]
+    assert "its examples are different" in refused(less, out=tmp_path)[0]

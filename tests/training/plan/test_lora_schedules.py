@@ -123,10 +123,10 @@ def test_done_steps_are_used_again_and_another_adapter_is_none_of_them(whole, lo
     shutil.rmtree(made[2].folder)
     rewrite(out / FOURTH / "training.json", adapter={"name": "elsewhere", "identity": "x"})
     refused(
-        lora("1/4"), out, f"{FOURTH} is there, and was trained from another adapter (elsewhere)"
+        lora("1/4"), out, f"{FOURTH} exists, and was trained from another adapter (elsewhere)"
     )
     rewrite(out / FOURTH / "training.json", adapter=None)
-    refused(lora("1/4"), out, f"{FOURTH} is there, and was trained from another adapter (none)")
+    refused(lora("1/4"), out, f"{FOURTH} exists, and was trained from another adapter (none)")
 
 
 def test_a_parent_that_is_trained_anew_must_come_out_the_same(whole, lora, tmp_path):
@@ -150,13 +150,14 @@ def test_stopped_in_the_second_stage_and_resumed(whole, lora, tmp_path):
     begun = json.loads(state.read_text("utf-8"))
     assert begun["adapter"] == record.identity(tmp_path / "code.math")
     rewrite(state, adapter="x")
-    refused(lora("1/4"), tmp_path, "what was begun there started from another adapter", resume=True)
+    refused(lora("1/4"), tmp_path, "the unfinished step there started from another adapter", resume=True)
     rewrite(state, adapter=begun["adapter"])
     rest = run_plan(lora("1/4"), tmp_path, resume=True)
     assert [made.new for made in rest] == [False, True]
     assert all(same(one.folder, other.folder) for one, other in zip(whole, rest, strict=True))
 
 
+@pytest.mark.slow
 def test_killed_in_the_second_stage_and_resumed(whole, home, text, tmp_path):
     (home / "lora.yml").write_text(text(DMT % "1/4", SETTINGS % ", save_every: 2"), "utf-8")
     code = (

@@ -10,7 +10,7 @@ from plumbing.strict_yaml import MAX_CHARACTERS
 from training.errors import TrainingError
 from training.plan.faults import PlanError
 from training.plan.plan_file import parse_plan, plan_yaml, read_plan
-from training.plan.settings import of_stage
+from training.plan.settings import stage_arguments
 from training.stage import Lora
 
 HEAD = """base: b
@@ -30,7 +30,7 @@ def refused(text, **more):
 
 def faults(rest):
     """What is said of the part after HEAD; the base, which is not there, left out."""
-    return [message for message in refused(HEAD + rest) if "is no folder here" not in message]
+    return [message for message in refused(HEAD + rest) if "is not a folder on this machine" not in message]
 
 
 def test_a_plan_by_hand(tmp_path, monkeypatch):
@@ -75,7 +75,7 @@ subset_seed: 7
         "frozen": ("*embed*",),
         "steps": 100,
     }
-    assert of_stage(found.settings_of(steps["math"]))["lora"] == Lora(16)
+    assert stage_arguments(found.settings_of(steps["math"]))["lora"] == Lora(16)
 
 
 def test_one_source_for_two_schedules_with_other_settings_is_told():
@@ -144,11 +144,11 @@ schedule: {kind: dtm}
 """
     found = refused(text, home=tmp_path, file="plan.yml")
     assert found == (
-        """plan.yml, line 1, base: 'nowhere' is no folder here. Give the folder of a checkpoint; one of the hub must be downloaded first.""",
+        """plan.yml, line 1, base: 'nowhere' is not a folder on this machine. Give the folder of a checkpoint. Download a model of the hub first.""",
         f"""plan.yml, line 3, sources.math: {tmp_path}/bad.jsonl, line 2, field "completion": missing (the line has prompt). Add "completion" with a text.""",
         """plan.yml, line 4, sources.code.splt: unknown key; did you mean 'split'?""",
         next(message for message in found if "empty.jsonl" in message),
-        """plan.yml, line 5, sources.a/b: a name is made of letters, digits, - and _: it becomes part of a folder's.""",
+        """plan.yml, line 5, sources.a/b: a name is made of letters, digits, - and _: it becomes part of a folder's name.""",
         """plan.yml, line 7, settings.epoch: unknown setting; did you mean 'epochs'?""",
         """plan.yml, line 8, settings.rate: is 'fast', expected a number.""",
         """plan.yml, line 9, schedule.kind: kind is 'dtm'; did you mean 'dmt'? Known: experts, mixing, sequential, mixed_sequential, dmt, proportions.""",
@@ -277,7 +277,7 @@ schedule: {kind: dtm}
         ),
         ("schedule: {kind: mixing}\nshcedule: {}", "unknown key; did you mean 'schedule'?"),
         ("schedule: {kind: mixing}\nbase: c", "base: occurs twice"),
-        ("schedule: {kind: mixing}\n? [1]\n: 2", "has a key that is no text"),
+        ("schedule: {kind: mixing}\n? [1]\n: 2", "has a key that is not text"),
         (
             "schedule: {kind: mixing}\nvalidation: [1]",
             "validation: is [1], expected names with their paths",

@@ -14,10 +14,11 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from corpus import Chat, CorpusError, Example, Message, encode
+from plumbing.units import size
 from training.batching.order import collate, order
 from training.run import memory
 from training.run.finetune import Lora, TrainingError, TrainingStopped, run
-from training.run.setup import make_ready
+from training.run.setup import set_up
 
 
 def weights(folder):
@@ -429,7 +430,7 @@ class TestRefusals:
 
     def test_targets_of_an_adapter(self, stage, tmp_path):
         stage = replace(stage, lora=Lora(2, targets=("query",)))
-        self.refused(stage, tmp_path, '"query" names no module. Modules end in: .*q_proj')
+        self.refused(stage, tmp_path, '"query" matches no module. Modules end in: .*q_proj')
 
     def test_examples_that_are_too_long(self, stage, tmp_path):
         long = (Example("word " * 300, " no"),)
@@ -453,7 +454,7 @@ class TestRefusals:
         self.refused(
             replace(stage, base=tmp_path / "nowhere"),
             tmp_path,
-            "nowhere: is no folder with a config.json",
+            "nowhere: has no config.json",
         )
         adapter = run(replace(stage, lora=Lora(2)), tmp_path / "adapter").folder
         self.refused(replace(stage, base=adapter), tmp_path, "adapter: is a LoRA adapter")
@@ -493,14 +494,14 @@ class TestRefusals:
     def test_a_batch_that_hardly_fits_is_told(self, stage, monkeypatch, caplog):
         needed = []
         monkeypatch.setattr(memory, "check", lambda need, *_: needed.append(need))
-        make_ready(stage)
+        set_up(stage)
         assert not caplog.messages
-        monkeypatch.setattr(memory, "free", lambda device: int(1.6 * needed[-1]))
-        make_ready(stage)
+        monkeypatch.setattr(memory, "free_bytes", lambda device: int(1.6 * needed[-1]))
+        set_up(stage)
         (told,) = caplog.messages
         assert (
             "it fits, but" in told
-            and f"may grow to {memory.words(round(1.7 * needed[-1]))}" in told
+            and f"may grow to {size(round(1.7 * needed[-1]))}" in told
         )
 
     def test_groups_that_cannot_fill_a_step(self, stage, tmp_path):

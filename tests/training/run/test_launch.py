@@ -40,6 +40,7 @@ def pair(stage, replay):
     )
 
 
+@pytest.mark.slow
 def test_two_processes_make_one_checkpoint_and_go_on_after_a_stop(pair, tmp_path):
     assert launched(pair, tmp_path / "two", stop_at=5) == ["stopped", "stopped"]
     said = launched(pair, tmp_path / "two", resume=True)

@@ -16,8 +16,8 @@ from corpus import encode
 from training.batching.order import collate, order
 from training.run import record as facts
 from training.run.finetune import Lora, TrainingError, TrainingStopped, run
-from training.run.lora import unlike
-from training.run.setup import make_ready
+from training.run.lora import adapter_differences
+from training.run.setup import set_up
 from workbench.demo.blank_base import write_blank
 
 LORA = Lora(2, alpha=6.0)
@@ -33,7 +33,7 @@ def same(one, two):
 
 def begins(stage):
     """The adapter before the first step, by the names of its file."""
-    state = make_ready(stage).model.get_adapter_state_dict()
+    state = set_up(stage).model.get_adapter_state_dict()
     return {f"base_model.model.{name}": tensor for name, tensor in state.items()}
 
 
@@ -147,7 +147,7 @@ def test_an_adapter_that_peft_made(second, tmp_path):
     rename(tmp_path / "made", base_model_name_or_path="org/model")
     with pytest.raises(
         TrainingError,
-        match=r"names 'org/model' as its base, which is not here.*base_name='org/model'",
+        match=r"names 'org/model' as its base, which is not a folder here.*base_name='org/model'",
     ):
         run(stage, tmp_path / "out")
     assert same(begins(replace(stage, base_name="org/model")), tensors(tmp_path / "made"))
@@ -197,7 +197,7 @@ def test_another_base_is_refused(second, first, stage, tmp_path):
     refused(
         replace(second, base=other),
         tmp_path,
-        "was trained on .*/base, weights [0-9a-f]{12}…, and this stage's base .*/other is",
+        "was trained on .*/base, weights [0-9a-f]{12}…, and this stage's base .*/other has weights",
     )
     shutil.copytree(first, tmp_path / "first")
     (tmp_path / "first" / "training.json").unlink()
@@ -239,16 +239,16 @@ def test_more_or_fewer_tensors_are_refused(second, first, tmp_path):
 
 def test_unlike_by_hand():
     assert (
-        unlike(
+        adapter_differences(
             {"rank": 8}, {"rank": 8, "alpha": 16.0, "dropout": 0.5, "rslora": False, "targets": ()}
         )
         == ""
     )
-    assert unlike({"rank": 8}, {"rank": 4}) == "rank was 8, is 4; alpha was 16, is 8"
-    assert unlike(
+    assert adapter_differences({"rank": 8}, {"rank": 4}) == "rank was 8, is 4; alpha was 16, is 8"
+    assert adapter_differences(
         {"rank": 8, "targets": ("v", "q")}, {"rank": 8, "targets": ("q", "v"), "rslora": True}
     ) == ("rslora was off, is on")
     assert (
-        unlike({"rank": 8}, {"rank": 8, "targets": ("q",)})
+        adapter_differences({"rank": 8}, {"rank": 8, "targets": ("q",)})
         == "targets was every linear layer, is q"
     )

@@ -6,18 +6,18 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from plumbing.units import size
 from training.errors import TrainingError
 from training.run.lora import add_adapter
 from training.run.memory import (
     PROBES,
     _left_in_group,
     activations,
-    at,
     check,
     estimate,
-    free,
+    free_bytes,
+    interpolate,
     weights_on_disk,
-    words,
 )
 from training.stage import Lora
 
@@ -49,15 +49,15 @@ def test_an_adapter_needs_no_gradients_of_the_base(model):
 @pytest.mark.parametrize("length", [50, 200])
 def test_three_short_rows_tell_what_a_long_one_keeps(model, length):
     """The polynomial against autograd's own count at that length."""
-    told = at(length, [activations(model, probe, bf16=False) for probe in PROBES])
+    told = interpolate(length, [activations(model, probe, bf16=False) for probe in PROBES])
     assert told == pytest.approx(activations(model, length, bf16=False), rel=0.02)
 
 
 def test_a_polynomial_by_hand():
     """L + L² + 5 at 8, 16, 32 is 77, 277, 1061."""
-    assert at(64, (77, 277, 1061)) == 64 + 64 * 64 + 5
-    assert at(0, (77, 277, 1061)) == 5
-    assert at(0, (8, 24, 56)) == 0  # never below nothing
+    assert interpolate(64, (77, 277, 1061)) == 64 + 64 * 64 + 5
+    assert interpolate(0, (77, 277, 1061)) == 5
+    assert interpolate(0, (8, 24, 56)) == 0  # never below nothing
 
 
 def test_rows_count_once_each_and_cast_weights_once_in_all(model):
@@ -104,7 +104,7 @@ def test_the_refusal_of_a_step_names_each_part(stage, tmp_path):
 
 
 def test_what_is_free_regards_a_containers_limit(tmp_path):
-    assert free("cpu") > 0
+    assert free_bytes("cpu") > 0
     assert _left_in_group(tmp_path) == []
     (tmp_path / "memory.current").write_text("700\n")
     (tmp_path / "memory.stat").write_text("anon 500\ninactive_file 150\nactive_file 50\n")
@@ -117,9 +117,9 @@ def test_what_is_free_regards_a_containers_limit(tmp_path):
 
 
 def test_sizes_in_words():
-    assert [words(size) for size in (0, 999, 1500, 2_000_000, 3_100_000_000, 4 * 10**12)] == [
-        "0 bytes",
-        "999 bytes",
+    assert [size(nbytes) for nbytes in (0, 999, 1500, 2_000_000, 3_100_000_000, 4 * 10**12)] == [
+        "0 B",
+        "999 B",
         "1.5 kB",
         "2.0 MB",
         "3.1 GB",

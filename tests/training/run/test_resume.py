@@ -84,6 +84,7 @@ def left(stages, tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", KILLS)
+@pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_bits(name, stages, left, tmp_path):
     assert not (left / name).exists()
     saved = State(left / name).newest()

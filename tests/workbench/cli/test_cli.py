@@ -16,6 +16,8 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from workbench.cli import main
+from workbench.session.runs import read_runs
+from workbench.session.workdir import Workdir
 
 SHAPES = {
     "model.layers.0.mlp.up_proj.weight": (61, 31),
@@ -108,7 +110,7 @@ def test_merge_on_a_device(
     assert main(["merge", str(recipe), str(models / "there"), "--device", "cuda"]) == 0
     said = {
         "task_arithmetic": f"computed on {device}",
-        "ties": "computed on the processor: ties is computed there only",
+        "ties": "computed on the CPU: ties runs only there",
     }
     assert said[method] in capsys.readouterr().out
     card = (models / "there" / "README.md").read_text()
@@ -193,7 +195,7 @@ def test_a_bad_recipe_is_refused(
         ),
         (
             ["merge", "{}/recipe.yml", "{}/out", "--device", "cuda:99"],
-            "device 'cuda:99' is not there",
+            "device 'cuda:99' is not available",
         ),
         (
             ["merge", "{}/recipe.yml", "{}/out", "--device", "cuda", "--as-adapter"],
@@ -210,7 +212,7 @@ def test_a_bad_recipe_is_refused(
         ),
         (
             ["inspect", "org/nothing", "{}/math"],
-            "org/nothing is no folder here and not complete in the cache",
+            "org/nothing is not a folder here and not complete in the cache",
         ),
         (["bench", "org/nothing@v1", "--suite", "demo"], "the network is switched off"),
         (["bench", "recipes/mistyped.yml", "--suite", "demo"], "is not a file. Give a recipe"),
@@ -259,7 +261,6 @@ def test_bench_keeps_its_scores_where_the_page_reads_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from workbench.demo.build import DEMO, ROOT
-    from workbench.session.session import Session
 
     monkeypatch.chdir(ROOT)
     words = [
@@ -273,8 +274,7 @@ def test_bench_keeps_its_scores_where_the_page_reads_them(
         str(tmp_path / "r.json"),
     ]
     assert main([*words, "--workdir", str(tmp_path / "workdir")]) == 0
-    session = Session([], tmp_path / "workdir")
-    (run,) = session.runs()
+    (run,) = read_runs(Workdir(tmp_path / "workdir"))
     (score,) = json.loads((tmp_path / "r.json").read_text())["scores"]
     assert (run.task, run.value, run.n, run.limit, run.suite) == (
         "demo_sni",
@@ -284,7 +284,6 @@ def test_bench_keeps_its_scores_where_the_page_reads_them(
         "",
     )
     assert run.recipe_digest == json.loads((tmp_path / "r.json").read_text())["digest"]
-    session.close()
     assert (
         main(
             ["bench", str(DEMO / "base"), "--suite", "demo", "--workdir", str(tmp_path / "workdir")]
@@ -294,6 +293,7 @@ def test_bench_keeps_its_scores_where_the_page_reads_them(
     assert "--workdir keeps the scores of recipes" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_hub_ids_stand_wherever_a_folder_may(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -337,7 +337,7 @@ def test_hub_ids_stand_wherever_a_folder_may(
         done = inspect("org/base", "org/nothing")
         assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
         assert done.stderr.startswith(
-            f"org/nothing is no folder here, and {hub.url} has no model org/nothing that you"
+            f"org/nothing is not a folder here, and {hub.url} has no model org/nothing that you"
         )
 
     folders = [str(world / name) for name in ("base", "ada", "lora")]
@@ -489,7 +489,7 @@ def test_extract_by_energy_in_another_dtype(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["merge", "{}/recipe.yml", "{}/out", "--as-adapter"], "math) is no adapter"),
+        (["merge", "{}/recipe.yml", "{}/out", "--as-adapter"], "math) is not an adapter"),
         (["merge", "{}/recipe.yml", "{}/out", "--rank", "2"], "add --as-adapter"),
         (
             ["merge", "{}/lora.yml", "{}/out", "--as-adapter", "--shard-gb", "1"],
@@ -637,7 +637,7 @@ def test_a_vector_on_another_base_is_warned_of(
         (["vector", "{}/base", "{}/nowhere", "{}/out"], "does not exist"),
         (["vector", "{}/base", "{}/math", "{}/out", "--minus", "{}/nowhere"], "does not exist"),
         (["rounding", "{}/nothing.yml"], "is not a file"),
-        (["rounding", "{}/recipe.yml", "--dtype", "int8"], "out_dtype is 'int8'"),
+        (["rounding", "{}/recipe.yml", "--dtype", "int8"], "--dtype is 'int8', expected one of"),
     ],
 )
 def test_vector_and_rounding_refuse_wrong_input(

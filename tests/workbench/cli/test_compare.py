@@ -82,6 +82,7 @@ def test_without_measuring_what_is_missing_is_named_and_nothing_is_written(dem, 
     assert data["missing"][0] == "losses: base, ada, bob" and "cost" not in data
 
 
+@pytest.mark.slow
 def test_measured_once_then_shown_from_the_workdir(dem, world, tmp_path, mixed):
     file = recipe_file(world, tmp_path)
     out, err, first = dem(
@@ -161,7 +162,7 @@ def test_an_empty_comparison_without_data_has_costs_only(dem):
         (["--suite", "dmeo"], "no suite is called 'dmeo'; suites here: demo"),
         (["--limit", "5"], "--limit 5 is of a benchmark; name one"),
         (["--mixed", "nobody"], "--mixed nobody: no model of this name was added; added are none"),
-        (["--vocabulary", "union"], "a union of vocabularies is not composed in memory"),
+        (["--vocabulary", "union"], "vocabulary 'union' cannot be composed in memory"),
         (["--recipe", "nowhere.yml"], "nowhere.yml is not a file"),
         (["--add", "nowhere"], "nowhere"),
     ],
@@ -187,10 +188,11 @@ def test_a_recipe_of_other_models_or_another_dtype_is_refused(dem, world, tmp_pa
 
 def test_an_adapter_is_not_added_and_the_models_before_it_neither(dem, world, mixed, tmp_path):
     _, err, _ = dem("--add", mixed, "--add", world / "lora", code=2)
-    assert "is an adapter, which is no model alone" in err
+    assert "is an adapter, not a full model" in err
     assert not (tmp_path / "wd" / "compared.json").exists()
 
 
+@pytest.mark.slow
 def test_what_cannot_be_measured_is_told_once_and_the_rest_is_kept(dem, caplog):
     out, err, data = dem("--measure", "--tasks", "no_such_task", code=2)
     assert (
@@ -202,6 +204,7 @@ def test_what_cannot_be_measured_is_told_once_and_the_rest_is_kept(dem, caplog):
     assert "not measured: benchmark no_such_task: base, ada, bob" in out
 
 
+@pytest.mark.slow
 def test_an_ended_measurement_keeps_what_it_has(world, tmp_path):
     """A real process, ended by SIGTERM once the first losses are in the book."""
     words = [

@@ -47,6 +47,7 @@ def process(words, **environment):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_dry_run_says_what_it_takes_and_a_run_takes_it(plan, tmp_path, capsys):
     out, workdir, file = tmp_path / "out", tmp_path / "workdir", tmp_path / "result.json"
     assert main(["train", plan(), str(out), "--dry-run", "--json", str(file)]) == 0
@@ -100,7 +101,7 @@ def test_a_dry_run_says_what_it_takes_and_a_run_takes_it(plan, tmp_path, capsys)
         ),
         ("sums.jsonl", "gone.jsonl", "gone.jsonl is no file or folder here"),
         ("batch: 4", "batch: 41", "40 examples do not fill one step of 41"),
-        ("base: ", "base: no", "is no folder here"),
+        ("base: ", "base: no", "is not a folder on this machine"),
     ],
 )
 @pytest.mark.parametrize("dry", [[], ["--dry-run"]])
@@ -120,6 +121,7 @@ def test_no_plan_is_told(tmp_path, capsys):
     assert "cannot be read (No such file or directory). Give a plan" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_the_state_and_resume_gives_the_same(plan, tmp_path, capsys):
     long = plan("epochs: 1", "steps: 40")
     assert main(["train", long, str(tmp_path / "whole")]) == 0
@@ -149,6 +151,7 @@ def test_ctrl_c_saves_the_state_and_resume_gives_the_same(plan, tmp_path, capsys
         )
 
 
+@pytest.mark.slow
 def test_a_worker_speaks_json_and_ends_with_its_stdin(plan, tmp_path):
     child = process([plan("epochs: 1", "steps: 60"), tmp_path / "out", "--worker"])
     events = []
@@ -184,6 +187,7 @@ def launched(words):
     return [one.returncode for one in both], said
 
 
+@pytest.mark.slow
 def test_two_processes_share_one_training_and_one_reports(plan, tmp_path):
     """The steps of one process, one report, one row per step in the ledger; and one message where it is refused."""
     halved = plan("batch: 4", "batch: 2")

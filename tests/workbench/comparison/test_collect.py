@@ -8,16 +8,17 @@ from dataclasses import replace
 import pytest
 from safetensors.torch import load_file, save_file
 
-from evaluation.harness import Score as Measured
+from evaluation.benchmark_scores import Score as Measured
 from merging.recipe.formula import formula
-from workbench.comparison.added_models import add, added, of_folder, remove
+from workbench.comparison.added_models import add, contender_from_folder, read_added, remove
 from workbench.comparison.collect import compare
 from workbench.comparison.contenders import contenders
-from workbench.comparison.table import Cell, Column, best
+from workbench.comparison.table import Cell, Column, best_positions
 from workbench.errors import SessionError
-from workbench.jobs import benchmark, measure_missing
-from workbench.jobs.benchmark import Asked
+from workbench.jobs import benchmark, export, measure_missing
+from workbench.jobs.benchmark import BenchmarkRequest
 from workbench.session.keys import weights_key
+from workbench.session.runs import keep_scores
 from workbench.session.standing import Choice, Standing
 
 BEST = (0.5, -0.25, 0.75)
@@ -158,7 +159,7 @@ def test_the_same_weights_stand_once(session):
 def test_a_model_of_its_own_folder_is_added_measured_and_removed(session, mixed):
     made = add(session, mixed)
     assert (made.kind, made.name, made.folder) == ("model", "mixed", mixed.resolve())
-    assert added(session.workdir) == {"mixed": mixed.resolve()}
+    assert read_added(session.workdir) == {"mixed": mixed.resolve()}
     table = compare(session, [made])
     job = session.jobs.wait(measure_missing.submit(session, table).id)
     assert job.state == "done", job.error
@@ -172,14 +173,14 @@ def test_a_model_of_its_own_folder_is_added_measured_and_removed(session, mixed)
     for name, entry in line.losses.items():
         assert entry.value == pytest.approx(open_now[name].value, abs=1e-5)
     remove(session, "mixed")
-    assert added(session.workdir) == {}
+    assert read_added(session.workdir) == {}
     with pytest.raises(SessionError, match="no model called 'mixed' was added; added are none"):
         remove(session, "mixed")
 
 
 def test_the_training_cost_of_a_folder_travels_beside_its_weights(session, mixed):
     def cost():
-        return compare(session, [of_folder(mixed, "mixed")]).lines[0].expense
+        return compare(session, [contender_from_folder(mixed, "mixed")]).lines[0].expense
 
     assert cost().unrecorded == ("mixed",)
     spent = {"phase": "training", "wall_seconds": 30.0, "device_seconds": 59.0}
@@ -208,13 +209,13 @@ def test_what_cannot_be_compared_is_said(session, world, mixed, tmp_path):
     with pytest.raises(SessionError, match="outside the folders"):
         add(session, tmp_path)
     with pytest.raises(
-        SessionError, match="is an adapter, which is no model alone; open it as a checkpoint"
+        SessionError, match="is an adapter, not a full model. Open it as a checkpoint"
     ):
         add(session, world / "lora")
     with pytest.raises(SessionError, match="data cannot be compared: "):
         add(session, world / "data")
     add(session, mixed, "one")
-    with pytest.raises(SessionError, match="one is .*mixed already; give another name"):
+    with pytest.raises(SessionError, match="one is already the name of .*mixed. Give another name"):
         add(session, world / "ada", "one")
     assert add(session, mixed, "one").name == "one"
     file = session.workdir.root / "compared.json"
@@ -222,7 +223,7 @@ def test_what_cannot_be_compared_is_said(session, world, mixed, tmp_path):
     assert any(note.startswith("gone cannot be compared: ") for note in compare(session).notes)
     for damaged in ("[1]", "{", '{"a": 1}'):
         file.write_text(damaged)
-        with pytest.raises(SessionError, match="is not what this program wrote; remove it"):
+        with pytest.raises(SessionError, match="is damaged: it is not a JSON object of names and folders. Remove it"):
             compare(session)
 
 
@@ -271,29 +272,29 @@ def test_steps_name_each_missing_benchmark_once(session):
     keep(session, other)
     session.losses(base)
     table = compare(session)
-    found = [(step.contender.name, step.asked) for step in measure_missing.steps(table)]
+    found = [(step.contender.name, step.asked) for step in measure_missing.missing_measurements(table)]
     assert [asked for name, asked in found if name == "base"] == []
     assert [asked for name, asked in found if name == "bob"] == [
-        None, Asked("demo", (), None), Asked("", ("arc", "piqa"), 50),
+        None, BenchmarkRequest("demo", (), None), BenchmarkRequest("", ("arc", "piqa"), 50),
     ]  # fmt: skip
-    assert [asked for name, asked in found if name == "ada"][2] == Asked(
+    assert [asked for name, asked in found if name == "ada"][2] == BenchmarkRequest(
         "", ("arc", "piqa"), 50
     )  # acc_norm is missing
-    wanted = [Asked("demo", (), None), Asked("", ("arc",), 7)]
+    wanted = [BenchmarkRequest("demo", (), None), BenchmarkRequest("", ("arc",), 7)]
     more = [
-        step.asked for step in measure_missing.steps(table, wanted) if step.contender.name == "base"
+        step.asked for step in measure_missing.missing_measurements(table, wanted) if step.contender.name == "base"
     ]
-    assert more == [Asked("", ("arc",), 7)]
-    assert [asked for name, asked in found if name == "bob"].count(Asked("demo", (), None)) == 1
+    assert more == [BenchmarkRequest("", ("arc",), 7)]
+    assert [asked for name, asked in found if name == "bob"].count(BenchmarkRequest("demo", (), None)) == 1
     with pytest.raises(SessionError, match="the limit is 0"):
-        measure_missing.steps(table, [Asked("demo", (), 0)])
+        measure_missing.missing_measurements(table, [BenchmarkRequest("demo", (), 0)])
 
 
 def test_a_job_measures_what_is_missing_and_then_nothing_is(session):
     chosen = contenders(session).contenders[:2]
     table = compare(session, chosen)
     job = session.jobs.wait(
-        measure_missing.submit(session, table, [Asked("", ("demo_cot",), 2)]).id
+        measure_missing.submit(session, table, [BenchmarkRequest("", ("demo_cot",), 2)]).id
     )
     assert job.state == "done", job.error
     assert job.result == "4 measurements"
@@ -314,10 +315,10 @@ def test_a_model_that_reads_other_tokens_fails_alone(session, mixed):
     vocabulary = tokens["model"]["vocab"]
     vocabulary["a"], vocabulary["b"] = vocabulary["b"], vocabulary["a"]
     (mixed / "tokenizer.json").write_text(json.dumps(tokens))
-    rows = [of_folder(mixed, "mixed"), contenders(session).contenders[0]]
+    rows = [contender_from_folder(mixed, "mixed"), contenders(session).contenders[0]]
     job = session.jobs.wait(measure_missing.submit(session, compare(session, rows)).id)
     assert job.state == "failed"
-    assert job.error.startswith("mixed: mixed reads text as other tokens than the base")
+    assert job.error.startswith("mixed: mixed has another tokenizer than the base")
     other, base = compare(session, rows).lines
     assert len(other.missing) == 3 and base.missing == ()
 
@@ -355,15 +356,15 @@ def test_models_opened_meanwhile_stop_the_job_with_a_reason(session, monkeypatch
 
 
 def test_the_best_of_a_column_worked_by_hand():
-    assert best([0.5, None, 0.25, 0.25], lower=True) == {2, 3}
-    assert best([0.5, None, 0.25, math.nan], lower=False) == {0}
-    assert best([0.8380001, 0.838, 0.9], lower=True) == {
+    assert best_positions([0.5, None, 0.25, 0.25], lower=True) == {2, 3}
+    assert best_positions([0.5, None, 0.25, math.nan], lower=False) == {0}
+    assert best_positions([0.8380001, 0.838, 0.9], lower=True) == {
         0,
         1,
     }  # the same weights, loaded and composed
-    assert best([0.25, 0.25, None], lower=True) == frozenset()
-    assert best([0.839, 0.838], lower=True) == {1}
-    assert best([0.5, None], lower=True) == best([], lower=True) == frozenset()
+    assert best_positions([0.25, 0.25, None], lower=True) == frozenset()
+    assert best_positions([0.839, 0.838], lower=True) == {1}
+    assert best_positions([0.5, None], lower=True) == best_positions([], lower=True) == frozenset()
 
 
 def test_which_way_a_metric_is_good():
@@ -409,10 +410,10 @@ def test_recipes_that_are_asked_for_are_there_unmeasured(session):
 def test_what_is_missing_in_words(session):
     rows = contenders(session).contenders[:2]
     session.losses(session.recipe({}))
-    todo = measure_missing.steps(
-        compare(session, rows), [Asked("demo", (), 7), Asked("", ("arc", "piqa"), None)]
+    todo = measure_missing.missing_measurements(
+        compare(session, rows), [BenchmarkRequest("demo", (), 7), BenchmarkRequest("", ("arc", "piqa"), None)]
     )
-    assert measure_missing.in_words(todo) == [
+    assert measure_missing.describe(todo) == [
         "benchmark demo, first 7: base, ada",
         "benchmark arc, piqa: base, ada",
         "losses: ada",
@@ -426,4 +427,4 @@ def test_a_group_counts_none_of_its_examples_again():
         Measured("b", "acc", 0.5, 0.1, 60, 1.0),
         Measured("ab", "acc", 0.5, 0.1, 100, 1.0, group=True),
     ]
-    assert benchmark.examples(scores) == 100
+    assert benchmark.count_examples(scores) == 100

@@ -8,7 +8,7 @@ import pytest
 from evaluation.records.prices import Cost
 from workbench.comparison.added_models import add
 from workbench.comparison.collect import compare
-from workbench.comparison.costs import cost_table, recorded
+from workbench.comparison.costs import cost_table, recorded_training
 from workbench.jobs import measure_missing
 
 
@@ -73,7 +73,7 @@ def test_from_first_run_to_a_measured_comparison(session, world, mixed):
 
 
 def test_what_stands_beside_weights(tmp_path):
-    assert recorded(tmp_path) is None
+    assert recorded_training(tmp_path) is None
     spent = {
         "phase": "training",
         "wall_seconds": 1.5,
@@ -83,7 +83,7 @@ def test_what_stands_beside_weights(tmp_path):
     }
     spent |= {"tokens": 70, "supervised": 21, "peak_bytes": 10**9, "processes": 2}
     (tmp_path / "training.json").write_text(json.dumps({"spent": spent}))
-    found = recorded(tmp_path)
+    found = recorded_training(tmp_path)
     assert (found.kind, found.wall_seconds, found.device_seconds, found.examples) == (
         "training",
         1.5,
@@ -104,4 +104,4 @@ def test_what_stands_beside_weights(tmp_path):
         "\xff",
     ):
         (tmp_path / "training.json").write_bytes(strange.encode("latin-1"))
-        assert recorded(tmp_path) is None
+        assert recorded_training(tmp_path) is None

@@ -145,6 +145,7 @@ def test_losses_measured_again_are_those_of_the_table(live, rows, results):
     assert found.value == pytest.approx(rows["DEM, ω tuned"]["p3"]["loss"], abs=5e-4)
 
 
+@pytest.mark.slow
 def test_a_search_counts_what_it_costs(live, monkeypatch):
     import evaluation.search
     from evaluation.loss import prepare

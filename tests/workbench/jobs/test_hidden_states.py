@@ -8,7 +8,7 @@ from evaluation.layout import Scatter, Silhouette, silhouette
 from evaluation.loss import prepare
 from workbench.errors import SessionError
 from workbench.jobs import hidden_states as picture
-from workbench.plots import charts
+from workbench.plots import theme
 from workbench.plots.hidden_states import SHAPES, states_figure
 
 
@@ -91,10 +91,10 @@ def test_each_dataset_has_its_colour_and_a_shape(dark):
     b, a = figure.data
     assert (b.name, a.name) == ("b", "&lt;a&gt;")
     assert list(b.x) == [0, 5] and list(b.y) == [1, 8] and list(a.x) == [2, 13]
-    assert (b.marker.color, b.marker.symbol) == (charts.dataset_colour(2, dark), SHAPES[2])
-    assert (a.marker.color, a.marker.symbol) == (charts.dataset_colour(0, dark), SHAPES[0])
-    assert figure.layout.font.color == charts.INK[charts.theme_of(dark)]
-    assert len(set(SHAPES)) == len(SHAPES) == len(charts.DATASET_COLOURS["light"])
+    assert (b.marker.color, b.marker.symbol) == (theme.dataset_colour(2, dark), SHAPES[2])
+    assert (a.marker.color, a.marker.symbol) == (theme.dataset_colour(0, dark), SHAPES[0])
+    assert figure.layout.font.color == theme.INK[theme.theme_of(dark)]
+    assert len(set(SHAPES)) == len(SHAPES) == len(theme.DATASET_COLOURS["light"])
 
 
 def test_examples_grouped_as_commonit_would(session):

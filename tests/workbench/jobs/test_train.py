@@ -86,6 +86,7 @@ def until(condition, seconds=120):
 # jobs
 
 
+@pytest.mark.slow
 def test_a_plan_on_the_demo_becomes_vectors(tmp_path, data):
     """On the demo's own base: a job, its curve, its cost, and a vector more at ω = 0 with the others as they were."""
     session = Session([data], tmp_path / "workdir", demo=DEMO)
@@ -116,19 +117,20 @@ def test_a_plan_on_the_demo_becomes_vectors(tmp_path, data):
             kept["spent"]["wall_seconds"],
         )
         assert any("validation loss mathqa" in line for line in session.jobs.tail(job.id))
-        models = train.add(session, "mine", ["mathqa"])
+        models = train.add_steps(session, "mine", ["mathqa"])
         assert models.names[-1] == "mathqa-2" and len(models.names) == 6
         assert session.standing.omegas == (0.5, 0.25, 0.0, 0.0, -0.125, 0.0)
         with pytest.raises(SessionError, match="mathqa of mine is in the composition already"):
-            train.add(session, "mine", ["mathqa"])
+            train.add_steps(session, "mine", ["mathqa"])
         with pytest.raises(
             SessionError, match="choose finished steps of mine to add; these are: mathqa"
         ):
-            train.add(session, "mine", ["other"])
+            train.add_steps(session, "mine", ["other"])
     finally:
         session.close()
 
 
+@pytest.mark.slow
 def test_stopped_and_resumed_from_the_page_it_comes_out_the_same(trainer, text, tmp_path):
     plan = text(30, ", evaluate_every: 10", "{kind: experts, sources: [sums]}")
     (whole,) = carried(plan, tmp_path / "whole")
@@ -137,13 +139,13 @@ def test_stopped_and_resumed_from_the_page_it_comes_out_the_same(trainer, text, 
         trainer, plan_files.save(trainer.workdir, trainer.folders, "cut", plan), "cut"
     )
     until(lambda: len(curve.curves(out).get("sums", ())) > 1)
-    assert processes.running(out)
+    assert processes.training_process(out)
     with pytest.raises(SessionError, match=r"process \d+ trains there now"):
         carried(plan, out, resume=True)
     train.stop(trainer, "cut")
     job = waited(trainer, job)
     assert job.state == "cancelled", (job.error, trainer.jobs.tail(job.id))
-    assert processes.running(out) is None
+    assert processes.training_process(out) is None
     (step,) = train.steps(out)
     assert (step.name, step.state) == ("sums", "begun") and 1 < step.saved < 30
     part = trainer.ledger.phases("training")
@@ -175,6 +177,7 @@ def test_stopped_and_resumed_from_the_page_it_comes_out_the_same(trainer, text, 
     assert [one.examples for one in trainings(rows)] == [120]
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_is_told_and_loses_nothing_that_was_saved(trainer, text, tmp_path):
     plan = text(60, ", save_every: 2", "{kind: experts, sources: [words]}")
     out = tmp_path / "workdir" / "trained" / "killed"
@@ -182,7 +185,7 @@ def test_a_process_that_is_killed_is_told_and_loses_nothing_that_was_saved(train
         trainer, plan_files.save(trainer.workdir, trainer.folders, "killed", plan), "killed"
     )
     until(lambda: any(step.saved for step in train.steps(out)))
-    os.kill(processes.running(out), signal.SIGKILL)
+    os.kill(processes.training_process(out), signal.SIGKILL)
     job = waited(trainer, job)
     assert job.state == "failed"
     assert (
@@ -190,7 +193,7 @@ def test_a_process_that_is_killed_is_told_and_loses_nothing_that_was_saved(train
         and "memory ran out" in job.error
         and "Resume" in job.error
     )
-    assert processes.running(out) is None
+    assert processes.training_process(out) is None
     before = train.steps(out)[0].saved
     resumed = carried(plan, out, trainer.ledger, resume=True)
     assert before and resumed[0].spent.examples == 240
@@ -198,6 +201,7 @@ def test_a_process_that_is_killed_is_told_and_loses_nothing_that_was_saved(train
     assert [(row.complete, row.examples) for row in rows] == [(True, 240)]
 
 
+@pytest.mark.slow
 def test_what_the_process_refuses_is_the_jobs_error(trainer, text, tmp_path):
     plan = text(3, ", max_length: 100000")
     job = waited(
@@ -298,6 +302,7 @@ def test_every_fault_of_a_plan_has_its_line(trainer, text):
 # the ledger
 
 
+@pytest.mark.slow
 def test_parts_in_the_ledger_add_up_whatever_breaks_off(text, tmp_path):
     """Stopped at update 5, resumed and stopped at 9, resumed to 12: 20 + 16 + 12 examples; then a try that is thrown away."""
     plan = text(12, "", "{kind: experts, sources: [sums]}")
@@ -368,6 +373,7 @@ def test_a_curve_survives_half_a_line_and_updates_that_come_again(tmp_path):
 # the outlook
 
 
+@pytest.mark.slow
 def test_the_outlook_says_what_the_training_then_spends(text, tmp_path):
     plan = parse_plan(text(6, "", "{kind: sequential, order: [sums, words]}"))
     with Ledger(tmp_path / "ledger.sqlite") as ledger:
@@ -407,6 +413,15 @@ def test_the_outlook_says_what_the_training_then_spends(text, tmp_path):
 def test_the_outlook_refuses_what_cannot_be_trained(text, tmp_path):
     with pytest.raises(PlanError, match="47 examples do not fill one step of 48"):
         outlook.outlook(parse_plan(text(3).replace("batch: 4", "batch: 48")), tmp_path / "out")
+
+
+def test_the_outlook_of_a_plan_with_groups_measures_one_example(text, tmp_path):
+    """The memory is measured on the longest example alone, so the group numbers are cut with the examples."""
+    more = ", group_by: {metric: task}, group_weights: {sums: 2, words: 1}"
+    (line,) = outlook.outlook(parse_plan(text(6, more, "{kind: mixing}")), tmp_path / "out").lines
+    assert len(line.ready.stage.groups) == len(line.ready.stage.examples) == 94
+    assert line.ready.groups.labels == ("sums", "words")
+    assert line.need.total > 0 and line.seconds > 0
 
 
 def test_what_is_left_of_a_begun_step_is_what_is_said(text, tmp_path):
@@ -449,7 +464,7 @@ def test_sources_are_folders_with_a_train_split_and_other_files(trainer, data, t
         if data in one.path.parents
     }
     assert found == {"sums", "words", "more/one.jsonl"}
-    assert not [one for one in trainer.found_models() if "training" in str(one.path)]
+    assert not [one for one in trainer.folders.models() if "training" in str(one.path)]
     assert trainer.folders.holds(Path(data) / "sums" / "train.jsonl") and not trainer.folders.holds(
         "/"
     )
@@ -461,6 +476,7 @@ def test_sources_are_folders_with_a_train_split_and_other_files(trainer, data, t
 ORDER = "{kind: sequential, order: [sums, words], each: {words: {lora: 4}}}"
 
 
+@pytest.mark.slow
 def test_an_adapter_on_another_step_is_no_vector_of_the_plans_base(trainer, text, world):
     trainer.open(world / "base", [(world / "ada", None)], world / "data")
     out = trainer.workdir.root / "trained" / "mine"
@@ -469,10 +485,10 @@ def test_an_adapter_on_another_step_is_no_vector_of_the_plans_base(trainer, text
         SessionError,
         match=r"sums--words is an adapter on .*sums, and the base here is .*base. Open that",
     ):
-        train.add(trainer, "mine", ["sums--words"])
+        train.add_steps(trainer, "mine", ["sums--words"])
     assert list(trainer.models.vectors) == ["ada"]
     trainer.open(out / "sums", [(world / "ada", None)], world / "data")
-    assert list(train.add(trainer, "mine", ["sums--words"]).vectors) == ["ada", "sums--words"]
+    assert list(train.add_steps(trainer, "mine", ["sums--words"]).vectors) == ["ada", "sums--words"]
 
 
 def test_the_outlook_says_so_before_the_start(trainer, text):
@@ -487,6 +503,7 @@ def test_the_outlook_says_so_before_the_start(trainer, text):
     assert report_training.outlook(found).endswith(said)
 
 
+@pytest.mark.slow
 def test_a_step_that_goes_on_with_an_adapter_has_one_digest_stopped_or_finished(text, tmp_path):
     both = text(5, ", lora: 4, save_every: 1", "{kind: sequential, order: [sums, words]}")
     with pytest.raises(TrainingStopped):

@@ -1,7 +1,7 @@
 """The curve of a training: its data, its colours, and names that are markup."""
 
 from training.run.record import CurvePoint
-from workbench.plots import charts
+from workbench.plots import theme
 from workbench.plots.training_curve import curve_figure
 
 
@@ -16,10 +16,10 @@ def test_training_is_ink_and_validation_has_its_datasets_colours():
         trained, measured = curve_figure(points, ["a", "b"], dark).data
         assert (list(trained.x), list(trained.y)) == ([1, 2, 5], [3.0, 2.5, 2.0])
         assert (list(measured.x), list(measured.y)) == ([5, 7], [1.5, 1.25])
-        assert measured.name == "validation b" and measured.line.color == charts.dataset_colour(
+        assert measured.name == "validation b" and measured.line.color == theme.dataset_colour(
             1, dark
         )
-        assert trained.line.color == charts.FAINT[charts.theme_of(dark)]
+        assert trained.line.color == theme.FAINT[theme.theme_of(dark)]
 
 
 def test_a_single_point_is_a_dot_on_a_readable_axis():

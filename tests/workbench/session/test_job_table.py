@@ -150,3 +150,37 @@ def test_the_eta_comes_from_the_measured_pace(done, total, now, eta):
 
 def test_a_finished_job_has_no_eta():
     assert a_job(state="done", done=50, total=100, finished=120.0).eta() is None
+
+
+def test_a_damaged_table_is_moved_aside_reported_and_replaced(tmp_path):
+    path = tmp_path / "jobs.sqlite"
+    table = Jobs(path)
+    table.wait(table.submit("export", "one", lambda handle: "ok", key="1").id)
+    table.close()
+    reported = []
+    Jobs(path, reported.append).close()
+    assert not reported, "the twin: a sound file is opened without a word"
+    content = path.read_bytes()[:4096] + b"\xff" * 8192
+    path.write_bytes(content)
+    again = Jobs(path, reported.append)
+    assert again.recent() == []
+    assert again.wait(again.submit("export", "two", lambda handle: "ok", key="1").id).id == 1
+    again.close()
+    (aside,) = tmp_path.glob("jobs.sqlite.corrupt-*")
+    assert reported == [
+        f"{path} is damaged; it was kept as {aside.name} and a new job list was started."
+    ]
+    assert aside.read_bytes() == content
+
+
+def test_a_table_from_before_it_had_a_version_is_opened_with_its_jobs(tmp_path):
+    path = tmp_path / "jobs.sqlite"
+    table = Jobs(path)
+    id = table.wait(table.submit("export", "one", lambda handle: "ok", key="1").id).id
+    table.close()
+    with sqlite3.connect(path) as db:
+        db.execute("PRAGMA user_version = 0")
+    db.close()
+    again = Jobs(path)
+    assert again.get(id).state == "done"
+    again.close()

@@ -36,12 +36,12 @@ def test_all_some_or_none_are_held_and_the_composition_is_the_same(opened, monke
     )
 
     some, found, weights, vectors = held(opened, monkeypatch, 2.5)
-    assert "but for bob, read from files, for " in some and "do not fit in half of" in some
+    assert "; bob read from files, because " in some and "do not fit in half of" in some
     assert isinstance(vectors["ada"].tuned, dict) and not isinstance(vectors["bob"].tuned, dict)
     assert isinstance(vectors["lora"].stored, dict), "what is small fits where a larger one did not"
     assert all(torch.equal(found[name], wanted[name]) for name in wanted)
 
     none, found, weights, vectors = held(opened, monkeypatch, 0.5)
-    assert none.startswith("read from files, for ")
+    assert none.startswith("read from files, because ")
     assert not isinstance(weights, dict) and not isinstance(vectors["lora"].stored, dict)
     assert all(torch.equal(found[name], wanted[name]) for name in wanted)

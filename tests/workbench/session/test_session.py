@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from merging.errors import MergingError
 from merging.recipe import read_recipe
 from workbench.errors import SessionError
+from workbench.jobs import export
 from workbench.session.folders import Folders
 from workbench.session.history import STEPS, History
 from workbench.session.sizes import QUICK_EXAMPLES
@@ -255,7 +256,7 @@ def test_a_checkpoint_of_another_vocabulary_is_refused_or_leaves_the_embeddings(
             SessionError, match="tall.* has another vocabulary.*dem.vocabulary: base"
         ):
             session.open(world / "base", chosen, world / "data")
-        with pytest.raises(SessionError, match="write its recipe and run dem merge"):
+        with pytest.raises(SessionError, match="Write it in a recipe and run dem merge"):
             session.open(world / "base", chosen, world / "data", "union")
         models = session.open(world / "base", chosen, world / "data", "base")
         assert any("its vocabulary is not the base's" in note for note in models.notes)

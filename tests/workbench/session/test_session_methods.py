@@ -10,7 +10,8 @@ from merging.errors import MergingError
 from merging.methods import _contract as methods
 from merging.recipe import read_recipe
 from workbench.errors import SessionError
-from workbench.session.standing import Choice, Standing, offered
+from workbench.jobs import export
+from workbench.session.standing import Choice, Standing, live_methods
 
 REQUIRED = {"slerp": {"t": 0.25}, "nearswap": {"t": 0.01}}
 WEIGHED, ONE, TWO, NONE = (0.5, -0.25, 0.75), (0.5, 0.0, 0.0), (0.5, 0.0, 0.75), (0.0, 0.0, 0.0)
@@ -26,7 +27,7 @@ def chosen(method, **parameters):
     return Choice.of(method, REQUIRED.get(method, {}) | parameters)
 
 
-@pytest.mark.parametrize("method", offered(3))
+@pytest.mark.parametrize("method", live_methods(3))
 def test_every_method_composes_or_says_why_not(session, method):
     composed = []
     for omegas in (WEIGHED, ONE, TWO, NONE):
@@ -113,7 +114,7 @@ def test_a_vector_at_zero_takes_no_part_where_the_method_has_no_omega(session):
     assert set(recipe.inputs) == {"base", "ada", "lora"}
     assert session.recipe((1.5, 0.0, -0.5), chosen("sce")).digest == recipe.digest
     with pytest.raises(
-        SessionError, match="sce combines the vectors that take part, and none does"
+        SessionError, match="sce combines the vectors whose ω is not 0, and all are 0"
     ):
         session.recipe(NONE, chosen("sce"))
 
@@ -121,7 +122,7 @@ def test_a_vector_at_zero_takes_no_part_where_the_method_has_no_omega(session):
 def test_more_omegas_than_vectors_mean_that_other_models_were_opened(session):
     with pytest.raises(
         SessionError,
-        match="4 ω are given for 3 vectors: other models were opened. Reload this page",
+        match="this page has 4 ω, but 3 vectors are open: other models were opened. Reload this page",
     ):
         session.recipe((0.0, 0.0, 0.0, 0.0))
 

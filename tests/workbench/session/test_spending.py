@@ -8,6 +8,7 @@ import pytest
 from evaluation.records.ledger import Ledger
 from evaluation.records.prices import LOSSES, prices
 from merging.recipe import Recipe, parse_recipe, recipe_yaml
+from workbench.jobs import export
 from workbench.session.keys import weights_key
 from workbench.session.spending import COMPOSING, PREVIEWS, QUICK_LOSSES, LossLedger
 

@@ -4,7 +4,7 @@ import pytest
 
 from merging.errors import RecipeError
 from merging.methods import _contract as methods
-from workbench.session.standing import PLAIN, Choice, from_files_only, offered
+from workbench.session.standing import PLAIN, Choice, file_only_methods, live_methods
 
 
 def test_only_what_differs_from_the_defaults_is_kept():
@@ -18,7 +18,7 @@ def test_only_what_differs_from_the_defaults_is_kept():
 @pytest.mark.parametrize(
     ("method", "values", "words"),
     [
-        ("ties", {"density": 3}, "ties: density is 3, expected 0 to 1"),
+        ("ties", {"density": 3}, "ties: density is 3; it must be between 0 and 1"),
         ("ties", {"density": float("nan")}, "expected a finite number"),
         (
             "ties",
@@ -39,7 +39,7 @@ def test_a_bad_field_is_refused_in_the_words_of_the_engine(method, values, words
 
 
 def test_what_is_offered_depends_on_how_many_vectors_are_open():
-    assert offered(5)[:2] == ["task_arithmetic", "linear"]
-    assert sorted([*offered(5), *from_files_only()]) == list(methods.names())
-    assert from_files_only() == ["fisher", "regmean"]
-    assert {"nuslerp", "model_stock"} == set(offered(5)) - set(offered(1))
+    assert live_methods(5)[:2] == ["task_arithmetic", "linear"]
+    assert sorted([*live_methods(5), *file_only_methods()]) == list(methods.names())
+    assert file_only_methods() == ["fisher", "regmean"]
+    assert {"nuslerp", "model_stock"} == set(live_methods(5)) - set(live_methods(1))

@@ -1,1 +1,1 @@
-"""The page's parts: one build(...) each. With app.py and page.py the only place that knows gradio."""
+"""The parts of the page. Only they, page.py and server.py import gradio."""

@@ -1,4 +1,4 @@
-"""Benchmark: score the composition on a suite or on tasks, as a job; every score with its error and its recipe."""
+"""Benchmark: scores a model on a suite or on tasks, as a job. Scores have errors and a recipe."""
 
 from __future__ import annotations
 
@@ -13,21 +13,27 @@ from workbench import commands
 from workbench.errors import SessionError
 from workbench.jobs import benchmark
 from workbench.page.tabs import job_panel, markup
-from workbench.page.tabs.wiring import QUIET, Board, current_recipe, with_error_dialog, writing
+from workbench.page.tabs.wiring import (
+    QUIET,
+    Board,
+    current_recipe,
+    one_at_a_time,
+    with_error_dialog,
+)
 from workbench.session.history import History
 from workbench.session.runs import read_runs
 from workbench.session.session import Session, Standing
 
-EMPTY = "No benchmark has run in this workdir. Choose a suite and press Run; the sliders stay free meanwhile."
+EMPTY = "No benchmarks yet. Choose a suite and press Run. You can keep using the sliders meanwhile."
 THIS = "this composition"
 
 
 def build(session: Session, board: Board, tab: gr.Tab, timer: gr.Timer) -> list[Any]:
-    """The tab; returns the components that the page's clock refreshes, in the order of `refreshed`."""
+    """Builds the tab; returns the components that `panel_updates` writes, in its order."""
     with gr.Row(elem_id="bench-controls"):
         suite = gr.Dropdown([], label="Suite", elem_id="suite", min_width=140)
         tasks = gr.Textbox(
-            label="or tasks, by name", placeholder="arc_easy, piqa", elem_id="tasks", min_width=160
+            label="or task names", placeholder="arc_easy, piqa", elem_id="tasks", min_width=160
         )
         limit = gr.Textbox(
             label="Examples per task", placeholder="all", elem_id="limit", min_width=120
@@ -56,7 +62,8 @@ def build(session: Session, board: Board, tab: gr.Tab, timer: gr.Timer) -> list[
             return Markup("")
         try:
             count = whole(limit)
-        except SessionError as error:  # said where it is written, and not with every key
+        # In place of the command and not as a dialog, which would open at every key press.
+        except SessionError as error:
             return markup.message(str(error), "problem")
         file = session.save_recipe(recipe(which, history))
         return markup.command(
@@ -84,52 +91,57 @@ def build(session: Session, board: Board, tab: gr.Tab, timer: gr.Timer) -> list[
 
     asked = [suite, tasks, limit, which, board.history]
     tab.select(arrive, None, [suite, which], **QUIET).then(
-        with_error_dialog(command_of), asked, line, **writing("bench-line")
+        with_error_dialog(command_of), asked, line, **one_at_a_time("bench-line")
     )
-    tab.select(lambda: refreshed(session), None, [panel, runs], **QUIET)
+    tab.select(lambda: panel_updates(session), None, [panel, runs], **QUIET)
     gr.on(
         [suite.input, tasks.change, limit.change, which.input, board.digest.change],
         with_error_dialog(command_of),
         asked,
         line,
-        **writing("bench-line"),
+        **one_at_a_time("bench-line"),
     )
     go.click(with_error_dialog(run), asked, [panel, timer], trigger_mode="once", **QUIET)
     stop.click(with_error_dialog(cancel), None, [panel, timer], queue=False, **QUIET)
     return [panel, runs]
 
 
-def refreshed(session: Session) -> list[Any]:
-    """What the clock writes into the components that `build` returned."""
+def panel_updates(session: Session) -> list[Any]:
+    """Returns updates of the components that `build` returns; the page's clock applies them."""
     return [job_panel.panel(session, "benchmark", EMPTY), runs_html(session)]
 
 
 def suites() -> list[str]:
-    """The suites that can be chosen."""
+    """Returns the names of all suites, sorted."""
     from evaluation import harness
 
     return sorted(harness.suites())
 
 
 def names(text: str | None) -> list[str]:
-    """Task names out of a text field: commas or spaces between them."""
+    """Returns the task names in a text, which are separated by commas or spaces."""
     return [name for name in (text or "").replace(",", " ").split() if name]
 
 
 def whole(limit: str | None) -> int | None:
-    """A limit as a whole number; an empty field is no limit."""
+    """Returns the limit that a text field holds; None, no limit, if it is empty or "all".
+
+    Raises:
+        SessionError: if it is not a whole number of at least 1.
+    """
     text = (limit or "").strip()
     if text in ("", "all"):
         return None
     if not text.isdecimal() or int(text) < 1:
         raise SessionError(
-            f"the limit is {text!r}; give a whole number of examples from 1, or leave it empty for all."
+            f"the limit is {text!r}; give a whole number of examples (1 or more), "
+            "or leave the field empty for all."
         )
     return int(text)
 
 
 def runs_html(session: Session) -> Markup:
-    """The table of runs, newest first, with a button that copies it."""
+    """Returns the table of runs, newest first, with a button that copies it as CSV."""
     runs = read_runs(session.workdir)
     if not runs:
         return Markup("")

@@ -1,30 +1,31 @@
-"""Compare: all checkpoints and compositions side by side, what DEM and mixing cost, and hidden states by dataset."""
+"""Compare: all checkpoints and compositions in one table, the cost of DEM and of mixing."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import gradio as gr
 from markupsafe import Markup
 
 from workbench import commands
-from workbench.comparison.added_models import add, added, remove
+from workbench.comparison.added_models import add, read_added, remove
 from workbench.comparison.collect import compare
 from workbench.comparison.contenders import contenders
 from workbench.comparison.costs import cost_table
 from workbench.comparison.table import Comparison
 from workbench.errors import SessionError
 from workbench.jobs import measure_missing
-from workbench.jobs.benchmark import Asked
+from workbench.jobs.benchmark import BenchmarkRequest
 from workbench.page.tabs import compare_html, hidden_states, job_panel, markup, sliders
 from workbench.page.tabs.benchmark import names, suites, whole
 from workbench.page.tabs.wiring import (
     LATEST,
     QUIET,
     Board,
+    Updates,
     current_recipe,
+    one_at_a_time,
     with_error_dialog,
-    writing,
 )
 from workbench.session.history import History
 from workbench.session.session import Session, Standing
@@ -32,20 +33,44 @@ from workbench.session.session import Session, Standing
 KIND = "compare"
 NOTHING = "Open models first, under Models."
 ABOUT = (
-    "Everything that this workdir knows: the open models, compositions that were measured, exports, and models that you add, "
-    "such as one trained on mixed data."
+    "The open models, all measured compositions, exports, and models that you add, "
+    "for example one trained on mixed data."
 )
 
 
+class View(NamedTuple):
+    """The components that show the comparison."""
+
+    table: gr.HTML
+    missing: gr.HTML
+    line: gr.HTML
+    cost: gr.HTML
+    panel: gr.HTML
+    clock: gr.Timer
+
+
+class Controls(NamedTuple):
+    """The values of the controls."""
+
+    suite: str
+    tasks: str
+    limit: str
+    mixed: list[str]
+    """The added models that are ticked as trained on mixed data."""
+    known: tuple[str, ...]
+    """All added models that the page has shown."""
+    history: History[Standing]
+
+
 def build(session: Session, board: Board, pane: sliders.Pane, tab: gr.Tab, timer: gr.Timer) -> None:
-    """The tab."""
+    """Builds the tab."""
     gr.HTML(Markup("<p class='lead'>{}</p>").format(ABOUT))
     table = gr.HTML(elem_id="compare-table")
     with gr.Row(elem_id="compare-add-row"):
         folder = gr.Dropdown(
             [],
             value=None,
-            label="Another model to compare with",
+            label="Add a model to the table",
             elem_id="compare-folder",
             min_width=240,
         )
@@ -54,12 +79,12 @@ def build(session: Session, board: Board, pane: sliders.Pane, tab: gr.Tab, timer
         suite = gr.Dropdown(
             [("none", "")],
             value="",
-            label="Suite for every row",
+            label="Benchmark suite",
             elem_id="compare-suite",
             min_width=140,
         )
         tasks = gr.Textbox(
-            label="or tasks, by name",
+            label="or task names",
             placeholder="arc_easy, piqa",
             elem_id="compare-tasks",
             min_width=160,
@@ -70,7 +95,7 @@ def build(session: Session, board: Board, pane: sliders.Pane, tab: gr.Tab, timer
     missing = gr.HTML(elem_id="compare-missing")
     with gr.Row(elem_id="compare-row"):
         go = gr.Button(
-            "Measure what is missing",
+            "Measure missing values",
             variant="primary",
             size="sm",
             elem_id="compare-go",
@@ -83,7 +108,7 @@ def build(session: Session, board: Board, pane: sliders.Pane, tab: gr.Tab, timer
     cost = gr.HTML(elem_id="compare-cost")
     mixed = gr.CheckboxGroup(
         [],
-        label="Added models that were trained on mixed data",
+        label="Models trained on mixed data (data-mixing baselines)",
         visible=False,
         elem_id="compare-mixed",
     )
@@ -91,30 +116,33 @@ def build(session: Session, board: Board, pane: sliders.Pane, tab: gr.Tab, timer
     use = gr.Button("use", visible="hidden", elem_id="compare-use")
     minus = gr.Button("remove", visible="hidden", elem_id="compare-remove")
     clock = gr.Timer(1.0, active=False)
-    before, known = gr.State(()), gr.State(())
+    previous, known = gr.State(()), gr.State(())
     hidden_states.build(session, board, tab, timer)
 
     asked = [suite, tasks, limit, mixed, known, board.history]
     lists = [folder, mixed, known]
-    view = [table, missing, line, cost, panel, clock]
+    view = View(table, missing, line, cost, panel, clock)
 
-    def show(*asked: Any) -> list[Any]:
-        return seen(session, *asked)
+    def show(*values: Any) -> Updates:
+        return view_updates(session, view, Controls(*values))
 
-    def listed(mixed: list[str], known: tuple[str, ...]) -> list[Any]:
-        return choices(session, mixed, known)
+    def refresh_lists(mixed: list[str], known: tuple[str, ...]) -> list[Any]:
+        return list_updates(session, mixed, known)
 
-    def tick(before: Any, *asked: Any) -> list[Any]:
-        """The table anew where a measurement was finished, else the job only."""
+    def tick(before: Any, *values: Any) -> Updates:
+        """Updates the whole tab when another measurement is finished, else only the job panel."""
         job = next(iter(session.jobs.recent(KIND, limit=1)), None)
         now = (job.id, job.state, int(job.done)) if job else ()
         if now == before:
-            return [*[gr.skip()] * 4, job_panel.newest(session, KIND), gr.skip(), now]
-        return [*show(*asked), now]
+            return {panel: job_panel.newest(session, KIND)}
+        return {**show(*values), previous: now}
 
-    def measure(*asked: Any) -> list[Any]:
-        found = _compared(session, asked[-1])
-        measure_missing.submit(session, found, _wanted(*asked[:3]), _line(session, *asked))
+    def measure(*values: Any) -> list[Any]:
+        controls = Controls(*values)
+        comparison = _comparison(session, controls.history)
+        measure_missing.submit(
+            session, comparison, _benchmarks(controls), _command(session, controls)
+        )
         return [job_panel.newest(session, KIND), gr.Timer(active=True), gr.Timer(active=True)]
 
     def cancel() -> list[Any]:
@@ -123,21 +151,22 @@ def build(session: Session, board: Board, pane: sliders.Pane, tab: gr.Tab, timer
                 session.jobs.cancel(job.id)
         return [job_panel.newest(session, KIND), gr.Timer(active=True)]
 
-    def take(folder: str | None) -> None:
+    def add_model(folder: str | None) -> None:
         if not folder:
-            raise SessionError("choose a model of the list first.")
+            raise SessionError("choose a model from the list first.")
         add(session, folder)
 
     def move(value: str, history: History[Standing]) -> list[Any]:
         rows = contenders(session, current_recipe(session, history)).contenders
-        at = next(
+        standing = next(
             (session.models.standing_of(row.recipe) for row in rows if row.key == value), None
         )
-        if at is None:
+        if standing is None:
             raise SessionError(
-                "this row is no composition of the open models any more. Look at the table again."
+                "this row cannot be made from the open models any more. "
+                "Open the tab again to refresh the table."
             )
-        return sliders.placed(session, at)
+        return sliders.controls_at(session, standing)
 
     tab.select(
         lambda: gr.Dropdown([("none", ""), *((name, name) for name in suites())]),
@@ -146,108 +175,116 @@ def build(session: Session, board: Board, pane: sliders.Pane, tab: gr.Tab, timer
         **QUIET,
     )
     listing = {"inputs": [mixed, known], "outputs": lists, **LATEST}
-    arrived = [
-        tab.select(with_error_dialog(listed), **listing),
-        board.opened.change(with_error_dialog(listed), **listing),
+    listed = [
+        tab.select(with_error_dialog(refresh_lists), **listing),
+        board.opened.change(with_error_dialog(refresh_lists), **listing),
     ]
-    arrived += [
-        plus.click(with_error_dialog(take), folder, None, trigger_mode="once", **QUIET).success(
-            with_error_dialog(listed), **listing
-        ),
+    listed += [
+        plus.click(
+            with_error_dialog(add_model), folder, None, trigger_mode="once", **QUIET
+        ).success(with_error_dialog(refresh_lists), **listing),
         minus.click(
             with_error_dialog(lambda value: remove(session, value)),
             value,
             None,
             js="() => [window.dem.value]",
             **QUIET,
-        ).success(with_error_dialog(listed), **listing),
+        ).success(with_error_dialog(refresh_lists), **listing),
     ]
-    wire = writing("compared")
-    for event in arrived:
+    wire = one_at_a_time("compared")
+    for event in listed:
         event.then(with_error_dialog(show), asked, view, **wire)
-    gr.on(
-        [suite.input, tasks.submit, tasks.blur, limit.submit, limit.blur, mixed.input, board.digest.change],
-        with_error_dialog(show), asked, view, **wire,
-    )  # fmt: skip
-    clock.tick(with_error_dialog(tick), [before, *asked], [*view, before], **wire)
+    typed = [tasks.submit, tasks.blur, limit.submit, limit.blur]
+    changes = [suite.input, *typed, mixed.input, board.digest.change]
+    gr.on(changes, with_error_dialog(show), asked, view, **wire)
+    clock.tick(with_error_dialog(tick), [previous, *asked], [*view, previous], **wire)
     go.click(with_error_dialog(measure), asked, [panel, clock, timer], trigger_mode="once", **QUIET)
     stop.click(with_error_dialog(cancel), None, [panel, clock], queue=False, **QUIET)
+    # The script that pressed the hidden button left the row's key in window.dem.value.
     used = use.click(
-        with_error_dialog(move), [value, board.history], [*pane.picker.shown, pane.column, *pane.sliders],
-        js="(_, ...rest) => [window.dem.value, ...rest]", queue=False, **QUIET,
-    )  # fmt: skip
+        with_error_dialog(move),
+        [value, board.history],
+        [*pane.picker.outputs, pane.column, *pane.sliders],
+        js="(_, ...rest) => [window.dem.value, ...rest]",
+        queue=False,
+        **QUIET,
+    )
     used.then(None, None, None, js=sliders.MOVED, **QUIET)
 
 
-def seen(
-    session: Session,
-    suite: str,
-    tasks: str,
-    limit: str,
-    mixed: list[str],
-    known: tuple[str, ...],
-    history: History[Standing],
-) -> list[Any]:
-    """Table, what is missing, the command, the costs, the job, and whether the clock runs."""
+def view_updates(session: Session, view: View, controls: Controls) -> Updates:
+    """Returns updates of the whole view."""
     active = any(job.kind == KIND for job in session.jobs.active())
-    shown = [job_panel.newest(session, KIND), gr.Timer(active=active)]
+    job = {view.panel: job_panel.newest(session, KIND), view.clock: gr.Timer(active=active)}
     if not session.ready:
-        return [markup.message(session.problem or NOTHING), *[Markup("")] * 3, *shown]
-    found = _compared(session, history)
-    have = added(session.workdir)
-    todo = measure_missing.steps(found, _wanted(suite, tasks, limit))
-    return [
-        compare_html.table_html(found, session.models, list(have)),
-        compare_html.missing_html(measure_missing.in_words(todo)),
-        markup.command(_line(session, suite, tasks, limit, mixed, known, history)),
-        compare_html.costs_html(cost_table(session, [name for name in mixed if name in have])),
-        *shown,
-    ]
+        message = markup.message(session.problem or NOTHING)
+        empty = dict.fromkeys((view.missing, view.line, view.cost), Markup(""))
+        return {view.table: message, **empty, **job}
+    comparison = _comparison(session, controls.history)
+    have = read_added(session.workdir)
+    todo = measure_missing.missing_measurements(comparison, _benchmarks(controls))
+    costs = cost_table(session, [name for name in controls.mixed if name in have])
+    return {
+        view.table: compare_html.table_html(comparison, session.models, list(have)),
+        view.missing: compare_html.missing_html(measure_missing.describe(todo)),
+        view.line: markup.command(_command(session, controls)),
+        view.cost: compare_html.costs_html(costs),
+        **job,
+    }
 
 
-def choices(session: Session, mixed: list[str], known: tuple[str, ...]) -> list[Any]:
-    """The models that can be added, and those that were: a new one counts as trained on mixed data until it is unticked."""
-    have = added(session.workdir)
+def list_updates(session: Session, mixed: list[str], known: tuple[str, ...]) -> list[Any]:
+    """Returns updates of the models that can be added, of those that are added, and of `known`.
+
+    A newly added model counts as trained on mixed data until it is unticked.
+    """
+    have = read_added(session.workdir)
     taken = {str(path) for path in have.values()}
     if session.ready:
         taken |= {
             str(path.resolve()) for path in (session.models.base.path, *session.models.checkpoints)
         }
     free = [
-        one for one in session.found_models() if one.kind == "model" and str(one.path) not in taken
+        folder
+        for folder in session.folders.models()
+        if folder.kind == "model" and str(folder.path) not in taken
     ]
     ticked = [name for name in have if name in mixed or name not in known]
     return [
-        gr.Dropdown([(one.label, str(one.path)) for one in free], value=None),
+        gr.Dropdown([(folder.label, str(folder.path)) for folder in free], value=None),
         gr.CheckboxGroup(list(have), value=ticked, visible=bool(have)),
         tuple(have),
     ]
 
 
-def _compared(session: Session, history: History[Standing]) -> Comparison:
+def _comparison(session: Session, history: History[Standing]) -> Comparison:
     return compare(session, current=current_recipe(session, history))
 
 
-def _wanted(suite: str, tasks: str, limit: str) -> list[Asked]:
-    """The benchmark that every row should have, where one is named."""
-    chosen = tuple(names(tasks))
-    return [Asked("" if chosen else suite, chosen, whole(limit))] if suite or chosen else []
+def _benchmarks(controls: Controls) -> list[BenchmarkRequest]:
+    """Returns the benchmark that every row should have; [] if neither suite nor tasks are given."""
+    tasks = tuple(names(controls.tasks))
+    if not controls.suite and not tasks:
+        return []
+    return [BenchmarkRequest("" if tasks else controls.suite, tasks, whole(controls.limit))]
 
 
-def _line(
-    session: Session,
-    suite: str,
-    tasks: str,
-    limit: str,
-    mixed: list[str],
-    known: tuple[str, ...],
-    history: History[Standing],
-) -> str:
-    """The command that does the same in a shell."""
-    models = session.models
-    at = session.save_recipe(current_recipe(session, history))
-    fewer = mixed if mixed and len(mixed) < len(known) else None
-    return commands.compare(
-        models.base.path, models.checkpoints, session.workdir.root, models.data_folder, [at], suite, names(tasks), whole(limit),
-        fewer, models.start.vocabulary,
-    )  # fmt: skip
+def _command(session: Session, controls: Controls) -> str:
+    """Returns the command line that does the same."""
+    models, mixed = session.models, controls.mixed
+    recipe = session.save_recipe(current_recipe(session, controls.history))
+    # All added models are the command's default, so only a part of them has to be named.
+    some = mixed if mixed and len(mixed) < len(controls.known) else None
+    options = commands.CompareOptions(
+        base=models.base.path,
+        checkpoints=models.checkpoints,
+        workdir=session.workdir.root,
+        data=models.data_folder,
+        recipes=[recipe],
+        suite=controls.suite,
+        tasks=names(controls.tasks),
+        limit=whole(controls.limit),
+        mixed=some,
+        vocabulary=models.start.vocabulary,
+    )
+    return commands.compare(options)

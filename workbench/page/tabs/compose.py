@@ -1,4 +1,4 @@
-"""Compose: where the composition stands between the base and each expert, and what it answers."""
+"""Compose: how close the composition is to each expert, and its answer to a prompt."""
 
 from __future__ import annotations
 
@@ -15,17 +15,20 @@ from plumbing import units
 from workbench import commands
 from workbench.page.tabs import markup
 from workbench.page.tabs.wiring import QUIET, with_error_dialog
-from workbench.plots.charts import Gain, gain
+from workbench.plots.bullets import Gain, gain
 from workbench.session.session import LossOnAxis, Reading, Session, Stale
 
 AXIS = (-0.4, 1.25)
-"""What the chart shows of the axis from base (0) to expert (1); a place outside is drawn at its edge, with an arrow."""
-NOTHING_YET = "Write a prompt; the answer follows the sliders."
+"""The range of shares that the chart shows: 0 is the base, 1 the dataset's expert.
+
+A share outside the range is drawn at the edge, with an arrow.
+"""
+NOTHING_YET = "Enter a prompt. The answer follows the sliders."
 
 
 @dataclass(frozen=True)
 class Tab:
-    """The tab's components that the settling of the sliders writes."""
+    """The components of the tab that settling and arriving write."""
 
     chart: gr.HTML
     prompt: gr.Textbox
@@ -35,12 +38,12 @@ class Tab:
 
 
 def build(session: Session) -> Tab:
-    """The chart and the two columns of answers."""
+    """Builds the chart and the two answers."""
     with gr.Row(elem_id="compose"):
         with gr.Column(scale=5, min_width=320, elem_id="bullets"):
             chart = gr.HTML(empty_chart(), elem_id="chart")
         with gr.Column(scale=3, min_width=300, elem_id="ask"):
-            gr.HTML(Markup("<h2>Ask the composition</h2>"))
+            gr.HTML(Markup("<h2>Try a prompt</h2>"))
             examples = gr.Dropdown([], label="Example prompts", elem_id="examples")
             prompt = gr.Textbox(
                 label="Prompt",
@@ -61,33 +64,34 @@ def build(session: Session) -> Tab:
             answer_b = gr.HTML(answer_html("", ""), elem_id="answer-b")
     tab = Tab(chart, prompt, answer, examples, other)
 
-    def compare(prompt: str, which: str, request: gr.Request) -> Iterator[Any]:
+    def answer_other(prompt: str, which: str, request: gr.Request) -> Iterator[Any]:
         if not prompt.strip():
             yield answer_html("", "")
             return
         recipe = session.recipe(session.preset("base" if which == "base" else f"only:{which}"))
-        yield from answers(
-            session, recipe, prompt, session.tickets.ticket(f"{request.session_hash}:b")
-        )
+        stale = session.tickets.ticket(f"{request.session_hash}:b")
+        yield from stream_answer_html(session, recipe, prompt, stale)
 
     for event in (send.click, prompt.submit):
         event(None, None, None, js="() => window.dem.settle(20)", **QUIET)
     wire = {"trigger_mode": "multiple", "concurrency_limit": 4, **QUIET}
     gr.on(
         [send.click, prompt.submit, other.change],
-        with_error_dialog(compare),
+        with_error_dialog(answer_other),
         [prompt, other],
         answer_b,
         **wire,
     )
-    chosen = examples.change(lambda text: text or "", examples, prompt, **QUIET)
-    chosen.then(None, None, None, js="() => window.dem.settle(20)", **QUIET)
-    chosen.then(with_error_dialog(compare), [prompt, other], answer_b, **wire)
+    filled = examples.change(lambda text: text or "", examples, prompt, **QUIET)
+    filled.then(None, None, None, js="() => window.dem.settle(20)", **QUIET)
+    filled.then(with_error_dialog(answer_other), [prompt, other], answer_b, **wire)
     return tab
 
 
-def answers(session: Session, recipe: Any, prompt: str, stale: Stale) -> Iterator[Markup]:
-    """An answer as it grows, with its tokens' pace and the recipe it came from."""
+def stream_answer_html(
+    session: Session, recipe: Any, prompt: str, stale: Stale
+) -> Iterator[Markup]:
+    """Yields the growing answer as HTML with token count and time, and at the end the recipe."""
     begin, text, count = time.monotonic(), "", 0
     for piece in session.generate(recipe, prompt, stale=stale):
         text, count = text + piece, count + 1
@@ -97,22 +101,25 @@ def answers(session: Session, recipe: Any, prompt: str, stale: Stale) -> Iterato
     if not stale():
         spent = units.seconds(time.monotonic() - begin)
         yield answer_html(
-            text or "(ends at once)", f"{count} tokens in {spent} · recipe {recipe.digest}"
+            text or "(empty answer)", f"{count} tokens in {spent} · recipe {recipe.digest}"
         )
 
 
 def answer_html(text: str, note: str, growing: bool = False) -> Markup:
-    """One column's answer."""
+    """Returns one answer as HTML, with a note below it."""
     return Markup(
         '<div class="answer{}" aria-live="polite"><pre tabindex="0">{}</pre><small>{}</small></div>'
     ).format(" growing" if growing else "", text.lstrip(), note)
 
 
-def settled(
+def measure_and_answer(
     session: Session, recipe: Any, prompt: str, stale: Stale
 ) -> Iterator[tuple[Any, Any, str]]:
-    """Chart, answer and state as they become known: quick losses, then the answer, then the full losses."""
-    asked = not prompt.strip()
+    """Yields chart, answer and state of the page: quick losses, then the answer, then full losses.
+
+    The answer comes before the full losses because those take much longer.
+    """
+    answered = not prompt.strip()
     for reading in session.measure(recipe, stale=stale):
         yield (
             chart_html(session, reading),
@@ -120,50 +127,48 @@ def settled(
             "composing" if reading.stage == "composing" else "live",
         )
         if (
-            not asked
+            not answered
             and len(reading.points) == len(session.models.data)
             and reading.stage == "measuring"
         ):
-            asked = True
-            for answer in answers(session, recipe, prompt, stale):
+            answered = True
+            for answer in stream_answer_html(session, recipe, prompt, stale):
                 yield gr.skip(), answer, "live"
-    if not asked and not stale():  # there is no data to measure on: only the answer
-        for answer in answers(session, recipe, prompt, stale):
+    # Without validation data there are no losses, so the loop above did not get to the answer.
+    if not answered and not stale():
+        for answer in stream_answer_html(session, recipe, prompt, stale):
             yield gr.skip(), answer, "live"
 
 
 def empty_chart() -> Markup:
-    """Before anything is open."""
-    return markup.message(
-        "Opening the models. Sliders and bars appear here in a few seconds.", title="Loading"
-    )
+    """Returns the placeholder of the chart until models are open."""
+    return markup.message("Opening the models. This takes a few seconds.", title="Loading")
 
 
 def chart_html(session: Session, reading: Reading) -> Markup:
-    """The bullet chart: per dataset the share of its expert's gain that the composition recovers."""
+    """Returns the bar chart: per dataset, the share of its expert's gain that the merge keeps."""
     models = session.models
     if not models.data:
         return markup.message(
-            "Choose a data folder under Models: one folder per dataset with a validation.jsonl of prompts and "
-            "completions. Then the bars show how much of each expert's gain the composition recovers.",
-            title="No validation data is open",
+            "Choose a data folder under Models to see the losses. It has one folder per dataset, "
+            "each with a validation.jsonl of prompts and completions.",
+            title="No validation data",
         )
     rows = markup.join(
-        _row(place, name, reading.points.get(name))
-        for place, name in _places(models.names, list(models.data))
+        _row(colour, name, reading.points.get(name))
+        for colour, name in _colours(models.names, list(models.data))
     )
     line = Markup("")
-    if (
-        models.data_folder and reading.stage != "preview"
-    ):  # a moving slider passes through recipes that nobody wants
+    # A preview saves no recipe: a moving slider passes through many that nobody wants.
+    if models.data_folder and reading.stage != "preview":
         line = markup.command(
             commands.loss(session.save_recipe(reading.recipe), models.data_folder)
         )
     return Markup(
         '<section class="bullets {}" data-digest="{}" data-stage="{}" data-sizes="{}">'
-        "<header><h2>Share of each expert’s gain, recovered</h2>{}</header>"
-        '<div class="axis" aria-hidden="true"><span></span><div>{}</div><span class="num">share</span>'
-        '<span class="num">loss</span></div>{}{}</section>{}'
+        "<header><h2>Share of each expert’s gain that the merge keeps</h2>{}</header>"
+        '<div class="axis" aria-hidden="true"><span></span><div>{}</div>'
+        '<span class="num">share</span><span class="num">loss</span></div>{}{}</section>{}'
     ).format(
         reading.stage,
         reading.recipe.digest,
@@ -177,8 +182,8 @@ def chart_html(session: Session, reading: Reading) -> Markup:
     )
 
 
-def _places(vectors: list[str], datasets: list[str]) -> Iterator[tuple[int, str]]:
-    """Each dataset with the place of its colour: its vector's, else one after them."""
+def _colours(vectors: list[str], datasets: list[str]) -> Iterator[tuple[int, str]]:
+    """Yields colour and dataset: the index of its vector, or the next free one if it has none."""
     extra = len(vectors)
     for name in datasets:
         yield (vectors.index(name) if name in vectors else extra), name
@@ -186,7 +191,7 @@ def _places(vectors: list[str], datasets: list[str]) -> Iterator[tuple[int, str]
 
 
 def _at(share: float) -> float:
-    """Where a share stands on the chart, in per cent of its width."""
+    """Returns the position of a share on the chart, in percent of its width."""
     low, high = AXIS
     return (min(max(share, low), high) - low) / (high - low) * 100
 
@@ -198,16 +203,18 @@ def _ticks() -> Markup:
     )
 
 
-def _row(place: int, name: str, point: LossOnAxis | None) -> Markup:
+def _row(colour: int, name: str, point: LossOnAxis | None) -> Markup:
+    """Returns the bar of one dataset; without a point, a placeholder of the same height."""
     if point is None:
         bar = Markup(
-            '<div class="track"></div><span class="num share">…</span><span class="num loss">…</span>'
+            '<div class="track"></div><span class="num share">…</span>'
+            '<span class="num loss">…</span>'
         )
         return Markup(
             '<div class="row waiting"><span class="who">{}<span>{}</span></span>{}</div>'
-        ).format(markup.swatch(place), name, bar)
+        ).format(markup.swatch(colour), name, bar)
     row = gain(name, point.loss, point.base, point.expert)
-    known = row.share is not None
+    has_share = row.share is not None
     share, error = (row.share, row.share_stderr or 0.0) if row.share is not None else (0.0, 0.0)
     start, end = sorted((_at(0), _at(share)))
     low, high = _at(share - error), _at(share + error)
@@ -216,25 +223,27 @@ def _row(place: int, name: str, point: LossOnAxis | None) -> Markup:
         Markup(
             '<b style="left:{:.2f}%;width:{:.2f}%"></b><u style="left:{:.2f}%;width:{:.2f}%"></u>'
         ).format(start, end - start, low, high - low)
-        if known
+        if has_share
         else Markup("")
     )
     words = _in_words(row, point.quick)
     return Markup(
-        '<div class="row {} {}" style="--c:var(--dataset-{})"><span class="who">{}<span title="{}">{}</span></span>'
+        '<div class="row {} {}" style="--c:var(--dataset-{})">'
+        '<span class="who">{}<span title="{}">{}</span></span>'
         '<div class="track" role="img" aria-label="{}">{}</div>'
-        '<span class="num share">{}</span><span class="num loss" title="base {}, expert {}">{}</span></div>'
+        '<span class="num share">{}</span>'
+        '<span class="num loss" title="base {}, expert {}">{}</span></div>'
     ).format(
         "quick" if point.quick else "full",
         beyond,
-        place % 8,
-        markup.swatch(place),
+        colour % 8,
+        markup.swatch(colour),
         name,
         name,
         words,
         drawing,
         Markup("<b>{}</b> <small>±{}</small>").format(units.percent(share), f"{error * 100:.0f}")
-        if known
+        if has_share
         else "—",
         units.number(row.base),
         units.number(row.expert) if row.expert is not None else "—",
@@ -243,28 +252,32 @@ def _row(place: int, name: str, point: LossOnAxis | None) -> Markup:
 
 
 def _in_words(row: Gain, quick: bool) -> str:
+    """Returns a bar in words, for screen readers."""
     share = f"{units.percent(row.share)} of its expert's gain, " if row.share is not None else ""
     size = f"quick, {row.n} examples" if quick else f"{row.n} examples"
     return f"{row.dataset}: {share}loss {row.loss:.3f}, standard error {row.stderr:.3f}, {size}"
 
 
 def _sizes(reading: Reading) -> Markup:
-    """How many examples the bars stand on, and whether that is the quick subset."""
+    """Returns the number of examples behind the bars, and whether it is the quick subset."""
     points = list(reading.points.values())
     if not points:
         return Markup('<span class="sizes">composing…</span>')
     quick, n = any(point.quick for point in points), sum(point.loss.n for point in points)
-    words = f"quick, n = {n}, refining" if quick else f"n = {n}"
-    words = f"preview, n = {n}, exact at rest" if reading.stage == "preview" else words
+    words = f"quick, n = {n}; full set follows" if quick else f"n = {n}"
+    words = f"preview, n = {n}; exact when you stop" if reading.stage == "preview" else words
     return Markup('<span class="sizes {}"><i></i>{}</span>').format(
         "quick" if quick else "full", words
     )
 
 
 def _mean(points: Mapping[str, LossOnAxis]) -> Markup:
-    """The mean over datasets, with its error; only once all are of one size."""
+    """Returns the mean loss over the datasets with its standard error.
+
+    It is left open while some losses are quick and others full: their mean would be of neither.
+    """
     if not points or len({point.quick for point in points.values()}) > 1:
-        return Markup('<div class="mean"><span>mean of the datasets</span><b>…</b></div>')
+        return Markup('<div class="mean"><span>mean loss</span><b>…</b></div>')
     values = [point.loss for point in points.values()]
     mean = sum(value.value for value in values) / len(values)
     error = math.sqrt(sum(value.stderr**2 for value in values)) / len(values)

@@ -1,4 +1,4 @@
-"""Export: the composition as an ordinary model folder; a tick only after every written byte was read again."""
+"""Export: writes the composition as a model folder, and reports success after reading it back."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from workbench.page.tabs.wiring import (
     QUIET,
     Board,
     current_recipe,
+    one_at_a_time,
     with_error_dialog,
-    writing,
 )
 from workbench.session.history import History
 from workbench.session.session import Session, Standing
@@ -29,20 +29,20 @@ if TYPE_CHECKING:
     from merging.analysis.rounding_cost import RoundingCost
     from merging.recipe import Recipe
 
-EMPTY = "Nothing was exported to this workdir yet."
-STORED = "as the base stores it"
+EMPTY = "No exports yet."
+STORED = "same as the base"
 DTYPES = [STORED, "float32", "bfloat16", "float16"]
 
 
 def build(session: Session, board: Board, tab: gr.Tab, timer: gr.Timer) -> list[Any]:
-    """The tab; returns the components that the page's clock refreshes, in the order of `refreshed`."""
+    """Builds the tab; returns the components that `panel_updates` writes, in its order."""
     with gr.Row(elem_id="export-controls"):
         name = gr.Textbox("composition", label="Folder name", elem_id="export-name", min_width=180)
         dtype = gr.Dropdown(
-            DTYPES, value=STORED, label="Number format", elem_id="export-dtype", min_width=160
+            DTYPES, value=STORED, label="Dtype", elem_id="export-dtype", min_width=160
         )
         shard = gr.Number(
-            5.0, label="Largest file, GB", minimum=0.001, elem_id="export-shard", min_width=120
+            5.0, label="Max. file size, GB", minimum=0.001, elem_id="export-shard", min_width=120
         )
     before = gr.HTML(elem_id="export-preflight")
     with gr.Row(elem_id="export-row"):
@@ -51,7 +51,7 @@ def build(session: Session, board: Board, tab: gr.Tab, timer: gr.Timer) -> list[
         )
         stop = gr.Button("Cancel", size="sm", elem_id="export-cancel", scale=0, min_width=96)
         weigh = gr.Button(
-            "What rounding costs", size="sm", elem_id="rounding-run", scale=0, min_width=160
+            "Check rounding loss", size="sm", elem_id="rounding-run", scale=0, min_width=160
         )
     panel = gr.HTML(elem_id="export-job")
     cost = gr.HTML(elem_id="rounding")
@@ -64,9 +64,8 @@ def build(session: Session, board: Board, tab: gr.Tab, timer: gr.Timer) -> list[
 
     def run(name: str, dtype: str, shard: float | None, history: History[Standing]) -> list[Any]:
         recipe = current_recipe(session, history)
-        export.submit(
-            session, recipe, name, None if dtype == STORED else dtype, int((shard or 5.0) * 1e9)
-        )
+        largest = int((shard or 5.0) * 1e9)
+        export.submit(session, recipe, name, None if dtype == STORED else dtype, largest)
         return [job_panel.panel(session, "export", EMPTY), gr.Timer(active=True)]
 
     def cancel() -> list[Any]:
@@ -79,7 +78,7 @@ def build(session: Session, board: Board, tab: gr.Tab, timer: gr.Timer) -> list[
         recipe = current_recipe(session, history)
         stale = session.tickets.ticket(f"{request.session_hash}:rounding")
         yield [
-            markup.message("Merging once without writing.", title="Measuring"),
+            markup.message("Merging once without writing files.", title="Measuring"),
             (recipe.digest, dtype),
         ]
         try:
@@ -92,7 +91,7 @@ def build(session: Session, board: Board, tab: gr.Tab, timer: gr.Timer) -> list[
                 gr.skip(),
             ]
         except Stopped:
-            return  # `clear` has emptied the place
+            return  # `clear` has already emptied the panel.
 
     def clear(request: gr.Request) -> Markup:
         session.tickets.ticket(f"{request.session_hash}:rounding")
@@ -102,18 +101,19 @@ def build(session: Session, board: Board, tab: gr.Tab, timer: gr.Timer) -> list[
         of: tuple[str, str], dtype: str, history: History[Standing], request: gr.Request
     ) -> Any:
         if of == (current_recipe(session, history).digest, dtype):
-            return gr.skip()  # what is shown was asked for after the change that this is about
+            # The table was requested after this change, so it is not outdated.
+            return gr.skip()
         return clear(request)
 
     asked = [name, dtype, shard, board.history]
-    tab.select(with_error_dialog(preflight), asked, before, **writing("preflight"))
-    tab.select(lambda: refreshed(session), None, [panel], **QUIET)
+    tab.select(with_error_dialog(preflight), asked, before, **one_at_a_time("preflight"))
+    tab.select(lambda: panel_updates(session), None, [panel], **QUIET)
     gr.on(
         [name.change, dtype.input, board.digest.change],
         with_error_dialog(preflight),
         asked,
         before,
-        **writing("preflight"),
+        **one_at_a_time("preflight"),
     )
     go.click(with_error_dialog(run), asked, [panel, timer], trigger_mode="once", **QUIET)
     weigh.click(
@@ -135,13 +135,13 @@ def build(session: Session, board: Board, tab: gr.Tab, timer: gr.Timer) -> list[
     return [panel]
 
 
-def refreshed(session: Session) -> list[Any]:
-    """What the clock writes into the components that `build` returned."""
+def panel_updates(session: Session) -> list[Any]:
+    """Returns updates of the components that `build` returned; the page's clock applies them."""
     return [job_panel.panel(session, "export", EMPTY)]
 
 
 def preflight_html(session: Session, name: str, dtype: str, recipe: Recipe) -> Markup:
-    """Where it goes, how large it is, whether it fits, what stands in the way, and the command."""
+    """Returns what an export would write and where, any problem with that, and the command."""
     from merging.recipe.formula import formula
 
     need = export.nbytes(session.models.base, None if dtype == STORED else dtype)
@@ -150,16 +150,18 @@ def preflight_html(session: Session, name: str, dtype: str, recipe: Recipe) -> M
     try:
         folder = session.workdir.export(name)
         if folder.exists():
-            problem = f"{commands.display_path(folder)} exists already; choose another name, nothing is overwritten."
+            path = commands.display_path(folder)
+            problem = f"{path} exists already. Choose another name; exports never overwrite."
     except Exception as error:
         return markup.message(str(error), "problem", "This name cannot be used")
+    # `nbytes` counts the weights only: 5 % more for headers, tokenizer files and the manifest.
     if need * 1.05 > free:
-        problem = f"{units.size(need)} are needed, {units.size(free)} are free."
+        problem = f"The export needs {units.size(need)}; only {units.size(free)} are free."
     facts = [
         ("composition", formula(recipe)),
         ("recipe", recipe.digest),
         ("folder", commands.display_path(folder)),
-        ("size", f"{units.size(need)} of {units.size(free)} free"),
+        ("size", f"{units.size(need)} ({units.size(free)} free)"),
     ]
     listed = markup.join(
         Markup("<dt>{}</dt><dd>{}</dd>").format(key, value) for key, value in facts
@@ -173,20 +175,20 @@ def preflight_html(session: Session, name: str, dtype: str, recipe: Recipe) -> M
 
 
 def rounding_html(cost: RoundingCost) -> Markup:
-    """What the number format loses of the displacement: the advice, the whole model and the rows that lose most."""
-    found = cost.table()
-    by_name = dict(zip(found.rows, found.values.tolist(), strict=True))
+    """Returns what the dtype loses of the displacement: advice, whole model, five worst layers."""
+    losses = cost.table()
+    by_name = dict(zip(losses.rows, losses.values.tolist(), strict=True))
     rows = [("whole model", list(cost.total.values()))]
     rows += [(name, by_name[name]) for name, _ in cost.worst(5)]
     shares = [[name, *(f"{units.number(value * 100, 1)} %" for value in row)] for name, row in rows]
     for line, (_, row) in zip(shares, rows, strict=True):
-        line[1 + found.columns.index("cosine")] = units.number(
-            row[found.columns.index("cosine")], 4
-        )
+        # The cosine is no share, so it is not shown in percent.
+        cosine = losses.columns.index("cosine")
+        line[1 + cosine] = units.number(row[cosine], 4)
     table = markup.table(
-        ["worst layers", *found.columns],
+        ["worst layers", *losses.columns],
         shares,
-        numeric=range(1, 1 + len(found.columns)),
-        label="What rounding costs",
+        numeric=range(1, 1 + len(losses.columns)),
+        label="Rounding loss",
     )
-    return Markup("{}{}").format(markup.message(cost.advice(), title="What rounding costs"), table)
+    return Markup("{}{}").format(markup.message(cost.advice(), title="Rounding loss"), table)

@@ -1,4 +1,4 @@
-"""The formula in force as HTML: the recipe's own line of algebra, with each vector's ω where the page can follow a drag."""
+"""The current formula as HTML, in which the page's script can update each ω during a drag."""
 
 from __future__ import annotations
 
@@ -19,13 +19,19 @@ SIGNS = {
     MINUS: ("", MINUS),
     "": ("", MINUS),
 }
-"""A term's sign as written -> how it is written there for a positive and for a negative ω."""
+"""Sign of a term as the formula writes it -> the signs at that position for ω ≥ 0 and ω < 0."""
 
 
 def formula_html(recipe: Recipe, names: Sequence[str], omegas: Sequence[float]) -> Markup:
-    """The formula of what the page stands at; its text is the recipe's, character by character.
+    """Returns the recipe's formula as HTML; its text equals `formula(recipe)` apart from spaces.
 
-    A plain sum is set in columns, in which every vector keeps its place, so that nothing jumps; all else as a line.
+    A plain sum is set in columns, in which every term keeps its position, so that nothing jumps
+    during a drag. Every other formula is one line.
+
+    Args:
+        recipe: the recipe.
+        names: of the open vectors, in the order of the sliders.
+        omegas: of the open vectors, in the same order.
     """
     from merging.recipe.formula import formula
 
@@ -36,18 +42,22 @@ def formula_html(recipe: Recipe, names: Sequence[str], omegas: Sequence[float]) 
         number = "" if omega is None else f"{abs(omega):.2f}·"
         symbol = "Δ" if f"{number}Δ{source.name}" in rest else "Θ"
         before, _, rest = rest.partition(f"{number}{symbol}{source.name}")
-        sign = "" if omega is None else next(one for one in SIGNS if before.endswith(one))
+        sign = (
+            "" if omega is None else next(written for written in SIGNS if before.endswith(written))
+        )
         lead = before.removesuffix(sign)
         inside += (
             Markup('<span class="theta">{}</span>').format(lead.strip())
             if columns and lead.strip()
             else lead
         )
-        place = names.index(source.name) if source.name in names else -1
-        inside += _term(place, sign, omega, symbol, source.name)
-    # the time makes equal formulas unequal values: the page's script may have written into the one that is shown
+        index = names.index(source.name) if source.name in names else -1
+        inside += _term(index, sign, omega, symbol, source.name)
+    # gradio skips an update that equals the last one. The time makes every update different, which
+    # is needed because the page's script may have changed the formula that is shown.
     return Markup(
-        '<div class="formula {}" data-omegas="{}" data-method="{}" data-digest="{}" data-at="{}">{}{}</div>'
+        '<div class="formula {}" data-omegas="{}" data-method="{}" data-digest="{}" data-at="{}">'
+        "{}{}</div>"
     ).format(
         "columns" if columns else "line",
         " ".join(f"{omega:g}" for omega in omegas),
@@ -59,8 +69,8 @@ def formula_html(recipe: Recipe, names: Sequence[str], omegas: Sequence[float]) 
     )
 
 
-def _term(place: int, sign: str, omega: float | None, symbol: str, name: str) -> Markup:
-    """One vector's term; the page's script finds it by its place among the sliders."""
+def _term(index: int, sign: str, omega: float | None, symbol: str, name: str) -> Markup:
+    """Returns the term of one vector; the page's script finds it by the index of its slider."""
     number = Markup("")
     if omega is not None:
         number = Markup(
@@ -68,4 +78,4 @@ def _term(place: int, sign: str, omega: float | None, symbol: str, name: str) ->
         ).format(*SIGNS[sign], sign, f"{abs(omega):.2f}")
     return Markup(
         '<span class="term{}" data-term="{}">{}{}<span class="name">{}</span></span>'
-    ).format(" zero" if omega == 0 else "", place, number, symbol, name)
+    ).format(" zero" if omega == 0 else "", index, number, symbol, name)

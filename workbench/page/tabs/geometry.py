@@ -1,16 +1,16 @@
-"""Geometry: how the vectors stand to each other, how far they went per layer, and how they interfere."""
+"""Geometry: cosines between vectors, their distance from the base, and measured interference."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import gradio as gr
 import numpy as np
 from markupsafe import Markup
 
 from workbench.page.tabs import markup
-from workbench.page.tabs.wiring import QUIET, Board, with_error_dialog
+from workbench.page.tabs.wiring import QUIET, Board, Updates, no_updates, with_error_dialog
 from workbench.plots import charts
 from workbench.session.session import Session
 
@@ -18,8 +18,40 @@ WHOLE = "whole model"
 RAW, RELATIVE = "‖Δ‖", "‖Δ‖ / ‖Θ‖"
 
 
+class MapValues(NamedTuple):
+    """The values of the controls of both maps, and the theme."""
+
+    layer: str
+    part: str
+    rows: str
+    kind: str
+    theme: str
+
+
+class Maps(NamedTuple):
+    """The components of both maps."""
+
+    cosine: gr.Plot
+    cosine_csv: gr.HTML
+    distance: gr.Plot
+    distance_csv: gr.HTML
+    state: gr.HTML
+
+
+class InterferenceView(NamedTuple):
+    """The components of the interference map."""
+
+    plot: gr.Plot
+    csv: gr.HTML
+    progress: gr.HTML
+
+
 def build(session: Session, board: Board, tab: gr.Tab) -> None:
-    """The tab. Maps are drawn when it is shown or a control changes, never during a drag: they do not depend on ω."""
+    """Builds the tab.
+
+    The maps do not depend on ω. They are drawn when the tab is shown or a control changes, and
+    never during a drag.
+    """
     with gr.Row(elem_id="maps"):
         with gr.Column(min_width=320, elem_classes="map"):
             gr.HTML(Markup("<h2>Cosine between vectors</h2>"))
@@ -42,159 +74,134 @@ def build(session: Session, board: Board, tab: gr.Tab) -> None:
     state = gr.HTML(elem_id="geometry-state")
     gr.HTML(
         Markup(
-            "<h2>Interference, measured</h2><p class='lead'>Loss of each dataset under one vector alone at ω = 1, and "
-            "its change from the base. Vectors at right angles can still interfere.</p>"
+            "<h2>Measured interference</h2><p class='lead'>Loss of each dataset when only one "
+            "vector is added (ω = 1), and the change from the base. Vectors with near-zero cosine "
+            "can still hurt each other.</p>"
         )
     )
     with gr.Row():
         go = gr.Button("Measure", size="sm", elem_id="interference-go", min_width=96, scale=0)
-        told_now = gr.HTML(elem_id="interference-state")
+        progress = gr.HTML(elem_id="interference-state")
     interference = gr.Plot(show_label=False, container=False, elem_id="interference", visible=False)
     interference_csv = gr.HTML()
     controls = [layer, part, rows, kind, board.theme]
-    maps = [cosine, cosine_csv, distance, distance_csv, state]
+    maps = Maps(cosine, cosine_csv, distance, distance_csv, state)
+    view = InterferenceView(interference, interference_csv, progress)
 
-    def draw(layer: str, part: str, rows: str, kind: str, theme: str) -> list[Any]:
-        return drawn(session, layer, part, rows, kind, theme == "dark")
+    def draw(*values: str) -> Updates:
+        return map_updates(session, maps, MapValues(*values))
 
-    def show(layer: str, part: str, rows: str, kind: str, theme: str) -> Iterator[list[Any]]:
+    def redraw(*values: str) -> Updates:
+        """Draws the maps in the new theme, if they are drawn already."""
+        return draw(*values) if session.ready and session.has_geometry else no_updates()
+
+    def show(*values: str) -> Iterator[Updates]:
         if not session.ready:
             text = session.problem or "Open models first, under Models."
-            yield [*[gr.skip()] * 4, markup.message(text), gr.skip(), gr.skip()]
+            yield {state: markup.message(text)}
             return
         if not session.has_geometry:
-            yield [
-                *[gr.skip()] * 4,
-                markup.message("Reading every tensor once.", title="Measuring"),
-                gr.skip(),
-                gr.skip(),
-            ]
+            yield {state: markup.message("Reading every tensor once.", title="Measuring")}
         geometry = session.geometry()
-        layer = layer if layer in geometry.layers else WHOLE
+        chosen = MapValues(*values)
         parts = list(geometry.groups("part"))
-        part = part if part in parts else WHOLE
-        yield [
-            *drawn(session, layer, part, rows, kind, theme == "dark"),
-            gr.Dropdown([WHOLE, *geometry.layers], value=layer),
-            gr.Dropdown([WHOLE, *parts], value=part),
-        ]
+        # Other models may be open than when the lists were filled.
+        chosen = chosen._replace(
+            layer=chosen.layer if chosen.layer in geometry.layers else WHOLE,
+            part=chosen.part if chosen.part in parts else WHOLE,
+        )
+        yield {
+            **map_updates(session, maps, chosen),
+            layer: gr.Dropdown([WHOLE, *geometry.layers], value=chosen.layer),
+            part: gr.Dropdown([WHOLE, *parts], value=chosen.part),
+        }
 
-    def measure(theme: str, request: gr.Request) -> Iterator[list[Any]]:
-        models = session.models
-        if not models.data:
-            yield [gr.skip(), gr.skip(), markup.message("Choose a data folder under Models first.")]
+    def measure(theme: str, request: gr.Request) -> Iterator[Updates]:
+        if not session.models.data:
+            yield {progress: markup.message("Choose a data folder under Models first.")}
             return
         stale = session.tickets.ticket(f"{request.session_hash}:interference")
-        yield [gr.skip(), gr.skip(), Markup('<span class="quiet">measuring…</span>')]
-        for values, errors in session.interference(stale):
-            left = int(np.isnan(values[:, 0]).sum())
-            words = (
-                f"{left} of {len(values)} vectors left" if left else "on the whole validation set"
-            )
-            figure, text = interference_drawn(session, values, errors, theme == "dark")
-            yield [
-                gr.Plot(figure, visible=True),
-                text,
-                Markup('<span class="quiet">{}</span>').format(words),
-            ]
+        yield {progress: Markup('<span class="quiet">measuring…</span>')}
+        for losses, errors in session.interference(stale):
+            yield interference_updates(session, view, losses, errors, theme == "dark")
+
+    def show_known(theme: str) -> Updates:
+        """Shows the interference map if all of it was measured before; measures nothing."""
+        known = session.known_interference() if session.ready else None
+        if known is None:
+            return no_updates()
+        return interference_updates(session, view, *known, theme == "dark")
 
     listen = {"concurrency_limit": 2, **QUIET}
-    targets = [*maps, layer, part]
-    tab.select(with_error_dialog(show), controls, targets, **listen)
-    board.opened.change(
-        lambda: [gr.Plot(visible=False), "", ""],
-        None,
-        [interference, interference_csv, told_now],
-        **QUIET,
-    )
+    tab.select(with_error_dialog(show), controls, [*maps, layer, part], **listen)
+    board.opened.change(lambda: [gr.Plot(visible=False), "", ""], None, view, **QUIET)
     for control in (layer, part, rows, kind):
         control.input(with_error_dialog(draw), controls, maps, trigger_mode="always_last", **listen)
-    board.theme.change(with_error_dialog(redrawn(session)), controls, maps, **listen)
-    go.click(
-        with_error_dialog(measure),
-        board.theme,
-        [interference, interference_csv, told_now],
-        **listen,
-    )
-    tab.select(
-        with_error_dialog(known_interference(session)),
-        board.theme,
-        [interference, interference_csv, told_now],
-        **listen,
-    )
-    board.theme.change(
-        with_error_dialog(known_interference(session)),
-        board.theme,
-        [interference, interference_csv, told_now],
-        **listen,
-    )
+    board.theme.change(with_error_dialog(redraw), controls, maps, **listen)
+    go.click(with_error_dialog(measure), board.theme, view, **listen)
+    for event in (tab.select, board.theme.change):
+        event(with_error_dialog(show_known), board.theme, view, **listen)
 
 
-def redrawn(session: Session) -> Any:
-    """The maps in the other theme, if they were drawn at all."""
-
-    def work(layer: str, part: str, rows: str, kind: str, theme: str) -> list[Any]:
-        if not session.ready or not session.has_geometry:
-            return [gr.skip()] * 5
-        return drawn(session, layer, part, rows, kind, theme == "dark")
-
-    return work
-
-
-def known_interference(session: Session) -> Any:
-    """The interference table where all of it was measured before; nothing is measured for it."""
-
-    def work(theme: str) -> list[Any]:
-        found = session.known_interference() if session.ready else None
-        if found is None:
-            return [gr.skip()] * 3
-        figure, text = interference_drawn(session, *found, theme == "dark")
-        return [
-            gr.Plot(figure, visible=True),
-            text,
-            Markup('<span class="quiet">on the whole validation set</span>'),
-        ]
-
-    return work
-
-
-def drawn(session: Session, layer: str, part: str, rows: str, kind: str, dark: bool) -> list[Any]:
-    """Both maps with their CSV."""
-    geometry = session.geometry()
+def map_updates(session: Session, maps: Maps, values: MapValues) -> Updates:
+    """Returns updates of both maps and their CSV."""
+    geometry, dark = session.geometry(), values.theme == "dark"
     names = list(geometry.vectors)
     matrix = geometry.cosine(
-        layer=None if layer == WHOLE else layer, part=None if part == WHOLE else part
+        layer=None if values.layer == WHOLE else values.layer,
+        part=None if values.part == WHOLE else values.part,
     )
-    table = geometry.distance(relative=kind == RELATIVE, by=rows)
-    return [
-        charts.cosine_figure(names, matrix, dark),
-        copy_csv(names, names, matrix),
-        charts.distance_figure(table.rows, table.columns, table.values, table.unit, dark),
-        copy_csv(table.rows, table.columns, table.values),
-        Markup(""),
-    ]
+    table = geometry.distance(relative=values.kind == RELATIVE, by=values.rows)
+    return {
+        maps.cosine: charts.cosine_figure(names, matrix, dark),
+        maps.cosine_csv: copy_csv(names, names, matrix),
+        maps.distance: charts.distance_figure(
+            table.rows, table.columns, table.values, table.unit, dark
+        ),
+        maps.distance_csv: copy_csv(table.rows, table.columns, table.values),
+        maps.state: Markup(""),
+    }
 
 
-def interference_drawn(
-    session: Session, values: Any, errors: Any, dark: bool
-) -> tuple[Any, Markup]:
-    """The interference map with its CSV, standard errors included."""
+def interference_updates(
+    session: Session, view: InterferenceView, losses: Any, errors: Any, dark: bool
+) -> Updates:
+    """Returns updates of the interference map; rows of NaN are not measured yet."""
+    left = int(np.isnan(losses[:, 0]).sum())
+    words = f"{left} of {len(losses)} vectors left" if left else "on the whole validation set"
+    figure, csv = interference_plot(session, losses, errors, dark)
+    return {
+        view.plot: gr.Plot(figure, visible=True),
+        view.csv: csv,
+        view.progress: Markup('<span class="quiet">{}</span>').format(words),
+    }
+
+
+def interference_plot(session: Session, losses: Any, errors: Any, dark: bool) -> tuple[Any, Markup]:
+    """Returns the interference map and a button that copies it as CSV with standard errors.
+
+    Args:
+        session: with the models that were measured.
+        losses: (vectors, datasets), nats per token; NaN if not measured yet.
+        errors: their standard errors, of the same shape.
+        dark: whether to draw for the dark theme.
+    """
     models = session.models
     base = [ends[0].value for ends in session.baselines().values()]
-    figure = charts.interference_figure(models.names, list(models.data), values, base, dark)
+    figure = charts.interference_figure(models.names, list(models.data), losses, base, dark)
     head = [
-        "vector alone",
+        "vector",
         *[f"{name} {what}" for name in models.data for what in ("loss", "stderr")],
     ]
     lines = [
         [vector, *[cell for pair in zip(value, error, strict=True) for cell in pair]]
-        for vector, value, error in zip(models.names, values, errors, strict=True)
+        for vector, value, error in zip(models.names, losses, errors, strict=True)
     ]
     return figure, markup.copier("copy as CSV", markup.csv(head, lines))
 
 
 def copy_csv(rows: Any, columns: Any, values: Any) -> Markup:
-    """A button that copies a table."""
+    """Returns a button that copies a table with row and column names as CSV."""
     lines = [
         [row, *[f"{value:.6g}" for value in line]] for row, line in zip(rows, values, strict=True)
     ]

@@ -1,4 +1,4 @@
-"""The picture of hidden states on the compare tab: where a model's examples lie at a layer, by dataset."""
+"""Hidden states on the compare tab: a t-SNE map of a model's examples at one layer."""
 
 from __future__ import annotations
 
@@ -13,26 +13,34 @@ from plumbing import units
 from workbench.jobs import hidden_states
 from workbench.page.tabs import job_panel, markup
 from workbench.page.tabs.compare_html import silhouettes_html
-from workbench.page.tabs.wiring import QUIET, Board, current_recipe, with_error_dialog, writing
+from workbench.page.tabs.wiring import (
+    QUIET,
+    Board,
+    Updates,
+    current_recipe,
+    one_at_a_time,
+    with_error_dialog,
+)
 from workbench.plots.hidden_states import states_figure
 from workbench.session.history import History
 from workbench.session.session import Session, Standing
 
 THIS = "this composition"
 ABOUT = (
-    f"The mean hidden state of each example’s answer, of the first {hidden_states.EXAMPLES} validation examples of each open "
-    "dataset, laid out by t-SNE. The silhouette is of the states themselves: 1 for groups far apart, 0 for groups that mix."
+    "Each point is one validation example: the mean hidden state of its answer, laid out by "
+    f"t-SNE (first {hidden_states.EXAMPLES} examples of each open dataset). The silhouette is "
+    "computed on the states themselves: near 1 if the groups are far apart, near 0 if they overlap."
 )
 BY = [
-    ("datasets", hidden_states.DATASETS),
+    ("dataset", hidden_states.DATASETS),
     ("response length (CommonIT)", hidden_states.LENGTHS),
     ("cluster, k-means (CommonIT)", hidden_states.CLUSTERS),
 ]
-NOT_YET = "Not drawn yet for this model and layer."
+NOT_YET = "Not drawn yet for this model, layer and grouping."
 
 
 def build(session: Session, board: Board, tab: gr.Tab, timer: gr.Timer) -> None:
-    """The picture with its controls; a job, because a large model takes its time."""
+    """Builds the map and its controls. Drawing is a job because a large model needs time."""
     gr.HTML(Markup("<h2>Hidden states</h2><p class='lead'>{}</p>").format(ABOUT))
     with gr.Row(elem_id="states-controls"):
         which = gr.Dropdown(
@@ -42,7 +50,7 @@ def build(session: Session, board: Board, tab: gr.Tab, timer: gr.Timer) -> None:
             [("last", -1)], value=-1, label="Layer", elem_id="states-layer", min_width=120
         )
         by = gr.Dropdown(
-            BY, value=hidden_states.DATASETS, label="Grouped by", elem_id="states-by", min_width=160
+            BY, value=hidden_states.DATASETS, label="Group by", elem_id="states-by", min_width=160
         )
     with gr.Row(elem_id="states-row"):
         go = gr.Button("Draw", size="sm", elem_id="states-go", scale=0, min_width=96)
@@ -51,52 +59,41 @@ def build(session: Session, board: Board, tab: gr.Tab, timer: gr.Timer) -> None:
     plot = gr.Plot(show_label=False, container=False, elem_id="states", visible=False)
     facts = gr.HTML(elem_id="states-facts")
     clock = gr.Timer(1.0, active=False)
-    before = gr.State(())
+    previous = gr.State(())
 
     def recipe(which: str, history: History[Standing]) -> Any:
         if which == THIS:
             return current_recipe(session, history)
         return session.recipe(session.preset("base" if which == "base" else f"only:{which}"))
 
-    def show(which: str, layer: int, by: str, theme: str, history: History[Standing]) -> list[Any]:
+    def show(which: str, layer: int, by: str, theme: str, history: History[Standing]) -> Updates:
+        nothing = {plot: gr.Plot(visible=False), facts: Markup("")}
         if not session.ready or not session.models.data:
-            return [
-                gr.Plot(visible=False),
-                Markup(""),
-                job_panel.newest(session, hidden_states.KIND),
-                gr.skip(),
-            ]
-        found = hidden_states.find(session, recipe(which, history), _number(session, layer), by)
+            return {**nothing, panel: job_panel.newest(session, hidden_states.KIND)}
+        # `find` only reads a map that a job has drawn before, so every control may call it.
+        picture = hidden_states.find(session, recipe(which, history), _number(session, layer), by)
         active = any(job.kind == hidden_states.KIND for job in session.jobs.active())
-        panel = (
-            job_panel.panel(session, hidden_states.KIND, NOT_YET)
-            if active or found is None
-            else Markup("")
-        )
-        if found is None:
-            return [gr.Plot(visible=False), Markup(""), panel, gr.Timer(active=active)]
+        job = Markup("")
+        if active or picture is None:
+            job = job_panel.panel(session, hidden_states.KIND, NOT_YET)
+        if picture is None:
+            return {**nothing, panel: job, clock: gr.Timer(active=active)}
         names = list(dict.fromkeys([*session.models.names, *session.models.data]))
-        names = names if by == hidden_states.DATASETS else in_order(found.labels)
-        figure = states_figure(found, names, theme == "dark")
-        return [
-            gr.Plot(figure, visible=True),
-            facts_html(found, names),
-            panel,
-            gr.Timer(active=active),
-        ]
+        names = names if by == hidden_states.DATASETS else sort_groups(picture.labels)
+        return {
+            plot: gr.Plot(states_figure(picture, names, theme == "dark"), visible=True),
+            facts: facts_html(picture, names),
+            panel: job,
+            clock: gr.Timer(active=active),
+        }
 
-    def tick(before: Any, *asked: Any) -> list[Any]:
+    def tick(before: Any, *values: Any) -> Updates:
+        """Updates everything when the state of the job changes, else only the job panel."""
         job = next(iter(session.jobs.recent(hidden_states.KIND, limit=1)), None)
         now = (job.id, job.state) if job else ()
         if now == before:
-            return [
-                gr.skip(),
-                gr.skip(),
-                job_panel.newest(session, hidden_states.KIND),
-                gr.skip(),
-                now,
-            ]
-        return [*show(*asked), now]
+            return {panel: job_panel.newest(session, hidden_states.KIND)}
+        return {**show(*values), previous: now}
 
     def draw(which: str, layer: int, by: str, history: History[Standing]) -> list[Any]:
         hidden_states.submit(session, recipe(which, history), _number(session, layer), by)
@@ -128,7 +125,7 @@ def build(session: Session, board: Board, tab: gr.Tab, timer: gr.Timer) -> None:
 
     asked = [which, layer, by, board.theme, board.history]
     view = [plot, facts, panel, clock]
-    wire = writing("states")
+    wire = one_at_a_time("states")
     tab.select(with_error_dialog(arrive), None, [which, layer], **QUIET).then(
         with_error_dialog(show), asked, view, **wire
     )
@@ -139,7 +136,7 @@ def build(session: Session, board: Board, tab: gr.Tab, timer: gr.Timer) -> None:
         view,
         **wire,
     )
-    clock.tick(with_error_dialog(tick), [before, *asked], [*view, before], **wire)
+    clock.tick(with_error_dialog(tick), [previous, *asked], [*view, previous], **wire)
     go.click(
         with_error_dialog(draw),
         [which, layer, by, board.history],
@@ -151,33 +148,38 @@ def build(session: Session, board: Board, tab: gr.Tab, timer: gr.Timer) -> None:
 
 
 def _number(session: Session, layer: int | None) -> int:
-    """A layer from the embeddings on; the last is -1 in the list, which is there before the model is."""
+    """Returns the index of a layer, counted from the embeddings; -1 or None is the last one.
+
+    The list exists before the model, so it cannot number the last layer.
+    """
     return hidden_states.depth(session.models) if layer is None or layer < 0 else layer
 
 
-def in_order(groups: Sequence[str]) -> list[str]:
-    """The names of groups in the order of the numbers in them: 9 to 30 tokens after 3 to 4."""
+def sort_groups(groups: Sequence[str]) -> list[str]:
+    """Returns the distinct groups, sorted by the numbers in their names: 9 to 30 after 3 to 4."""
     return sorted(
         set(groups), key=lambda name: [int(number) for number in re.findall(r"\d+", name)]
     )
 
 
-def facts_html(found: Any, names: list[str]) -> Markup:
-    """The number, what is seen in words, and the points to copy."""
-    score = found.silhouette
+def facts_html(picture: Any, names: list[str]) -> Markup:
+    """Returns caption, silhouettes and a button that copies the points as CSV."""
+    score = picture.silhouette
     lines = [
         [label, *(f"{value:.6g}" for value in point)]
-        for label, point in zip(found.labels, found.points, strict=True)
+        for label, point in zip(picture.labels, picture.points, strict=True)
     ]
     copier = markup.copier(
         "copy points as CSV",
-        markup.csv(["dataset" if found.by == hidden_states.DATASETS else "group", "x", "y"], lines),
+        markup.csv(
+            ["dataset" if picture.by == hidden_states.DATASETS else "group", "x", "y"], lines
+        ),
     )
     number = Markup("")
     if score is not None:
         number = Markup('<p class="silhouette">Silhouette <b class="num">{}</b></p>{}').format(
-            units.number(score.value, 2), silhouettes_html(score.by_label, names, found.by)
+            units.number(score.value, 2), silhouettes_html(score.by_label, names, picture.by)
         )
     return Markup('<p class="facts-line" id="states-caption">{}</p>{}{}').format(
-        found.caption, copier, number
+        picture.caption, copier, number
     )

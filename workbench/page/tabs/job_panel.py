@@ -1,4 +1,4 @@
-"""How a job looks, wherever it is shown: state, progress, time left, the end of its log."""
+"""The panel of a job on every tab: state, progress, time left and the end of its log."""
 
 from __future__ import annotations
 
@@ -10,40 +10,46 @@ from workbench.page.tabs import markup
 from workbench.session.job_table import Job
 from workbench.session.session import Session
 
-WORDS = {
+STATES = {
     "queued": "waiting",
     "running": "running",
     "cancelling": "stopping",
     "done": "done",
     "failed": "failed",
     "cancelled": "cancelled",
-    "interrupted": "interrupted when the server stopped",
+    "interrupted": "interrupted by a server stop",
 }
 
 
 def panel(session: Session, kind: str, empty: str) -> Markup:
-    """The newest job of a kind, or what to do while there is none."""
+    """Returns the newest job of a kind as HTML, or the message `empty` if there is none."""
     return newest(session, kind) or markup.message(empty)
 
 
 def newest(session: Session, kind: str) -> Markup:
-    """The newest job of a kind; nothing while there is none."""
+    """Returns the newest job of a kind as HTML, or nothing if there is none."""
     jobs = session.jobs.recent(kind, limit=1)
     return job_html(jobs[0], session.jobs.tail(jobs[0].id)) if jobs else Markup("")
 
 
 def job_html(job: Job, tail: list[str]) -> Markup:
-    """One job."""
+    """Returns one job as HTML.
+
+    Args:
+        job: the job.
+        tail: the last lines of its log.
+    """
     left = job.eta()
     facts = [f"{job.share * 100:.0f} %"] if job.state in ("running", "cancelling") else []
     facts += [job.message] if job.message else []
     facts += [f"{units.seconds(job.seconds())} so far"] if job.state == "running" else []
     facts += [f"about {units.seconds(left)} left"] if left else []
     facts += [f"took {units.seconds(job.seconds())}"] if job.finished and job.started else []
+    # A job may count less work than it announced, so the bar of a finished one is full by rule.
     share = 100.0 if job.state == "done" else job.share * 100
     bar = Markup(
-        '<div class="progress" role="progressbar" aria-valuemin="0" aria-valuemax="100" aria-valuenow="{:.0f}" '
-        'aria-label="{}"><i style="width:{:.1f}%"></i></div>'
+        '<div class="progress" role="progressbar" aria-valuemin="0" aria-valuemax="100" '
+        'aria-valuenow="{:.0f}" aria-label="{}"><i style="width:{:.1f}%"></i></div>'
     ).format(share, f"Progress of {job.kind} {job.id}", share)
     log = Markup('<details><summary>log</summary><pre tabindex="0">{}</pre></details>').format(
         "\n".join(tail)
@@ -55,7 +61,7 @@ def job_html(job: Job, tail: list[str]) -> Markup:
         job.state,
         job.id,
         job.state,
-        WORDS[job.state],
+        STATES[job.state],
         job.title,
         bar,
         " · ".join(facts),
@@ -66,7 +72,7 @@ def job_html(job: Job, tail: list[str]) -> Markup:
 
 
 def result_html(job: Job) -> Markup:
-    """What a finished job left."""
+    """Returns the result of a finished job as HTML; nothing for any other job."""
     if job.state != "done":
         return Markup("")
     if job.kind == "export":

@@ -1,4 +1,4 @@
-"""HTML of the page's own pieces. Every name and message goes through markupsafe, so no name is ever markup."""
+"""HTML building blocks of the page. All text is escaped, so no name becomes markup."""
 
 from __future__ import annotations
 
@@ -10,37 +10,38 @@ from plumbing.units import MINUS
 
 
 def omega(value: float) -> str:
-    """ω with two decimals and a true minus sign: -0.5 gives −0.50."""
+    """Returns ω with two decimals and a true minus sign: -0.5 gives −0.50."""
     return f"{value:.2f}".replace("-", MINUS)
 
 
 def join(parts: Iterable[Markup], by: str = "") -> Markup:
-    """Pieces of markup, joined."""
+    """Returns the parts joined by `by`."""
     return Markup(by).join(parts)
 
 
 def swatch(index: int) -> Markup:
-    """The square in a dataset's colour."""
+    """Returns a square in the colour of a dataset; the eight colours repeat."""
     return Markup('<i class="swatch" style="--c:var(--dataset-{})"></i>').format(index % 8)
 
 
 def command(line: str) -> Markup:
-    """A command line with a copy button."""
+    """Returns a command line with a copy button."""
     return Markup(
         '<div class="cli"><span aria-hidden="true">$</span><code tabindex="0">{}</code>'
-        '<button type="button" class="copy" data-copy="{}" aria-label="Copy the command">copy</button></div>'
+        '<button type="button" class="copy" data-copy="{}" aria-label="Copy the command">copy'
+        "</button></div>"
     ).format(line, line)
 
 
 def copier(label: str, text: str) -> Markup:
-    """A button that copies some text."""
+    """Returns a button that copies `text`."""
     return Markup('<button type="button" class="copy" data-copy="{}">{}</button>').format(
         text, label
     )
 
 
 def message(text: str, kind: str = "note", title: str = "") -> Markup:
-    """A message inline: note, warning, problem or done. Each line of the text is a line."""
+    """Returns a message of the kind note, warning, problem or done; line breaks are kept."""
     head = Markup("<strong>{}</strong>").format(title) if title else ""
     lines = Markup("<br>").join(text.splitlines() or [""])
     role = Markup(' role="alert"') if kind == "problem" else ""
@@ -54,33 +55,45 @@ def table(
     numeric: Sequence[int] = (),
     label: str,
 ) -> Markup:
-    """A table whose columns sort when their head is pressed; `numeric` columns stand right, in figures."""
+    """Returns a table whose columns are sorted by a press on their heading.
 
-    def cell(tag: str, place: int, value: object) -> Markup:
+    Args:
+        head: the headings.
+        rows: the cells, row by row.
+        numeric: indices of the columns that are aligned right.
+        label: name of the table for screen readers.
+    """
+
+    def cell(tag: str, column: int, value: object) -> Markup:
         return Markup("<{0}{1}>{2}</{0}>").format(
-            Markup(tag), Markup(' class="num"') if place in numeric else Markup(""), value
+            Markup(tag), Markup(' class="num"') if column in numeric else Markup(""), value
         )
 
     headers = join(
         Markup('<th scope="col"{}><button type="button" class="sort">{}</button></th>').format(
-            Markup(' class="num"') if place in numeric else Markup(""), name
+            Markup(' class="num"') if column in numeric else Markup(""), name
         )
-        for place, name in enumerate(head)
+        for column, name in enumerate(head)
     )
     body = join(
         Markup("<tr>{}</tr>").format(
-            join(cell("td", place, value) for place, value in enumerate(row))
+            join(cell("td", column, value) for column, value in enumerate(row))
         )
         for row in rows
     )
+    # Keyboards can scroll a region only if it can have the focus, hence tabindex.
     return Markup(
-        '<div class="scroll" tabindex="0" role="region" aria-label="{}"><table class="data"><thead><tr>{}</tr></thead>'
-        "<tbody>{}</tbody></table></div>"
+        '<div class="scroll" tabindex="0" role="region" aria-label="{}"><table class="data">'
+        "<thead><tr>{}</tr></thead><tbody>{}</tbody></table></div>"
     ).format(label, headers, body)
 
 
 def csv(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """The same table as CSV. A cell that a spreadsheet would run as a formula is prefixed with an apostrophe."""
+    """Returns the table as CSV.
+
+    A cell that a spreadsheet would run as a formula is prefixed with an apostrophe: names of
+    models and datasets may come from others.
+    """
 
     def cell(value: object) -> str:
         text = str(value)

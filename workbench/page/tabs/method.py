@@ -1,4 +1,4 @@
-"""The merge method of the left column: which one, its formula, and a field for each parameter of its signature."""
+"""The merge method in the left column: its list, its formula and a field for each parameter."""
 
 from __future__ import annotations
 
@@ -14,58 +14,71 @@ from markupsafe import Markup
 from workbench.page.tabs import markup
 from workbench.page.tabs.wiring import QUIET
 from workbench.session.session import Session
-from workbench.session.standing import PLAIN, Choice, Standing, from_files_only, offered
+from workbench.session.standing import PLAIN, Choice, Standing, file_only_methods, live_methods
 
 if TYPE_CHECKING:
-    from merging.methods._contract import Param
+    from merging.methods._values import Param
 
 POOL = {"number": 6, "word": 4, "tick": 4}
-"""Fields made in advance, by kind; as many as a method has parameters of that kind are shown. See common.POOL."""
+"""Kind of field -> how many are created; a method shows one per parameter. See wiring.POOL."""
 
 
 @dataclass(frozen=True)
 class Picker:
-    """The components of the method."""
+    """The components that choose and show the merge method."""
 
     method: gr.Dropdown
     of: gr.Textbox
-    """The method whose fields are shown. They arrive on the page together, so one is never read with others' fields."""
+    """Name of the method whose fields are shown.
+
+    It is updated together with the fields, so fields are never read as those of another method.
+    """
     about: gr.HTML
     refused: gr.HTML
-    """Why the last wish was not followed; empty where it was."""
+    """Why the last change was refused; empty if it was carried out."""
     members: gr.CheckboxGroup
-    """Which vectors take part, for methods without ω."""
+    """Which vectors are merged, for methods that have no ω."""
     panel: gr.Accordion
     fields: dict[str, list[Any]]
-    """Kind -> its pool."""
-    elsewhere: gr.HTML
-    """Which methods the list leaves out."""
+    """Kind -> its fields, used and unused."""
+    left_out: gr.HTML
+    """Which methods the list leaves out, and where they run."""
 
     @property
-    def form(self) -> list[Any]:
-        """What `chosen` reads, in its order."""
+    def fields_in_order(self) -> list[Any]:
+        """The components whose values `read_choice` takes, in its order."""
         return [self.of, *(field for pool in self.fields.values() for field in pool)]
 
     @property
-    def shown(self) -> list[Any]:
-        """What `shown` writes, in its order."""
-        return [self.method, self.about, self.panel, self.elsewhere, self.members, *self.form]
+    def outputs(self) -> list[Any]:
+        """The components that `picker_updates` writes, in its order."""
+        return [
+            self.method,
+            self.about,
+            self.panel,
+            self.left_out,
+            self.members,
+            *self.fields_in_order,
+        ]
 
 
 def build_head() -> tuple[gr.Dropdown, gr.Textbox, gr.HTML, gr.HTML, gr.CheckboxGroup]:
-    """What stands above the sliders: the first fields of a Picker."""
+    """Builds the part above the sliders: the first five components of a Picker."""
     method = gr.Dropdown([PLAIN.method], value=PLAIN.method, label="method", elem_id="method")
     about = gr.HTML(elem_id="method-about")
     of = gr.Textbox(
         PLAIN.method, visible="hidden", elem_id="method-of", label="method of the fields"
     )
     refused = gr.HTML(elem_id="refused")
-    members = gr.CheckboxGroup([], label="vectors that take part", visible=False, elem_id="members")
+    members = gr.CheckboxGroup([], label="vectors to merge", visible=False, elem_id="members")
     return method, of, about, refused, members
 
 
 def build_fields() -> tuple[gr.Accordion, dict[str, list[Any]], gr.HTML]:
-    """What stands below the sliders, which therefore never move: the last fields of a Picker."""
+    """Builds the part below the sliders: the last three components of a Picker.
+
+    Its height depends on the method; below the sliders it cannot move them.
+    """
     with gr.Accordion("parameters", open=False, visible=False, elem_id="parameters") as panel:
         fields: dict[str, list[Any]] = {
             "number": [
@@ -76,37 +89,37 @@ def build_fields() -> tuple[gr.Accordion, dict[str, list[Any]], gr.HTML]:
             ],
             "tick": [gr.Checkbox(visible=False, label=f"tick {n}") for n in range(POOL["tick"])],
         }
-        elsewhere = gr.HTML(elem_id="methods-elsewhere")
+        left_out = gr.HTML(elem_id="methods-elsewhere")
     for number in fields["number"]:
         number.input(None, None, None, js="() => window.dem.typed()", **QUIET)
         for event in (number.submit, number.blur):
             event(None, None, None, js="() => window.dem.entered()", **QUIET)
     for field in (*fields["word"], *fields["tick"]):
         field.input(None, None, None, js="() => window.dem.moved()", **QUIET)
-    return panel, fields, elsewhere
+    return panel, fields, left_out
 
 
 def kind_of(param: Param) -> str:
-    """The kind of field that a parameter has."""
+    """Returns the kind of field of a parameter: word (a list), tick or number."""
     return "word" if param.choices else "tick" if param.type is bool else "number"
 
 
 def parameters(method: str) -> dict[str, list[Param]]:
-    """Kind of field -> the method's parameters of that kind, in their order."""
+    """Returns the method's parameters by kind of field, each kind in their own order."""
     from merging.methods import _contract as methods
 
-    known = [param for param in methods.load(method).parameters if not param.file]
+    params = [param for param in methods.load(method).parameters if not param.file]
     return {
-        kind: [param for param in known if kind_of(param) == kind]
+        kind: [param for param in params if kind_of(param) == kind]
         for kind in ("number", "word", "tick")
     }
 
 
-def chosen(form: Sequence[Any]) -> Choice:
-    """What the fields say.
+def read_choice(form: Sequence[Any]) -> Choice:
+    """Returns the method and parameters that the fields show; `form` holds their values.
 
     Raises:
-        RecipeError: for an empty field or a value out of range.
+        RecipeError: if a field is empty or a value is out of range.
     """
     method, rest = form[0], list(form[1:])
     values: dict[str, Any] = {}
@@ -116,8 +129,8 @@ def chosen(form: Sequence[Any]) -> Choice:
     return Choice.of(method, values)
 
 
-def shown(session: Session, standing: Standing) -> list[Any]:
-    """Dropdown, words, fields and the vectors that take part, for what the page is to stand at; `Picker.shown`."""
+def picker_updates(session: Session, standing: Standing) -> list[Any]:
+    """Returns updates of `Picker.outputs` that show the method and parameters of a Standing."""
     from merging.methods import _contract as methods
 
     names = session.models.names
@@ -134,39 +147,44 @@ def shown(session: Session, standing: Standing) -> list[Any]:
             *_unused(kind, POOL[kind] - len(pool)),
         ]
     ]
+    # A required parameter has no default: unfold the panel, because composing waits for it.
     unfolded = {"open": True} if missing else {}
     panel = gr.Accordion(f"parameters of {choice.method}", visible=bool(every), **unfolded)
     return [
-        gr.Dropdown(offered(len(names)), value=choice.method),
-        about_html(choice.method, offered(len(names))),
+        gr.Dropdown(live_methods(len(names)), value=choice.method),
+        about_html(choice.method, live_methods(len(names))),
         panel,
-        elsewhere_html(),
-        gr.CheckboxGroup(names, value=taking_part(names, standing.omegas), visible=not weighted),
+        left_out_html(),
+        gr.CheckboxGroup(
+            names, value=nonzero_vectors(names, standing.omegas), visible=not weighted
+        ),
         choice.method,
         *fields,
     ]
 
 
-def taking_part(names: Sequence[str], omegas: Sequence[float]) -> list[str]:
-    """The vectors whose ω is not 0."""
+def nonzero_vectors(names: Sequence[str], omegas: Sequence[float]) -> list[str]:
+    """Returns the names of the vectors whose ω is not 0."""
     return [name for name, omega in zip(names, omegas, strict=True) if omega]
 
 
 def about_html(method: str, listed: Sequence[str]) -> Markup:
-    """The method's formula, what is particular to it here, and for the page's script the formulas of the list."""
+    """Returns the method's formula with notes on ω and on the number of vectors.
+
+    The formulas of all listed methods are in a data attribute, for the page's script.
+    """
     from merging.methods import _contract as methods
 
     least, most = methods.load(method).vectors
     notes = []
     if not methods.load(method).weighted:
-        notes.append("ω plays no part: the vectors that are ticked take part alike.")
+        notes.append("This method has no ω: all ticked vectors count equally.")
     if most is not None or least > 1:
         count = (
             f"{'exactly' if most == least else 'at least'} {least} vector{'s' if least > 1 else ''}"
         )
-        notes.append(
-            f"It takes {count}{'; set ω of the others to 0' if methods.load(method).weighted else ''}."
-        )
+        others = "; set ω of the others to 0" if methods.load(method).weighted else ""
+        notes.append(f"It takes {count}{others}.")
     return Markup('<div class="about" data-formulas="{}"><p class="algebra">{}</p>{}</div>').format(
         json.dumps({name: methods.load(name).formula for name in listed}, ensure_ascii=False),
         methods.load(method).formula,
@@ -174,27 +192,28 @@ def about_html(method: str, listed: Sequence[str]) -> Markup:
     )
 
 
-def refused_html(error: Exception, kept: str) -> Markup:
-    """Why a wish was not followed, and what stays."""
+def refusal_html(error: Exception, kept: str) -> Markup:
+    """Returns why a change was refused, and the formula that stays."""
     return Markup("{}{}").format(
-        markup.message(str(error), "problem", "Not composed"),
-        Markup('<p class="kept">{} stays.</p>').format(kept),
+        markup.message(str(error), "problem", "Change refused"),
+        Markup('<p class="kept">Still in use: {}</p>').format(kept),
     )
 
 
-def _field(param: Param, given: Mapping[str, Any]) -> Any:
-    """The field of one parameter, with its help and its range."""
-    value = given.get(param.name, param.default)
+def _field(param: Param, values: Mapping[str, Any]) -> Any:
+    """Returns the field of one parameter with its help and range."""
+    value = values.get(param.name, param.default)
     info = [param.help]
     finite = not math.isinf(param.low)
     info += [f"{param.low:g} to {param.high:g}"] if finite else []
-    info += ["the same for every vector"] if param.per_vector else []
+    info += ["same for all vectors"] if param.per_vector else []
     about = {"label": param.name, "info": "; ".join(info), "visible": True}
     match kind_of(param):
         case "word":
             return gr.Dropdown(list(param.choices), value=value, **about)
         case "tick":
             return gr.Checkbox(value=bool(value), **about)
+    # No minimum and maximum: gradio would clip a value in silence; the engine refuses it instead.
     step = 1 if param.type is int else 0.05 if param.high - param.low <= 1 else 0.1
     return gr.Number(value=value, step=step, placeholder=info[1] if finite else None, **about)
 
@@ -204,8 +223,9 @@ def _unused(kind: str, count: int) -> list[Any]:
     return [empty(visible=False) for _ in range(count)]
 
 
-def elsewhere_html() -> Markup:
-    """The methods that the list leaves out."""
+def left_out_html() -> Markup:
+    """Returns a note on the methods that the list leaves out."""
     return Markup(
-        '<p class="quiet">{} need statistics of each model; they run from recipe files, by dem merge.</p>'
-    ).format(" and ".join(from_files_only()))
+        '<p class="quiet">Not listed: {}. They need statistics of each model. '
+        "Run them with a recipe file and dem merge.</p>"
+    ).format(" and ".join(file_only_methods()))

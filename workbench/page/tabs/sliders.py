@@ -1,8 +1,9 @@
-"""The left column: the formula in force, the merge method, one slider per vector, presets, undo and redo."""
+"""The left column: current formula, merge method, one ω slider per vector, presets, undo, redo."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,13 +11,13 @@ import gradio as gr
 from markupsafe import Markup
 
 from workbench.errors import is_user_error
-from workbench.page.tabs import formula_line as formula
-from workbench.page.tabs import method
+from workbench.page.tabs import formula_line, method
 from workbench.page.tabs.method import Picker
 from workbench.page.tabs.wiring import (
     LATEST,
     POOL,
     QUIET,
+    Updates,
     current_recipe,
     omegas_of,
     with_error_dialog,
@@ -25,42 +26,44 @@ from workbench.session.history import History
 from workbench.session.session import OMEGA_RANGE, Choice, Session, Standing
 
 MOVED = "() => window.dem.moved()"
+"""Tells the page's script that a control has changed; it settles the page after a short rest."""
 
 
 @dataclass(frozen=True)
 class Pane:
-    """The column's components that others read or write."""
+    """The components of the column that other parts of the page read or write."""
 
     formula: gr.HTML
     picker: Picker
     column: gr.Column
-    """Holds the sliders; hidden for methods without ω."""
+    """Contains the sliders; hidden for methods that have no ω."""
     sliders: list[gr.Slider]
     alone: list[gr.Button]
+    """One button per vector: sets its ω to 1 and all others to 0."""
     best: gr.Button
     history: gr.State
     undo: gr.Button
     redo: gr.Button
     settle: gr.Button
-    """Pressed by the page's script when the sliders and fields came to rest,"""
+    """Hidden button that the page's script presses when sliders and fields have come to rest."""
     preview: gr.Button
-    """and while an adapter's slider is moving."""
+    """Hidden button that the page's script presses while a LoRA adapter's slider is moving."""
     number: gr.Number
-    """Stands for the number that the script gives to each of the two."""
+    """Placeholder of the request number that the script sends with settle and preview."""
 
     @property
-    def wish(self) -> list[Any]:
-        """What `wished` reads, in its order."""
-        return [*self.picker.form, *self.sliders]
+    def inputs(self) -> list[Any]:
+        """The components whose values `read_standing` takes, in its order."""
+        return [*self.picker.fields_in_order, *self.sliders]
 
     @property
-    def stood(self) -> list[Any]:
-        """What tells where the page stands: what `standing_shown` writes, in its order."""
+    def standing_outputs(self) -> list[Any]:
+        """The components that show the current Standing; `standing_updates` writes them."""
         return [self.history, self.undo, self.redo, self.formula, self.picker.refused]
 
 
 def build(session: Session) -> Pane:
-    """The column. The slider pool is made once; `arrival` fills it."""
+    """Builds the column with all POOL sliders; `arrival_updates` shows and names those in use."""
     low, high = OMEGA_RANGE
     line = gr.HTML(
         Markup('<div class="formula columns"><span class="theta">Θ</span></div>'), elem_id="formula"
@@ -69,10 +72,10 @@ def build(session: Session) -> Pane:
     with gr.Column(elem_id="sliders") as column:
         sliders = [
             gr.Slider(
-                low, high, 0.0, step=0.01, label=f"ω {place}", visible=False, buttons=["reset"],
-                elem_id=f"omega-{place}", elem_classes=_classes(place),
+                low, high, 0.0, step=0.01, label=f"ω {index}", visible=False, buttons=["reset"],
+                elem_id=f"omega-{index}", elem_classes=_classes(index),
             )
-            for place in range(POOL)
+            for index in range(POOL)
         ]  # fmt: skip
     with gr.Row(elem_id="presets"):
         base = gr.Button("base", size="sm", elem_id="preset-base")
@@ -81,8 +84,8 @@ def build(session: Session) -> Pane:
         undo = gr.Button("undo", size="sm", elem_id="undo", interactive=False)
         redo = gr.Button("redo", size="sm", elem_id="redo", interactive=False)
     with gr.Row(elem_id="alone"):
-        gr.HTML(Markup('<span class="label">one alone</span>'), elem_id="alone-label")
-        alone = [gr.Button(f"only {place}", size="sm", visible=False) for place in range(POOL)]
+        gr.HTML(Markup('<span class="label">use only</span>'), elem_id="alone-label")
+        alone = [gr.Button(f"only {index}", size="sm", visible=False) for index in range(POOL)]
     gr.HTML(Markup('<p class="hint">Drag a slider and watch the bars.</p>'), elem_id="hint")
     picker = Picker(*head, *method.build_fields())
     history = gr.State(History())
@@ -98,140 +101,145 @@ def build(session: Session) -> Pane:
     return pane
 
 
-def _classes(place: int, adapter: bool = False) -> list[str]:
-    """A slider's colour, and whether the page's script asks for previews of its moves."""
-    return ["omega", f"dataset-{place % 8}", *(["adapter"] if adapter else [])]
+def _classes(index: int, adapter: bool = False) -> list[str]:
+    """Returns a slider's CSS classes: its colour, and `adapter` if its moves are previewed."""
+    return ["omega", f"dataset-{index % 8}", *(["adapter"] if adapter else [])]
 
 
 def _wire_sliders(session: Session, pane: Pane, presets: dict[str, gr.Button]) -> None:
-    for place, slider in enumerate(pane.sliders):
-        # change is the one event that every way of moving a slider fires: mouse, keys, number box, reset and server.
-        # It starts the page's timer; when the sliders have come to rest the script presses `settle`, and until then
-        # `preview`, where the slider is an adapter's.
-        slider.change(None, None, None, js=f"() => window.dem.moved(undefined, {place})", **QUIET)
+    for index, slider in enumerate(pane.sliders):
+        # `change` is the only event that every way of moving a slider fires: mouse, keys, number
+        # box, reset and server. It starts the script's timer. The script presses `settle` when the
+        # sliders are at rest, and `preview` until then if the slider is an adapter's.
+        slider.change(None, None, None, js=f"() => window.dem.moved(undefined, {index})", **QUIET)
 
-    def to(name: str) -> Any:
-        def work() -> list[Any]:
-            return at_preset(name)
+    def move_to(preset: str) -> list[Any]:
+        omegas = session.preset(preset)
+        return [method.nonzero_vectors(session.models.names, omegas), *slider_values(omegas)]
 
-        return with_error_dialog(work)
-
-    def at_preset(name: str) -> list[Any]:
-        omegas = session.preset(name)
-        return [method.taking_part(session.models.names, omegas), *shown_omegas(omegas)]
+    def move_to_only(index: int) -> list[Any]:
+        return move_to(f"only:{session.models.names[index]}")
 
     targets = [pane.picker.members, *pane.sliders]
-    for name, button in presets.items():
-        button.click(to(name), None, targets, queue=False, **QUIET)
-    for place, button in enumerate(pane.alone):
-
-        def only(place: int = place) -> list[Any]:
-            return at_preset(f"only:{session.models.names[place]}")
-
-        button.click(with_error_dialog(only), None, targets, queue=False, **QUIET)
+    work: Callable[[], list[Any]]
+    for preset, button in presets.items():
+        work = functools.partial(move_to, preset)
+        button.click(with_error_dialog(work), None, targets, queue=False, **QUIET)
+    for index, button in enumerate(pane.alone):
+        work = functools.partial(move_to_only, index)
+        button.click(with_error_dialog(work), None, targets, queue=False, **QUIET)
 
 
 def _wire_method(session: Session, pane: Pane) -> None:
     def pick(name: str, *values: float) -> list[Any]:
-        at = Standing(omegas_of(session, values), Choice(name))
-        return [*method.shown(session, at), sliders_shown(at)]
+        standing = Standing(omegas_of(session, values), Choice(name))
+        return [*method.picker_updates(session, standing), sliders_column(standing)]
 
     def tick(members: list[str], history: History[Standing], *values: float) -> list[Any]:
-        """A vector that is ticked again gets the ω that it had last."""
+        """Sets unticked vectors to ω = 0; gives ticked ones their last nonzero ω, or 1."""
         omegas = list(omegas_of(session, values))
-        before = [at.omegas for at in (history.present, *reversed(history.past)) if at]
-        for place, name in enumerate(session.models.names):
+        earlier = [past.omegas for past in (history.present, *reversed(history.past)) if past]
+        for index, name in enumerate(session.models.names):
             if name not in members:
-                omegas[place] = 0.0
-            elif not omegas[place]:
-                omegas[place] = next(
-                    (was[place] for was in before if place < len(was) and was[place]), 1.0
+                omegas[index] = 0.0
+            elif not omegas[index]:
+                omegas[index] = next(
+                    (past[index] for past in earlier if index < len(past) and past[index]), 1.0
                 )
-        return shown_omegas(omegas)
+        return slider_values(omegas)
 
     picker = pane.picker
-    picked = picker.method.input(
-        with_error_dialog(pick),
-        [picker.method, *pane.sliders],
-        [*picker.shown, pane.column],
-        queue=False,
-        **LATEST,
-    )
+    inputs, targets = [picker.method, *pane.sliders], [*picker.outputs, pane.column]
+    picked = picker.method.input(with_error_dialog(pick), inputs, targets, queue=False, **LATEST)
     picked.then(None, None, None, js=MOVED, **QUIET)
     ticked = [picker.members, pane.history, *pane.sliders]
     picker.members.input(with_error_dialog(tick), ticked, pane.sliders, queue=False, **LATEST)
 
 
 def _wire_history(session: Session, pane: Pane) -> None:
-    def back(history: History[Standing], *wish: Any) -> list[Any]:
-        """To what the page stands at, where a wish was refused or is not settled yet; else a step back."""
+    def undo(history: History[Standing], *values: Any) -> list[Any]:
+        """Resets the controls if their change is refused or not settled yet; else steps back."""
         try:
-            pending = wished(session, wish) != history.present
+            pending = read_standing(session, values) != history.present
         except Exception as error:
             if not is_user_error(error):
                 raise
             pending = True
-        return stepped(session, history if pending and history.present else history.undone())
+        return step_updates(session, history if pending and history.present else history.undone())
 
-    def forth(history: History[Standing]) -> list[Any]:
-        return stepped(session, history.redone())
+    def redo(history: History[Standing]) -> list[Any]:
+        return step_updates(session, history.redone())
 
-    targets = [pane.history, pane.undo, pane.redo, *pane.picker.shown, pane.column, *pane.sliders]
+    inputs = [pane.history, *pane.inputs]
+    targets = [pane.history, pane.undo, pane.redo, *pane.picker.outputs, pane.column, *pane.sliders]
     for event in (
-        pane.undo.click(
-            with_error_dialog(back), [pane.history, *pane.wish], targets, queue=False, **LATEST
-        ),
-        pane.redo.click(with_error_dialog(forth), pane.history, targets, queue=False, **LATEST),
+        pane.undo.click(with_error_dialog(undo), inputs, targets, queue=False, **LATEST),
+        pane.redo.click(with_error_dialog(redo), pane.history, targets, queue=False, **LATEST),
     ):
         event.then(None, None, None, js=MOVED, **QUIET)
 
 
-def wished(session: Session, wish: Sequence[Any]) -> Standing:
-    """What the fields and sliders say, in the order of `Pane.wish`.
+def read_standing(session: Session, values: Sequence[Any]) -> Standing:
+    """Returns the Standing that the controls show; `values` are those of `Pane.inputs`.
 
     Raises:
-        RecipeError: for a field that is empty or out of range.
+        RecipeError: if a field is empty or out of range.
     """
-    form = len(wish) - POOL
-    return Standing(omegas_of(session, wish[form:]), method.chosen(wish[:form]))
+    fields = len(values) - POOL
+    return Standing(omegas_of(session, values[fields:]), method.read_choice(values[:fields]))
 
 
-def settled(session: Session, history: History[Standing], wish: Sequence[Any]) -> list[Any]:
-    """Move to what is wished, or say why not and stay; for `Pane.stood`."""
+def settle(
+    session: Session, history: History[Standing], values: Sequence[Any]
+) -> tuple[History[Standing], Exception | None]:
+    """Moves the session to the Standing that the controls show.
+
+    Returns the new history and None; or, if the move is refused, the old history and the error.
+    """
     kept = history if history.present else history.moved(session.standing)
     try:
-        at = wished(session, wish)
-        session.settle(at)
+        standing = read_standing(session, values)
+        session.settle(standing)
     except Exception as error:
         if not is_user_error(error):
             raise
-        return standing_shown(session, kept, error)
-    return standing_shown(session, history.moved(at))
+        return kept, error
+    return history.moved(standing), None
 
 
-def standing_shown(
-    session: Session, history: History[Standing], error: Exception | None = None
-) -> list[Any]:
-    """The history with its buttons, and the formula of its present; with an error that kept the page there."""
+def standing_updates(
+    session: Session, pane: Pane, history: History[Standing], error: Exception | None = None
+) -> Updates:
+    """Returns updates of `Pane.standing_outputs` for the present Standing of `history`.
+
+    An `error` that refused the last change of the controls is shown beside it.
+    """
     from merging.recipe.formula import formula
 
-    return [
-        *remembered(history, pending=error is not None),
-        formula_shown(session, history),
-        method.refused_html(error, formula(current_recipe(session, history)))
-        if error
-        else Markup(""),
-    ]
+    _, undo, redo = history_updates(history, pending=error is not None)
+    refusal = Markup("")
+    if error:
+        refusal = method.refusal_html(error, formula(current_recipe(session, history)))
+    return {
+        pane.history: history,
+        pane.undo: undo,
+        pane.redo: redo,
+        pane.formula: current_formula(session, history),
+        pane.picker.refused: refusal,
+    }
 
 
-def formula_shown(session: Session, history: History[Standing]) -> Markup:
-    """The formula of where the page stands."""
+def current_formula(session: Session, history: History[Standing]) -> Markup:
+    """Returns the formula of the current recipe as HTML."""
     omegas = (history.present or session.standing).omegas
-    return formula.formula_html(current_recipe(session, history), session.models.names, omegas)
+    return formula_line.formula_html(current_recipe(session, history), session.models.names, omegas)
 
 
-def remembered(history: History[Standing], pending: bool = False) -> list[Any]:
-    """The history, and its buttons, live only where there is a step; undoing what is pending is one."""
+def history_updates(history: History[Standing], pending: bool = False) -> list[Any]:
+    """Returns updates of history, undo and redo.
+
+    A button is active only if there is a step. With `pending`, resetting the controls is one.
+    """
     return [
         history,
         gr.Button(interactive=bool(history.past) or pending),
@@ -239,46 +247,53 @@ def remembered(history: History[Standing], pending: bool = False) -> list[Any]:
     ]
 
 
-def sliders_shown(at: Standing) -> gr.Column:
-    """The sliders' column, hidden where ω plays no part; the page's script reads it all the same."""
+def sliders_column(standing: Standing) -> gr.Column:
+    """Returns an update of the sliders' column, which is hidden for methods that have no ω."""
     from merging.methods import _contract as methods
 
-    return gr.Column(visible=True if methods.load(at.choice.method).weighted else "hidden")
+    # "hidden" and not False: the page's script reads the sliders also while nobody sees them.
+    return gr.Column(visible=True if methods.load(standing.choice.method).weighted else "hidden")
 
 
-def shown_omegas(omegas: Sequence[float]) -> list[Any]:
-    """Values for the whole pool."""
+def slider_values(omegas: Sequence[float]) -> list[Any]:
+    """Returns updates of all POOL sliders; unused ones stay as they are."""
     return [*omegas, *[gr.skip()] * (POOL - len(omegas))]
 
 
-def stepped(session: Session, history: History[Standing]) -> list[Any]:
-    """After undo or redo: the history, the fields and the sliders. Settling them shows the rest, all of it at once."""
-    return [*remembered(history), *placed(session, history.present or session.standing)]
+def step_updates(session: Session, history: History[Standing]) -> list[Any]:
+    """Returns updates after undo or redo: history, undo, redo, then `controls_at`.
+
+    Formula and losses are not among them. Settling the controls shows those together.
+    """
+    return [*history_updates(history), *controls_at(session, history.present or session.standing)]
 
 
-def placed(session: Session, at: Standing) -> list[Any]:
-    """The fields and sliders at a place; for `Picker.shown`, the sliders' column and the sliders."""
-    return [*method.shown(session, at), sliders_shown(at), *shown_omegas(at.omegas)]
+def controls_at(session: Session, standing: Standing) -> list[Any]:
+    """Returns updates of method fields, sliders' column and sliders, to show `standing`."""
+    return [
+        *method.picker_updates(session, standing),
+        sliders_column(standing),
+        *slider_values(standing.omegas),
+    ]
 
 
-def arrival(session: Session) -> list[Any]:
-    """Sliders, buttons and the method for what is open: visible, named, as they were settled last."""
-    models, at = session.models, session.standing
-    count = min(POOL, len(models.names))
-    sliders = [
-        gr.Slider(
+def arrival_updates(session: Session, pane: Pane) -> Updates:
+    """Returns updates of the column for the open models, at the Standing that was settled last."""
+    models, standing = session.models, session.standing
+    updates: Updates = {
+        **dict.fromkeys(pane.sliders, gr.Slider(visible=False, value=0.0)),
+        **dict.fromkeys(pane.alone, gr.Button(visible=False)),
+        pane.best: gr.Button(visible=models.best is not None),
+        pane.history: History(),
+        pane.column: sliders_column(standing),
+    }
+    for index, name in enumerate(models.names[:POOL]):
+        updates[pane.sliders[index]] = gr.Slider(
             visible=True,
-            label=models.names[place],
-            value=at.omegas[place],
-            elem_classes=_classes(place, models.names[place] in models.adapters),
+            label=name,
+            value=standing.omegas[index],
+            elem_classes=_classes(index, name in models.adapters),
         )
-        if place < count
-        else gr.Slider(visible=False, value=0.0)
-        for place in range(POOL)
-    ]
-    alone = [
-        gr.Button(models.names[place], visible=True) if place < count else gr.Button(visible=False)
-        for place in range(POOL)
-    ]
-    fields = [*method.shown(session, at), sliders_shown(at)]
-    return [*sliders, *alone, gr.Button(visible=models.best is not None), History(), *fields]
+        updates[pane.alone[index]] = gr.Button(name, visible=True)
+    picker = method.picker_updates(session, standing)
+    return updates | dict(zip(pane.picker.outputs, picker, strict=True))

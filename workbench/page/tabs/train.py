@@ -1,9 +1,9 @@
-"""Train: a plan from fields or as text, what it takes, and its run: stop, resume, curves, and its steps as vectors."""
+"""Train: a plan, its estimate, and its run with curves; finished steps become vectors."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import gradio as gr
 from markupsafe import Markup
@@ -12,31 +12,60 @@ from workbench import commands, processes
 from workbench.errors import SessionError
 from workbench.jobs import train
 from workbench.page.tabs import job_panel, markup, train_display, train_form
-from workbench.page.tabs.wiring import LATEST, QUIET, Board, with_error_dialog, writing
+from workbench.page.tabs.wiring import (
+    LATEST,
+    QUIET,
+    Board,
+    Updates,
+    no_updates,
+    one_at_a_time,
+    with_error_dialog,
+)
 from workbench.plans import curve, plan_files
 from workbench.plots import training_curve
 from workbench.reports import training as report_training
 from workbench.session.session import Session
 
 EMPTY = (
-    "Nothing was trained under this name yet. Press What it takes to see the cost first, or Start."
+    "No training under this name yet. Press Estimate to see time and memory first, or press Start."
 )
-NEWEST = "the newest"
-STOPPED = "Stopped. The whole state is kept; Resume goes on from there."
+NEWEST = "newest"
+STOPPED = "Stopped. All progress is saved. Press Resume to continue."
+
+
+class View(NamedTuple):
+    """The components that show a run."""
+
+    panel: gr.HTML
+    curve_row: gr.Row
+    step: gr.Dropdown
+    curve: gr.Plot
+    facts: gr.HTML
+    add_row: gr.Row
+    finished: gr.CheckboxGroup
+    drawn: gr.State
+    """What is drawn, so that the clock draws only what changed."""
+    clock: gr.Timer
+
+
+class Shown(NamedTuple):
+    """What to show: name of the run, step (or NEWEST) and theme (light or dark)."""
+
+    run: str
+    step: str
+    theme: str
 
 
 def build(
     session: Session, board: Board, tab: gr.Tab, timer: gr.Timer, opened: Callable[[], str]
 ) -> None:
-    """The tab. `opened` gives the word whose change tells the page that other models are open."""
+    """Builds the tab. `opened` returns a new value of `board.opened`; the page follows it."""
     form = train_form.build(session, tab)
     with gr.Row(elem_id="train-name-row"):
-        name = gr.Textbox("run-1", label="Name of the run", elem_id="train-name", min_width=160)
-        known = gr.Dropdown([], label="or an earlier run", elem_id="train-runs", min_width=160)
+        name = gr.Textbox("run-1", label="Run name", elem_id="train-name", min_width=160)
+        runs = gr.Dropdown([], label="or an earlier run", elem_id="train-runs", min_width=160)
     with gr.Row(elem_id="train-row"):
-        weigh = gr.Button(
-            "What it takes", size="sm", elem_id="train-outlook", scale=0, min_width=120
-        )
+        weigh = gr.Button("Estimate", size="sm", elem_id="train-outlook", scale=0, min_width=120)
         go = gr.Button(
             "Start", variant="primary", size="sm", elem_id="train-start", scale=0, min_width=96
         )
@@ -47,45 +76,49 @@ def build(
     panel = gr.HTML(elem_id="train-job")
     with gr.Row(elem_id="train-curve-row", visible=False) as curve_row:
         step = gr.Dropdown(
-            [NEWEST], value=NEWEST, label="Curve of step", elem_id="train-step", min_width=160
+            [NEWEST],
+            value=NEWEST,
+            label="Training curve of step",
+            elem_id="train-step",
+            min_width=160,
         )
     curve = gr.Plot(show_label=False, container=False, elem_id="train-curve", visible=False)
     facts = gr.HTML(elem_id="train-facts")
     with gr.Row(elem_id="train-add-row", visible=False) as add_row:
         finished = gr.CheckboxGroup([], label="Finished steps", elem_id="train-finished")
         add = gr.Button(
-            "Add to the composition", size="sm", elem_id="train-add", scale=0, min_width=160
+            "Add to the sliders", size="sm", elem_id="train-add", scale=0, min_width=160
         )
     added = gr.HTML(elem_id="train-added")
     clock = gr.Timer(1.0, active=False)
     drawn = gr.State(())
 
     shows = [name, step, board.theme, drawn]
-    view = [panel, curve_row, step, curve, facts, add_row, finished, drawn, clock]
+    view = View(panel, curve_row, step, curve, facts, add_row, finished, drawn, clock)
 
-    def look(name: str, step: str, theme: str, before: Any) -> list[Any]:
-        return seen(session, name, step, theme == "dark", before)
+    def refresh(name: str, step: str, theme: str, before: Any) -> Updates:
+        return view_updates(session, view, Shown(name, step, theme), before)
 
-    def chosen(name: str, step: str, theme: str) -> list[Any]:
-        return seen(session, name, step, theme == "dark", ())
+    def show(name: str, step: str, theme: str) -> Updates:
+        return view_updates(session, view, Shown(name, step, theme), ())
 
-    def weighed(text: str, name: str) -> Iterator[Any]:
+    def estimate(text: str, name: str) -> Iterator[Any]:
         yield markup.message(
-            "Reading the data, and timing some steps where none like these were trained here.",
-            title="Looking",
+            "Reading the data. A few steps are timed if no similar run was trained here before.",
+            title="Estimating",
         )
-        found = train.outlook(
+        outlook = train.outlook(
             session, plan_files.check(session.workdir, session.folders, text), name
         )
         head = [*report_training.HEAD]
         table = markup.table(
             head,
-            [report_training.cells(one) for one in found.lines],
+            [report_training.cells(step) for step in outlook.lines],
             numeric=range(1, 8),
-            label="What it takes",
+            label="Estimate",
         )
-        said = ". ".join([report_training.total(found), *report_training.notes(found)])
-        yield Markup('{}<p class="facts-line" id="train-total">{}</p>').format(table, said)
+        text = ". ".join([report_training.total(outlook), *report_training.notes(outlook)])
+        yield Markup('{}<p class="facts-line" id="train-total">{}</p>').format(table, text)
 
     def begin(resume: bool) -> Callable[..., list[Any]]:
         def work(text: str, name: str) -> list[Any]:
@@ -101,31 +134,31 @@ def build(
 
         return work
 
-    def end(name: str) -> list[Any]:
+    def stop_training(name: str) -> list[Any]:
         train.stop(session, name)
         return [jobs_html(session, name), gr.Timer(active=True), gr.Timer(active=True)]
 
-    def take(name: str, steps: list[str]) -> list[Any]:
-        names = train.add(session, name, steps).names[-len(steps) :]
+    def add_steps(name: str, steps: list[str]) -> list[Any]:
+        names = train.add_steps(session, name, steps).names[-len(steps) :]
         words = f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} on the sliders, at ω = 0."
         return [markup.message(words, "done", "Added"), gr.CheckboxGroup(value=[]), opened()]
 
-    def again(known: str) -> list[Any]:
-        return [known, train_display.text_of(session, known)]
+    def load_run(run: str) -> list[Any]:
+        return [run, train_display.plan_of_run(session, run)]
 
-    tab.select(lambda: gr.Dropdown(train.runs(session), value=None), None, known, **QUIET)
-    wire, wire_line = writing("run"), writing("train-line")
-    tab.select(with_error_dialog(chosen), shows[:3], view, **wire)
+    tab.select(lambda: gr.Dropdown(train.runs(session), value=None), None, runs, **QUIET)
+    wire, wire_line = one_at_a_time("run"), one_at_a_time("train-line")
+    tab.select(with_error_dialog(show), shows[:3], view, **wire)
     tab.select(with_error_dialog(lambda name: line_html(session, name)), name, line, **wire_line)
-    known.input(with_error_dialog(again), known, [name, form.text], **LATEST).then(
+    runs.input(with_error_dialog(load_run), runs, [name, form.text], **LATEST).then(
         with_error_dialog(form.read), form.text, form.fields, **LATEST
-    ).then(with_error_dialog(chosen), shows[:3], view, **wire)
+    ).then(with_error_dialog(show), shows[:3], view, **wire)
     name.change(with_error_dialog(lambda name: line_html(session, name)), name, line, **wire_line)
     for event in (name.submit, name.blur, step.input, board.theme.change):
-        event(with_error_dialog(chosen), shows[:3], view, **wire)
-    clock.tick(with_error_dialog(look), shows, view, **wire)
+        event(with_error_dialog(show), shows[:3], view, **wire)
+    clock.tick(with_error_dialog(refresh), shows, view, **wire)
     weigh.click(
-        with_error_dialog(weighed),
+        with_error_dialog(estimate),
         [form.text, name],
         cost,
         concurrency_limit=1,
@@ -133,59 +166,76 @@ def build(
         trigger_mode="once",
         **QUIET,
     )
-    started = [panel, line, known, timer, clock]
+    started = [panel, line, runs, timer, clock]
     go.click(
         with_error_dialog(begin(False)), [form.text, name], started, trigger_mode="once", **QUIET
     )
     resume.click(
         with_error_dialog(begin(True)), [form.text, name], started, trigger_mode="once", **QUIET
     )
-    stop.click(with_error_dialog(end), name, [panel, timer, clock], queue=False, **QUIET)
+    stop.click(with_error_dialog(stop_training), name, [panel, timer, clock], queue=False, **QUIET)
     add.click(
-        with_error_dialog(take), [name, finished], [added, finished, board.opened],
+        with_error_dialog(add_steps), [name, finished], [added, finished, board.opened],
         concurrency_id="open", concurrency_limit=1, trigger_mode="once", **QUIET,
     )  # fmt: skip
 
 
-def seen(session: Session, name: str, step: str, dark: bool, before: Any) -> list[Any]:
-    """What the page shows of a run: its job, a curve, its finished steps; what did not change is not drawn again."""
+def view_updates(session: Session, view: View, shown: Shown, before: Any) -> Updates:
+    """Returns updates of the view; what equals the state `before` is not drawn again.
+
+    Args:
+        session: the session.
+        view: the components.
+        shown: the run, step and theme to show.
+        before: the value of `view.drawn`, or () to draw everything.
+    """
     try:
-        out = session.workdir.run(name)
-    except SessionError:  # said under the name
-        return [gr.skip()] * 9
+        out = session.workdir.run(shown.run)
+    except SessionError:
+        return no_updates()  # `line_html` shows the error.
     curves = curve.curves(out)
-    done = [one.name for one in train.steps(out) if one.state == "done"]
-    chosen = step if step in curves else next(reversed(curves), "")
-    points = curves.get(chosen, [])
-    now = (name, chosen, dark, len(points), tuple(curves), tuple(done))
-    active = any(
-        job.kind == train.KIND and job.active for job in session.jobs.active()
-    ) or processes.running(out)
-    shown = [jobs_html(session, name), *[gr.skip()] * 6, now, gr.Timer(active=bool(active))]
+    done = [step.name for step in train.steps(out) if step.state == "done"]
+    chosen = shown.step if shown.step in curves else next(reversed(curves), "")
+    points, dark = curves.get(chosen, []), shown.theme == "dark"
+    now = (shown.run, chosen, dark, len(points), tuple(curves), tuple(done))
+    jobs = [job for job in session.jobs.active() if job.kind == train.KIND]
+    # A process that is no job of this server may train here too, such as `dem train`.
+    active = any(job.active for job in jobs) or processes.training_process(out)
+    updates: Updates = {
+        view.panel: jobs_html(session, shown.run),
+        view.drawn: now,
+        view.clock: gr.Timer(active=bool(active)),
+    }
     if now == before:
-        return shown
-    shown[1:7] = [
-        gr.Row(visible=len(curves) > 1),
-        gr.Dropdown([NEWEST, *curves], value=step if step in curves else NEWEST),
-        gr.Plot(training_curve.curve_figure(points, names_of(session, points), dark), visible=True)
-        if points
-        else gr.Plot(visible=False),
-        facts_html(chosen, points),
-        gr.Row(visible=bool(done)),
-        gr.CheckboxGroup(done) if before == () or before[-1] != now[-1] else gr.skip(),
-    ]
-    return shown
+        return updates
+    plot = gr.Plot(visible=False)
+    if points:
+        figure = training_curve.curve_figure(points, names_of(session, points), dark)
+        plot = gr.Plot(figure, visible=True)
+    updates |= {
+        view.curve_row: gr.Row(visible=len(curves) > 1),
+        view.step: gr.Dropdown(
+            [NEWEST, *curves], value=shown.step if shown.step in curves else NEWEST
+        ),
+        view.curve: plot,
+        view.facts: facts_html(chosen, points),
+        view.add_row: gr.Row(visible=bool(done)),
+    }
+    # Only if the steps changed: an update would clear what is ticked.
+    if before == () or before[-1] != now[-1]:
+        updates[view.finished] = gr.CheckboxGroup(done)
+    return updates
 
 
 def names_of(session: Session, points: list[Any]) -> list[str]:
-    """Datasets in the order of their colours: those of the sliders first."""
-    known = list(session.models.names) if session.ready else []
+    """Returns the datasets of a curve in the order of their colours: those of the sliders first."""
+    on_sliders = list(session.models.names) if session.ready else []
     measured = [name for point in points for name in point.validation]
-    return list(dict.fromkeys([*known, *measured]))
+    return list(dict.fromkeys([*on_sliders, *measured]))
 
 
 def facts_html(step: str, points: list[Any]) -> Markup:
-    """The last numbers of a curve, in words: the picture is not all there is."""
+    """Returns the last numbers of a curve as text, for those who cannot see the plot."""
     if not points:
         return Markup("")
     trained = [point for point in points if point.loss is not None]
@@ -202,25 +252,26 @@ def facts_html(step: str, points: list[Any]) -> Markup:
 
 
 def jobs_html(session: Session, name: str) -> Markup:
-    """The newest job of a run, and what a stopped one needs."""
+    """Returns the newest job of a run as HTML, and how to continue a stopped one."""
     out = session.workdir.run(name)
     job = train.last_job(session, name)
     begun = [step for step in train.steps(out) if step.state == "begun"]
     note = Markup("")
-    if begun and not (job and job.active) and not processes.running(out):
+    if begun and not (job and job.active) and not processes.training_process(out):
         saved = ", ".join(f"{step.name} at update {step.saved}" for step in begun)
         note = markup.message(f"{STOPPED} Saved: {saved}.", title="Not finished")
     if job is None:
-        if pid := processes.running(out):
+        if pid := processes.training_process(out):
             return markup.message(
-                f"Process {pid} trains here; it was started elsewhere.", title="Running"
+                f"Process {pid}, started outside this page, is training this run.",
+                title="Running",
             )
         return note or markup.message(EMPTY)
     return Markup("{}{}").format(job_panel.job_html(job, session.jobs.tail(job.id)), note)
 
 
 def line_html(session: Session, name: str) -> Markup:
-    """The command that does the same in a shell, or why the name cannot be used."""
+    """Returns the command that does the same, or why the run's name cannot be used."""
     try:
         out = session.workdir.run(name)
     except SessionError as error:

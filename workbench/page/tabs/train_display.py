@@ -1,4 +1,4 @@
-"""What the fields of the train tab show of a plan's text, and what is wrong with it."""
+"""Shows a plan's text in the fields of the train tab, with the problems of the plan."""
 
 from __future__ import annotations
 
@@ -13,20 +13,25 @@ from training.plan import schedule_kinds
 from workbench.commands import display_path
 from workbench.errors import is_user_error
 from workbench.page.tabs import markup
-from workbench.page.tabs.wiring import log
+from workbench.page.tabs.wiring import UNEXPECTED, log
 from workbench.plans import plan_files, plan_form, plan_text
 from workbench.session.session import Session
 
 FIELDS = 18
-"""How many components `shown_of` fills, the message under the text included."""
+"""Number of components that `field_updates` writes, including the message under the text."""
 
 
-def shown_of(session: Session, text: str) -> list[Any]:
-    """A plan's text as the fields show it, and what is wrong with it; fields stay where it is no YAML."""
+def field_updates(session: Session, text: str) -> list[Any]:
+    """Returns updates of the fields for a plan's text, and a message about the plan.
+
+    The fields keep their values if the text is not valid YAML.
+    """
     models = [
-        (one.label, display_path(one.path)) for one in session.found_models() if one.kind == "model"
+        (folder.label, display_path(folder.path))
+        for folder in session.folders.models()
+        if folder.kind == "model"
     ]
-    data = [(one.label, display_path(one.path)) for one in session.folders.sources()]
+    data = [(folder.label, display_path(folder.path)) for folder in session.folders.sources()]
     try:
         plan = plan_text.document(text)
     except TrainingError:
@@ -34,11 +39,13 @@ def shown_of(session: Session, text: str) -> list[Any]:
             gr.Dropdown(models),
             gr.Dropdown(data),
             *[gr.skip()] * (FIELDS - 3),
-            checked(session, text),
+            check_html(session, text),
         ]
-    given, settings = _section(plan, "sources"), _section(plan, "settings")
-    paths = [plan_text.path_of(entry) for entry in given.values()]
-    extra = [(path, path) for path in paths if path and path not in [known for _, known in data]]
+    sources, settings = _section(plan, "sources"), _section(plan, "settings")
+    paths = [plan_text.path_of(entry) for entry in sources.values()]
+    # A plan may name paths that the lists lack, and gradio refuses a value that is not a choice.
+    listed = [path for _, path in data]
+    extra = [(path, path) for path in paths if path and path not in listed]
     base = str(plan.get("base", "")) or None
     models += [(base, base)] if base and base not in [path for _, path in models] else []
     lora = settings.get("lora")
@@ -46,7 +53,7 @@ def shown_of(session: Session, text: str) -> list[Any]:
     return [
         gr.Dropdown(models, value=base),
         gr.update(choices=[*data, *extra], value=[path for path in paths if path]),
-        *_schedule_shown(plan.get("schedule"), list(given)),
+        *_schedule_updates(plan.get("schedule"), list(sources)),
         unit,
         _number(settings.get(unit), 1),
         str(settings.get("rate", "6e-4")),
@@ -56,19 +63,22 @@ def shown_of(session: Session, text: str) -> list[Any]:
         settings.get("precision") if settings.get("precision") in ("bf16", "fp32") else "bf16",
         _number(settings.get("seed"), 0),
         _number(settings.get("evaluate_every"), None),
-        plan_form.metric(settings.get("group_by")),
-        checked(session, text),
+        plan_form.group_metric(settings.get("group_by")),
+        check_html(session, text),
     ]
 
 
 def _section(plan: dict[str, Any], name: str) -> dict[str, Any]:
-    """A section of a plan; empty where it is something else."""
-    found = plan.get(name)
-    return found if isinstance(found, dict) else {}
+    """Returns a section of a plan; {} if it is missing or not a mapping."""
+    section = plan.get(name)
+    return section if isinstance(section, dict) else {}
 
 
-def _schedule_shown(schedule: Any, names: list[str]) -> list[Any]:
-    """Kind and its parameters; a list of schedules, or one that is none, leaves them as they are."""
+def _schedule_updates(schedule: Any, names: list[str]) -> list[Any]:
+    """Returns updates of the five schedule fields for a plan's schedule.
+
+    The fields keep their values if the schedule is a list or invalid, which they cannot show.
+    """
     if not isinstance(schedule, dict) or schedule.get("kind") not in schedule_kinds.KEYS:
         return [gr.skip()] * 5
     kind = schedule["kind"]
@@ -78,7 +88,7 @@ def _schedule_shown(schedule: Any, names: list[str]) -> list[Any]:
         else []
     )
     shares = schedule.get("hold" if kind == "proportions" else "shares")
-    given = schedule.get("k", [])
+    k = schedule.get("k", [])
     values: tuple[dict[str, Any], ...] = (
         {"choices": names, "value": special},
         {
@@ -86,21 +96,24 @@ def _schedule_shown(schedule: Any, names: list[str]) -> list[Any]:
             if isinstance(shares, dict)
             else ""
         },
-        {"value": " ".join(map(str, given if isinstance(given, list) else [given]))},
+        {"value": " ".join(map(str, k if isinstance(k, list) else [k]))},
         {"value": schedule.get("single") is True},
     )
-    return [kind, *({**one, **value} for one, value in zip(parameters(kind), values, strict=True))]
+    return [
+        kind,
+        *({**field, **value} for field, value in zip(schedule_fields(kind), values, strict=True)),
+    ]
 
 
-def parameters(kind: str) -> list[Any]:
-    """Which fields a kind of schedule has."""
+def schedule_fields(kind: str) -> list[Any]:
+    """Returns updates that show the fields of a kind of schedule: special, shares, k, single."""
     study = kind == "proportions"
-    held = "Held at a share, such as general 1" if study else "Shares, such as math 1, code 1/4"
+    label = "Fixed shares, e.g. general 1" if study else "Shares, e.g. math 1, code 1/4"
     return [
         gr.update(visible=kind in ("mixed_sequential", "dmt")),
         gr.update(
             visible=kind in ("mixing", "proportions"),
-            label=held,
+            label=label,
             placeholder="none" if study else "all of each",
         ),
         gr.update(
@@ -111,40 +124,46 @@ def parameters(kind: str) -> list[Any]:
     ]
 
 
-def checked(session: Session, text: str) -> Markup:
-    """What is wrong with a plan, with its lines; or what it comes to."""
+def check_html(session: Session, text: str) -> Markup:
+    """Returns the problems of a plan with their lines, or the steps that it consists of."""
     try:
         plan = plan_files.check(session.workdir, session.folders, text)
         steps = plan.steps
     except Exception as error:
         if not is_user_error(error):
             log.exception("a plan could not be read")
-            return markup.message(
-                "Something unexpected happened; the server's log has it.", "problem"
-            )
+            return markup.message(UNEXPECTED, "problem")
         faults = [
             line.removeprefix("plan, ").removeprefix("plan: ") for line in str(error).splitlines()
         ]
-        return markup.message("\n".join(faults), "problem", "This plan cannot be carried out")
+        return markup.message("\n".join(faults), "problem", "This plan has errors")
     names = ", ".join(step.name for step in steps[:12]) + (
         f" and {len(steps) - 12} more" if len(steps) > 12 else ""
     )
     return markup.message(f"{len(steps)} step{'s' if len(steps) != 1 else ''}: {names}")
 
 
-def first(session: Session) -> str:
-    """The plan that a page starts with: the models and data that are open, where they are."""
-    models = [one for one in session.found_models() if one.kind == "model"]
+def first_plan(session: Session) -> str:
+    """Returns the plan that a page starts with: on the open base and the open datasets."""
+    models = [folder for folder in session.folders.models() if folder.kind == "model"]
     base = session.models.base.path if session.ready else models[0].path if models else None
-    found = session.folders.sources()
+    sources = session.folders.sources()
     data = session.models.data_folder if session.ready else None
-    beside = [one for one in found if data and one.path.parent.resolve() == Path(data).resolve()]
-    chosen = {plan_form.name_of(one.path, ()): display_path(one.path) for one in beside}
-    return plan_text.new(display_path(base) if base else "", chosen, plan_form.validation(chosen))
+    beside = [
+        folder
+        for folder in sources
+        if data and folder.path.parent.resolve() == Path(data).resolve()
+    ]
+    chosen = {
+        plan_form.source_name(folder.path, ()): display_path(folder.path) for folder in beside
+    }
+    return plan_text.new(
+        display_path(base) if base else "", chosen, plan_form.validation_sources(chosen)
+    )
 
 
-def text_of(session: Session, run: str) -> str:
-    """The plan of an earlier run, as it was written on the page, or as it was carried out."""
+def plan_of_run(session: Session, run: str) -> str:
+    """Returns the plan of an earlier run as it was written, else as it was run; "" without one."""
     from training.plan.finished_steps import PLAN
 
     files = (

@@ -1,4 +1,4 @@
-"""The plan of the train tab: fields that write its text, and the text itself, which may be edited; each follows the other."""
+"""The plan on the train tab, as fields and as editable text; each follows the other."""
 
 from __future__ import annotations
 
@@ -11,44 +11,44 @@ import gradio as gr
 from workbench.commands import display_path
 from workbench.errors import is_user_error
 from workbench.page.tabs import markup
-from workbench.page.tabs.train_display import checked, first, parameters, shown_of
-from workbench.page.tabs.wiring import LATEST, QUIET, log, writing
+from workbench.page.tabs.train_display import check_html, field_updates, first_plan, schedule_fields
+from workbench.page.tabs.wiring import LATEST, QUIET, log, one_at_a_time
 from workbench.plans import plan_form, plan_text
 from workbench.session.session import Session
 
 KINDS = [
-    ("one checkpoint per source (DEM's experts)", "experts"),
+    ("one checkpoint per source (DEM experts)", "experts"),
     ("all sources mixed", "mixing"),
-    ("one source after the other", "sequential"),
-    ("special sources together, then the general ones", "mixed_sequential"),
-    ("DMT: special together, then general with a share k of special", "dmt"),
-    ("a study over proportions k", "proportions"),
+    ("one source after another", "sequential"),
+    ("special sources mixed, then the general ones", "mixed_sequential"),
+    ("DMT: special sources, then general ones plus a share k of special", "dmt"),
+    ("study: one training per proportion k", "proportions"),
 ]
-"""What is shown -> kind of schedule."""
+"""Label -> kind of schedule."""
 
 GROUPS = [
-    ("nothing", ""),
-    ("their task (CommonIT)", "task"),
-    ("their response length (CommonIT)", "length"),
-    ("what they are about (CommonIT, k-means)", "kmeans"),
+    ("none", ""),
+    ("task (CommonIT)", "task"),
+    ("response length (CommonIT)", "length"),
+    ("topic (CommonIT, k-means)", "kmeans"),
 ]
-"""What is shown -> metric of `group_by`."""
+"""Label -> metric of `group_by`."""
 
-ORDERED = "Sequential training goes in the order in which they are chosen."
+ORDERED = "Sequential training follows this order."
 
 
 @dataclass(frozen=True)
 class Form:
-    """The components that the rest of the tab needs."""
+    """The components of the form that the rest of the tab needs."""
 
     text: gr.Code
     fields: list[Any]
     read: Callable[[str], list[Any]]
-    """The plan's text -> what `fields` and the message under it show."""
+    """Returns updates of `fields` for a plan's text."""
 
 
 def build(session: Session, tab: gr.Tab) -> Form:
-    """Fields, text and the message under it."""
+    """Builds the fields, the text and the message under it."""
     with gr.Row(elem_id="train-data"):
         base = gr.Dropdown([], label="Base model", elem_id="train-base", min_width=200)
         sources = gr.Dropdown(
@@ -65,37 +65,39 @@ def build(session: Session, tab: gr.Tab) -> Form:
         )
         special = gr.Dropdown(
             [],
-            label="Special sources, the others are general",
+            label="Special sources (all others are general)",
             multiselect=True,
             visible=False,
             elem_id="train-special",
         )
         shares = gr.Textbox(
-            label="Shares, such as math 1, code 1/4",
+            label="Shares, e.g. math 1, code 1/4",
             placeholder="all of each",
             visible=False,
             elem_id="train-shares",
         )
         k = gr.Textbox(
-            label="k, one or several", placeholder="1/256", visible=False, elem_id="train-k"
+            label="k (one or more values)", placeholder="1/256", visible=False, elem_id="train-k"
         )
-        single = gr.Checkbox(label="each source alone", visible=False, elem_id="train-single")
+        single = gr.Checkbox(
+            label="vary each source separately", visible=False, elem_id="train-single"
+        )
     with gr.Row(elem_id="train-settings"):
         unit = gr.Dropdown(
             ["epochs", "steps"],
             value="epochs",
-            label="Length in",
+            label="Unit",
             elem_id="train-unit",
             min_width=96,
         )
         length = gr.Number(1, label="Length", minimum=0, elem_id="train-length", min_width=88)
         rate = gr.Textbox("6e-4", label="Learning rate", elem_id="train-rate", min_width=96)
-        batch = gr.Number(32, label="Batch", precision=0, elem_id="train-batch", min_width=80)
+        batch = gr.Number(32, label="Batch size", precision=0, elem_id="train-batch", min_width=80)
         accumulation = gr.Number(
             1, label="Accumulation", precision=0, elem_id="train-accumulation", min_width=96
         )
         rank = gr.Number(
-            0, label="LoRA rank, 0: none", precision=0, elem_id="train-rank", min_width=120
+            0, label="LoRA rank (0: off)", precision=0, elem_id="train-rank", min_width=120
         )
         precision = gr.Dropdown(
             ["bf16", "fp32"],
@@ -106,16 +108,23 @@ def build(session: Session, tab: gr.Tab) -> Form:
         )
         seed = gr.Number(0, label="Seed", precision=0, elem_id="train-seed", min_width=80)
         every = gr.Number(
-            None, label="Validate every … steps", precision=0, elem_id="train-every", min_width=130
+            None, label="Validate every N steps", precision=0, elem_id="train-every", min_width=130
         )
         group = gr.Dropdown(
-            GROUPS, value="", label="A step's examples share", elem_id="train-group", min_width=200
+            GROUPS, value="", label="Group batches by", elem_id="train-group", min_width=200
         )
     text = gr.Code(
-        "", language="yaml", label="Plan", lines=12, max_lines=28, wrap_lines=True, interactive=True, elem_id="train-plan",
+        "",
+        language="yaml",
+        label="Plan (YAML)",
+        lines=12,
+        max_lines=28,
+        wrap_lines=True,
+        interactive=True,
+        elem_id="train-plan",
         buttons=["copy"],
-    )  # fmt: skip
-    said = gr.HTML(elem_id="train-plan-state")
+    )
+    problems = gr.HTML(elem_id="train-plan-state")
     scheduled = [sources, kind, special, shares, k, single]
     fields = [
         base,
@@ -130,27 +139,29 @@ def build(session: Session, tab: gr.Tab) -> Form:
         seed,
         every,
         group,
-        said,
+        problems,
     ]
 
-    chain = gr.State([])  # what the fields wrote since the text was last edited by hand
+    # The texts that the fields wrote since the text was last edited by hand, oldest first.
+    chain = gr.State([])
 
     def read(text: str) -> list[Any]:
-        return shown_of(session, text)
+        return field_updates(session, text)
 
-    def edited(text: str) -> list[Any]:
+    def read_edited(text: str) -> list[Any]:
         return [*read(text), [text]]
 
     def arrive(text: str) -> list[Any]:
         session.opened.wait(20)
         if text.strip():
             return [gr.skip(), *read(text)]
-        new = first(session)
+        new = first_plan(session)
         return [new, *read(new)]
 
     def write(change: Callable[..., str]) -> Callable[..., list[Any]]:
         def work(text: str, chain: list[str], *values: Any) -> list[Any]:
-            # a field that changed before the page had the text of the change before goes on from that text
+            # The page may send an older text of ours if two fields change in quick succession. Then
+            # the second change continues from our newest text, so that the first one is not lost.
             chain = chain if text in chain else [text]
             try:
                 written = change(chain[-1], *values)
@@ -159,44 +170,47 @@ def build(session: Session, tab: gr.Tab) -> Form:
                 if not is_user_error(error):
                     log.exception("a field of the plan failed")
                     raise
-                said = markup.message(str(error), "problem", "The plan was not changed")
-                return [gr.skip(), gr.skip(), said, chain]
+                message = markup.message(str(error), "problem", "The plan was not changed")
+                return [gr.skip(), gr.skip(), message, chain]
             return [
                 written,
                 gr.update(choices=names),
-                checked(session, written),
+                check_html(session, written),
                 [*chain[-20:], written],
             ]
 
         return work
 
     def put(event: Any, change: Callable[..., str], *inputs: Any) -> None:
-        targets = [text, special, said, chain]
-        event(write(change), [text, chain, *inputs], targets, **writing("plan"))
+        targets = [text, special, problems, chain]
+        event(write(change), [text, chain, *inputs], targets, **one_at_a_time("plan"))
 
     put(base.input, lambda text, base: plan_text.with_base(text, display_path(base)), base)
     put(
         sources.input,
-        lambda text, *now: plan_form.scheduled(plan_form.sourced(text, now[0]), *now),
+        lambda text, paths, *now: plan_form.set_schedule(
+            plan_form.set_sources(text, paths), plan_form.ScheduleFields(*now)
+        ),
         *scheduled,
     )
-    kind.input(lambda kind: parameters(kind), kind, [special, shares, k, single], **LATEST)
-    for one in (kind, special, shares, k, single):
+    kind.input(lambda kind: schedule_fields(kind), kind, [special, shares, k, single], **LATEST)
+    # Text fields write the plan only when they are left: half a word is not a share.
+    for field in (kind, special, shares, k, single):
         put(
-            one.input if one in (kind, special, single) else one.blur,
-            plan_form.scheduled,
+            field.input if field in (kind, special, single) else field.blur,
+            lambda text, _, *now: plan_form.set_schedule(text, plan_form.ScheduleFields(*now)),
             *scheduled,
         )
-    for one in (unit.input, length.input):
-        put(one, plan_form.lengthened, unit, length)
+    for event in (unit.input, length.input):
+        put(event, plan_form.set_length, unit, length)
     put(
         rate.blur,
-        lambda text, value: plan_text.with_settings(text, rate=plan_form.rate(value)),
+        lambda text, value: plan_text.with_settings(text, rate=plan_form.parse_rate(value)),
         rate,
     )
-    put(rank.input, plan_form.adapted, rank)
-    put(group.input, plan_form.grouped, group)
-    for key, one in (
+    put(rank.input, plan_form.set_adapter_rank, rank)
+    put(group.input, plan_form.set_group_metric, group)
+    for key, number in (
         ("batch", batch),
         ("accumulation", accumulation),
         ("precision", precision),
@@ -204,12 +218,12 @@ def build(session: Session, tab: gr.Tab) -> Form:
         ("evaluate_every", every),
     ):
         put(
-            one.input,
+            number.input,
             lambda text, value, key=key: plan_text.with_settings(
                 text, **{key: value or None if key != "seed" else value}
             ),
-            one,
+            number,
         )
-    text.blur(edited, text, [*fields, chain], **writing("plan"))
+    text.blur(read_edited, text, [*fields, chain], **one_at_a_time("plan"))
     tab.select(arrive, text, [text, *fields], **QUIET)
     return Form(text, fields, read)

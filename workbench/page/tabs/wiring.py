@@ -1,4 +1,4 @@
-"""What all parts of the page share: how listeners are wired, how errors are told, what the panes exchange."""
+"""Shared by all parts of the page: listener options, the error dialog, common components."""
 
 from __future__ import annotations
 
@@ -21,39 +21,59 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+UNEXPECTED = "Unexpected error. See the server log for details."
+
 POOL = 16
-"""Sliders made in advance; as many as there are vectors are shown. gradio's render() would lose their values."""
+"""Number of sliders on the page; one per open vector is shown and the rest are hidden.
+
+They are created once, because sliders made later by gradio's render() would lose their values.
+"""
 
 QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-"""For every listener: no public endpoint, no spinner over what the reader looks at."""
+"""Options of every listener: no public endpoint, no spinner over the content."""
 LATEST: dict[str, Any] = {"trigger_mode": "always_last", **QUIET}
-"""For a listener to a value: a change while an answer is under way is answered after it."""
+"""Options of a listener to a value: a change during a request is handled after that request.
+
+gradio's default drops such a change if the first of several events is not `change`.
+"""
+
+Updates = dict[Any, Any]
+"""What a listener returns: component -> new value or gradio update. Others stay as they are."""
 
 
-def writing(place: str) -> dict[str, Any]:
-    """For every listener that reads values and writes a place: one after another, in the order of the changes."""
-    return {"concurrency_limit": 1, "concurrency_id": place, **LATEST}
+def no_updates() -> Updates:
+    """Returns the value that leaves all outputs of a listener as they are."""
+    return dict(gr.skip())
+
+
+def one_at_a_time(target: str) -> dict[str, Any]:
+    """Returns the options of all listeners that write `target`: they run one after another."""
+    return {"concurrency_limit": 1, "concurrency_id": target, **LATEST}
 
 
 @dataclass(frozen=True)
 class Board:
-    """The components that more than one part of the page reads."""
+    """The components that several parts of the page read."""
 
     history: gr.State
-    """A History of Standings. Its present is what the page stands at: what formula, digest and losses are of."""
+    """A History of Standings. Formula, digest and losses belong to its present Standing."""
     digest: gr.Textbox
-    """The digest of the recipe that the page stands at; its change tells the tabs."""
+    """The digest of the current recipe. Tabs listen to its changes."""
     theme: gr.Textbox
-    """light or dark."""
+    """The theme: "light" or "dark"."""
     opened: gr.Textbox
-    """Changes when other models were opened."""
+    """Changes whenever other models are opened."""
 
 
 def with_error_dialog(work: Callable[..., Any]) -> Callable[..., Any]:
-    """Show an error as one message: its own words where it was written for the reader, else where to look."""
+    """Wraps a listener so that an error is shown as a message on the page.
 
-    def tell(error: Exception) -> gr.Error:
+    A user error is shown in its own words. Any other is logged, and the message names the log.
+    """
+
+    def as_message(error: Exception) -> gr.Error:
         if is_user_error(error):
+            # gradio renders the message as HTML, so a name in it must not become markup.
             return gr.Error(
                 escape(str(error)).replace("\n", "<br>"),
                 title="That did not work",
@@ -61,9 +81,7 @@ def with_error_dialog(work: Callable[..., Any]) -> Callable[..., Any]:
                 print_exception=False,
             )
         log.exception("a listener failed", exc_info=error)
-        return gr.Error(
-            "Something unexpected happened; the server's log has the details.", title="Error"
-        )
+        return gr.Error(UNEXPECTED, title="Error")
 
     if inspect.isgeneratorfunction(work):
 
@@ -71,11 +89,12 @@ def with_error_dialog(work: Callable[..., Any]) -> Callable[..., Any]:
         def stream(*values: Any) -> Any:
             try:
                 yield from work(*values)
-                yield gr.skip()  # gradio says the last answer once more at the end, when it may be old
+                # gradio sends the last answer again at the end, when it may be outdated.
+                yield gr.skip()
             except gr.Error:
                 raise
             except Exception as error:
-                raise tell(error) from None
+                raise as_message(error) from None
 
         return stream
 
@@ -86,17 +105,17 @@ def with_error_dialog(work: Callable[..., Any]) -> Callable[..., Any]:
         except gr.Error:
             raise
         except Exception as error:
-            raise tell(error) from None
+            raise as_message(error) from None
 
     return once
 
 
 def current_recipe(session: Session, history: History[Standing]) -> Recipe:
-    """The recipe that a page stands at; every action of the page is on this one."""
-    at = history.present or session.standing
-    return session.recipe(at.omegas, at.choice)
+    """Returns the recipe that the page shows. Every action of the page uses it."""
+    standing = history.present or session.standing
+    return session.recipe(standing.omegas, standing.choice)
 
 
 def omegas_of(session: Session, values: Sequence[float]) -> tuple[float, ...]:
-    """The ω of the sliders that are in use, out of the whole pool."""
+    """Returns the ω of the open vectors from the values of all POOL sliders; empty ones are 0."""
     return tuple(0.0 if value is None else value for value in values[: len(session.models.names)])

@@ -204,8 +204,8 @@ class TestRefuse:
         one, two = str(caught.value).splitlines()  # all of them, and only those
         assert one == (
             f"x ({tmp_path}/x) has another vocabulary: its embeddings have 7 rows, the base's 5; its tokenizer adds 2 "
-            "tokens (<y>, <z>). Choose in the recipe dem.vocabulary: base: embeddings and head stay the base's. Or "
-            "dem.vocabulary: union: rows of shared tokens are merged, and added tokens come along with their rows."
+            "tokens (<y>, <z>). Set dem.vocabulary: base in the recipe to keep the base's embeddings and head. Or set "
+            "dem.vocabulary: union; then rows of shared tokens are merged, and added tokens are kept with their rows."
         )
         assert two.startswith(
             f"v ({tmp_path}/v) has another vocabulary: its embeddings have 6 rows"
@@ -216,7 +216,7 @@ class TestRefuse:
         make("x", None, 7)
         with pytest.raises(
             MismatchError,
-            match=r"union is not possible here: its rows cannot be told apart, for .*x has no",
+            match=r"union is not possible here: the tokens of its rows are unknown, because .*x has no",
         ):
             open_recipe(recipe_of(tmp_path, ["x"], "refuse"))
 
@@ -333,7 +333,7 @@ class TestUnion:
         )
         assert base.note == (
             "2 tokens are added to its tokenizer (<y>, <w>), ids 4 to 5; each has the row of the checkpoint that added it, "
-            "whatever ω; the embeddings grow from 5 to 6 rows."
+            "whatever ω is; the embeddings grow from 5 to 6 rows."
         )
 
     def test_a_checkpoint_with_the_bases_vocabulary_keeps_all_its_rows_and_gets_the_new(
@@ -344,7 +344,7 @@ class TestUnion:
         make("same", "abc", 5, 0.5)
         recipe = recipe_of(tmp_path, ["same", "x"], "union")
         base, vectors = open_recipe(recipe)
-        assert "the base has rows to spare" in base.note and vectors["same"].tuned.note == ""
+        assert "the base has unused rows for them" in base.note and vectors["same"].tuned.note == ""
         # <y> is row 3, x's; row 4 has no token, so that only `same`, whose rows are the base's, moves it
         assert dict(merge(recipe, base, vectors))[EMBED][:, 0].tolist() == [
             2.5,
@@ -441,16 +441,16 @@ class TestUnion:
             (
                 ("abc", 3),
                 (None, 4),
-                r"x: its rows cannot be told apart, for .*x has no tokenizer.json",
+                r"x: the tokens of its rows are unknown, because .*x has no tokenizer.json",
             ),
-            ((None, 3), ("abc", 4), r"for .*base has no tokenizer.json"),
-            ((None, 3), (None, 4), "for base and checkpoint have no tokenizer.json"),
+            ((None, 3), ("abc", 4), r"because .*base has no tokenizer.json"),
+            ((None, 3), (None, 4), "because base and checkpoint have no tokenizer.json"),
             (
                 ("abc", 3),
                 ("abcd", 4),
-                r"x: 1 tokens of its vocabulary proper \(d\) are not in the base's",
+                r"x: 1 tokens of its own vocabulary \(d\) are neither in the base's",
             ),
-            (("abc", 2), ("abc", 4, [("<y>", 3)]), "ids out of line or without a row"),
+            (("abc", 2), ("abc", 4, [("<y>", 3)]), "ids out of order or without a row"),
             (
                 ("abc", 9, [("<x>", 3), ("<w>", 7)]),
                 ("abc", 9, [("<x>", 3), ("<w>", 7), ("<y>", 8)]),
@@ -477,7 +477,7 @@ class TestUnion:
         write_tokens(base, {"a": 0, "b": 1, "c": 5})
         make("x", "abc", 9)
         write_tokens(tmp_path / "x", {"a": 0, "b": 1, "c": 5}, [("<y>", 6)])
-        with pytest.raises(MismatchError, match="ids out of line"):
+        with pytest.raises(MismatchError, match="ids out of order"):
             open_recipe(recipe_of(tmp_path, ["x"], "union"))
 
     def test_another_width_is_another_model(self, tmp_path, make, write):
@@ -489,7 +489,7 @@ class TestUnion:
         )
         write_tokens(folder, {"a": 0, "b": 1, "c": 2}, [("<y>", 3)])
         with pytest.raises(
-            MismatchError, match="is missing there or of another width: it is not a fine-tune"
+            MismatchError, match="is missing there or has another width: it is not a fine-tune"
         ):
             open_recipe(recipe_of(tmp_path, ["x"], "union"))
 

@@ -22,6 +22,7 @@ def compared(open_page, steps, small, **more):
     return page
 
 
+@pytest.mark.slow
 def test_everything_is_measured_added_and_shown(small, open_page, steps):
     page = compared(open_page, steps, small)
     # the page itself measured the base and what it stands at
@@ -63,6 +64,7 @@ def test_everything_is_measured_added_and_shown(small, open_page, steps):
     assert losses == sorted(losses) and len(losses) == 6
 
 
+@pytest.mark.slow
 def test_a_row_moves_the_sliders_and_is_undone(small, open_page, steps):
     page = compared(open_page, steps, small)
     before = steps.on_page(page)
@@ -74,6 +76,7 @@ def test_a_row_moves_the_sliders_and_is_undone(small, open_page, steps):
     steps.settled(page, before)
 
 
+@pytest.mark.slow
 def test_hidden_states_are_drawn_in_both_themes_and_kept(small, open_page, steps):
     page = compared(open_page, steps, small)
     page.locator("#states-model input").click()
@@ -101,6 +104,7 @@ def test_hidden_states_are_drawn_in_both_themes_and_kept(small, open_page, steps
     page.locator("#states .js-plotly-plot").wait_for()  # found again, not drawn again
 
 
+@pytest.mark.slow
 def test_an_added_model_is_removed(small, open_page, steps):
     page = compared(open_page, steps, small)
     if not page.locator("#compare-table tbody tr", has_text="mixed").count():
@@ -110,10 +114,11 @@ def test_an_added_model_is_removed(small, open_page, steps):
     page.get_by_label("Remove mixed from the comparison").click()
     page.locator("#compare-table tbody tr", has_text="mixed").wait_for(state="detached")
     page.locator("#compare-add").click()
-    page.get_by_text("choose a model of the list first").wait_for()
+    page.get_by_text("choose a model from the list first").wait_for()
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.slow
 def test_narrow_and_for_screen_readers(small, open_page, steps, theme):
     from axe_playwright_python.sync_playwright import Axe
 

@@ -48,6 +48,7 @@ def test_the_demo_is_open_at_the_best_known_omegas(server, open_page, steps):
     assert page.locator("section.bullets .row").count() == len(steps.on_page(page))
 
 
+@pytest.mark.slow
 def test_a_dragged_slider_reaches_the_server_and_its_losses_the_page(open_page, steps):
     page = open_page()
     seconds = []
@@ -94,6 +95,7 @@ def test_typing_keys_and_reset_reach_the_server_too(open_page, steps):
     assert page.locator(".formula .term.zero").count() == count
 
 
+@pytest.mark.slow
 def test_undo_and_redo_walk_back_and_forth(open_page, steps):
     page = open_page()
     start = steps.on_page(page)
@@ -113,6 +115,7 @@ def test_undo_and_redo_walk_back_and_forth(open_page, steps):
     steps.settled(page, [0.0] * len(start))
 
 
+@pytest.mark.slow
 def test_a_value_out_of_range_is_told_and_leaves_nothing_wrong(open_page, steps):
     page = open_page()
     before = steps.on_server(page)
@@ -126,6 +129,7 @@ def test_a_value_out_of_range_is_told_and_leaves_nothing_wrong(open_page, steps)
     assert steps.on_server(page)[2] == 2.0
 
 
+@pytest.mark.slow
 def test_two_pages_do_not_mix_their_compositions(open_page, steps):
     one, two = open_page(), open_page()
     one.locator("#preset-base").click()
@@ -138,6 +142,7 @@ def test_two_pages_do_not_mix_their_compositions(open_page, steps):
     )
 
 
+@pytest.mark.slow
 def test_the_composition_answers_and_follows_the_sliders(open_page, steps):
     page = open_page()
     page.locator("#preset-uniform").click()  # wherever the test before left the sliders
@@ -173,6 +178,7 @@ def test_narrow_pages_do_not_scroll_sideways(open_page, steps, theme):
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.slow
 def test_axe_finds_nothing_that_is_ours(open_page, steps, theme):
     from axe_playwright_python.sync_playwright import Axe
 
@@ -219,6 +225,7 @@ def test_another_site_is_refused(server):
         assert status("GET", path, {"Host": own})[0] in (403, 404), path
 
 
+@pytest.mark.slow
 def test_no_listener_is_a_public_endpoint(server):
     import urllib.request
 

@@ -48,6 +48,7 @@ def shown_together(seen):
     return max(Counter(omegas for *_, omegas in seen).values(), default=0)
 
 
+@pytest.mark.slow
 def test_the_chart_follows_an_adapter_that_is_dragged_and_lands_exactly(adapted, open_page, steps):
     page = open_page(at=adapted)
     page.evaluate(WATCH)
@@ -60,12 +61,13 @@ def test_the_chart_follows_an_adapter_that_is_dragged_and_lands_exactly(adapted,
     assert steps.on_server(page) == wanted != before
     seen = previews(page)
     assert len({digest for _, digest, *_ in seen}) > 2, page.evaluate("window.stages")
-    assert all("exact at rest" in words for _, _, words, _ in seen)
+    assert all("exact when you stop" in words for _, _, words, _ in seen)
     # several moves were shown while the server stood where it stood: nothing was settled between them
     assert shown_together(seen) > 2
     assert "preview" not in page.locator("section.bullets").get_attribute("class")
 
 
+@pytest.mark.slow
 def test_a_full_checkpoint_that_is_dragged_is_shown_when_it_rests(adapted, open_page, steps):
     page = open_page(at=adapted)
     assert (
@@ -80,6 +82,7 @@ def test_a_full_checkpoint_that_is_dragged_is_shown_when_it_rests(adapted, open_
     assert previews(page) == []
 
 
+@pytest.mark.slow
 def test_after_many_short_drags_the_last_lands(adapted, open_page, steps):
     page = open_page(at=adapted)
     for _ in range(6):

@@ -24,6 +24,7 @@ LATE_CLOSINGS = """(() => {
 """The browser, reading of each closing 400 ms after it came: as a busy machine or a slow line may."""
 
 
+@pytest.mark.slow
 def test_an_event_sent_while_the_stream_closes_is_answered(small, open_page, steps):
     page = open_page(at=small, script=LATE_CLOSINGS)
     steps.tab(page, "Export")

@@ -9,6 +9,7 @@ import pytest
 pytestmark = pytest.mark.browser
 
 
+@pytest.mark.slow
 def test_geometry_is_drawn_in_both_themes(open_page, steps):
     page = open_page()
     steps.tab(page, "Geometry")
@@ -31,6 +32,7 @@ def test_geometry_is_drawn_in_both_themes(open_page, steps):
     assert page.locator("#interference .js-plotly-plot").count() == 1
 
 
+@pytest.mark.slow
 def test_a_benchmark_runs_beside_the_sliders_and_survives_a_reload(server, open_page, steps):
     page = open_page()
     steps.tab(page, "Benchmark")
@@ -62,6 +64,7 @@ def test_a_benchmark_runs_beside_the_sliders_and_survives_a_reload(server, open_
     )
 
 
+@pytest.mark.slow
 def test_a_benchmark_can_be_cancelled(open_page, steps):
     page = open_page()
     page.locator("#preset-base").click()
@@ -74,6 +77,7 @@ def test_a_benchmark_can_be_cancelled(open_page, steps):
     page.locator("#bench-job .job:is(.cancelled, .done)").wait_for(timeout=30_000)
 
 
+@pytest.mark.slow
 def test_an_export_is_a_verified_folder_that_loads(server, open_page, steps):
     from transformers import AutoModelForCausalLM
 
@@ -95,6 +99,7 @@ def test_an_export_is_a_verified_folder_that_loads(server, open_page, steps):
     page.get_by_text("exists already").first.wait_for()
 
 
+@pytest.mark.slow
 def test_what_rounding_costs_is_shown_on_demand_and_never_under_another_composition(
     open_page, steps
 ):
@@ -121,6 +126,7 @@ def test_what_rounding_costs_is_shown_on_demand_and_never_under_another_composit
     page.locator("#rounding table.data").wait_for(state="detached")
 
 
+@pytest.mark.slow
 def test_a_bad_folder_is_told_and_what_was_open_stays(open_page, steps):
     page = open_page()
     before = steps.on_page(page)
@@ -138,6 +144,7 @@ def test_a_bad_folder_is_told_and_what_was_open_stays(open_page, steps):
     steps.settled(page, [])
 
 
+@pytest.mark.slow
 def test_a_name_that_is_markup_stays_a_name(open_page, steps):
     page = open_page()
     steps.tab(page, "Models")
@@ -159,6 +166,7 @@ def test_a_name_that_is_markup_stays_a_name(open_page, steps):
     page.wait_for_function("document.querySelectorAll('#open-models tbody tr').length < 7")
 
 
+@pytest.mark.slow
 def test_nothing_of_the_workdir_is_left_half_written(server):
     exports = Path(server.workdir) / "exports"
     assert not [path.name for path in exports.glob(".*")]

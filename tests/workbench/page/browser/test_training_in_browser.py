@@ -47,22 +47,23 @@ def open_tab(page, steps):
     page.locator("#train-plan-state .message").wait_for()
 
 
+@pytest.mark.slow
 def test_fields_write_the_plan_and_the_plan_the_fields(trainer, open_page, steps):
     page = open_page(at=trainer)
     open_tab(page, steps)
     assert list(plan(page)["sources"]) == ["cot", "dialog", "mathqa", "p3", "sni"]
-    page.get_by_label("Batch").fill("16")
+    page.get_by_label("Batch size").fill("16")
     page.get_by_label("Seed").fill("3")  # before the page has what the batch made of the text
     shown(page, "batch: 16")
     shown(page, "seed: 3")
-    page.get_by_label("LoRA rank, 0: none").fill("4")
+    page.get_by_label("LoRA rank (0: off)").fill("4")
     shown(page, "rank: 4")
     choose(page, "#train-kind", "DMT: special")
     page.get_by_role("combobox", name="Special sources").wait_for()
     choose(page, "#train-special", "cot")
     shown(page, "- cot")
-    page.get_by_label("k, one or several").fill("1/4 1/16")
-    page.get_by_label("k, one or several").blur()
+    page.get_by_label("k (one or more values)").fill("1/4 1/16")
+    page.get_by_label("k (one or more values)").blur()
     shown(page, "- 1/16")
     found = plan(page)
     assert found["schedule"] == {
@@ -87,6 +88,7 @@ def test_fields_write_the_plan_and_the_plan_the_fields(trainer, open_page, steps
     problem.get_by_text("/etc is outside the folders this server may read").wait_for()
 
 
+@pytest.mark.slow
 def test_a_training_is_stopped_resumed_over_a_reload_and_added_to_the_sliders(
     trainer, open_page, steps
 ):
@@ -111,7 +113,7 @@ def test_a_training_is_stopped_resumed_over_a_reload_and_added_to_the_sliders(
     page.locator("#train-curve .js-plotly-plot").wait_for(timeout=120_000)
     page.locator("#train-stop").click()
     page.locator("#train-job .job.cancelled").wait_for(timeout=60_000)
-    page.locator("#train-job .message", has_text="Resume goes on from there").wait_for()
+    page.locator("#train-job .message", has_text="Press Resume to continue").wait_for()
     out = trainer.workdir / "trained" / "mine"
     assert list(out.glob("cot.training/checkpoint-*/whole.json")) and not (out / "cot").exists()
     page.locator("#train-start").click()  # what was begun is not begun anew
@@ -122,7 +124,7 @@ def test_a_training_is_stopped_resumed_over_a_reload_and_added_to_the_sliders(
     open_tab(page, steps)
     choose(page, "#train-runs", "mine")
     shown(page, "steps: 120")
-    page.locator("#train-job .message", has_text="Resume goes on from there").wait_for()
+    page.locator("#train-job .message", has_text="Press Resume to continue").wait_for()
     page.locator("#train-resume").click()
     page.locator("#train-job .job.running").wait_for(timeout=60_000)
     page.locator("#preset-uniform").click()  # the sliders stay free
@@ -157,6 +159,7 @@ def test_a_training_is_stopped_resumed_over_a_reload_and_added_to_the_sliders(
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.slow
 def test_the_tab_is_narrow_and_accessible(trainer, open_page, steps, theme):
     from axe_playwright_python.sync_playwright import Axe
 

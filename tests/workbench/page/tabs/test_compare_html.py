@@ -5,12 +5,13 @@ import io
 import math
 import re
 
-from evaluation.harness import Score
+from evaluation.benchmark_scores import Score
 from evaluation.records.cost_table import cost_table
 from evaluation.records.prices import Prices
-from workbench.comparison.added_models import of_folder
+from workbench.comparison.added_models import contender_from_folder
 from workbench.comparison.collect import compare
 from workbench.page.tabs import compare_html
+from workbench.session.runs import keep_scores
 
 
 def text(html):
@@ -51,7 +52,7 @@ def test_the_best_of_each_column_bears_a_star_and_what_is_unknown_a_dash(session
 
 def test_only_what_a_row_can_do_is_offered(session, world):
     rows = [*compare(session, current=session.recipe((0.1, 0.2, 0.3))).lines]
-    export = of_folder(world / "ada", "<b>", "model")
+    export = contender_from_folder(world / "ada", "<b>", "model")
     lines = compare(session, [*(line.contender for line in rows), export])
     html = str(compare_html.table_html(lines, session.models, ["<b>"]))
     assert (
@@ -110,5 +111,5 @@ def test_costs_that_nobody_knows_are_one_message(session):
 
 
 def test_what_is_missing(session):
-    assert "Every loss and every score of this table is measured" in compare_html.missing_html([])
+    assert "Every loss and every score in this table is measured" in compare_html.missing_html([])
     assert "<b>" not in compare_html.missing_html(["losses: <b>"])

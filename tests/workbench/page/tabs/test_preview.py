@@ -18,9 +18,7 @@ def bits(session):
 
 
 def entries(session):
-    return session._book._db.execute(
-        "SELECT composition, data FROM losses ORDER BY 1, 2"
-    ).fetchall()
+    return session.book._database.rows("SELECT composition, data FROM losses ORDER BY 1, 2")
 
 
 @pytest.fixture
@@ -81,7 +79,7 @@ def test_what_was_composed_elsewhere_meanwhile_is_left_for_what_is_settled(sessi
 def test_a_move_that_has_to_be_composed_says_why_and_composes_nothing(session, settled):
     session.compose(session.recipe((0.0, 0.0, 0.0)))
     before = bits(session)
-    with pytest.raises(NotMounted, match="ada moves too, and it is no adapter"):
+    with pytest.raises(NotMounted, match="ada moves too, and it is not an adapter"):
         session.preview(settled, session.recipe((0.6, -0.25, 0.75)))
     ties = Choice("ties", {"density": 0.5})
     with pytest.raises(NotMounted, match="ties is not linear"):
@@ -163,7 +161,7 @@ def test_the_chart_of_a_preview_says_so_and_keeps_no_recipe(session, settled):
         else []
     )
     shown = chart_html(session, reading)
-    assert 'class="bullets preview"' in shown and "preview, n = 36, exact at rest" in shown
+    assert 'class="bullets preview"' in shown and "preview, n = 36; exact when you stop" in shown
     assert 'data-stage="preview"' in shown and "dem loss" not in shown
     now = (
         sorted((session.workdir.root / "recipes").glob("*"))

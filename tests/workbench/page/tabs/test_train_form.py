@@ -18,6 +18,10 @@ subset_seed: 7
 """
 
 
+def set_schedule(text, *fields):
+    return plan_form.set_schedule(text, plan_form.ScheduleFields(*fields))
+
+
 def read(text):
     """Keys and values, with 1e-3 as a number."""
     return plan_text.document(text)
@@ -63,26 +67,26 @@ def test_a_field_that_says_nothing_new_leaves_the_text_with_its_comments():
         plan_text.with_settings(text, rate=1e-3, batch=32, seed=0, steps=None) == text
     )  # 32 and 0 are the defaults
     assert plan_text.with_sources(text, {"a": "x"}, {}) == text
-    assert plan_form.scheduled(text, None, "experts", [], "", "", False) == text
-    assert plan_form.adapted(text, 0) == text
+    assert set_schedule(text, "experts", [], "", "", False) == text
+    assert plan_form.set_adapter_rank(text, 0) == text
     assert "mine" not in plan_text.with_settings(text, rate=2e-3)
-    kept = plan_form.adapted("settings: {lora: {rank: 8, alpha: 4}}", 16.0)
+    kept = plan_form.set_adapter_rank("settings: {lora: {rank: 8, alpha: 4}}", 16.0)
     assert read(kept) == {"settings": {"lora": {"rank": 16, "alpha": 4}}}
 
 
 def test_shares_and_proportions_are_read_from_a_line():
-    assert plan_text.numbers("1/256, 1/64 1 0.5") == ["1/256", "1/64", 1, 0.5]
-    assert plan_text.numbers("") == plan_text.numbers(None) == []
-    assert plan_text.shares("math 1, code: 1/4\n chat=0.5", ["math", "code", "chat"]) == {
+    assert plan_text.parse_numbers("1/256, 1/64 1 0.5") == ["1/256", "1/64", 1, 0.5]
+    assert plan_text.parse_numbers("") == plan_text.parse_numbers(None) == []
+    assert plan_text.parse_shares("math 1, code: 1/4\n chat=0.5", ["math", "code", "chat"]) == {
         "math": 1, "code": "1/4", "chat": 0.5,
     }  # fmt: skip
     with pytest.raises(
         SessionError,
         match="'other 1' is not a source with its share, such as math 1/4. Sources: math.",
     ):
-        plan_text.shares("other 1", ["math"])
+        plan_text.parse_shares("other 1", ["math"])
     with pytest.raises(SessionError, match="Sources: none is chosen yet"):
-        plan_text.shares("math", [])
+        plan_text.parse_shares("math", [])
 
 
 SOURCES = "sources: {math: a, code: b, chat: c}\nschedule: {kind: experts}\n"
@@ -111,15 +115,15 @@ SOURCES = "sources: {math: a, code: b, chat: c}\nschedule: {kind: experts}\n"
 def test_a_kind_writes_its_own_keys_and_they_are_shown_again(
     kind, special, shares, k, single, expected
 ):
-    text = plan_form.scheduled(SOURCES, None, kind, special, shares, k, single)
+    text = set_schedule(SOURCES, kind, special, shares, k, single)
     assert read(text)["schedule"] == expected
-    shown = train_display._schedule_shown(read(text)["schedule"], ["math", "code", "chat"])
+    shown = train_display._schedule_updates(read(text)["schedule"], ["math", "code", "chat"])
     fields = [None, *(one["value"] for one in shown[1:])]
     assert (
         shown[0] == kind
-        and read(plan_form.scheduled(SOURCES, fields[0], kind, *fields[1:]))["schedule"] == expected
+        and read(set_schedule(SOURCES, kind, *fields[1:]))["schedule"] == expected
     )
-    visible = [one["visible"] for one in train_display.parameters(kind)]
+    visible = [one["visible"] for one in train_display.schedule_fields(kind)]
     assert visible == [
         kind in ("dmt", "mixed_sequential"), kind in ("mixing", "proportions"), kind in ("dmt", "proportions"),
         kind == "proportions",
@@ -128,22 +132,22 @@ def test_a_kind_writes_its_own_keys_and_they_are_shown_again(
 
 def test_a_schedule_that_the_fields_cannot_show_leaves_them():
     for given in ([{"kind": "experts"}], {"kind": "unknown"}, None):
-        assert train_display._schedule_shown(given, []) == [gr.skip()] * 5
-    shown = train_display._schedule_shown({"kind": "dmt", "special": "math", "k": "1/2"}, ["math"])
+        assert train_display._schedule_updates(given, []) == [gr.skip()] * 5
+    shown = train_display._schedule_updates({"kind": "dmt", "special": "math", "k": "1/2"}, ["math"])
     assert shown[1]["value"] == [] and shown[3]["value"] == "1/2"
 
 
 def test_lengths_and_names():
-    assert read(plan_form.lengthened("settings: {epochs: 3}", "steps", 20.0)) == {
+    assert read(plan_form.set_length("settings: {epochs: 3}", "steps", 20.0)) == {
         "settings": {"steps": 20}
     }
-    assert read(plan_form.lengthened("settings: {steps: 3}", "epochs", 0.5)) == {
+    assert read(plan_form.set_length("settings: {steps: 3}", "epochs", 0.5)) == {
         "settings": {"epochs": 0.5}
     }
     assert (
-        plan_form.rate("2e-5") == 2e-5
-        and plan_form.rate("") is None
-        and plan_form.rate("fast") == "fast"
+        plan_form.parse_rate("2e-5") == 2e-5
+        and plan_form.parse_rate("") is None
+        and plan_form.parse_rate("fast") == "fast"
     )
 
 
@@ -152,12 +156,12 @@ def test_sources_get_the_names_of_their_folders_and_keep_those_they_have(tmp_pat
         write_jsonl(tmp_path / name / "train.jsonl", [Example("a", "b")])
     write_jsonl(tmp_path / "one" / "validation.jsonl", [Example("a", "b")])
     paths = [str(tmp_path / name) for name in ("one", "two/one", "héllo wörld")]
-    text = plan_form.sourced(f"sources: {{mine: {paths[1]}}}", paths)
+    text = plan_form.set_sources(f"sources: {{mine: {paths[1]}}}", paths)
     found = read(text)
     assert found["sources"] == {"one": paths[0], "mine": paths[1], "h-llo-w-rld": paths[2]}
     assert found["validation"] == {"one": paths[0]}
-    assert list(read(plan_form.sourced("", paths))["sources"]) == ["one", "one-2", "h-llo-w-rld"]
-    assert plan_form.name_of(tmp_path / "ü", ()) == "source"
+    assert list(read(plan_form.set_sources("", paths))["sources"]) == ["one", "one-2", "h-llo-w-rld"]
+    assert plan_form.source_name(tmp_path / "ü", ()) == "source"
 
 
 def test_the_fields_follow_the_text_and_say_what_is_wrong(world, tmp_path):
@@ -170,7 +174,7 @@ def test_the_fields_follow_the_text_and_say_what_is_wrong(world, tmp_path):
             f"base: {world / 'base'}\nsources: {{math: {tmp_path / 'data' / 'math'}}}\n"
             "settings: {steps: 5, rate: 2e-5, lora: 4, precision: fp32, seed: 3}\nschedule: {kind: experts}\n"
         )
-        base, sources, kind, *_, said = shown = train_display.shown_of(session, text)
+        base, sources, kind, *_, said = shown = train_display.field_updates(session, text)
         assert base.value == str(world / "base") and sources["value"] == [
             str(tmp_path / "data" / "math")
         ]
@@ -187,7 +191,7 @@ def test_the_fields_follow_the_text_and_say_what_is_wrong(world, tmp_path):
             "",
         ]
         assert "1 step: math" in said
-        wrong = train_display.shown_of(
+        wrong = train_display.field_updates(
             session, text.replace("rate", "rte").replace("experts", "expert")
         )[-1]
         assert (
@@ -196,35 +200,35 @@ def test_the_fields_follow_the_text_and_say_what_is_wrong(world, tmp_path):
             and "line 4, schedule.kind" in wrong
         )
         assert "plan, line" not in wrong
-        broken = train_display.shown_of(session, "a: [")
+        broken = train_display.field_updates(session, "a: [")
         assert broken[2:-1] == [gr.skip()] * 15 and "not valid YAML" in broken[-1]
-        hostile = train_display.shown_of(session, text.replace("experts", "'<img src=x>'"))[-1]
+        hostile = train_display.field_updates(session, text.replace("experts", "'<img src=x>'"))[-1]
         assert "<img" not in hostile and "&lt;img" in hostile
         assert (
-            "Choose" not in train_display.first(session)
+            "Choose" not in train_display.first_plan(session)
             and train.line_html(session, "a b").count("problem") == 1
         )
         with pytest.raises(SessionError):
-            train_display.text_of(session, "../x")
+            train_display.plan_of_run(session, "../x")
         plan_files.save(session.workdir, session.folders, "kept", text)
         assert (
-            train_display.text_of(session, "kept") == text
-            and train_display.text_of(session, "none") == ""
+            train_display.plan_of_run(session, "kept") == text
+            and train_display.plan_of_run(session, "none") == ""
         )
     finally:
         session.close()
 
 
 def test_steps_from_one_group_are_a_field_of_their_own():
-    by_task = plan_form.grouped("settings: {rate: 1e-3}", "task")
+    by_task = plan_form.set_group_metric("settings: {rate: 1e-3}", "task")
     assert read(by_task) == {"settings": {"rate": 1e-3, "group_by": {"metric": "task"}}}
-    assert read(plan_form.grouped(by_task, "kmeans"))["settings"]["group_by"] == {
+    assert read(plan_form.set_group_metric(by_task, "kmeans"))["settings"]["group_by"] == {
         "metric": "kmeans",
         "count": 8,
     }
-    assert read(plan_form.grouped(by_task, "")) == {"settings": {"rate": 1e-3}}
+    assert read(plan_form.set_group_metric(by_task, "")) == {"settings": {"rate": 1e-3}}
     binned = "settings: {group_by: {metric: length, bins: 4}}"
-    assert plan_form.grouped(binned, "length") == binned  # its own keys stay
-    assert [plan_form.metric(given) for given in ({"metric": "length"}, "task", None, {"metric": "anchors"})] == [
+    assert plan_form.set_group_metric(binned, "length") == binned  # its own keys stay
+    assert [plan_form.group_metric(given) for given in ({"metric": "length"}, "task", None, {"metric": "anchors"})] == [
         "length", "task", "", "",
     ]  # fmt: skip

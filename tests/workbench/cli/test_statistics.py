@@ -46,6 +46,7 @@ def recipe(
 
 
 @pytest.mark.parametrize(("method", "kind"), [("fisher", "fisher"), ("regmean", "gram")])
+@pytest.mark.slow
 def test_the_demo_merges_by_statistics(
     collected: Path, tmp_path: Path, method: str, kind: str
 ) -> None:
@@ -129,7 +130,7 @@ def test_statistics_of_another_model_are_refused(
         ({"--kind": "fischer"}, "the kind is 'fischer'; did you mean 'fisher'?"),
         ({"--dataset": "cto"}, "has no dataset 'cto' with train.jsonl; did you mean 'cot'?"),
         ({"--split": "dev"}, "no file <dataset>/dev.jsonl was found"),
-        ({"--kind": "gram", "--sampled": None}, "sampled is of kind fisher only"),
+        ({"--kind": "gram", "--sampled": None}, "sampled only applies to kind fisher"),
         ({"folder": "nowhere"}, "nowhere does not exist"),
         ({"out": "there"}, "there exists. Give the name of a new file"),
     ],

@@ -1,0 +1,238 @@
+"""Turns weights and a config.json into a module, through transformers' own loader.
+
+This is the package's only door to transformers' AutoModel. The caller gives the weights as a
+mapping, so it decides how they are read: no file is mapped here (a mapped file that is cut short
+kills the process), no index can name a file outside the folder, no adapter that happens to lie in
+the folder is added, and what runs is what was fingerprinted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from evaluation.errors import LoadError, cause
+from plumbing.suggest import listed
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
+CODE_KEYS = ("auto_map", "trust_remote_code", "custom_pipelines")
+"""Keys of config.json that make a loader import code from the folder or the hub.
+
+CVE-2026-5241 is one of several reports about them.
+"""
+
+
+def assemble(
+    folder: str | Path,
+    tensors: Mapping[str, Tensor],
+    *,
+    dtype: torch.dtype,
+    device: str | torch.device = "cpu",
+) -> nn.Module:
+    """Returns a module with the configuration of `folder` and the weights in `tensors`.
+
+    A composition whose file tensors are not plain copies of parameters (`Loaded.reloads`) also
+    reaches a module this way. A tensor that already has `dtype` is not copied: the module keeps
+    the very tensor that the mapping returned.
+
+    Args:
+        folder: holds config.json and, optionally, generation_config.json.
+        tensors: all weights of the model, under the names that its files use.
+        dtype: of the parameters.
+        device: where the module is moved once it is assembled.
+
+    Returns:
+        The module in evaluation mode; no parameter requires a gradient.
+
+    Raises:
+        LoadError: a tensor that the model needs is missing or has another shape (the message
+            names it), or a configuration file cannot be read.
+    """
+    folder = Path(folder)
+    with quiet_loading():
+        from transformers import GenerationConfig
+
+        skeleton = empty_module(folder, read_config(folder))
+        try:
+            module, info = type(skeleton).from_pretrained(
+                None,
+                config=skeleton.config,
+                state_dict={name: _Lazy(tensors, name) for name in tensors},
+                dtype=dtype,
+                trust_remote_code=False,
+                use_safetensors=True,
+                output_loading_info=True,
+            )
+        except RuntimeError as error:
+            # Raised for shapes that differ and for failed conversions. The text begins with a
+            # banner that names no tensor, so our own list of differing shapes comes first.
+            reason = _differing_shapes(skeleton, tensors) or cause(error)
+            raise LoadError(f"{folder}: the weights do not fit config.json. {reason}") from None
+        # transformers fills missing tensors with random numbers and only logs it.
+        if missing := sorted(info["missing_keys"]):
+            raise LoadError(
+                f"{folder}: the model needs {listed(missing)}, which the weights do not hold. "
+                "Take config.json and the weights from the same model."
+            )
+        module.config.name_or_path = str(folder)
+        if (file := folder / "generation_config.json").is_file() and module.can_generate():
+            try:
+                module.generation_config = GenerationConfig.from_pretrained(
+                    str(folder), local_files_only=True
+                )
+            except (OSError, ValueError, TypeError) as error:
+                raise LoadError(
+                    f"{file} cannot be read: {cause(error)}. Correct or remove it."
+                ) from None
+    loaded: nn.Module = module.eval().requires_grad_(False).to(device)
+    return loaded
+
+
+def reloader(
+    folder: str | Path, module: nn.Module
+) -> Callable[[Iterable[tuple[str, Tensor]]], None]:
+    """Returns a function for `LiveModel(reload=…)` that loads a whole composition into `module`.
+
+    The module's storage stays in place. During a call the memory of a second module is needed.
+    """
+
+    @torch.no_grad()
+    def reload(tensors: Iterable[tuple[str, Tensor]]) -> None:
+        state = module.state_dict()
+        fresh = assemble(folder, dict(tensors), dtype=next(module.parameters()).dtype)
+        for name, tensor in fresh.state_dict().items():
+            state[name].copy_(tensor)
+
+    return reload
+
+
+class _Lazy:
+    """A tensor that is read when transformers' loader indexes it with `[...]`.
+
+    The loader indexes the slices of a safetensors file in the same way.
+    """
+
+    def __init__(self, tensors: Mapping[str, Tensor], name: str) -> None:
+        self._tensors, self._name = tensors, name
+
+    def __getitem__(self, _: object) -> Tensor:
+        return self._tensors[self._name]
+
+
+def read_config(folder: Path) -> PreTrainedConfig:
+    """Reads and checks the config.json of a model folder. The file is not trusted.
+
+    Raises:
+        LoadError: the folder or the file is missing, the file is not JSON, it asks a loader to run
+            code, it describes quantised weights, or transformers rejects it.
+    """
+    from transformers import AutoConfig
+
+    # transformers takes a path that is no folder for a hub id and reports a failed connection.
+    if not folder.is_dir():
+        raise LoadError(
+            f"{folder} is not a folder. "
+            "Give the folder of a saved model (config.json, *.safetensors)."
+        )
+    file = folder / "config.json"
+    try:
+        document = json.loads(file.read_bytes())
+    except OSError:
+        raise LoadError(
+            f"{folder} has no config.json. Copy it from the model that the weights belong to."
+        ) from None
+    except ValueError as error:
+        raise LoadError(f"{file} is not JSON: {error}.") from None
+    if key := _code_key(document):
+        raise LoadError(
+            f"{file} holds {key!r}, which makes a loader run code from the folder. Such models are "
+            "refused; use a version of the model for an architecture that transformers has "
+            "built in."
+        )
+    if isinstance(document, dict) and document.get("quantization_config"):
+        raise LoadError(
+            f"{file} describes quantised weights, which cannot be composed. "
+            "Give the full-precision model."
+        )
+    try:
+        return AutoConfig.from_pretrained(
+            str(folder), trust_remote_code=False, local_files_only=True
+        )
+    except Exception as error:
+        # The file is untrusted, and every architecture raises errors of its own kind for it.
+        raise LoadError(
+            f"{file}: {cause(error)}. Correct it, or copy it again from the original model."
+        ) from None
+
+
+def _code_key(document: Any) -> str | None:
+    """Returns the first key, at any depth, that asks a loader to run code; None if none does."""
+    if isinstance(document, dict):
+        for key, value in document.items():
+            if key in CODE_KEYS:
+                return str(key)
+            if inner := _code_key(value):
+                return inner
+    if isinstance(document, list):
+        return next(filter(None, map(_code_key, document)), None)
+    return None
+
+
+def empty_module(folder: Path, config: PreTrainedConfig) -> Any:
+    """Returns the module that a configuration describes, with parameters that take no memory.
+
+    Raises:
+        LoadError: the configuration describes no causal language model.
+    """
+    from transformers import AutoModelForCausalLM
+
+    try:
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    except Exception as error:
+        # Untrusted too: sizes that do not divide, unknown activations, no causal head.
+        raise LoadError(
+            f"{folder / 'config.json'} describes no causal language model: {cause(error)}."
+        ) from None
+
+
+def _differing_shapes(skeleton: nn.Module, tensors: Mapping[str, Tensor]) -> str:
+    """Describes the first three tensors whose shape differs between files and model; "" if none.
+
+    Example: "a is (3, 5) in the files and (3, 7) in the model."
+    """
+    expected = {name: tuple(tensor.shape) for name, tensor in skeleton.state_dict().items()}
+    actual = {name: tuple(tensors[name].shape) for name in tensors if name in expected}
+    differ = [
+        f"{name} is {shape} in the files and {expected[name]} in the model"
+        for name, shape in actual.items()
+        if shape != expected[name]
+    ]
+    return listed(differ, 3) + "." if differ else ""
+
+
+@contextlib.contextmanager
+def quiet_loading() -> Iterator[None]:
+    """Silences transformers' progress bars and load reports inside the block.
+
+    What they would report is raised as a LoadError or noted in `Loaded.notes` instead.
+    """
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity(logging.CRITICAL)
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()

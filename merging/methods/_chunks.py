@@ -1,0 +1,20 @@
+"""Walks over a large tensor in chunks that fit in the CPU's cache."""
+
+from collections.abc import Iterator
+
+from jaxtyping import Float
+from torch import Tensor
+
+CHUNK = 2**18
+"""Elements per chunk. What is drawn or compared for one chunk stays in the cache, so a method
+needs no second copy of a delta."""
+
+
+def chunks(values: Float[Tensor, "*rows n"]) -> Iterator[Float[Tensor, "*rows m"]]:
+    """Yields views of at most CHUNK columns each, in order.
+
+    Args:
+        values: cut along the last axis; the other axes stay whole.
+    """
+    for start in range(0, values.shape[-1], CHUNK):
+        yield values[..., start : start + CHUNK]

@@ -1,0 +1,131 @@
+"""What several methods do with a whole stack: weighted sums, sign election, inner products.
+
+A sum overwrites the stack, or its first vector, and holds no copy of a delta besides it.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from merging.methods._chunks import chunks
+
+
+def weighted_sum(
+    stack: Float[Tensor, "vectors *shape"], omegas: Float[Tensor, "vectors"], *, keep: bool = False
+) -> Float[Tensor, "*shape"]:
+    """Returns Σ ωᵢ xᵢ. Every product and every sum is rounded by itself.
+
+    A fused multiply-add would round once where this rounds twice, and torch uses it in the
+    vectorised body of an operation but not in its remainder: the bits of a result would then
+    depend on block size and thread count.
+
+    Args:
+        stack: overwritten, unless `keep` is set.
+        omegas: one per vector.
+        keep: leave the stack as it is, at the cost of two more tensors of one vector's size.
+    """
+    total = torch.mul(stack[0], omegas[0], out=None if keep else stack[0])
+    product = torch.empty_like(total) if keep else None
+    for values, omega in zip(stack[1:], omegas[1:], strict=True):
+        total.add_(torch.mul(values, omega, out=product if keep else values))
+    return total
+
+
+def sum_in_chunks(
+    stack: Float[Tensor, "vectors *shape"], omegas: Float[Tensor, "vectors"]
+) -> Float[Tensor, "*shape"]:
+    """Returns Σ ωᵢ xᵢ in the memory of the first vector; the stack is used up."""
+    # flatten gives a view, so the sum of each chunk lands in the stack's first vector.
+    for part in chunks(stack.flatten(1)):
+        weighted_sum(part, omegas)
+    return stack[0]
+
+
+def average_by_count(
+    stack: Float[Tensor, "vectors *shape"], omegas: Float[Tensor, "vectors"]
+) -> Float[Tensor, "*shape"]:
+    """Returns Σ ωᵢ Δᵢ / n for n vectors; the SVD methods use it for tensors that are no matrix."""
+    return divide(sum_in_chunks(stack, omegas), float(len(stack)))
+
+
+def divide(total: Float[Tensor, "*shape"], divisor: Tensor | float) -> Float[Tensor, "*shape"]:
+    """Divides `total` in place, rounded once on any device, and returns it.
+
+    CUDA multiplies by the reciprocal of a divisor that is on the CPU (torch 2.13,
+    BinaryDivTrueKernel.cu), which rounds twice. So the divisor is moved to where the values are.
+    """
+    return total.div_(torch.as_tensor(divisor, dtype=total.dtype, device=total.device))
+
+
+def sum_agreeing(
+    stack: Float[Tensor, "vectors *shape"],
+    omegas: Float[Tensor, "vectors"],
+    *,
+    normalize: bool,
+    elect: str,
+    divide_by: str,
+    lambda_: float = 1.0,
+) -> Float[Tensor, "*shape"]:
+    """Elects a sign for each entry and adds the ωᵢΔᵢ that have it: TIES (arXiv 2306.01708).
+
+    A tie elects +. Of 3 and −2 at equal ω, + is elected and 3 is kept. At ω 0.2 and 0.8 it is
+    0.6 against −1.6, so − is elected by weight.
+
+    Args:
+        stack: the deltas; used up.
+        omegas: one per vector.
+        normalize: divide each entry by the total of those that agree; see `divide_by`.
+        elect: "weighted", the sign of Σ ωᵢΔᵢ, or "unweighted", the sign of Σ Δᵢ.
+        divide_by: "weight", the sum of the agreeing ω, or "count", their number.
+        lambda_: a factor on the result.
+    """
+    flat = stack.flatten(1)
+    columns = omegas[:, None]
+    for part in chunks(flat):
+        weighted = part * columns
+        votes = weighted if elect == "weighted" else part
+        agrees = votes.sign() == majority_sign(votes)
+        total = (weighted * agrees).sum(0)
+        if normalize:
+            divisor = (
+                (columns * agrees).sum(0)
+                if divide_by == "weight"
+                else agrees.sum(0).to(total.dtype)
+            )
+            # Where nobody agrees the total is 0 already, and 0 / 0 would be nan.
+            total /= divisor.masked_fill_(divisor == 0, 1.0)
+        part[0] = total if lambda_ == 1.0 else total.mul_(lambda_)
+    return stack[0]
+
+
+def majority_sign(votes: Float[Tensor, "vectors n"]) -> Float[Tensor, "n"]:
+    """Returns the sign of each column's sum: +1 or −1, and +1 for a sum of 0."""
+    return (votes.sum(0) >= 0).to(votes.dtype) * 2 - 1
+
+
+def gram(stack: Float[Tensor, "vectors *shape"]) -> Float[Tensor, "vectors vectors"]:
+    """Returns the inner products ⟨xᵢ, xⱼ⟩ in float64.
+
+    All that stays in the span of the vectors can be computed from them, without another copy of
+    a vector.
+    """
+    total = torch.zeros(len(stack), len(stack), dtype=torch.float64)
+    for part in chunks(stack.flatten(1)):
+        wide = part.double()
+        total += wide @ wide.T
+    return total
+
+
+def is_matrix(delta: Float[Tensor, "*shape"]) -> bool:
+    """Whether a tensor has more than one singular value: two axes, both longer than 1."""
+    return delta.dim() == 2 and min(delta.shape) > 1
+
+
+def orthogonal_factor(matrix: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows columns"]:
+    """Returns the nearest matrix with orthonormal columns (or rows, if it has fewer rows).
+
+    It is U·Vᵀ of the matrix's SVD, the solution of the orthogonal Procrustes problem.
+    """
+    left, _, right = torch.linalg.svd(matrix, full_matrices=False)
+    product: Tensor = left @ right
+    return product

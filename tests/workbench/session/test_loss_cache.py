@@ -1,0 +1,65 @@
+"""Losses are kept by composition and examples; a damaged file is replaced by an empty one and reported."""
+
+import logging
+import sqlite3
+
+from workbench.session.loss_cache import Entry, LossCache
+from workbench.session.session import Session
+
+ENTRY = Entry("cot", 1.25, 0.5, 7, 31)
+
+
+def test_a_loss_is_found_under_its_two_keys_only(tmp_path):
+    path = tmp_path / "losses.sqlite"
+    cache = LossCache(path)
+    assert cache.put("composition", "data", ENTRY) == ENTRY
+    newer = ENTRY._replace(value=1.5)
+    cache.put("composition", "data", newer)
+    assert cache.get("composition", "data") == newer
+    assert cache.get("data", "composition") is None
+    cache.close()
+    cache.close()  # closing again does nothing
+    again = LossCache(path)
+    assert again.get("composition", "data") == newer
+    again.close()
+
+
+def test_a_file_from_before_it_had_a_version_keeps_its_losses(tmp_path):
+    path = tmp_path / "losses.sqlite"
+    cache = LossCache(path)
+    cache.put("composition", "data", ENTRY)
+    cache.close()
+    with sqlite3.connect(path) as db:
+        db.execute("PRAGMA user_version = 0")
+    db.close()
+    again = LossCache(path)
+    assert again.get("composition", "data") == ENTRY
+    again.close()
+
+
+def test_a_damaged_file_is_moved_aside_reported_and_replaced(tmp_path):
+    path = tmp_path / "losses.sqlite"
+    content = b"not a database at all" * 99
+    path.write_bytes(content)
+    reported = []
+    cache = LossCache(path, reported.append)
+    assert cache.get("composition", "data") is None
+    assert cache.put("composition", "data", ENTRY) == cache.get("composition", "data")
+    cache.close()
+    (aside,) = tmp_path.glob("losses.sqlite.corrupt-*")
+    assert reported == [
+        f"{path} is damaged; it was kept as {aside.name} and a new loss cache was started."
+    ]
+    assert aside.read_bytes() == content
+
+
+def test_a_session_opens_on_damaged_files_and_logs_them(tmp_path, caplog):
+    for name in ("jobs", "losses"):
+        (tmp_path / f"{name}.sqlite").write_bytes(b"not a database at all" * 99)
+    with caplog.at_level(logging.WARNING):
+        session = Session([], tmp_path)
+    assert session.jobs.recent() == [] and session.book.get("composition", "data") is None
+    session.close()
+    for name in ("jobs", "losses"):
+        assert f"{name}.sqlite is damaged; it was kept as {name}.sqlite.corrupt-" in caplog.text
+        assert len(list(tmp_path.glob(f"{name}.sqlite.corrupt-*"))) == 1

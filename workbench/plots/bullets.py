@@ -1,0 +1,89 @@
+"""The data of the bullet chart: which share of each expert's gain a composition recovers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+
+class Measured(Protocol):
+    """A loss with its standard error; evaluation.loss.Loss is one."""
+
+    @property
+    def value(self) -> float: ...  # noqa: D102
+    @property
+    def stderr(self) -> float: ...  # noqa: D102
+    @property
+    def n(self) -> int: ...  # noqa: D102
+
+
+@dataclass(frozen=True)
+class Gain:
+    """One row of the bullet chart: a composition between the base (0) and the expert (1)."""
+
+    dataset: str
+    loss: float
+    """Of the composition, in nats per supervised token."""
+    stderr: float
+    """Standard error of `loss`."""
+    n: int
+    """Number of examples."""
+    base: float
+    """Loss of the base."""
+    expert: float | None
+    """Loss of the dataset's own expert; None if it is not known."""
+    share: float | None
+    """Share of the expert's gain that the composition recovers.
+
+    None if no expert is known, or if the expert is no better than the base.
+    """
+    share_stderr: float | None
+    """Standard error of `share`."""
+
+
+def gain(dataset: str, here: Measured, base: Measured, expert: Measured | None) -> Gain:
+    """Returns the share of an expert's gain that a composition recovers on a dataset.
+
+        share = (base - composition) / (base - expert)
+
+    Worked example: base 1.0, expert 0.2, composition 0.4 gives (1.0 - 0.4) / (1.0 - 0.2) = 75 %.
+    The standard error is that of the composition's loss; the two ends of the axis count as fixed.
+
+    Args:
+        dataset: name of the dataset.
+        here: loss of the composition.
+        base: loss of the base, on the same examples.
+        expert: loss of the dataset's own expert, on the same examples; None if not known.
+    """
+    # An expert that is no better than the base, but for rounding, leaves no axis to draw on.
+    width = base.value - expert.value if expert is not None else 0.0
+    share = (base.value - here.value) / width if width > 1e-9 else None
+    return Gain(
+        dataset,
+        here.value,
+        here.stderr,
+        here.n,
+        base.value,
+        expert.value if expert is not None else None,
+        share if share is not None and math.isfinite(share) else None,
+        here.stderr / width if width > 1e-9 else None,
+    )
+
+
+def gains(
+    here: Mapping[str, Measured], base: Mapping[str, Measured], experts: Mapping[str, Measured]
+) -> list[Gain]:
+    """Returns the rows of the bullet chart for the datasets whose base loss is known.
+
+    Args:
+        here: dataset -> loss of the composition, in the order of the rows.
+        base: dataset -> loss of the base.
+        experts: dataset -> loss of its expert.
+    """
+    return [
+        gain(name, loss, base[name], experts.get(name))
+        for name, loss in here.items()
+        if name in base
+    ]
