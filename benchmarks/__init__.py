@@ -1,1 +1,1 @@
-"""One file for each claim of speed or size; each prints a table."""
+"""Benchmarks: one file per claim about speed or memory. Each prints a table."""

@@ -1,6 +1,9 @@
-"""Runs the benchmarks, each in a process of its own, over weights that are made once.
+"""Runs the benchmarks, each in its own process, on weights that are made once.
 
-python -m benchmarks [--only start slider_to_losses] [--size 1.2B] [--rounds 3]
+    python -m benchmarks [--only start slider_to_losses] [--size 1.2B] [--rounds 3]
+
+A process of its own, because the peak memory that the kernel reports for a process covers its whole
+life: it would include what earlier benchmarks needed.
 """
 
 import argparse
@@ -20,7 +23,7 @@ WEIGHTED = (
     "mounted_against_composed",
     "geometry_against_read",
 )
-"""Those that take a size."""
+"""The benchmarks that take --size and --weights."""
 OTHERS = {
     "start": (),
     "slider_to_losses": (),
@@ -29,11 +32,15 @@ OTHERS = {
     "method_memory": ("--rows", "2048"),
     "device": (),
 }
-"""Those that take none, with the options that they run with here."""
+"""The other benchmarks, with the options that they get here."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run all, or those that are asked for; ends with code 1 when one failed."""
+    """Run all benchmarks, or those of --only.
+
+    Raises:
+        SystemExit: a benchmark failed; the rest has run all the same.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description=(__doc__ or "").split("\n", 1)[0]
     )
@@ -45,9 +52,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         default=[*WEIGHTED, *OTHERS],
     )
     parser.add_argument(
-        "--size", choices=SIZES, default="0.5B", help="parameters of the model (0.5B)"
+        "--size", choices=SIZES, default="0.5B", help="parameters of the model (default: 0.5B)"
     )
-    parser.add_argument("--rounds", help="how often each is measured (each has its own number)")
+    parser.add_argument("--rounds", help="rounds of each benchmark (default: its own)")
     options = parser.parse_args(argv)
     failed = []
     with tempfile.TemporaryDirectory() as weights:

@@ -1,6 +1,7 @@
-"""What every benchmark needs: who measured what and where, contenders in turn, cold processes, a table.
+"""What every benchmark needs: the facts of a run, contenders in turn, cold processes, tables.
 
-Nothing heavy is imported here: a child's peak memory, as the kernel counts it, begins with what its parent held.
+Nothing heavy is imported here, because the kernel counts a child's peak memory from the moment of
+the fork, when the child still holds what its parent held.
 """
 
 import argparse
@@ -22,32 +23,39 @@ import psutil
 
 ROOT = Path(__file__).parents[1]
 MAXRSS = 1 if sys.platform == "darwin" else 1024
-"""Bytes in a unit of ru_maxrss."""
+"""Bytes in one unit of ru_maxrss: macOS counts bytes, Linux KiB."""
 SAMPLE = 0.02
-"""Seconds between two looks at a process's anonymous memory."""
+"""Seconds between two samples of a process's anonymous memory."""
 
 
 class Cost(NamedTuple):
-    """What one run took."""
+    """The time and memory of one run.
+
+    Attributes:
+        seconds: wall-clock time.
+        peak: peak resident bytes with mapped files, as the kernel counts them (ru_maxrss); 0 if not
+            measured.
+        own: peak resident bytes that no file backs (RssAnon), sampled; 0 if not measured, or if the
+            system has no /proc.
+        cpu: CPU seconds of all threads of this process, in user space and in the kernel; 0 if not
+            measured.
+    """
 
     seconds: float
     peak: int = 0
-    """Most resident bytes, mapped files among them, as the kernel counts them (ru_maxrss)."""
     own: int = 0
-    """Most resident bytes that no file backs (RssAnon), as sampled; 0 where the system does not tell."""
     cpu: float = 0.0
-    """Seconds of all threads, in this process and in the kernel for it; 0 where nobody asked."""
 
 
 class Spread(NamedTuple):
-    """Several measurements of one thing."""
+    """Median, lowest and highest of several measurements of one thing."""
 
     median: float
     low: float
     high: float
 
     def text(self, form: str = ".2f") -> str:
-        """For a table: median (low–high)."""
+        """Return the text for a table: median (low–high), each in the format `form`."""
         return f"{self.median:{form}} ({self.low:{form}}–{self.high:{form}})"
 
 
@@ -60,33 +68,36 @@ def begin(
     size: str = "",
     **more: Any,
 ) -> argparse.Namespace:
-    """Read the options of a benchmark, then print its claim and the facts of this run.
+    """Parse the options of a benchmark, then print its claim and the facts of this run.
 
     Args:
         file: the benchmark's __file__.
         doc: its docstring, whose first line is the claim.
-        argv: the words of the command line; the process's own if None.
-        rounds: how often each contender runs, unless the command line says.
-        size: one of shapes.SIZES, for a benchmark of weights.
-        more: further options, name -> what add_argument takes.
+        argv: the arguments of the command line; those of this process if None.
+        rounds: how often each contender runs by default.
+        size: the default of --size, one of shapes.SIZES; "" for a benchmark without --size.
+        more: further options: name -> keyword arguments of `add_argument`.
+
+    Returns:
+        The options: `rounds`, those of `more`, and with `size` also `size` and `weights`.
     """
     parser = argparse.ArgumentParser(
         prog=f"python -m benchmarks.{Path(file).stem}", description=doc
     )
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument(
-        "--rounds", type=int, default=rounds, help=f"how often each is measured ({rounds})"
+        "--rounds", type=int, default=rounds, help=f"runs of each contender (default: {rounds})"
     )
     if size:
         from benchmarks.shapes import SIZES
 
         parser.add_argument(
-            "--size", choices=SIZES, default=size, help=f"parameters of the model ({size})"
+            "--size", choices=SIZES, default=size, help=f"parameters of the model (default: {size})"
         )
         parser.add_argument(
             "--weights",
             type=Path,
-            help="keep the weights in this folder, and use those that it has",
+            help="keep the weights in this folder, and reuse those in it",
         )
     for name, settings in more.items():
         parser.add_argument(f"--{name}", **settings)
@@ -97,153 +108,171 @@ def begin(
 
 
 def facts(command: str) -> str:
-    """Command, hardware, versions and commit: what is needed to read a figure, or to measure it again."""
+    """Return command, hardware, versions and commit: what it takes to repeat a measurement."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     memory = psutil.virtual_memory().total / 1e9
-    torch = f"torch {importlib.metadata.version('torch')}, OMP_NUM_THREADS {os.environ.get('OMP_NUM_THREADS', 'unset')}"
+    threads = f"OMP_NUM_THREADS {os.environ.get('OMP_NUM_THREADS', 'unset')}"
+    # From the metadata: importing torch would add its memory to that of every child.
+    torch = f"torch {importlib.metadata.version('torch')}, {threads}"
+    system = f"{platform.system()} {platform.release()}"
     load = f"load {os.getloadavg()[0]:.1f} before"
     return (
         f"command:  {command}\n"
-        f"hardware: {_processor()}, {cores} cores, {memory:.1f} GB RAM, {load}\n"
-        f"software: Python {platform.python_version()}, {torch}, {platform.system()} {platform.release()}\n"
+        f"hardware: {_cpu_model()}, {cores} cores, {memory:.1f} GB RAM, {load}\n"
+        f"software: Python {platform.python_version()}, {torch}, {system}\n"
         f"commit:   {_commit()}, {time.strftime('%Y-%m-%d')}\n"
     )
 
 
-def _processor() -> str:
+def _cpu_model() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except FileNotFoundError:  # not Linux
         return platform.processor() or platform.machine()
-    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return named[0] if named else platform.machine()
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.machine()
 
 
 def _commit() -> str:
-    words = ["git", "-C", str(ROOT)]
-    commit = subprocess.run(
-        [*words, "rev-parse", "--short", "HEAD"], capture_output=True, text=True
-    )
+    git = ["git", "-C", str(ROOT)]
+    commit = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
     if commit.returncode:
         return "not a git checkout"
-    changed = subprocess.run(
-        [*words, "status", "--porcelain"], capture_output=True, text=True
-    ).stdout
+    changed = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True).stdout
     return commit.stdout.strip() + (" with changes" if changed else "")
 
 
 def in_turn(rounds: int, contenders: Mapping[str, Callable[[], Cost]]) -> dict[str, list[Cost]]:
-    """Run all contenders, so many rounds; every other round backwards, so that none always follows the same one."""
-    found: dict[str, list[Cost]] = {name: [] for name in contenders}
+    """Run all contenders in turn, and return the costs of each, one per round.
+
+    Args:
+        rounds: how often each contender runs.
+        contenders: name -> function that runs the contender once.
+    """
+    costs: dict[str, list[Cost]] = {name: [] for name in contenders}
     for number in range(rounds):
+        # Every other round runs in reverse order, so that no contender always follows the same one
+        # and finds what that one left in the caches.
         for name in list(contenders)[:: -1 if number % 2 else 1]:
-            found[name].append(contenders[name]())
-    return found
+            costs[name].append(contenders[name]())
+    return costs
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Median, least and most."""
+    """Return the median, the lowest and the highest of some values."""
     return Spread(statistics.median(values), min(values), max(values))
 
 
 def seconds(costs: Sequence[Cost]) -> Spread:
-    """The seconds of several runs."""
+    """Return the wall-clock seconds of several runs."""
     return spread([cost.seconds for cost in costs])
 
 
 def cpu(costs: Sequence[Cost]) -> Spread:
-    """The seconds that processors worked in several runs."""
+    """Return the CPU seconds of several runs."""
     return spread([cost.cpu for cost in costs])
 
 
 def peak_mb(costs: Sequence[Cost]) -> Spread:
-    """The peak memory of several runs, in MB of 10⁶ bytes."""
+    """Return the peak memory of several runs, in MB of 10⁶ bytes."""
     return spread([cost.peak / 1e6 for cost in costs])
 
 
 def ratio(these: Sequence[Cost], those: Sequence[Cost], of: str = "seconds") -> Spread:
-    """these/those, round by round: what ran side by side is compared."""
+    """Return these/those, computed within each round.
+
+    A change of the machine's speed from round to round then affects both sides of a ratio.
+
+    Args:
+        these: the numerator, one cost per round.
+        those: the denominator, from the same rounds.
+        of: the field of Cost that is compared.
+    """
     return spread([getattr(a, of) / getattr(b, of) for a, b in zip(these, those, strict=True)])
 
 
 def timed(work: Callable[[], object]) -> Cost:
-    """Run it once in this process."""
+    """Run a function once in this process, and return its time and CPU time."""
     start, worked = time.perf_counter(), time.process_time()
     work()
     return Cost(time.perf_counter() - start, cpu=time.process_time() - worked)
 
 
 def timed_on(device: str, work: Callable[[], object]) -> Cost:
-    """Run it once in this process, until the device, as torch names it, has done it."""
+    """Run a function once in this process, and wait until its work on the device is done.
+
+    Args:
+        device: as torch names it, such as "cuda:0".
+        work: the function.
+    """
     import torch
 
-    def finished() -> None:
+    def finish() -> None:
         work()
+        # CUDA's operators return before the device has computed anything.
         if device.startswith("cuda"):
             torch.cuda.synchronize(device)
 
-    return timed(finished)
+    return timed(finish)
 
 
 def cold(words: Sequence[str | Path], flush: Path | None = None) -> Cost:
-    """Run a command as a process of its own, from its start until it has ended.
+    """Run a command in its own process, and return its cost from its start to its end.
 
     Args:
-        words: the command.
-        flush: a file, or a folder of files, that the command makes; bringing them to the disk is part of its time.
+        words: the command and its arguments.
+        flush: a file, or a folder of files, that the command makes. Flushing them to the disk
+            counts in its time.
 
     Raises:
-        SystemExit: with what it wrote to stderr, when it fails.
+        SystemExit: the command failed; the message has the end of its stderr.
     """
     with tempfile.TemporaryFile() as errors:
         start = time.perf_counter()
         process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=errors)
-        watch = _Watch(process.pid)
+        sampler = _MemorySampler(process.pid)
+        # Popen.wait gives no resource usage, and RUSAGE_CHILDREN is the maximum over all children.
         _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(
-            status
-        )  # else Popen takes it for one that still runs
+        # Otherwise Popen would believe that the process still runs.
+        process.returncode = os.waitstatus_to_exitcode(status)
         if flush is not None:
             sync(flush)
-        cost = Cost(time.perf_counter() - start, usage.ru_maxrss * MAXRSS, watch.end())
+        cost = Cost(time.perf_counter() - start, usage.ru_maxrss * MAXRSS, sampler.end())
         if status:
             errors.seek(0)
-            said = errors.read().decode(errors="replace")[-2000:]
+            message = errors.read().decode(errors="replace")[-2000:]
             raise SystemExit(
-                f"{shlex.join(map(str, words))} ended with code {process.returncode}:\n{said}"
+                f"{shlex.join(map(str, words))} ended with code {process.returncode}:\n{message}"
             )
     return cost
 
 
-class _Watch:
-    """Looks at a process's anonymous memory until it ends."""
+class _MemorySampler:
+    """Samples the anonymous memory of a process until it ends, because the kernel keeps no peak."""
 
-    def __init__(self, number: int) -> None:
-        self._status, self._most, self._ended = Path(f"/proc/{number}/status"), 0, threading.Event()
-        self._thread = threading.Thread(target=self._look, daemon=True)
+    def __init__(self, pid: int) -> None:
+        self._status, self._most, self._ended = Path(f"/proc/{pid}/status"), 0, threading.Event()
+        self._thread = threading.Thread(target=self._sample, daemon=True)
         self._thread.start()
 
-    def _look(self) -> None:
+    def _sample(self) -> None:
         while not self._ended.wait(SAMPLE):
             try:
                 lines = self._status.read_text().splitlines()
-            except (
-                FileNotFoundError,
-                ProcessLookupError,
-            ):  # it has ended, or the system has no /proc
-                return
+            except (FileNotFoundError, ProcessLookupError):
+                return  # the process has ended, or the system has no /proc
             held = [int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon")]
             self._most = max([self._most, *held])
 
     def end(self) -> int:
-        """The most that was seen."""
+        """Stop sampling, and return the largest sample in bytes."""
         self._ended.set()
         self._thread.join()
         return self._most
 
 
 def sync(path: Path) -> None:
-    """Bring a file, or the files of a folder, to the disk."""
+    """Flush a file, or all files of a folder, to the disk."""
     for file in [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]:
         descriptor = os.open(file, os.O_RDONLY)
         try:
@@ -252,18 +281,15 @@ def sync(path: Path) -> None:
             os.close(descriptor)
 
 
-def bar(value: float, most: float, unit: str = "") -> str:
-    """A bar for a table, and whether it is met."""
+def target(value: float, most: float, unit: str = "") -> str:
+    """Return the text of a target for a table, and whether it is met: ≤ 1.3: met."""
     return f"≤ {most:g}{unit}: {'met' if value <= most else 'missed'}"
 
 
 def show(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table, in Markdown, with its columns aligned."""
+    """Print a table in Markdown with aligned columns."""
     widths = [max(len(cell) for cell in column) for column in zip(columns, *rows, strict=True)]
     for cells in (columns, ["-" * width for width in widths], *rows):
-        print(
-            "| "
-            + " | ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
-            + " |"
-        )
+        padded = [cell.ljust(width) for cell, width in zip(cells, widths, strict=True)]
+        print(f"| {' | '.join(padded)} |")
     print(flush=True)

@@ -1,13 +1,16 @@
-"""Claim: merging takes at most 1.3 times as long as reading the same bytes and writing the same bytes.
+"""Claim: merging takes at most 1.3 times as long as reading and writing the same bytes.
 
     python -m benchmarks.merge_against_copy [--size 1.2B] [--rounds 5]
 
-In one process, with imports done and the page cache warm: opening a recipe of a base and five experts and export(),
-against a plain copy (benchmarks.copying) that reads all inputs into a reused buffer and writes as many bytes to a new
-file, flushed. The copy runs with one thread, and with one for each core; and once more with one thread that writes past
-the page cache, as the export does. Of the export's time it is told what its stages took: until the last piece was
-computed, until the last stretch was on the disk and read back from there, and the rest, manifest and headers. What all
-took of the processors is told too.
+In one process, after all imports and with a warm page cache: opening a recipe of a base and five
+experts, and export(). Against it, a plain copy (benchmarks.copying) reads all inputs into a reused
+buffer and writes as many bytes as the export to a new file, which is flushed. The copy runs with
+one thread, with one thread per core, and once more with one thread that writes past the page cache,
+as the export does.
+
+The table also shows the CPU time, and how long each stage of the export took: "write" until the
+last piece was computed, "read back" until the last stretch was on the disk and read back from
+there, and "verify" for the rest, manifest and headers.
 """
 
 import os
@@ -22,10 +25,11 @@ from merging.recipe import read_recipe
 
 EXPERTS = 5
 STAGES = ("write", "read back", "verify")
+"""The stages of an export, in their order."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run all in turn, and print a row for each."""
+    """Run all contenders in turn, and print a row for each."""
     options = machine.begin(__file__, __doc__, argv, rounds=5, size="0.5B")
     stages: list[dict[str, float]] = []
     with shapes.checkpoints(options.size, EXPERTS, options.weights) as folder:
@@ -36,66 +40,46 @@ def main(argv: Sequence[str] | None = None) -> None:
             contenders[f"copy, threads: {threads}"] = partial(_copy, files, out, threads)
         if hasattr(os, "O_DIRECT"):  # macOS has none
             contenders["copy past the page cache"] = partial(_copy, files, out, 1, past_cache=True)
-        machine.in_turn(1, contenders)  # warms the page cache and what torch loads at first use
+        # Warms the page cache, and makes torch load what it loads at first use.
+        machine.in_turn(1, contenders)
         stages.clear()
-        found = machine.in_turn(options.rounds, contenders)
-    read, written = (
-        shapes.nbytes(options.size, EXPERTS + 1) / 1e9,
-        shapes.nbytes(options.size, 1) / 1e9,
-    )
-    print(f"{read:.2f} GB read, {written:.2f} GB written\n")
-    rows = [
-        [
-            "export",
-            machine.seconds(found["export"]).text(),
-            "",
-            "",
-            machine.cpu(found["export"]).text(),
-            "",
-        ]
-    ]
+        costs = machine.in_turn(options.rounds, contenders)
+    sizes = [shapes.nbytes(options.size, copies) / 1e9 for copies in (EXPERTS + 1, 1)]
+    print("{:.2f} GB read, {:.2f} GB written\n".format(*sizes))
+    exports = costs["export"]
+    clocks = machine.seconds(exports).text(), machine.cpu(exports).text()
+    rows = [["export", clocks[0], "", "", clocks[1], ""]]
     for stage in STAGES:
-        rows.append(
-            [
-                f"  of it: {stage}",
-                machine.spread([one[stage] for one in stages]).text(),
-                "",
-                "",
-                "",
-                "",
-            ]
-        )
-    for name, costs in list(found.items())[1:]:
-        ratio, worked = (
-            machine.ratio(found["export"], costs),
-            machine.ratio(found["export"], costs, "cpu"),
-        )
-        wall = [machine.seconds(costs).text(), ratio.text(), machine.bar(ratio.median, 1.3)]
-        rows.append([name, *wall, machine.cpu(costs).text(), worked.text()])
-    machine.show(
-        ["what", "seconds", "export / copy", "bar", "of processors", "export / copy"], rows
-    )
+        seconds = machine.spread([run[stage] for run in stages])
+        rows.append([f"  stage: {stage}", seconds.text(), "", "", "", ""])
+    for name, copies in list(costs.items())[1:]:
+        wall, worked = machine.ratio(exports, copies), machine.ratio(exports, copies, "cpu")
+        target = machine.target(wall.median, 1.3)
+        clocks = machine.seconds(copies).text(), machine.cpu(copies).text()
+        rows.append([name, clocks[0], wall.text(), target, clocks[1], worked.text()])
+    columns = ["what", "seconds", "export / copy", "target", "CPU seconds", "CPU, export / copy"]
+    machine.show(columns, rows)
 
 
 def _export(recipe: Path, out: Path, stages: list[dict[str, float]]) -> machine.Cost:
+    """Return the cost of one export, and append the seconds of its stages to `stages`."""
     from merging import export, open_recipe
 
-    seen: dict[str, list[float]] = {"write": [], "verify": []}
+    moments: dict[str, list[float]] = {"write": [], "verify": []}
+
+    def progress(stage: str, done: int, total: int) -> None:
+        moments[stage].append(time.perf_counter())
 
     def whole() -> None:
         read = read_recipe(recipe)
         inputs = open_recipe(read)
-        export(
-            read,
-            *inputs,
-            out,
-            progress=lambda stage, done, total: seen[stage].append(time.perf_counter()),
-        )
+        export(read, *inputs, out, progress=progress)
 
+    # What an earlier run left unwritten would otherwise be flushed within this one's time.
     os.sync()
     start = time.perf_counter()
     cost = machine.timed(whole)
-    wrote, flushed = seen["write"][-1] - start, seen["verify"][0] - start
+    wrote, flushed = moments["write"][-1] - start, moments["verify"][0] - start
     stages.append({"write": wrote, "read back": flushed - wrote, "verify": cost.seconds - flushed})
     shutil.rmtree(out)
     return cost

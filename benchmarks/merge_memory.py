@@ -1,10 +1,10 @@
-"""Claim: the memory of `dem merge` stays under 400 MB, and grows neither with the model nor with its vectors.
+"""Claim: `dem merge` needs less than 400 MB, whatever the size of the model and the number of vectors.
 
     python -m benchmarks.merge_memory [--size 1.2B] [--vectors 1 2 5 10] [--rounds 3]
 
-Merges as cold processes, of all sizes up to the one given (a base and five experts) and, at the smallest of them, of
-several numbers of experts; prints the peak resident memory (the kernel's ru_maxrss; files are read, never mapped, so
-the page cache is not in it) and the time.
+Merges in cold processes: a base and five experts of each size up to --size, and several numbers of
+experts of the smallest size. Prints the time and the peak resident memory, which is the kernel's
+ru_maxrss. It does not include the page cache, because files are read and never mapped.
 """
 
 import os
@@ -19,21 +19,22 @@ from benchmarks import machine, shapes
 EXPERTS = 5
 MOST_MB = 400
 SAME = 0.10
-"""How far the peaks of the sizes may be apart, as a share of the least."""
+"""How much larger the largest peak of all sizes may be than the smallest, as a share of it."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Measure each size and each number of vectors, and print one row for it."""
+    """Measure each size and each number of vectors, and print a row for each."""
     numbers = {
         "type": int,
         "nargs": "+",
         "default": [1, 2, 5, 10],
-        "help": "numbers of experts (1 2 5 10)",
+        "help": "numbers of experts (default: 1 2 5 10)",
     }
     options = machine.begin(__file__, __doc__, argv, rounds=3, size="0.5B", vectors=numbers)
     sizes = shapes.up_to(options.size)
     cases: dict[tuple[str, int], list[machine.Cost]] = {}
-    for size in sizes:  # one after the other, so that only one size is on the disk at a time
+    # One size after the other, so that only one is on the disk at a time.
+    for size in sizes:
         counts = sorted({EXPERTS, *options.vectors}) if size == sizes[0] else [EXPERTS]
         with shapes.checkpoints(size, max(counts), options.weights) as folder:
             contenders = {
@@ -42,17 +43,19 @@ def main(argv: Sequence[str] | None = None) -> None:
             }
             for name, costs in machine.in_turn(options.rounds, contenders).items():
                 cases[size, int(name)] = costs
-    columns = ["parameters", "vectors", "GB read", "GB written", "seconds", "peak MB", "bar"]
+    columns = ["parameters", "vectors", "GB read", "GB written", "seconds", "peak MB", "target"]
     machine.show(columns, [_row(size, count, costs) for (size, count), costs in cases.items()])
     if len(sizes) == 1:
         return
     peaks = [machine.peak_mb(cases[size, EXPERTS]).median for size in sizes]
     growth = max(peaks) / min(peaks) - 1
-    said = machine.bar(growth * 100, SAME * 100, " %")
-    print(f"peaks of {', '.join(sizes)} with {EXPERTS} vectors: {growth:.1%} apart, bar {said}\n")
+    target = machine.target(growth * 100, SAME * 100, " %")
+    peaks_of = f"peaks of {', '.join(sizes)} with {EXPERTS} vectors"
+    print(f"{peaks_of}: {growth:.1%} apart, target {target}\n")
 
 
 def _merge(recipe: Path, out: Path) -> machine.Cost:
+    # What an earlier run left unwritten would otherwise be flushed within this one's time.
     os.sync()
     cost = machine.cold([Path(sys.executable).parent / "dem", "merge", recipe, out])
     shutil.rmtree(out)
@@ -65,7 +68,7 @@ def _row(size: str, count: int, costs: Sequence[machine.Cost]) -> list[str]:
     shown = [
         machine.seconds(costs).text(),
         peak.text(".0f"),
-        machine.bar(peak.median, MOST_MB, " MB"),
+        machine.target(peak.median, MOST_MB, " MB"),
     ]
     return [f"{shapes.parameters(size):,}", str(count), *moved, *shown]
 

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Float
-from numpy.typing import NDArray
 from torch import Tensor
 
 from merging.inputs.checkpoint import Stored
@@ -135,7 +134,7 @@ def weighted_sum(
 
 def inner_products(
     base: Values, rows: Sequence[VectorSpan], scratch: Tensor | None = None
-) -> tuple[Float[NDArray[np.float64], "rows rows"], float]:
+) -> tuple[Float[np.ndarray, "rows rows"], float]:
     """Computes ⟨Δ_i, Δ_j⟩ and ‖Θ‖² in float64, from deltas in float32.
 
     Eight products at a time are summed in float32. The error was below 2e-8 of ‖Δ_i‖‖Δ_j‖ on random

@@ -246,7 +246,10 @@ def _check_added(workdir: Path, folders: Sequence[Path], mixed: Sequence[str]) -
 def _measure(
     session: "Session", table: "Comparison", asked: "Sequence[BenchmarkRequest]", command: str
 ) -> str:
-    """Measure what is missing as a job that shows `command`; return why some of it could not be measured, or ""."""
+    """Measure what is missing; return why some of it could not be measured, or "".
+
+    The page shows `command` beside the job.
+    """
     from workbench.errors import is_user_error
     from workbench.jobs.measure_missing import submit
 

@@ -52,8 +52,14 @@ def wrapped(text: str) -> str:
     lines = []
     for line in text.splitlines():
         indent = " " * (len(line) - len(line.lstrip()))
-        whole = {"break_long_words": False, "break_on_hyphens": False}  # addresses stay whole
-        lines += textwrap.wrap(line, WIDTH, subsequent_indent=indent + "    ", **whole) or [""]
+        parts = textwrap.wrap(
+            line,
+            WIDTH,
+            subsequent_indent=indent + "    ",
+            break_long_words=False,  # addresses stay whole
+            break_on_hyphens=False,
+        )
+        lines += parts or [""]
     return "\n".join(lines)
 
 

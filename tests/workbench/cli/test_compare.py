@@ -76,7 +76,8 @@ def test_without_measuring_what_is_missing_is_named_and_nothing_is_written(dem, 
         and "not measured: benchmark demo, first 3: base, ada, bob" in out
     )
     assert (
-        "--measure measures it" in out and "note: no training cost is recorded of ada, bob" in out
+        "To measure what is missing, run the same command with --measure." in out
+        and "note: no training cost is recorded of ada, bob" in out
     )
     assert [row["name"] for row in data["rows"]] == ["base", "ada", "bob"]
     assert data["missing"][0] == "losses: base, ada, bob" and "cost" not in data
@@ -153,6 +154,7 @@ def test_the_cost_table_from_the_same_workdir(dem, mixed, world, tmp_path):
 def test_an_empty_comparison_without_data_has_costs_only(dem):
     out, _, data = dem(data=False)
     assert data["datasets"] == [] and "mean loss" not in out and "not measured" not in out
+    assert "To compare losses, add --data DIR; to compare scores, add --suite NAME." in out
 
 
 @pytest.mark.parametrize(
@@ -160,7 +162,7 @@ def test_an_empty_comparison_without_data_has_costs_only(dem):
     [
         (["--suite", "demo", "--tasks", "arc_easy"], "give --suite NAME or --tasks A,B, not both"),
         (["--suite", "dmeo"], "no suite is called 'dmeo'; suites here: demo"),
-        (["--limit", "5"], "--limit 5 is of a benchmark; name one"),
+        (["--limit", "5"], "error: --limit only applies to a benchmark. Add --suite NAME"),
         (["--mixed", "nobody"], "--mixed nobody: no model of this name was added; added are none"),
         (["--vocabulary", "union"], "vocabulary 'union' cannot be composed in memory"),
         (["--recipe", "nowhere.yml"], "nowhere.yml is not a file"),
@@ -196,7 +198,9 @@ def test_an_adapter_is_not_added_and_the_models_before_it_neither(dem, world, mi
 def test_what_cannot_be_measured_is_told_once_and_the_rest_is_kept(dem, caplog):
     out, err, data = dem("--measure", "--tasks", "no_such_task", code=2)
     assert (
-        err.count("no_such_task") == 1 and err.startswith("base, ada, bob: ") and caplog.text == ""
+        err.count("no_such_task") == 1
+        and err.startswith("error: base, ada, bob: ")
+        and caplog.text == ""
     )
     assert [entry is not None for row in data["rows"] for entry in row["losses"].values()] == [
         True

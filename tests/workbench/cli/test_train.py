@@ -62,7 +62,8 @@ def test_a_dry_run_says_what_it_takes_and_a_run_takes_it(plan, tmp_path, capsys)
     ]  # fmt: skip
     assert not out.exists()
 
-    assert main(["train", plan(), str(out), "--workdir", str(workdir), "--json", str(file)]) == 0
+    words = ["--workdir", str(workdir), "--json", str(file), "--force"]
+    assert main(["train", plan(), str(out), *words]) == 0
     said = capsys.readouterr().out
     assert "sums--words" in said and "words " in said and str(out / "sums") in said
     made = json.loads(file.read_text())["steps"]
