@@ -1,6 +1,6 @@
 # Three words run everything: `make run` opens the page, `make test` runs the tests, `make check` lints and types.
 # `make test-slow` runs the tests that take long: whole trainings, killed processes, most of the browser's.
-# `make bench` measures every claim of docs/performance.md, in about ten minutes; ARGS="--size 1.2B" at the size of the bars.
+# `make bench` measures every claim of docs/performance.md, in about ten minutes; ARGS="--size 1.2B" at the size of the targets.
 # Each makes what it needs first: .venv with the versions of constraints.txt, the oracle's environment, a browser.
 
 # The first that runs and is new enough: a version manager may put names on the path that only print an error.
@@ -59,6 +59,12 @@ demo: .venv/made
 	.venv-mergekit/bin/pip install --quiet --constraint constraints.txt mergekit==0.1.5
 	touch $@
 
+# fusion_bench is compared with in the README's table only (python -m benchmarks.other_tools).
+.venv-fusion-bench/made: constraints.txt
+	test -x .venv-fusion-bench/bin/python || $(PYTHON) -m venv .venv-fusion-bench
+	.venv-fusion-bench/bin/pip install --quiet --constraint constraints.txt fusion-bench==0.2.33
+	touch $@
+
 .venv/made-browser: .venv/made-test tests/browser.sh
 	sh tests/browser.sh
 	touch $@
@@ -68,4 +74,4 @@ constraints:
 	$(BIN)/pip freeze --exclude-editable | sed 's/+cpu//' | LC_ALL=C sort -f > constraints.txt
 
 clean:
-	rm -rf .venv .venv-mergekit
+	rm -rf .venv .venv-mergekit .venv-fusion-bench

@@ -2,13 +2,15 @@
 
     python -m benchmarks.compose_against_copy [--size 1.2B] [--rounds 5]
 
-The base, five vectors and the module are held in RAM. All ω change, LiveModel.apply writes every tensor, against
-torch copying the same bytes: six tensors are read and one is written, in blocks, each vector's block into one reused
-buffer that stays in the cache, the base's block to where the result goes. The copy runs with one thread, and with one
-for each core, each of which copies blocks of its own.
+The base, five vectors and the module are in RAM. All ω change, and LiveModel.apply writes every
+tensor. Against it, torch copies the same bytes: it reads six tensors and writes one, in blocks.
+Each vector's block goes into one reused buffer that stays in the cache; the base's block goes to
+the place of the result. The copy runs with one thread, and with one thread per core, each of which
+copies its own blocks.
 
-Then one slider is moved of a model with ten vectors, and of one with two: the same slider again and again, as in a
-drag, and each slider after the other. Its second claim is that ten cost at most 20 % more than two.
+The second claim: moving one slider of a model with ten vectors costs at most 20 % more than of one
+with two. It is measured with the same slider again and again, as in a drag, and with each slider in
+turn.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,19 +27,26 @@ if TYPE_CHECKING:
 
 EXPERTS = 5
 FEW, MANY = 2, 10
+"""Vectors of the two models on which one slider is moved."""
 BLOCK = 2**18
 """Elements copied at once: half a megabyte of bfloat16."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run both parts, and print a table of each."""
+    """Measure both claims, and print a table for each."""
     options = machine.begin(__file__, __doc__, argv, rounds=5, size="0.5B")
+    # The module is one more copy of the base; with sliders there are two modules.
     _compose(_fitting(options.size, EXPERTS + 2), options)
     _slide(_fitting(options.size, MANY + 3), options)
 
 
 def _fitting(size: str, copies: int) -> str:
-    """The size asked for, or the largest below it of which so many copies fit in the free memory."""
+    """Return `size`, or the largest smaller size of which `copies` models fit in free memory.
+
+    Raises:
+        SystemExit: not even the smallest size fits.
+    """
+    # A tenth stays free for everything else.
     free = psutil.virtual_memory().available * 0.9
     for name in reversed(shapes.up_to(size)):
         if shapes.nbytes(name, copies) < free:
@@ -49,74 +58,73 @@ def _fitting(size: str, copies: int) -> str:
 
 def _compose(size: str, options: Any) -> None:
     with shapes.checkpoints(size, EXPERTS, options.weights) as folder:
-        base, tuned = _held(folder, EXPERTS)
+        base, tuned = _load(folder, EXPERTS)
     live = _live(base, tuned)
     step = iter(range(10**9))
 
     def apply() -> machine.Cost:
         number = next(step)
-        made = _recipe([0.1 + 0.01 * number + 0.1 * place for place in range(EXPERTS)])
-        return machine.timed(lambda: live.apply(made))
+        recipe = _recipe([0.1 + 0.01 * number + 0.1 * index for index in range(EXPERTS)])
+        return machine.timed(lambda: live.apply(recipe))
 
     contenders: dict[str, Callable[[], machine.Cost]] = {"all ω moved": apply}
     for threads in copying.workers():
         copy = partial(_copy, base, tuned, live, threads)
         contenders[f"copy, threads: {threads}"] = partial(machine.timed, copy)
     machine.in_turn(1, contenders)
-    found = machine.in_turn(options.rounds, contenders)
+    costs = machine.in_turn(options.rounds, contenders)
     read, written = shapes.nbytes(size, EXPERTS + 1) / 1e9, shapes.nbytes(size, 1) / 1e9
-    print(
-        f"{shapes.parameters(size):,} parameters, {EXPERTS} vectors: {read:.2f} GB read, {written:.2f} GB written\n"
-    )
-    (first, applied), *copies = found.items()
+    models = f"{shapes.parameters(size):,} parameters, {EXPERTS} vectors"
+    print(f"{models}: {read:.2f} GB read, {written:.2f} GB written\n")
+    (first, applied), *others = costs.items()
     rows = [[first, machine.seconds(applied).text(".3f"), "", ""]]
-    for name, costs in copies:
-        ratio = machine.ratio(applied, costs)
-        rows.append(
-            [name, machine.seconds(costs).text(".3f"), ratio.text(), machine.bar(ratio.median, 2)]
-        )
-    machine.show(["what", "seconds", "apply / copy", "bar"], rows)
+    for name, copies in others:
+        ratio = machine.ratio(applied, copies)
+        target = machine.target(ratio.median, 2)
+        rows.append([name, machine.seconds(copies).text(".3f"), ratio.text(), target])
+    machine.show(["what", "seconds", "apply / copy", "target"], rows)
 
 
 def _slide(size: str, options: Any) -> None:
     with shapes.checkpoints(size, MANY, options.weights) as folder:
-        base, tuned = _held(folder, MANY)
+        base, tuned = _load(folder, MANY)
     models = {count: _live(base, dict(list(tuned.items())[:count])) for count in (FEW, MANY)}
     rows = []
-    for what, chosen in {
+    for what, slider in {
         "the same slider again": lambda number, count: 0,
-        "each in turn": _each,
+        "each in turn": lambda number, count: number % count,
     }.items():
         contenders = {
-            f"one of {count}": _mover(live, count, chosen) for count, live in models.items()
+            f"one of {count}": _mover(live, count, slider) for count, live in models.items()
         }
         machine.in_turn(1, contenders)
-        found = machine.in_turn(options.rounds, contenders)
-        few, many = found.values()
+        few, many = machine.in_turn(options.rounds, contenders).values()
         ratio = machine.ratio(many, few)
         shown = [machine.seconds(costs).text(".3f") for costs in (few, many)]
-        rows.append([what, *shown, ratio.text(), machine.bar(ratio.median, 1.2)])
+        rows.append([what, *shown, ratio.text(), machine.target(ratio.median, 1.2)])
     print(f"{shapes.parameters(size):,} parameters, one slider moved\n")
-    machine.show(
-        ["which", f"one of {FEW}, seconds", f"one of {MANY}, seconds", "ratio", "bar"], rows
-    )
-
-
-def _each(number: int, count: int) -> int:
-    return number % count
+    columns = ["which", f"one of {FEW}, seconds", f"one of {MANY}, seconds", "ratio", "target"]
+    machine.show(columns, rows)
 
 
 def _mover(
-    live: "LiveModel", count: int, chosen: Callable[[int, int], int]
+    live: "LiveModel", count: int, slider: Callable[[int, int], int]
 ) -> Callable[[], machine.Cost]:
-    """Each call moves one slider a little; all ω are non-zero, so that every vector takes part."""
-    omegas = [0.1 + 0.05 * place for place in range(count)]
+    """Return a function that moves one slider a little and applies the new recipe.
+
+    Args:
+        live: the model.
+        count: the number of its vectors.
+        slider: (number of the call, count) -> the slider to move.
+    """
+    # No ω is 0, so that every vector takes part.
+    omegas = [0.1 + 0.05 * index for index in range(count)]
     step = iter(range(10**9))
 
     def move() -> machine.Cost:
-        omegas[chosen(next(step), count)] += 0.01
-        made = _recipe(omegas)
-        return machine.timed(lambda: live.apply(made))
+        omegas[slider(next(step), count)] += 0.01
+        recipe = _recipe(omegas)
+        return machine.timed(lambda: live.apply(recipe))
 
     return move
 
@@ -130,8 +138,8 @@ def _recipe(omegas: Sequence[float]) -> "Recipe":
     )
 
 
-def _held(folder: Path, experts: int) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """Base and experts, each tensor in RAM."""
+def _load(folder: Path, experts: int) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Read base and experts of a folder of checkpoints into RAM."""
     from merging import Checkpoint, in_memory
 
     names = [f"expert{number}" for number in range(experts)]
@@ -141,7 +149,7 @@ def _held(folder: Path, experts: int) -> tuple[dict[str, Any], dict[str, dict[st
 
 
 def _live(base: dict[str, Any], tuned: dict[str, dict[str, Any]]) -> "LiveModel":
-    """A module with a parameter for each tensor of the files, under the same name, and its views."""
+    """Return a live model with one parameter per tensor of the files, under the same name."""
     import torch
     from torch import nn
 
@@ -163,31 +171,32 @@ def _live(base: dict[str, Any], tuned: dict[str, dict[str, Any]]) -> "LiveModel"
 def _copy(
     base: dict[str, Any], tuned: dict[str, dict[str, Any]], live: "LiveModel", threads: int
 ) -> None:
-    """Read every tensor of base and vectors, and write the module's."""
+    """Read every tensor of base and experts, and write every tensor of the module."""
     import torch
 
     from merging.engine.threads import Spare, in_order
     from merging.live.live_model import resolve
 
     buffers = Spare(lambda: torch.empty(BLOCK, dtype=next(iter(base.values())).dtype))
-    places = {name: resolve(live.module, live.views[name]).view(-1) for name in base}
+    targets = {name: resolve(live.module, live.views[name]).view(-1) for name in base}
     pieces = [
         (name, slice(start, min(start + BLOCK, values.numel())))
         for name, values in base.items()
         for start in range(0, values.numel(), BLOCK)
     ]
 
-    def copied(piece: tuple[str, slice]) -> None:
+    def copy_piece(piece: tuple[str, slice]) -> None:
         name, span = piece
         with buffers.borrowed() as buffer:
             for weights in tuned.values():
                 source = weights[name].view(-1)[span]
                 buffer[: len(source)].copy_(source)
-            places[name][span].copy_(base[name].view(-1)[span])
+            targets[name][span].copy_(base[name].view(-1)[span])
 
-    for _ in in_order(pieces, copied, room=4 * threads, threads=threads):
+    for _ in in_order(pieces, copy_piece, room=4 * threads, threads=threads):
         pass
-    live.forget()  # the module is no composition any more
+    # The module now holds the base, so its next composition must write every tensor.
+    live.forget()
 
 
 if __name__ == "__main__":

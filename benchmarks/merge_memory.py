@@ -1,4 +1,4 @@
-"""Claim: `dem merge` needs less than 400 MB, whatever the size of the model and the number of vectors.
+"""Claim: `dem merge` needs less than 400 MB, whatever the sizes and numbers of its models.
 
     python -m benchmarks.merge_memory [--size 1.2B] [--vectors 1 2 5 10] [--rounds 3]
 

@@ -28,7 +28,7 @@ VECTORS = 3
 SLOW = ("tsv", "iso_c", "iso_cts", "regmean")
 """Methods that decompose a matrix."""
 SPARSE = {"density": 0.4, "select_topk": 0.4, "epsilon": 0.15, "t": 0.3}
-"""Values of parameters, for the methods that have them: with these a method has something to drop."""
+"""Parameters, for the methods that have them, with which a method has entries to drop."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -107,7 +107,7 @@ def measure(name: str, rows: int) -> None:
 def _inputs(method: "Method", count: int, rows: int) -> tuple["Tensor", "Site"]:
     """Return `count` random vectors of a square matrix, and the site with its base and statistics.
 
-    Everything is made in place, so that making it does not raise the peak above what is returned.
+    Random values are drawn in place: a temporary copy would raise the peak before the measurement.
     """
     import torch
 

@@ -1,19 +1,22 @@
-"""Claim: a move of an adapter's slider costs less mounted on its layers than composed into the weights.
+"""Claim: moving an adapter's slider costs less if the adapter is mounted than if it is composed.
 
-    python -m benchmarks.mounted_against_composed [--size 1.2B] [--rounds 5] [--rank 16] [--positions 512] [--device cuda]
+    python -m benchmarks.mounted_against_composed
+        [--size 1.2B] [--rounds 5] [--rank 16] [--positions 512] [--device cuda]
 
-One module of random weights in bfloat16, two adapters on every linear layer of its blocks, everything in RAM, the module
-on the device that is named. Each move sets the ω of one adapter; then a batch of tokens goes through the linear layers,
-as in a measurement of losses. The composition writes every weight that the adapter changes and runs the layers; mounted,
-no weight is written and each layer adds its low-rank product. The forward alone, with the weights as they are, is
-measured beside both, so that what each way adds to it is the difference.
+One module of random bfloat16 weights, on the device that is named, has two adapters on every linear
+layer of its blocks; everything else is in RAM. Each move sets the ω of one adapter; then a batch of
+tokens goes through the linear layers, as when losses are measured. Composing writes every weight
+that the adapter changes, and then runs the layers. Mounting writes no weight; each layer adds its
+low-rank product. The forward pass alone, with unchanged weights, is measured too: the difference to
+it is what each way adds.
 
-The layers are run as they stand in a block, without attention: q, k, v, o, then gate, up, down, each on inputs of its
-own width. What attention would take is the same for all three.
+The layers run in the order of a block, but without attention: q, k, v, o, then gate, up, down, each
+on inputs of its own width. Attention would cost the same in all three cases.
 """
 
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -29,14 +32,14 @@ ADAPTERS = ("one", "two")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Measure a move both ways, and print a table."""
-    rank = {"type": int, "default": 16, "help": "of the adapters (16)"}
+    """Measure a move mounted and composed, and print a table."""
+    rank = {"type": int, "default": 16, "help": "rank of the adapters (default: 16)"}
     positions = {
         "type": int,
         "default": 512,
-        "help": "tokens of the batch (512, as losses are measured on a CPU)",
+        "help": "tokens of the batch (default: 512, as when losses are measured on a CPU)",
     }
-    device = {"default": "cpu", "help": "where the module stands, as torch names it (cpu)"}
+    device = {"default": "cpu", "help": "where the module is, as torch names it (default: cpu)"}
     more = {"rank": rank, "positions": positions, "device": device}
     options = machine.begin(__file__, __doc__, argv, rounds=5, size="0.5B", **more)
     import torch
@@ -48,61 +51,57 @@ def main(argv: Sequence[str] | None = None) -> None:
         TemporaryDirectory() as adapters,
     ):
         live = _live(folder / "base", Path(adapters), options.rank, options.device)
-    chance = torch.Generator().manual_seed(1)
+    generator = torch.Generator().manual_seed(1)
+    # One input per width, shared by all layers of that width.
     widths = {layer.in_features for layer in _linear(live.module)}
     inputs = {
-        width: torch.randn(options.positions, width, generator=chance).bfloat16().to(options.device)
+        width: torch.randn(options.positions, width, generator=generator)
+        .bfloat16()
+        .to(options.device)
         for width in widths
     }
     mounts, step = Mounts(live), iter(range(10**9))
 
-    def wanted() -> "Recipe":
+    def next_recipe() -> "Recipe":
         return _recipe(0.5, 0.1 + 0.01 * (next(step) % 97))
 
     def composed() -> None:
-        live.apply(wanted())
+        live.apply(next_recipe())
         _forward(live.module, inputs)
 
     def mounted() -> None:
-        with mounts.mounted(wanted()) as module:
+        with mounts.mounted(next_recipe()) as module:
             _forward(module, inputs)
 
-    live.apply(wanted())
+    # The first composition writes all weights; it is not a move.
+    live.apply(next_recipe())
     contenders: dict[str, Callable[[], object]] = {
         "composed": composed,
         "mounted": mounted,
         "forward alone": lambda: _forward(live.module, inputs),
-        "compose alone": lambda: live.apply(wanted()),
-        "mount alone": lambda: _mount(mounts, wanted()),
+        "compose alone": lambda: live.apply(next_recipe()),
+        "mount alone": lambda: _mount(mounts, next_recipe()),
     }
-    timed = {name: _on(options.device, work) for name, work in contenders.items()}
+    timed = {
+        name: partial(machine.timed_on, options.device, work) for name, work in contenders.items()
+    }
     machine.in_turn(1, timed)
     _show(options, machine.in_turn(options.rounds, timed), live)
 
 
-def _show(options: Any, found: dict[str, list[machine.Cost]], live: "LiveModel") -> None:
-    changed = sum(weight.numel() for weight in (layer.weight for layer in _linear(live.module)))
+def _show(options: Any, costs: dict[str, list[machine.Cost]], live: "LiveModel") -> None:
+    layers = _linear(live.module)
+    changed = sum(layer.weight.numel() for layer in layers)
     print(
-        f"{shapes.parameters(options.size):,} parameters, {changed:,} of them in {len(_linear(live.module))} layers that "
-        f"the adapters change (rank {options.rank}); {options.positions} positions, module on {options.device}\n"
+        f"{shapes.parameters(options.size):,} parameters, {changed:,} of them in {len(layers)} "
+        f"layers that the adapters change (rank {options.rank}); {options.positions} positions, "
+        f"module on {options.device}\n"
     )
     rows = []
-    for what, costs in found.items():
-        ratio = machine.ratio(costs, found["composed"]).text(".3f") if what != "composed" else ""
-        rows.append([what, machine.seconds(costs).text(".4f"), ratio])
+    for what, runs in costs.items():
+        ratio = machine.ratio(runs, costs["composed"]).text(".3f") if what != "composed" else ""
+        rows.append([what, machine.seconds(runs).text(".4f"), ratio])
     machine.show(["one move", "seconds", "/ composed"], rows)
-
-
-def _on(device: str, work: Callable[[], object]) -> Callable[[], machine.Cost]:
-    """Timed until the device has done it."""
-    import torch
-
-    def whole() -> None:
-        work()
-        if device.startswith("cuda"):
-            torch.cuda.synchronize(device)
-
-    return lambda: machine.timed(whole)
 
 
 def _mount(mounts: Any, recipe: "Recipe") -> None:
@@ -121,7 +120,7 @@ def _forward(module: "nn.Module", inputs: dict[int, Any]) -> None:
 def _linear(module: "nn.Module") -> list[Any]:
     from torch import nn
 
-    return [one for one in module.modules() if isinstance(one, nn.Linear)]
+    return [layer for layer in module.modules() if isinstance(layer, nn.Linear)]
 
 
 def _recipe(*omegas: float) -> "Recipe":
@@ -133,7 +132,7 @@ def _recipe(*omegas: float) -> "Recipe":
 
 
 def _live(folder: Path, adapters: Path, rank: int, device: str) -> "LiveModel":
-    """A module with a linear layer for each matrix of a block, and the adapters on all of them."""
+    """Return a live model with a linear layer per matrix of a block, and the adapters on all."""
     import torch
     from torch import nn
 
@@ -146,14 +145,16 @@ def _live(folder: Path, adapters: Path, rank: int, device: str) -> "LiveModel":
         *path, leaf = name.split(".")
         owner = module
         for number, part in enumerate(path):
-            last = number == len(path) - 1 and values.dim() == 2 and "layers" in path
+            # The class must be exactly nn.Linear: adapters are mounted on no other matrix.
+            is_linear = number == len(path) - 1 and values.dim() == 2 and "layers" in path
             if not hasattr(owner, part):
-                made = (
-                    nn.Linear(values.shape[1], values.shape[0], False, device, torch.bfloat16)
-                    if last
+                rows, columns = values.shape if is_linear else (0, 0)
+                child = (
+                    nn.Linear(columns, rows, False, device, torch.bfloat16)
+                    if is_linear
                     else nn.Module()
                 )
-                owner.add_module(part, made)
+                owner.add_module(part, child)
             owner = owner.get_submodule(part)
         if not isinstance(owner, nn.Linear):
             owner.register_parameter(leaf, nn.Parameter(torch.empty_like(values, device=device)))
@@ -167,19 +168,18 @@ def _live(folder: Path, adapters: Path, rank: int, device: str) -> "LiveModel":
 
 
 def _write_adapter(folder: Path, base: dict[str, Any], rank: int, seed: int) -> None:
-    """An adapter in float32 on every matrix of the blocks, as PEFT saves it."""
+    """Write an adapter in float32 on every matrix of the blocks, as PEFT saves it."""
     import torch
     from safetensors.torch import save_file
 
-    chance, factors = torch.Generator().manual_seed(seed), {}
+    generator, factors = torch.Generator().manual_seed(seed), {}
     for name, values in base.items():
         if values.dim() == 2 and "layers" in name:
-            at, (rows, columns) = (
-                f"base_model.model.{name.removesuffix('.weight')}.lora_",
-                values.shape,
-            )
-            factors[f"{at}A.weight"] = torch.randn(rank, columns, generator=chance) * columns**-0.5
-            factors[f"{at}B.weight"] = torch.randn(rows, rank, generator=chance) * 0.01
+            prefix = f"base_model.model.{name.removesuffix('.weight')}.lora_"
+            rows, columns = values.shape
+            wide = torch.randn(rank, columns, generator=generator)
+            factors[f"{prefix}A.weight"] = wide * columns**-0.5
+            factors[f"{prefix}B.weight"] = torch.randn(rows, rank, generator=generator) * 0.01
     folder.mkdir()
     save_file(factors, folder / "adapter_model.safetensors", {"format": "pt"})
     (folder / "adapter_config.json").write_text(

@@ -3,10 +3,11 @@
     make .venv-mergekit/made .venv-fusion-bench/made
     python -m benchmarks.other_tools [--size 1.2B] [--rounds 1]
 
-Seconds and memory are of cold processes that merge a base and five full checkpoints in bfloat16 by task
-arithmetic and write the result: `dem merge`, `mergekit-yaml`, and a script that calls fusion_bench's own
-pool and algorithm, since its command line needs a configuration for each merge. The other rows are run on the demo.
-PEFT merges adapters; what it says when it is given a full checkpoint is its cell.
+Seconds and memory are of cold processes that merge a base and five full checkpoints in bfloat16 by
+task arithmetic and write the result: `dem merge`, `mergekit-yaml`, and a script that calls
+fusion_bench's own pool and algorithm, because its command line needs a configuration for each merge.
+The other rows are run on the demo. PEFT merges adapters; what it says when it is given a full
+checkpoint is its cell.
 """
 
 import argparse
@@ -49,7 +50,8 @@ import sys
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 out, base, first, second = sys.argv[1:]
-model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, dtype="auto"), first, "a")
+loaded = AutoModelForCausalLM.from_pretrained(base, dtype="auto")
+model = PeftModel.from_pretrained(loaded, first, "a")
 model.load_adapter(second, "b")
 model.add_weighted_adapter(["a", "b"], [0.0, 0.0], "sum", combination_type="cat")
 model.set_adapter("sum")

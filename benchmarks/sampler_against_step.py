@@ -2,10 +2,11 @@
 
     python -m benchmarks.sampler_against_step [--rounds 5] [--batch 8]
 
-A step is forward, backward and AdamW of the embedded demo's base, two million parameters, on one batch of its training
-examples: a larger model or batch makes it longer, and the share smaller. The sampler is iterated through a whole epoch,
-in which it also makes that epoch's order, and its time is divided by the steps of the epoch. Beside it stands torch's
-RandomSampler. What is done once, before the first step, is shown apart.
+A step is forward, backward and AdamW of the demo's base, two million parameters, on one batch of
+its training examples. A larger model or batch makes the step longer, and the share smaller. The
+sampler runs through a whole epoch, in which it also makes the order of that epoch; its time is
+divided by the number of steps. torch's RandomSampler is measured for comparison. What the sampler
+does once, before the first step, is shown in its own column, "set-up".
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -16,39 +17,40 @@ from benchmarks.slider_to_losses import DEMO
 
 EXAMPLES = (1_000, 100_000, 1_000_000)
 GROUPS = 57
-"""As many as the paper's anchors have labels."""
+"""Groups: as many as the paper's anchors, the MMLU development set, have tasks."""
 STEPS = 20
-"""Steps of one measurement."""
+"""Training steps per measurement."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Measure step and samplers in turn, and print their ratio for each number of examples."""
-    batch = {"type": int, "default": 8, "help": "examples per step (8)"}
+    """Measure the step and both samplers in turn, and print a row for each number of examples."""
+    batch = {"type": int, "default": 8, "help": "examples per step (default: 8)"}
     most = {
         "type": int,
         "default": EXAMPLES[-1],
-        "help": f"leave out datasets of more examples ({EXAMPLES[-1]:,})",
+        "help": f"skip datasets with more examples (default: {EXAMPLES[-1]:,})",
     }
     options = machine.begin(__file__, __doc__, argv, rounds=5, batch=batch, most=most)
     from torch.utils.data import RandomSampler
 
     from training.batching.group_sampler import GroupBlockSampler
 
-    step, words = _step(options.batch)
-    print(f"{words}\n")
+    step, description = _step(options.batch)
+    print(f"{description}\n")
     rows = []
     for examples in (count for count in EXAMPLES if count <= options.most):
         groups = [number * 7919 % GROUPS for number in range(examples)]
-        made = machine.timed(lambda groups=groups: GroupBlockSampler(groups, options.batch, 0))
+        setup = machine.timed(lambda groups=groups: GroupBlockSampler(groups, options.batch, 0))
         sampler = GroupBlockSampler(groups, options.batch, 0)
         contenders = {
             "step": lambda: machine.Cost(
                 machine.timed(lambda: [step() for _ in range(STEPS)]).seconds / STEPS
             ),
-            "groups": lambda sampler=sampler: _drained(sampler, options.batch),
-            "random": lambda groups=groups: _drained(RandomSampler(groups), options.batch),
+            "groups": lambda sampler=sampler: _drain(sampler, options.batch),
+            "random": lambda groups=groups: _drain(RandomSampler(groups), options.batch),
         }
-        machine.in_turn(1, contenders)  # memory that is taken for the first time
+        # The first round also pays for memory that is taken for the first time.
+        machine.in_turn(1, contenders)
         costs = machine.in_turn(options.rounds, contenders)
         share = machine.ratio(costs["groups"], costs["step"])
         drawn = [
@@ -57,26 +59,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         ]
         took = machine.spread([cost.seconds * 1e3 for cost in costs["step"]]).text(".1f")
         percent = machine.spread([value * 100 for value in share])
-        bar = machine.bar(percent.median, 2, " %")
-        rows.append(
-            [f"{examples:,}", f"{made.seconds * 1e3:.1f}", *drawn, took, percent.text(".3f"), bar]
-        )
-    machine.show(
-        [
-            "examples",
-            "made once, ms",
-            "group blocks, µs a step",
-            "RandomSampler, µs",
-            "step, ms",
-            "share, %",
-            "bar",
-        ],
-        rows,
-    )
+        target = machine.target(percent.median, 2, " %")
+        once = f"{setup.seconds * 1e3:.1f}"
+        rows.append([f"{examples:,}", once, *drawn, took, percent.text(".3f"), target])
+    columns = ["examples", "set-up, ms", "group blocks, µs per step", "RandomSampler, µs"]
+    machine.show([*columns, "step, ms", "share, %", "target"], rows)
 
 
-def _drained(sampler: Iterable[int], batch: int) -> machine.Cost:
-    """What an epoch takes of one step's time."""
+def _drain(sampler: Iterable[int], batch: int) -> machine.Cost:
+    """Draw one epoch, and return the time per step."""
     drawn = 0
 
     def drain() -> None:
@@ -87,7 +78,7 @@ def _drained(sampler: Iterable[int], batch: int) -> machine.Cost:
 
 
 def _step(batch: int) -> tuple[Callable[[], Any], str]:
-    """One update of the demo's base, and what it is in words."""
+    """Return a function that makes one update of the demo's base, and its description."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
@@ -111,12 +102,11 @@ def _step(batch: int) -> tuple[Callable[[], Any], str]:
         optimiser.step()
         optimiser.zero_grad()
 
-    step()  # the optimiser's state
+    step()  # the first step also makes the optimiser's state
     numbers = sum(parameter.numel() for parameter in model.parameters())
-    return (
-        step,
-        f"{numbers:,} parameters, {batch} examples a step, padded to {inputs['input_ids'].shape[1]} tokens",
-    )
+    length = inputs["input_ids"].shape[1]
+    description = f"{numbers:,} parameters, {batch} examples per step, padded to {length} tokens"
+    return step, description
 
 
 if __name__ == "__main__":

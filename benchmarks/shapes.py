@@ -1,8 +1,9 @@
-"""Checkpoints with random weights of real shapes, made on the spot for the benchmarks.
+"""Checkpoints with random weights in the shapes of real models, made for the benchmarks.
 
     python -m benchmarks.shapes FOLDER SIZE EXPERTS
 
-is a process of its own, because a child's peak memory, as the kernel counts it, begins with what its parent held.
+makes them in its own process, because the kernel counts a child's peak memory from the moment of
+the fork, when the child still holds what its parent held.
 """
 
 import json
@@ -17,25 +18,26 @@ from pathlib import Path
 from typing import Any
 
 SIZES = {
-    # name: (hidden, intermediate, layers, heads, key-value heads, vocabulary), as in published Llama configurations
+    # (hidden, intermediate, layers, heads, key-value heads, vocabulary), as in Llama configurations
     "tiny": (64, 176, 2, 4, 2, 320),
     "0.1B": (768, 2048, 12, 12, 4, 32_000),
     "0.5B": (1024, 4096, 20, 16, 8, 64_000),
     "1.2B": (2048, 8192, 16, 32, 8, 128_256),
     "8B": (4096, 14_336, 32, 32, 8, 128_256),
 }
+"""Name of a size -> its dimensions. The tests run "tiny"."""
 UNTIED = ("8B",)
-"""Those with a head of their own."""
+"""Sizes whose LM head is not tied to the embeddings."""
 
 
 def up_to(size: str) -> list[str]:
-    """The real sizes up to this one; the tiny one, which the tests run, only alone."""
+    """Return the sizes from "0.1B" up to `size`; for "tiny" only itself."""
     names = list(SIZES)
     return names[1 : names.index(size) + 1] or [size]
 
 
 def tensors(size: str) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Names and shapes of a Llama of one of SIZES."""
+    """Yield names and shapes of the tensors of a Llama of one of SIZES."""
     hidden, inner, layers, heads, kv_heads, vocabulary = SIZES[size]
     key_value = hidden // heads * kv_heads
     yield "model.embed_tokens.weight", (vocabulary, hidden)
@@ -56,7 +58,7 @@ def tensors(size: str) -> Iterator[tuple[str, tuple[int, ...]]]:
 
 
 def config(size: str) -> dict[str, object]:
-    """A config.json that transformers loads."""
+    """Return the content of a config.json that transformers loads."""
     hidden, inner, layers, heads, kv_heads, vocabulary = SIZES[size]
     return {
         "architectures": ["LlamaForCausalLM"],
@@ -73,27 +75,28 @@ def config(size: str) -> dict[str, object]:
 
 
 def parameters(size: str) -> int:
-    """The number of parameters of one of SIZES."""
+    """Return the number of parameters of one of SIZES."""
     return sum(math.prod(shape) for _, shape in tensors(size))
 
 
 def nbytes(size: str, copies: int) -> int:
-    """Bytes of so many models of one of SIZES, in bfloat16."""
+    """Return the bytes that `copies` models of one of SIZES take in bfloat16."""
     return parameters(size) * 2 * copies
 
 
 @contextmanager
 def checkpoints(size: str, experts: int, kept: Path | None = None) -> Iterator[Path]:
-    """A folder with base, expert0, expert1, … in bfloat16, on the disk and in the page cache.
+    """Yield a folder with base, expert0, expert1, … in bfloat16, on the disk and in the page cache.
 
     Args:
         size: one of SIZES.
-        experts: how many.
-        kept: a folder where they stay for the next benchmark; if None, they are removed at the end.
+        experts: how many experts.
+        kept: a folder in which they stay for the next benchmark. If None, they are removed at the
+            end.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) if kept is None else kept / size
-        # In a process of its own: what it holds while it makes them would be in every later child's peak.
+        # In its own process: the memory for making them would be in the peak of every later child.
         subprocess.run(
             [sys.executable, "-m", "benchmarks.shapes", folder, size, str(experts)],
             check=True,
@@ -103,7 +106,7 @@ def checkpoints(size: str, experts: int, kept: Path | None = None) -> Iterator[P
 
 
 def files(folder: Path, experts: int) -> list[Path]:
-    """The weights of the base and of the first so many experts of a folder of checkpoints."""
+    """Return the weight files of the base and of the first `experts` experts of a folder."""
     return [
         folder / name / "model.safetensors"
         for name in ("base", *(f"expert{number}" for number in range(experts)))
@@ -111,9 +114,10 @@ def files(folder: Path, experts: int) -> list[Path]:
 
 
 def recipe(folder: Path, experts: int) -> Path:
-    """A recipe, in mergekit's YAML, over the base and the first so many experts of a folder of checkpoints."""
+    """Write a recipe of the base and the first `experts` experts of a folder; return its path."""
     models = [
-        f"  - {{model: {folder / f'expert{number}'}, parameters: {{weight: {0.2 + number / 10:.1f}}}}}"
+        f"  - {{model: {folder / f'expert{number}'}, "
+        f"parameters: {{weight: {0.2 + number / 10:.1f}}}}}"
         for number in range(experts)
     ]
     head = [
@@ -128,13 +132,13 @@ def recipe(folder: Path, experts: int) -> Path:
 
 
 def make(folder: Path, size: str, experts: int) -> None:
-    """A base and its experts in bfloat16; those that are there stay.
+    """Make a base and its experts in bfloat16; folders that exist stay.
 
-    Each expert is the base plus noise of about a hundredth of its spread, so that it descends from the base as
-    fine-tunes do. The noise is uniform, which torch draws three times as fast as normal noise.
+    Each expert is the base plus noise of about a hundredth of the base's spread, so that it is as
+    near to the base as a fine-tune.
     """
     wanted = [folder / "base", *(folder / f"expert{number}" for number in range(experts))]
-    if all(one.exists() for one in wanted):
+    if all(checkpoint.exists() for checkpoint in wanted):
         return
     import torch
     from safetensors.torch import load_file
@@ -152,15 +156,18 @@ def make(folder: Path, size: str, experts: int) -> None:
             generator.manual_seed(number + 1)
             tuned = load_file(folder / "base" / "model.safetensors")
             for name, values in tuned.items():
+                # torch draws uniform noise three times as fast as normal noise.
                 noise = torch.empty(values.shape).uniform_(-4e-4, 4e-4, generator=generator)
                 tuned[name] = noise.add_(values).bfloat16()
             _save(folder / f"expert{number}", tuned, size)
+    # Otherwise the first measurement would share the disk with these bytes.
     os.sync()
 
 
 def _save(folder: Path, weights: dict[str, Any], size: str) -> None:
     from safetensors.torch import save_file
 
+    # Renamed when it is complete: a run that was interrupted leaves no half of a checkpoint.
     partial = folder.with_name(f"{folder.name}.partial")
     partial.mkdir(parents=True, exist_ok=True)
     save_file(weights, partial / "model.safetensors", metadata={"format": "pt"})

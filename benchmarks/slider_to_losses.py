@@ -1,11 +1,12 @@
-"""Claim: losses of all datasets stand on the page within a second of a settled slider.
+"""Claim: the losses of all datasets are on the page within a second of a settled slider.
 
     python -m benchmarks.slider_to_losses [--rounds 3]
 
-The embedded demo: five vectors, five datasets. In each round all ω move to a composition that was not measured
-before, and it is timed until the module is that composition, until the quick losses (the first examples of each
-dataset) are there, and until the whole validation set is measured. The losses of the base and of each expert alone,
-the ends of the bars, are measured once, before.
+It runs on the demo: five vectors, five datasets. In each round all ω move to a composition that was
+not measured before. Three times are measured: until the module is that composition, until the quick
+losses (the first examples of each dataset) are known, and until the whole validation set has been
+measured. The losses of the base and of each expert alone, which are the ends of the page's bars,
+are measured once, before the rounds.
 """
 
 import tempfile
@@ -23,7 +24,7 @@ DEMO = machine.ROOT / "assets" / "demo"
 
 
 class Moment(NamedTuple):
-    """When something of a new composition was there, and on how many examples in all."""
+    """When a part of the answer to a move was ready, and how many examples it is based on."""
 
     what: str
     seconds: float
@@ -31,11 +32,11 @@ class Moment(NamedTuple):
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Move the sliders so many times, and print when what was there."""
+    """Move the sliders in each round, and print how long each part of the answer took."""
     demo = {
         "type": Path,
         "default": DEMO,
-        "help": "another folder with base/, checkpoints and data/",
+        "help": "another folder with base/, checkpoints and data/ (default: the demo)",
     }
     options = machine.begin(__file__, __doc__, argv, rounds=3, demo=demo)
     from workbench.session.session import Session
@@ -45,7 +46,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         try:
             session.open_demo()
             models = session.models
-            _measure(session, 0)  # the ends of the bars, and what torch loads at first use
+            # Measures the ends of the bars, and makes torch load what it loads at first use.
+            _measure(session, 0)
             moves = [_measure(session, number) for number in range(1, options.rounds + 1)]
         finally:
             session.close()
@@ -54,20 +56,26 @@ def main(argv: Sequence[str] | None = None) -> None:
     rows = []
     for moments in zip(*moves, strict=True):
         took = machine.spread([moment.seconds for moment in moments])
-        most = machine.bar(took.median, 1, " s") if moments[0].what == "quick losses" else ""
-        rows.append([moments[0].what, str(moments[0].examples or ""), took.text(".3f"), most])
-    machine.show(["from the settled slider to", "examples", "seconds", "bar"], rows)
+        target = machine.target(took.median, 1, " s") if moments[0].what == "quick losses" else ""
+        rows.append([moments[0].what, str(moments[0].examples or ""), took.text(".3f"), target])
+    machine.show(["from the settled slider to", "examples", "seconds", "target"], rows)
 
 
 def _measure(session: "Session", number: int) -> list[Moment]:
-    """What one new composition took."""
+    """Compose a new recipe and measure its losses; return when each part was ready.
+
+    Args:
+        session: with the demo open.
+        number: of the round; each number gives another recipe.
+    """
     recipe = session.recipe(
-        [0.2 + 0.01 * number + 0.05 * place for place in range(len(session.models.names))]
+        [0.2 + 0.01 * number + 0.05 * index for index in range(len(session.models.names))]
     )
     start = time.perf_counter()
     session.compose(recipe)
     moments = [Moment("the composition", time.perf_counter() - start, 0)]
     for reading in session.measure(recipe):
+        # The first reading that has all datasets; those before it lack some.
         quick = len(moments) == 1 and len(reading.points) == len(session.models.data)
         if quick or reading.stage == "exact":
             examples = sum(point.loss.n for point in reading.points.values())

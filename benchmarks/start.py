@@ -2,7 +2,8 @@
 
     python -m benchmarks.start [--rounds 5]
 
-Cold processes, in turn, with the files they load in the page cache. What Python itself and torch take is shown beside.
+Cold processes run in turn, with the files that they load in the page cache. Rows for Python alone
+and for torch alone show how much of the time is theirs.
 """
 
 import sys
@@ -20,20 +21,20 @@ COMMANDS: dict[str, tuple[list[str | Path], float | None]] = {
     "dem --help": ([DEM, "--help"], 0.5),
     "dem methods": ([DEM, "methods"], None),
 }
-"""What it is called -> the words of its command line, and the most seconds it may take."""
+"""Label -> command line, and the target in seconds; None if it is shown for comparison only."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Start each command in turn, and print its time and memory."""
     options = machine.begin(__file__, __doc__, argv, rounds=5)
     contenders = {name: partial(machine.cold, words) for name, (words, _) in COMMANDS.items()}
-    machine.in_turn(1, contenders)  # the page cache
+    machine.in_turn(1, contenders)  # warms the page cache
     rows = []
     for name, costs in machine.in_turn(options.rounds, contenders).items():
         took, most = machine.seconds(costs), COMMANDS[name][1]
-        bar = "" if most is None else machine.bar(took.median, most, " s")
-        rows.append([name, took.text(), machine.peak_mb(costs).text(".0f"), bar])
-    machine.show(["command", "seconds", "peak MB", "bar"], rows)
+        target = "" if most is None else machine.target(took.median, most, " s")
+        rows.append([name, took.text(), machine.peak_mb(costs).text(".0f"), target])
+    machine.show(["command", "seconds", "peak MB", "target"], rows)
 
 
 if __name__ == "__main__":

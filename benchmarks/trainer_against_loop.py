@@ -2,10 +2,11 @@
 
     python -m benchmarks.trainer_against_loop [--rounds 5] [--steps 30]
 
-A Llama of 1.9 million parameters, 32 rows of about 50 tokens per batch, float32, on the CPU. Both make the same updates of
-the same weights (the tests compare the bits): the bare loop is forward, backward, clipping, AdamW and the rate's schedule,
-and nothing else. Timed are the steps alone, from the first to the last: for the stage, with the points of its curve. The CPU
-time of the process says the same where other programs take turns on its core.
+A Llama of 1.9 million parameters trains in float32 on the CPU, with 32 rows of about 50 tokens per
+batch. Both ways make the same updates of the same weights (the tests compare the bits). The bare
+loop is forward, backward, clipping, AdamW and the learning rate's schedule, and nothing else. Only
+the steps are timed, from the first to the last; those of the stage include the points of its curve.
+The CPU time is shown too, because it hardly changes if other programs use the same core.
 """
 
 import shutil
@@ -23,33 +24,33 @@ if TYPE_CHECKING:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run both in turn, and print a row for each clock."""
-    steps = {"type": int, "default": 30, "help": "updates of each run (30)"}
+    """Run the stage and the loop in turn, and print a row for each clock."""
+    steps = {"type": int, "default": 30, "help": "updates per run (default: 30)"}
     options = machine.begin(__file__, __doc__, argv, rounds=5, steps=steps)
     with tempfile.TemporaryDirectory() as scratch, quiet():
         stage = _stage(Path(scratch), options.steps)
         clocks: dict[str, list[Clocks]] = {"stage": [], "bare loop": []}
         contenders = {
-            "stage": lambda: _kept(clocks["stage"], _run(stage, Path(scratch) / "out")),
-            "bare loop": lambda: _kept(clocks["bare loop"], _loop(stage)),
+            "stage": lambda: _keep(clocks["stage"], _run(stage, Path(scratch) / "out")),
+            "bare loop": lambda: _keep(clocks["bare loop"], _loop(stage)),
         }
-        machine.in_turn(1, contenders)  # warms what torch loads at first use
-        for kept in clocks.values():
-            kept.clear()
+        machine.in_turn(1, contenders)  # makes torch load what it loads at first use
+        for runs in clocks.values():
+            runs.clear()
         machine.in_turn(options.rounds, contenders)
     rows = []
     for clock in Clocks._fields:
         stages, loops = (
-            [machine.Cost(getattr(one, clock)) for one in kept] for kept in clocks.values()
+            [machine.Cost(getattr(run, clock)) for run in runs] for runs in clocks.values()
         )
         ratio = machine.ratio(stages, loops)
         took = [machine.seconds(costs).text() for costs in (stages, loops)]
-        rows.append([clock, *took, ratio.text(".3f"), machine.bar(ratio.median, 1.1)])
-    machine.show(["seconds", *clocks, "stage / bare loop", "bar"], rows)
+        rows.append([clock, *took, ratio.text(".3f"), machine.target(ratio.median, 1.1)])
+    machine.show(["seconds", *clocks, "stage / bare loop", "target"], rows)
 
 
 class Clocks(NamedTuple):
-    """Seconds of one run."""
+    """Wall-clock and CPU seconds of one run."""
 
     wall: float
     cpu: float
@@ -62,21 +63,26 @@ class _Watch:
         self._read: list[Clocks] = []
 
     def look(self) -> bool:
+        """Read both clocks; return False, which a stage takes as "do not stop"."""
         self._read.append(Clocks(time.perf_counter(), time.process_time()))
         return False
 
     def between(self, steps: int) -> Clocks:
-        """From the first step to the last but one: a stage is not asked after its last."""
+        """Return the seconds from the first step to the last but one of `steps`.
+
+        A stage does not ask whether to stop after its last step, so there is no reading of that.
+        """
         first, last = self._read[0], self._read[steps - 2]
         return Clocks(last.wall - first.wall, last.cpu - first.cpu)
 
 
-def _kept(clocks: list[Clocks], found: Clocks) -> machine.Cost:
-    clocks.append(found)
-    return machine.Cost(found.wall)
+def _keep(clocks: list[Clocks], run: Clocks) -> machine.Cost:
+    clocks.append(run)
+    return machine.Cost(run.wall)
 
 
 def _stage(scratch: Path, steps: int) -> "Stage":
+    """Return a stage that trains a blank base on the demo's examples."""
     from corpus.demo import datasets
     from training.stage import Stage
     from workbench.demo.blank_base import write_blank
@@ -91,7 +97,7 @@ def _stage(scratch: Path, steps: int) -> "Stage":
 
 
 def _run(stage: "Stage", out: Path) -> Clocks:
-    """The stage as it is used."""
+    """Run the stage as users do, and return its clocks."""
     from training.run.finetune import run
 
     watch = _Watch()
@@ -101,13 +107,14 @@ def _run(stage: "Stage", out: Path) -> Clocks:
 
 
 def _loop(stage: "Stage") -> Clocks:
-    """The same steps without a trainer."""
+    """Make the same steps without a trainer, and return their clocks."""
     import torch
     from transformers import get_scheduler
 
     model, batches = _model_and_batches(stage)
-    norms = [one for name, one in model.named_parameters() if "norm" in name]
-    others = [one for name, one in model.named_parameters() if "norm" not in name]
+    # transformers' Trainer applies no weight decay to norms.
+    norms = [value for name, value in model.named_parameters() if "norm" in name]
+    others = [value for name, value in model.named_parameters() if "norm" not in name]
     sets = [{"params": others, "weight_decay": stage.decay}, {"params": norms, "weight_decay": 0.0}]
     optimiser = torch.optim.AdamW(sets, lr=stage.rate, betas=(0.9, stage.beta2), fused=True)
     warm = round(stage.warmup * len(batches))
@@ -127,6 +134,7 @@ def _loop(stage: "Stage") -> Clocks:
 
 
 def _model_and_batches(stage: "Stage") -> tuple[Any, list[Callable[[], dict[str, Any]]]]:
+    """Return the model, and for each batch a function that collates it, as a data loader would."""
     from functools import partial
 
     import torch

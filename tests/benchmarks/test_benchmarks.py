@@ -1,4 +1,4 @@
-"""Every benchmark runs, on models of a hundred thousand parameters, and prints its table below the facts of the run."""
+"""Every benchmark runs on models of a hundred thousand parameters and prints its table."""
 
 import os
 import shutil
@@ -27,6 +27,7 @@ from benchmarks import (
     slider_to_losses,
     start,
 )
+from merging.methods import _contract as methods
 
 TOOLS = {"__init__", "__main__", "copying", "machine", "shapes"}
 
@@ -38,12 +39,12 @@ def weights(tmp_path_factory):
 
 @pytest.fixture
 def tiny(weights):
-    """Options of a benchmark of weights: the least of everything."""
+    """The options with which a benchmark that needs weights is smallest."""
     return ["--size", "tiny", "--rounds", "1", "--weights", str(weights)]
 
 
 def tables(printed, name):
-    """The tables below the facts, as lists of rows of cells; asserts the facts themselves."""
+    """Return the tables as lists of rows of cells, after checking the facts above them."""
     claim, blank, command, hardware, software, commit, *rest = printed.splitlines()
     assert claim.startswith("Claim: ")
     assert blank == ""
@@ -65,10 +66,10 @@ def firsts(table):
     return [row[0] for row in table[2:]]
 
 
-def test_every_benchmark_has_a_claim_and_is_run_by_make_bench():
+def test_every_benchmark_has_a_claim_and_is_run_by_make_bench_or_by_hand():
     files = {path.stem: path for path in (machine.ROOT / "benchmarks").glob("*.py")}
     claims = {name for name in files if name not in TOOLS}
-    assert {*runner.WEIGHTED, *runner.OTHERS} == claims
+    assert sorted([*runner.WEIGHTED, *runner.OTHERS, *runner.BY_HAND]) == sorted(claims)
     assert all(files[name].read_text().startswith('"""Claim: ') for name in claims)
 
 
@@ -82,7 +83,7 @@ def test_merge_against_copy_by_the_runner_in_a_process_of_its_own(capfd, tmp_pat
         *(f"copy, threads: {threads}" for threads in copying.workers()),
         "copy past the page cache",
     ]
-    assert firsts(table) == ["export", "of it: write", "of it: read back", "of it: verify", *copies]
+    assert firsts(table) == ["export", "stage: write", "stage: read back", "stage: verify", *copies]
     assert all("≤ 1.3: " in row[3] for row in table[-len(copies) :])
     assert list(tmp_path.iterdir()) == []  # weights that nobody keeps are removed
 
@@ -105,7 +106,7 @@ def test_the_stages_of_an_export_add_up_to_it(weights):
     assert min(stages[0].values()) > 0
 
 
-def test_the_runner_tells_which_failed(capfd, monkeypatch):
+def test_the_runner_names_the_benchmarks_that_failed(capfd, monkeypatch):
     monkeypatch.setitem(runner.OTHERS, "method_memory", ("--rows", "none"))
     with pytest.raises(SystemExit, match="failed: method_memory"):
         runner.main(["--only", "method_memory"])
@@ -202,6 +203,10 @@ def test_start(capsys, monkeypatch):
     assert "≤ 0.5 s: " in table[-1][-1]
 
 
+def test_method_memory_measures_every_method():
+    assert method_memory._names() == list(methods.names())
+
+
 @pytest.mark.slow
 def test_method_memory(capsys):
     method_memory.main(["--method", "fisher", "regmean", "--rows", "67"])
@@ -209,13 +214,13 @@ def test_method_memory(capsys):
     assert [row[:2] for row in table[2:]] == [["fisher", "67"], ["regmean", "67"]]
 
 
-def test_device_on_the_processor(tmp_path, capsys, monkeypatch):
+def test_device_on_the_cpu(tmp_path, capsys, monkeypatch):
     words = ["--device", "cpu", "--sizes", "tiny", "--rounds", "1", "--weights", str(tmp_path)]
     device.main(words)
     printed = capsys.readouterr().out
     assert "device:   cpu (the CPU)." in printed
     merged, composed = tables(printed, "device")
-    assert firsts(merged) == ["merge on the device", "merge on the processor"]
+    assert firsts(merged) == ["merge on the device", "merge on the CPU"]
     pieces = ["composition, pieces of 2^20", "composition, pieces of 2^24"]
     assert firsts(composed) == [*pieces, "copy of the same bytes", "one step of generation"]
     assert ["≤ 2: " in row[-1] for row in composed[2:]] == [True, True, False, False]
@@ -225,7 +230,9 @@ def test_device_on_the_processor(tmp_path, capsys, monkeypatch):
     device.main([*words[:3], "8B", *words[4:]])
     printed = capsys.readouterr().out
     assert "8B: a merge needs 67 GB of disk and 0 are free. It is left out." in printed
-    assert "8B: a composition needs 71 GB of the device and 0 are free. Left out." in printed
+    assert (
+        "8B: a composition needs 71 GB of device memory and 0 are free. It is left out." in printed
+    )
 
 
 def test_the_composition_of_the_device_benchmark_is_the_merge():
@@ -255,7 +262,8 @@ def test_device_says_that_there_is_none(name, capsys):
 def test_merge_against_mergekit_says_how_to_get_mergekit(tiny, monkeypatch, tmp_path):
     monkeypatch.setattr(merge_against_mergekit, "MERGEKIT", tmp_path)
     with pytest.raises(
-        SystemExit, match="bin/mergekit-yaml is not there. Make it: make .venv-mergekit/made"
+        SystemExit,
+        match="bin/mergekit-yaml does not exist. Install mergekit: make .venv-mergekit/made",
     ):
         merge_against_mergekit.main(tiny)
 
@@ -272,6 +280,6 @@ def test_merge_against_mergekit(tiny, capsys):
     assert firsts(table) == [
         "seconds until on the disk",
         "peak resident MB",
-        "of it without mapped files, MB",
+        "excluding memory-mapped files, MB",
     ]
     assert "mergekit-0.1.5, torch-" in printed

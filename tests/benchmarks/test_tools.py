@@ -1,4 +1,4 @@
-"""What the benchmarks stand on: weights of real shapes, the plain copy, contenders in turn, cold processes, tables."""
+"""The benchmarks' tools: weights of real shapes, the plain copy, contenders in turn, tables."""
 
 import json
 import os
@@ -17,7 +17,7 @@ class TestShapes:
         assert shapes.parameters("1.2B") == 1_235_814_400
         assert shapes.nbytes("1.2B", 7) == 17_301_401_600
 
-    def test_one_has_a_head_of_its_own_and_as_many_as_llama_3_1_8b(self):
+    def test_one_size_has_an_untied_head_and_as_many_parameters_as_llama_3_1_8b(self):
         assert shapes.parameters("8B") == 8_030_261_248
         assert shapes.config("8B")["tie_word_embeddings"] is False
         assert shapes.config("1.2B")["tie_word_embeddings"] is True
@@ -88,7 +88,7 @@ class TestMachine:
         assert machine.ratio(these, those) == (2, 1, 3)
         assert machine.ratio(these, those, "peak").text() == "2.00 (0.50–3.00)"
 
-    def test_waiting_is_no_work_of_a_processor(self):
+    def test_waiting_takes_no_cpu_time(self):
         waited = machine.timed(lambda: time.sleep(0.3))
         worked = machine.timed(lambda: [sum(range(1000)) for _ in range(20_000)])
         assert waited.seconds >= 0.3
@@ -99,7 +99,8 @@ class TestMachine:
         hold = "import time; held = b'x' * 150_000_000; time.sleep(0.2)"
         code = (
             "import json, sys\nfrom benchmarks import machine\n"
-            f"print(json.dumps([machine.cold([sys.executable, '-c', code]) for code in ('pass', {hold!r})]))"
+            f"codes = ('pass', {hold!r})\n"
+            "print(json.dumps([machine.cold([sys.executable, '-c', code]) for code in codes]))"
         )
         done = subprocess.run(
             [sys.executable, "-c", code],
@@ -113,7 +114,7 @@ class TestMachine:
         assert little < 60e6  # this test's own process holds several times as much
         assert 150e6 < own <= much < 210e6
 
-    def test_a_command_that_fails_is_told_with_what_it_said(self):
+    def test_a_command_that_fails_is_reported_with_its_stderr(self):
         with pytest.raises(SystemExit, match=r"ended with code 3:\n.*the reason"):
             machine.cold(
                 [
@@ -142,7 +143,7 @@ class TestMachine:
     def test_a_table(self, capsys):
         machine.show(
             ["what", "s"],
-            [["a", machine.Spread(1.239, 1, 2).text()], ["bc", machine.bar(1.4, 1.3)]],
+            [["a", machine.Spread(1.239, 1, 2).text()], ["bc", machine.target(1.4, 1.3)]],
         )
         assert capsys.readouterr().out == (
             "| what | s                |\n"

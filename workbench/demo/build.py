@@ -105,7 +105,9 @@ def build(
         else out.as_posix()
     )
     with tempfile.TemporaryDirectory() as scratch:
-        seconds = _train(data, staged, Path(scratch), seed, f"{name}/base", report, keep)
+        seconds = _train(
+            data, staged, Path(scratch), seed, base_name=f"{name}/base", report=report, keep=keep
+        )
         results = measure(data, staged, tuple(EXPERTS), Path(scratch), report.part, ledger)
     recipe = recipe_of(staged, results["omegas"])
     text = recipe_yaml(recipe).replace(staged.as_posix(), name)
@@ -152,6 +154,7 @@ def _train(
     staged: Path,
     scratch: Path,
     seed: int,
+    *,
     base_name: str,
     report: _Report,
     keep: Callable[[str], None],

@@ -42,7 +42,7 @@ def cosine_figure(names: Sequence[str], matrix: np.ndarray, dark: bool = False) 
     text = [["undefined" if np.isnan(value) else f"{value:.3f}" for value in row] for row in values]
     # Rounding may give a cosine just above 1. Its colour is clipped, the number on hover is not.
     figure = _heatmap(
-        np.clip(values, -1, 1), names, names, text, scale("cosine", dark), dark, names
+        np.clip(values, -1, 1), names, names, text, scale("cosine", dark), dark=dark, vectors=names
     )
     hover = "%{y} · %{x}<br>cosine %{customdata:.5f}<extra></extra>"
     figure.update_traces(customdata=values, hovertemplate=hover)
@@ -70,7 +70,13 @@ def distance_figure(
         for row in table
     ]
     figure = _heatmap(
-        table, rows, columns, text, scale("distance", dark) | {"zmax": top or 1.0}, dark, columns
+        table,
+        rows,
+        columns,
+        text,
+        scale("distance", dark) | {"zmax": top or 1.0},
+        dark=dark,
+        vectors=columns,
     )
     figure.update_traces(hovertemplate="%{y} · %{x}<br>" + unit + " %{z:.4g}<extra></extra>")
     return figure
@@ -105,7 +111,13 @@ def interference_figure(
         for row in zip(table, change, strict=True)
     ]
     figure = _heatmap(
-        np.clip(change, -1, 1), vectors, datasets, text, scale("change", dark), dark, vectors
+        np.clip(change, -1, 1),
+        vectors,
+        datasets,
+        text,
+        scale("change", dark),
+        dark=dark,
+        vectors=vectors,
     )
     hover = "%{x} under %{y} alone<br>change of loss %{customdata:+.1%}<extra></extra>"
     figure.update_traces(colorbar_tickformat="+.0%", customdata=change, hovertemplate=hover)
@@ -123,6 +135,7 @@ def _heatmap(
     columns: Sequence[str],
     text: list[list[str]],
     colours: dict[str, Any],
+    *,
     dark: bool,
     vectors: Sequence[str],
 ) -> go.Figure:

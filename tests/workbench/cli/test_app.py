@@ -298,3 +298,36 @@ def test_a_message_is_for_the_user() -> None:
     from workbench.errors import is_user_error
 
     assert is_user_error(SessionError("x")) and not is_user_error(ValueError("x"))
+
+
+EXPERTS = [f"assets/demo/{name}" for name in ("cot", "mathqa", "p3", "sni", "dialog")]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["inspect", "assets/demo/base", *EXPERTS],
+        ["weights", "assets/demo/recipe.yml"],
+        ["rounding", "assets/demo/recipe.yml", "--dtype", "bfloat16"],
+        ["methods"],
+        ["loss", "assets/demo/recipe.yml", "--data", "assets/demo/data", "--limit", "1"],
+        ["bench", "assets/demo/recipe.yml", "--tasks", "demo_mathqa", "--limit", "1"],
+        ["compare", "assets/demo/base", *EXPERTS, "--data", "assets/demo/data", "--workdir", "{}"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_tables_of_the_demo_fit_80_columns(
+    words: list[str], tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    monkeypatch.chdir(ROOT)
+    assert main([word.replace("{}", str(tmp_path / "wd")) for word in words]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) > 1 and [line for line in lines if len(line) > 80] == []
+
+
+def test_inspect_says_whether_models_are_compatible(monkeypatch: Any, capsys: Any) -> None:
+    monkeypatch.chdir(ROOT)
+    assert main(["inspect", "assets/demo/base", "assets/demo/cot"]) == 0
+    assert "\ncompatible: 1 checkpoint can be merged into the base\n" in capsys.readouterr().out
+    assert main(["inspect", "assets/demo/base", "assets/demo/cot", "nowhere"]) == 2
+    assert "not compatible: 1 error" in capsys.readouterr().out
