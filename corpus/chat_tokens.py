@@ -80,6 +80,7 @@ def check_template(tokenizer: Tokenizer, records: Iterable[Record]) -> None:
     for number, record in enumerate(records):
         if not isinstance(record, Chat):
             continue
+        # Templates refuse by the order of roles, such as two turns of the user in a row.
         roles = tuple(message.role for message in record.messages)
         if roles in seen:
             continue
@@ -139,9 +140,13 @@ def _by_prefixes(
     if own[0] == 0:
         return supervised, 0
     befores = _ids(_apply(tokenizer, [turns[:at] for at in own], add_generation_prompt=True))
+    # A turn that ends the chat is not rendered again: its `after` is `ids`. If the chat goes on
+    # after its last answer, `afters` has one entry too many, hence strict=False.
     ended = [turns[: at + 1] for at in own if at + 1 < len(turns)]
     afters = [*(_ids(_apply(tokenizer, ended)) if ended else []), ids]
     for at, before, after in zip(own, befores, afters, strict=False):
+        # Compared as tokens: as a text the prompt may be the beginning of the chat while its last
+        # token joins the answer, and the model would never see it so.
         if (
             not len(before) < len(after)
             or ids[: len(before)] != before

@@ -62,6 +62,7 @@ class Counts:
 
 def count(encoded: Iterable[Encoded], dropped: Dropped) -> Counts:
     """Counts what encode_all returned."""
+    # `encoded` may be an iterator, so it is read once.
     rows = [(len(item.ids), sum(item.supervised)) for item in encoded]
     return Counts(
         examples=len(rows),

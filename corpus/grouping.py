@@ -127,6 +127,8 @@ def by_length(
         return _between(values, list(edges))
     if bins < 2:
         raise CorpusError(f"bins is {bins}; expected 2 or more, or groups by label.")
+    # inverted_cdf gives a length that occurs and interpolates nothing, so every end is a whole
+    # number.
     ends = np.unique(np.quantile(values, np.arange(1, bins) / bins, method="inverted_cdf"))
     # A length equal to an end belongs to the bin below it, so that no bin is empty.
     group_of = np.searchsorted(ends, values)
@@ -208,9 +210,11 @@ def _vote(
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Returns per row of (examples, anchors) the label that wins, and whether a tie was broken."""
     cosines = np.round(cosines, DIGITS)
+    # Stable, so that of equal cosines the earlier anchor comes first.
     nearest = np.argsort(-cosines, axis=1, kind="stable")[:, :k]
     voted = label_of[nearest]
     votes = np.zeros((len(cosines), label_of.max() + 1), dtype=np.int64)
+    # Not votes[…] += 1, which counts a label once however many of the neighbours have it.
     np.add.at(votes, (np.arange(len(cosines))[:, None], voted), 1)
     most = votes.max(axis=1, keepdims=True)
     leading = np.take_along_axis(votes, voted, axis=1) == most

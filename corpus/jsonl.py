@@ -88,6 +88,7 @@ def write_jsonl(path: Path, records: Iterable[Record], label_field: str = LABEL)
 
 def _numbered(path: Path, label_field: str) -> list[tuple[int, Record]]:
     """Returns the line number, from 1, and the record of every line that is not blank."""
+    # Decoded in one piece, so that an error names the byte's position in the file.
     try:
         text = path.read_bytes().decode("utf-8")
     except OSError as error:

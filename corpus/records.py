@@ -20,6 +20,7 @@ from typing import Any, Literal, NamedTuple
 from corpus.errors import CorpusError
 
 ROLES = ("system", "user", "assistant")
+# "human" and "gpt" are ShareGPT's names.
 SPEAKERS = {
     "system": "system",
     "human": "user",
@@ -190,6 +191,7 @@ def _message(turn: Any, where: str, field: str, style: str) -> Message:
     # Some datasets call the field conversations and still write role and content.
     who, what = ("role", "content") if style == "messages" or "role" in turn else ("from", "value")
     role_of = {role: role for role in ROLES} if who == "role" else SPEAKERS
+    # A tuple compares; a dictionary would raise for a value without a hash, such as a list.
     if turn.get(who) not in tuple(role_of):
         got = repr(turn[who]) if isinstance(turn.get(who), str) else _got(turn, who)
         raise CorpusError(
@@ -230,6 +232,7 @@ def _instruction(row: Mapping[str, Any], where: str, label: str) -> Example:
     if text and text.strip():
         lines.append(f"Input: {text}")
     output = _text(row, where, "output")
+    # A completion begins with white space; see Example.
     return Example(
         "\n".join([*lines, "Output:"]), output if output[0].isspace() else f" {output}", label=label
     )
@@ -240,6 +243,7 @@ def _label(row: Mapping[str, Any], where: str, field: str) -> str:
     value = row.get(field) if field else None
     if value is None:
         return ""
+    # bool is a subclass of int, and true is no name of a task.
     if isinstance(value, bool) or not isinstance(value, (str, int)):
         raise CorpusError(
             f'{where}, field "{field}": expected the name of a task, got {kind(value)}. Put it in '

@@ -90,11 +90,13 @@ def load(source: Source, cache: Path | None = None) -> list[Record]:
     else:
         _refuse_other_files(source, path)
         records = _read_with_datasets(source, cache)
+    # A misspelt field would otherwise put all records into one group without a word.
     if source.label_field not in ("", LABEL) and not any(item.label for item in records):
         raise CorpusError(
             f"source {source.name}: none of the {len(records):,} records of {source.path} has the "
             f'field "{source.label_field}". Correct label_field.'
         )
+    # Sorted, so that a share of 1 is the file itself.
     indices = sorted(nested(len(records), source.share, source.seed))
     if not indices:
         raise CorpusError(

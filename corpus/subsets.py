@@ -96,6 +96,7 @@ def split(count: int, parts: Mapping[str, Share], seed: int) -> dict[str, list[i
         raise CorpusError(
             f"the shares of {', '.join(shares)} sum to {float(total):g}, expected at most 1."
         )
+    # Cut at running sums, because rounding each share alone would lose records.
     order, done, drawn = _permutation("split", count, seed), Fraction(0), {}
     for name, share in shares.items():
         drawn[name] = sorted(order[int(count * done) : int(count * (done + share))])

@@ -54,6 +54,7 @@ def tfidf(texts: Sequence[str], dimensions: int = 64, seed: int = 0) -> NDArray[
     if sparse.shape[1] <= dimensions:
         rows = sparse.toarray()
     else:
+        # There are no more singular vectors than texts.
         rows = TruncatedSVD(min(dimensions, len(texts)), random_state=seed).fit_transform(sparse)
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
     return np.where(lengths > NOTHING, rows / np.maximum(lengths, NOTHING), 0).astype(np.float32)

@@ -69,9 +69,11 @@ def encode(record: Record, tokenizer: Tokenizer, max_length: int | None = None) 
     prompt = list(tokenizer(record.prompt)["input_ids"])
     # A begin token belongs before the prompt only, so the completion gets no special tokens here.
     completion = list(tokenizer(record.completion, add_special_tokens=False)["input_ids"])
+    # The end token is supervised too: otherwise the model would not learn to stop.
     end = getattr(tokenizer, "eos_token_id", None)
     if end is not None:
         completion.append(end)
+    # Compared after the end token was added, because it takes a position as well.
     if max_length is not None and len(prompt) + len(completion) > max_length:
         return None
     return Encoded(prompt + completion, [False] * len(prompt) + [True] * len(completion))

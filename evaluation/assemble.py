@@ -60,6 +60,8 @@ def assemble(
     with quiet_loading():
         from transformers import GenerationConfig
 
+        # The skeleton gives the architecture's own class. AutoModel's from_pretrained (transformers
+        # 5) would look in the folder for an adapter and put it on the model.
         skeleton = empty_module(folder, read_config(folder))
         try:
             module, info = type(skeleton).from_pretrained(
@@ -82,6 +84,8 @@ def assemble(
                 f"{folder}: the model needs {listed(missing)}, which the weights do not hold. "
                 "Take config.json and the weights from the same model."
             )
+        # from_pretrained was given no path, so it set this name to None and read no
+        # generation_config.json. That file names the tokens that end a turn of a chat model.
         module.config.name_or_path = str(folder)
         if (file := folder / "generation_config.json").is_file() and module.can_generate():
             try:
@@ -106,6 +110,8 @@ def reloader(
 
     @torch.no_grad()
     def reload(tensors: Iterable[tuple[str, Tensor]]) -> None:
+        # Copied into the module's own storage, because others hold this module: the live model, the
+        # page, lm-eval.
         state = module.state_dict()
         fresh = assemble(folder, dict(tensors), dtype=next(module.parameters()).dtype)
         for name, tensor in fresh.state_dict().items():
@@ -175,6 +181,7 @@ def read_config(folder: Path) -> PreTrainedConfig:
 
 def _code_key(document: Any) -> str | None:
     """Returns the first key, at any depth, that asks a loader to run code; None if none does."""
+    # Also inside: a composite configuration has one per part, and loaders read those too.
     if isinstance(document, dict):
         for key, value in document.items():
             if key in CODE_KEYS:

@@ -64,6 +64,8 @@ def scores_of(
 def _metrics(task: str, result: Mapping[str, Any], n: int, seconds: float) -> Iterator[Score]:
     """Yields the metrics in one result of lm-eval, whose keys are "metric,filter"."""
     for key, value in result.items():
+        # lm-eval mixes metrics with names, counts and "N/A" for a missing standard error. Only the
+        # key of a metric has a comma.
         metric, comma, kind = key.partition(",")
         if comma and not metric.endswith("_stderr") and isinstance(value, int | float):
             error = result.get(f"{metric}_stderr,{kind}")

@@ -61,6 +61,8 @@ def _squares(parameters: Mapping[int, nn.Parameter]) -> Iterator[dict[int, Tenso
 
     A gradient is freed as soon as its square was added, so that only one is in memory at a time.
     """
+    # In float32, whatever the model's dtype: a gradient of 1e-5 squares to 1e-10, which float16
+    # does not hold.
     sums = {key: torch.zeros_like(value, dtype=torch.float32) for key, value in parameters.items()}
 
     def add(parameter: Tensor) -> None:
@@ -68,11 +70,14 @@ def _squares(parameters: Mapping[int, nn.Parameter]) -> Iterator[dict[int, Tenso
         sums[id(parameter)].add_(parameter.grad.float().square())
         parameter.grad = None
 
+    # The model is loaded without gradients. It is given back as it was, also if the caller stops.
     required = {key: value.requires_grad for key, value in parameters.items()}
     hooks = []
     try:
         for value in parameters.values():
             value.requires_grad_(True)
+            # This hook runs once per parameter and backward pass, with the summed gradient. A tied
+            # weight gets gradients from several places, and the square must be that of their sum.
             hooks.append(value.register_post_accumulate_grad_hook(add))  # type: ignore[no-untyped-call]
         yield sums
     finally:
@@ -85,6 +90,8 @@ def _squares(parameters: Mapping[int, nn.Parameter]) -> Iterator[dict[int, Tenso
 def _log_likelihood(module: nn.Module, example: EqualLengthBatch, seed: int | None) -> Tensor:
     """Returns Σ log p over the supervised tokens of one example: float32, with its graph."""
     device = next(module.parameters()).device
+    # Only supervised positions go through the output layer, because logits are as wide as the
+    # vocabulary.
     selects = "logits_to_keep" in inspect.signature(module.forward).parameters
     keep = {"logits_to_keep": example.positions.to(device)} if selects else {}
     logits = module(input_ids=example.ids.to(device), use_cache=False, **keep).logits[0].float()

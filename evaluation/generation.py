@@ -42,6 +42,7 @@ def generate(
             tokenizer has no template. Raised by the call itself, before the first piece.
     """
     ids = _encode(tokenizer, prompt, chat)
+    # Not every configuration names a limit.
     context = getattr(module.config, "max_position_embeddings", None) or len(ids) + max_new_tokens
     if len(ids) >= context:
         raise DataError(
@@ -113,6 +114,7 @@ def _text(
             tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         )
 
+    # Decoding begins with the prompt's last token, so that the first piece keeps its leading space.
     ids = list(prompt[-1:])
     begin, done = 0, len(ids)
     while should_stop is None or not should_stop():
@@ -124,6 +126,8 @@ def _text(
         if after.endswith(BROKEN) or len(after) <= len(before):
             continue
         yield after[len(before) :]
+        # The window moves on only after whole characters, so both decodings begin at the same
+        # boundary.
         begin, done = done, len(ids)
     rest = decode(ids[begin:])[len(decode(ids[begin:done])) :]
     # The text ended inside a character, or its last character really is U+FFFD.
@@ -144,6 +148,8 @@ def _until(pieces: Iterator[str], stop: tuple[str, ...]) -> Iterator[str]:
             if min(ends):
                 yield held[: min(ends)]
             return
+        # Only the longest end that may begin a stop string is held back. Holding back as many
+        # characters as the longest stop string has would delay every piece.
         keep = max(
             (n for word in stop for n in range(1, len(word)) if held.endswith(word[:n])), default=0
         )

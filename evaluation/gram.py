@@ -82,6 +82,7 @@ def _moments(module: nn.Module, axes: Mapping[int, int]) -> Iterator[dict[int, T
 
     def add(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         # Some architectures call their layers with keyword arguments only.
+        # In float32: the square of a float16 activation overflows from 256 on.
         inputs = (args[0] if args else next(iter(kwargs.values()))).flatten(0, -2).float()
         sums[id(layer.weight)].addmm_(inputs.T, inputs)
 
@@ -92,6 +93,8 @@ def _moments(module: nn.Module, axes: Mapping[int, int]) -> Iterator[dict[int, T
             if id(weight) in axes:
                 assert isinstance(weight, Tensor)
                 size = weight.shape[axes[id(weight)]]
+                # Zeros for every layer in advance, so that an expert that no token reaches has a
+                # sum too.
                 sums[id(weight)] = torch.zeros(size, size, device=weight.device)
                 hooks.append(layer.register_forward_pre_hook(add, with_kwargs=True))
         yield sums

@@ -98,6 +98,8 @@ def run(
         with _quiet():
             library = _library()
             selection = harness_tasks.load(_names(suite_or_tasks), include)
+            # `evaluate` does not do what simple_evaluate does before it: 0 shots if a task names no
+            # number, and the few-shot seed.
             for task in selection["tasks"].values():
                 harness_tasks.refuse_loaded(task)
                 if task.get_config("num_fewshot") is None:
@@ -105,6 +107,8 @@ def run(
                 task.set_fewshot_seed(seed=FEWSHOT_SEED)
             counter.get().expect(selection["tasks"].values(), limit)
             model = _wrap(library, module, tokenizer, batch_size)
+            # Not simple_evaluate: it also runs `pip list` to describe the environment, which took
+            # 0.5 of 0.6 s for 400 requests to a model of 4.8 million parameters (lm-eval 0.4.13).
             # bootstrap_iters=1 asks for standard errors; the function `analytic` in `_library`
             # computes them without resampling.
             report = library.evaluate(
@@ -197,6 +201,7 @@ def _library() -> Any:
         """
         return {lm_eval.api.metrics.mean: lm_eval.api.metrics.mean_stderr}.get(metric)
 
+    # These modules imported the names themselves, so the names are replaced in each of them.
     for user in (lm_eval.models.huggingface, lm_eval.api.model, lm_eval.api.task):
         user.tqdm = Bar
     lm_eval.evaluator_utils.stderr_for_metric = analytic

@@ -43,6 +43,7 @@ class RequestCounter:
             docs = task.eval_docs
             count = min(len(docs), limit or len(docs))
             choices = task.OUTPUT_TYPE == "multiple_choice"
+            # For multiple choice, lm-eval asks for one log-likelihood per choice.
             kind = KINDS["loglikelihood" if choices else task.OUTPUT_TYPE]
             per_example = (
                 len(task.doc_to_choice(docs[0]))
@@ -62,6 +63,8 @@ class RequestCounter:
         Raises:
             Stopped: `should_stop` returned True.
         """
+        # lm-eval's `evaluate` takes no callback. An error that a bar raises passes through it
+        # unchanged, and the next run works.
         if self.should_stop is not None and self.should_stop():
             raise Stopped(f"stopped while {kind}")
         # Bars of other work, such as building the requests, open without `begin`.

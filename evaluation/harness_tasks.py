@@ -41,6 +41,7 @@ def check(names: Sequence[str], include: Sequence[str | Path] = ()) -> Any:
         TaskError: a name is unknown (the message suggests near ones), a task runs code, or its
             data is neither on this disk nor on a hub that can be reached.
     """
+    # Before any task is loaded: loading imports the Python files that !function names.
     for folder in map(Path, include):
         refuse_code(folder)
     manager = _manager(include)
@@ -158,6 +159,8 @@ def _in_memory(config: dict[str, Any]) -> dict[str, Any]:
 
         splits = {}
         for split, name in files.items():
+            # Not splitlines, which also splits at characters that JSON allows in a string, such as
+            # U+2028.
             lines = (ROOT / name).read_text("utf-8").split("\n")
             splits[split] = datasets.Dataset.from_list(
                 [json.loads(line) for line in lines if line.strip()]
@@ -192,6 +195,7 @@ def _defining_entries(names: Sequence[str]) -> dict[str, Any]:
     defines = re.compile(
         rf"^\s*(-|task:|group:|tag:)\s*[\"']?({words})[\"']?\s*$".encode(), re.MULTILINE
     )
+    # The whole folder of a family, because its task files include each other.
     families = {
         root / file.relative_to(root).parts[0]
         for file in root.rglob("*.yaml")
@@ -213,6 +217,8 @@ def _leaves(name: str, index: Mapping[str, Any]) -> Iterator[str]:
         yield name
         return
     for member in members:
+        # A member may be a mapping with settings of its own, which names its task. Without the
+        # comparison, a group that names itself would recurse without end.
         inner = member.get("task", member.get("group")) if isinstance(member, dict) else member
         if isinstance(inner, str) and inner != name:
             yield from _leaves(inner, index)

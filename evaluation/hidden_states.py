@@ -87,9 +87,11 @@ def hidden_states(
                 f"layer is {layer}; the model has 0 (embeddings) to {len(layers) - 1}, "
                 "or -1 for the last."
             )
+        # In float32, because a mean in bfloat16 loses digits on every position that is added.
         means = _mean(layers[layer].float(), batch, over).cpu()
         # The size d of a state is known only now: not every configuration names it.
         rows = torch.empty(len(labels), means.shape[1]) if rows is None else rows
+        # Batches are sorted by length, so each row goes back to the place of its example.
         rows[torch.tensor(batch.examples) + starts[batch.dataset]] = means
     assert rows is not None  # prepare refuses a dataset without examples
     number = layer % len(layers)

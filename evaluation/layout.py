@@ -110,6 +110,7 @@ def tsne(
             "Give different examples."
         )
     near = bounded_perplexity(perplexity, len(rows))
+    # A start from the principal components: a random one would give another picture for each seed.
     layout = TSNE(
         2, perplexity=near, metric=metric, init="pca", learning_rate="auto", random_state=seed
     )

@@ -266,6 +266,7 @@ def _by_length(encoded: list[Encoded], batch_tokens: int) -> Iterator[list[int]]
     """
     order = sorted(range(len(encoded)), key=lambda number: -len(encoded[number].ids))
     while order:
+        # The first example is the longest, so it decides how many rows fit.
         size = max(1, batch_tokens // len(encoded[order[0]].ids))
         yield order[:size]
         order = order[size:]
@@ -277,6 +278,7 @@ def _batch(encoded: list[Encoded], members: list[int]) -> Batch:
     ids, predicted = [], []
     for row, number in enumerate(members):
         tokens, supervised = encoded[number].ids, encoded[number].supervised
+        # The last token serves as padding, because not every tokenizer has a token for it.
         ids.append((tokens[:-1] + [tokens[-1]] * length)[:length])
         predicted += [
             (row, position - 1, tokens[position], number)

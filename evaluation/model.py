@@ -113,6 +113,7 @@ def _config(folder: Path, checkpoint: Checkpoint) -> PreTrainedConfig:
 
 def _dtype(config: PreTrainedConfig, checkpoint: Checkpoint) -> torch.dtype:
     """Returns the dtype that the configuration names, or else that of most weights in the files."""
+    # In a composite configuration, the part for text may be the one that names a dtype.
     named = getattr(config, "dtype", None) or getattr(config.get_text_config(), "dtype", None)
     if isinstance(named, torch.dtype):
         return named
@@ -131,6 +132,8 @@ def _refuse_oversize(folder: Path, config: PreTrainedConfig, checkpoint: Checkpo
         LoadError: there are more layers than tensors, or more than twice as many parameters as the
             files hold.
     """
+    # The number of layers is checked first: even an empty module has objects for every layer, so a
+    # hostile number would exhaust memory before the parameters are counted.
     layers = getattr(config.get_text_config(), "num_hidden_layers", 0)
     if isinstance(layers, int) and layers > len(checkpoint):
         raise LoadError(

@@ -122,6 +122,8 @@ def collect(
             "no tensor of the files is a parameter of the module in the form that it has in its "
             "file; nothing can be collected."
         )
+    # One sum serves twice: it gives the norm, and in float64 it is finite exactly if all float32
+    # values are.
     squares = {name: float(value.double().square().sum()) for name, value in tensors.items()}
     if not_finite := [name for name, value in squares.items() if not math.isfinite(value)]:
         raise DataError(

@@ -209,6 +209,7 @@ def _grid(tensor: Tensor) -> _Grid | None:
         starts.insert(0, keep)
     if values.numel() > MOST_CELLS:
         return None
+    # float64 holds every sum of digits exactly; the loaded dtype does not (see `_marked_grids`).
     return _Grid(tuple(tensor.shape), tuple(starts), values.double().cpu())
 
 
@@ -247,6 +248,7 @@ def _boxes(grid: _Grid) -> Iterator[tuple[float, list[tuple[int, int]] | None]]:
         box, count = [], 1
         for axis, (cuts, size) in enumerate(zip(grid.starts, grid.shape, strict=True)):
             first, last = int(cells[:, axis].min()), int(cells[:, axis].max())
+            # Cells of one value fill a box exactly if there are as many of them as the box has.
             count *= last - first + 1
             box.append((int(cuts[first]), int(cuts[last + 1]) if last + 1 < len(cuts) else size))
         yield value, box if count == len(cells) else None

@@ -80,6 +80,7 @@ def connection_failure(endpoint: str, patience: float) -> str | None:
             outcome.append(error.strerror or str(error) or type(error).__name__)
 
     # In a thread, because looking up a name has no time limit of its own.
+    # A daemon, so that a name server that never answers does not keep the process alive.
     thread = threading.Thread(target=connect, daemon=True)
     thread.start()
     thread.join(patience)
@@ -96,6 +97,7 @@ def refuse_code(folder: Path) -> None:
         raise TaskError(
             f"{folder} is not a folder. Give one that holds lm-eval task files (*.yaml)."
         )
+    # The files that lm-eval indexes: all YAML files below the folder.
     for file in sorted(folder.glob("**/*.yaml")):
         if reason := _code(file, set()):
             raise TaskError(
@@ -116,6 +118,8 @@ def _code(file: Path, seen: set[Path]) -> str | None:
         return None
     seen.add(file)
     try:
+        # Composed and not loaded: the safe loader fails at a tag such as !function, while a node
+        # shows it.
         root = yaml.compose(file.read_text("utf-8"), Loader=yaml.SafeLoader)
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise TaskError(f"{file} is not readable YAML: {cause(error)}.") from None

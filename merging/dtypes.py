@@ -53,6 +53,7 @@ def check_dtype(raw: object, key: str) -> str:
     Raises:
         RecipeError: not one of DTYPES; suggests 'float16' for fp16 or half, and so on.
     """
+    # mergekit accepts torch.bfloat16 for bfloat16 too.
     name = raw.removeprefix("torch.") if isinstance(raw, str) else raw
     if isinstance(name, str) and name in DTYPES:
         return name

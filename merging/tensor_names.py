@@ -107,6 +107,8 @@ def _part(components: list[str]) -> str:
 
 def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
     """Returns a sort key that compares numbers as numbers: layer 2 comes before layer 10."""
+    # Words and numbers get one form, because Python cannot compare a number with text, and one name
+    # may begin with a digit where another begins with a letter.
     pieces = re.split(r"(\d+)", name)
     return tuple(
         (1, int(piece), "") if piece.isdecimal() else (0, 0, piece) for piece in pieces if piece

@@ -26,7 +26,9 @@ def write_whole(file: Path, text: str, *, durable: bool = False) -> None:
         draft.write_text(text, encoding="utf-8")
         if durable:
             flush(draft)
+        # A rename within one folder replaces the file in one step; from another disk it could not.
         draft.replace(file)
+    # BaseException, because Ctrl-C must not leave a draft behind either.
     except BaseException:
         draft.unlink(missing_ok=True)
         raise

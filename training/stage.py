@@ -153,6 +153,7 @@ class Stage:
 
 
 def _check_choices(stage: Stage) -> None:
+    # Derived from the types, so that the choices of a field are written once.
     for name, hint in get_type_hints(Stage).items():
         choices = get_args(hint)
         # get_args also returns the members of unions and tuples; only a Literal has text members.
@@ -230,6 +231,7 @@ def _check_data(stage: Stage) -> None:
             f"replay_share is {stage.replay_share} but replay is empty. "
             "Give examples or set it to 0."
         )
+    # The order of batches rounds in the same way.
     if round(stage.batch * stage.replay_share) == stage.batch:
         raise TrainingError(
             f"replay_share {stage.replay_share} of batch {stage.batch} leaves no place for the "

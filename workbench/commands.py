@@ -46,6 +46,7 @@ def display_path(path: str | Path) -> str:
 
 
 def _line(*words: str) -> str:
+    # Quoted, because the line is pasted into a shell and a path may hold spaces or a $.
     return shlex.join(("dem", *words))
 
 

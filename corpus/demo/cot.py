@@ -24,6 +24,8 @@ def story(rng: Random, steps: int, highest: int) -> Example:
     count = rng.randint(2, highest - 2)
     text, chain = [f"{name} has {count} {things}."], []
     for step in range(steps):
+        # A number near 0 can only rise and one near `highest` only fall, so no step leaves the
+        # range.
         gain = count < 2 or (count <= highest - 2 and rng.random() < 0.5)
         change = rng.randint(1, highest - count) if gain else rng.randint(1, count)
         event = rng.choice(GAINS if gain else LOSSES).format(n=change, friend=friend)

@@ -72,6 +72,7 @@ def changed(rng: Random, full: Booking) -> tuple[Booking, str]:
     """Changes one slot; returns the new booking and the user's turn that asks for the change."""
     slot = rng.choice(list(ASK))
     other = booking(rng)
+    # Drawn again until the slot differs: otherwise the user would ask for no change.
     while getattr(other, slot) == getattr(full, slot):
         other = booking(rng)
     after = replace(full, **{slot: getattr(other, slot)})

@@ -11,6 +11,8 @@ from corpus.jsonl import Example
 
 def problem(rng: Random, text: str, right: int, near: tuple[int, ...]) -> Example:
     """Makes a problem with its right answer and three wrong ones, from `near` and close numbers."""
+    # `near` holds the results of likely mistakes, such as a sum in the place of a product, so that
+    # the size of a number alone does not give the answer away.
     wrong = [number for number in dict.fromkeys(near) if number > 0 and number != right]
     rng.shuffle(wrong)
     wrong = wrong[:2]
@@ -44,6 +46,7 @@ def times(rng: Random, low: int, high: int) -> Example:
 
 def share(rng: Random) -> Example:
     """Makes a problem whose answer is a quotient: a total shared equally."""
+    # The total is made from its factors, so that it divides evenly.
     each, count = rng.randint(2, 9), rng.randint(2, 9)
     box, things, name = rng.choice(BOXES), rng.choice(THINGS), rng.choice(PEOPLE)
     text = rng.choice(
@@ -87,6 +90,7 @@ def average(rng: Random) -> Example:
     """Makes a problem whose answer is the mean of two numbers."""
     middle, half = rng.randint(5, 40), rng.randint(1, 4)
     things, name = rng.choice(THINGS), rng.choice(PEOPLE)
+    # Both are equally far from the mean, so that it is a whole number.
     first, second = rng.sample((middle - half, middle + half), 2)
     text = (
         f"{name} sold {first} {things} one day and {second} the next. What is the average per day?"

@@ -141,6 +141,8 @@ def inference(rng: Random) -> Example:
     """Makes an example that asks whether a comparison follows from two: yes, no or maybe."""
     more = rng.choice(TRAITS)
     first, second, third = rng.sample(PEOPLE, 3)
+    # The answer is drawn first, so that all three are equally frequent; a model that scores the
+    # choices alike always picks the first.
     label = rng.choice(("yes", "no", "maybe"))
     if label == "maybe":
         text, claim = (
@@ -174,6 +176,7 @@ def paraphrase(rng: Random) -> Example:
     past, participle = rng.choice(VERBS)
     first, second = rng.sample(PEOPLE, 2)
     same = rng.random() < 0.5
+    # The words are the same in both cases: only their roles tell yes from no.
     agent, patient = (first, second) if same else (second, first)
     day = rng.choice(DAYS)
     prompt = (

@@ -85,6 +85,7 @@ def remove(rng: Random) -> Example:
 
 def replace(rng: Random) -> Example:
     """Makes an example that replaces one word of the list."""
+    # Drawn together, so that the new word is not already in the list.
     *words, new = rng.sample(SIMPLE, rng.randint(3, 4))
     old = rng.choice(words)
     return instruct(

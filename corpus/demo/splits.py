@@ -38,6 +38,7 @@ def datasets(seed: int = 0) -> dict[str, dict[str, list[Example]]]:
 def _splits(family: Family, seed: int) -> dict[str, list[Example]]:
     """Draws the splits of one dataset."""
     seen: set[str] = set()
+    # A generator per family, so that a change to one family leaves the data of the others as it is.
     rng = Random(f"{family.name}/{seed}")
     return {split: _fresh(family, rng, seen, size) for split, size in SIZES.items()}
 

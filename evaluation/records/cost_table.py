@@ -129,6 +129,8 @@ def crossover(prices: Prices) -> Cost | None:
     slope = prices.slope
     if slope is None:
         return None
+    # Beyond this number every part is projected at a mean, so both costs are straight lines from
+    # here.
     last = max(len(prices.tries), len(prices.mixing), len(prices.validations))
     here = _saved(prices, last)
     parallel = abs(slope) <= PARALLEL * max(

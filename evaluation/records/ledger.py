@@ -66,6 +66,8 @@ class Phase:
     """Given by the ledger."""
 
     def __post_init__(self) -> None:
+        # Checked when a phase is made: SQLite would store NaN as NULL, and a single infinite amount
+        # would spoil every total.
         if self.kind not in KINDS:
             raise ValueError(
                 f"the kind of a phase is {self.kind!r}; give one of {', '.join(KINDS)}"
@@ -81,11 +83,13 @@ class Phase:
             )
 
 
+# Derived from the fields, so that the table and the value cannot drift apart.
 COLUMNS = tuple(column.name for column in fields(Phase) if column.name != "id")
 _TEXT = ("kind", "name", "device", "digest", "output", "created")
 _REAL = ("wall_seconds", "device_seconds")
 _TYPES = dict.fromkeys(_TEXT, "TEXT") | dict.fromkeys(_REAL, "REAL")
 _DECLARED = ", ".join(f'"{name}" {_TYPES.get(name, "INTEGER")}' for name in COLUMNS)
+# AUTOINCREMENT never gives an id twice, so the order of ids is the order of time.
 _TABLE = f"""
 CREATE TABLE phases (id INTEGER PRIMARY KEY AUTOINCREMENT, {_DECLARED});
 CREATE INDEX phases_of_digest ON phases (digest)

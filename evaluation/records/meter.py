@@ -43,6 +43,7 @@ class Meter:
             yield
         finally:
             # Also if the block raised: what it spent before was paid for.
+            # The device's clock waits until the device is done, so it is read before the wall time.
             self.device_seconds += stop()
             self.wall_seconds += time.perf_counter() - begin
             self.peak_bytes = max(self.peak_bytes or 0, mark.end(token))
@@ -52,6 +53,7 @@ class Meter:
     ) -> None:
         """Adds examples, and the number of tokens and of supervised tokens if they are known."""
         self.examples += examples
+        # None and 0 differ: None says that nobody counted.
         if tokens is not None:
             self.tokens = (self.tokens or 0) + tokens
         if supervised is not None:

@@ -122,6 +122,7 @@ class Prices:
             return None
         parts = self.runs, self.sweeps_of_mixed
         value = math.fsum(_sum(costs, settings, _mean(costs)) for costs in parts)
+        # A setting is measured only if both its training and its sweep are.
         return Cost(value, _how(min(len(self.mixing), len(self.validations)), settings))
 
     def changed(self, dataset: str, settings: int) -> tuple[Cost | None, Cost | None]:
@@ -187,6 +188,7 @@ def prices(
     others = dict.fromkeys(mixed_digests, validations) | dict.fromkeys(end_digests, ends)
     devices = {training.device for training in used}
     for phase in phases:
+        # Quick losses take fewer examples than a whole sweep, so they are no price of one.
         swept = (
             phase.kind == "evaluation" and phase.name == LOSSES and phase.examples >= examples > 0
         )

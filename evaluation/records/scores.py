@@ -78,6 +78,7 @@ class Run:
     """Given by the store."""
 
 
+# Derived from the fields, so that the table and the value cannot drift apart.
 COLUMNS = tuple(column.name for column in fields(Run) if column.name != "id")
 _TYPES = {
     "value": "REAL",
@@ -87,6 +88,7 @@ _TYPES = {
     "seed": "INTEGER",
     "limit": "INTEGER",
 }
+# Quoted, because `limit` is a keyword of SQL.
 _DECLARED = ", ".join(f'"{name}" {_TYPES.get(name, "TEXT")}' for name in COLUMNS)
 _TABLE = f"""
 CREATE TABLE runs (id INTEGER PRIMARY KEY AUTOINCREMENT, {_DECLARED});

@@ -66,6 +66,7 @@ class CoordinateSearch:
         self._low, self._high = low, high
         self._best = self._inside(tuple(start.values()))
         self._scores: dict[tuple[float, ...], float] = {}
+        # A generator keeps its place in the loops between `ask` and `tell`.
         self._walk = self._points(step, smallest)
         self._pending: tuple[float, ...] | None = None
 
@@ -84,6 +85,7 @@ class CoordinateSearch:
         Raises:
             ValueError: `point` is another one.
         """
+        # NaN for a missing coordinate: it equals nothing, so such a point is refused.
         values = tuple(point.get(name, float("nan")) for name in self._names)
         if self._pending is None or values != self._pending:
             raise ValueError(

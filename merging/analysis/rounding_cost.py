@@ -90,6 +90,7 @@ class RoundingCost:
         rows = [
             (row, share)
             for row, share in zip(table.rows, table.values[:, 0].tolist(), strict=True)
+            # NaN, the share of rows that nothing moves, is not above 0 and falls out too.
             if share > 0
         ]
         return sorted(rows, key=lambda row: -row[1])[:most]
@@ -99,6 +100,7 @@ class RoundingCost:
         name = " and ".join(self.dtypes)
         # The next wider dtype that holds what this one loses.
         wider = "float64" if "float32" in self.dtypes else "float32"
+        # First, because an export with such values is refused: no other advice helps.
         if overflown := int(self.overflown.sum()):
             choice = "bfloat16 or float32" if "float16" in self.dtypes else wider
             return (
@@ -204,6 +206,8 @@ def _sums(
     The counts are moved, unmoved and overflown. Elements that are not finite add nothing to the
     Gram matrix.
     """
+    # Compared with the base rounded in the same way: what rounding alone does to a float32 base is
+    # no trace of the merge.
     unchanged = theta.to(dtype).double()
     origin, exact, kept = theta.double(), wanted.double(), stored.double()
     finite = torch.isfinite(origin) & torch.isfinite(exact) & torch.isfinite(kept)

@@ -56,6 +56,7 @@ def open_accelerator(name: str) -> "Accelerator | None":
         raise DeviceError(
             f"device {name!r} is unknown, expected cpu, cuda or cuda:N. torch finds {names}."
         )
+    # torch's builds for AMD cards answer to the name cuda too, and set only version.hip.
     built = torch.version.cuda or torch.version.hip
     step = (
         ". Give one of these."
@@ -169,6 +170,7 @@ class _Stage:
             stack = torch.empty(
                 1 + len(task.vectors), out.numel(), dtype=working, device=self._device
             )
+            # Θ is sent first, because the rows after it subtract it on the device.
             self._send(stack[0], start, partial(_theta, base, task.name))
             for row, vector in zip(
                 stack[1:], [vectors[name] for name in task.vectors], strict=True
@@ -195,6 +197,7 @@ class _Stage:
         for at in range(0, len(row), self._block):
             part = row[at : at + self._block]
             slot = next(self._slots)
+            # The last copy out of this slot must be over before the reader overwrites its memory.
             slot.wait()
             span = read(
                 (start + at, start + at + len(part)),

@@ -84,6 +84,7 @@ def library() -> ctypes.CDLL | None:
     # CDLL releases the interpreter's lock during a call, so that threads run in parallel. use_errno
     # keeps the error of a read for _raise.
     compiled = ctypes.CDLL(str(file), use_errno=True)
+    # Without argtypes, ctypes passes a whole number as a C int of 32 bits and cuts addresses.
     address, dtype, size = ctypes.c_void_p, ctypes.c_int32, ctypes.c_size_t
     rows: list[Any] = [size, address, size, address]
     scale: list[Any] = [address, ctypes.c_float, ctypes.c_float]
@@ -123,6 +124,7 @@ def weighted_sum(
         ValueError: if `scratch` is needed and too small.
     """
     theta, sources = _sources(base, rows)
+    # In float32, like the ω that `combine` multiplies by: both must round to the same bits.
     weights = (ctypes.c_float * len(rows))(*terms.omegas)
     elements = (ctypes.c_void_p * len(rows))()
     target = out.data_ptr(), DTYPES[out.dtype], SLICE, _scratch(base, rows, scratch), elements
@@ -152,6 +154,7 @@ def inner_products(
         CheckpointError: if a file cannot be read.
         ValueError: for more than MOST rows, or if `scratch` is needed and too small.
     """
+    # kernel.c has its sums in arrays of this size, and would write past their end.
     if len(rows) > MOST:
         raise ValueError(f"at most {MOST} rows at once, {len(rows)} given")
     size = base.size if isinstance(base, Stored) else base.numel()

@@ -125,6 +125,7 @@ def compute(
         workspace: memory that no other thread uses now.
     """
     if not task.vectors:
+        # Never through float32, which cannot hold large integers: buffers come this way too.
         read_into(base, task.name, start, out, workspace.scratch)
         return
     job = _Job(task, base, [vectors[name] for name in task.vectors], workspace)
@@ -205,6 +206,8 @@ def round_piece(task: Task, start: int, values: Tensor) -> Tensor:
         values: (n,), in the working dtype.
     """
     if (
+        # A tensor that is only copied is rounded to nearest: it has no displacement whose mean
+        # could be lost.
         task.stochastic
         and task.vectors
         and values.dtype in WIDE
@@ -284,5 +287,6 @@ def seed_of(seed: int, tensor: str, vector: str) -> int:
 
     So other tensors, other sliders, their order and the number of threads cannot change a mask.
     """
+    # No name may hold a zero byte, so two different triples never give the same text.
     text = "\0".join((str(seed), tensor, vector))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1

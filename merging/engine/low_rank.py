@@ -82,6 +82,7 @@ def factors_of(task: Task) -> list[float]:
     units = torch.eye(len(task.vectors), dtype=torch.float64)
     omegas = torch.tensor(task.omegas, dtype=torch.float64)
     combined: Tensor = task.method.combine(
+        # combine may overwrite its stack. The clone keeps units[0], which stands in for the base.
         units.clone(), omegas, Site(task.name, units[0], task.depth), **dict(task.arguments)
     )
     values: list[float] = combined.tolist()
@@ -148,6 +149,8 @@ def factorise(delta: Tensor, *, rank: int | None = None, energy: float | None = 
         rank: the largest number of columns of the left factor.
         energy: instead of a rank, the share Σ_{i≤k} σ_i² / Σ σ_i² to keep, above 0 and at most 1.
     """
+    # Of the whole matrix: measured against its own singular values, any projection would keep all
+    # of the energy.
     total = float(delta.double().square().sum())
     smaller = min(delta.shape)
     width = min(rank or OVERSAMPLE, smaller) + OVERSAMPLE

@@ -115,6 +115,7 @@ def read_delta(
         if piece.name in vector:
             vector.read_delta(piece.name, piece.start, values, reader.scratch)
         else:
+            # Zeros, and not left out, because the consumer has one ω for each row.
             values.zero_()
         span = VectorSpan(values, difference=True)
     return span
@@ -150,6 +151,7 @@ def fill_deltas(
     """
     for row, vector in zip(rows[1:], vectors, strict=True):
         if name in vector:
+            # A vector of a restacked model has a base of its own, whose values must be subtracted.
             vector.read_delta(name, start, row, scratch, rows[0] if vector.base is base else None)
         else:
             row.zero_()

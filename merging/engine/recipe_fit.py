@@ -46,6 +46,8 @@ def check_filters(recipe: Recipe, base: Iterable[str]) -> None:
     for label, scope in scopes:
         for key, setting in scope.items():
             filters += [(f"{label}: {key}: the filter", part) for part in settings.filters(setting)]
+    # A filter without a match is nearly always a typing error, which mergekit ignores in silence.
+    # All are reported together, so that a recipe is corrected once.
     unmatched = [
         f"{label} {part!r} matches no tensor of the base."
         for label, part in filters

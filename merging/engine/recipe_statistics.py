@@ -51,6 +51,8 @@ def open_statistics(
     for source in recipe.models:
         opened = files[source.name]
         label = f"{source.name}: {opened.path}"
+        # Statistics take hours to collect, so each message has the command line that collects the
+        # right ones.
         if opened.facts.kind != kind:
             raise RecipeError(
                 f"{label} holds statistics of kind {opened.facts.kind!r}, {recipe.method} needs "
@@ -85,6 +87,7 @@ def _check_tensor(label: str, name: str, opened: Statistics, base: Weights) -> N
     info, expected = opened.stored.info(name), shape_of(base, name)
     # A Gram matrix is (inputs, inputs); Fisher numbers have the tensor's own shape.
     if opened.facts.kind == "gram":
+        # None equals no size, so statistics of a tensor that is no matrix are refused below.
         inputs = expected[opened.axis(name)] if len(expected) == 2 else None
         wanted: tuple[int | None, ...] = (inputs, inputs)
     else:

@@ -36,6 +36,8 @@ class SliceSpot(NamedTuple):
     @property
     def depth(self) -> float:
         """t of mergekit's gradients, 0 to 1."""
+        # A quirk of mergekit: the head and the final norm get a gradient's first value, not its
+        # last.
         if self.offset is None:
             return 0.0
         return self.offset / (self.part.length - 1) if self.part.length > 1 else 1.0
@@ -101,6 +103,9 @@ def spot(recipe: Recipe, name: str) -> SliceSpot:
 def comes_first(name: str) -> bool:
     """Reports whether a tensor outside the layers precedes them: embeddings and their norms."""
     part = place(name).part
+    # Words of the name decide, because there is no table of architectures. A norm of the
+    # embeddings, such as word_embeddings_layernorm, precedes the layers; the final norm follows
+    # them.
     return part == "embeddings" or (part != "head" and "emb" in name.lower())
 
 
@@ -157,6 +162,8 @@ def _values(
     """
     values = {}
     for key in keys:
+        # As in mergekit, a scope whose rules match nothing passes the question on to the next
+        # scope.
         candidates = (settings.resolve(scope[key], name, depth) for scope in scopes if key in scope)
         value = next((value for value in candidates if value is not None), None)
         if value is not None:

@@ -70,6 +70,7 @@ def tasks(recipe: Recipe, base: Weights, vectors: Mapping[str, Vector]) -> list[
         raise TypeError(f"{base.name} is a vector of differences; the base must be weights")
     check_vectors(recipe, base, vectors)
     depths = _depths(base)
+    # check_slices has refused methods that need statistics or lengths of whole models.
     if recipe.slices:
         restack.check_filters(recipe, base)
         return [
@@ -143,6 +144,8 @@ def _task(
     """Resolves a recipe at one tensor; `closed` holds ω that the method computes itself."""
     stored = dtype_of(base, name)
     shape = shape_of(base, name)
+    # Integers, and constants of the code such as a causal mask, have no meaning as differences.
+    # They keep their own dtype, whatever the recipe's is.
     if not stored.is_floating_point or is_buffer(name, len(shape)):
         return Task(name, shape, stored, recipe.definition)
     method, space = recipe.definition, space_of(recipe)
@@ -171,16 +174,19 @@ def _task(
     if droppable and space == "deltas" and not normalize:
         # So is an adapter at a tensor that it does not change, unless its ω counts in a divisor.
         active = [(source, omega) for source, omega in active if name in vectors[source.name]]
+    # Deltas of zeros give zeros in every method, so the base's tensor is copied.
     if space == "deltas" and not any(name in vectors[source.name] for source, _ in active):
         return copied
     omegas = tuple(omega for _, omega in active)
     own = _for_each_vector(recipe, [source for source, _ in active], name, depth)
     arguments = method.arguments(shared | own, len(active))
+    # Asked at each tensor, because rules and gradients can make ω sum to 0 in one layer only.
     if method.refusal is not None and (why := method.refusal(omegas, arguments)):
         raise RecipeError(f"{recipe.method} at {name}: {why}")
     return copied._replace(
         vectors=tuple(source.name for source, _ in active),
         omegas=omegas,
+        # Sorted, because the live model compares tasks to find what it must compute again.
         arguments=tuple(sorted(arguments.items())),
         space=space,
         depth=depth,
@@ -218,6 +224,8 @@ def _setting(
     recipe: Recipe, source: ModelEntry, key: str, name: str, depth: float | None
 ) -> settings.Scalar | None:
     """Returns a model's own setting at one tensor, else the recipe's; None if neither sets it."""
+    # mergekit's order of scopes. One whose rules match nothing passes the question on. Outside the
+    # layers a gradient is resolved at 0, so it gives its first value.
     for scope in (source.parameters, recipe.parameters):
         if key in scope:
             value = settings.resolve(scope[key], name, depth or 0.0)
@@ -231,6 +239,7 @@ def _omega(recipe: Recipe, source: ModelEntry, name: str, depth: float | None) -
     if not recipe.definition.weighted:
         return 1.0
     value = _setting(recipe, source, WEIGHT, name, depth)
+    # No default: it would hide that the last rule was forgotten.
     if value is None:
         raise RecipeError(
             f"{source.name}: no rule for weight matches {name!r}. "

@@ -51,6 +51,8 @@ def in_order(
             # A slow item holds back the results of later ones, so `room` bounds what these take.
             for item in items:
                 need = size(item)
+                # With nothing else under way an item is taken whatever its size: one larger than
+                # `room` must not wait for ever.
                 while waiting and under_way + need > room:
                     future, taken = waiting.popleft()
                     yield future.result()

@@ -23,6 +23,7 @@ class Workspace:
 
     def __init__(self, most: int = PIECE) -> None:
         self._most = most
+        # 8 bytes for each element, as read_into counts, so that it reads a piece in one go.
         self.scratch = torch.empty(8 * most, dtype=torch.uint8)
         self._kept = torch.empty(0, dtype=torch.uint8)
         self._inputs: list[Tensor] = []

@@ -74,6 +74,8 @@ class Checkpoint(Mapping[str, Tensor]):
         names, weight_map = weight_files(self.path) if file is None else ([file], None)
         self.shards = tuple(self.path / name for name in names)
         self._infos: dict[str, tuple[int, TensorInfo]] = {}
+        # As they were when the headers were read: each later read compares them, because offsets of
+        # another file's header would give wrong weights without an error.
         self._identities = []
         self.metadata: dict[str, str] = {}
         self._headers = hashlib.sha256()
@@ -84,6 +86,8 @@ class Checkpoint(Mapping[str, Tensor]):
             status = shard.stat()
             self._identities.append(_identity(status))
             self._headers.update(header.raw + status.st_size.to_bytes(8, "little"))
+        # A tool that trusts the index and one that looks into the shards would load different
+        # models.
         if weight_map is not None:
             self._compare_with_index(weight_map)
         # Layers in their order, whatever the shards' order: merges and exports follow it.
@@ -152,6 +156,8 @@ class Checkpoint(Mapping[str, Tensor]):
         digest = self._headers.copy()
         for number, (size, *_) in enumerate(self._identities):
             for sample in range(SAMPLES):
+                # From the first byte to the last at equal distances, because a fine-tune may change
+                # any layer.
                 piece = bytearray(min(SAMPLE_BYTES, size))
                 self._read(number, (size - len(piece)) * sample // (SAMPLES - 1), memoryview(piece))
                 digest.update(piece)
@@ -264,6 +270,7 @@ class Checkpoint(Mapping[str, Tensor]):
         try:
             while target:  # one read returns at most 2 GiB
                 count = os.preadv(descriptor, [target], offset)
+                # The identity was compared on opening, so the file has shrunk since.
                 if count == 0:
                     raise _read_error(self.shards[number], 0)
                 target, offset = target[count:], offset + count
@@ -292,6 +299,7 @@ def read_block(
     """
     block = getattr(weights, "block", None)
     if block is None:
+        # Weights in memory: a view, so that a block of a large tensor costs nothing.
         return weights[name].reshape(-1)[start:stop]
     # Vectors have a `block` too, without `scratch`.
     values: Tensor = (
@@ -350,4 +358,5 @@ def in_memory(weights: Weights) -> dict[str, Tensor]:
 
 def _identity(status: os.stat_result) -> tuple[int, int, int]:
     """Returns the facts that change when a file is written or replaced."""
+    # The inode too: a file of the same size and time may have been renamed over this one.
     return status.st_size, status.st_mtime_ns, status.st_ino

@@ -84,6 +84,8 @@ def read_header(path: Path) -> Header:
     size = regular_file(path).st_size
     with path.open("rb") as file:
         prefix = file.read(8)
+        # Before the length is checked: these eight characters read as an impossible length, and the
+        # message would say that the file was cut short.
         if prefix.startswith(b"version "):
             raise CheckpointError(
                 f"{path} is a git-LFS pointer, not the weights. "
@@ -112,6 +114,7 @@ def read_header(path: Path) -> Header:
                 "It is not a safetensors file, or it was cut short; compare its size with the "
                 "source and copy it again."
             )
+        # Only now: a false length could ask for 2⁶⁴ bytes of memory.
         text = file.read(length)
     document = parse_json(text, f"{path}: header")
     if not isinstance(document, dict):
@@ -136,6 +139,7 @@ def read_header(path: Path) -> Header:
 
 def _tensor_info(path: Path, name: str, entry: Any, data_start: int) -> TensorInfo:
     """Checks one entry of a header and returns it; `data_start` is the offset of the first data."""
+    # Cut short, because a stranger's name can have megabytes.
     where = f"{path}: tensor {name[:80]!r}"
     if not _TENSOR_NAME.fullmatch(name):
         raise CheckpointError(
@@ -176,6 +180,7 @@ def _check_contiguous(path: Path, tensors: dict[str, TensorInfo], start: int, si
     Bytes that belong to no tensor could hide anything, and no check would see them.
     """
     position = start
+    # An empty tensor begins where its neighbour begins, so it must come first.
     for name, info in sorted(tensors.items(), key=lambda item: (item[1].start, item[1].nbytes)):
         if info.start != position:
             kind = "overlaps its neighbour" if info.start < position else "leaves a hole before it"
@@ -218,6 +223,7 @@ def read_index(path: Path) -> dict[str, str]:
 
 
 def _are_naturals(values: Any) -> bool:
+    # By type(), because isinstance takes JSON's true for a number.
     return isinstance(values, list) and all(type(value) is int and value >= 0 for value in values)
 
 

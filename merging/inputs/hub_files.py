@@ -65,6 +65,7 @@ def _weights(reference: str, folder: Path, names: list[str]) -> list[str]:
         return shards + adapter
     if SINGLE in names:
         return [SINGLE, *adapter]
+    # Only the top folder: what lies in a subfolder is another model or another format.
     single = [name for name in names if name.endswith(".safetensors") and "/" not in name]
     return single if len(single) == 1 and ADAPTER not in names else adapter
 

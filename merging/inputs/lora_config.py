@@ -102,6 +102,7 @@ def _config(path: Path) -> dict[str, Any]:
             "checkpoint."
         )
     for key, reason in _REFUSED.items():
+        # PEFT writes all of its keys, those that are not used as null or false.
         if config.get(key):
             raise CheckpointError(
                 f"{path / ADAPTER}: {key} is set: {reason}. Only plain LoRA and rsLoRA are read; "
@@ -288,6 +289,8 @@ def _scale(where: str, config: Mapping[str, Any], module: str, rank: int) -> flo
         if re.match(rf"(.*\.)?({pattern})$", module):
             alpha = value
             break
+    # A bound, not isfinite: JSON may hold a whole number that no float can, and isfinite would
+    # raise.
     if not (isinstance(alpha, int | float) and abs(alpha) < 1e30 and rank > 0):
         raise CheckpointError(
             f"{where}: {ADAPTER}: lora_alpha is {str(alpha)[:80]}, expected a finite number."

@@ -130,6 +130,8 @@ class LoraVector(Vector):
 
     def _product(self, name: str, factors: Factors, number: int, rows: int) -> Tensor:
         """Returns chunk `number` of the flattened delta; each chunk has `rows` rows."""
+        # Blocks and chunks begin at different elements. The chunk in which a block ends is kept,
+        # because the next block begins in it.
         latest = self._chunk
         if latest is None or latest[:2] != (name, number):
             product = factors.left[number * rows : (number + 1) * rows] @ factors.right
@@ -138,6 +140,7 @@ class LoraVector(Vector):
 
     def weights_block(self, name: str, start: int, stop: int) -> Tensor:
         """Returns elements of Θ + ΔW in the working dtype: shape (stop − start,)."""
+        # copy=True, because a base in memory of this dtype would otherwise be changed in place.
         base = read_block(self.base, name, start, stop).to(
             working_dtype(dtype_of(self.base, name)), copy=True
         )

@@ -68,6 +68,7 @@ def verify(
         manifest = Manifest(str(document["recipe"]), files)
     except CheckpointError as error:
         raise ExportError(str(error)) from None
+    # 1e999 is valid JSON and reads as infinity, for which int() raises OverflowError.
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError):
         raise ExportError(f"{folder / MANIFEST} is not a manifest of this tool.") from None
     wrong = []
@@ -88,6 +89,7 @@ def verify(
             wrong.append(f"{name} has changed")
         done += size
         progress("verify", done, manifest.nbytes)
+    # A file that nobody listed may be what a loader picks: code, pickles, or other weights.
     present = {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()}
     wrong += [f"{name} is not listed" for name in sorted(present - set(files) - {MANIFEST})]
     if wrong:

@@ -113,6 +113,7 @@ class SavedVector(Vector):
 
         They are the fine-tuned weights up to the rounding of the difference.
         """
+        # copy=True, because a base in memory of this dtype would otherwise be changed in place.
         base = read_block(self.base, name, start, stop).to(
             working_dtype(dtype_of(self.base, name)), copy=True
         )

@@ -88,6 +88,7 @@ class Statistics:
         self.stored = Checkpoint(self.path.parent, file=self.path.name)
         self.facts = _read_facts(self.path, self.stored.metadata)
 
+    # Tasks hold statistics, and are compared to find what must be computed again.
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Statistics) and self.stored.identity == other.stored.identity
 
@@ -195,6 +196,7 @@ def write(out: str | Path, facts: StatisticsFacts, tensors: Mapping[str, Tensor]
         ExportError: if the file exists or cannot be written; nothing is left behind then.
     """
     out = Path(out)
+    # Once more: while the statistics were collected, the disk may have filled up.
     check_target(out, sum(4 * value.numel() for value in tensors.values()))
     stored = [(name, torch.float32, tuple(value.shape)) for name, value in tensors.items()]
     # Written beside the target and linked when complete, so no reader sees half a file. The process

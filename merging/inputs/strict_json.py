@@ -25,6 +25,7 @@ def read_json(path: Path, limit: int = 1_000_000, *, finite: bool = True) -> Any
             the file.
     """
     size = regular_file(path).st_size
+    # Before the file is read: a stranger's file may be larger than the memory.
     if size > limit:
         raise CheckpointError(f"{path} has {size:,} bytes; at most {limit:,} are read.")
     return parse_json(path.read_bytes(), str(path), finite=finite)

@@ -89,6 +89,7 @@ class Combined(Vector):
 
     def weights_block(self, name: str, start: int, stop: int) -> Tensor:
         """Returns elements of Θ + Σ c_k Δ_k in the working dtype."""
+        # copy=True, because a base in memory of this dtype would otherwise be changed in place.
         base = read_block(self.base, name, start, stop).to(
             working_dtype(dtype_of(self.base, name)), copy=True
         )

@@ -49,6 +49,7 @@ def resolve(module: nn.Module, view: View) -> Tensor:
     """Returns the module's own storage that a view names, in the orientation of the file."""
     path, _, leaf = view.parameter.rpartition(".")
     region: Tensor = getattr(module.get_submodule(path), leaf)
+    # autograd refuses to write in place to a parameter that requires a gradient.
     region = region.detach()
     steps = tuple(slice(*step) if isinstance(step, tuple) else step for step in view.index)
     region = region[steps] if steps else region
@@ -133,6 +134,8 @@ class LiveModel:
             for task in wanted
             if (self.reload or task.name in self.views) and self._written.get(task.name) != task
         ]
+        # From here until everything is written the module equals no recipe, even if an error
+        # follows.
         if changed:
             self.recipe = None
         if changed and self.reload:
@@ -162,6 +165,8 @@ class LiveModel:
                 self._written.pop(piece.task.name, None)
                 yield piece
 
+        # A method that needs whole tensors has pieces of their size: no more is held at once than
+        # the largest of them.
         room = max([4 * self._device.most * workers(), *(piece.out.numel() for piece in pieces)])
         done = 0
         for piece in in_order(
@@ -171,6 +176,7 @@ class LiveModel:
             unfinished[piece.task.name] -= 1
             if not unfinished[piece.task.name]:
                 self._written[piece.task.name] = piece.task
+            # After the last piece nothing is left to stop: the composition is complete.
             stopped = stopped or (done < len(pieces) and should_stop())
             if stopped:  # pieces that are being computed finish, those that wait are dropped
                 break

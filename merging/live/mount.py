@@ -70,6 +70,7 @@ class Mounts:
                 "composition is loaded anew."
             )
         check(settled, wanted)
+        # A drag plans many moves from the same settled recipe, so its tasks are resolved once.
         if self._tasks is None or self._tasks[0] != settled:
             self._tasks = settled, tasks(settled, self.live.base, self.live.vectors)
         after = tasks(wanted, self.live.base, self.live.vectors)
@@ -121,6 +122,7 @@ class Mounts:
                     handles.append(layer.module.register_forward_hook(hook, with_kwargs=True))
             yield self.live.module
         finally:
+            # After an error too: a hook that stays would add to every later composition.
             for handle in handles:
                 handle.remove()
             self.live.mounted = False

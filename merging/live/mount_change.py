@@ -91,6 +91,8 @@ def change(
                 f"{full[0]} moves too, and it is not an adapter: its difference is not a low-rank "
                 "product."
             )
+        # An adapter that does not change this tensor may be in its task, for example because its ω
+        # counts in the divisor. It has no product to mount.
         if present := {name: by for name, by in moved.items() if after.name in vectors[name]}:
             changes[after.name] = present
     return changes

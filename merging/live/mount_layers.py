@@ -52,6 +52,8 @@ def uses(root: nn.Module) -> dict[int, list[Use]]:
             *module.named_parameters(recurse=False),
             *module.named_buffers(recurse=False),
         ):
+            # By memory and not by name: a tied head is the same parameter under a second name, and
+            # a view of a fused parameter is another object in the same memory.
             by_address[value.untyped_storage().data_ptr()].append(
                 Use(path, module, leaf, value.detach())
             )
@@ -104,6 +106,7 @@ def _kind(module: nn.Module, leaf: str) -> Kind | None:
         return None
     if type(module) is nn.Linear:
         return "linear"
+    # With max_norm, forward rewrites the rows that it looks up.
     if type(module) is nn.Embedding and module.max_norm is None:
         return "embedding"
     # A class of transformers, which this package does not import, so it is recognised by name and

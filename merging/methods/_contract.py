@@ -169,6 +169,8 @@ def load(name: str) -> Method:
     Raises:
         RecipeError: there is no such method; the message names the nearest one.
     """
+    # Only a name from the list is imported. A recipe may be a stranger's, and import_module would
+    # follow any dotted path.
     if name not in names():
         raise RecipeError(f"merge_method {name!r} is unknown; {nearest(name, names())}")
     return method_of_module(name, vars(import_module(f"merging.methods.{name}")))
@@ -196,6 +198,8 @@ def method_of_module(name: str, module: Mapping[str, Any]) -> Method:
         linear=module.get("LINEAR", False),
         base_role=module.get("BASE", "unused") if module["SPACE"] == "weights" else of_deltas,
         statistics=statistics,
+        # In mergekit int8_mask only changes the dtype of scratch memory, so every method accepts
+        # it.
         ignored=("int8_mask", *module.get("IGNORED", ())),
         on_device=module.get("ON_DEVICE", False),
         scale=module.get("scale"),
@@ -248,10 +252,13 @@ def _check(method: str, param: Param, value: Any) -> Value:
         if not isinstance(value, bool):
             raise RecipeError(f"{where}, expected true or false.")
         return value
+    # For Python True is the number 1, but whoever writes `density: true` means something else.
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise RecipeError(f"{where}, expected a finite number.")
     if not param.low <= value <= param.high:
         raise RecipeError(f"{where}; it must be between {param.low:g} and {param.high:g}.")
+    # The numbers of a checked recipe are all floats (2 is 2.0), so the value tells whether one is
+    # whole, not its type.
     if param.type is int and value != int(value):
         raise RecipeError(f"{where}, expected a whole number.")
     number: float | int = param.type(value)

@@ -27,6 +27,7 @@ def keep_largest(delta: Float[Tensor, "*shape"], density: float) -> None:
         delta: changed in place.
         density: the share that is kept, 0 to 1.
     """
+    # As in mergekit: a tensor of fewer than 1/density entries would otherwise lose its whole delta.
     count = max(1, int(density * delta.numel())) if density > 0 else 0
     keep_ranks(delta, delta.numel() - count, delta.numel() if density < 1 else None)
 
@@ -43,6 +44,8 @@ def keep_below_outliers(delta: Float[Tensor, "*shape"], density: float, gamma: f
         gamma: the share of the largest entries that counts as outliers, 0 to 1.
     """
     count, outliers = int(density * delta.numel()), int(gamma * delta.numel())
+    # Counted from the largest entry down, as mergekit does since 0.1.5. Before, it zeroed a whole
+    # tensor if ⌊gamma·n⌋ was 0.
     start = max(0, delta.numel() - count - outliers)
     keep_ranks(delta, start, start + count if density < 1 else None)
 
@@ -63,6 +66,7 @@ def keep_ranks(delta: Float[Tensor, "*shape"], start: int, stop: int | None) -> 
     if stop <= start:
         flat.zero_()
         return
+    # rank_window reorders what it is given, so it gets the copy that abs makes.
     window = rank_window(flat.abs(), start, stop)
     for part, kept in zip(
         chunks(flat), window.masks(part.abs() for part in chunks(flat)), strict=True
@@ -154,9 +158,13 @@ def drop_by_rank(delta: Float[Tensor, "*shape"], density: float, epsilon: float,
         return
     rows = delta.view(1, -1) if delta.dim() < 2 else delta.flatten(1)
     generator = torch.Generator().manual_seed(seed)
+    # A few rows at a time, because argsort returns int64 indices: twice the bytes of a float32
+    # delta.
     height = max(1, CHUNK // rows.shape[1])
     for start in range(0, len(rows), height):
         part = rows[start : start + height]
+        # The argsort of an argsort is the rank. Stable, so that equal magnitudes are ranked by
+        # position and the mask does not depend on the sort.
         ranks = part.abs().argsort(dim=1, stable=True).argsort(dim=1)
         share = ranks / (rows.shape[1] - 1) if rows.shape[1] > 1 else torch.full_like(part, 0.5)
         drawn = torch.rand(part.shape, generator=generator)

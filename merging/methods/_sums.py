@@ -82,6 +82,7 @@ def sum_agreeing(
     flat = stack.flatten(1)
     columns = omegas[:, None]
     for part in chunks(flat):
+        # mergekit elects after multiplying by ω, the TIES paper before (arcee-ai/mergekit#474).
         weighted = part * columns
         votes = weighted if elect == "weighted" else part
         agrees = votes.sign() == majority_sign(votes)
@@ -94,12 +95,14 @@ def sum_agreeing(
             )
             # Where nobody agrees the total is 0 already, and 0 / 0 would be nan.
             total /= divisor.masked_fill_(divisor == 0, 1.0)
+        # The chunk has been read, so its first row may take the result: no tensor beside the stack.
         part[0] = total if lambda_ == 1.0 else total.mul_(lambda_)
     return stack[0]
 
 
 def majority_sign(votes: Float[Tensor, "vectors n"]) -> Float[Tensor, "n"]:
     """Returns the sign of each column's sum: +1 or −1, and +1 for a sum of 0."""
+    # A tie elects +, as in mergekit; torch.sign would give 0, with which nobody agrees.
     return (votes.sum(0) >= 0).to(votes.dtype) * 2 - 1
 
 

@@ -31,6 +31,7 @@ def combine(
     """
     delta = stack[0].view(-1, stack.shape[-1])
     base = site.base.reshape(delta.shape)
+    # Whole rows, because the softmax runs over a row.
     rows = max(1, CHUNK // delta.shape[1])
     spans = [slice(start, start + rows) for start in range(0, len(delta), rows)]
     scores = torch.empty_like(delta)

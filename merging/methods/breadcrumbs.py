@@ -33,6 +33,7 @@ def combine(
     [4, −1, 3, −2] at density 0.5 and gamma 0.25 becomes [0, 0, 3, −2].
     """
     trim(stack, density, gamma, rescale)
+    # λ and the divisor are folded into the ω: a few numbers, and no more passes over the tensor.
     return sum_in_chunks(stack, omegas * (lambda_ / omegas.sum() if normalize else lambda_))
 
 

@@ -32,6 +32,7 @@ def combine(
     *,
     density: Density = (1.0,),
     gamma: Gamma = (0.01,),
+    # mergekit's default, which is not that of `ties`.
     normalize: NormalizeAgreeing = False,
     rescale: RescaleL1 = False,
     lambda_: Lambda = 1.0,

@@ -39,6 +39,7 @@ def combine(
     the unweighted sum.
     """
     total = stack.sum(0)
+    # Counted before weighted_sum, which overwrites the stack.
     votes = sum(
         (delta.abs() > limit * (total - delta).abs()).to(stack.dtype)
         for delta, limit in zip(stack, threshold, strict=True)

@@ -37,6 +37,7 @@ def combine(
     6, so what is kept is doubled: [4, 0, 8, 0].
     """
     sparsify(stack, density, site.seeds, rescale_by if rescale else "none")
+    # λ and the divisor are folded into the ω: a few numbers, and no more passes over the tensor.
     return sum_in_chunks(stack, omegas * (lambda_ / omegas.sum() if normalize else lambda_))
 
 

@@ -31,6 +31,7 @@ def combine(
     site: Site,
     *,
     density: Density = (1.0,),
+    # mergekit's default, which is not that of `ties`.
     normalize: NormalizeAgreeing = False,
     rescale: RescaleDropped = True,
     lambda_: Lambda = 1.0,

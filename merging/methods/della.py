@@ -36,6 +36,7 @@ def combine(
     *,
     density: Density = (1.0,),
     epsilon: Epsilon = (0.15,),
+    # mergekit's default, which is not that of `della_linear`.
     normalize: NormalizeAgreeing = True,
     rescale: RescaleDropped = True,
     lambda_: Lambda = 1.0,

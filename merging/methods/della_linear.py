@@ -47,6 +47,7 @@ def combine(
     with 0.5 and the 3 with 0.75.
     """
     sparsify(stack, density, epsilon, site.seeds, rescale_by if rescale else "none")
+    # λ and the divisor are folded into the ω: a few numbers, and no more passes over the tensor.
     return sum_in_chunks(stack, omegas * (lambda_ / omegas.sum() if normalize else lambda_))
 
 

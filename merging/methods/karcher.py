@@ -67,6 +67,7 @@ def _mean(
         else torch.eye(len(valid), dtype=torch.float64)[int(valid.nonzero()[0])]
     )
     for _ in range(max_iter):
+        # Rounding can lift a cosine above 1, of which acos is NaN.
         dots = (products @ mean).clamp(-1, 1)
         angles = torch.acos(dots)
         # Below tol an angle equals its sine: the model is at the mean and pulls it no further.
@@ -76,5 +77,6 @@ def _mean(
         if length < tol:
             break
         mean = torch.cos(length) * mean + (torch.sin(length) / length) * tangent
+        # Every step moves the mean off the sphere by its rounding.
         mean = mean / (mean @ products @ mean).sqrt()
     return mean

@@ -37,6 +37,7 @@ def combine(
     rows = stack.view(len(stack), 1, -1) if stack.dim() < 3 or not filter_wise else stack
     norms = [torch.linalg.vector_norm(row, dim=-1) for row in rows]
     cosines = [
+        # mergekit's bound, so that a delta of zeros has cosine 0 and not NaN.
         ((first * second).sum(-1) / (a * b).clamp(min=1e-6)).clamp(-1, 1)
         for (first, a), (second, b) in combinations(zip(rows, norms, strict=True), 2)
     ]

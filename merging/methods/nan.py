@@ -40,5 +40,6 @@ def combine(
         squares += values.double().square().sum(1)
     lengths = squares.sqrt().to(stack.dtype)
     inverse = torch.where(lengths > 0, 1 / lengths, 0.0)
+    # If every tensor is zero, 0 / 0 would be NaN; so all ω are 0.
     total = inverse.sum().clamp(min=torch.finfo(stack.dtype).tiny)
     return sum_in_chunks(stack, inverse * (lambda_ / total))

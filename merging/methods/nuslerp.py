@@ -34,6 +34,7 @@ def combine(
     vectors as they are, so lengths are interpolated with the direction.
     """
     total = omegas.sum()
+    # As in mergekit: ω that cancel have no shares, so both models count half.
     t = 0.5 if total.abs() < 1e-6 else float(omegas[1] / total)
     first, second = stack.flatten(1) if nuslerp_flatten else stack
     axis = 0 if nuslerp_row_wise and not nuslerp_flatten else -1

@@ -29,5 +29,6 @@ def combine(
     result is [2, 2.5].
     """
     changed = stack.abs() > epsilon
+    # Where no model changed the entry the sum is 0 already, and 0 / 0 would be NaN.
     count = changed.sum(0).clamp(min=1)
     return (stack.mul_(changed) / count).sum(0)

@@ -62,6 +62,7 @@ def combine(
         gram = _scale_off_diagonal(statistic.values.double(), off_diagonal) * omega.double()
         left = left + gram
         right = right + gram @ (away if statistic.axis == 0 else away.T)
+    # All files have the same axis at a tensor: recipe_statistics compares them.
     solution = solve(left, right)
     return (mean.double() + (solution if measured[0].axis == 0 else solution.T)).to(stack.dtype)
 
@@ -92,6 +93,8 @@ def solve(
     unit.diagonal().masked_fill_(scale == 0, 1.0)
     right = scale[:, None] * right
     rounding = len(left) * torch.finfo(torch.float32).eps
+    # cholesky_ex returns a failure instead of raising it. It also succeeds on nearly singular
+    # matrices, which only a tiny pivot betrays.
     factor, failed = torch.linalg.cholesky_ex(unit)
     if not failed and factor.diagonal().min() ** 2 > rounding:
         return scale[:, None] * torch.cholesky_solve(right, factor)

@@ -53,7 +53,9 @@ def combine(
     )
     column = weights.to(stack.dtype)[:, None]
     for part in chunks(flat):
+        # The votes are not weighted by c, as in mergekit.
         agreeing = column * (part.sign() == majority_sign(part))
+        # Where all deltas are 0 nobody agrees, and 0 / 0 would be NaN.
         part[0] = (part * agreeing).sum(0) / agreeing.sum(0).clamp(min=1e-6)
     return stack[0]
 

@@ -59,6 +59,7 @@ def _cosine(first: Float[Tensor, "n"], second: Float[Tensor, "n"]) -> Float[Tens
         a, b = a.double(), b.double()
         sums += torch.stack([a @ b, a @ a, b @ b])
     lengths = sums[1:].sqrt()
+    # As in mergekit, so that a tensor of zeros has cosine 0 and not NaN.
     lengths = torch.where(lengths > 1e-8, lengths, 1.0)
     cosine: Tensor = sums[0] / lengths[0] / lengths[1]
     return cosine.clamp(-1, 1)

@@ -31,6 +31,7 @@ LINEAR = True
 ON_DEVICE = True
 
 
+# mergekit accepts both here and does nothing with them, so a recipe may have them.
 IGNORED = ("density", "rescale")
 
 

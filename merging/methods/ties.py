@@ -46,6 +46,7 @@ def combine(
     The defaults are mergekit's. The paper uses density 0.2, elect "unweighted" and
     divide_by "count".
     """
+    # One threshold for each tensor, as in mergekit and PEFT; MergeLM takes one over the model.
     for delta, share in zip(stack, density, strict=True):
         thin(delta, share, "l1" if rescale else "none", partial(keep_largest, density=share))
     return sum_agreeing(

@@ -41,6 +41,7 @@ def open_vector(
     folder = Path(path)
     name = name or folder.resolve().name
     arrangement = arrangement or Arrangement(base, {})
+    # Adapters and saved vectors are opened on the base as it is on disk, whose shapes they have.
     if is_adapter(folder):
         return arrangement.fitted(LoraVector(folder, base, name))
     if is_saved_vector(folder):
@@ -76,6 +77,7 @@ def open_recipe(
     # Without base_model (as `linear` allows), the first model gives configuration and tokenizer.
     base_reference = recipe.base or recipe.models[0].path
     base = Checkpoint(locate(_pinned(recipe, base_reference)))
+    # Before the vectors: on a wrong base their shapes may not fit, and that message would mislead.
     _check_input(recipe, "base", base.digest)
     folders = {source.name: locate(source.location) for source in recipe.models}
     arrangement = arrange(base, folders, recipe.vocabulary)

@@ -54,6 +54,7 @@ class Stacked(Checkpoint):
         self.path, self.metadata, self.config = whose.path, {}, dict(config)
         self._whose, self._adapter = whose, adapter
         self._names = {name: original for name, (_, original) in tensors.items()}
+        # By id(), because checkpoints are mappings: == would read and compare every tensor.
         self._parts = list({id(weights): weights for weights, _ in tensors.values()}.values())
         self.shards = tuple(shard for part in self._parts for shard in part.shards)
         self._identities = [identity for part in self._parts for identity in part._identities]
@@ -132,6 +133,7 @@ def open_slices(
         donor = opened.get(recipe.base) or Checkpoint(locate(recipe.base))
 
     def beneath(part: Slice) -> SliceSource:
+        # A method without a base still needs names, shapes and dtypes; the first source gives them.
         return part.source(recipe.base_of(part) or "") or part.sources[0]
 
     tensors = _tensors(recipe, inputs, beneath)
@@ -152,10 +154,13 @@ def open_slices(
         beside = {
             key: tensors[key] for key in tensors if restack.spot(recipe, key).part.source(name)
         }
+        # With the output's number of layers: preflight would otherwise report another architecture.
         config = {
             **weights.config,
             **{key: base.config[key] for key in COUNTS if key in base.config},
         }
+        # A base for this vector alone, with the tensors of the slices that name its model: a vector
+        # refuses a base whose names it lacks.
         under = Stacked(donor, beside, base.config)
         vectors[name] = DistributionVector(name, under, Stacked(weights, own, config, adapter))
     return base, vectors

@@ -91,6 +91,7 @@ def _is_list_of_layers(key: str, value: Any, layers: int) -> bool:
         and isinstance(value, list)
         and bool(value)
         and all(type(entry) is int and 0 <= entry < layers for entry in value)
+        # Rising and without repeats: one size for each layer could pass as layer numbers otherwise.
         and sorted(set(value)) == value
     )
 

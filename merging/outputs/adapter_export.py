@@ -106,6 +106,7 @@ def _compose(
     # Products that cancel to noise become a product of rank 0, which is not stored.
     kept = low_rank.truncate(exact, rank or 0) if rank or not norm else exact
     stored = kept.to(dtype)
+    # Against what is stored, so that the error includes the rounding to the file's dtype.
     error = low_rank.norm(low_rank.difference(exact, stored.to(torch.float64)))
     return AdapterPart(module, stored, TensorFit(task.name, stored.rank, norm, error))
 

@@ -194,6 +194,7 @@ def _token_modules(vector: Vector, base: Checkpoint) -> dict[str, Module]:
         if len(shape_of(base, name)) == 2 and name.endswith(".weight")
     ]
     heads = [name for name in tables if place(name).part == "head"]
+    # A configuration without the key says nothing, so a model that stores no head counts as tied.
     if base.config.get("tie_word_embeddings", not heads):
         raise MismatchError(
             f"{base.path} ties its output head to its embeddings, but an adapter moves only one of "

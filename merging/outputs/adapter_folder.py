@@ -81,6 +81,9 @@ def write_adapter(
     # Twice: the factors' own file and the weights file exist together for a moment.
     with staging_folder(out, 2 * nbytes) as staging:
         fit, written = _fill(staging, base, parts, about)
+        # The weights were compared as they were written. PEFT's keys decide where a factor is
+        # added, and a wrong one would load without an error: so the folder is opened as an adapter
+        # too.
         verify(staging, progress, {WEIGHTS})
         _read_back(staging, base, written)
     return fit
@@ -165,6 +168,7 @@ def _sides(part: AdapterPart) -> Iterator[tuple[str, Tensor]]:
     module, (left, right) = part.module, part.product
     a, b = (left.T, right.T) if module.transposed else (right, left)
     for side, value in (("A", a), ("B", b)):
+        # Tested in the file's dtype: float16 overflows only when the factors are rounded to it.
         refuse_not_finite(part.row.name, value)
         end = f"lora_embedding_{side}" if module.embedding else f"lora_{side}.weight"
         yield f"base_model.model.{module.path}.{end}", value

@@ -34,6 +34,7 @@ def card(
     front = {"library_name": "transformers", "tags": ["merge", "distribution-edited-model"]}
     omegas = {name: "–" if omega is None else str(omega) for name, omega in recipe.omegas.items()}
     rows = [
+        # Only the last part of a path, because the full one may show a person's name.
         f"| {escape_cell(source.name)} | {escape_cell(Path(source.location).name)} "
         f"| {escape_cell(omegas[source.name])} | `{vectors[source.name].digest[:12]}` |"
         for source in recipe.models

@@ -204,11 +204,13 @@ def _pieces(
 
     todo = [_Span(task, *span) for task in ordered for span in spans(task, device.most)]
     count = threads or workers()
+    # Two pieces for each thread: one is computed while the other waits for the disk.
     room = max([2 * count * device.most, *(span.size for span in todo)])
     for memory, out in in_order(
         todo, computed, size=lambda span: span.size, room=room, threads=count
     ):
         yield out.view(torch.uint8).numpy().data
+        # Reused only now: the consumer asks for the next piece when it has copied this one.
         if memory is not None:
             memories.give(memory)
 
@@ -252,6 +254,8 @@ def _check(
 ) -> None:
     """Raises an ExportError unless the folder is as its manifest and the tasks say."""
     verify(staging, progress, read_back)
+    # Opened like any model and compared tensor by tensor: mergekit leaves out, without a word,
+    # tensors that its table of architectures lacks.
     written = Checkpoint(staging)
     wanted = {task.name: (task.out_dtype, task.shape) for task in todo}
     stored = {name: (written.info(name).dtype, written.info(name).shape) for name in written}

@@ -40,6 +40,7 @@ def staging_folder(out: Path, nbytes: int) -> Iterator[Path]:
         for folder in {file.parent for file in staging.rglob("*")}:
             flush(folder)
         _rename(staging, out)
+    # BaseException, because Ctrl-C must leave nothing behind either.
     except BaseException as error:
         shutil.rmtree(staging, ignore_errors=True)
         if isinstance(error, OSError):
@@ -51,6 +52,7 @@ def staging_folder(out: Path, nbytes: int) -> Iterator[Path]:
 
 def check_room(out: Path, nbytes: int) -> None:
     """Raises an ExportError, with the next step, if no folder `out` of this size can be made."""
+    # lexists, because a broken link is in the way too.
     if os.path.lexists(out):
         raise ExportError(f"{out} exists. Give a new folder; nothing is written into an old one.")
     if not (exists(out.parent) and out.parent.is_dir()):
@@ -91,6 +93,8 @@ def _process_identity(number: int) -> str | None:
     except PermissionError:
         pass  # it belongs to another user, and runs
     try:
+        # Read from the last parenthesis on: a process's name may hold spaces and parentheses
+        # itself.
         began = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[19]
     except OSError:  # no /proc on this system
         began = "0"

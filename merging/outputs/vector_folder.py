@@ -63,6 +63,8 @@ def save_vector(
         written, error = _write_deltas(staging / DELTAS, vector, todo, progress)
         facts = json.dumps(_facts(vector, dtype, error)._asdict(), indent=2) + "\n"
         files = {DELTAS: written, FACTS: write_file(staging / FACTS, facts.encode())}
+        # A vector has no recipe; the digest of what it was made from takes the place of the
+        # recipe's.
         write_manifest(staging, Manifest(vector.digest[:12], files))
         verify(staging, progress, {DELTAS})
     return out

@@ -43,6 +43,7 @@ class Writer:
         self._path = path
         # SHA-256 is for the manifest; XXH3, which is much faster, compares what is read back.
         self._sha256, self._xxh3 = hashlib.sha256(), xxhash.xxh3_128()
+        # Mode 0666, so that the umask decides who can read it, as for any other file.
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         try:
             _reserve(self._descriptor, nbytes)
@@ -74,6 +75,8 @@ class Writer:
             if kind is None:
                 self._finish()
         finally:
+            # Both wait for their threads before the descriptor is closed: its number may be given
+            # to another file, into which a late write would then go.
             self._disk.shutdown(cancel_futures=True)
             self._reader.shutdown(cancel_futures=True)
             os.close(self._descriptor)
@@ -117,6 +120,7 @@ class Writer:
         """Waits until nothing is being written; raises errors that happened so far."""
         if self._written is not None:
             self._written.result()
+        # Only comparisons that are done: waiting for the others would stop the writing.
         while self._compared and self._compared[0].done():
             self._compared.pop(0).result()
 
@@ -149,6 +153,7 @@ class Writer:
         done = 0
         while done < size:
             count = os.preadv(self._descriptor, [self._back.data[done:size]], begin + done)
+            # A file that ends too early has another digest, so it needs no message of its own.
             if count == 0:
                 break
             done += count

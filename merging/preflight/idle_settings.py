@@ -72,6 +72,8 @@ def _scopes(
             # Filters see the tensor's name in the source, whose layers have other numbers.
             own = [spot.name_in(column, name) for name, spot in inside]
             yield f"slices[{number}]: {column.model}", column.parameters, own
+            # Settings of a slice are looked up under the output's names if all inputs share them,
+            # else under the sources' names.
             every += own
         yield f"slices[{number}]: parameters", part.parameters, every
         of_parts += every
@@ -96,6 +98,7 @@ def _idle_rules(setting: Setting, names: Sequence[str]) -> list[tuple[int, str]]
     idle, left = [], list(names)
     for number, rule in enumerate(setting, 1):
         wanted = rule.get("filter")
+        # In mergekit the filter * matches every name; all other filters are plain substrings.
         everything = wanted in (None, "*")
         matched = any(everything or wanted in name for name in names)
         kept = [name for name in left if not everything and wanted not in name]

@@ -123,6 +123,7 @@ def prepare(
     except MergingError as error:
         raise join_errors([error, *_everything_wrong(recipe, folders)]) from None
     problems = problems_of(recipe, base, vectors)
+    # On inputs that do not fit, this would report the same faults again in other words.
     if not any(problem.severity == "error" for problem in problems):
         problems += _work_problems(recipe, base, vectors, out)
     return Opened(base, vectors, _raise_errors(problems))
@@ -143,6 +144,7 @@ def problems_of(recipe: Recipe, base: Checkpoint, vectors: Mapping[str, Vector])
     # Different layers of one model are no more similar than different models, so descent can only
     # be checked if slices keep the numbers of their layers.
     aligned = not recipe.slices or recipe.slices_aligned
+    # `linear` averages weights, and whoever averages unrelated models has asked for that.
     related = aligned and not recipe.allow_unrelated and recipe.method != "linear"
     for source in recipe.models:
         problems += compare(base, vectors[source.name], related=related)
@@ -263,6 +265,7 @@ def _duplicates(
             )
             fix = "Give the checkpoint after fine-tuning, or leave it out."
             problems.append(Problem("warning", name, message, fix))
+        # Vectors in memory have an empty digest, which tells nothing.
         if vector.digest and vector.digest in seen:
             message = (
                 f"{name} ({vector.path}) has the same weights as {seen[vector.digest]}: its ω is "

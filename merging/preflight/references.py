@@ -38,6 +38,7 @@ def resolve_all(
     """
     hub = [reference for reference in wanted if is_hub_id(reference)]
     errors: dict[str, MergingError] = {}
+    # A single hub id is not asked about first: locate fails before it downloads weights.
     for reference in hub if len(hub) > 1 else []:
         try:
             probe(reference)

@@ -66,6 +66,8 @@ def parse_document(text: str) -> tuple[dict[str, Any], dict[str, Any]]:
     # `tokenizer: {source: base}` asks for what is done anyway.
     if document.get("tokenizer") == {"source": "base"}:
         del document["tokenizer"]
+    # mergekit ignores unknown keys, so a weight that is beside `model:` or misspelt changes nothing
+    # there, without a word (arcee-ai/mergekit#470).
     for key in document:
         if key in _UNSUPPORTED:
             raise RecipeError(f"{key!r} is not read: {_UNSUPPORTED[key]}.")

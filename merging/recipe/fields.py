@@ -28,6 +28,7 @@ def mapping(raw: Any, key: str) -> dict[Any, Any]:
 
 def text(raw: Any, key: str) -> str | None:
     """Checks for text that is not empty, or null."""
+    # Names and paths: Python raises a ValueError when a path with a zero byte is opened.
     if raw is not None and not (isinstance(raw, str) and raw and "\0" not in raw):
         raise RecipeError(f"{key} is {raw!r}, expected text.")
     return raw

@@ -78,6 +78,7 @@ class Recipe:
             rules.check_slices(self.method, models, slices, self.vocabulary)
             slices = self._check_slices()
         else:
+            # First, because it may add the base as a model, which the checks below must see.
             models = rules.with_base(self.method, self.base, models)
         checked = rules.check_settings(self.method, models, self.parameters, restacked=bool(slices))
         checked |= {
@@ -113,6 +114,7 @@ class Recipe:
         weighted = methods.load(more.get("method", "task_arithmetic")).weighted
         sources = tuple(
             ModelEntry(
+                # An adapter is written as mergekit writes it, base+adapter.
                 path=str(base) if is_adapter(path) else str(path),
                 name=name,
                 parameters={methods.WEIGHT: (omegas or {}).get(name, 0.0)} if weighted else {},
@@ -218,6 +220,7 @@ class Recipe:
         def kept(source: ModelEntry) -> ModelEntry:
             values = {key: value for key, value in source.parameters.items() if key in own}
             omega = self.weight(source)
+            # Methods without ω are computed with ω = 1 (see merging.engine.tasks), so 1 is kept.
             own_omega = {methods.WEIGHT: 1.0 if omega is None else omega} if weighted else {}
             return replace(source, parameters={**own_omega, **values})
 
@@ -268,6 +271,7 @@ class Recipe:
             return None
         if part.base or self.base is None:
             return part.base
+        # The base with an adapter on it has the base's path, but not its weights.
         paths = {source.name: source.path for source in self.models if source.lora is None}
         model = next(
             (source.model for source in part.sources if paths.get(source.model) == self.base), None
@@ -307,6 +311,7 @@ class Recipe:
         return replace(
             self,
             slices=(),
+            # Digests belong to whole models, and were compared when these were opened.
             inputs={},
             base=models[base].path if base else None,
             models=tuple(
@@ -326,9 +331,12 @@ class Recipe:
         checked = []
         for number, part in enumerate(self.slices):
             base = self.base_of(part)
+            # As in mergekit, a slice's own settings overrule the recipe's.
             shared = {**self.parameters, **part.parameters}
             own = {source.model: source.parameters for source in part.sources}
             try:
+                # Made for its checks: building a recipe applies all rules to the sources of this
+                # slice.
                 ordinary = self.of_slice(part, shared, own)
                 at_base = {
                     source.model: rules.check_base_settings(self.method, source)

@@ -68,6 +68,7 @@ def with_base(
         and role == "vector"
         and not any(source.location == base for source in models)
     ):
+        # As in mergekit, where karcher takes the base as one more input even if it is not listed.
         models = (
             *models,
             ModelEntry(base, fields.unique_name("base", [source.name for source in models])),
@@ -127,6 +128,7 @@ def check_base_settings(method: str, source: SliceSource) -> dict[str, Setting]:
     Raises:
         RecipeError: an unknown key or a wrong value.
     """
+    # Nothing reads these values. They are checked because a misspelt key is a mistake here too.
     names = [param.name for param in methods.load(method).parameters if param.per_vector]
     names += [methods.WEIGHT] * methods.load(method).weighted + [*methods.load(method).ignored]
     model = f"models: {source.model}"
@@ -173,6 +175,7 @@ def _check_model_keys(
                 else nearest(str(key), own)
             )
             raise RecipeError(f"{model}: unknown parameter {key!r}; {hint}")
+    # No default: mergekit demands the key too, and a forgotten ω must not become 1 or 0.
     if weighted and source.parameters.get(methods.WEIGHT, parameters.get(methods.WEIGHT)) is None:
         raise RecipeError(f"{model}: parameters.weight is missing; it is the ω of this checkpoint.")
     for param in params:

@@ -43,6 +43,8 @@ def check(
     if isinstance(setting, list):
         if not setting:
             raise RecipeError(f"{key} is an empty list, expected a number, a gradient or rules.")
+        # One rule makes it a list of rules: a number between rules is a mistake, not part of a
+        # gradient.
         read = _rule if any(isinstance(entry, dict) for entry in setting) else _scalar
         return [
             read(entry, f"{key}[{number}]", words, bounds) for number, entry in enumerate(setting)
@@ -84,6 +86,7 @@ def resolve(setting: Setting, name: str, depth: float) -> Scalar | None:
     if isinstance(setting, list):
         position = depth * (len(setting) - 1)
         low = math.floor(position)
+        # At the last layer, low is the last entry already.
         high = min(low + 1, len(setting) - 1)
         # Words and true or false cannot be interpolated; each holds up to the next one.
         if isinstance(setting[low], bool | str):
@@ -120,6 +123,8 @@ def _rule(entry: Any, key: str, words: tuple[str, ...], bounds: Range) -> dict[s
 
 def _scalar(value: Any, key: str, words: tuple[str, ...], bounds: Range) -> Scalar:
     """Checks one number or word."""
+    # Before the numbers, because True is a number for Python. Whether the parameter takes true or
+    # false, the method's own check decides.
     if isinstance(value, bool):
         return value
     if words:

@@ -113,6 +113,8 @@ def _slice(raw: Any, key: str) -> Slice:
             f"{key}: its sources have {lengths} layers; all sources of a slice need equally many."
         )
     models = [source.model for source in sources]
+    # ω and vectors are kept by the model's name, so a second run of layers would have no ω of its
+    # own.
     if twice := [model for model in models if models.count(model) > 1]:
         raise RecipeError(
             f"{key}: {twice[0]!r} is a source twice. A slice can have a model only once; merge "

@@ -32,6 +32,7 @@ def read_recipe(path: str | Path) -> Recipe:
         raise RecipeError(
             f"{file} is not a file. Give a recipe, a YAML file with merge_method and models."
         )
+    # Before the file is read: it may be a model's weights, given by mistake.
     if file.stat().st_size > strict_yaml.MAX_CHARACTERS:
         raise RecipeError(
             f"{file} has {file.stat().st_size:,} bytes; "
@@ -204,6 +205,8 @@ def _read_models(models: Any, names: Any) -> tuple[ModelEntry, ...]:
         at = f"models[{number}]"
         entry = fields.mapping(entry, at)
         for key in entry:
+            # arcee-ai/mergekit#470 is a weight beside `model`, which mergekit ignores: it gets its
+            # own hint.
             if key not in ("model", "parameters"):
                 hint = (
                     "it belongs under parameters"

@@ -123,6 +123,7 @@ class GroupBlockSampler(Sampler[int]):
         whole = np.concatenate(rows)
         if self._report.mixed:
             whole = np.concatenate([whole, _mixed_blocks(rng, np.concatenate(leftovers), whole)])
+        # Whole rows are permuted, so a block stays in one group.
         return rng.permutation(whole)
 
 
@@ -148,6 +149,8 @@ def _members(groups: Sequence[int], labels: Sequence[str]) -> list[Indices]:
             f"{len(empty)} of {count} groups have no examples: {names}. "
             "Leave them out and number the others anew."
         )
+    # Stable, so that the order of an epoch is the same in every release of numpy: a resumed run
+    # continues in the order in which it began.
     return np.split(np.argsort(numbers, kind="stable"), np.cumsum(sizes)[:-1])
 
 
@@ -184,6 +187,7 @@ def _mixed_blocks(rng: np.random.Generator, leftovers: Indices, whole: Indices) 
     block = whole.shape[1]
     leftovers = rng.permutation(leftovers)
     short = -len(leftovers) % block
+    # The first leftovers are in another block than the last ones, so none comes twice in a block.
     others = (
         leftovers[:short]
         if len(leftovers) >= block

@@ -126,6 +126,7 @@ def shuffled_batches(
 def _draws(own: Sequence[int], rehearsed: Sequence[int], stage: Stage) -> list[Iterator[int]]:
     """Returns the endless draws of own examples and of replay examples."""
     return [
+        # Two generators, so that replay does not change the order of the stage's own examples.
         _passes(range(len(own)), Random(f"own/{stage.seed}")),
         _passes(range(len(own), len(own) + len(rehearsed)), Random(f"replay/{stage.seed}")),
     ]
@@ -149,6 +150,8 @@ def _grouped_order(stage: Stage, groups: Sequence[int], batches_per_step: int) -
         )
     steps = stage.steps or math.ceil((stage.epochs or 0) * len(sampler) / block)
 
+    # The epoch is set here, because accelerate does not always reach a sampler that a trainer has;
+    # see GroupBlockSampler.set_epoch.
     def epoch(number: int) -> list[int]:
         sampler.set_epoch(number)
         return list(sampler)
@@ -183,6 +186,8 @@ def collate(rows: Sequence[Encoded], pad: int) -> dict[str, Any]:
     longest = max(len(row.ids) for row in rows)
     ids = torch.full((len(rows), longest), pad)
     labels = torch.full((len(rows), longest), -100)
+    # If the tokenizer has no padding token, `pad` is an ordinary one, so the model cannot tell
+    # padding by its number.
     mask = torch.zeros((len(rows), longest), dtype=torch.long)
     for index, row in enumerate(rows):
         length = len(row.ids)

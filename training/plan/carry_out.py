@@ -148,6 +148,7 @@ def run_plan(
     for number, ready in enumerate(steps, start=1):
         made = _read_finished(ready, out) if ready.standing == "done" else None
         if made is None:
+            # The training itself asks only after its first update, and loading takes a while.
             if should_stop():
                 raise TrainingStopped(
                     f"stopped before step {number} of {len(steps)}, {ready.name}. "
@@ -156,6 +157,7 @@ def run_plan(
             clock = _Clock(ready, number, len(steps), before, total)
             made = _train(ready, out, watching, clock)
             before += ready.tokens
+        # After every step, so that plan.json lists what the folder holds if a later step fails.
         if _is_main():
             _record(out, made, identities[ready.name])
         if made.new:
@@ -263,6 +265,8 @@ def _wait_for_processes(steps: Sequence[StepForecast]) -> None:
         import torch
         from accelerate import PartialState
 
+        # accelerate keeps the device of the first PartialState of a process, so it must be the
+        # trainer's.
         on_cpu = not torch.cuda.is_available() or steps[0].stage.device == "cpu"
         PartialState(cpu=on_cpu).wait_for_everyone()
 

@@ -142,6 +142,7 @@ def _measure_all(context: _PlanContext) -> None:
 
     So a fault is reported once for its source, and not once for each step that uses the source.
     """
+    # Anchors are only encoded as vectors, so no limit applies to them.
     for keys, records in context.records.items():
         if context.measure is not None and keys[0] in entries.SPLITS:
             try:

@@ -82,6 +82,7 @@ def read_document(text: str, faults: Faults) -> dict[str, Any]:
     Returns:
         The keys and values of the plan; {} if the text cannot be read at all.
     """
+    # YAML 1.1 reads 2e-5 as text, and learning rates are written like that.
     document = strict_yaml.parse(text, exponents=True)
     faults.lines.update(document.lines)
     for fault in document.faults:

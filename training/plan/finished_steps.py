@@ -49,6 +49,8 @@ def standing(
     for step, stage, origin in steps:
         folder, state = out / step.name, State(out / step.name)
         wanted = settings_that_matter(record.settings(stage), record.digests(stage), processes)
+        # Before the state: a process that is killed between the last two acts of a step leaves
+        # both.
         if folder.exists():
             start = _start_identities(out, stage, origin, standings)
             if message := difference(folder, wanted, start):

@@ -108,6 +108,7 @@ def forecast(ready: StepForecast, own: Lengths, rehearsed: Lengths, processes: i
         examples=len(processed),
         tokens=sum(tokens[index] for index in processed),
         supervised=sum(supervised[index] for index in processed),
+        # The length of a record that is too long is -1, so it is never the longest.
         longest=max(
             zip(own.tokens + rehearsed.tokens, stage.examples + stage.replay, strict=True),
             key=itemgetter(0),

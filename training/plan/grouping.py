@@ -65,6 +65,7 @@ class Grouping:
             case "length":
                 return by_length([lengths.supervised[at] for at in fitting], **options)
             case "anchors":
+                # In one call, because TF-IDF vectors of two calls cannot be compared.
                 vectors = self._vectors([*kept, *self.anchors])
                 labels = [record.label for record in self.anchors]
                 # A record without a label gets the name of its source, so these are all unlabelled.

@@ -136,6 +136,7 @@ class Measure:
         # Lists have no hash. `load_all` keeps every list alive, so an id is never used again.
         key = (id(records), max_length)
         if key not in self._measured:
+            # A stage for the sake of encode_stage, so that plan and training count the same tokens.
             stage = Stage(base=self.base, examples=tuple(records), steps=1, max_length=max_length)
             tokens, supervised = [-1] * len(records), [-1] * len(records)
             for row in encode_stage(stage, self.tokenizer, self.config).own:

@@ -90,6 +90,7 @@ class ScheduleReader:
     def share(self, raw: Any, keys: Keys) -> Fraction:
         """Reads a number of 0 or more, such as 1, 0.25 or "1/256"."""
         try:
+            # bool is a subclass of int, and `k: true` is a mistake.
             if isinstance(raw, bool) or not isinstance(raw, int | float | str):
                 raise ValueError
             # repr returns the decimal that was written: 0.7 is 7/10, not the nearest binary number.

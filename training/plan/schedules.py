@@ -135,6 +135,7 @@ def mixed_sequential(
         general: names of the sources of the second stage.
         each: "special" or "general" -> settings of that stage.
     """
+    # As DMT with k = 0, so that both are one step by name, which is trained once.
     return dmt(special, general, [Fraction(0)], each)
 
 
@@ -242,6 +243,7 @@ def counts(step: Step, sizes: Mapping[str, int]) -> dict[str, int]:
     {'code': 78}
     """
     if step.parts:
+        # Parts need not sum to 1, so that {math: 2, code: 1} is a mixture too.
         whole = sum(step.shares.values(), Fraction(0))
         parts = {name: share / whole for name, share in step.shares.items()}
         total = step.examples or min(sizes[name] / part for name, part in parts.items())

@@ -72,6 +72,7 @@ def source(
     for key, value in fields.items():
         if key not in KEYS:
             faults.add((*keys, key), f"unknown key; {nearest(key, list(KEYS))}")
+        # type(), because isinstance takes true for a whole number.
         elif key == "seed" and type(value) is not int:
             faults.add((*keys, key), f"is {value!r}, expected a whole number.")
         elif key not in ("seed", "share") and not isinstance(value, str):

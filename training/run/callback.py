@@ -59,10 +59,15 @@ class StepCallback(TrainerCallback):  # type: ignore[misc]
         # All processes must stop at the same step: one that stopped alone would leave the others
         # waiting for its gradients. The last step ends the run anyway, so nobody is asked.
         self.stopped = not last and self._agree(self.hooks.should_stop())
+        # After this method transformers 5 logs, evaluates and saves, in this order. So a saved
+        # state already names the best weights of its own step. The last step saves no state,
+        # because the checkpoint follows.
         control.should_training_stop = last or self.stopped
         control.should_save = not last and (self.stopped or step % stage.save_every == 0)
         due = stage.evaluate_every is not None and step % stage.evaluate_every == 0
         control.should_evaluate = bool(stage.validation) and (last or due)
+        # A resumed Trainer starts its sum of losses at 0, so the sum is logged before every save.
+        # The curve then misses no step.
         control.should_log = step == 1 or step % self._log_every == 0 or last or control.should_save
 
     def tokens_per_second(self) -> float | None:
@@ -75,6 +80,7 @@ class StepCallback(TrainerCallback):  # type: ignore[misc]
     def _count(self, step: int) -> None:
         """Adds the examples and tokens of a step, of all processes, to the run's meter."""
         run = self.run
+        # Counted from the order, because a process sees only its own batches.
         rows = run.order.rows[(step - 1) * self._batches : step * self._batches]
         examples = [run.data.all[index] for batch in rows for index in batch]
         tokens = sum(len(example.ids) for example in examples)
@@ -100,8 +106,10 @@ class StepCallback(TrainerCallback):  # type: ignore[misc]
         point = curve_point(logs or {}, state.global_step)
         if point is None:
             return
+        # transformers sets should_save in the main process only.
         if args.should_save:
             self.hooks.on_point(point, self.run.order.steps)
+        # After the caller got the point, so that the curve ends with the loss that ended the run.
         if point.loss is not None and not math.isfinite(point.loss):
             raise TrainingError(
                 f"the training loss is {point.loss} at step {point.step}: the training diverged. "

@@ -71,6 +71,7 @@ class StageMeter:
         self.examples = self.tokens = self.supervised = 0
         self._facts = Spent(phase, device=device_name(device), processes=processes)
         self._wall, self._clock = time.perf_counter(), device_clock(device)
+        # The peak of this phase: the process may have held more memory before it.
         self._water = high_water(device)
         self._phase = self._water.begin()
 

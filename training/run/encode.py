@@ -62,6 +62,8 @@ def encode_stage(stage: Stage, tokenizer: Any, config: Any) -> Data:
     counts: dict[str, Counts] = {}
     for name, records in sets.items():
         try:
+            # One chat per sequence of roles comes first: a template that refuses it is reported
+            # before thousands of records are encoded.
             check_template(tokenizer, records)
             rows[name], dropped = encode_all(records, tokenizer, limit)
         except CorpusError as error:
@@ -74,6 +76,7 @@ def encode_stage(stage: Stage, tokenizer: Any, config: Any) -> Data:
         if records:
             counts[name] = count(rows[name], dropped)
     _check_vocabulary(rows, config)
+    # Records that are too long are missing here, so each row takes its group by its own number.
     groups = (
         [stage.groups[row.index] for row in rows["examples"]] if stage.groups is not None else []
     )

@@ -162,14 +162,18 @@ def _arguments(stage: Stage, batches: Order, folder: Path, device: str) -> Any:
         per_device_train_batch_size=stage.batch,
         gradient_accumulation_steps=stage.accumulation,
         learning_rate=stage.rate,
+        # transformers' "constant" ignores the warm-up.
         lr_scheduler_type=stage.schedule
         if stage.schedule != "constant"
         else "constant_with_warmup",
+        # In steps: a share of 1 would be taken for one step.
         warmup_steps=round(stage.warmup * batches.steps),
         weight_decay=stage.decay,
         adam_beta2=stage.beta2,
         seed=stage.seed,
         bf16=stage.precision == "bf16",
+        # Otherwise the Trainer logs an average in the place of a NaN loss, and a diverged run goes
+        # on.
         logging_nan_inf_filter=False,
         # training.run.callback decides when to log, measure and save.
         logging_strategy="no",
@@ -178,6 +182,7 @@ def _arguments(stage: Stage, batches: Order, folder: Path, device: str) -> Any:
         report_to=[],
         disable_tqdm=True,
         dataloader_num_workers=0,
+        # torch warns about pinned memory on a machine without an accelerator.
         dataloader_pin_memory=False,
         remove_unused_columns=False,
         use_cpu=device == "cpu",
@@ -197,6 +202,7 @@ def _write(trainer: StageTrainer, ready: StageSetup, out: Path) -> Trained:
     weights = trainer.final_weights(best)
     if stage.save_dtype == "bfloat16":
         model.to(torch.bfloat16)
+    # Outside the block below, because all processes exchange their numbers in `spent`.
     curve, spent = record.curve(trainer.state.log_history), trainer.spent()
     if trainer.args.should_save:
         # Renamed when it is complete, so that nobody finds half a checkpoint in `out`.
@@ -211,6 +217,9 @@ def _write(trainer: StageTrainer, ready: StageSetup, out: Path) -> Trained:
         )
         write_json(staged / record.NAME, document)
         staged.rename(out)
+        # Only after the renaming: until then the state is all that is left if the process is
+        # killed.
         run.state.remove()
+    # Otherwise another process might look for the folder, as the base of its next step, too early.
     trainer.accelerator.wait_for_everyone()
     return Trained(out, spent, curve, ready.data.counts)

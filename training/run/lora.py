@@ -44,6 +44,8 @@ def add_adapter(model: Any, lora: Lora) -> None:
     from peft import LoraConfig
 
     names = [name for name, _ in model.named_modules() if name]
+    # PEFT raises only if no target matches at all, so a misspelt one among others would go
+    # unnoticed.
     for target in lora.targets:
         if not any(name == target or name.endswith(f".{target}") for name in names):
             ends = sorted(
@@ -108,6 +110,7 @@ def check_start(folder: Path, stage: Stage) -> None:
     advice = "Give the base that it was trained on, or leave adapter out."
     record, identity = folder / facts.NAME, facts.identity(stage.base)
     if record.is_file():
+        # By the identity of the weights, because a folder may have been moved, or trained again.
         trained_on = json.loads(record.read_text("utf-8"))["base"]
         if trained_on["identity"] != identity:
             raise TrainingError(

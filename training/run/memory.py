@@ -69,6 +69,8 @@ def estimate(
     trained = sum(tensor.numel() for tensor in model.parameters() if tensor.requires_grad)
     weights = sum(tensor.numel() * tensor.element_size() for tensor in model.parameters())
     kept = [activations(model, probe, bf16=bf16) for probe in PROBES]
+    # What does not depend on the length is counted once: autocast keeps a bfloat16 copy of every
+    # weight, whatever the number of rows.
     always, per_row = interpolate(0, kept), interpolate(length, kept) - interpolate(0, kept)
     config = model.config.get_text_config()
     logits = FLOAT * length * config.vocab_size

@@ -73,6 +73,7 @@ def digests(stage: Stage) -> dict[str, str]:
 def digest(records: Iterable[Record]) -> str:
     """Returns the SHA-256 of records as JSON lines; it depends on their content and order."""
     sha = hashlib.sha256()
+    # Sorted keys, so that the digest does not depend on how a record lists its fields.
     for record in records:
         sha.update(json.dumps(row(record), sort_keys=True).encode() + b"\n")
     return sha.hexdigest()
@@ -85,6 +86,7 @@ def identity(folder: Path) -> str:
     fine-tunes of one base differ in these pieces.
     """
     sha = hashlib.sha256()
+    # Sorted, because file systems list their files in different orders.
     for file in sorted(folder.glob("*.safetensors")):
         size = file.stat().st_size
         sha.update(f"{file.name} {size}\n".encode())

@@ -51,6 +51,7 @@ class State:
             TrainingError: there is an unfinished run with saved steps, and it may not continue or
                 is a different run.
         """
+        # As it will be read back: JSON turns tuples into lists, which would not compare equal.
         document = json.loads(json.dumps(run))
         begun = self.newest()
         # Without a complete state, nothing is lost by starting again.
@@ -111,6 +112,8 @@ class State:
         for name in files:
             flush(folder / name)
         write_json(folder / WHOLE, {"files": files, "spent": asdict(spent)})
+        # A best-<step> folder stays as long as the newest state names it, even if its own state is
+        # gone.
         kept = {folder, self.best(best_step or 0)}
         for old in [*self.folder.glob("checkpoint-*"), *self.folder.glob("best-*")]:
             if old not in kept:

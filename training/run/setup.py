@@ -55,6 +55,7 @@ def set_up(stage: Stage) -> StageSetup:
     tokenizer = AutoTokenizer.from_pretrained(stage.base, trust_remote_code=False)
     config = AutoConfig.from_pretrained(stage.base, trust_remote_code=False)
     data = encode_stage(stage, tokenizer, config)
+    # Before the base is loaded: the system would end the process without a message.
     memory.check(
         memory.weights_on_disk(stage.base),
         memory.free_bytes("cpu"),
@@ -64,6 +65,7 @@ def set_up(stage: Stage) -> StageSetup:
     # Seeded here, because the first weights of an adapter are random.
     torch.manual_seed(stage.seed)
     model = _load_model(stage.base)
+    # Before the adapter is added: patterns are written for the base's own parameter names.
     _freeze(model, stage.frozen)
     if stage.lora is not None:
         add_adapter(model, stage.lora)

@@ -81,6 +81,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         run = self.run
         # As many positions as the largest training batch has, so that validation needs less memory.
         budget = run.stage.batch * max(len(row.ids) for row in run.data.all)
+        # The wrapped model, because with FSDP the bare one holds only a part of each weight.
         losses = validation_losses(
             self.model_wrapped, run.data.validation, run.pad, budget, self.accelerator
         )
@@ -118,6 +119,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         With FSDP these are all weights, and only the main process gets them.
         """
         if self.is_fsdp_enabled:
+            # Called by every process, because each of them holds a part of the weights.
             gathered: dict[str, torch.Tensor] = self.accelerator.get_state_dict(self.model_wrapped)
             return gathered
         return {

@@ -41,6 +41,8 @@ def contender_from_folder(folder: Path, name: str, kind: Kind = "model") -> Cont
         itself = {name: DistributionVector(name, checkpoint, checkpoint)}
         source = ModelEntry(display_path(folder), name, {"weight": 1.0})
         recipe = with_identities(Recipe(None, (source,), "linear"), checkpoint, itself)
+        # The word keeps these losses apart from those of a composition with the same weights, which
+        # differ from them by rounding.
         return Contender(name, kind, recipe, fingerprint([checkpoint.identity, "model"]), folder)
     except MergingError as error:
         raise SessionError(f"{name} cannot be compared: {error}") from None
@@ -82,6 +84,7 @@ def add(session: Session, folder: str | Path, name: str | None = None) -> Conten
         raise SessionError(
             f"{name} is already the name of {display_path(models[name])}. Give another name."
         )
+    # Opened before it is written down, so that the file lists only what can be compared.
     contender = contender_from_folder(path, name)
     _write(session.workdir, models | {name: path})
     return contender

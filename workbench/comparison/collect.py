@@ -49,6 +49,7 @@ def compare(
         for column, cells in _scores(reversed(read_runs(session.workdir, -1))).items()
         if keys & cells.keys()
     }
+    # Read once for all rows, because a page makes this table whenever its sliders come to rest.
     phases = session.ledger.phases()
     training_costs = _training_costs(phases)
     table_rows = tuple(
@@ -113,12 +114,15 @@ def _expense(
         phases: the phases of the ledger whose digest is the contender's key.
     """
     folders = _folders(contender)
+    # The ledger comes first: its row may be newer. training.json is copied with the weights, so
+    # that a model that was trained elsewhere has its cost as well.
     spent = {
         name: training_costs.get(str(folder)) or _recorded_cost(folder)
         for name, folder in folders.items()
     }
     unknown = tuple(name for name, seconds in spent.items() if seconds is None)
     sums = [math.fsum(seconds[part] for seconds in spent.values() if seconds) for part in (0, 1)]
+    # No sum without one of its trainings: the model would look cheaper than it was.
     training: list[float | None] = [None, None] if unknown else [*sums]
     evaluated = [phase for phase in phases if phase.kind in ("evaluation", "merging")]
     walls, devices = (
@@ -135,6 +139,7 @@ def _folders(contender: Contender) -> dict[str, Path]:
     # An export was not trained itself: the models that its recipe names were.
     if contender.kind == "export" and contender.folder is not None:
         recipe = read_recipe(contender.folder / "recipe.yml")
+    # Some methods list the base as one more model; its training belongs to no contender.
     base = None if recipe.base is None else Path(recipe.base).resolve()
     taking = [source for source in recipe.models if recipe.omegas[source.name] != 0.0]
     folders = {source.name: Path(source.location).resolve() for source in taking}

@@ -52,6 +52,7 @@ def contenders(
     models = session.models
     notes: list[str] = []
     by_key: dict[str, Contender] = {}
+    # First, so that a composition with the same weights is shown as the base or as the checkpoint.
     for contender in _open(models):
         by_key.setdefault(contender.key, contender)
     if current is not None:
@@ -59,6 +60,7 @@ def contenders(
         if contender.key in by_key:
             notes.append(f"the current composition is {by_key[contender.key].name}")
         by_key.setdefault(contender.key, contender)
+    # Those of other models stay in this dictionary, because a note counts them below.
     benchmarked = {weights_key(recipe): recipe for recipe in _benchmarked(session)}
     measured = {
         weights_key(recipe): recipe for recipe in _measured(session) if fits(models, recipe)
@@ -81,6 +83,7 @@ def contenders(
     for name, kind, folder in _folders(session.workdir):
         try:
             contender = contender_from_folder(folder, name, kind)
+        # A folder that is gone costs its own row, not the whole table.
         except SessionError as error:
             notes.append(str(error))
             continue
@@ -108,8 +111,10 @@ def fits(models: Models, recipe: Recipe) -> bool:
     It must have the open base, and each model whose ω is not 0 must be open under the same name.
     """
     taking = [source.name for source in recipe.models if recipe.omegas[source.name] != 0.0]
+    # base_name is the base as one more model of a recipe, for the methods that take it.
     digests = {**models.start.inputs, models.base_name: models.base.digest}
     names = ["base", *taking]
+    # Slices give a model with other layers than the live module has.
     return not recipe.slices and all(
         name in digests and recipe.inputs.get(name) == digests[name] for name in names
     )
@@ -118,6 +123,7 @@ def fits(models: Models, recipe: Recipe) -> bool:
 def _folders(workdir: Workdir) -> Iterator[tuple[str, Kind, Path]]:
     """Yields name, kind and folder of the workdir's exports, then of the added models."""
     for folder in sorted(workdir.exports.glob("*/")):
+        # A folder with a dot is an export that is being written, or that a killed process left.
         if (folder / "config.json").is_file() and not folder.name.startswith("."):
             yield (
                 folder.name,
@@ -164,6 +170,7 @@ def _measured(session: Session) -> Iterator[Recipe]:
     """Yields the saved recipes of the workdir whose losses were measured on all examples."""
     from evaluation.records.prices import LOSSES
 
+    # A recipe is also saved for jobs that were cancelled, so its file alone proves no measurement.
     measured = {
         phase.digest
         for phase in session.ledger.phases("evaluation")
@@ -180,4 +187,6 @@ def _mean_loss(session: Session, recipe: Recipe) -> float:
     identity = session.models.identity(recipe)
     entries = [session.book.get(identity, data.keys[FULL]) for data in session.models.data.values()]
     values = [math.nan if entry is None else entry.value for entry in entries]
+    # With a NaN among its keys, sorted() would give any order. All recipes have the same datasets,
+    # so the sum orders them as the mean does.
     return math.inf if any(map(math.isnan, values)) else math.fsum(values)

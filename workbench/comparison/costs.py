@@ -58,10 +58,14 @@ def cost_table(
         [*(phase for phase in trainings if phase is not None), *session.ledger.phases()],
         list(experts),
         list(mixed),
+        # Only the examples that fit the model's context: no sweep can have more, and prices()
+        # counts only sweeps that have them all.
         examples=sum(data.prepared[FULL].datasets[0].n for data in models.data.values()),
         mixed_digests=[
             contender_from_folder(Path(folder), name).key for folder, name in mixed.items()
         ],
+        # The losses of the base and of single experts are the ends of the axes. Counted as tries of
+        # ω they would make DEM look dearer than it is.
         end_digests=[
             weights_key(models.recipe(omegas))
             for omegas in ({}, *({name: 1.0} for name in models.names))

@@ -43,6 +43,7 @@ class Column(NamedTuple):
     @property
     def lower_is_better(self) -> bool:
         """Whether a lower score is better."""
+        # lm-eval appends a filter to the name of a metric, as in bits_per_byte,strict.
         return self.metric.partition(",")[0] in LOWER
 
 
@@ -93,6 +94,7 @@ class Row:
     def mean(self) -> tuple[float, float] | None:
         """The unweighted mean loss of the datasets and its standard error; None if incomplete."""
         measured = [entry for entry in self.losses.values() if entry is not None]
+        # A mean over fewer datasets cannot be compared with that of the other rows.
         if not measured or len(measured) < len(self.losses):
             return None
         # Errors of different datasets are independent, so their squares add up.
@@ -158,6 +160,7 @@ def best_positions(values: Sequence[float | None], lower: bool) -> frozenset[int
     >>> sorted(best_positions([0.5, None, 0.25, 0.25], lower=True))
     [2, 3]
     """
+    # What max() makes of a NaN depends on the order of the values.
     finite = {
         position: value
         for position, value in enumerate(values)
@@ -227,6 +230,7 @@ def _cells(row: Row) -> list[str]:
 
 
 def _text(value: float, stderr: float, digits: int) -> str:
+    # A single example has no standard error, and neither has a metric that is not a mean.
     return " ± ".join(
         "undefined" if math.isnan(number) else f"{number:.{digits}f}" for number in (value, stderr)
     )

@@ -89,6 +89,7 @@ def build(
     staged = out.with_name(out.name + ".partial")
 
     def keep(name: str) -> None:
+        # Under the final folder: costs are looked up by folder, and .partial is gone afterwards.
         if ledger is not None and (training := recorded_training(staged / name)):
             ledger.add_all([replace(training, output=str(out.resolve() / name))])
 
@@ -190,6 +191,7 @@ def _train(
             spent.write_text(json.dumps(seconds), "utf-8")
             keep(name)
 
+    # train() asks this too, but the tokenizer and 60,000 examples are made only if needed.
     if not (staged / "base").exists():
         texts = (example.prompt + example.completion for example in joint(1, 6000, 0.5))
         blank = write_blank(scratch / "blank", texts, seed=seed)
@@ -230,6 +232,7 @@ def _run(stage: Stage, out: Path, report: _Report, share: float) -> float:
 
     started = time.perf_counter()
     with report.part(f"training {out.name}", share) as step:
+        # A build that must not be continued has removed its folder, so no old state is left.
         run(stage, out, step, resume=True)
     return round(time.perf_counter() - started, 1)
 

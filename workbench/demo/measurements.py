@@ -142,6 +142,7 @@ def _suite(data: Path, folder: Path) -> Path:
 
     folder.mkdir(parents=True)
     for file in suites()["demo"].glob("*.yaml"):
+        # Renamed, because lm-eval finds tasks by name and would take the shipped ones.
         text = (
             file.read_text("utf-8")
             .replace("assets/demo/data", data.resolve().as_posix())

@@ -74,6 +74,7 @@ def submit(
 
     request = BenchmarkRequest(suite, tuple(tasks), limit)
     request.check()
+    # The job keeps these models, even if others are opened while it is queued.
     models = session.models
     command = commands.bench(session.save_recipe(recipe), suite, tasks, limit, session.workdir.root)
 
@@ -90,6 +91,7 @@ def submit(
         )
         return ", ".join(f"{result.task} {result.value:.3f}" for result in scores)
 
+    # The command is the key: it names recipe, tasks and limit, all that tells benchmarks apart.
     title = f"{', '.join(tasks) or suite} on {formula(recipe)}"
     return session.jobs.submit("benchmark", title, work, key=command, command=command)
 
@@ -144,6 +146,7 @@ def score(
         ) as spent:
             scores = with_module(run)
             spent.count(count_examples(scores))
+    # Outside `measured`, which has to see the error to write an incomplete row.
     except Stopped:
         raise Cancelled from None
     for result in scores:

@@ -110,6 +110,7 @@ def rounding(
 
 def nbytes(base: Checkpoint, dtype: str | None) -> int:
     """Returns about how many bytes of weights an export has, in this dtype or in the base's own."""
+    # Integer tensors keep their dtype in an export.
     width = {"float16": 2, "bfloat16": 2, "float32": 4}.get(dtype or "")
     infos = [base.info(name) for name in base]
     return sum(

@@ -42,6 +42,7 @@ STATES = "hidden states"
 
 def depth(models: Models) -> int:
     """Returns the number of layers of the live module."""
+    # Models that also take images keep the layers of their language model in a part of the config.
     config: Any = models.loaded.module.config
     return int(config.get_text_config().num_hidden_layers)
 
@@ -79,6 +80,8 @@ def submit(session: Session, recipe: Recipe, layer: int, by: str = DATASETS) -> 
         # One step per batch, and one for the layout.
         total, done = sum(1 for _ in equal_length_batches(prepared, alone=False)) + 1, 0
 
+        # Asked once per batch, so it counts the batches as well. A cancelled job leaves through
+        # `progress`, which raises Cancelled.
         def stop() -> bool:
             nonlocal done
             handle.progress(done, total, "reading states")
@@ -121,6 +124,7 @@ def _lengths(prepared: Prepared) -> list[int]:
     """Returns the number of supervised tokens of each example, dataset by dataset, in order."""
     from evaluation.unpadded import equal_length_batches
 
+    # Batches are ordered by length, but the states are in the order of the examples.
     starts, total = {}, 0
     for dataset in prepared.datasets:
         starts[dataset.name], total = total, total + dataset.n
@@ -163,6 +167,7 @@ def _examples(models: Models) -> Prepared:
     from corpus.jsonl import read_datasets
     from evaluation.loss import prepare
 
+    # Read again, because the open datasets are prepared in two other sizes.
     assert models.data_folder is not None  # submit() refuses models without data
     examples = {
         name: rows

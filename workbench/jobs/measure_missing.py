@@ -71,6 +71,7 @@ def submit(
             "nothing is missing in this table. Name a suite or tasks to measure more."
         )
 
+    # By model, so that each is loaded or copied once for all of its measurements.
     rows: dict[str, list[tuple[int, Measurement]]] = {}
     for position, measurement in enumerate(todo):
         rows.setdefault(measurement.contender.key, []).append((position, measurement))
@@ -94,6 +95,7 @@ def submit(
         return f"{len(todo)} measurements"
 
     title = f"{len(todo)} missing measurements of {len(rows)} models"
+    # One key for all tables, because two jobs at once would measure the same losses twice.
     return session.jobs.submit("compare", title, work, key="compare", command=command)
 
 
@@ -156,6 +158,7 @@ def _has(row: Row, request: BenchmarkRequest) -> bool:
         for column, score in row.scores.items()
         if score is not None and column.limit == request.limit
     }
+    # lm-eval scores a suite as a group of the same name, so that name stands for all its tasks.
     return set(request.tasks or (request.suite,)) <= measured
 
 
@@ -180,6 +183,8 @@ def _measure_row(
     with _model(session, models, contender) as (loaded, with_module):
         for position, measurement in measurements:
             handle.check()
+            # session.losses composes the models that are open now, and the recipe names those
+            # before.
             if session.models is not models:
                 raise SessionError("other models were opened meanwhile. Compare again.")
             handle.log(measurement.title)
@@ -243,6 +248,8 @@ def _losses(
         _check_tokenizer(models, contender, loaded)
         with session.spending.tally() as tally:
             for data in models.data.values():
+                # A row may lack the losses of some datasets only, for example after a cancelled
+                # job.
                 if session.book.get(contender.identity, data.keys[FULL]) is not None:
                     continue
                 with tally.on(contender.recipe, FULL) as meter:

@@ -71,6 +71,7 @@ def submit(session: Session, file: Path, name: str, *, resume: bool = False) -> 
         SessionError, PlanError, TrainingError: nothing was started.
     """
     out = session.workdir.run(name)
+    # Before the checks below: they would take this page's own running job for another process.
     for job in session.jobs.active():
         if (job.kind, job.key) == (KIND, str(out)):
             return job  # a second click starts nothing
@@ -79,6 +80,7 @@ def submit(session: Session, file: Path, name: str, *, resume: bool = False) -> 
         raise SessionError(
             f"process {pid} already trains {name}. Wait for it, or stop it where it was started."
         )
+    # The child would refuse this too, but only seconds later, after its imports.
     begun = [step.name for step in steps(out) if step.state == "begun"]
     if begun and not resume:
         raise SessionError(
@@ -117,6 +119,7 @@ def last_job(session: Session, name: str) -> Job | None:
 
 def runs(session: Session) -> list[str]:
     """Returns the names of the workdir's runs, newest first."""
+    # plan.yml is written whenever a run begins or continues, so its time is that of the run.
     plans = session.workdir.trained.glob(f"*/{finished_steps.PLAN}")
     newest_first = sorted(plans, key=lambda plan: -plan.stat().st_mtime)
     return [plan.parent.name for plan in newest_first]
@@ -124,6 +127,7 @@ def runs(session: Session) -> list[str]:
 
 def steps(out: Path) -> list[RunStep]:
     """Returns the steps in a run's folder: the finished ones by age, then the begun ones."""
+    # A .partial folder is a checkpoint that is still being written.
     done = [
         path.parent
         for path in out.glob(f"*/{record.NAME}")
@@ -172,6 +176,7 @@ def add_steps(session: Session, name: str, chosen: Sequence[str]) -> Models:
     if not session.ready:
         return session.open(base, new)
     models, standing = session.models, session.standing
+    # Compared by folder, because a step that is open may have been renamed.
     open_now = {path.resolve() for path in models.checkpoints}
     if already := [step for step in chosen if done[step].resolve() in open_now]:
         raise SessionError(f"{', '.join(already)} of {name} is in the composition already.")

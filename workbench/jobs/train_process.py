@@ -36,6 +36,8 @@ class TrainProcess:
     """
 
     def __init__(self, plan: Path, out: Path, workdir: Path, resume: bool):
+        # A list and no shell, so that no name can become a command. Warnings of libraries are
+        # ignored, because only the last lines of stderr are kept, and an error must be among them.
         words = [
             sys.executable,
             "-W",
@@ -47,6 +49,7 @@ class TrainProcess:
             str(out),
         ]
         words += ["--workdir", str(workdir), "--worker", *(["--resume"] if resume else [])]
+        # The child must run this very program, also from a checkout that is not installed.
         paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
         self._words, self._environment = words, os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
         self._lines: queue.Queue[tuple[str, str | None]] = queue.Queue()
@@ -72,6 +75,7 @@ class TrainProcess:
         try:
             return self._follow(process, handle)
         finally:
+            # Only after an error here: without a reader the child would train on unseen.
             if process.poll() is None:
                 process.kill()
             process.wait()
@@ -89,6 +93,8 @@ class TrainProcess:
         """Handles the child's lines until both pipes end; returns the number of finished steps."""
         done, error, closed_pipes, stopping = 0, "", 0, False
         while closed_pipes < 2:
+            # The end of stdin asks the child to stop. A signal would not reach it if this process
+            # were killed; the end of the pipe does.
             if handle.should_stop and not stopping and process.stdin is not None:
                 process.stdin.close()
                 stopping = True

@@ -144,6 +144,7 @@ def outlook(plan: Plan, out: Path, ledger: Ledger | None = None, *, resume: bool
 
 def _way(stage: Stage) -> str:
     """Returns a key of the base, the device and the settings on which the speed depends."""
+    # JSON, because a setting such as lora is a dictionary, which cannot be a key itself.
     settings = record.settings(stage)
     return json.dumps([stage.base.as_posix(), stage.device, *(settings[name] for name in WAY)])
 
@@ -170,6 +171,8 @@ def _needs(steps: Sequence[StepForecast]) -> dict[str, Need]:
     for some in _by_way(steps):
         stage, longest = some[0].stage, some[0].longest
         assert longest is not None  # estimate refuses a step of which nothing fits
+        # The model is set up for its sizes only, so one example is enough. It is the longest one,
+        # because that one decides the memory of a batch.
         alone = replace(
             stage,
             examples=(longest[1],),
@@ -205,13 +208,15 @@ def _left(ready: StepForecast, out: Path) -> int:
 def _validated(ready: StepForecast) -> int:
     """Returns the number of validation examples, counted once per evaluation."""
     stage = ready.stage
-    times = 1 + ready.steps // stage.evaluate_every if stage.evaluate_every else 1
+    # The last update is evaluated once, whether it is a multiple of evaluate_every or not.
+    times = 1 + (ready.steps - 1) // stage.evaluate_every if stage.evaluate_every else 1
     return times * sum(len(records) for records in stage.validation.values())
 
 
 def _speeds(steps: Sequence[StepForecast], ledger: Ledger | None) -> dict[str, Speed]:
     """Returns way of training -> speed, for the steps that are not done."""
     speeds = {}
+    # Timing a step loads a model, so nothing is timed for steps that are done.
     for some in _by_way([ready for ready in steps if ready.standing != "done"]):
         stage = some[0].stage
         speed = (speed_from_ledger(stage, ledger) if ledger is not None else None) or time_steps(

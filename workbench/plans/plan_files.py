@@ -91,6 +91,7 @@ def _paths(document: Any, keys: Keys = ()) -> Iterator[tuple[Keys, str]]:
         if keys in (("sources",), ("validation",)) or here[-2:] == ("group_by", "anchors"):
             path, split = path_of(value), value.get("split") if isinstance(value, dict) else None
             yield here, path
+            # The file in a source's folder too: it may be a link, and a split may be ../../x.
             yield here, f"{path}/{split or entries.SPLITS.get(str(keys[0]), 'train')}.jsonl"
         elif isinstance(value, str) and (here == ("base",) or here[-2:] == ("group_by", "model")):
             yield here, value

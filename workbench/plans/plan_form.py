@@ -41,6 +41,7 @@ def set_sources(text: str, paths: list[str]) -> str:
         if isinstance(old, dict)
         else {}
     )
+    # A source that stays must keep its name, because schedule and settings refer to it by name.
     chosen: dict[str, str] = {}
     for path in paths:
         chosen[names.get(path) or source_name(Path(path), {*names.values(), *chosen})] = path
@@ -62,6 +63,7 @@ def source_name(path: Path, taken: Collection[str]) -> str:
         )
         or "source"
     )
+    # Names of sources become names of folders, so a plan wants a letter or a digit first.
     stem = stem if stem[0].isalnum() else f"source{stem}"
     number, name = 1, stem
     while name in taken:
@@ -100,6 +102,7 @@ def set_schedule(text: str, fields: ScheduleFields) -> str:
 def set_length(text: str, unit: str, length: float | None) -> str:
     """Returns the plan with another length. Setting steps removes epochs, and vice versa."""
     other = "steps" if unit == "epochs" else "epochs"
+    # A number box may give 3.0, and a plan's steps are whole numbers.
     value = None if length is None else int(length) if float(length).is_integer() else length
     return plan_text.with_settings(text, **{unit: value, other: None})
 
@@ -130,6 +133,7 @@ def set_group_metric(text: str, metric: str) -> str:
     old = settings.get("group_by") if isinstance(settings, dict) else None
     if isinstance(old, dict) and old.get("metric") == metric:
         return text
+    # Group weights belong to the groups of the old metric, so they go with it.
     new = {"metric": metric} | ({"count": CLUSTERS} if metric == "kmeans" else {})
     return plan_text.with_settings(text, group_by=new if metric else None, group_weights=None)
 

@@ -68,6 +68,7 @@ def with_schedule(text: str, schedule: Mapping[str, Any]) -> str:
     """Returns the plan with another schedule; the settings inside the old schedule are kept."""
     plan = document(text)
     old = plan.get("schedule")
+    # All other keys belong to the old kind of schedule, and another kind may refuse them.
     own = {key: old[key] for key in ("settings",) if key in old} if isinstance(old, dict) else {}
     return _to_text(text, plan, _with_section(plan, "schedule", {**schedule, **own}))
 
@@ -102,6 +103,7 @@ def _to_text(text: str, old: dict[str, Any], new: dict[str, Any]) -> str:
 
 def _with_section(plan: dict[str, Any], section: str, value: Any) -> dict[str, Any]:
     """Returns the plan with a section in its usual place; empty sections are left out."""
+    # One order, so that a plan reads the same whichever field of the form was used first.
     order = ("base", "sources", "validation", "settings", "schedule", "subset_seed")
     merged = {**plan, section: value}
     first = {
@@ -145,6 +147,7 @@ def parse_shares(text: str | None, names: Sequence[str]) -> dict[str, Any]:
 
 def _number(word: str) -> Any:
     """Returns a number as YAML would read it, or the word itself, which the plan then refuses."""
+    # int comes first, because a plan refuses 32.0 where it wants a whole number.
     for kind in (int, float):
         try:
             return kind(word)

@@ -73,8 +73,11 @@ def run_recorded(
     """
     from training.plan.carry_out import run_plan
 
+    # accelerate launch runs this in one process per device, and a step is to have one row.
     main = os.environ.get("RANK", "0") == "0"
     _refuse_other_process(out)
+    # Read now, because the run replaces the saved states, and `_write` must not count their cost
+    # twice.
     before = _spent_so_far(out)
     claimed = False
 

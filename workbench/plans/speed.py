@@ -59,6 +59,7 @@ def speed_from_ledger(stage: Stage, ledger: Ledger) -> Speed | None:
     device, settings = _device(stage), record.settings(stage)
     rates, fixed = [], []
     for row in reversed(ledger.phases("training")):
+        # Several processes share each step, so their pace says nothing about that of one process.
         if not row.complete or row.device != device or row.processes != 1:
             continue
         content = _training_record(Path(row.output))
@@ -70,6 +71,7 @@ def speed_from_ledger(stage: Stage, ledger: Ledger) -> Speed | None:
             if point.get("tokens_per_second")
         ]
         if pace and _same_model(content, Path(row.output), stage):
+            # The median, because other programs on the machine slow down single steps.
             rates.append(statistics.median(pace))
             # The time that the tokens do not explain went into reading, validation and writing.
             spent = content["spent"]
@@ -94,6 +96,8 @@ def _same_model(content: dict[str, Any], folder: Path, stage: Stage) -> bool:
     """Returns whether a training had the same base, or as many bytes of weights without LoRA."""
     if content["base"]["identity"] == record.identity(stage.base):
         return True
+    # A full fine-tune of as many bytes takes as long. The folder of an adapter holds no model whose
+    # size could be compared.
     return stage.lora is None and memory.weights_on_disk(folder) == memory.weights_on_disk(
         stage.base
     )
@@ -122,6 +126,7 @@ def time_steps(stage: Stage) -> Speed | None:
         if point.step == TIMED:
             raise _Enough
 
+    # Without accumulation the pace is the same, and a timed step needs fewer examples.
     sample = shorten(replace(stage, accumulation=1), 8 * stage.batch)
     with tempfile.TemporaryDirectory(prefix="dem-") as folder:
         try:
@@ -162,6 +167,7 @@ def shorten(stage: Stage, examples: int) -> Stage:
         keep="last",
         groups=None,
         group_weights=None,
+        # One more step than is timed, so that the run never ends by itself and writes a checkpoint.
         steps=TIMED + 1,
         epochs=None,
     )

@@ -60,6 +60,7 @@ def gain(dataset: str, here: Measured, base: Measured, expert: Measured | None) 
     # An expert that is no better than the base, but for rounding, leaves no axis to draw on.
     width = base.value - expert.value if expert is not None else 0.0
     share = (base.value - here.value) / width if width > 1e-9 else None
+    # A model that overflows has a loss that is infinite or NaN, and no bar can show that.
     return Gain(
         dataset,
         here.value,

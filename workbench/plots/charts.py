@@ -63,6 +63,7 @@ def distance_figure(
     """
     table = np.asarray(values, dtype=float)
     rows = [f"layer {row}" if row.isdecimal() else row for row in rows]
+    # np.nanmax of nothing but NaN warns and gives NaN.
     top = float(np.nanmax(table)) if np.isfinite(table).any() else 0.0
     digits = 3 if top < 1 else 2 if top < 100 else 0
     text = [
@@ -111,6 +112,7 @@ def interference_figure(
         for row in zip(table, change, strict=True)
     ]
     figure = _heatmap(
+        # One loss that explodes would leave all other cells in one shade.
         np.clip(change, -1, 1),
         vectors,
         datasets,
@@ -183,6 +185,7 @@ def _heatmap(
     figure.update_layout(
         **shared_layout(theme, height) | background,
         xaxis=axis | {"side": "top", "automargin": True},
+        # Plotly draws the first row of a heatmap at the bottom.
         yaxis=axis | {"autorange": "reversed", "automargin": True},
         annotations=_numbers(values, across, down, text, colours, theme)
         if values.size <= CROWDED

@@ -35,6 +35,7 @@ def states_figure(scatter: Scatter, datasets: Sequence[str], dark: bool = False)
     """
     theme = theme_of(dark)
     figure = go.Figure()
+    # A trace for each label, because plotly's legend lists traces.
     for name in dict.fromkeys(scatter.labels):
         index = list(datasets).index(name)
         rows = [row for row, label in enumerate(scatter.labels) if label == name]
@@ -47,6 +48,7 @@ def states_figure(scatter: Scatter, datasets: Sequence[str], dark: bool = False)
                 "size": 9,
                 "symbol": SHAPES[index % len(SHAPES)],
                 "color": dataset_colour(index, dark),
+                # An edge in the paper's colour keeps overlapping points apart.
                 "line": {"width": 1, "color": PAPER[theme]},
             },
             hovertemplate="%{fullData.name}<extra></extra>",

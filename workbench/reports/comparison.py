@@ -28,6 +28,7 @@ def comparison(compared: "Comparison", missing: Sequence[str]) -> str:
 
 def unrecorded(compared: "Comparison") -> list[str]:
     """Returns one sentence that names the checkpoints without a recorded training; [] if none."""
+    # A checkpoint takes part in several rows and is to be named once.
     names = dict.fromkeys(name for line in compared.lines for name in line.expense.unrecorded)
     return [f"no training cost is recorded of {', '.join(names)}"] if names else []
 

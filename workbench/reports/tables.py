@@ -134,6 +134,7 @@ def rounding(cost: "RoundingCost") -> str:
         *zip(losses.rows, losses.values.tolist(), strict=True),
         ("whole model", [*cost.total.values()]),
     ]:
+        # A cosine is close to 1, so it needs more digits than the shares beside it.
         cells = [
             f"{value:.4f}" if kind == "cosine" else f"{value:.1%}"
             for kind, value in zip(losses.columns, row, strict=True)
@@ -246,6 +247,7 @@ def methods() -> str:
 def _parameter(param: "Param") -> str:
     """Returns one line: the name of a parameter, its default, its range, and its help."""
     scope = ", per model" if param.per_vector else ""
+    # As a recipe writes it: true, not True.
     default = "" if param.default is None else f" = {str(param.default).lower()}"
     if param.choices:
         allowed = f", {' or '.join(param.choices)}"

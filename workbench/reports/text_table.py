@@ -70,6 +70,7 @@ def _block(
         models: the name of each model as lines, with its cells.
     """
     tall = max(len(name) for name, _ in models)
+    # Filled up above, so that every name ends directly over its numbers.
     headings = [[*[""] * (tall - len(name)), *name] for name, _ in models]
     lines = [["", *heading] for heading in zip(*headings, strict=True)]
     for number, (first, *rest) in enumerate(labels):

@@ -84,6 +84,7 @@ def made(steps: Sequence[Made]) -> str:
     rows = [["step", "updates", "loss", "tokens", "time"]]
     details = []
     for step in steps:
+        # A point that was logged for its validation alone has no training loss.
         losses = [point.loss for point in step.curve if point.loss is not None]
         measured = [point.validation for point in step.curve if point.validation]
         rows.append(
@@ -124,6 +125,7 @@ def made_as_data(steps: Sequence[Made]) -> list[dict[str, Any]]:
 
 def duration(seconds: float) -> str:
     """Returns a time as text: "4.2 s", "3 min 20 s" or "2 h 5 min"."""
+    # 59.6 s would be shown as 60 s, and 9.96 s as 10.0 s.
     if seconds < 59.5:
         return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)

@@ -30,6 +30,8 @@ def stream_answer(
     from evaluation.generation import generate
 
     pieces: queue.Queue[str | Exception | None] = queue.Queue()
+    # Set when the page leaves the generator. Otherwise the thread would generate to the last token
+    # and hold the lock of the module until then.
     closed = threading.Event()
 
     def stop() -> bool:
@@ -47,6 +49,8 @@ def stream_answer(
         try:
             with_module(answer)
             pieces.put(None)
+        # Handed over, because an error in a thread is only printed, and the page would wait for a
+        # piece that never comes.
         except Exception as error:
             pieces.put(error)
 

@@ -62,8 +62,12 @@ class Composer:
         if self._loaded.reloads:
             return self._assemble(recipe)
         live = self._in_place()
+        # An equal recipe would write nothing, but its tasks would be resolved again, and for that a
+        # closed-form method reads every vector.
         if live.recipe is None or live.recipe.digest != recipe.digest:
             live.apply(recipe, stale)
+            # An interrupted `apply` returns without an error, and only its recipe is None. The
+            # module is then a mixture of two recipes, on which nothing must be measured.
             if live.recipe is None:
                 from evaluation.errors import Stopped
 
@@ -96,6 +100,8 @@ class Composer:
                 "this model's tensors are not plain copies of those in its files, so each "
                 "composition is loaded anew."
             )
+        # Kept for the whole drag: it holds the joined factors of the adapters, which moves do not
+        # change.
         self._mounts = self._mounts or Mounts(self._in_place())
         self._mounts.plan(settled, recipe)  # raises NotMounted before anything is composed
         self.compose(settled, stale)

@@ -38,6 +38,8 @@ class Folders:
     """
 
     def __init__(self, roots: Sequence[Path]):
+        # Resolved, because everything below compares real paths: a root that is a link would hold
+        # nothing.
         self.roots = tuple(dict.fromkeys(Path(root).resolve() for root in roots))
 
     def resolve(self, path: str | Path) -> Path:
@@ -48,6 +50,8 @@ class Folders:
                 resolved.
         """
         real = Path(os.path.realpath(path))
+        # Before anything is looked at, so that the message does not tell whether a path outside
+        # exists.
         if not self.holds(real):
             roots = ", ".join(map(str, self.roots)) or "none"
             raise SessionError(
@@ -76,6 +80,7 @@ class Folders:
         """Returns the folders with the weights of a model or of an adapter."""
         folders = []
         for path in self._walk():
+            # Asked first, because the folder of an adapter holds a safetensors file as well.
             if (path / "adapter_config.json").is_file():
                 folders.append(ModelFolder(path, self.label(path), "adapter"))
             elif any(path.glob("*.safetensors")):
@@ -104,6 +109,7 @@ class Folders:
 
     def _walk(self) -> Iterator[Path]:
         """Yields the folders under the roots, each once, sorted, at most DEPTH levels down."""
+        # Roots may lie inside each other, and each folder is to be offered once.
         seen: set[Path] = set()
         for root in self.roots:
             for folder, names, _ in os.walk(root):

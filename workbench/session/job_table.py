@@ -177,6 +177,7 @@ class Jobs:
             command: the `dem` command line that does the same.
         """
         with self._lock:
+            # Under the lock, because two clicks at once would both find no active job.
             for job in self.active():
                 if (job.kind, job.key) == (kind, key):
                     return job
@@ -185,6 +186,7 @@ class Jobs:
             (id,) = self._database.insert("jobs", columns, [row])
             stop = self._stops[id] = threading.Event()
             lane = self._lanes.setdefault(kind, threading.Lock())
+            # A daemon: a job that never asks whether to stop must not keep the server from ending.
             thread = threading.Thread(
                 target=self._run, args=(id, work, stop, lane), name=f"job-{id}", daemon=True
             )

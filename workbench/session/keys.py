@@ -24,6 +24,7 @@ def weights_key(recipe: Recipe) -> str:
     Returns:
         The first 16 hexadecimal digits of the fingerprint.
     """
+    # Without the models at ω = 0: scores must be found again after one of these vectors was closed.
     parts = [
         (
             _input_digest(recipe, source.name) or source.location,

@@ -81,6 +81,7 @@ class LossCache:
         kept = Entry(*entry)
         with self._database.writing() as connection:
             connection.execute(
+                # Two pages, or two servers on one workdir, may measure the same loss at once.
                 "INSERT OR REPLACE INTO losses VALUES (?, ?, ?, ?, ?, ?, ?)",
                 (composition, data, *kept),
             )

@@ -78,6 +78,7 @@ class Losses:
         The quick losses of all datasets come first. If `full`, the losses on all examples follow,
         one dataset after the other. It ends early, without an "exact" reading, once it is stale.
         """
+        # Around the generator, so that the cost is written also if the page leaves in the middle.
         with self._spending.tally() as tally:
             yield from self._measure(models, recipe, stale, full, tally)
 
@@ -195,6 +196,7 @@ class Losses:
             return cached._replace(dataset=dataset)
         # A small dataset has the same examples in both sizes, so its quick loss is a full one.
         actual = FULL if data.keys[size] == data.keys[FULL] else size
+        # The lock comes first: time spent waiting for another page is no cost of this composition.
         with self._lock, tally.on(recipe, actual) as meter:
             module = models.composer.compose(recipe, stale)
             loss = next(iter(losses(module, data.prepared[size], should_stop=stale)))
@@ -244,6 +246,7 @@ class Losses:
                 except Stopped:
                     return
                 values[row, column], errors[row, column] = loss.value, loss.stderr
+            # Copies, because the page may still draw one table while the next row is filled in.
             yield values.copy(), errors.copy()
 
     def known_interference(self, models: Models) -> tuple[np.ndarray, np.ndarray] | None:

@@ -30,6 +30,8 @@ def load_into_memory(
     from merging.inputs.saved_vector import SavedVector
 
     free = psutil.virtual_memory().available
+    # The other half is for the module, which is loaded afterwards, and for copies of it (see
+    # Session.with_frozen).
     room = free / 2
     weights: Mapping[str, Any] = base
     held, in_files = 0, []
@@ -38,6 +40,7 @@ def load_into_memory(
         held = base.nbytes
     for name, vector in vectors.items():
         nbytes = stored_bytes(vector)
+        # Also for a vector that stays in its files: every delta reads the base too.
         if isinstance(vector, DistributionVector):
             vector.base = weights
         # Without the base in memory, every composition reads files anyway.

@@ -130,6 +130,8 @@ class Models:
 
         by_name = self._validate(omegas)
         method, weighted = choice.method, methods.load(choice.method).weighted
+        # For a method without ω, or with a fixed number of models, a listed vector is an input like
+        # any other, so a slider at 0 has to leave it out.
         lists_all = weighted and methods.load(method).vectors == (1, None)
         models = [
             replace(source, parameters={methods.WEIGHT: by_name[source.name]} if weighted else {})
@@ -141,6 +143,7 @@ class Models:
                 f"{method} combines the vectors whose ω is not 0, and all are 0. "
                 "Choose one vector or more."
             )
+        # The digest of a vector that takes no part would make equal compositions different recipes.
         present = {"base", *(source.name for source in models)}
         if methods.load(method).base_role == "vector":
             models.append(ModelEntry(self.start.base or "", self.base_name))
@@ -165,6 +168,7 @@ class Models:
         if name == "base":
             return (0.0,) * len(self.names)
         if name == "uniform":
+            # Two decimals, because the sliders move in steps of 0.01 and could not show 1/3.
             return (round(1 / len(self.names), 2),) * len(self.names)
         if name == "best":
             if self.best is None:
@@ -194,6 +198,7 @@ class Models:
                 raise SessionError(
                     f"no vector is called {name!r}; open are {', '.join(self.names)}."
                 )
+            # The slider is not trusted: gradio 6.31 checks the range, but lets NaN pass.
             if (
                 not isinstance(omega, int | float)
                 or not math.isfinite(omega)
@@ -265,6 +270,7 @@ class Models:
         """
         from merging.analysis.geometry import measure
 
+        # Held during the whole pass: two pages that ask at once would both read every file.
         with self._geometry_lock:
             if not self._geometry:
                 self._geometry.append(measure(*self.reopened(), progress))
@@ -279,6 +285,8 @@ class Models:
             else:  # a method without ω
                 omegas = tuple(float(name in weights) for name in self.names)
             standing = Standing(omegas, Choice.of(recipe.method, dict(recipe.parameters)))
+            # Composed again and compared, because a recipe can say more than the page can show:
+            # dtypes, filters, a seed.
             again = self.recipe(standing.omegas, standing.choice)
             return standing if weights_key(again) == weights_key(recipe) else None
         # No slider or field can show ω with gradients or filters, or parameters per layer.

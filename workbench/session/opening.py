@@ -52,6 +52,8 @@ def open_models(
     names: list[str] = []
     for path, name in checkpoints:
         paths.append(path)
+        # Steps of two training runs may have the same folder name, and a recipe finds its ω by
+        # name.
         names.append(unique_name(name or path.name, names))
     if not paths:
         raise SessionError(
@@ -62,6 +64,8 @@ def open_models(
             "vocabulary 'union' cannot be composed in memory. "
             "Write it in a recipe and run dem merge."
         )
+    # The preflight reads headers and a few blocks, so a wrong folder is refused before any weights
+    # are loaded.
     opened, vectors, problems = preflight(base, paths, names, vocabulary)
     if errors := [problem for problem in problems if problem.severity == "error"]:
         raise SessionError("\n".join(f"{problem.subject}: {problem.text}" for problem in errors))
@@ -98,6 +102,7 @@ def _best(base: Path, vectors: Mapping[str, Vector]) -> Mapping[str, float] | No
         return None
     try:
         omegas = read_recipe(file).omegas
+    # The best ω are only an offer: a damaged recipe must not keep the models from opening.
     except MergingError:
         return None
     usable = all(isinstance(omega, int | float) for omega in omegas.values())
@@ -129,6 +134,8 @@ def _dataset(name: str, examples: Sequence[Example], tokenizer: Any) -> DataSet:
     prepared = {
         size: prepare({name: examples}, tokenizer, limit=limit) for size, limit in sizes.items()
     }
+    # The key covers the examples and not their file, so an edited file never shows an old loss.
+    # Raise v1 if the loss of the same examples is computed in another way.
     keys = {
         size: fingerprint([[(e.prompt, e.completion) for e in examples[:limit]], "v1"])
         for size, limit in sizes.items()
@@ -154,6 +161,7 @@ def demo_checkpoints(demo: Path, folders: Folders) -> list[Path]:
     except MergingError:
         order = []
     position = {name: number for number, name in enumerate(order)}
+    # The order of the vectors decides their colours, so it must not depend on the file system.
     return sorted(
         (path for path in siblings if path != base),
         key=lambda path: (position.get(path.name, len(order)), path.name),

@@ -48,11 +48,13 @@ class Tally:
         from evaluation.records.meter import Meter
         from evaluation.records.prices import LOSSES
 
+        # Quick losses have another name, because table 8 counts only sweeps over whole datasets.
         key = (LOSSES if size == FULL else QUICK_LOSSES, weights_key(recipe))
         meter = self._meters.setdefault(key, Meter(self._device))
         try:
             with meter.running():
                 yield meter
+        # Whoever ended it (an error, a newer request, Ctrl-C), an unfinished sweep is no price.
         except BaseException:
             self._broken.add(key)
             raise
@@ -92,6 +94,7 @@ class LossLedger:
         tally = Tally(self._device)
         try:
             yield tally
+        # Also after an error: the time was spent.
         finally:
             self._write(tally.phases())
 
@@ -115,6 +118,7 @@ class LossLedger:
         self._write([])
 
     def _write(self, phases: list[Phase]) -> None:
+        # Taken out under the lock, so that two measurements that end at once write them only once.
         with self._lock:
             if self._previews is not None:
                 phases = [
@@ -122,5 +126,6 @@ class LossLedger:
                     self._previews.phase("evaluation", PREVIEWS, settings=self._previewed),
                 ]
             self._previews, self._previewed = None, 0
+        # After the lock: a write waits for the disk, and a preview must not wait for a write.
         if phases:
             self._ledger.add_all(phases)

@@ -39,9 +39,11 @@ class Choice:
         arguments = methods.load(method).arguments(values)
         kept: dict[str, Value] = {}
         for param in methods.load(method).parameters:
+            # No field of a form can hold a file; methods that need one run from recipe files only.
             if param.file:
                 continue
             value = arguments[param.keyword]
+            # A form has one field for all vectors, so the values per vector are all equal.
             value = value[0] if param.per_vector else value
             if value != param.default:
                 kept[param.name] = value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable
 
@@ -17,6 +18,9 @@ class Tickets:
 
     def __init__(self) -> None:
         self._newest: dict[str, int] = {}
+        self._count = itertools.count(1)
+        # A second count, made by the page: requests may arrive in another order than they were sent
+        # in.
         self._numbers: dict[str, int] = {}
         self._lock = threading.Lock()
 
@@ -37,6 +41,8 @@ class Tickets:
             number: the page's own count of its requests, since they may arrive out of order.
         """
         with self._lock:
+            # Compared and counted in one step: in between, a newer request could get its ticket and
+            # then be made stale by this older one.
             return self._next(client) if self._is_newest(client, number) else None
 
     def newest(self, client: str, number: int) -> bool:
@@ -47,12 +53,18 @@ class Tickets:
     def forget(self, client: str) -> None:
         """Makes all requests of a closed page stale and drops what is stored about it."""
         with self._lock:
+            # With the keys PAGE:WORK, or the dictionary would grow with every page that was ever
+            # open.
             for key in [key for key in self._newest if key.split(":")[0] == client]:
                 del self._newest[key]
             self._numbers.pop(client, None)
 
     def _next(self, client: str) -> Stale:
-        number = self._newest[client] = self._newest.get(client, 0) + 1
+        # Numbers are never used twice: a page that was forgotten and comes back would else make a
+        # ticket of its first life look fresh.
+        number = self._newest[client] = next(self._count)
+        # Without the lock, because work asks at every step. A page that was forgotten has no
+        # number, so its requests are stale.
         return lambda: self._newest.get(client) != number
 
     def _is_newest(self, client: str, number: int) -> bool:

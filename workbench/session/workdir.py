@@ -95,6 +95,7 @@ class Workdir:
         from merging.recipe import recipe_yaml
 
         file = self.recipes / f"{recipe.digest}.yml"
+        # The name is the digest, so a file that exists holds this recipe already.
         if not file.exists():
             file.parent.mkdir(exist_ok=True)
             write_whole(file, recipe_yaml(recipe))
@@ -109,6 +110,8 @@ def _check_name(name: str, what: str) -> str:
             path separator.
     """
     # A name comes from the page, so it must not lead out of its folder ("../x").
+    # A dash at its start would be an option in the shown command. fullmatch also refuses a line
+    # break at the end, which `$` would let pass.
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name or ""):
         raise SessionError(
             f"{what} is {name!r}; use 1 to 64 letters, digits, dots, dashes or underscores, "

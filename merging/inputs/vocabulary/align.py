@@ -136,6 +136,7 @@ def _keep_base_rows(base: Checkpoint, tuned: TunedInput) -> Arranged:
         tuned.weights,
         Layout.of(np.zeros(rows, np.int64), np.arange(rows)),
         {name: (base.info(name).dtype, [(base, name)]) for name in tables},
+        # Its own tables go, because their shapes may not fit, and the base's take their place.
         without=theirs,
         note="its vocabulary is not the base's, so it does not change "
         f"{listed(list(tables))}: all rows there are the base's.",

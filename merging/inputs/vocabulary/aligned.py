@@ -199,6 +199,7 @@ class Fitted(Vector):
 
     def weights_block(self, name: str, start: int, stop: int) -> Tensor:
         """Returns elements of Θ + Δ in the working dtype."""
+        # copy=True, because a base in memory of this dtype would otherwise be changed in place.
         stored = read_block(self.base, name, start, stop).to(
             working_dtype(dtype_of(self._grown, name)), copy=True
         )

@@ -100,9 +100,11 @@ def read_tokens(folder: Path) -> Tokens | None:
             vocabulary = {entry[0]: number for number, entry in enumerate(vocabulary)}
         added = {entry["content"]: dict(entry) for entry in document.get("added_tokens", [])}
         ids = {**vocabulary, **{token: entry["id"] for token, entry in added.items()}}
+        # Older versions of the library write a pair as "a b", newer ones as ["a", "b"].
         pairs = document["model"].get("merges") or []
         merges = tuple(pair if isinstance(pair, str) else " ".join(pair) for pair in pairs)
         if not all(
+            # Ids index rows in NumPy, where a negative one would count from the end.
             type(number) is int and number >= 0 and isinstance(token, str)
             for token, number in ids.items()
         ):
@@ -135,6 +137,7 @@ def token_tables(weights: Checkpoint, like: Sequence[str] = ()) -> tuple[int, tu
         and weights.info(name).dtype not in QUANTISED
         and weights.info(name).shape
     }
+    # Models of several modalities have vocab_size in a nested configuration.
     configs = [
         weights.config,
         *(part for part in weights.config.values() if isinstance(part, dict)),
@@ -203,6 +206,7 @@ def with_added_tokens(
     document = parse_json(content, name, finite=False)
     if name == "config.json":
         for config in (document, *(part for part in document.values() if isinstance(part, dict))):
+            # A part for images or sound may have a vocabulary of its own, which does not grow.
             if config.get("vocab_size") == rows[0]:
                 config["vocab_size"] = rows[1]
     elif name == TOKENIZER:

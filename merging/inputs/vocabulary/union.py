@@ -119,6 +119,7 @@ def _tokens_to_add(others: list[TunedInput]) -> list[_New]:
     for tuned in others:
         (ours, theirs), (_, rows) = tuned.difference.tokens, tuned.difference.rows
         for token in tuned.difference.added:
+            # A tokenizer may have more tokens than the model has rows; such a token brings no row.
             if token not in new and theirs.ids[token] < rows:
                 entry = {**theirs.added[token], "id": (ours.next_id or 0) + len(new)}
                 new[token] = _New(entry, tuned, theirs.ids[token])
@@ -128,6 +129,7 @@ def _tokens_to_add(others: list[TunedInput]) -> list[_New]:
 def _grow_base(base: Checkpoint, tables: tuple[str, ...], new: list[_New]) -> Grown:
     """Returns the base with one row for each added token; unused rows of the base come first."""
     rows = base.info(tables[0]).shape[0]
+    # Many models have more rows than tokens. Added tokens take these rows before the table grows.
     total = max(rows, new[-1].entry["id"] + 1)
     whose, row = np.zeros(total, np.int64), np.arange(total)
     owners = {token.owner.name: token.owner for token in new}
@@ -183,6 +185,8 @@ def _share_rows(
                 whose[number], row[number] = 1, their
     else:
         whose[:rows] = 1
+        # Rows of added tokens are the grown base's on both sides, so that their delta is 0 whatever
+        # ω is.
         whose[[token.entry["id"] for token in new]] = 0
     tables: dict[str, tuple[torch.dtype, list[tuple[Checkpoint, str]]]] = {}
     for name in tuned.difference.tables[1]:

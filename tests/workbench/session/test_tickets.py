@@ -24,3 +24,12 @@ def test_a_page_that_is_gone_leaves_only_stale_requests():
     tickets.forget("page")
     assert mine() and beside() and not other()
     assert tickets.wish("page", 1) is not None  # the name may be used again
+
+
+def test_a_ticket_of_a_forgotten_page_stays_stale_when_the_page_comes_back():
+    tickets = Tickets()
+    old = [tickets.ticket("page") for _ in range(3)]
+    tickets.forget("page")
+    again = [tickets.ticket("page") for _ in range(3)]
+    assert [stale() for stale in old] == [True, True, True]
+    assert [stale() for stale in again] == [True, True, False]
