@@ -6,8 +6,8 @@
 Seconds and memory are of cold processes that merge a base and five full checkpoints in bfloat16
 by task arithmetic and write the result: `dem merge`, `mergekit-yaml`, and a script that calls
 fusion_bench's own pool and algorithm, because its command line needs a configuration for each
-merge. The other rows are run on the demo. PEFT merges adapters; what it says when it is given a full
-checkpoint is its cell.
+merge. The other rows are run on the demo. PEFT merges adapters; what it says when it is given a
+full checkpoint is its cell.
 """
 
 import argparse

@@ -282,6 +282,7 @@ def _choices(row: Mapping[str, Any], where: str) -> tuple[tuple[str, ...], int |
         raise CorpusError(
             f'{where}, field "choices": expected a list of two or more texts, got {kind(choices)}.'
         )
+    # true would pass as the index 1.
     if isinstance(answer, bool) or not isinstance(answer, int) or not 0 <= answer < len(choices):
         raise CorpusError(
             f'{where}, field "answer": expected the index of the right choice, '

@@ -187,6 +187,7 @@ def scatter(
     """
     labels = states.labels if groups is None else tuple(groups)
     points = tsne(states.vectors, seed, perplexity, metric)
+    # As `tsne` used it, so that the caption is true.
     near = bounded_perplexity(perplexity, len(points))
     # With a single label, or a label for each point, there is no other cluster to compare with.
     score = (

@@ -197,6 +197,7 @@ def ratio(sums: Tensor, counts: Tensor) -> tuple[float, float]:
     """
     n, total = len(sums), float(counts.sum())
     value = float(sums.sum()) / total
+    # The estimator divides by n − 1.
     if n < 2:
         return value, math.nan
     residuals = sums - value * counts
@@ -217,6 +218,7 @@ def _token_losses(module: nn.Module, batch: Batch, selects: bool) -> Tensor:
         selects: whether the model takes `logits_to_keep`.
     """
     device = next(module.parameters()).device
+    # The sixth part, the numbers of the examples, is used on the CPU only.
     ids, columns, rows, places, targets = (part.to(device) for part in batch[:5])
     keep = {"logits_to_keep": columns} if selects else {}
     with OneDnnProducts():

@@ -218,6 +218,7 @@ def collect_from_folder(
                 f"{nearest(name, list(available))}"
             )
     checkpoint = Checkpoint(folder)
+    # In float32, because the squares of small gradients are lost in a smaller dtype.
     loaded = load(folder, checkpoint=checkpoint, dtype=torch.float32)
     if loaded.tokenizer is None:
         raise LoadError(

@@ -55,6 +55,7 @@ def _cut_out(
 ) -> EqualLengthBatch:
     """Returns some rows of a padded batch, cut to `length`; their tokens get new row numbers."""
     tokens = torch.isin(batch.rows, torch.tensor(rows))
+    # All tokens of a row belong to one example, so the first of them tells which.
     examples = [int(batch.examples[batch.rows == row][0]) for row in rows]
     new_rows = torch.tensor([rows.index(row) for row in batch.rows[tokens].tolist()])
     return EqualLengthBatch(

@@ -146,8 +146,7 @@ def _value(loader: yaml.SafeLoader, node: yaml.Node, keys: Keys, document: Docum
         ]
     values: dict[str, Any] = {}
     for key_node, value_node in node.value:
-        # A key stays the text that was written: YAML 1.1 would make true of `on` and a number of
-        # `1`.
+        # A key stays the text that was written: YAML 1.1 would make true of `on`.
         key, line = str(getattr(key_node, "value", "")), key_node.start_mark.line + 1
         if not isinstance(key_node, yaml.ScalarNode):
             document.faults.append(Fault("key", keys, line, ""))

@@ -144,6 +144,7 @@ class Stage:
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
     def __post_init__(self) -> None:
+        # Single values first, because the checks after them calculate with several.
         _check_choices(self)
         _check_numbers(self)
         _check_length_of_run(self)

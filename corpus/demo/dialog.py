@@ -99,6 +99,8 @@ def confirm(rng: Random) -> Example:
 def ask(rng: Random) -> Example:
     """Makes an example in which something is missing, and the agent asks for it."""
     known = open_some(rng, booking(rng), rng.randint(1, 2))
+    # The agent asks in a fixed order, so that exactly one completion is right: the score is an
+    # exact match.
     return reply([opening(rng, known)], ASK[known.missing()[0]])
 
 

@@ -145,6 +145,7 @@ def inference(rng: Random) -> Example:
     # choices alike always picks the first.
     label = rng.choice(("yes", "no", "maybe"))
     if label == "maybe":
+        # Both facts begin with the same person, so nothing follows about the other two.
         text, claim = (
             f"{first} is {more} than {second}. {first} is {more} than {third}.",
             (second, third),

@@ -45,6 +45,7 @@ backwards = listed(
     ("Write the words in reverse order.", "Reverse the list of words."),
     lambda words: " ".join(words[::-1]),
 )
+# The words are in lower case, so that Python's order is the alphabetical one.
 ordered = listed(
     2,
     3,

@@ -48,6 +48,7 @@ def _fresh(family: Family, rng: Random, seen: set[str], size: int) -> list[Examp
     examples: list[Example] = []
     while len(examples) < size:
         example = family.draw(rng)
+        # Compared by prompt alone: whoever was trained on a prompt knows its answer.
         if example.prompt not in seen:
             seen.add(example.prompt)
             examples.append(example)
@@ -66,6 +67,8 @@ def mixture(seed: int, size: int, *, hard: float, held_out: set[str]) -> list[Ex
             easy one.
         held_out: prompts that never occur in the corpus.
     """
+    # `hard` is part of the seed, so that the base's corpus and what experts rehearse are different
+    # draws.
     rng = Random(f"mixture/{seed}/{hard}")
     draws = _endless(rng, hard, held_out)
     return [next(draws) for _ in range(size)]

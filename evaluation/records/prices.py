@@ -174,6 +174,7 @@ def prices(
     last: dict[str, Training | None] = {}
     for name in (*experts, *mixing):
         called = [training for training in finished if training.is_called(name)]
+        # A step may have been trained again; its folder holds the last result.
         last[name] = called[-1] if called else None
     notes = [
         f"the training of {name} is not in the ledger"

@@ -130,6 +130,7 @@ class RunStore:
         condition = "" if recipe_digest is None else "WHERE recipe_digest = ?"
         values = [] if recipe_digest is None else [recipe_digest]
         names = ", ".join(f'"{name}"' for name in ("id", *COLUMNS))
+        # By id and not by `created`, because clocks may be set back.
         query = f"SELECT {names} FROM runs {condition} ORDER BY id DESC LIMIT ?"
         # SQLite takes a limit of -1 for no limit.
         rows = self._database.rows(query, [*values, -1 if limit is None else limit])

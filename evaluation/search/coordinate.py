@@ -120,6 +120,8 @@ class CoordinateSearch:
                     point = self._inside(shifted)
                     if point not in self._scores:
                         yield point
+                    # Strictly lower: between points of equal score the search would go back and
+                    # forth for ever.
                     if self._scores[point] < self._scores[self._best]:
                         # After a step up that helped, the step down leads back: it is not tried.
                         self._best, moved = point, True

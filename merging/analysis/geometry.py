@@ -70,6 +70,7 @@ class Geometry:
 
         By layer, tensors outside the layers are labelled by their part: embeddings, norms or head.
         """
+        # In the order of PARTS, so that the tables of two models list them alike.
         if by == "part":
             parts = {
                 part: [i for i, position in enumerate(self.places) if position.part == part]
@@ -106,6 +107,7 @@ class Geometry:
             rows &= set(self.groups("layer")[layer])
         if part is not None:
             rows &= set(self.groups("part")[part])
+        # Sorted, so that the sum of a group has the same bits whichever sets it was cut from.
         total: Matrix = self.grams[sorted(rows)].sum(0)
         return total
 

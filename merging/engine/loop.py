@@ -205,9 +205,8 @@ def round_piece(task: Task, start: int, values: Tensor) -> Tensor:
         start: the piece's first element in the flattened tensor, which decides the random draws.
         values: (n,), in the working dtype.
     """
+    # A tensor that is only copied is rounded to nearest: it has no displacement to preserve.
     if (
-        # A tensor that is only copied is rounded to nearest: it has no displacement whose mean
-        # could be lost.
         task.stochastic
         and task.vectors
         and values.dtype in WIDE

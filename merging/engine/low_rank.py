@@ -81,8 +81,8 @@ def factors_of(task: Task) -> list[float]:
     """
     units = torch.eye(len(task.vectors), dtype=torch.float64)
     omegas = torch.tensor(task.omegas, dtype=torch.float64)
+    # combine may overwrite its stack. The clone keeps units[0], which stands in for the base.
     combined: Tensor = task.method.combine(
-        # combine may overwrite its stack. The clone keeps units[0], which stands in for the base.
         units.clone(), omegas, Site(task.name, units[0], task.depth), **dict(task.arguments)
     )
     values: list[float] = combined.tolist()

@@ -51,8 +51,7 @@ def open_statistics(
     for source in recipe.models:
         opened = files[source.name]
         label = f"{source.name}: {opened.path}"
-        # Statistics take hours to collect, so each message has the command line that collects the
-        # right ones.
+        # Collecting takes hours, so each message has the whole command line for the right ones.
         if opened.facts.kind != kind:
             raise RecipeError(
                 f"{label} holds statistics of kind {opened.facts.kind!r}, {recipe.method} needs "

@@ -36,8 +36,7 @@ class SliceSpot(NamedTuple):
     @property
     def depth(self) -> float:
         """t of mergekit's gradients, 0 to 1."""
-        # A quirk of mergekit: the head and the final norm get a gradient's first value, not its
-        # last.
+        # mergekit's quirk: the head and the final norm get a gradient's first value, not its last.
         if self.offset is None:
             return 0.0
         return self.offset / (self.part.length - 1) if self.part.length > 1 else 1.0
@@ -162,8 +161,7 @@ def _values(
     """
     values = {}
     for key in keys:
-        # As in mergekit, a scope whose rules match nothing passes the question on to the next
-        # scope.
+        # As in mergekit, a scope whose rules match nothing leaves the value to the next scope.
         candidates = (settings.resolve(scope[key], name, depth) for scope in scopes if key in scope)
         value = next((value for value in candidates if value is not None), None)
         if value is not None:

@@ -224,8 +224,8 @@ def _setting(
     recipe: Recipe, source: ModelEntry, key: str, name: str, depth: float | None
 ) -> settings.Scalar | None:
     """Returns a model's own setting at one tensor, else the recipe's; None if neither sets it."""
-    # mergekit's order of scopes. One whose rules match nothing passes the question on. Outside the
-    # layers a gradient is resolved at 0, so it gives its first value.
+    # mergekit's order of scopes; one whose rules match nothing leaves the value to the next.
+    # Outside the layers a gradient is resolved at 0, so it gives its first value.
     for scope in (source.parameters, recipe.parameters):
         if key in scope:
             value = settings.resolve(scope[key], name, depth or 0.0)

@@ -86,8 +86,7 @@ class Checkpoint(Mapping[str, Tensor]):
             status = shard.stat()
             self._identities.append(_identity(status))
             self._headers.update(header.raw + status.st_size.to_bytes(8, "little"))
-        # A tool that trusts the index and one that looks into the shards would load different
-        # models.
+        # A tool that trusts the index and one that reads the shards would load different models.
         if weight_map is not None:
             self._compare_with_index(weight_map)
         # Layers in their order, whatever the shards' order: merges and exports follow it.

@@ -100,4 +100,5 @@ def blob_digests(folder: Path, names: list[str]) -> dict[str, str]:
         for name in sorted(names)
         if (folder / name).is_symlink()
     }
+    # The cache names small files by Git's hash of 40 digits, which is no SHA-256.
     return {name: blob for name, blob in links.items() if _SHA256.fullmatch(blob)}

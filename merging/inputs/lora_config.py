@@ -289,8 +289,7 @@ def _scale(where: str, config: Mapping[str, Any], module: str, rank: int) -> flo
         if re.match(rf"(.*\.)?({pattern})$", module):
             alpha = value
             break
-    # A bound, not isfinite: JSON may hold a whole number that no float can, and isfinite would
-    # raise.
+    # A bound, because isfinite raises for a whole number that no float can hold.
     if not (isinstance(alpha, int | float) and abs(alpha) < 1e30 and rank > 0):
         raise CheckpointError(
             f"{where}: {ADAPTER}: lora_alpha is {str(alpha)[:80]}, expected a finite number."

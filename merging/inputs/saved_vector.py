@@ -83,6 +83,7 @@ class SavedVector(Vector):
     def foreign_base(self) -> bool:
         """Whether the base differs from the vector's own base; False if a digest is unknown."""
         ours = getattr(self.base, "digest", "")
+        # A base in memory has no digest, and a warning without evidence would be noise.
         return bool(ours and self.facts.base and ours != self.facts.base)
 
     def hold_in_memory(self) -> None:

@@ -134,8 +134,7 @@ class LiveModel:
             for task in wanted
             if (self.reload or task.name in self.views) and self._written.get(task.name) != task
         ]
-        # From here until everything is written the module equals no recipe, even if an error
-        # follows.
+        # Until everything is written the module equals no recipe, also after an error.
         if changed:
             self.recipe = None
         if changed and self.reload:

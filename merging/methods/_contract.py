@@ -198,8 +198,7 @@ def method_of_module(name: str, module: Mapping[str, Any]) -> Method:
         linear=module.get("LINEAR", False),
         base_role=module.get("BASE", "unused") if module["SPACE"] == "weights" else of_deltas,
         statistics=statistics,
-        # In mergekit int8_mask only changes the dtype of scratch memory, so every method accepts
-        # it.
+        # In mergekit int8_mask only changes the dtype of scratch memory, whatever the method.
         ignored=("int8_mask", *module.get("IGNORED", ())),
         on_device=module.get("ON_DEVICE", False),
         scale=module.get("scale"),
@@ -224,6 +223,7 @@ def _parameters(combine: Callable[..., Tensor], statistics: str | None) -> tuple
         bounds = next(
             (note for note in notes if isinstance(note, Range)), Range(-math.inf, math.inf)
         )
+        # No default: a parameter without a help text is a fault of its module, found on loading.
         text = next(note for note in notes if isinstance(note, str))
         choices = get_args(hint) if get_origin(hint) is Literal else ()
         per_vector = hint == PerVector

@@ -44,8 +44,7 @@ def combine(
     total, share = torch.zeros_like(stack[0]), torch.zeros_like(stack[0])
     for values, omega, statistic in zip(stack, omegas, site.statistics, strict=True):
         if statistic is None:
-            # One without statistics means that all are without: recipe_statistics compares the
-            # files.
+            # If one has no statistics, none has: recipe_statistics compares the files.
             return average(stack, omegas, site)
         # Each product and sum is rounded by itself, as in weighted_sum, so that the bits do not
         # depend on the block.

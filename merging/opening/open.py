@@ -109,6 +109,7 @@ def references(recipe: Recipe) -> list[str]:
             *(path for source in recipe.models for path in (source.path, source.lora)),
         ]
     else:
+        # open_recipe also looks up what an adapter names as its base, to compare the folders.
         bases = [
             _pinned(recipe, source.path) for source in recipe.models if source.lora is not None
         ]
@@ -144,6 +145,7 @@ def _pinned(recipe: Recipe, reference: str) -> str:
 
 
 def _same_folder(first: Path, second: Path) -> bool:
+    # Resolved, because the hub's cache and people use links.
     return first.resolve() == second.resolve()
 
 

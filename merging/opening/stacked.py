@@ -231,6 +231,8 @@ def _check_ranges(recipe: Recipe, inputs: Mapping[str, _Input]) -> None:
 
 def _check_outside_layers(donor: Checkpoint, tensors: Mapping[str, tuple[Checkpoint, str]]) -> None:
     """Raises an error if the tensors outside the layers do not fit the donor's configuration."""
+    # These tensors are described by config.json, which is the donor's: with a head that it does not
+    # know, the export would load wrongly.
     expected = {name: donor.info(name).shape for name in donor if place(name).layer is None}
     actual = {
         name: weights.info(name).shape

@@ -61,6 +61,7 @@ def restack_config(
     # configuration of its own model.
     changed: dict[str, Any] = dict.fromkeys(counts, len(origins))
     for key, value in level.items():
+        # The length alone proves nothing: a list of 32 token ids does not describe 32 layers.
         if (
             isinstance(value, list)
             and len(value) == layers

@@ -67,6 +67,7 @@ def export_adapter(
     adapters = _adapters(recipe, vectors)
     todo = [task for task in tasks(recipe, base, vectors) if task.vectors]
     dtype = file_dtype(recipe.out_dtype or recipe.dtype, base, [task.name for task in todo])
+    # An upper bound: an adapter may have a lower rank at this tensor than its largest.
     nbytes = [
         min(sum(adapters[name].rank for name in task.vectors), rank or 2**31)
         * sum(task.shape)

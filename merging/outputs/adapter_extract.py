@@ -135,6 +135,7 @@ def _factorise(
 
     `limits` are the rank and the energy, one of which is None.
     """
+    # Before the decomposition, whose own error would not name the tensor.
     refuse_not_finite(name, delta)
     rank, energy = limits
     product = low_rank.factorise(delta, rank=rank, energy=energy).to(dtype)
@@ -154,6 +155,7 @@ def _kind(base: Checkpoint, name: str) -> str:
     if part in ("embeddings", "head"):
         return part
     shape = shape_of(base, name)
+    # An empty matrix has no singular vectors.
     linear = len(shape) == 2 and 0 not in shape and name.endswith(".weight")
     return (
         "linear" if linear and not _NOT_LINEAR.fullmatch(name.removesuffix(".weight")) else "other"
@@ -170,6 +172,8 @@ def _linear(vector: Vector, base: Checkpoint) -> list[str]:
         raise MismatchError(
             f"{base.path} has no matrix of a linear module, and an adapter holds nothing else."
         )
+    # PEFT finds modules by their path in the loaded model, which has the prefix even if the files
+    # lack it.
     bare = [name for name in linear if place(name).stack and "." not in place(name).stack]
     if bare and base.config.get("model_type"):
         raise MismatchError(
@@ -219,6 +223,8 @@ def _left_out(
         if name not in modules:
             size = base.info(name).numel
             blocks = (vector.block(name, at, min(at + BLOCK, size)) for at in range(0, size, BLOCK))
+            # In blocks: embeddings are among these tensors, and float64 takes four times their
+            # bfloat16.
             norm = math.hypot(*(float(block.double().norm()) for block in blocks))
             norms.setdefault(_kind(base, name), []).append(norm)
     return tuple(LeftOut(kind, len(each), math.hypot(*each)) for kind, each in norms.items())

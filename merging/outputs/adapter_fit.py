@@ -108,4 +108,5 @@ class Fit(NamedTuple):
 
 def _share(part: float, whole: float) -> float:
     """Returns part / whole; 0 if both are 0."""
+    # A displacement of 0 is stored exactly: its error is 0, not NaN.
     return part / whole if whole else 0.0

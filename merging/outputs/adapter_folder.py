@@ -81,9 +81,8 @@ def write_adapter(
     # Twice: the factors' own file and the weights file exist together for a moment.
     with staging_folder(out, 2 * nbytes) as staging:
         fit, written = _fill(staging, base, parts, about)
-        # The weights were compared as they were written. PEFT's keys decide where a factor is
-        # added, and a wrong one would load without an error: so the folder is opened as an adapter
-        # too.
+        # The weights were compared as they were written. PEFT's keys say where factors are added,
+        # and a wrong one would load without an error: so the folder is opened as an adapter too.
         verify(staging, progress, {WEIGHTS})
         _read_back(staging, base, written)
     return fit
@@ -117,6 +116,7 @@ def config_of(modules: dict[Module, int], base: Checkpoint, name: str) -> dict[s
         "init_lora_weights": True,
         "target_modules": [module.path for module in modules],
         "rank_pattern": others,
+        # Equal to rank_pattern, so that alpha / r is 1 in every module.
         "alpha_pattern": others,
     }
 

@@ -71,8 +71,7 @@ def _config_json(base: Checkpoint, recipe: Recipe, content: bytes) -> bytes:
     named = recipe.out_dtype or recipe.dtype
     config = dict(base.config)
     if named is not None and any(base.info(name).dtype.is_floating_point for name in base):
-        # transformers has renamed torch_dtype to dtype, and most configurations still have the old
-        # key.
+        # transformers has renamed torch_dtype to dtype; most configurations have the old key.
         keys = [key for key in ("dtype", "torch_dtype") if key in config] or ["dtype"]
         config |= dict.fromkeys(keys, named)
     if config == base.config and not recipe.slices:

@@ -93,8 +93,7 @@ def _process_identity(number: int) -> str | None:
     except PermissionError:
         pass  # it belongs to another user, and runs
     try:
-        # Read from the last parenthesis on: a process's name may hold spaces and parentheses
-        # itself.
+        # From the last parenthesis on, because a process's name may hold spaces and parentheses.
         began = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[19]
     except OSError:  # no /proc on this system
         began = "0"

@@ -63,8 +63,7 @@ def save_vector(
         written, error = _write_deltas(staging / DELTAS, vector, todo, progress)
         facts = json.dumps(_facts(vector, dtype, error)._asdict(), indent=2) + "\n"
         files = {DELTAS: written, FACTS: write_file(staging / FACTS, facts.encode())}
-        # A vector has no recipe; the digest of what it was made from takes the place of the
-        # recipe's.
+        # A vector has no recipe; the digest of what it was made from takes its place.
         write_manifest(staging, Manifest(vector.digest[:12], files))
         verify(staging, progress, {DELTAS})
     return out

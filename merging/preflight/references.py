@@ -94,6 +94,7 @@ def _is_model(recipe: Recipe, reference: str) -> bool:
 def _open_alone(folder: Path, *, whole: bool) -> None:
     """Raises a CheckpointError if a folder cannot be opened."""
     if not whole and is_adapter(folder):
+        # Without a base, factors can be read but not matched with the tensors that they change.
         read_adapter(folder)
     else:
         Checkpoint(folder, file=DELTAS if not whole and is_saved_vector(folder) else None)

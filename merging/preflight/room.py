@@ -85,6 +85,7 @@ def free_memory(root: Path = Path("/")) -> int | None:
         for line in text.splitlines()
         if line.endswith("kB")
     }
+    # MemAvailable and not MemFree, which leaves out the page cache that the system gives up.
     free = system.get("MemAvailable", 0) + system.get("SwapFree", 0)
     group = root / "sys/fs/cgroup"
     try:

@@ -43,6 +43,7 @@ def _sum(recipe: Recipe) -> str:
         total = f"{MINUS if factor < 0 else ''}{abs(factor):g}·({total})"
     if not deltas:
         return total
+    # A leading minus becomes the operator: Θ − 0.40·Δ, not Θ + −0.40·Δ.
     return f"Θ {MINUS} {total[1:]}" if total.startswith(MINUS) else f"Θ + {total}"
 
 

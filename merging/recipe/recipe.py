@@ -135,6 +135,7 @@ class Recipe:
         facts: dict[str, Any] = {
             "method": self.method,
             "base": self.base,
+            # Names too, because they seed random masks.
             "models": [
                 (source.path, source.lora, source.name, dict(source.parameters))
                 for source in self.models
@@ -267,6 +268,7 @@ class Recipe:
         Raises:
             RecipeError: the method needs the base's layers, and the slice does not name them.
         """
+        # To these methods the base's layers are like those of any other source.
         if self.definition.base_role in ("unused", "vector"):
             return None
         if part.base or self.base is None:
@@ -335,8 +337,7 @@ class Recipe:
             shared = {**self.parameters, **part.parameters}
             own = {source.model: source.parameters for source in part.sources}
             try:
-                # Made for its checks: building a recipe applies all rules to the sources of this
-                # slice.
+                # Made for its checks: building a recipe applies all rules to this slice.
                 ordinary = self.of_slice(part, shared, own)
                 at_base = {
                     source.model: rules.check_base_settings(self.method, source)

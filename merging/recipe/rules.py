@@ -35,6 +35,7 @@ def check_settings(
     checked = []
     for source in models:
         key = f"models: {source.name}"
+        # Vectors, sliders and digests are looked up by name.
         if names.count(source.name) > 1:
             raise RecipeError(
                 f"two models are called {source.name!r}; give each a name of its own in dem.names."
@@ -142,6 +143,7 @@ def check_base_settings(method: str, source: SliceSource) -> dict[str, Setting]:
 
 def _check_name(source: ModelEntry, model: str) -> None:
     """Checks that name and path of a model can be shown and written to a file."""
+    # A line break in a name would break tables, cards and the line of a message.
     if not (source.name.strip() and source.name.isprintable()):
         raise RecipeError(
             f"a model is called {source.name!r}; give it a name that can be shown, in dem.names."

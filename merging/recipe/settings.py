@@ -43,8 +43,7 @@ def check(
     if isinstance(setting, list):
         if not setting:
             raise RecipeError(f"{key} is an empty list, expected a number, a gradient or rules.")
-        # One rule makes it a list of rules: a number between rules is a mistake, not part of a
-        # gradient.
+        # One rule makes it a list of rules: a number among them is a mistake, not a gradient.
         read = _rule if any(isinstance(entry, dict) for entry in setting) else _scalar
         return [
             read(entry, f"{key}[{number}]", words, bounds) for number, entry in enumerate(setting)

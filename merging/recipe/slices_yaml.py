@@ -97,6 +97,7 @@ def _slice(raw: Any, key: str) -> Slice:
             "with it. Remove it; to scale a slice, use passthrough and give the slice "
             "parameters: {scale: …}."
         )
+    # `residual_weight: null` asks for nothing, so the key itself is allowed.
     entry = _entry(raw, key, (*_SLICE_KEYS, "residual_weight"))
     listed = entry.get("sources")
     if not isinstance(listed, list) or not listed:
@@ -113,8 +114,7 @@ def _slice(raw: Any, key: str) -> Slice:
             f"{key}: its sources have {lengths} layers; all sources of a slice need equally many."
         )
     models = [source.model for source in sources]
-    # ω and vectors are kept by the model's name, so a second run of layers would have no ω of its
-    # own.
+    # ω and vectors are kept by the model's name, so a second run would have no ω of its own.
     if twice := [model for model in models if models.count(model) > 1]:
         raise RecipeError(
             f"{key}: {twice[0]!r} is a source twice. A slice can have a model only once; merge "

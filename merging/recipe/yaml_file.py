@@ -170,6 +170,7 @@ def _fields(text: str) -> dict[str, Any]:
             str(key): str(value)
             for key, value in fields.mapping(dem.get("inputs"), "dem.inputs").items()
         },
+        # Only true itself: a text such as 'no' must not switch the check off.
         "allow_unrelated": dem.get("allow_unrelated") is True,
         "include": fields.parts(dem.get("include"), "dem.include"),
         "exclude": fields.parts(dem.get("exclude"), "dem.exclude"),
@@ -205,8 +206,7 @@ def _read_models(models: Any, names: Any) -> tuple[ModelEntry, ...]:
         at = f"models[{number}]"
         entry = fields.mapping(entry, at)
         for key in entry:
-            # arcee-ai/mergekit#470 is a weight beside `model`, which mergekit ignores: it gets its
-            # own hint.
+            # A weight beside `model`, which mergekit ignores (its issue 470), gets its own hint.
             if key not in ("model", "parameters"):
                 hint = (
                     "it belongs under parameters"

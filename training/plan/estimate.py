@@ -85,6 +85,7 @@ def estimate(
     Raises:
         PlanError: with everything that is wrong.
     """
+    # A collection of its own, because the same plan may be estimated again.
     faults = Faults(plan.faults.file, plan.faults.lines)
     if processes is None:
         processes = int(os.environ.get("WORLD_SIZE", "1"))

@@ -47,6 +47,7 @@ class Faults:
     @property
     def messages(self) -> list[str]:
         """The messages in the order of their lines, each with its file, line and keys."""
+        # sorted is stable, so faults of one line stay in the order in which they were found.
         return sorted(self._line_of, key=self._line_of.__getitem__)
 
     def raise_any(self) -> None:

@@ -109,6 +109,7 @@ def difference(folder: Path, wanted: Mapping[str, Any], start: Mapping[str, str 
         identities = {
             name: weights["identity"] if weights else None for name, weights in started_from.items()
         }
+    # A folder of this name may hold anything, such as a training.json of another program.
     except (OSError, ValueError, KeyError, TypeError):
         return f"{folder} exists, and its {record.NAME} does not say how it was trained. {advice}"
     for name, expected in start.items():

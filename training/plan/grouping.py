@@ -127,6 +127,7 @@ def group_weights(groups: Groups, weight_of: Mapping[str, float]) -> tuple[float
     Raises:
         CorpusError: a group has no weight, or a weight has no group.
     """
+    # Every group needs a weight, because any default would be a guess about the data.
     if set(weight_of) != set(groups.labels):
         unknown, missing = (
             sorted(set(weight_of) - set(groups.labels)),

@@ -68,6 +68,7 @@ def load_all(plan: Plan, faults: Faults, *, local: bool = False) -> dict[Keys, l
     """
     records = {}
     for keys, source in _sources_by_keys(plan).items():
+        # Otherwise the hub would be asked, for up to 23 s, for a plan that is refused anyway.
         if local and not Path(source.path).exists():
             continue
         try:

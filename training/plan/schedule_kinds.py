@@ -102,6 +102,7 @@ def owners(entry: Entry) -> tuple[str, ...]:
             return tuple(entry["order"])
         case "mixed_sequential" | "dmt":
             return STAGES
+        # Without `single`, a step has several sources, and none of them owns its settings.
         case "proportions" if entry["single"]:
             return tuple(entry["vary"])
     return ()

@@ -118,6 +118,7 @@ class ScheduleReader:
             for name, share in raw.items()
             if name in self.sources
         }
+        # It is empty if every name was wrong, which is already reported.
         if not any(read.values()) and read:
             self.faults.add(keys, "every share is 0, so there is nothing to train on.")
         return read

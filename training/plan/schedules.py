@@ -76,6 +76,8 @@ def step(shares: Shares, parent: Step | None = None, label: str = "", **more: An
         data = f"mix.{data}" + (f".of-{more['examples']}" if more.get("examples") else "")
     name = f"{parent.name}--{data}" if parent else data
     if len(name) > LONGEST:
+        # 9 characters for the dash and the digest. It is of the whole name, so cut names stay
+        # different.
         name = f"{name[: LONGEST - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
     return Step(name, kept, parent.name if parent else None, label or name, **more)
 

@@ -83,6 +83,7 @@ def read(raw: Any, keys: Keys, reader: ScheduleReader, home: Path | None = None)
         elif key == "replay":
             settings[key] = reader.names(value, at_key)
         elif _fits(value, hints[key]):
+            # A tuple, as in the Stage that it is for, which is a frozen value.
             settings[key] = tuple(value) if isinstance(value, list) else value
         else:
             faults.add(at_key, f"is {value!r}, expected {_type_in_words(hints[key])}.")
@@ -125,6 +126,7 @@ def _read_group_by(
         return None
     hints = {"metric": str, **METRICS[metric]}
     read = _read_typed(raw, keys, faults, hints, NEEDED.get(metric, ()))
+    # Its type is Any, so the raw value passed; a source has a reader of its own.
     if "anchors" in read:
         read["anchors"] = source(ANCHORS, raw["anchors"], (*keys, "anchors"), home, faults)
     if "bins" in read and "edges" in read:

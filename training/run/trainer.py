@@ -95,6 +95,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
             self.keep_best()
             self.state.best_metric = mean
             self.state.best_global_step = self.state.global_step
+        # The Trainer's own `evaluate`, which this one replaces, calls the callbacks too.
         self.control = self.callback_handler.on_evaluate(
             self.args, self.state, self.control, losses
         )
@@ -194,6 +195,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         """
         now = self.run.meter.read()
         if self.args.world_size > 1:
+            # float64 holds every number of bytes exactly; float32 only up to 16 MiB.
             own = torch.tensor(
                 [[now.device_seconds, now.peak_bytes]], dtype=torch.float64, device=self.args.device
             )

@@ -75,6 +75,7 @@ def arrange(base: Checkpoint, folders: Mapping[str, Path], how: str) -> Arrangem
         TunedInput(name, weights, difference(base, weights)) for name, weights in full.items()
     ]
     if how == "base":
+        # A base without embeddings has no rows that could be kept.
         changed = [
             tuned for tuned in inputs if tuned.difference.matters and tuned.difference.tables[0]
         ]

@@ -52,6 +52,7 @@ class Layout(NamedTuple):
             whose: shape (rows,).
             row: shape (rows,).
         """
+        # Runs, and not rows, because reading 150,000 rows one by one would open a file for each.
         breaks = np.flatnonzero((np.diff(whose) != 0) | (np.diff(row) != 1)) + 1
         begins = np.concatenate([np.zeros(1, np.int64), breaks])
         return cls(np.append(begins, len(row)), whose[begins], row[begins])
@@ -88,6 +89,8 @@ class Arranged(Checkpoint):
         infos = {name: info for name, info in own._infos.items() if name not in without}
         for name, (dtype, sources) in tables.items():
             shape = (layout.rows, *shape_of(*sources[0])[1:])
+            # Shard and offset are placeholders, since the rows are in several files; in an export
+            # they only put the table first.
             infos[name] = (0, TensorInfo(dtype, shape, 0, math.prod(shape) * dtype.itemsize))
         self._infos = {name: infos[name] for name in sorted(infos, key=natural_key)}
 

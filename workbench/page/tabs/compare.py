@@ -38,7 +38,7 @@ ABOUT = (
 )
 
 
-class View(NamedTuple):
+class CompareView(NamedTuple):
     """The components that show the comparison."""
 
     table: gr.HTML
@@ -121,7 +121,7 @@ def build(session: Session, board: Board, pane: sliders.Pane, tab: gr.Tab, timer
 
     asked = [suite, tasks, limit, mixed, known, board.history]
     lists = [folder, mixed, known]
-    view = View(table, missing, line, cost, panel, clock)
+    view = CompareView(table, missing, line, cost, panel, clock)
 
     def show(*values: Any) -> Updates:
         return view_updates(session, view, Controls(*values))
@@ -212,7 +212,7 @@ def build(session: Session, board: Board, pane: sliders.Pane, tab: gr.Tab, timer
     used.then(None, None, None, js=sliders.MOVED, **QUIET)
 
 
-def view_updates(session: Session, view: View, controls: Controls) -> Updates:
+def view_updates(session: Session, view: CompareView, controls: Controls) -> Updates:
     """Returns updates of the whole view."""
     active = any(job.kind == KIND for job in session.jobs.active())
     job = {view.panel: job_panel.newest(session, KIND), view.clock: gr.Timer(active=active)}

@@ -33,7 +33,7 @@ NEWEST = "newest"
 STOPPED = "Stopped. All progress is saved. Press Resume to continue."
 
 
-class View(NamedTuple):
+class TrainView(NamedTuple):
     """The components that show a run."""
 
     panel: gr.HTML
@@ -94,7 +94,7 @@ def build(
     drawn = gr.State(())
 
     shows = [name, step, board.theme, drawn]
-    view = View(panel, curve_row, step, curve, facts, add_row, finished, drawn, clock)
+    view = TrainView(panel, curve_row, step, curve, facts, add_row, finished, drawn, clock)
 
     def refresh(name: str, step: str, theme: str, before: Any) -> Updates:
         return view_updates(session, view, Shown(name, step, theme), before)
@@ -180,7 +180,7 @@ def build(
     )  # fmt: skip
 
 
-def view_updates(session: Session, view: View, shown: Shown, before: Any) -> Updates:
+def view_updates(session: Session, view: TrainView, shown: Shown, before: Any) -> Updates:
     """Returns updates of the view; what equals the state `before` is not drawn again.
 
     Args:
