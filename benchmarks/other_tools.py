@@ -151,9 +151,11 @@ def _mixed(out: Path) -> list[str]:
     """Whether a full checkpoint and an adapter merge in one go."""
     models = {"cot": DEMO / "cot", "p3": f"{DEMO / 'base'}+{DEMO / 'p3'}"}
     recipe = _recipe(out / "mixed.yml", models, "weight: 0.5")
+    in_cache = [MERGEKIT / "mergekit-yaml", "--quiet", "--lora-merge-cache", out / "cache"]
     runs: list[list[str | Path]] = [
         [OURS / "dem", "merge", recipe, out / "mixed0"],
-        [MERGEKIT / "mergekit-yaml", "--quiet", recipe, out / "mixed1"],
+        # mergekit writes the adapter's merged model to a folder first, which must be named.
+        [*in_cache, recipe, out / "mixed1"],
         [OURS / "python", "-c", PEFT_FULL, DEMO / "base", DEMO / "cot"],
         [
             FUSION / "python",
@@ -174,7 +176,7 @@ def _mixed(out: Path) -> list[str]:
 
 def _misspelt(out: Path) -> list[str]:
     """What comes of a misspelt setting."""
-    recipe = _recipe(out / "misspelt.yml", {"cot": DEMO / "cot"}, "weight: 0.5, densty: 0.3")
+    recipe = _recipe(out / "misspelt.yml", {"cot": DEMO / "cot"}, "weight: 0.5, wieght: 0.7")
     adapters = [DEMO / "p3", DEMO / "dialog"]
     runs: list[list[str | Path]] = [
         [OURS / "dem", "merge", recipe, out / "misspelt0"],

@@ -50,7 +50,7 @@ def loss(
     module, tokenizer, recipe = compose(target)
     if tokenizer is None:
         raise LoadError(
-            f"{target} has no tokenizer. Copy the base's tokenizer files into its folder."
+            f"{target} has no tokenizer. Copy the base model's tokenizer files into it."
         )
     prepared = prepare(datasets, tokenizer, limit=limit)
     for name, count in prepared.dropped.items():

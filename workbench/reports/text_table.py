@@ -1,5 +1,6 @@
 """Lays out rows of text as aligned columns that fit a terminal."""
 
+import sys
 import textwrap
 from collections.abc import Sequence
 
@@ -11,25 +12,35 @@ HEADING = 12
 """Columns for the name of a model over narrower numbers; longer names take more lines."""
 
 
-def table(rows: Sequence[Sequence[str]]) -> str:
+def table(rows: Sequence[Sequence[str]], width: int = WIDTH) -> str:
     """Returns rows as aligned text: the first column to the left, the others to the right.
+
+    A table that is wider than a terminal is continued in further blocks, separated by an empty
+    line; each repeats the first column. No cell is left out.
 
     Args:
         rows: the heading, then the lines; all of the same length.
+        width: the most characters in a line. A block has at least two columns, however wide.
     """
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = []
-    for row in rows:
-        first = row[0].ljust(widths[0])
-        lines.append(
-            "  ".join(
-                [
-                    first,
-                    *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)),
-                ]
-            )
-        )
-    return "\n".join(line.rstrip() for line in lines)
+    blocks: list[list[int]] = [[]]
+    room = width - widths[0]
+    for column in range(1, len(widths)):
+        if blocks[-1] and room < widths[column] + 2:
+            blocks.append([])
+            room = width - widths[0]
+        blocks[-1].append(column)
+        room -= widths[column] + 2
+    return "\n\n".join(_aligned(rows, widths, columns) for columns in blocks)
+
+
+def _aligned(rows: Sequence[Sequence[str]], widths: Sequence[int], columns: Sequence[int]) -> str:
+    """Returns the first column and the given ones as aligned text."""
+    lines = [
+        [row[0].ljust(widths[0]), *(row[column].rjust(widths[column]) for column in columns)]
+        for row in rows
+    ]
+    return "\n".join("  ".join(line).rstrip() for line in lines)
 
 
 def on_its_side(rows: Sequence[Sequence[str]], width: int = WIDTH) -> str:
@@ -57,7 +68,8 @@ def on_its_side(rows: Sequence[Sequence[str]], width: int = WIDTH) -> str:
             room = width - taken
         blocks[-1].append((lines, cells))
         room -= column + 2
-    return "\n\n".join(table(_block(labels, block)) for block in blocks)
+    # A single model may be wider than the width, and is not cut into further blocks.
+    return "\n\n".join(table(_block(labels, block), sys.maxsize) for block in blocks)
 
 
 def _block(

@@ -435,7 +435,10 @@ def test_two_models_in_one_repository(server, get, model):
 
 def test_an_index_that_names_what_is_not_there(server, get, model):
     server.add("org/name", {name: body for name, body in model.items() if name != SHARDS[0]})
-    assert f"model.safetensors.index.json names {SHARDS[0]}, which the repository does not have" in refusal(get)
+    assert (
+        f"model.safetensors.index.json names {SHARDS[0]}, which the repository does not have"
+        in refusal(get)
+    )
     assert SHARDS[1] not in server.fetched()
 
 

@@ -119,7 +119,9 @@ def test_equal_biases_and_equal_norms_are_no_ties():
     }
     for missing in ("q.bias", "n2.weight"):
         fine = {name: torch.randn(5) for name in base if name != missing}
-        with pytest.raises(MismatchError, match=rf"it lacks {missing}. It has another architecture"):
+        with pytest.raises(
+            MismatchError, match=rf"it lacks {missing}. It has another architecture"
+        ):
             DistributionVector("a", base, fine)
 
 

@@ -774,3 +774,8 @@ def test_a_manifest_cannot_make_verify_read_outside_its_folder(name, tmp_path):
     )
     with pytest.raises(ExportError, match="is missing"):
         verify(folder)
+
+
+def test_a_folder_that_does_not_exist_cannot_be_verified(tmp_path):
+    with pytest.raises(ExportError, match="nowhere does not exist. Give the folder of an export"):
+        verify(tmp_path / "nowhere")

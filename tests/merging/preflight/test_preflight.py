@@ -229,7 +229,10 @@ class TestOfTheBase:
         (tmp_path / "base" / "config.json").write_text(json.dumps(config))
         (problem,) = problems(tmp_path)
         assert problem.severity == "warning" and problem.subject == "base"
-        assert "asks for code from the folder (auto_map). Such code is never run here" in problem.message
+        assert (
+            "asks for code from the folder (auto_map). Such code is never run here"
+            in problem.message
+        )
 
     def test_a_quantised_base_is_an_error(self, tmp_path, base):
         (tmp_path / "base" / "config.json").write_text(

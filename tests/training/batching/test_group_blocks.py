@@ -41,19 +41,31 @@ class TestNatural:
 class TestWeighted:
     def test_blocks_are_shared_out_by_largest_remainders(self):
         report = count_blocks([40, 40, 20], 10, "fill", "abc")
-        assert [share.blocks for share in distribute_blocks(report, [1, 1, 1], "fill").groups] == [4, 3, 3]
-        assert [share.blocks for share in distribute_blocks(report, [0.5, 0.3, 0.2], "fill").groups] == [
+        assert [share.blocks for share in distribute_blocks(report, [1, 1, 1], "fill").groups] == [
+            4,
+            3,
+            3,
+        ]
+        assert [
+            share.blocks for share in distribute_blocks(report, [0.5, 0.3, 0.2], "fill").groups
+        ] == [
             5,
             3,
             2,
         ]
-        assert [share.blocks for share in distribute_blocks(report, [0, 0.25, 0.75], "fill").groups] == [
+        assert [
+            share.blocks for share in distribute_blocks(report, [0, 0.25, 0.75], "fill").groups
+        ] == [
             0,
             3,
             7,
         ]
         # 10 · 3/7 = 4.29, 10 · 2/7 = 2.86 twice: the two largest remainders are those of the others
-        assert [share.blocks for share in distribute_blocks(report, [3, 2, 2], "fill").groups] == [4, 3, 3]
+        assert [share.blocks for share in distribute_blocks(report, [3, 2, 2], "fill").groups] == [
+            4,
+            3,
+            3,
+        ]
 
     @pytest.mark.parametrize(
         ("weights", "leftover", "words"),

@@ -42,7 +42,9 @@ def test_batches_by_length_are_padded_less(stage):
             for row in rows
         )
 
-    by_length, mixed = (list(islice(draw(LENGTHS, [], stage), 32)) for draw in (batches_by_length, shuffled_batches))
+    by_length, mixed = (
+        list(islice(draw(LENGTHS, [], stage), 32)) for draw in (batches_by_length, shuffled_batches)
+    )
     assert padding(by_length) < 0.4 * padding(mixed)
 
 

@@ -11,6 +11,8 @@ import pytest
 
 from training.batching.group_sampler import GroupBlockSampler
 
+pytestmark = pytest.mark.slow  # each test waits for trainings in processes of their own
+
 ROOT = Path(__file__).parents[3]
 SCRIPT = Path(__file__).with_name("sampler_process.py")
 GROUPS = [(7 * number) % 13 % 3 for number in range(67)]
@@ -57,7 +59,6 @@ def steps(ranks, run):
 
 
 @pytest.mark.parametrize("accumulation", [1, 2, 4])
-@pytest.mark.slow
 def test_every_step_is_of_one_group(ranks, accumulation):
     found = steps(ranks, str(accumulation))
     block = 2 * accumulation * len(ranks)

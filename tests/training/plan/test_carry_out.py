@@ -142,7 +142,8 @@ def test_stopped_and_resumed_it_gives_the_same_and_trains_nothing_twice(plan, tm
     with pytest.raises(PlanError, match="was begun there and not finished. Resume it"):
         run_plan(plan(DMT % "1/4"), tmp_path / "cut")
     with pytest.raises(
-        PlanError, match=r"the unfinished step there has other settings or data: rate was 0.003, is 0.002"
+        PlanError,
+        match=r"the unfinished step there has other settings or data: rate was 0.003, is 0.002",
     ):
         run_plan(plan(DMT % "1/4", SETTINGS.replace("3e-3", "2e-3")), tmp_path / "cut", resume=True)
     rest = run_plan(plan(DMT % "1/4"), tmp_path / "cut", resume=True)

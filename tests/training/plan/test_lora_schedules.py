@@ -122,9 +122,7 @@ def test_done_steps_are_used_again_and_another_adapter_is_none_of_them(whole, lo
     assert [one.new for one in made] == [False, False, True]
     shutil.rmtree(made[2].folder)
     rewrite(out / FOURTH / "training.json", adapter={"name": "elsewhere", "identity": "x"})
-    refused(
-        lora("1/4"), out, f"{FOURTH} exists, and was trained from another adapter (elsewhere)"
-    )
+    refused(lora("1/4"), out, f"{FOURTH} exists, and was trained from another adapter (elsewhere)")
     rewrite(out / FOURTH / "training.json", adapter=None)
     refused(lora("1/4"), out, f"{FOURTH} exists, and was trained from another adapter (none)")
 
@@ -150,7 +148,9 @@ def test_stopped_in_the_second_stage_and_resumed(whole, lora, tmp_path):
     begun = json.loads(state.read_text("utf-8"))
     assert begun["adapter"] == record.identity(tmp_path / "code.math")
     rewrite(state, adapter="x")
-    refused(lora("1/4"), tmp_path, "the unfinished step there started from another adapter", resume=True)
+    refused(
+        lora("1/4"), tmp_path, "the unfinished step there started from another adapter", resume=True
+    )
     rewrite(state, adapter=begun["adapter"])
     rest = run_plan(lora("1/4"), tmp_path, resume=True)
     assert [made.new for made in rest] == [False, True]

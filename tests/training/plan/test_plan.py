@@ -30,7 +30,11 @@ def refused(text, **more):
 
 def faults(rest):
     """What is said of the part after HEAD; the base, which is not there, left out."""
-    return [message for message in refused(HEAD + rest) if "is not a folder on this machine" not in message]
+    return [
+        message
+        for message in refused(HEAD + rest)
+        if "is not a folder on this machine" not in message
+    ]
 
 
 def test_a_plan_by_hand(tmp_path, monkeypatch):

@@ -499,10 +499,7 @@ class TestRefusals:
         monkeypatch.setattr(memory, "free_bytes", lambda device: int(1.6 * needed[-1]))
         set_up(stage)
         (told,) = caplog.messages
-        assert (
-            "it fits, but" in told
-            and f"may grow to {size(round(1.7 * needed[-1]))}" in told
-        )
+        assert "it fits, but" in told and f"may grow to {size(round(1.7 * needed[-1]))}" in told
 
     def test_groups_that_cannot_fill_a_step(self, stage, tmp_path):
         self.refused(replace(stage, groups=(*[0] * 33, 1, 1), leftover="drop"), tmp_path, "2")

@@ -103,6 +103,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(name, stages, left, tmp_path):
     assert not (left / f"{name}.training").exists() and not (left / f"{name}.partial").exists()
 
 
+@pytest.mark.slow
 def test_only_whole_states_count(left):
     state = State(left / "torn")
     assert (state.folder / "checkpoint-6").is_dir()

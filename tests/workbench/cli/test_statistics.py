@@ -62,6 +62,7 @@ def test_the_demo_merges_by_statistics(
         "7",
         "--json",
         str(tmp_path / "loss.json"),
+        "--force",
     ]
     assert main(words) == 0
     exported = json.loads((tmp_path / "loss.json").read_text())["losses"]
@@ -162,7 +163,7 @@ def test_a_model_without_a_tokenizer_is_refused(
         "gram",
     ]
     assert main(words) == 2
-    assert "has no tokenizer. Copy the base's tokenizer files" in capsys.readouterr().err
+    assert "has no tokenizer. Copy the base model's tokenizer files" in capsys.readouterr().err
 
 
 def test_what_is_averaged_or_left_out_is_said(

@@ -223,7 +223,10 @@ def test_what_cannot_be_compared_is_said(session, world, mixed, tmp_path):
     assert any(note.startswith("gone cannot be compared: ") for note in compare(session).notes)
     for damaged in ("[1]", "{", '{"a": 1}'):
         file.write_text(damaged)
-        with pytest.raises(SessionError, match="is damaged: it is not a JSON object of names and folders. Remove it"):
+        with pytest.raises(
+            SessionError,
+            match="is damaged: it is not a JSON object of names and folders. Remove it",
+        ):
             compare(session)
 
 
@@ -272,7 +275,9 @@ def test_steps_name_each_missing_benchmark_once(session):
     keep(session, other)
     session.losses(base)
     table = compare(session)
-    found = [(step.contender.name, step.asked) for step in measure_missing.missing_measurements(table)]
+    found = [
+        (step.contender.name, step.asked) for step in measure_missing.missing_measurements(table)
+    ]
     assert [asked for name, asked in found if name == "base"] == []
     assert [asked for name, asked in found if name == "bob"] == [
         None, BenchmarkRequest("demo", (), None), BenchmarkRequest("", ("arc", "piqa"), 50),
@@ -282,10 +287,14 @@ def test_steps_name_each_missing_benchmark_once(session):
     )  # acc_norm is missing
     wanted = [BenchmarkRequest("demo", (), None), BenchmarkRequest("", ("arc",), 7)]
     more = [
-        step.asked for step in measure_missing.missing_measurements(table, wanted) if step.contender.name == "base"
+        step.asked
+        for step in measure_missing.missing_measurements(table, wanted)
+        if step.contender.name == "base"
     ]
     assert more == [BenchmarkRequest("", ("arc",), 7)]
-    assert [asked for name, asked in found if name == "bob"].count(BenchmarkRequest("demo", (), None)) == 1
+    assert [asked for name, asked in found if name == "bob"].count(
+        BenchmarkRequest("demo", (), None)
+    ) == 1
     with pytest.raises(SessionError, match="the limit is 0"):
         measure_missing.missing_measurements(table, [BenchmarkRequest("demo", (), 0)])
 
@@ -411,7 +420,8 @@ def test_what_is_missing_in_words(session):
     rows = contenders(session).contenders[:2]
     session.losses(session.recipe({}))
     todo = measure_missing.missing_measurements(
-        compare(session, rows), [BenchmarkRequest("demo", (), 7), BenchmarkRequest("", ("arc", "piqa"), None)]
+        compare(session, rows),
+        [BenchmarkRequest("demo", (), 7), BenchmarkRequest("", ("arc", "piqa"), None)],
     )
     assert measure_missing.describe(todo) == [
         "benchmark demo, first 7: base, ada",

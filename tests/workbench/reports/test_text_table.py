@@ -56,3 +56,22 @@ def test_all_numbers_are_there_in_eighty_columns(names, cells):
 
 def test_the_first_column_is_left_and_the_others_are_right():
     assert table([["", "b"], ["name", "12.5"], ["x", ""]]) == "         b\nname  12.5\nx"
+
+
+def test_a_table_wider_than_a_terminal_goes_on_below_with_its_first_column():
+    names = [f"model-{number}" for number in range(9)]
+    rows = [["", *names], *([f"layer {layer}", *["0.1234"] * 9] for layer in range(3))]
+    text = table(rows)
+    assert max(map(len, text.splitlines())) <= 80
+    blocks = [block.splitlines() for block in text.split("\n\n")]
+    assert [len(block) for block in blocks] == [4, 4]
+    assert [name for block in blocks for name in block[0].split()] == names
+    assert all(
+        [line.split("  ")[0] for line in block[1:]] == ["layer 0", "layer 1", "layer 2"]
+        for block in blocks
+    )
+    assert text.count("0.1234") == 27
+
+
+def test_a_table_that_fits_is_one_block():
+    assert table([["", "a"], ["x", "1.5"]]) == "     a\nx  1.5"

@@ -83,9 +83,9 @@ def test_a_bad_parameter_is_told_and_the_composition_stays(open_page, steps):
         page.locator("#refused .message.problem", has_text=words).wait_for()
         steps.exact(page)
         assert (page.locator("#header .digest").inner_text(), formula(page)) == (digest, before)
-        assert f"Stillinuse:{before.replace(' ', '')}" in page.locator("#refused").inner_text().replace(
-            " ", ""
-        )
+        assert f"Stillinuse:{before.replace(' ', '')}" in page.locator(
+            "#refused"
+        ).inner_text().replace(" ", "")
     steps.tab(page, "Export")  # and an action is still on what is shown
     page.wait_for_function(
         "d => document.querySelector('#export-preflight code')?.textContent.includes(d)", arg=digest

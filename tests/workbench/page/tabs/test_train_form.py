@@ -120,8 +120,7 @@ def test_a_kind_writes_its_own_keys_and_they_are_shown_again(
     shown = train_display._schedule_updates(read(text)["schedule"], ["math", "code", "chat"])
     fields = [None, *(one["value"] for one in shown[1:])]
     assert (
-        shown[0] == kind
-        and read(set_schedule(SOURCES, kind, *fields[1:]))["schedule"] == expected
+        shown[0] == kind and read(set_schedule(SOURCES, kind, *fields[1:]))["schedule"] == expected
     )
     visible = [one["visible"] for one in train_display.schedule_fields(kind)]
     assert visible == [
@@ -133,7 +132,9 @@ def test_a_kind_writes_its_own_keys_and_they_are_shown_again(
 def test_a_schedule_that_the_fields_cannot_show_leaves_them():
     for given in ([{"kind": "experts"}], {"kind": "unknown"}, None):
         assert train_display._schedule_updates(given, []) == [gr.skip()] * 5
-    shown = train_display._schedule_updates({"kind": "dmt", "special": "math", "k": "1/2"}, ["math"])
+    shown = train_display._schedule_updates(
+        {"kind": "dmt", "special": "math", "k": "1/2"}, ["math"]
+    )
     assert shown[1]["value"] == [] and shown[3]["value"] == "1/2"
 
 
@@ -160,7 +161,11 @@ def test_sources_get_the_names_of_their_folders_and_keep_those_they_have(tmp_pat
     found = read(text)
     assert found["sources"] == {"one": paths[0], "mine": paths[1], "h-llo-w-rld": paths[2]}
     assert found["validation"] == {"one": paths[0]}
-    assert list(read(plan_form.set_sources("", paths))["sources"]) == ["one", "one-2", "h-llo-w-rld"]
+    assert list(read(plan_form.set_sources("", paths))["sources"]) == [
+        "one",
+        "one-2",
+        "h-llo-w-rld",
+    ]
     assert plan_form.source_name(tmp_path / "ü", ()) == "source"
 
 
