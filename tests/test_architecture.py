@@ -8,6 +8,7 @@ import ast
 import subprocess
 import sys
 from collections import defaultdict
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -110,6 +111,7 @@ def loaded_by(names):
     return set(done.stdout.split())
 
 
+@cache
 def imported_in(source):
     """Top-level packages that a source text imports, anywhere in it."""
     packages = set()
@@ -124,6 +126,7 @@ def imported_in(source):
     return packages
 
 
+@cache
 def sources():
     return {
         path.relative_to(ROOT).as_posix(): path.read_text("utf-8")

@@ -29,6 +29,8 @@ from benchmarks import (
 )
 from merging.methods import _contract as methods
 
+pytestmark = pytest.mark.slow  # every benchmark is run once, small
+
 TOOLS = {"__init__", "__main__", "copying", "machine", "shapes"}
 
 
@@ -73,7 +75,6 @@ def test_every_benchmark_has_a_claim_and_is_run_by_make_bench_or_by_hand():
     assert all(files[name].read_text().startswith('"""Claim: ') for name in claims)
 
 
-@pytest.mark.slow
 def test_merge_against_copy_by_the_runner_in_a_process_of_its_own(capfd, tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr(tempfile, "tempdir", None)
@@ -129,7 +130,6 @@ def test_geometry_against_read(tiny, capsys):
     ]
 
 
-@pytest.mark.slow
 def test_compose_against_copy(tiny, capsys):
     compose_against_copy.main(tiny)
     composed, moved = tables(capsys.readouterr().out, "compose_against_copy")
@@ -207,7 +207,6 @@ def test_method_memory_measures_every_method():
     assert method_memory._names() == list(methods.names())
 
 
-@pytest.mark.slow
 def test_method_memory(capsys):
     method_memory.main(["--method", "fisher", "regmean", "--rows", "67"])
     (table,) = tables(capsys.readouterr().out, "method_memory")
@@ -269,7 +268,6 @@ def test_merge_against_mergekit_says_how_to_get_mergekit(tiny, monkeypatch, tmp_
 
 
 @pytest.mark.oracle
-@pytest.mark.slow
 def test_merge_against_mergekit(tiny, capsys):
     if not (merge_against_mergekit.MERGEKIT / "bin" / "mergekit-yaml").exists():
         stop = pytest.fail if os.environ.get("CI", "").lower() == "true" else pytest.skip

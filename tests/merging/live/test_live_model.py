@@ -330,6 +330,7 @@ class TestReload:
         assert len(loads) == 3
 
 
+@pytest.mark.slow
 def test_a_model_of_sources_with_filters_per_layer_survives_a_thousand_moves_in_any_order(
     llama, tuned, module_of, views_of, bits
 ):

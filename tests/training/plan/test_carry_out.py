@@ -39,6 +39,7 @@ def written(out):
     return {path.parent.name: path.stat().st_mtime_ns for path in out.glob("*/model.safetensors")}
 
 
+@pytest.mark.slow
 def test_without_replay_dmt_is_mixed_sequential_bit_for_bit(plan, tmp_path):
     mixed = "{kind: mixed_sequential, special: [code, math], general: [general]}"
     one = run_plan(plan(DMT % 0), tmp_path / "dmt")
@@ -57,6 +58,7 @@ def test_without_replay_dmt_is_mixed_sequential_bit_for_bit(plan, tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_what_two_plans_share_is_trained_once(plan, tmp_path):
     first = run_plan(
         plan("{kind: mixed_sequential, special: [math, code], general: [general]}"), tmp_path
@@ -79,6 +81,7 @@ def test_what_two_plans_share_is_trained_once(plan, tmp_path):
     assert len(set(identities)) == 4
 
 
+@pytest.mark.slow
 def test_a_second_stage_starts_from_the_first_with_a_fresh_optimiser(home, text, plan, tmp_path):
     """As a plan that has only the second stage, from the first one's folder as base, makes it."""
     made = run_plan(plan("{kind: sequential, order: [math, general]}"), tmp_path / "whole")
@@ -132,6 +135,7 @@ def test_progress_goes_from_nothing_to_all(plan, tmp_path):
     assert [made.ready.name for made in steps] == ["math", "code", "general"]
 
 
+@pytest.mark.slow
 def test_stopped_and_resumed_it_gives_the_same_and_trains_nothing_twice(plan, tmp_path):
     whole = run_plan(plan(DMT % "1/4"), tmp_path / "whole")
     asked = iter(range(1000))
@@ -223,6 +227,7 @@ def test_two_processes_carry_out_one_plan(home, text, plan, tmp_path):
     ] == [False] * 2
 
 
+@pytest.mark.slow
 def test_a_parent_that_is_trained_anew_must_come_out_the_same(plan, tmp_path):
     schedule = "{kind: sequential, order: [math, code]}"
     made = run_plan(plan(schedule), tmp_path)

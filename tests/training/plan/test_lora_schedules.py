@@ -28,6 +28,8 @@ from training.plan.step_origin import StepOrigin, origins
 from training.run import record
 from training.run.finetune import run
 
+pytestmark = pytest.mark.slow  # whole schedules are trained
+
 SETTINGS = "{epochs: 1, rate: 1e-2, batch: 4, precision: fp32, device: cpu, lora: {rank: 2, alpha: 6, dropout: 0.1}%s}"
 DMT = "{kind: dmt, special: [math, code], general: [general], k: %s}"
 FOURTH = "code.math--code-1of4.general.math-1of4"
@@ -157,7 +159,6 @@ def test_stopped_in_the_second_stage_and_resumed(whole, lora, tmp_path):
     assert all(same(one.folder, other.folder) for one, other in zip(whole, rest, strict=True))
 
 
-@pytest.mark.slow
 def test_killed_in_the_second_stage_and_resumed(whole, home, text, tmp_path):
     (home / "lora.yml").write_text(text(DMT % "1/4", SETTINGS % ", save_every: 2"), "utf-8")
     code = (

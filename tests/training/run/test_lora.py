@@ -106,6 +106,7 @@ def test_the_result_is_one_adapter_on_the_base(second, first, tmp_path):
     assert json.loads((first / "training.json").read_text("utf-8"))["adapter"] is None
 
 
+@pytest.mark.slow
 def test_a_stop_and_another_adapter(second, stage, first, tmp_path):
     whole = run(second, tmp_path / "whole").folder
     asked = []

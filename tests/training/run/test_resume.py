@@ -16,6 +16,8 @@ from safetensors.torch import load_file
 from training.run.finetune import Lora, run
 from training.run.saved_state import State
 
+pytestmark = pytest.mark.slow  # each test needs runs in processes that are killed
+
 ROOT = Path(__file__).parents[3]
 SCRIPT = Path(__file__).with_name("breaking_off.py")
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -84,7 +86,6 @@ def left(stages, tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", KILLS)
-@pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_bits(name, stages, left, tmp_path):
     assert not (left / name).exists()
     saved = State(left / name).newest()
@@ -103,7 +104,6 @@ def test_a_killed_run_goes_on_to_the_same_bits(name, stages, left, tmp_path):
     assert not (left / f"{name}.training").exists() and not (left / f"{name}.partial").exists()
 
 
-@pytest.mark.slow
 def test_only_whole_states_count(left):
     state = State(left / "torn")
     assert (state.folder / "checkpoint-6").is_dir()

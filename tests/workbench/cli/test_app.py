@@ -227,6 +227,7 @@ def test_completion_can_be_shown_and_installed(capsys: Any) -> None:
     assert "--install-completion" in text and "--show-completion" in text
 
 
+@pytest.mark.slow
 def test_app_py_takes_the_flags_of_dem_ui() -> None:
     shown = python("from workbench.cli import main; main(['ui', '-h'])").stdout
     done = subprocess.run(

@@ -142,6 +142,7 @@ def test_stdout_gets_json_alone(name: str, capsys: pytest.CaptureFixture[str]) -
 
 @pytest.mark.parametrize("name", ["-", "/dev/stdout", "/proc/self/fd/1"])
 @pytest.mark.parametrize("sink", ["pipe", "file"])
+@pytest.mark.slow
 def test_stdout_of_a_real_process(tmp_path: Path, name: str, sink: str) -> None:
     """Also if stdout is a file, which --force and a rename would replace by another."""
     file = tmp_path / "out.txt"

@@ -336,6 +336,7 @@ def test_parts_in_the_ledger_add_up_whatever_breaks_off(text, tmp_path):
         ]  # the thrown away was paid too
 
 
+@pytest.mark.slow
 def test_the_digest_is_of_what_decides_the_weights(text, tmp_path):
     (one,) = carried(text(2, "", "{kind: experts, sources: [sums]}"), tmp_path / "one")
     (same_,) = carried(
@@ -424,6 +425,7 @@ def test_the_outlook_of_a_plan_with_groups_measures_one_example(text, tmp_path):
     assert line.need.total > 0 and line.seconds > 0
 
 
+@pytest.mark.slow
 def test_what_is_left_of_a_begun_step_is_what_is_said(text, tmp_path):
     plan = text(8, "", "{kind: experts, sources: [sums]}")
     with pytest.raises(TrainingStopped):
@@ -432,6 +434,7 @@ def test_what_is_left_of_a_begun_step_is_what_is_said(text, tmp_path):
     assert (line.ready.standing, line.left) == ("begun", 2)
 
 
+@pytest.mark.slow
 def test_states_of_the_model_group_what_is_trained(text, tmp_path):
     """`encoder: states` is refused where nobody can measure them; here it is measured."""
     plan = text(
@@ -491,6 +494,7 @@ def test_an_adapter_on_another_step_is_no_vector_of_the_plans_base(trainer, text
     assert list(train.add_steps(trainer, "mine", ["sums--words"]).vectors) == ["ada", "sums--words"]
 
 
+@pytest.mark.slow
 def test_the_outlook_says_so_before_the_start(trainer, text):
     from workbench.reports import training as report_training
 

@@ -59,6 +59,7 @@ def test_every_method_composes_or_says_why_not(session, method):
     ],
     ids=lambda value: value.method if isinstance(value, Choice) else "",
 )
+@pytest.mark.slow
 def test_under_any_method_the_export_is_the_live_model_bit_for_bit(session, choice, omegas):
     from transformers import AutoModelForCausalLM
 

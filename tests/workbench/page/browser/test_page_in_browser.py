@@ -72,6 +72,7 @@ def test_a_dragged_slider_reaches_the_server_and_its_losses_the_page(open_page, 
     )
 
 
+@pytest.mark.slow
 def test_typing_keys_and_reset_reach_the_server_too(open_page, steps):
     page = open_page()
     count = len(steps.on_page(page))
@@ -165,6 +166,7 @@ def test_the_composition_answers_and_follows_the_sliders(open_page, steps):
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.slow
 def test_narrow_pages_do_not_scroll_sideways(open_page, steps, theme):
     page = open_page(390, 844, theme)
     for name in ("Compose", "Models", "Geometry", "Benchmark", "Compare", "Export"):

@@ -36,6 +36,7 @@ def test_the_pools_have_a_field_for_each_parameter(method):
 
 
 @pytest.mark.parametrize("method", live_methods(3))
+@pytest.mark.slow
 def test_fields_as_they_are_shown_say_the_choice_that_they_show(session, method):
     known = REQUIRED.get(method, {})
     assert tab.read_choice(form(session, method, **known)) == Choice(method, known)
@@ -44,6 +45,7 @@ def test_fields_as_they_are_shown_say_the_choice_that_they_show(session, method)
             tab.read_choice(form(session, method))
 
 
+@pytest.mark.slow
 def test_a_field_tells_help_range_and_that_all_vectors_share_it(session):
     (density, _), (elect, divide), (normalize, rescale) = tab.parameters("ties").values()
     with gr.Blocks():
