@@ -311,6 +311,7 @@ def covered_elsewhere():
 
 
 @pytest.mark.parametrize("package", sorted(OURS))
+@pytest.mark.slow
 def test_a_fresh_interpreter_loads_only_what_the_package_may(package):
     loaded = loaded_by(modules(package))
     assert loaded & OURS <= MAY_IMPORT[package] | {package}

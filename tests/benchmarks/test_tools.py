@@ -27,6 +27,7 @@ class TestShapes:
         assert shapes.up_to("0.1B") == ["0.1B"]
         assert shapes.up_to("tiny") == ["tiny"]
 
+    @pytest.mark.slow
     def test_kept_weights_are_made_once_and_a_missing_one_is_added(self, tmp_path):
         from safetensors.torch import load_file
 

@@ -281,7 +281,7 @@ def models(**parameters):
         ("seed: 1\nbase_model: a\nseed: 2", "line 1: the key 'seed' occurs twice"),
         ("!!python/object/apply:os.system ['true']", "not valid YAML"),
         ("? [1]\n: 2", "not valid YAML"),
-        ("[" * 50_000, "not a recipe: maximum recursion"),
+        ("[" * 3_000, "not a recipe: maximum recursion"),
         ("a: 2020-13-45", "not a recipe: month must be in 1..12"),
         ("a: " + "9" * 5000, "not a recipe: Exceeds the limit"),
         ("x" * (MAX_BYTES + 1), "the recipe has 200,001 characters; at most 200,000 are read"),

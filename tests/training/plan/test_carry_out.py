@@ -94,6 +94,7 @@ def test_a_second_stage_starts_from_the_first_with_a_fresh_optimiser(home, text,
     assert document["base"]["identity"] == facts.identity(made[0].folder)
 
 
+@pytest.mark.slow
 def test_a_step_trains_on_what_its_name_says(plan, tmp_path):
     made = run_plan(plan(DMT % "1/4"), tmp_path)[1]
     stage = made.ready.stage
@@ -157,6 +158,7 @@ def test_stopped_and_resumed_it_gives_the_same_and_trains_nothing_twice(plan, tm
         assert same(one.folder, other.folder)
 
 
+@pytest.mark.slow
 def test_stopped_between_two_steps_nothing_is_half(plan, tmp_path):
     done = []
     with pytest.raises(TrainingStopped, match="stopped before step 2 of 3, code"):

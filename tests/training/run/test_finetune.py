@@ -196,6 +196,7 @@ def test_measuring_changes_no_bit(stage, tmp_path):
 
 
 @pytest.mark.parametrize("lora", [None, Lora(2)])
+@pytest.mark.slow
 def test_the_best_weights_are_kept(stage, replay, tmp_path, lora):
     """Trained on sums with a high rate, it forgets what it is measured on: the best comes before the end."""
     settled = {

@@ -30,6 +30,7 @@ def drag(page, place, share):
     page.mouse.up()
 
 
+@pytest.mark.slow
 def test_the_demo_is_open_at_the_best_known_omegas(server, open_page, steps):
     begin = time.monotonic()
     page = open_page(ready=False)
