@@ -49,6 +49,7 @@ def test_no_prompt_occurs_twice_and_the_base_never_saw_a_held_out_one(data):
     }  # the test can fail
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(data, tmp_path):
     write(tmp_path / "one", data)
     write(tmp_path / "two", datasets(0))

@@ -44,6 +44,7 @@ def tokenizer():
     return AutoTokenizer.from_pretrained(DEMO / "base")
 
 
+@pytest.mark.slow
 def test_the_demo_tokenizer_adds_nothing_and_keeps_the_boundary(tokenizer):
     for split in ("test", "train"):
         for examples in read_datasets(DEMO / "data", split).values():

@@ -528,6 +528,7 @@ def test_a_stop_keeps_the_state_and_the_run_goes_on_from_there(stage, tmp_path):
     assert not (tmp_path / "out.training").exists()
 
 
+@pytest.mark.slow
 def test_an_unfinished_run_is_neither_lost_nor_confused_with_another(stage, tmp_path):
     stopped = replace(stage, steps=9)
     with pytest.raises(TrainingStopped):

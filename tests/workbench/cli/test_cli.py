@@ -245,6 +245,7 @@ def test_an_unrelated_checkpoint_is_refused_unless_the_recipe_says_otherwise(
     assert main(["merge", str(models / "recipe.yml"), str(models / "out")]) == 0
 
 
+@pytest.mark.slow
 def test_help_imports_nothing_heavy() -> None:
     """`dem --help` answers at once: no torch, no gradio. The twin proves that the check can fail."""
     heavy = "import sys; from workbench.cli import main; main({}); print([n for n in ('torch', 'gradio') if n in sys.modules])"
