@@ -56,7 +56,7 @@ SLOW = pytest.mark.slow
     ("dtype", "tied", "moves"),
     [
         pytest.param(torch.bfloat16, True, 150, id="bfloat16-tied"),
-        pytest.param(torch.float32, False, 150, id="float32-untied", marks=SLOW),
+        pytest.param(torch.float32, False, 150, id="float32-untied"),
         pytest.param(torch.bfloat16, True, 1000, id="bfloat16-tied-1000", marks=SLOW),
         pytest.param(torch.bfloat16, False, 1000, id="bfloat16-untied-1000", marks=SLOW),
         pytest.param(torch.float32, True, 1000, id="float32-tied-1000", marks=SLOW),
