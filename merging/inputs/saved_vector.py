@@ -16,7 +16,7 @@ from torch import Tensor
 from merging.dtypes import DTYPES, working_dtype
 from merging.errors import CheckpointError, MismatchError
 from merging.inputs.checkpoint import Checkpoint, Weights, dtype_of, in_memory, read_block, shape_of
-from merging.inputs.strict_json import read_json
+from merging.inputs.strict_json import check_types, read_json
 from merging.inputs.vector import Vector
 from merging.paths import DELTAS, exists
 
@@ -156,10 +156,5 @@ def _read_facts(file: Path) -> VectorFacts:
             f"{file}: format is {document['format']!r}, this version reads {FORMAT}. Update this "
             "program to open the file."
         )
-    # Exact types, because isinstance would accept true for a number.
-    for key, kind in kinds.items():
-        if type(document[key]) is not kind:
-            raise CheckpointError(
-                f"{file}: {key} is {repr(document[key])[:80]}, expected {kind.__name__}."
-            )
+    check_types(document, kinds, str(file))
     return VectorFacts(**document)

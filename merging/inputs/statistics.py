@@ -23,7 +23,7 @@ from torch import Tensor
 from merging.errors import CheckpointError, ExportError
 from merging.inputs.checkpoint import Checkpoint
 from merging.inputs.header import header_bytes
-from merging.inputs.strict_json import parse_json
+from merging.inputs.strict_json import check_types, parse_json
 from merging.methods._values import Statistic
 from merging.paths import exists
 
@@ -146,12 +146,7 @@ def _read_facts(path: Path, metadata: Mapping[str, str]) -> StatisticsFacts:
             f"{path}: format is {document['format']!r}, this version reads {FORMAT}. Update this "
             "program to use the file."
         )
-    # Exact types, because isinstance would accept true for a number.
-    for key, kind in kinds.items():
-        if type(document[key]) is not kind:
-            raise CheckpointError(
-                f"{path}: {KEY}: {key} is {repr(document[key])[:80]}, expected {kind.__name__}."
-            )
+    check_types(document, kinds, f"{path}: {KEY}")
     return StatisticsFacts(**document)
 
 

@@ -6,6 +6,7 @@ Python's reader takes the last of two equal keys, so that two tools could read o
 import json
 import os
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -81,3 +82,21 @@ def regular_file(path: Path) -> os.stat_result:
     if not os.access(path, os.R_OK):
         raise CheckpointError(f"{path} cannot be read: permission denied.")
     return status
+
+
+def check_types(document: Mapping[str, Any], kinds: Mapping[str, Any], where: str) -> None:
+    """Checks that each value has exactly its type; isinstance would accept true for a number.
+
+    Args:
+        document: key -> value.
+        kinds: key -> type, for every key to check.
+        where: begins the message: the file, and the part of it.
+
+    Raises:
+        CheckpointError: naming the key, what it is and what is expected.
+    """
+    for key, kind in kinds.items():
+        if type(document[key]) is not kind:
+            raise CheckpointError(
+                f"{where}: {key} is {repr(document[key])[:80]}, expected {kind.__name__}."
+            )
