@@ -27,6 +27,7 @@ WEIGHTED = (
 OTHERS = {
     "start": (),
     "slider_to_losses": (),
+    "live_line": (),
     "sampler_against_step": (),
     "trainer_against_loop": (),
     "method_memory": ("--rows", "2048"),

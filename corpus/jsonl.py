@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from corpus.errors import CorpusError
+from corpus.reach import check_plain_name
 from corpus.records import LABEL, Chat, Example, Record, kind, record, row
 
 __all__ = ["ORDER_FILE", "Example", "read_datasets", "read_jsonl", "read_records", "write_jsonl"]
@@ -62,8 +63,9 @@ def read_datasets(folder: Path | str, split: str = "validation") -> dict[str, li
         dataset -> its examples.
 
     Raises:
-        CorpusError: no dataset has that split, or a file is malformed.
+        CorpusError: no dataset has that split, it is a path, or a file is malformed.
     """
+    check_plain_name("split", split)
     folder = Path(folder)
     files = {path.parent.name: path for path in sorted(folder.glob(f"*/{split}.jsonl"))}
     if not files:

@@ -9,14 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from corpus.errors import CorpusError
+from corpus.hub_layout import check_card, check_files
 from corpus.jsonl import read_records
+from corpus.reach import ANYWHERE, Reach, check_plain_name
 from corpus.records import LABEL, Record, layout, record
 from corpus.subsets import nested, share_of
 
 LAYOUTS = '"prompt" and "completion", "messages", "conversations", or "instruction" and "output"'
 
-# What the hub allows in a name. Only old datasets have no organisation in front.
-_NAME = re.compile(r"(?!.*(\.\.|--))\w[\w.-]{0,95}(/\w[\w.-]{0,95})?", re.ASCII)
+# What the hub allows in a name. A name without an organisation is not asked for: `datasets` would
+# take some of them, such as text, for a reader of the files in the working directory.
+_NAME = re.compile(r"(?!.*(\.\.|--))\w[\w.-]{0,95}/\w[\w.-]{0,95}", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -26,10 +29,10 @@ class Source:
     Attributes:
         name: how plans, tables and groups call it.
         path: a JSONL file; a folder that holds <split>.jsonl; a folder in the layout of hub
-            datasets; or the name of a hub dataset, "org/name" or "name". A local path wins.
-        split: which part of a folder or a hub dataset.
+            datasets; or the name of a hub dataset, "org/name". A local path wins.
+        split: which part of a folder or a hub dataset; a plain name, no path.
         revision: branch, tag or commit of a hub dataset; "" is its main branch.
-        config: configuration of a hub dataset, such as "main"; "" is its default.
+        config: configuration of a hub dataset, such as "main"; "" is its default. A plain name.
         label_field: the field that names the task of a record. A record without it gets the
             source's name.
         share: how much of the dataset is used, 0 < share <= 1, as nested subsets; see
@@ -37,7 +40,8 @@ class Source:
         seed: decides which records a share below 1 takes.
 
     Raises:
-        CorpusError: an empty name, path or split, or a share that is not above 0 and at most 1.
+        CorpusError: an empty name, path or split; a split, configuration or revision that is a
+            path; or a share that is not above 0 and at most 1.
     """
 
     name: str
@@ -53,6 +57,10 @@ class Source:
         for field in ("name", "path", "split"):
             if not str(getattr(self, field)).strip():
                 raise CorpusError(f'a source needs a {field}, got "". Give it one.')
+        for field in ("split", "config", "revision"):
+            # Each becomes a part of a path, here or in the hub's cache, and an absolute one would
+            # replace the path: Path("data") / "/etc/x.jsonl" is /etc/x.jsonl.
+            check_plain_name(f"source {self.name}: {field}", getattr(self, field), field)
         object.__setattr__(self, "path", str(self.path))
         try:
             share = share_of(self.share)
@@ -65,7 +73,7 @@ class Source:
         object.__setattr__(self, "share", share)
 
 
-def load(source: Source, cache: Path | None = None) -> list[Record]:
+def load(source: Source, cache: Path | None = None, *, reach: Reach = ANYWHERE) -> list[Record]:
     """Loads the share of a source's records that is used, in the source's order.
 
     A hub dataset is read by the `datasets` library, which downloads into its own cache. The code of
@@ -77,19 +85,30 @@ def load(source: Source, cache: Path | None = None) -> list[Record]:
         source: what to read.
         cache: where `datasets` keeps what it downloads and converts; None for its own folder
             (HF_DATASETS_CACHE).
+        reach: which files may be read, and whether the hub may be asked.
 
     Raises:
-        CorpusError: there is nothing at the path, the split or configuration does not exist, the
-            columns fit no layout, a record is malformed, there is no network, or no record is left.
+        CorpusError: there is nothing at the path, or it is out of reach; the split or configuration
+            does not exist, the columns fit no layout, a record is malformed, there is no network,
+            or no record is left.
     """
     path = Path(source.path).expanduser()
+    # Before anything is looked at, so that the message does not tell what exists out of reach.
+    if message := reach.refusal(path):
+        raise CorpusError(f"source {source.name}: {message}")
     if path.is_file():
         records = read_records(path, source.label_field)
     elif (path / f"{source.split}.jsonl").is_file():
         records = read_records(path / f"{source.split}.jsonl", source.label_field)
     else:
         _refuse_other_files(source, path)
-        records = _read_with_datasets(source, cache)
+        if not (path.is_dir() or reach.hub):
+            raise CorpusError(
+                f"source {source.name}: {source.path} is no file or folder here. Nothing is "
+                "fetched from the hub for a page; download the dataset first, or use the command "
+                "line."
+            )
+        records = _read_with_datasets(source, cache, reach)
     # A misspelt field would otherwise put all records into one group without a word.
     if source.label_field not in ("", LABEL) and not any(item.label for item in records):
         raise CorpusError(
@@ -136,9 +155,9 @@ def _refuse_other_files(source: Source, path: Path) -> None:
         )
 
 
-def _read_with_datasets(source: Source, cache: Path | None) -> list[Record]:
+def _read_with_datasets(source: Source, cache: Path | None, reach: Reach) -> list[Record]:
     """Reads all records of a split by the `datasets` library."""
-    table = _table(source, cache)
+    table = _table(source, cache, reach)
     where = f"{source.path} ({source.split})"
     columns = table.column_names
     if layout(dict.fromkeys(columns)) is None:
@@ -172,20 +191,29 @@ def _read_with_datasets(source: Source, cache: Path | None) -> list[Record]:
     return records
 
 
-def _table(source: Source, cache: Path | None) -> Any:
+def _table(source: Source, cache: Path | None, reach: Reach) -> Any:
     """Returns the split as a datasets.Dataset."""
-    from datasets import load_dataset
+    from datasets import load_dataset_builder
     from datasets.exceptions import DatasetsError
 
     folder = Path(source.path).expanduser()
+    here = folder if folder.is_dir() else None
     try:
-        return load_dataset(
-            str(folder) if folder.is_dir() else source.path,
+        if here is not None:
+            check_card(here)
+        # Not load_dataset: it would read the files before they can be checked.
+        builder = load_dataset_builder(
+            # Absolute, because the library takes a folder of a reader's name, text, for the reader.
+            source.path if here is None else str(here.resolve()),
             source.config or None,
-            split=source.split,
             revision=source.revision or None,
             cache_dir=None if cache is None else str(cache),
         )
+        check_files(builder, here, reach)
+        builder.download_and_prepare()
+        return builder.as_dataset(split=source.split)
+    except CorpusError as error:
+        raise CorpusError(f"source {source.name}: {error}") from None
     # OSError covers ConnectionError, and ValueError covers pyarrow's errors. A dataset that is a
     # script raises a bare RuntimeError.
     except (DatasetsError, OSError, ValueError, RuntimeError) as error:

@@ -6,6 +6,7 @@ The hidden states of the model itself are another encoder; see evaluation/hidden
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,8 +66,8 @@ def sentence_transformers(texts: Sequence[str], model: str) -> NDArray[np.float3
 
     Args:
         texts: N texts.
-        model: a folder, or a name on the hub, which is downloaded. Models that need code of their
-            own are refused.
+        model: a folder, checked by training.plan.encoder_folder, or a name on the hub, which is
+            downloaded. Models that need code of their own are refused.
 
     Returns:
         (N, d) float32; rows have length 1.
@@ -83,7 +84,14 @@ def sentence_transformers(texts: Sequence[str], model: str) -> NDArray[np.float3
             "need nothing more."
         ) from None
     try:
-        encoder = SentenceTransformer(model, trust_remote_code=False)
+        # A folder is read as it is; a name is looked up on the hub, unless HF_HUB_OFFLINE is set.
+        folder = Path(model).expanduser()
+        encoder = SentenceTransformer(
+            str(folder) if folder.is_dir() else model,
+            trust_remote_code=False,
+            local_files_only=folder.is_dir(),
+            model_kwargs={"use_safetensors": True},
+        )
     except (OSError, ValueError) as error:
         raise CorpusError(
             f"{model}: no sentence-transformers model can be loaded from there "

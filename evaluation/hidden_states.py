@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from evaluation.errors import DataError, Stopped
-from evaluation.loss import Prepared, check_vocabulary
+from evaluation.loss import check_vocabulary
+from evaluation.prepared import Prepared
 from evaluation.unpadded import EqualLengthBatch, equal_length_batches
 
 Over = Literal["supervised", "all"]

@@ -17,21 +17,16 @@ var = 2 · 0.5 / 16 = 0.0625, stderr 0.25.
 
 import inspect
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from corpus.jsonl import Example
-from corpus.tokens import Encoded, encode_all
 from evaluation.errors import DataError, Stopped
 from evaluation.onednn import OneDnnProducts
-
-UNLIMITED = 10**9
-"""A model_max_length from here on is no limit: a tokenizer without one reports 10^30."""
+from evaluation.prepared import Batch, Dataset, Prepared
 
 
 class Loss(NamedTuple):
@@ -47,112 +42,6 @@ class Loss(NamedTuple):
     """Number of examples."""
     tokens: int
     """Number of supervised tokens."""
-
-
-class Batch(NamedTuple):
-    """Some examples of one dataset, padded on the right."""
-
-    ids: Tensor
-    """(examples, length) int64. Padding repeats a row's last token; it comes after everything that
-    is scored.
-    """
-    columns: Tensor
-    """(columns,) int64: the positions at which some row predicts a supervised token."""
-    rows: Tensor
-    """(tokens,) int64: the row of `ids` that each supervised token belongs to."""
-    places: Tensor
-    """(tokens,) int64: the index in `columns` of the position that predicts each token."""
-    targets: Tensor
-    """(tokens,) int64: the supervised tokens themselves."""
-    examples: Tensor
-    """(tokens,) int64: the number of the example in the dataset that each token belongs to."""
-
-
-class Dataset(NamedTuple):
-    """One dataset, tokenised and batched."""
-
-    name: str
-    n: int
-    """Number of examples."""
-    tokens: int
-    """Number of supervised tokens."""
-    batches: tuple[Batch, ...]
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """Datasets that can be scored many times: always the same examples, tokens and batches."""
-
-    datasets: tuple[Dataset, ...]
-    dropped: dict[str, int]
-    """Number of examples per dataset that were left out.
-
-    They exceed the length limit, or have no supervised token after their first token.
-    """
-    largest: int
-    """The largest token id in the data. The model must have an embedding for it."""
-
-    @property
-    def tokens(self) -> int:
-        """Number of supervised tokens in all datasets."""
-        return sum(dataset.tokens for dataset in self.datasets)
-
-    @property
-    def positions(self) -> int:
-        """Number of token positions that one pass over all datasets computes, with padding."""
-        return sum(batch.ids.numel() for dataset in self.datasets for batch in dataset.batches)
-
-
-def prepare(
-    datasets: Mapping[str, Sequence[Example]],
-    tokenizer: Any,
-    *,
-    limit: int | None = None,
-    max_length: int | None = None,
-    batch_tokens: int = 512,
-) -> Prepared:
-    """Tokenises datasets once, and batches their examples by length.
-
-    Args:
-        datasets: name of a dataset -> its examples. Results come in this order.
-        tokenizer: the tokenizer of the model.
-        limit: use only the first `limit` examples of each dataset, so that a quick measurement
-            takes the same subset every time.
-        max_length: the most tokens of an example. Longer examples are left out and counted, never
-            cut. By default it is the tokenizer's limit.
-        batch_tokens: the most positions of a batch, with padding; a single example may exceed it.
-            On one thread and a model of 2 million parameters 512 was the fastest of 128 to 16384,
-            because larger batches fall out of the cache. On an accelerator give 16384.
-
-    Raises:
-        DataError: there are no datasets, `limit` is below 1, or no example of a dataset is left.
-    """
-    if not datasets:
-        raise DataError("no datasets were given. Give at least one dataset with one example.")
-    if limit is not None and limit < 1:
-        raise DataError(
-            f"limit is {limit}; expected at least 1 example per dataset, or None for all."
-        )
-    if max_length is None and tokenizer.model_max_length < UNLIMITED:
-        max_length = tokenizer.model_max_length
-    prepared, dropped, largest = [], {}, 0
-    for name, examples in datasets.items():
-        encoded, counts = encode_all(examples[:limit], tokenizer, max_length)
-        # The first token has no prediction, so an example without another one cannot be scored.
-        encoded = [_without_tail(item) for item in encoded if any(item.supervised[1:])]
-        if not encoded:
-            raise DataError(
-                f"dataset {name!r}: none of {counts.total} examples can be scored "
-                f"({counts.too_long} are longer than {max_length} tokens). "
-                "Give shorter examples or a larger max_length."
-            )
-        dropped[name] = counts.total - len(encoded)
-        largest = max(largest, *(max(item.ids) for item in encoded))
-        batches = tuple(_batch(encoded, members) for members in _by_length(encoded, batch_tokens))
-        prepared.append(
-            Dataset(name, len(encoded), sum(len(batch.targets) for batch in batches), batches)
-        )
-    return Prepared(tuple(prepared), dropped, largest)
 
 
 def losses(
@@ -171,18 +60,54 @@ def losses(
             another model.
     """
     check_vocabulary(module, prepared)
-    selects = "logits_to_keep" in inspect.signature(module.forward).parameters
     for dataset in prepared.datasets:
-        # Summed in float64: a float32 sum over many tokens would lose digits.
-        sums = torch.zeros(dataset.n, dtype=torch.float64)
-        counts = torch.zeros(dataset.n, dtype=torch.float64)
-        for batch in dataset.batches:
+        sweep = Sweep(dataset)
+        while not sweep.done:
             if should_stop is not None and should_stop():
                 raise Stopped(f"stopped at dataset {dataset.name!r}")
-            token_losses = _token_losses(module, batch, selects).to("cpu", torch.float64)
-            sums.index_add_(0, batch.examples, token_losses)
-            counts.index_add_(0, batch.examples, torch.ones_like(token_losses))
-        yield Loss(dataset.name, *ratio(sums, counts), n=dataset.n, tokens=dataset.tokens)
+            sweep.step(module)
+        yield sweep.loss()
+
+
+class Sweep:
+    """The loss of one dataset, measured batch by batch, so that other work can come in between.
+
+    The sums are kept here and not in the module. So the module may compute something else between
+    two steps, as long as each step finds it with the same weights.
+
+    Args:
+        dataset: one of `Prepared.datasets`.
+
+    Attributes:
+        positions: token positions computed so far, with padding.
+    """
+
+    def __init__(self, dataset: Dataset) -> None:
+        self._dataset, self._next = dataset, 0
+        # Summed in float64: a float32 sum over many tokens would lose digits.
+        self._sums = torch.zeros(dataset.n, dtype=torch.float64)
+        self._counts = torch.zeros(dataset.n, dtype=torch.float64)
+        self.positions = 0
+
+    @property
+    def done(self) -> bool:
+        """Whether every batch was measured."""
+        return self._next == len(self._dataset.batches)
+
+    def step(self, module: nn.Module) -> None:
+        """Measures the next batch; see `losses` for the module."""
+        batch = self._dataset.batches[self._next]
+        selects = "logits_to_keep" in inspect.signature(module.forward).parameters
+        token_losses = _token_losses(module, batch, selects).to("cpu", torch.float64)
+        self._sums.index_add_(0, batch.examples, token_losses)
+        self._counts.index_add_(0, batch.examples, torch.ones_like(token_losses))
+        self.positions += batch.ids.numel()
+        self._next += 1
+
+    def loss(self) -> Loss:
+        """Returns the loss, once `done`."""
+        value, stderr = ratio(self._sums, self._counts)
+        return Loss(self._dataset.name, value, stderr, self._dataset.n, self._dataset.tokens)
 
 
 def ratio(sums: Tensor, counts: Tensor) -> tuple[float, float]:
@@ -250,43 +175,3 @@ def check_vocabulary(module: nn.Module, prepared: Prepared) -> None:
             f"token {prepared.largest} occurs in the data, the model knows {size} tokens. "
             "Use the tokenizer of this model."
         )
-
-
-def _without_tail(item: Encoded) -> Encoded:
-    """Returns an example without the tokens after its last supervised one.
-
-    The earlier predictions of a causal model do not depend on them.
-    """
-    end = len(item.supervised) - item.supervised[::-1].index(True)
-    return Encoded(item.ids[:end], item.supervised[:end])
-
-
-def _by_length(encoded: list[Encoded], batch_tokens: int) -> Iterator[list[int]]:
-    """Yields example numbers in batches of similar length.
-
-    The longest examples come first, so that a lack of memory shows at once.
-    """
-    order = sorted(range(len(encoded)), key=lambda number: -len(encoded[number].ids))
-    while order:
-        # The first example is the longest, so it decides how many rows fit.
-        size = max(1, batch_tokens // len(encoded[order[0]].ids))
-        yield order[:size]
-        order = order[size:]
-
-
-def _batch(encoded: list[Encoded], members: list[int]) -> Batch:
-    """Returns a batch of the examples `members`, of which the first is the longest."""
-    length = len(encoded[members[0]].ids) - 1  # the last token is only predicted, never read
-    ids, predicted = [], []
-    for row, number in enumerate(members):
-        tokens, supervised = encoded[number].ids, encoded[number].supervised
-        # The last token serves as padding, because not every tokenizer has a token for it.
-        ids.append((tokens[:-1] + [tokens[-1]] * length)[:length])
-        predicted += [
-            (row, position - 1, tokens[position], number)
-            for position in range(1, len(tokens))
-            if supervised[position]
-        ]
-    rows, positions, targets, examples = torch.tensor(predicted).unbind(1)
-    columns, places = torch.unique(positions, return_inverse=True)
-    return Batch(torch.tensor(ids), columns, rows, places, targets, examples)

@@ -10,22 +10,16 @@ import torch
 from torch import nn
 
 from evaluation import parameter_views as views
-from evaluation.assemble import assemble, empty_module, quiet_loading, read_config
-from evaluation.errors import LoadError, cause
+from evaluation.errors import LoadError
 from merging.inputs.checkpoint import Checkpoint
+from merging.live.assemble import assemble, empty_module, quiet_loading
 from merging.live.live_model import View
+from merging.live.model_config import read_config
+from merging.live.tokenizer import read_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "tokenizer.model",
-    "vocab.json",
-    "vocab.txt",
-)
-"""A folder that holds none of these files has no tokenizer."""
 FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -86,7 +80,7 @@ def load(
     module = assemble(folder, checkpoint, dtype=dtype).to(device)
     proved = views.prove(candidates, module, checkpoint)
     notes = [*views.notes(proved), *views.shared(proved, module)]
-    tokenizer = _tokenizer(folder)
+    tokenizer = read_tokenizer(folder, config)
     if tokenizer is None:
         notes.append(
             f"{folder} holds no tokenizer: copy the base model's tokenizer files into it "
@@ -149,33 +143,3 @@ def _refuse_oversize(folder: Path, config: PreTrainedConfig, checkpoint: Checkpo
             f"the files hold {checkpoint.numel:,}. "
             "Take config.json and the weights from the same model."
         )
-
-
-def _tokenizer(folder: Path) -> Any:
-    """Loads the folder's tokenizer; None if the folder holds no tokenizer file.
-
-    Raises:
-        LoadError: the tokenizer's files are incomplete or damaged.
-    """
-    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
-        return None
-    with quiet_loading():
-        from transformers import AutoTokenizer
-
-        try:
-            return AutoTokenizer.from_pretrained(
-                str(folder), trust_remote_code=False, local_files_only=True
-            )
-        except Exception as error:
-            # Every class is caught, because the Rust library raises errors of its own kinds for a
-            # broken tokenizer.json. A missing one is not named by transformers: it lists what a
-            # tokenizer can be made from.
-            if not (folder / "tokenizer.json").is_file():
-                raise LoadError(
-                    f"{folder} has no tokenizer.json. Copy the tokenizer files (tokenizer.json, "
-                    "tokenizer_config.json) from the base model into it."
-                ) from None
-            raise LoadError(
-                f"{folder}: the tokenizer cannot be read: {cause(error)}. "
-                "Copy the tokenizer files from the base model again."
-            ) from None

@@ -29,8 +29,9 @@ import torch
 from evaluation.errors import DataError, LoadError, Stopped
 from evaluation.fisher import fisher
 from evaluation.gram import embeddings, gram
-from evaluation.loss import Prepared, check_vocabulary
+from evaluation.loss import check_vocabulary
 from evaluation.model import Loaded
+from evaluation.prepared import Prepared
 from evaluation.unpadded import EqualLengthBatch, equal_length_batches
 from merging.inputs.statistics import StatisticsFacts, check_target, write
 
@@ -73,7 +74,7 @@ def collect(
 
     Args:
         loaded: the model. In a type smaller than float32 the squares of small gradients are lost.
-        prepared: the model's own data, as `evaluation.loss.prepare` made it with its tokenizer.
+        prepared: the model's own data, as `evaluation.prepared.prepare` made it with its tokenizer.
         kind: see the head of this file.
         out: the file to write; it must not exist.
         model: the digest of the model folder (Checkpoint.digest), which a merge compares.
@@ -201,8 +202,8 @@ def collect_from_folder(
         ExportError: `out` exists or cannot be written.
     """
     from corpus.jsonl import read_datasets
-    from evaluation.loss import prepare
     from evaluation.model import load
+    from evaluation.prepared import prepare
     from merging import Checkpoint
     from plumbing.suggest import listed, nearest
 

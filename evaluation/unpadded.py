@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from evaluation.loss import Batch, Prepared
+from evaluation.prepared import Batch, Prepared
 
 
 class EqualLengthBatch(NamedTuple):

@@ -11,6 +11,12 @@ INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 """The weights of a model in one file."""
 
+MODULES = "modules.json"
+"""The modules of a sentence-transformers model, and the sub-folders of some of them."""
+
+PIPELINE = "model_index.json"
+"""The sub-folders of a diffusers pipeline."""
+
 ADAPTER = "adapter_config.json"
 """The configuration of a PEFT adapter."""
 

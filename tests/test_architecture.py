@@ -20,10 +20,14 @@ MAY_IMPORT = {
     "merging": {"plumbing"},
     "corpus": {"plumbing"},
     "evaluation": {"plumbing", "merging", "corpus"},
-    "training": {"plumbing", "corpus"},
+    "training": {"plumbing", "merging", "corpus"},
     "workbench": OURS,
 }
 """Package -> the packages of ours that it may import; the design's arrows."""
+
+TRAINING_MAY = ("merging.inputs", "merging.live.assemble", "merging.live.model_config")
+TRAINING_MAY += ("merging.live.tokenizer", "merging.errors", "merging.file_kinds")
+"""What training imports of merging: the readers of files, and the one door to a model in memory."""
 
 HEAVY = {"gradio", "lm_eval", "transformers", "peft", "accelerate", "datasets", "plotly"}
 HEAVY |= {"sklearn", "optuna", "sentence_transformers"}
@@ -39,7 +43,7 @@ NEVER = {
 
 DOORS = {
     "lm_eval": {"evaluation/harness.py", "evaluation/harness_tasks.py"},
-    "peft": {"training/run/lora.py"},
+    "peft": {"training/run/lora.py", "merging/outputs/loaded_modules.py"},
     "sentence_transformers": {"corpus/text_encoders.py"},
     "gradio": {"workbench/page"},
     "huggingface_hub": {"merging/inputs/hub.py"},
@@ -53,7 +57,8 @@ FLOORS = {
         {"merging/recipe"},
         {"merging/inputs", "merging/inputs/vocabulary"},
         {"merging/engine"},
-        {"merging/opening", "merging/analysis", "merging/live", "merging/outputs"},
+        {"merging/opening", "merging/analysis", "merging/live"},
+        {"merging/outputs"},
         {"merging/preflight"},
     ],
     "corpus": [{"corpus"}, {"corpus/demo"}],
@@ -63,6 +68,7 @@ FLOORS = {
         {"workbench"},
         {"workbench/plots", "workbench/session"},
         {"workbench/comparison", "workbench/plans"},
+        {"workbench/line"},
         {"workbench/jobs", "workbench/reports", "workbench/demo"},
         {"workbench/page/tabs"},
         {"workbench/page"},
@@ -142,6 +148,24 @@ def broken_arrows(files):
         for name, text in files.items()
         if (package := name.split("/")[0]) in MAY_IMPORT
         for other in sorted(imported_in(text) & OURS - MAY_IMPORT[package] - {package})
+    ]
+
+
+def training_side_ways(files):
+    """'file imports module' for each import of merging in training besides TRAINING_MAY."""
+    return [
+        f"{name} imports {module}"
+        for name, text in files.items()
+        if name.startswith("training/")
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for module in (
+            [f"{node.module}.{alias.name}" for alias in node.names]
+            if isinstance(node, ast.ImportFrom)
+            else [alias.name for alias in node.names]
+        )
+        if module.split(".")[0] == "merging"
+        if not any(f"{module}.".startswith(f"{allowed}.") for allowed in TRAINING_MAY)
     ]
 
 
@@ -322,6 +346,10 @@ def test_no_source_breaks_an_arrow():
     assert broken_arrows(sources()) == []
 
 
+def test_training_takes_models_by_their_door_only():
+    assert training_side_ways(sources()) == []
+
+
 def test_dependencies_come_in_by_their_doors():
     assert side_doors(sources()) == []
 
@@ -393,6 +421,21 @@ class TestTheRulesCanFail:
         assert side_doors(planted) == [
             "evaluation/z.py imports lm_eval",
             "workbench/w.py imports gradio",
+        ]
+
+    def test_training_besides_the_door(self):
+        planted = {
+            "training/run/a.py": "def f():\n    from merging.engine.loop import merge",
+            "training/run/b.py": "import merging.live.live_model",
+            "training/run/c.py": "from merging import export",
+            "training/run/d.py": "from merging.live.assemble import assemble",
+            "training/run/e.py": "from merging.inputs import hub\nimport merging.errors",
+            "evaluation/f.py": "from merging.engine.loop import merge",
+        }
+        assert training_side_ways(planted) == [
+            "training/run/a.py imports merging.engine.loop.merge",
+            "training/run/b.py imports merging.live.live_model",
+            "training/run/c.py imports merging.export",
         ]
 
     def test_the_fresh_interpreter(self):

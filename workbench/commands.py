@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from plumbing.shell import shell_line, shell_path
+
+SHARD_BYTES = 5_000_000_000
+"""The largest weight file of `dem merge`, unless --shard-gb says otherwise."""
 
 
 @dataclass(frozen=True)
@@ -47,12 +51,17 @@ def display_path(path: str | Path) -> str:
 
 def _line(*words: str) -> str:
     # Quoted, because the line is pasted into a shell and a path may hold spaces or a $.
-    return shlex.join(("dem", *words))
+    return shell_line(("dem", *words))
+
+
+def _path(path: str | Path) -> str:
+    """Returns a path as a word of a command line."""
+    return shell_path(display_path(path))
 
 
 def loss(recipe: Path, data: Path) -> str:
     """Returns the command that measures the validation loss of a recipe on every dataset."""
-    return _line("loss", display_path(recipe), "--data", display_path(data))
+    return _line("loss", _path(recipe), "--data", _path(data))
 
 
 def bench(recipe: Path, suite: str, tasks: Sequence[str], limit: int | None, workdir: Path) -> str:
@@ -60,29 +69,38 @@ def bench(recipe: Path, suite: str, tasks: Sequence[str], limit: int | None, wor
     selection = ("--tasks", ",".join(tasks)) if tasks else ("--suite", suite)
     return _line(
         "bench",
-        display_path(recipe),
+        _path(recipe),
         *selection,
         *(("--limit", str(limit)) if limit else ()),
         "--workdir",
-        display_path(workdir),
+        _path(workdir),
     )
 
 
-def merge(recipe: Path, out: Path, dtype: str | None) -> str:
+def merge(recipe: Path, out: Path, dtype: str | None = None, shard_bytes: int = SHARD_BYTES) -> str:
     """Returns the command that exports a recipe as a model folder."""
-    return _line(
-        "merge", display_path(recipe), display_path(out), *(("--dtype", dtype) if dtype else ())
-    )
+    options = ["--dtype", dtype] if dtype else []
+    # `dem merge` rounds gigabytes to bytes, so that the same number comes back.
+    options += ["--shard-gb", str(shard_bytes / 1e9)] if shard_bytes != SHARD_BYTES else []
+    return _line("merge", _path(recipe), _path(out), *options)
+
+
+def merge_again(out: Path, shard_bytes: int = SHARD_BYTES) -> str:
+    """Returns the command that makes an export again beside itself, from its own recipe.yml.
+
+    That recipe has the dtype and the digests of the inputs, and goes where the export goes.
+    """
+    return merge(out / "recipe.yml", out.with_name(f"{out.name}-again"), None, shard_bytes)
 
 
 def train(plan: Path, out: Path, workdir: Path, resume: bool = False) -> str:
     """Returns the command that carries out a plan and writes its cost to the workdir's ledger."""
     return _line(
         "train",
-        display_path(plan),
-        display_path(out),
+        _path(plan),
+        _path(out),
         "--workdir",
-        display_path(workdir),
+        _path(workdir),
         *(("--resume",) if resume else ()),
     )
 
@@ -90,21 +108,21 @@ def train(plan: Path, out: Path, workdir: Path, resume: bool = False) -> str:
 def inspect(base: Path, checkpoints: Sequence[Path], vocabulary: str = "refuse") -> str:
     """Returns the command that prints the preflight report and the geometry."""
     option = ("--vocabulary", vocabulary) if vocabulary != "refuse" else ()
-    return _line("inspect", display_path(base), *map(display_path, checkpoints), *option)
+    return _line("inspect", _path(base), *map(_path, checkpoints), *option)
 
 
 def compare(options: CompareOptions) -> str:
     """Returns the command that compares everything in a workdir and measures what is missing."""
     suite, tasks, limit = options.suite, options.tasks, options.limit
     words = [
-        display_path(options.base),
-        *map(display_path, options.checkpoints),
+        _path(options.base),
+        *map(_path, options.checkpoints),
         "--workdir",
-        display_path(options.workdir),
+        _path(options.workdir),
     ]
-    words += ["--data", display_path(options.data)] if options.data else []
+    words += ["--data", _path(options.data)] if options.data else []
     words += ["--vocabulary", options.vocabulary] if options.vocabulary != "refuse" else []
-    words += [word for recipe in options.recipes for word in ("--recipe", display_path(recipe))]
+    words += [word for recipe in options.recipes for word in ("--recipe", _path(recipe))]
     words += ["--tasks", ",".join(tasks)] if tasks else ["--suite", suite] if suite else []
     # `dem compare` refuses a limit without a benchmark.
     words += ["--limit", str(limit)] if limit and (suite or tasks) else []
@@ -115,4 +133,4 @@ def compare(options: CompareOptions) -> str:
 
 def verify(folder: Path) -> str:
     """Returns the command that checks an export against its manifest."""
-    return _line("verify", display_path(folder))
+    return _line("verify", _path(folder))

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from merging.dtypes import working_dtype
 from merging.engine import kernel
+from merging.engine.identities import gather
 from merging.engine.loop import BLOCK
 from merging.engine.pieces import Piece, fill_deltas, read_deltas
 from merging.engine.threads import Spare, in_order, workers
@@ -148,6 +149,8 @@ def measure(
 ) -> Geometry:
     """Measures the geometry of vectors: reads each floating-point tensor once, in pieces.
 
+    The digests of base and vectors are gathered on the way; see Checkpoint.gather_digest.
+
     Args:
         base: Θ.
         vectors: the vectors by name.
@@ -156,6 +159,7 @@ def measure(
     Returns:
         the Gram matrices of all floating-point tensors.
     """
+    gather([base, *vectors.values()])
     tensors = reading_order([name for name in base if dtype_of(base, name).is_floating_point])
     sizes = np.array([math.prod(shape_of(base, name)) for name in tensors], dtype=np.int64)
     ordered = list(vectors.values())

@@ -24,7 +24,7 @@ DTYPES = {torch.float32: 0, torch.bfloat16: 1}
 MOST = 16
 """The largest number of rows for `inner_products`: MOST in kernel.c."""
 SLICE = 2**16
-"""Elements that it reads of each file at once, a multiple of RUN in kernel.c.
+"""Elements that it reads of each file at once, a multiple of RUN and of the leaves in kernel.c.
 
 Slices of six bfloat16 files together fit in a core's second-level cache.
 """
@@ -56,6 +56,7 @@ class _Source(ctypes.Structure):
 
     _fields_ = (
         ("memory", ctypes.c_void_p),
+        ("leaves", ctypes.c_void_p),
         ("offset", ctypes.c_int64),
         ("file", ctypes.c_int32),
         ("dtype", ctypes.c_int32),
@@ -66,9 +67,10 @@ class _Source(ctypes.Structure):
     def of(cls, values: Values, difference: bool = False) -> "_Source":
         """Describes elements in memory or in a file to kernel.c."""
         if isinstance(values, Stored):
-            return cls(None, values.offset, values.file, DTYPES[values.dtype], difference)
+            leaves = None if values.leaves is None else values.leaves.ctypes.data
+            return cls(None, leaves, values.offset, values.file, DTYPES[values.dtype], difference)
         # File -1 tells kernel.c that the elements are in memory.
-        return cls(values.data_ptr(), 0, -1, DTYPES[values.dtype], difference)
+        return cls(values.data_ptr(), None, 0, -1, DTYPES[values.dtype], difference)
 
 
 @cache
@@ -91,6 +93,7 @@ def library() -> ctypes.CDLL | None:
     compiled.weighted_sum.argtypes = [*rows, *scale, address, dtype, size, address, address]
     compiled.inner_products.argtypes = [*rows, address, address, size, address]
     compiled.all_finite.argtypes = [size, address, dtype]
+    compiled.hash_leaves.argtypes = [address, size, address]
     return compiled
 
 

@@ -20,10 +20,12 @@ from torch import Tensor
 
 from merging.dtypes import working_dtype
 from merging.engine import kernel, pieces
+from merging.engine.finite import explain_not_finite
 from merging.engine.stochastic_rounding import round_stochastically
 from merging.engine.tasks import Task, tasks
 from merging.engine.threads import Spare
 from merging.engine.workspace import PIECE, Workspace
+from merging.errors import MergingError
 from merging.inputs.checkpoint import Weights, dtype_of, read_block, read_into
 from merging.inputs.vector import Vector
 from merging.methods._values import Site
@@ -51,17 +53,24 @@ def merge(
     Raises:
         RecipeError: if the recipe cannot be carried out on these weights.
         MismatchError: if a vector belongs to another base.
+        MergingError: if merged values are not finite.
     """
     for task in tasks(recipe, base, vectors):
         yield task.name, tensor(task, base, vectors)
 
 
 def tensor(task: Task, base: Weights, vectors: Mapping[str, Vector]) -> Tensor:
-    """Computes one tensor of the merged model, in its shape and output dtype."""
+    """Computes one tensor of the merged model, in its shape and output dtype.
+
+    Raises:
+        MergingError: if merged values are not finite.
+    """
     out = torch.empty(task.numel, dtype=task.out_dtype)
     workspace = Workspace(PIECE)
     for start, stop in spans(task, PIECE):
         compute(task, base, vectors, start, out[start:stop], workspace)
+    if why := explain_not_finite(task, base, out):
+        raise MergingError(why)
     return out.view(task.shape)
 
 

@@ -17,6 +17,7 @@ from merging.engine.tasks import Task
 from merging.errors import MismatchError, RecipeError
 from merging.inputs.checkpoint import Weights, shape_of
 from merging.inputs.lora_vector import Factors
+from merging.methods import _contract as methods
 from merging.methods._values import Site
 from plumbing.suggest import listed
 
@@ -30,8 +31,8 @@ normal numbers, the hardest case, its error at ranks 16 to 256 was at most 0.3 %
 possible.
 """
 
-SUM = "task_arithmetic"
-"""The method whose result is a low-rank product: a sum of the deltas, each times a factor."""
+NOISE = 1e-12
+"""The rounding error, in float64, of a sum of factors that were divided by their sum."""
 
 
 class Product(NamedTuple):
@@ -59,19 +60,33 @@ def check_rank(rank: int | None) -> None:
 
 
 def coefficients(task: Task) -> list[float]:
-    """Returns the factor of each vector in the merged displacement of task arithmetic.
+    """Returns the factor of each vector in the displacement of a method that is a sum.
 
-    The factor is ω · λ, over the divisor if the recipe normalises.
+    For task arithmetic the factor is ω · λ, over the divisor if the recipe normalises. An average
+    of weights Σ cᵢ (Θ + Δᵢ) displaces the base by Σ cᵢ Δᵢ if its factors sum to 1.
 
     Raises:
-        RecipeError: for any other method.
+        RecipeError: for a method that is not a sum of the vectors with factors that are known
+            beforehand, and for a sum of weights that scales the base itself.
     """
-    if task.method.name != SUM:
+    method = task.method
+    if not method.linear:
+        sums = [name for name in methods.names() if methods.load(name).linear]
         raise RecipeError(
-            f"merge_method {task.method.name} is not a sum of the adapters' products, so its "
-            f"result is not an adapter. Use {SUM}, or leave out --as-adapter to get a full model."
+            f"merge_method {method.name} ({method.formula}) is not a sum of the adapters' "
+            "products, each times one number that ω and parameters give, so its result is not an "
+            f"adapter. Use one of {', '.join(sums)}, or leave out --as-adapter to get a full model."
         )
-    return factors_of(task)
+    factors = factors_of(task)
+    kept = math.fsum(factors)
+    if task.space == "weights" and abs(kept - 1) > NOISE:
+        raise RecipeError(
+            f"merge_method {method.name} multiplies the base's own weights by {kept:g} at "
+            f"{task.name}, and an adapter can only add to them. Choose settings with which the "
+            "factors of the models sum to 1 (for linear: normalize: true), or leave out "
+            "--as-adapter to get a full model."
+        )
+    return factors
 
 
 def factors_of(task: Task) -> list[float]:

@@ -8,11 +8,13 @@ import torch
 
 from merging.errors import MismatchError, RecipeError
 from merging.inputs.checkpoint import Weights, shape_of
+from merging.inputs.sampled_digest import digest_like
 from merging.inputs.statistics import Statistics
 from merging.inputs.vector import Vector
 from merging.methods import _contract as methods
 from merging.recipe.parts import ModelEntry
 from merging.recipe.recipe import Recipe
+from plumbing.shell import shell_line, shell_path
 from plumbing.suggest import listed
 
 
@@ -58,7 +60,7 @@ def open_statistics(
                 f"{kind!r}. Collect them: {_command(source, kind)}"
             )
         # Vectors in memory have no digest, so their statistics cannot be checked against them.
-        digest = vectors[source.name].digest
+        digest = digest_like(opened.facts.model, vectors[source.name])
         if digest and digest != opened.facts.model:
             raise MismatchError(
                 f"{label} was collected on weights with digest {opened.facts.model[:12]}…, but "
@@ -74,7 +76,8 @@ def open_statistics(
 
 def _command(source: ModelEntry, kind: str) -> str:
     """Returns the command line that collects statistics of this kind."""
-    return f"dem statistics {source.location} OUT --data DIR --kind {kind}"
+    model = shell_path(source.location)
+    return shell_line(["dem", "statistics", model, "OUT", "--data", "DIR", "--kind", kind])
 
 
 def _check_tensor(label: str, name: str, opened: Statistics, base: Weights) -> None:

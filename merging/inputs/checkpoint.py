@@ -17,14 +17,15 @@ import torch
 from torch import Tensor
 
 from merging.errors import CheckpointError
+from merging.inputs import digest_cache
+from merging.inputs.digest import DigestTree, Leaves
+from merging.inputs.digest_cache import FileFacts
 from merging.inputs.header import TensorInfo, read_header
+from merging.inputs.sampled_digest import sampled_digest
 from merging.inputs.weight_files import read_config, weight_files
 from merging.paths import INDEX
 from merging.tensor_names import natural_key
 from plumbing.suggest import listed, nearest
-
-SAMPLES, SAMPLE_BYTES = 64, 4096
-"""Number and size of the samples of each shard that a digest covers."""
 
 Weights = Mapping[str, Tensor]
 """Tensor name -> weights. The mapping decides where they are: in files, RAM or an accelerator."""
@@ -39,6 +40,8 @@ class Stored(NamedTuple):
         offset: bytes before the first element.
         size: number of elements.
         dtype: their dtype in the file.
+        leaves: where the reader puts the XXH3-64 of each leaf of the span that is longer than 240
+            bytes; None if nobody needs them. See merging.inputs.digest.
     """
 
     path: Path
@@ -46,6 +49,7 @@ class Stored(NamedTuple):
     offset: int
     size: int
     dtype: torch.dtype
+    leaves: Leaves | None = None
 
     def read_error(self, code: int) -> CheckpointError:
         """Returns the error to raise after a failed read; see `_read_error`."""
@@ -63,6 +67,9 @@ class Checkpoint(Mapping[str, Tensor]):
         shards: the paths of its weight files.
         metadata: the metadata of all files together.
         config: its config.json; {} if it has none.
+        folders: the sub-folders with weights of modules; see merging.inputs.weight_files. Their
+            tensors have the sub-folder in their name.
+        files: path, size, times and inode of its weight files when it was opened.
 
     Raises:
         CheckpointError: if the folder is missing, holds no safetensors weights, or its files are
@@ -71,27 +78,27 @@ class Checkpoint(Mapping[str, Tensor]):
 
     def __init__(self, path: str | Path, *, file: str | None = None) -> None:
         self.path = Path(path)
-        names, weight_map = weight_files(self.path) if file is None else ([file], None)
+        names, weight_map = weight_files(self.path) if file is None else ([file], {})
         self.shards = tuple(self.path / name for name in names)
         self._infos: dict[str, tuple[int, TensorInfo]] = {}
         # As they were when the headers were read: each later read compares them, because offsets of
         # another file's header would give wrong weights without an error.
-        self._identities = []
+        self.files: tuple[FileFacts, ...] = ()
         self.metadata: dict[str, str] = {}
-        self._headers = hashlib.sha256()
         for number, shard in enumerate(self.shards):
             header = read_header(shard)
-            self._add_shard(number, header.tensors)
+            at = "".join(names[number].rpartition("/")[:2])
+            tensors = {f"{at}{name}": info for name, info in header.tensors.items()}
+            self._add_shard(number, tensors)
             self.metadata |= header.metadata
-            status = shard.stat()
-            self._identities.append(_identity(status))
-            self._headers.update(header.raw + status.st_size.to_bytes(8, "little"))
+            self.files += (FileFacts.of(shard),)
         # A tool that trusts the index and one that reads the shards would load different models.
-        if weight_map is not None:
-            self._compare_with_index(weight_map)
+        self._compare_with_index(weight_map)
+        self.folders = tuple(dict.fromkeys(at for name in names if (at := name.rpartition("/")[0])))
         # Layers in their order, whatever the shards' order: merges and exports follow it.
         self._infos = {name: self._infos[name] for name in sorted(self._infos, key=natural_key)}
         self.config: dict[str, Any] = read_config(self.path)
+        self._tree = DigestTree({name: info for name, (_, info) in self._infos.items()})
 
     def _add_shard(self, number: int, tensors: Mapping[str, TensorInfo]) -> None:
         for name, info in tensors.items():
@@ -105,19 +112,22 @@ class Checkpoint(Mapping[str, Tensor]):
             self._infos[name] = (number, info)
 
     def _compare_with_index(self, weight_map: Mapping[str, str]) -> None:
-        index = self.path / INDEX
+        """Raises an error unless the tensors are where the indexes say, and no others there."""
+        names = [shard.relative_to(self.path).as_posix() for shard in self.shards]
+        where = {name: names[number] for name, (number, _) in self._infos.items()}
         for name, shard in weight_map.items():
-            number = self._infos[name][0] if name in self._infos else None
-            actual = "no shard" if number is None else self.shards[number].name
+            actual = where.get(name, "no shard")
             if actual != shard:
                 raise CheckpointError(
-                    f"{index} says that {name!r} is in {shard}; it is in {actual}. Copy the folder "
-                    "again."
+                    f"{(self.path / shard).with_name(INDEX)} says that {name!r} is in {shard}; it "
+                    f"is in {actual}. Copy the folder again."
                 )
-        if extra := sorted(set(self._infos) - set(weight_map)):
+        indexed = set(weight_map.values())
+        extra = sorted(name for name in where if where[name] in indexed and name not in weight_map)
+        if extra:
             raise CheckpointError(
-                f"{index} does not list {listed(extra)}, which the shards hold. Copy the folder "
-                "again."
+                f"{(self.path / where[extra[0]]).with_name(INDEX)} does not list {listed(extra)}, "
+                "which the shards hold. Copy the folder again."
             )
 
     def __getitem__(self, name: str) -> Tensor:
@@ -147,31 +157,51 @@ class Checkpoint(Mapping[str, Tensor]):
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 over the headers and sizes of all shards and SAMPLES small samples of each.
+        """32 hex digits over every byte, name, dtype and shape of all tensors.
 
-        It is cheap at any size. Headers and sizes alone are the same for every fine-tune of one
-        base, so samples of the weights are included.
+        The same weights have the same digest in any shards, with any metadata; see
+        merging.inputs.digest. It is kept in a cache of the user (merging.inputs.digest_cache). If
+        it is not there, the first use reads what has not been read since `gather_digest`.
+
+        Raises:
+            CheckpointError: if a file has changed since it was opened, or cannot be read.
         """
-        digest = self._headers.copy()
-        for number, (size, *_) in enumerate(self._identities):
-            for sample in range(SAMPLES):
-                # From the first byte to the last at equal distances, because a fine-tune may change
-                # any layer.
-                piece = bytearray(min(SAMPLE_BYTES, size))
-                self._read(number, (size - len(piece)) * sample // (SAMPLES - 1), memoryview(piece))
-                digest.update(piece)
-        return digest.hexdigest()
+        if (known := digest_cache.find(self.files)) is not None:
+            self._tree.gathering = False
+            return known
+        self._tree.complete(self._read_bytes)
+        # Once more: a shard may have changed after it was read for the last time.
+        for number in range(len(self.shards)):
+            os.close(self._open(number))
+        digest, self._tree.gathering = self._tree.digest(), False
+        digest_cache.keep(self.files, digest, self._tree.began)
+        return digest
+
+    def gather_digest(self) -> None:
+        """Hashes what is read from now on, so that `digest` need not read it again.
+
+        For callers that are about to read most of the weights.
+        """
+        if "digest" not in vars(self) and digest_cache.find(self.files) is None:
+            self._tree.begin()
+
+    @cached_property
+    def sampled_digest(self) -> str:
+        """The digest of earlier versions: it covers headers and 64 small samples of each shard.
+
+        Two checkpoints may share it. It is cheap at any size.
+        """
+        # Earlier versions knew the top folder only.
+        top = [shard for shard in self.shards if shard.parent == self.path]
+        return sampled_digest(top, self.files[: len(top)], self._read)
 
     @cached_property
     def identity(self) -> str:
-        """SHA-256 over the digest and the path, size, time of change and inode of every shard.
+        """SHA-256 over the digest and the path, size, time of change and inode of every file.
 
         It is the key of caches: any change of a file changes it.
         """
-        facts = [
-            (str(shard.resolve()), *identity)
-            for shard, identity in zip(self.shards, self._identities, strict=True)
-        ]
+        facts = [file[:4] for file in self.files]
         return hashlib.sha256(repr((self.digest, facts)).encode()).hexdigest()
 
     def info(self, name: str) -> TensorInfo:
@@ -212,7 +242,11 @@ class Checkpoint(Mapping[str, Tensor]):
         if scratch is None or scratch.numel() < nbytes:
             scratch = torch.empty(nbytes, dtype=torch.uint8)
         buffer = scratch[:nbytes]
-        self._read(number, info.start + start * info.dtype.itemsize, buffer.numpy().data)
+        data = buffer.numpy().data
+        self._read(number, info.start + start * info.dtype.itemsize, data)
+        tree, own_name = self._tree_of(name)
+        if tree.gathering:
+            tree.add(own_name, start * info.dtype.itemsize, data)
         return buffer.view(info.dtype)
 
     def in_file(self, name: str, start: int, stop: int, files: ExitStack) -> Stored | None:
@@ -233,13 +267,21 @@ class Checkpoint(Mapping[str, Tensor]):
         number = self._infos[name][0]
         file = self._open(number)
         files.callback(os.close, file)
+        first, last = start * info.dtype.itemsize, stop * info.dtype.itemsize
+        tree, own_name = self._tree_of(name)
+        leaves = tree.room(own_name, first, last) if tree.gathering else None
         return Stored(
-            self.shards[number],
-            file,
-            info.start + start * info.dtype.itemsize,
-            stop - start,
-            info.dtype,
+            self.shards[number], file, info.start + first, stop - start, info.dtype, leaves
         )
+
+    def _tree_of(self, name: str) -> tuple[DigestTree, str]:
+        """Returns the tree that has a tensor's leaves, and the tensor's name there."""
+        return self._tree, name
+
+    def _read_bytes(self, name: str, start: int, target: memoryview) -> None:
+        """Fills `target` with bytes of a tensor, from its byte `start` on."""
+        number, info = self._infos[name]
+        self._read(number, info.start + start, target)
 
     def _open(self, number: int) -> int:
         """Opens a shard, checks that it is unchanged, and returns its descriptor."""
@@ -252,11 +294,11 @@ class Checkpoint(Mapping[str, Tensor]):
                 f"{shard} cannot be read: {error.strerror}. Open the folder again."
             ) from None
         try:
-            identity = _identity(os.fstat(descriptor))
+            now = _identity(os.fstat(descriptor))
         except OSError as error:
             os.close(descriptor)
             raise _read_error(shard, error.errno) from None
-        if identity != self._identities[number]:
+        if now != self.files[number][1:4]:
             os.close(descriptor)
             raise CheckpointError(
                 f"{shard} has changed on disk since it was opened. Open the folder again."

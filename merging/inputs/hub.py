@@ -1,7 +1,8 @@
 """Downloads a model of the hub (`org/name@revision`) and returns its local folder.
 
 This is the only module that uses huggingface_hub. It fetches only what a merge and its export
-read: safetensors, JSON and the tokenizer's side files of the top folder; never pickles or code.
+read: safetensors, and what belongs to a copy of the model (merging.folder_files); never pickles or
+code.
 It uses the normal Hugging Face cache (HF_HOME, HF_HUB_CACHE). A model that another tool downloaded
 is not downloaded again, and a complete cached commit works offline.
 
@@ -11,16 +12,16 @@ itself ends, finished files are kept and an unfinished file starts again, becaus
 """
 
 import glob
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple
 
 from merging.errors import CheckpointError
-from merging.inputs.hub_files import blob_digests, files_to_fetch
+from merging.inputs.hub_files import TELLING, blob_digests, files_to_fetch
 from merging.inputs.hub_model import HUB_ID, HubModel
-from merging.paths import ADAPTER, INDEX, exists
+from merging.paths import exists
 
 Progress = Callable[[int, int], None]
 """Called with bytes done and total bytes, by several threads, one at a time.
@@ -169,13 +170,13 @@ def _fetch_small_files(model: HubModel) -> tuple[Path, list[str], dict[str, int]
     Returns the snapshot's folder, the names of the files to fetch, and the size in bytes of every
     file of the commit (None if the cache does not have this list).
     """
-    folder = _download(model, ["config.json", ADAPTER, INDEX], _meter(None, 0))
+    folder = _download(model, TELLING, _meter(None, 0))
     sizes = _cached_listing(model, folder.name)
-    names = files_to_fetch(model.reference, folder, None if sizes is None else list(sizes))
+    names = files_to_fetch(model.reference, folder, sizes)
     return folder, names, sizes
 
 
-def _download(model: HubModel, names: list[str], meter: type[Any]) -> Path:
+def _download(model: HubModel, names: Sequence[str], meter: type[Any]) -> Path:
     from huggingface_hub import snapshot_download
 
     with _readable_errors(model):

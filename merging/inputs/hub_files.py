@@ -1,43 +1,59 @@
-"""Chooses the files of a hub repository that a merge and its export read, by their names.
+"""Chooses the files of a hub repository that a merge and its export read, by names and sizes.
 
-These are the safetensors files of one model, JSON files, and the tokenizer's side files.
+These are the safetensors files of one model and of its modules, and everything that belongs to a
+copy of the model; see merging.folder_files.
 """
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from merging.errors import CheckpointError
+from merging.folder_files import choose_files
 from merging.inputs.header import read_index
-from merging.paths import ADAPTER, INDEX, SINGLE, WEIGHTS
+from merging.inputs.weight_files import explain_parts, module_folders, module_weights
+from merging.paths import ADAPTER, INDEX, MODULES, PIPELINE, SINGLE, WEIGHTS
 from plumbing.suggest import listed
 
-# Licences belong to a copy of a model, so they come along.
-_SIDE_FILES = re.compile(
-    r"[^/]+\.(json|jinja|tiktoken)|additional_chat_templates/[^/]+\.jinja"
-    r"|(tokenizer|spiece|sentencepiece\.bpe)\.model"
-    r"|(merges|vocab)\.txt|(LICENSE|NOTICE|USE_POLICY)(\.md|\.txt)?"
-)
+TELLING = ("config.json", ADAPTER, INDEX, MODULES, PIPELINE)
+"""The files that say which weights a model has; they are fetched first."""
+# Read from what is opened, though an export does not copy them.
+_ALWAYS = (ADAPTER, INDEX, "vector.json", "training.json")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
-def files_to_fetch(reference: str, folder: Path, listing: list[str] | None) -> list[str]:
+def files_to_fetch(reference: str, folder: Path, listing: Mapping[str, int] | None) -> list[str]:
     """Returns the names of the files to fetch: weights first, then side files.
 
     Args:
         reference: the hub id, for messages.
-        folder: the snapshot; it holds the index if the repository has one.
-        listing: all files of the commit; None if unknown, then those in the snapshot count.
+        folder: the snapshot; it holds those of TELLING that the repository has.
+        listing: name -> bytes of all files of the commit; None if unknown, then those in the
+            snapshot count.
 
     Raises:
         CheckpointError: if no set of safetensors weights is complete, or there are two.
     """
-    here = [file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()]
-    names = here if listing is None else listing
+    sizes = (
+        {
+            file.relative_to(folder).as_posix(): file.stat().st_size
+            for file in folder.rglob("*")
+            if file.is_file()
+        }
+        if listing is None
+        else listing
+    )
+    names = list(sizes)
     weights = _weights(reference, folder, names)
+    modules = module_folders(folder)
     missing = [name for name in weights if name not in names]
     if weights and not missing:
-        return [*weights, *(name for name in names if _SIDE_FILES.fullmatch(name))]
+        parts = module_weights(reference, modules, names)
+        weights += [f"{at}/{file}" for at, files in parts.items() for file in files]
+        weights += [name for at in parts if (name := f"{at}/{INDEX}") in names]
+        side = choose_files(sizes, modules).taken
+        return list(dict.fromkeys([*weights, *(n for n in _ALWAYS if n in names), *side]))
     if listing is None:
         raise CheckpointError(
             f"{reference}: the cache holds only a part of it ({folder}), and the network is "
@@ -48,6 +64,8 @@ def files_to_fetch(reference: str, folder: Path, listing: list[str] | None) -> l
             f"{reference}: {INDEX} names {listed(missing)}, which the repository does not have. "
             "Give another revision."
         )
+    if message := explain_parts(reference, modules, names):
+        raise CheckpointError(message)
     raise CheckpointError(_no_weights(reference, [name for name in names if "/" not in name]))
 
 

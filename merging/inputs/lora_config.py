@@ -4,29 +4,27 @@ An adapter that is not plain s·B·A is refused with the key that makes it diffe
 give a model that looks right and is not.
 """
 
-import math
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from merging.adapter_keys import (
+    Keys,
+    Target,
+    check_orientation,
+    read_keys,
+    target_of,
+)
+from merging.adapter_ties import resolve_heads
 from merging.dtypes import QUANTISED
 from merging.errors import CheckpointError, MismatchError
 from merging.inputs.checkpoint import Checkpoint, Weights, dtype_of, shape_of
+from merging.inputs.matching import same_place, two_renamings
 from merging.inputs.strict_json import read_json
 from merging.paths import ADAPTER, WEIGHTS
+from merging.renaming import TwoRenamings, find_renaming
+from merging.tensor_names import place
 from plumbing.suggest import listed, nearest
-
-_KEY = re.compile(
-    r"base_model\.model\.(?P<module>.+)\.lora_(?P<kind>embedding_)?(?P<side>[AB])(\.weight)?"
-)
-
-
-# Module names, or simple expressions such as layers\.\d+\.q_proj. PEFT takes any regular
-# expression, but one from a stranger's file can be made to run for years. That takes groups or
-# many repetitions, so this allows no group and at most two repetitions.
-_PATTERN = re.compile(r"(?=.{1,200}\Z)(?!(.*[*+]){3})\^?((\w|\\[.d]|[.-])[*+]?)+")
-
 
 # Keys that add something to s·B·A, and what they add, for the message.
 _REFUSED: dict[str, str] = {
@@ -45,6 +43,18 @@ _REFUSED: dict[str, str] = {
 }
 
 
+# PEFT's other keys, up to its version 0.21: those that are read here, and those that only say what
+# was trained, how training began or how it was carried out.
+_KNOWN = (
+    "peft_type", "task_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision",
+    "inference_mode", "r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora",
+    "fan_in_fan_out", "bias", "init_lora_weights", "target_modules", "exclude_modules",
+    "layers_to_transform", "layers_pattern", "ensure_weight_tying", "lora_dropout",
+    "runtime_config", "merge_weights", "megatron_core", "qalora_group_size", "loftq_config",
+    "eva_config", "corda_config", "lora_ga_config", "velora_config", "monteclora_config",
+)  # fmt: skip
+
+
 # Values of init_lora_weights that leave the base's weights as they are.
 _PLAIN_STARTS = (None, True, False, "gaussian", "orthogonal", "eva", "mica")
 
@@ -54,19 +64,15 @@ _MERGE_FIRST = (
 )
 
 
-class Target(NamedTuple):
-    """The two factors in an adapter's file that change one tensor of the base."""
+class Resolved(NamedTuple):
+    """The tensors of an adapter's file, under the base's names."""
 
-    a: str
-    """The name of A in the file; its shape is (rank, in)."""
-    b: str
-    """The name of B in the file; its shape is (out, rank)."""
-    scale: float
-    transposed: bool
-    """Whether the base's tensor is (in, out) and gets (B·A)ᵀ.
-
-    GPT-2's Conv1D and every embedding are stored so.
-    """
+    targets: dict[str, Target]
+    """The base's tensor -> the factors that change it, in the base's order."""
+    copies: dict[str, str]
+    """Name in the file of a copy of one of the base's tensors -> the base's name of it."""
+    notes: tuple[str, ...]
+    """What the user should know."""
 
 
 def read_adapter(path: Path) -> tuple[dict[str, Any], Checkpoint]:
@@ -108,6 +114,15 @@ def _config(path: Path) -> dict[str, Any]:
                 f"{path / ADAPTER}: {key} is set: {reason}. Only plain LoRA and rsLoRA are read; "
                 f"{_MERGE_FIRST}"
             )
+    for key, value in config.items():
+        if value and key not in _KNOWN:
+            hint = nearest(key, [*_KNOWN, *_REFUSED])
+            raise CheckpointError(
+                f"{path / ADAPTER}: {key} is {str(value)[:80]!r}, and no such key of PEFT's LoRA "
+                f"is known here{'; ' + hint if hint.startswith('did') else '.'} It may add "
+                "something to s·B·A. If it does not, set it to null; if it does, "
+                f"{_MERGE_FIRST}"
+            )
     if config.get("bias", "none") != "none":
         raise CheckpointError(
             f"{path / ADAPTER}: bias is {config['bias']!r}: biases were trained beside the "
@@ -125,7 +140,7 @@ def _config(path: Path) -> dict[str, Any]:
 
 def resolve_targets(
     where: str, config: Mapping[str, Any], stored: Checkpoint, base: Weights
-) -> dict[str, Target]:
+) -> Resolved:
     """Finds the factors and the scale of each tensor of the base that an adapter changes.
 
     Args:
@@ -134,164 +149,94 @@ def resolve_targets(
         stored: its factors.
         base: Θ; only names, shapes and dtypes are read.
 
-    Returns:
-        the base's tensor name -> its target, in the base's order.
-
     Raises:
-        CheckpointError: if the file holds anything but pairs of factors.
+        CheckpointError: if the file holds anything but pairs of factors and copies of the base.
         MismatchError: if a pair does not fit the base.
     """
-    pairs: dict[tuple[str, bool], dict[str, str]] = {}
-    strange = []
-    for key in stored:
-        match = _KEY.fullmatch(key)
-        if match is None:
-            strange.append(key)
-        else:
-            pairs.setdefault((match["module"], bool(match["kind"])), {})[match["side"]] = key
-    if strange or not pairs:
-        wrong = (
-            f"{listed(strange)} is not a factor A or B of a LoRA product."
-            if strange
-            else "it has no factors A and B."
-        )
-        raise CheckpointError(
-            f"{where}: {wrong} Merge the adapter into its base with peft's merge_and_unload and "
-            "add the result as a full checkpoint."
-        )
+    keys = read_keys(where, stored)
+    names, notes = _base_names(where, keys, stored, base)
     targets: dict[str, Target] = {}
     linear: list[str] = []  # embeddings are always transposed, so they say nothing of the others
-    for (module, embedding), sides in pairs.items():
-        if set(sides) != {"A", "B"}:
-            raise CheckpointError(
-                f"{where}: {module} has only {' '.join(sides.values())}; its other factor is "
-                "missing."
-            )
-        name = _base_name(where, module, base)
+    for adapted, sides in keys.factors.items():
+        name = names[f"{adapted.module}.weight"]
         if name in targets:
             raise CheckpointError(f"{where}: two adapted modules mean the base's {name!r}.")
-        stored_as = dtype_of(base, name)
-        if not stored_as.is_floating_point or stored_as in QUANTISED:
+        dtype = dtype_of(base, name)
+        if not dtype.is_floating_point or dtype in QUANTISED:
             raise MismatchError(
-                f"{where}: the base holds {name!r} as {str(stored_as).removeprefix('torch.')}: "
+                f"{where}: the base holds {name!r} as {str(dtype).removeprefix('torch.')}: "
                 "quantised weights cannot be merged. Give the full-precision model as the base."
             )
-        targets[name] = _target(
-            where, config, (module, embedding), sides, (name, shape_of(base, name)), stored
-        )
-        linear += [] if embedding else [name]
-    _check_orientation(
+        pair = {s: (key, shape_of(stored, key), dtype_of(stored, key)) for s, key in sides.items()}
+        targets[name] = target_of(where, config, adapted, pair, (name, shape_of(base, name)))
+        linear += [] if adapted.embedding else [name]
+    check_orientation(
         where, {name: (shape_of(base, name), targets[name].transposed) for name in linear}
     )
-    return {name: targets[name] for name in base if name in targets}
-
-
-def _check_orientation(where: str, linear: Mapping[str, tuple[tuple[int, ...], bool]]) -> None:
-    """Refuses square matrices if the other matrices show both orientations.
-
-    The shapes of a square matrix fit both ways, so only the flag fan_in_fan_out tells; and here
-    the flag is wrong for some matrices.
-
-    Args:
-        where: the adapter's name and folder, for the message.
-        linear: the base's tensor name -> its shape, and whether the product is transposed.
-    """
-    square = [name for name, (shape, _) in linear.items() if shape[0] == shape[1]]
-    ways = {transposed for _, transposed in linear.values()}
-    if square and len(ways) > 1:
-        raise MismatchError(
-            f"{where}: some of its matrices are stored transposed and others are not ({ADAPTER}: "
-            f"fan_in_fan_out fits only some), so that the orientation of {listed(square, 3)}, "
-            "which are square, is unknown. Merge the adapter into its base with peft's "
-            "merge_and_unload and add the result as a full checkpoint."
-        )
-
-
-def _base_name(where: str, module: str, base: Weights) -> str:
-    """Returns the base's name of a module's weight: the same name, but for a prefix.
-
-    Base and adapter may have been saved from different heads, so one of the two names may have a
-    prefix such as `model.` that the other lacks.
-    """
-    wanted = f"{module}.weight"
-    if wanted in base:
-        return wanted
-    near = [name for name in base if wanted.endswith(f".{name}") or name.endswith(f".{wanted}")]
-    if len(near) == 1:
-        return near[0]
-    raise MismatchError(
-        f"{where}: it adapts {module!r}, and the base has no tensor {wanted!r}; "
-        f"{nearest(wanted, list(base))} It was trained on another base, or the base stores these "
-        "weights in another form (tied or fused)."
+    return Resolved(
+        {name: targets[name] for name in base if name in targets},
+        {key: names[name] for name, key in keys.copies.items()},
+        tuple(notes),
     )
 
 
-def _target(
-    where: str,
-    config: Mapping[str, Any],
-    module: tuple[str, bool],
-    sides: dict[str, str],
-    base: tuple[str, tuple[int, ...]],
-    stored: Checkpoint,
-) -> Target:
-    """Checks the shapes and dtypes of one pair of factors against the base's tensor.
+def _base_names(
+    where: str, keys: Keys, stored: Checkpoint, base: Weights
+) -> tuple[dict[str, str], list[str]]:
+    """Finds the base's name of each tensor that an adapter's file changes or copies.
 
-    Args:
-        where: the adapter's name and folder, for messages.
-        config: its adapter_config.json.
-        module: the module's path, and whether it is an embedding.
-        sides: 'A' and 'B' -> the factor's name in the file.
-        base: name and shape of the base's tensor.
-        stored: the factors.
+    Base and adapter may have been written by other classes or versions, so a renaming is applied if
+    it is the only one; see merging.renaming. The factors of tied heads that are not needed are
+    removed from `keys`.
+
+    Returns:
+        name after the adapter's modules -> the base's name; and what the user should know.
     """
-    (path, embedding), (name, shape) = module, base
-    a, b = stored.info(sides["A"]), stored.info(sides["B"])
-    if len(a.shape) != 2 or len(b.shape) != 2 or a.shape[0] != b.shape[1]:
-        raise CheckpointError(
-            f"{where}: {path}: A is {list(a.shape)} and B is {list(b.shape)}; the product B·A "
-            "does not exist."
-        )
-    if not (a.dtype.is_floating_point and b.dtype.is_floating_point) or {a.dtype, b.dtype} & set(
-        QUANTISED
-    ):
-        raise CheckpointError(
-            f"{where}: {sides['A']} is stored as {a.dtype}, {sides['B']} as {b.dtype}; quantised "
-            "adapters cannot be merged."
-        )
-    product = (b.shape[0], a.shape[1])
-    if shape not in (product, product[::-1]):
-        raise MismatchError(
-            f"{where}: B·A of {path} has shape {list(product)}, and the base's {name!r} has "
-            f"{list(shape)}. The adapter was trained on another base."
-        )
-    # GPT-2's Conv1D stores (in, out), and an embedding stores (tokens, width): both get the
-    # transposed product. Shapes tell which, except for square matrices.
-    square = product == product[::-1]
-    transposed = (embedding or bool(config.get("fan_in_fan_out"))) if square else product != shape
-    return Target(sides["A"], sides["B"], _scale(where, config, path, a.shape[0]), transposed)
+    products = {
+        f"{adapted.module}.weight": shape_of(stored, pair["B"])[:1]
+        + shape_of(stored, pair["A"])[1:]
+        for adapted, pair in keys.factors.items()
+    }
+    wanted = {name: shape_of(stored, key) for name, key in keys.copies.items()} | products
+
+    def fits(theirs: str, ours: str) -> bool:
+        shape, expected = wanted[theirs], shape_of(base, ours)
+        return shape[::-1] == expected or same_place(ours, expected, shape)
+
+    config = getattr(base, "config", {})
+    renaming = find_renaming(wanted, base, fits, config=config, whole=False)
+    if isinstance(renaming, TwoRenamings):
+        raise MismatchError(two_renamings(where, renaming))
+    names = {name: name for name in wanted if name in base}
+    notes = []
+    if renaming is not None:
+        names |= renaming.names
+        notes.append(f"its modules were matched to the base's by renaming: {renaming.text}.")
+    # The token embeddings that the base may tie its head to.
+    tables = {
+        name: shape_of(base, name)
+        for name in base
+        if place(name)[1:] == (None, "embeddings") and name.endswith(".weight")
+    }
+    tied, told = resolve_heads(where, keys, names, (wanted, tables), (stored, config))
+    names |= tied
+    notes += told
+    for name in [name for name in wanted if name not in names]:
+        if near := [n for n in names.values() if f".{n}".endswith(f".{name}")]:
+            raise CheckpointError(f"{where}: two adapted modules mean the base's {near[0]!r}.")
+        raise MismatchError(_not_found(where, name, keys, base))
+    if keys.copies:
+        copied = listed(list(dict.fromkeys(names[name] for name in keys.copies)))
+        notes.append(f"its file has a copy of the base's {copied}, equal to it and not needed.")
+    return names, notes
 
 
-def _scale(where: str, config: Mapping[str, Any], module: str, rank: int) -> float:
-    """Returns alpha/r, or alpha/√r with rsLoRA.
-
-    As in PEFT, alpha is that of the first alpha_pattern that matches the end of the module's path,
-    else lora_alpha.
-    """
-    alpha = config.get("lora_alpha")
-    patterns = config.get("alpha_pattern") or {}
-    if not (
-        isinstance(patterns, dict) and all(_PATTERN.fullmatch(pattern) for pattern in patterns)
-    ):
-        raise CheckpointError(
-            f"{where}: {ADAPTER}: alpha_pattern is {str(patterns)[:200]}, expected module names."
-        )
-    for pattern, value in patterns.items():
-        if re.match(rf"(.*\.)?({pattern})$", module):
-            alpha = value
-            break
-    # A bound, because isfinite raises for a whole number that no float can hold.
-    if not (isinstance(alpha, int | float) and abs(alpha) < 1e30 and rank > 0):
-        raise CheckpointError(
-            f"{where}: {ADAPTER}: lora_alpha is {str(alpha)[:80]}, expected a finite number."
-        )
-    return float(alpha) / (math.sqrt(rank) if config.get("use_rslora") else rank)
+def _not_found(where: str, name: str, keys: Keys, base: Weights) -> str:
+    """Returns the message for a tensor of an adapter that the base does not have."""
+    copy = keys.copies.get(name)
+    what = f"holds {copy}" if copy else f"adapts {name.removesuffix('.weight')!r}"
+    return (
+        f"{where}: it {what}, and the base has no tensor {name!r}; {nearest(name, list(base))} It "
+        "was trained on another base, or the base stores these weights in another form (fused or "
+        "split)."
+    )

@@ -7,15 +7,19 @@ s is alpha/r, or alpha/√r with rsLoRA (Hu et al. 2021, arXiv 2106.09685; Kalaj
 import hashlib
 import math
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from merging.adapter_keys import Target
 from merging.dtypes import working_dtype
+from merging.errors import MismatchError
 from merging.inputs.checkpoint import Weights, dtype_of, in_memory, read_block, shape_of
-from merging.inputs.lora_config import Target, base_model_of, read_adapter, resolve_targets
+from merging.inputs.digest import combined
+from merging.inputs.lora_config import base_model_of, read_adapter, resolve_targets
 from merging.inputs.vector import Vector
 
 # Elements per chunk of the product. Chunks always begin at the same rows, so that a delta has the
@@ -53,7 +57,8 @@ class LoraVector(Vector):
 
     Raises:
         CheckpointError: if the folder is not a LoRA adapter, or a kind that is not s·B·A.
-        MismatchError: if its tensors do not fit the base.
+        MismatchError: if its tensors do not fit the base, or a copy of a tensor of the base beside
+            them is not the base's.
     """
 
     def __init__(self, path: str | Path, base: Weights, name: str | None = None) -> None:
@@ -64,19 +69,34 @@ class LoraVector(Vector):
         self.base_model = base_model_of(config)
         # Only these keys change the delta; others, such as the base's path, must not change the
         # digest.
-        scaling = {
-            key: config.get(key)
-            for key in ("r", "lora_alpha", "use_rslora", "alpha_pattern", "fan_in_fan_out")
-        }
-        self.digest = hashlib.sha256(f"{stored.digest} {scaling}".encode()).hexdigest()
-        self.identity = stored.identity
-        self.stored: Weights = stored
-        self.targets: Mapping[str, Target] = resolve_targets(
-            f"{self.name} ({self.path})", config, stored, base
+        self._scaling = str(
+            {
+                key: config.get(key)
+                for key in ("r", "lora_alpha", "use_rslora", "alpha_pattern", "fan_in_fan_out")
+            }
         )
+        self._opened = stored  # `stored` itself may later be the same factors in memory
+        self.stored: Weights = stored
+        where = f"{self.name} ({self.path})"
+        found = resolve_targets(where, config, stored, base)
+        self.targets: Mapping[str, Target] = found.targets
+        self.notes = found.notes
+        for copy, own in found.copies.items():
+            _check_copy(where, (stored, copy), (base, own))
         self.rank = max(shape_of(stored, target.a)[0] for target in self.targets.values())
         self._latest: tuple[str, Factors] | None = None
         self._chunk: tuple[str, int, Tensor] | None = None
+
+    @cached_property
+    def digest(self) -> str:
+        """The digest of the factors and their scaling."""
+        return combined(self._opened.digest, self._scaling)
+
+    @cached_property
+    def sampled_digest(self) -> str:
+        """As earlier versions gave it; see Checkpoint.sampled_digest."""
+        both = f"{self._opened.sampled_digest} {self._scaling}"
+        return hashlib.sha256(both.encode()).hexdigest()
 
     def hold_in_memory(self) -> None:
         """Reads all factors and keeps them in RAM."""
@@ -145,3 +165,40 @@ class LoraVector(Vector):
             working_dtype(dtype_of(self.base, name)), copy=True
         )
         return base.add_(self.block(name, start, stop)) if name in self.targets else base
+
+
+def _check_copy(where: str, copy: tuple[Weights, str], own: tuple[Weights, str]) -> None:
+    """Checks that a tensor beside an adapter's factors is the base's own, bit for bit.
+
+    Two dtypes are compared in the narrower one: a model may be trained in another dtype than it is
+    stored in.
+
+    Args:
+        where: the adapter, for messages.
+        copy: the adapter's file, and the tensor's name in it.
+        own: Θ, and its name of the tensor.
+
+    Raises:
+        MismatchError: if they differ.
+    """
+    shape, expected = shape_of(*copy), shape_of(*own)
+    dtype, other = dtype_of(*copy), dtype_of(*own)
+    merge = "merge it into its own base with peft's merge_and_unload and add the result in full."
+    if shape != expected:
+        raise MismatchError(
+            f"{where}: {copy[1]} has shape {list(shape)}, the base's {own[1]!r} has "
+            f"{list(expected)}: tokens were added before training, or it was trained on "
+            f"another base. Choose that base, or {merge}"
+        )
+    narrow = dtype if dtype.itemsize <= other.itemsize else other
+    size = math.prod(shape)
+    for start in range(0, size, CHUNK):
+        span = start, min(start + CHUNK, size)
+        theirs, ours = (read_block(*tensor, *span).to(narrow) for tensor in (copy, own))
+        if not torch.equal(theirs, ours):
+            row = (start + int((theirs != ours).nonzero()[0])) // max(1, math.prod(shape[1:]))
+            raise MismatchError(
+                f"{where}: {copy[1]} is not the base's {own[1]!r} (they differ from row {row} on): "
+                "it was trained on another base, or these weights were trained beside the adapter. "
+                f"Choose that base, or {merge}"
+            )

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
-from collections.abc import Callable, Collection
+import os
+from collections.abc import Callable, Collection, Mapping
+from io import BufferedReader
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from merging.errors import CheckpointError, ExportError
+from merging.folder_files import is_plain
 from merging.inputs.strict_json import read_json
 from merging.paths import exists
+from plumbing.inside_folder import open_inside
 
 MANIFEST = "MANIFEST.json"
 
@@ -27,7 +33,9 @@ class Manifest(NamedTuple):
     recipe: str
     """The digest of the recipe."""
     files: dict[str, tuple[int, str]]
-    """File name -> size in bytes and SHA-256."""
+    """File name, with `/` for sub-folders -> size in bytes and SHA-256."""
+    left_out: Mapping[str, str] = MappingProxyType({})
+    """File or sub-folder of the base that was not copied -> why; see merging.folder_files."""
 
     @property
     def nbytes(self) -> int:
@@ -74,23 +82,25 @@ def verify(
     wrong = []
     done = 0
     for name, (size, digest) in files.items():
-        file = folder / name
-        # The manifest may be a stranger's: its names must not lead out of the folder.
-        if (
-            "/" in name.replace("additional_chat_templates/", "")
-            or ".." in name
-            or not file.is_file()
-        ):
+        # The manifest may be a stranger's: neither its names nor links must lead out of the folder.
+        try:
+            if not is_plain(name):
+                raise OSError(errno.EINVAL, "not the name of a file here")
+            with open_inside(folder, name) as file:
+                actual = os.fstat(file.fileno()).st_size
+                if actual != size:
+                    wrong.append(f"{name} has {actual:,} bytes, {size:,} were written")
+                # Hashing is the slow part, so the size is compared first.
+                elif name not in read_back and _sha256(file) != digest:
+                    wrong.append(f"{name} has changed")
+        except FileNotFoundError:
             wrong.append(f"{name} is missing")
-        elif file.stat().st_size != size:
-            wrong.append(f"{name} has {file.stat().st_size:,} bytes, {size:,} were written")
-        # Hashing is the slow part, so the size is compared first.
-        elif name not in read_back and _sha256(file) != digest:
-            wrong.append(f"{name} has changed")
+        except OSError as error:
+            wrong.append(f"{name} is missing: {error.strerror}")
         done += size
         progress("verify", done, manifest.nbytes)
     # A file that nobody listed may be what a loader picks: code, pickles, or other weights.
-    present = {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()}
+    present = _present(folder)
     wrong += [f"{name} is not listed" for name in sorted(present - set(files) - {MANIFEST})]
     if wrong:
         raise ExportError(
@@ -99,6 +109,14 @@ def verify(
     return manifest
 
 
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+def _present(folder: Path) -> set[str]:
+    """Returns everything in a folder but its real sub-folders: files, links and special files."""
+    names = set()
+    for at, folders, files in os.walk(folder):
+        linked = [name for name in folders if (Path(at) / name).is_symlink()]
+        names |= {(Path(at) / name).relative_to(folder).as_posix() for name in (*files, *linked)}
+    return names
+
+
+def _sha256(file: BufferedReader) -> str:
+    return hashlib.file_digest(file, "sha256").hexdigest()

@@ -16,6 +16,8 @@ from torch import Tensor
 from merging.dtypes import DTYPES, working_dtype
 from merging.errors import CheckpointError, MismatchError
 from merging.inputs.checkpoint import Checkpoint, Weights, dtype_of, in_memory, read_block, shape_of
+from merging.inputs.matching import renamed
+from merging.inputs.sampled_digest import digest_like
 from merging.inputs.strict_json import check_types, read_json
 from merging.inputs.vector import Vector
 from merging.paths import DELTAS, exists
@@ -54,7 +56,7 @@ def is_saved_vector(path: str | Path) -> bool:
 
 
 class SavedVector(Vector):
-    """A saved vector, read lazily, on a base with the same tensor names and shapes.
+    """A saved vector, read lazily, on a base with the same tensors; names may be renamed.
 
     Args:
         path: the folder that save_vector made.
@@ -71,20 +73,32 @@ class SavedVector(Vector):
         self.name = name or self.path.resolve().name
         self.base = base
         self.facts = _read_facts(self.path / FACTS)
-        stored = Checkpoint(self.path, file=DELTAS)
-        self.stored: Weights = stored
-        self.digest = stored.digest
-        self.identity = stored.identity
+        opened = Checkpoint(self.path, file=DELTAS)
+        self._opened = opened  # `stored` itself may later be the same deltas in memory
+        where = f"{self.name} ({self.path})"
+        # A vector may have been saved from an adapter, so it need not hold a whole model.
+        stored: Weights = renamed(where, opened, base, whole=False)
+        if note := getattr(stored, "renaming", ""):
+            self.notes = (f"its deltas were matched to the base's tensors by renaming: {note}.",)
+        self.stored = stored
         # Names and shapes are checked on opening, so that no merge fails after reading gigabytes.
         for tensor in stored:
-            _check_fit(f"{self.name} ({self.path})", tensor, stored, base)
+            _check_fit(where, tensor, stored, base)
+
+    @property
+    def base_digest(self) -> str:
+        """The digest of the base that it is read on, of the kind that vector.json has.
+
+        Empty if the base is in memory.
+        """
+        base = self.base
+        return digest_like(self.facts.base, base) if isinstance(base, Checkpoint) else ""
 
     @property
     def foreign_base(self) -> bool:
         """Whether the base differs from the vector's own base; False if a digest is unknown."""
-        ours = getattr(self.base, "digest", "")
         # A base in memory has no digest, and a warning without evidence would be noise.
-        return bool(ours and self.facts.base and ours != self.facts.base)
+        return bool(self.facts.base) and self.base_digest not in ("", self.facts.base)
 
     def hold_in_memory(self) -> None:
         """Reads all deltas and keeps them in RAM."""
@@ -121,7 +135,7 @@ class SavedVector(Vector):
         return base.add_(self.block(name, start, stop)) if name in self.stored else base
 
 
-def _check_fit(where: str, name: str, stored: Checkpoint, base: Weights) -> None:
+def _check_fit(where: str, name: str, stored: Weights, base: Weights) -> None:
     """Raises an error if the base's tensor `name` does not fit the saved delta."""
     if name not in base:
         raise MismatchError(

@@ -14,6 +14,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +23,7 @@ from torch import Tensor
 
 from merging.errors import CheckpointError, ExportError
 from merging.inputs.checkpoint import Checkpoint
+from merging.inputs.digest import combined
 from merging.inputs.header import header_bytes
 from merging.inputs.strict_json import check_types, parse_json
 from merging.methods._values import Statistic
@@ -88,12 +90,22 @@ class Statistics:
         self.stored = Checkpoint(self.path.parent, file=self.path.name)
         self.facts = _read_facts(self.path, self.stored.metadata)
 
+    @cached_property
+    def digest(self) -> str:
+        """The digest of its numbers and its description; the first use may read them."""
+        return combined(self.stored.digest, self.stored.metadata[KEY])
+
+    @cached_property
+    def sampled_digest(self) -> str:
+        """As earlier versions gave it; see Checkpoint.sampled_digest."""
+        return self.stored.sampled_digest
+
     # Tasks hold statistics, and are compared to find what must be computed again.
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Statistics) and self.stored.identity == other.stored.identity
+        return isinstance(other, Statistics) and self.stored.files == other.stored.files
 
     def __hash__(self) -> int:
-        return hash(self.stored.identity)
+        return hash(self.stored.files)
 
     def __repr__(self) -> str:
         return f"Statistics({str(self.path)!r}: {self.facts.kind})"

@@ -12,13 +12,10 @@ from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
-from merging.dtypes import QUANTISED, working_dtype
-from merging.errors import MismatchError
+from merging.dtypes import working_dtype
 from merging.inputs.checkpoint import (
-    Checkpoint,
     Stored,
     Weights,
     dtype_of,
@@ -27,14 +24,15 @@ from merging.inputs.checkpoint import (
     read_into,
     shape_of,
 )
-from merging.tensor_names import is_buffer, place
-from plumbing.suggest import listed
+from merging.inputs.digest import Digested
+from merging.inputs.matching import match_names, renamed
+from merging.inputs.weight_files import module_notes
 
 PIECE = 2**18
 """Elements that `squared_length` reads at once."""
 
 
-class Vector(Mapping[str, Tensor]):
+class Vector(Digested, Mapping[str, Tensor]):
     """Deltas under the base's tensor names, read one tensor or one block at a time.
 
     It contains only floating-point tensors that the vector can change. A merge takes all other
@@ -44,16 +42,14 @@ class Vector(Mapping[str, Tensor]):
         name: its name in sliders, recipes and tables.
         base: Θ; the deltas have its tensor names and shapes.
         path: its folder; None if it has none.
-        digest: SHA-256 of the weights that it was made from; see Checkpoint.digest.
-        identity: the key of caches of anything computed from it; see Checkpoint.identity.
+        notes: what the user should know of how it was read, such as renamed tensors.
         AS_STORED: whether `as_stored` returns most of its tensors without computing anything.
     """
 
     name: str
     base: Weights
     path: Path | None
-    digest: str
-    identity: str
+    notes: tuple[str, ...] = ()
     AS_STORED = False
 
     @abstractmethod
@@ -120,7 +116,8 @@ class DistributionVector(Vector):
     Args:
         name: its name in sliders, recipes and tables.
         base: Θ.
-        tuned: Θ_i, with the same tensor names and shapes.
+        tuned: Θ_i, with the same tensors: the same shapes, and names that one renaming makes the
+            same.
 
     Raises:
         MismatchError: if names, shapes or dtypes do not fit. The message names the tensors.
@@ -137,12 +134,15 @@ class DistributionVector(Vector):
             )
         self.name = name
         self.base = base
-        self.tuned = tuned
-        self.path = getattr(tuned, "path", None)
-        self.digest = getattr(tuned, "digest", "")
-        self.identity = getattr(tuned, "identity", "")
+        where = name if (path := getattr(tuned, "path", None)) is None else f"{name} ({path})"
+        self.tuned = renamed(where, tuned, base)
+        self.path = path
+        self._opened = tuned  # `tuned` itself may later be replaced by the same weights in memory
+        if note := getattr(self.tuned, "renaming", ""):
+            self.notes = (f"its tensors were matched to the base's by renaming: {note}.",)
+        self.notes += module_notes(base, tuned)
         # A tensor may have another name in `tuned`: the other end of a tie.
-        self._source = _match(name, base, tuned)
+        self._source = match_names(name, base, self.tuned)
 
     def __getitem__(self, name: str) -> Tensor:
         shape = shape_of(self.base, name)
@@ -163,8 +163,12 @@ class DistributionVector(Vector):
 
     def weights_block(self, name: str, start: int, stop: int) -> Tensor:
         """Returns elements of Θ_i in the working dtype, in new memory."""
-        stored = read_block(self.tuned, self._source[name], start, stop)
+        stored = read_block(*self._where(name), start, stop)
         return stored.to(working_dtype(dtype_of(self.base, name)), copy=True)
+
+    def _where(self, name: str) -> tuple[Weights, str]:
+        """Returns the weights that hold Θ_i's tensor: the base's for a module that Θ_i lacks."""
+        return (self.tuned, self._source[name]) if name in self._source else (self.base, name)
 
     def as_stored(self, name: str, start: int, stop: int, scratch: Tensor) -> Tensor | None:
         """Returns elements of Θ_i in their stored dtype; see Vector.as_stored."""
@@ -176,7 +180,7 @@ class DistributionVector(Vector):
 
     def read_weights(self, name: str, start: int, out: Tensor, scratch: Tensor) -> None:
         """Fills `out` with elements of Θ_i without allocating; see Vector.read_weights."""
-        read_into(self.tuned, self._source[name], start, out, scratch)
+        read_into(*self._where(name), start, out, scratch)
 
     def read_delta(
         self, name: str, start: int, out: Tensor, scratch: Tensor, base: Tensor | None = None
@@ -184,117 +188,3 @@ class DistributionVector(Vector):
         """Fills `out` with elements of Δ_i: the same bits as `block`; see Vector.read_delta."""
         self.read_weights(name, start, out, scratch)
         out.sub_(read_block(self.base, name, start, start + out.numel()) if base is None else base)
-
-
-def _match(vector: str, base: Weights, tuned: Weights) -> dict[str, str]:
-    """Returns for each tensor that the vector can change the name that it has in `tuned`.
-
-    Raises:
-        MismatchError: if names, shapes or dtypes do not fit.
-    """
-    where = f"{vector} ({tuned.path})" if isinstance(tuned, Checkpoint) else vector
-    changeable = [name for name in base if _changeable(base, name)]
-    source = {name: name for name in changeable if name in tuned}
-    missing = [name for name in changeable if name not in tuned]
-    extra = [
-        name
-        for name in tuned
-        if name not in base and not is_buffer(name, len(shape_of(tuned, name)))
-    ]
-
-    _check_shapes(where, base, tuned, source)
-    # A tied head may be stored in one of the two models and left out in the other. That is fine if
-    # the stored one has a twin: another tensor with exactly the same values.
-    unresolved = []
-    for name in missing:
-        twin = _twin(base, name, list(source))
-        if twin is None:
-            unresolved.append(name)
-        else:
-            source[name] = twin
-    untied = [name for name in extra if _twin(tuned, name, list(source)) is None]
-    if unresolved or untied:
-        raise MismatchError(_explain_names(where, len(source), unresolved, untied))
-    return {name: source[name] for name in changeable}
-
-
-def _changeable(base: Weights, name: str) -> bool:
-    """Returns whether a tensor of the base is a weight: floating-point, and not a constant."""
-    dtype = dtype_of(base, name)
-    if dtype in QUANTISED:
-        raise MismatchError(
-            f"the base holds {name!r} in {dtype}: quantised weights cannot be merged. Give the "
-            "full-precision model."
-        )
-    return dtype.is_floating_point and not is_buffer(name, len(shape_of(base, name)))
-
-
-def _check_shapes(where: str, base: Weights, tuned: Weights, source: Mapping[str, str]) -> None:
-    """Raises an error for the first tensor whose shape or dtype does not fit the base's."""
-    for name in source:
-        shape, expected = shape_of(tuned, name), shape_of(base, name)
-        if shape != expected:
-            hint = (
-                "The vocabularies differ: fine-tuning added tokens, or the checkpoint has another "
-                "tokenizer. Set dem.vocabulary in the recipe (base or union), or first resize the "
-                "checkpoint's embeddings to the base's."
-                if shape[1:] == expected[1:] and place(name).part in ("embeddings", "head")
-                else "It is not a fine-tune of this base. Choose the base that it was trained from."
-            )
-            raise MismatchError(
-                f"{where}: tensor {name!r} has shape {_format_shape(shape)}, the base has "
-                f"{_format_shape(expected)}. {hint}"
-            )
-        dtype = dtype_of(tuned, name)
-        if dtype in QUANTISED or not dtype.is_floating_point:
-            raise MismatchError(
-                f"{where}: tensor {name!r} is stored as {str(dtype).removeprefix('torch.')}, the "
-                f"base as {str(dtype_of(base, name)).removeprefix('torch.')}: quantised weights "
-                "cannot be merged. Give the full-precision checkpoint."
-            )
-
-
-def _twin(weights: Weights, name: str, candidates: list[str]) -> str | None:
-    """Returns a candidate with exactly the same values: the other end of a tie. None if none.
-
-    One-dimensional and constant tensors do not count: biases that are all zero and norms that are
-    all one are equal without a tie. Called only if a name is missing, since it reads weights.
-    """
-    shape, dtype = shape_of(weights, name), dtype_of(weights, name)
-    if len(shape) < 2:
-        return None
-    # A few thousand elements rule out nearly all candidates before a whole matrix is read.
-    probe = read_block(weights, name, 0, min(math.prod(shape), 2**12))
-    for other in candidates:
-        if (
-            other in weights
-            and (shape_of(weights, other), dtype_of(weights, other)) == (shape, dtype)
-            and torch.equal(probe, read_block(weights, other, 0, len(probe)))
-            and torch.equal(whole := weights[name], weights[other])
-            and (whole != whole.flatten()[0]).any()
-        ):
-            return other
-    return None
-
-
-def _explain_names(where: str, shared: int, missing: list[str], extra: list[str]) -> str:
-    """Returns the message for a checkpoint whose tensor names differ from the base's."""
-    parts = []
-    if missing:
-        parts.append(f"it lacks {listed(missing, 3)}")
-    if extra:
-        parts.append(f"it has {listed(extra, 3)}, which the base lacks")
-    head = all("head" in name or "embed" in name for name in missing + extra)
-    hint = (
-        "One of the two ties its output head to its embeddings and the other does not: save both "
-        "the same way (tie_word_embeddings in config.json)."
-        if head and shared
-        else "It has another architecture or was saved by another tool. Choose the base that it "
-        "was trained from."
-    )
-    differences = "; ".join(parts)
-    return f"{where} does not have the base's tensors ({shared} are shared): {differences}. {hint}"
-
-
-def _format_shape(shape: tuple[int, ...]) -> str:
-    return "×".join(map(str, shape)) if shape else "scalar"

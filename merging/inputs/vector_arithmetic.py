@@ -4,9 +4,9 @@
 Δ_D ≈ Δ_C + (Δ_B − Δ_A).
 """
 
-import hashlib
 import math
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from torch import Tensor
 from merging.dtypes import working_dtype
 from merging.errors import MismatchError
 from merging.inputs.checkpoint import dtype_of, read_block, shape_of
+from merging.inputs.digest import combined
 from merging.inputs.vector import Vector
 
 
@@ -46,10 +47,6 @@ class Combined(Vector):
         self.terms = tuple((float(coefficient), vector) for coefficient, vector in terms)
         self.base = self.terms[0][1].base
         self.path = None
-        self.digest = _digest([(coefficient, vector.digest) for coefficient, vector in self.terms])
-        self.identity = _digest(
-            [(coefficient, vector.identity) for coefficient, vector in self.terms]
-        )
         first = self.terms[0][1].name
         for _, vector in self.terms:
             for tensor in vector:
@@ -61,6 +58,22 @@ class Combined(Vector):
                     )
         # A dict keeps the order of the first vector that changes a tensor; a set would not.
         self._names = dict.fromkeys(tensor for _, vector in self.terms for tensor in vector)
+
+    @cached_property
+    def digest(self) -> str:
+        """The digest of the coefficients and the digests of the vectors."""
+        return combined(*(f"{coefficient!r} {vector.digest}" for coefficient, vector in self.terms))
+
+    @cached_property
+    def identity(self) -> str:
+        """The key of caches: of the coefficients and the identities of the vectors."""
+        terms = (f"{coefficient!r} {vector.identity}" for coefficient, vector in self.terms)
+        return combined("identity", *terms)
+
+    def gather_digest(self) -> None:
+        """Hashes what is read of all vectors from now on; see Vector.gather_digest."""
+        for _, vector in self.terms:
+            vector.gather_digest()
 
     def __getitem__(self, name: str) -> Tensor:
         return self.block(name, 0, math.prod(shape_of(self.base, name))).view(
@@ -94,7 +107,3 @@ class Combined(Vector):
             working_dtype(dtype_of(self.base, name)), copy=True
         )
         return base.add_(self.block(name, start, stop)) if name in self._names else base
-
-
-def _digest(parts: list[tuple[float, str]]) -> str:
-    return hashlib.sha256(repr(parts).encode()).hexdigest()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from merging.engine.finite import explain_not_finite
 from merging.engine.loop import Cpu, spans, tensor
 from merging.engine.tasks import Task, tasks
 from merging.engine.threads import in_order, workers
@@ -78,8 +79,8 @@ class LiveModel:
         device: computes the pieces; the CPU by default.
 
     Attributes:
-        recipe: the recipe that the module equals; None before the first composition and after one
-            that was interrupted.
+        recipe: the recipe that the module equals; None before the first composition, and after one
+            that was interrupted or whose error could not be undone.
         mounted: whether hooks add to the output of its layers now, so that the weights must not
             change; see merging.live.mount.
     """
@@ -101,6 +102,8 @@ class LiveModel:
         self.reload = reload
         self.recipe: Recipe | None = None
         self.mounted = False
+        # The last recipe that the module equalled: to which it returns after an error.
+        self._former: Recipe | None = None
         # The task whose result each tensor of the module holds. Equal tasks give equal bits.
         self._written: dict[str, Task] = {}
         self._device = device or Cpu()
@@ -117,7 +120,8 @@ class LiveModel:
             the number of tensors computed.
 
         Raises:
-            MergingError: if the recipe cannot be carried out; nothing has been written then.
+            MergingError: if the recipe cannot be carried out, or merged values are not finite. The
+                module then equals the last recipe that it equalled before.
         """
         if self.mounted:
             raise MergingError(
@@ -129,6 +133,15 @@ class LiveModel:
                 "`dem merge RECIPE OUT` and give that folder."
             )
         wanted = tasks(recipe, self.base, self.vectors)
+        try:
+            return self._compose(recipe, wanted, should_stop)
+        except MergingError as error:
+            if self._former is not None:
+                self._return_to(self._former, error)
+            raise
+
+    def _compose(self, recipe: Recipe, wanted: list[Task], should_stop: Callable[[], bool]) -> int:
+        """Computes what the module does not hold yet; arguments and result as for `apply`."""
         changed = [
             task
             for task in wanted
@@ -144,8 +157,19 @@ class LiveModel:
             changed = wanted
         elif not self._write(changed, should_stop):
             return sum(self._written.get(task.name) == task for task in changed)
-        self.recipe = recipe
+        self.recipe = self._former = recipe
         return len(changed)
+
+    def _return_to(self, former: Recipe, error: MergingError) -> None:
+        """Composes the former recipe again after an error.
+
+        If that fails too, `recipe` stays None, and the error gets a note that says so.
+        """
+        try:
+            wanted = tasks(former, self.base, self.vectors)
+            self._compose(former, wanted, should_stop=lambda: False)
+        except MergingError as second:
+            error.add_note(f"The weights from before could not be composed again: {second}")
 
     def _write(self, changed: Sequence[Task], should_stop: Callable[[], bool]) -> bool:
         """Computes tensors in place, several pieces at a time; returns False if it was stopped."""
@@ -203,6 +227,7 @@ class LiveModel:
         task, out, start = piece
         if start is None:
             out.copy_(tensor(task, self.base, self.vectors))
+            self._check(piece)
             return piece
         # Rounded to the output dtype first, then to the module's: the same bits as an export that
         # is loaded in the module's dtype.
@@ -211,7 +236,14 @@ class LiveModel:
         self._device.compute(task, self.base, self.vectors, start, rounded)
         if not direct:
             out.copy_(rounded)
+        self._check(piece)
         return piece
+
+    def _check(self, piece: _Piece) -> None:
+        """Refuses merged values that are not finite, as an export does, in the module's dtype."""
+        task, out, start = piece
+        if why := explain_not_finite(task, self.base, out, start or 0):
+            raise MergingError(why)
 
     def forget(self) -> None:
         """Makes the next `apply` compute every tensor.
@@ -219,4 +251,4 @@ class LiveModel:
         Needed after a vector was replaced by another with the same name.
         """
         self._written.clear()
-        self.recipe = None
+        self.recipe = self._former = None

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from merging.engine.tasks import Task, tasks
 from merging.errors import MergingError, NotMounted
-from merging.inputs.lora_vector import LoraVector
+from merging.inputs.lora_vector import Factors, LoraVector
 from merging.live import mount_layers
 from merging.live.live_model import LiveModel, resolve
 from merging.live.mount_change import Change, change, check
@@ -37,6 +37,8 @@ class _Factors(NamedTuple):
     ranks: tuple[int, ...]
     scales: tuple[float, ...]
     """Each adapter's own scaling, s."""
+    peaks: tuple[float, ...]
+    """No entry of an adapter's product is larger, before scaling; NaN if a factor has one."""
     layers: tuple[mount_layers.Layer, ...]
     pairs: tuple[mount_layers.Pair, ...]
     """One pair for each layer."""
@@ -111,6 +113,8 @@ class Mounts:
             name: (self._factors_of(name, moved), moved)
             for name, moved in self.plan(self.live.recipe, recipe).items()
         }
+        for name, (factors, moved) in held.items():
+            _check_size(name, factors, moved, resolve(self.live.module, self.live.views[name]))
         called: set[str] = set()
         handles = []
         self.live.mounted = True
@@ -163,7 +167,8 @@ class Mounts:
         pairs = tuple(mount_layers.pair(layer.kind, left, right) for layer in layers)
         ranks = tuple(product.left.shape[1] for product in products)
         scales = tuple(product.scale for product in products)
-        self._factors[name] = _Factors(adapters, ranks, scales, layers, pairs)
+        peaks = tuple(_peak(product) for product in products)
+        self._factors[name] = _Factors(adapters, ranks, scales, peaks, layers, pairs)
         return self._factors[name]
 
     def _adapter(self, name: str) -> LoraVector:
@@ -182,6 +187,31 @@ def _scale(factors: _Factors, moved: dict[str, float]) -> Tensor:
         for _ in range(rank)
     ]
     return torch.tensor(scales, dtype=like.dtype, device=like.device)
+
+
+def _peak(product: Factors) -> float:
+    """Returns a bound of the entries of a product, without its scale: Σ max|left| · max|right|."""
+    left, right = product.left.double().abs().amax(0), product.right.double().abs().amax(1)
+    return float(left @ right)
+
+
+def _check_size(name: str, factors: _Factors, moved: dict[str, float], weights: Tensor) -> None:
+    """Refuses a change that may make a weight infinite, and one that is not a number.
+
+    Composing it shows whether it does, and refuses it then.
+
+    Raises:
+        NotMounted: in these cases.
+    """
+    sizes = zip(moved.values(), factors.scales, factors.peaks, strict=True)
+    bound = sum(abs(by * scale) * peak for by, scale, peak in sizes)
+    # A sum with the largest number rounds to it again, if the other is below half its spacing.
+    info = torch.finfo(weights.dtype)
+    # Not written `bound > …`, which is false of NaN.
+    if not bound < info.max * info.eps / 4:
+        raise NotMounted(
+            f"the change of {name} is too large to be added without composing it, or not finite."
+        )
 
 
 class _Hook:

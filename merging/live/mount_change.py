@@ -16,9 +16,6 @@ from merging.recipe import Recipe
 Change = dict[str, dict[str, float]]
 """Tensor -> adapter -> its new factor less its settled one; without adapters that do not move."""
 
-NOISE = 1e-12
-"""The rounding error, in float64, of a sum of factors that were divided by their sum."""
-
 
 def check(settled: Recipe, wanted: Recipe) -> None:
     """Refuses a move that is not a change of the factors of a sum of vectors.
@@ -81,7 +78,7 @@ def change(
         moved = {name: by for name, by in moved.items() if by}
         # A weighted sum of weights holds the base with the sum of the factors. If that sum changes,
         # so does the base's share, and the base is a matrix of full rank.
-        if "weights" in (before.space, after.space) and abs(sum(moved.values())) > NOISE:
+        if "weights" in (before.space, after.space) and abs(sum(moved.values())) > low_rank.NOISE:
             raise NotMounted(
                 f"{after.method.name} without normalize scales the base too, and the base is not a "
                 "low-rank product."

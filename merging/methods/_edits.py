@@ -192,7 +192,11 @@ def scale_to(delta: Float[Tensor, "*shape"], magnitude: float) -> None:
         magnitude: the wanted Σ|δ|.
     """
     if magnitude >= SMALL and (own := total_magnitude(delta)) >= SMALL:
-        delta.mul_(magnitude / own)
+        factor = magnitude / own
+        if factor <= torch.finfo(delta.dtype).max:
+            delta.mul_(factor)
+        else:  # δ / own is at most 1, so no step is beyond the magnitude
+            delta.div_(own).mul_(magnitude)
 
 
 def thin(
@@ -210,5 +214,6 @@ def thin(
     before = total_magnitude(delta) if rescale_by == "l1" and density < 1 else 0.0
     drop(delta)
     scale_to(delta, before)
-    if rescale_by == "density" and density > 0:
+    # A density that the dtype cannot hold keeps nothing, and 0 / 0 would be NaN.
+    if rescale_by == "density" and density > torch.finfo(delta.dtype).tiny:
         delta.div_(density)

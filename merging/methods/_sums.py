@@ -1,4 +1,4 @@
-"""What several methods do with a whole stack: weighted sums, sign election, inner products.
+"""What several methods do with a whole stack: weighted sums, sign election, matrices.
 
 A sum overwrites the stack, or its first vector, and holds no copy of a delta besides it.
 """
@@ -8,6 +8,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from merging.methods._chunks import chunks
+
+ROUNDING = 1e-6
+"""Singular values below this share of the largest are what float32 leaves of 0."""
+CANCELLED = 1e-6
+"""ω whose sum is no larger than this share of the sum of their magnitudes count as summing to 0.
+
+They are rounded to float32, so such a sum has an error of several percent.
+"""
 
 
 def weighted_sum(
@@ -57,6 +65,12 @@ def divide(total: Float[Tensor, "*shape"], divisor: Tensor | float) -> Float[Ten
     return total.div_(torch.as_tensor(divisor, dtype=total.dtype, device=total.device))
 
 
+def cancel(omegas: tuple[float, ...]) -> bool:
+    """Reports whether ω sum to 0, but for rounding, so that nothing can be divided by their sum."""
+    least = max(1e-8, CANCELLED * sum(map(abs, omegas)))
+    return abs(sum(omegas)) < least
+
+
 def sum_agreeing(
     stack: Float[Tensor, "vectors *shape"],
     omegas: Float[Tensor, "vectors"],
@@ -93,8 +107,12 @@ def sum_agreeing(
                 if divide_by == "weight"
                 else agrees.sum(0).to(total.dtype)
             )
+            none = divisor == 0
+            # ω of both signs may cancel. Only rounding is left of their sum then.
+            if divide_by == "weight" and omegas.min() < 0 < omegas.max():
+                none |= divisor.abs() <= CANCELLED * (columns.abs() * agrees).sum(0)
             # Where nobody agrees the total is 0 already, and 0 / 0 would be nan.
-            total /= divisor.masked_fill_(divisor == 0, 1.0)
+            total /= divisor.masked_fill_(none, 1.0)
         # The chunk has been read, so its first row may take the result: no tensor beside the stack.
         part[0] = total if lambda_ == 1.0 else total.mul_(lambda_)
     return stack[0]
@@ -103,20 +121,8 @@ def sum_agreeing(
 def majority_sign(votes: Float[Tensor, "vectors n"]) -> Float[Tensor, "n"]:
     """Returns the sign of each column's sum: +1 or −1, and +1 for a sum of 0."""
     # A tie elects +, as in mergekit; torch.sign would give 0, with which nobody agrees.
-    return (votes.sum(0) >= 0).to(votes.dtype) * 2 - 1
-
-
-def gram(stack: Float[Tensor, "vectors *shape"]) -> Float[Tensor, "vectors vectors"]:
-    """Returns the inner products ⟨xᵢ, xⱼ⟩ in float64.
-
-    All that stays in the span of the vectors can be computed from them, without another copy of
-    a vector.
-    """
-    total = torch.zeros(len(stack), len(stack), dtype=torch.float64)
-    for part in chunks(stack.flatten(1)):
-        wide = part.double()
-        total += wide @ wide.T
-    return total
+    # Summed in float64, because a sign decides between whole entries.
+    return (votes.sum(0, dtype=torch.float64) >= 0).to(votes.dtype) * 2 - 1
 
 
 def is_matrix(delta: Float[Tensor, "*shape"]) -> bool:
@@ -127,8 +133,22 @@ def is_matrix(delta: Float[Tensor, "*shape"]) -> bool:
 def orthogonal_factor(matrix: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows columns"]:
     """Returns the nearest matrix with orthonormal columns (or rows, if it has fewer rows).
 
-    It is U·Vᵀ of the matrix's SVD, the solution of the orthogonal Procrustes problem.
+    It is U·Vᵀ of the matrix's SVD, the solution of the orthogonal Procrustes problem. If columns
+    depend on each other there are many solutions; this is the smallest, the factor of the polar
+    decomposition. Of two equal columns of length 1 it makes two of length √½.
     """
-    left, _, right = torch.linalg.svd(matrix, full_matrices=False)
-    product: Tensor = left @ right
+    left, sizes, right = torch.linalg.svd(matrix, full_matrices=False)
+    product: Tensor = (left * determined(sizes)) @ right
     return product
+
+
+def determined(sizes: Float[Tensor, "n"], largest: Tensor | None = None) -> Float[Tensor, "n"]:
+    """Returns 1 for singular values whose directions the matrix determines, else 0.
+
+    The directions of a singular value of 0 are whatever a library makes of the rounding.
+
+    Args:
+        sizes: the singular values, falling.
+        largest: what counts as 0 is relative to this, if not to the first of them.
+    """
+    return (sizes > ROUNDING * (sizes[0] if largest is None else largest)).to(sizes.dtype)

@@ -2,6 +2,7 @@
 
 from typing import Annotated
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -38,7 +39,8 @@ def combine(
     the result is [4, 0]. The masks do not depend on ω, because the paper's multi-task vector is
     the unweighted sum.
     """
-    total = stack.sum(0)
+    # In float64: where all others are 0, the rounding of a float32 sum would count as a change.
+    total = stack.sum(0, dtype=torch.float64)
     # Counted before weighted_sum, which overwrites the stack.
     votes = sum(
         (delta.abs() > limit * (total - delta).abs()).to(stack.dtype)

@@ -41,18 +41,20 @@ def combine(
     This follows the authors' code with its defaults, with one difference: the floor applies to
     every model, theirs to the first one only.
     """
-    total, share = torch.zeros_like(stack[0]), torch.zeros_like(stack[0])
+    # In float64, because the products of weights and Fisher information may leave float32's range.
+    total = torch.zeros_like(stack[0], dtype=torch.float64)
+    share = torch.zeros_like(total)
     for values, omega, statistic in zip(stack, omegas, site.statistics, strict=True):
         if statistic is None:
             # If one has no statistics, none has: recipe_statistics compares the files.
             return average(stack, omegas, site)
         # Each product and sum is rounded by itself, as in weighted_sum, so that the bits do not
         # depend on the block.
-        factor = omega / statistic.norm if unit_norm and statistic.norm else omega
-        weight = statistic.values.clamp(min=floor).mul_(factor)
+        factor = float(omega) / (statistic.norm if unit_norm and statistic.norm else 1.0)
+        weight = statistic.values.double().clamp(min=floor).mul_(factor)
         share.add_(weight)
         total.add_(weight.mul_(values))
-    merged = total.div_(share)
+    merged = total.div_(share).to(stack.dtype)
     unmeasured = share == 0
     return merged.where(~unmeasured, average(stack, omegas, site)) if unmeasured.any() else merged
 

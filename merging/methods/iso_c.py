@@ -5,12 +5,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from merging.methods._parameters import Lambda
-from merging.methods._sums import average_by_count, is_matrix, weighted_sum
+from merging.methods._sums import average_by_count, determined, is_matrix, weighted_sum
 from merging.methods._values import Site
 
 PAPER = "https://arxiv.org/abs/2502.04959"
 FORMULA = (
-    "Θ + λ · mean(σ) · U Vᵀ, where U diag(σ) Vᵀ is the SVD of Σ ωᵢ Δᵢ; "
+    "Θ + λ · mean(σ) · U Vᵀ, where U diag(σ) Vᵀ is the SVD of Σ ωᵢ Δᵢ, without its σ = 0; "
     "tensors that are not matrices are averaged"
 )
 SPACE = "deltas"
@@ -28,9 +28,12 @@ def combine(
     """Replaces the singular values of the sum by their mean: Iso-C (arXiv 2502.04959).
 
     diag(3, 0) and diag(0, 1) sum to diag(3, 1), and the result is diag(2, 2).
+
+    A direction that the sum does not have stays 0: diag(3, 0) gives diag(1.5, 0). The authors' code
+    would add mean(σ) in a direction that the SVD's rounding chooses.
     """
     if not is_matrix(stack[0]):
         return average_by_count(stack, omegas).mul_(lambda_)
     left, sizes, right = torch.linalg.svd(weighted_sum(stack, omegas), full_matrices=False)
-    merged: Tensor = left @ right
+    merged: Tensor = (left * determined(sizes)) @ right
     return merged.mul_(sizes.mean() * lambda_)

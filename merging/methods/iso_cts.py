@@ -7,7 +7,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from merging.methods._parameters import Lambda
-from merging.methods._sums import average_by_count, is_matrix, orthogonal_factor, weighted_sum
+from merging.methods._sums import (
+    average_by_count,
+    determined,
+    is_matrix,
+    orthogonal_factor,
+    weighted_sum,
+)
 from merging.methods._values import Range, Site
 
 PAPER = "https://arxiv.org/abs/2502.04959"
@@ -35,7 +41,8 @@ def combine(
     """Combines common and task-specific directions with equal strength: Iso-CTS (arXiv 2502.04959).
 
     The directions that are not common are divided equally among the tasks; a remainder goes to
-    the common ones. At common = 1 the result is that of `iso_c`.
+    the common ones. At common = 1 the result is that of `iso_c`, and as there, directions that
+    neither the sum nor a task has stay 0.
     """
     if not is_matrix(stack[0]):
         return average_by_count(stack, omegas).mul_(lambda_)
@@ -48,15 +55,22 @@ def combine(
     left, sizes, right = torch.linalg.svd(
         weighted_sum(stack, omegas, keep=True), full_matrices=False
     )
-    lefts, all_sizes, rights = [left[:, :shared]], [sizes[:shared]], [right[:shared]]
+    known = determined(sizes)
+    lefts, rights = [(left * known)[:, :shared]], [(right * known[:, None])[:shared]]
+    all_sizes = [sizes[:shared]]
     for delta, omega in zip(stack, omegas, strict=True):
         own = delta * omega
+        # Divided by the largest entry first, because squares may leave float32's range.
+        peak = own.abs().max()
+        whole = torch.linalg.vector_norm(own / peak) * peak
         # Only what the common directions do not hold already is specific to the task.
         own -= lefts[0] @ (lefts[0].T @ own)
         left, sizes, right = torch.linalg.svd(own, full_matrices=False)
-        lefts.append(left[:, :each])
+        # If they hold all of it, what is left is rounding and has no directions.
+        known = determined(sizes, whole)
+        lefts.append((left * known)[:, :each])
+        rights.append((right * known[:, None])[:each])
         all_sizes.append(sizes[:each])
-        rights.append(right[:each])
     merged: Tensor = orthogonal_factor(torch.cat(lefts, 1)) @ orthogonal_factor(
         torch.cat(rights, 0)
     )

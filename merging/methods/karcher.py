@@ -1,16 +1,20 @@
 """Karcher mean: the point on the sphere whose geodesics to all models sum to zero, by iteration."""
 
+from math import pi
 from typing import Annotated
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
-from merging.methods._sums import gram, sum_in_chunks
+from merging.methods import _span
 from merging.methods._values import Range, Site
 
 PAPER = "https://arxiv.org/abs/2603.04972; https://doi.org/10.1002/cpa.3160300502 (Karcher 1977)"
-FORMULA = "mean ‖Θᵢ‖ · m, where Σ log_m(Θᵢ / ‖Θᵢ‖) = 0; a base is one more Θᵢ"
+FORMULA = (
+    "mean ‖Θᵢ‖ · m, where Σ log_m(Θᵢ / ‖Θᵢ‖) = 0, without the Θᵢ that are opposite to m; "
+    "a base is one more Θᵢ"
+)
 SPACE = "weights"
 BASE = "vector"
 SCOPE = "tensor"
@@ -31,52 +35,62 @@ def combine(
 
     The mean of [2, 0] and [0, 4] has their mean length, 3, and the direction halfway between them.
     Models of length ≤ tol have no direction and are left out.
+
+    From m to the opposite point, −m, all ways are equally short, so a model there pulls m in no
+    direction. It counts for the length only: [0.0729], [−0.0447] and [0.0118] give [0.0431].
+    The iteration starts at the mean of the directions, or at the first of them if they cancel:
+    so [1] and [−3] give [2].
     """
     if len(stack) == 1:
         return stack[0]
-    products = gram(stack)
-    norms = products.diagonal().sqrt()
-    valid = norms > tol
+    flat = stack.flatten(1)
+    lengths, cosines = _span.directions(flat[:, None])
+    lengths = lengths[:, 0]
+    valid = lengths > tol
     if not valid.any():
         return stack[0].zero_()
-    scale = torch.where(valid, 1 / norms, 0.0)
-    mean = _mean(products * scale[:, None] * scale, valid, max_iter, tol)
-    return sum_in_chunks(stack, (mean * scale * norms.mean()).to(stack.dtype))
+    mean = _mean(_span.coordinates(cosines[0][valid][:, valid]), max_iter, tol)
+    if mean.abs().sum() > _span.CANCELLING:
+        mean = _mean(_span.exact_coordinates(flat, lengths)[valid], max_iter, tol)
+    factors = torch.zeros_like(lengths)
+    factors[valid] = mean * (lengths.mean() / lengths[valid])
+    return _span.sum_in_float64(flat[:, None], factors[:, None]).view(stack.shape[1:])
 
 
-def _mean(
-    products: Float[Tensor, "n n"], valid: Bool[Tensor, "n"], max_iter: int, tol: float
-) -> Float[Tensor, "n"]:
-    """Returns the mean as coefficients of the unit vectors.
-
-    Every iterate lies in the span of the vectors, so their inner products are all that is needed.
+def _mean(units: Float[Tensor, "n axes"], max_iter: int, tol: float) -> Float[Tensor, "n"]:
+    """Returns the mean direction as coefficients of the unit vectors.
 
     Args:
-        products: inner products of the unit vectors.
-        valid: which vectors have a direction.
+        units: the unit vectors by their coordinates, in float64.
         max_iter: the most iterations.
         tol: the step length, in radians, at which to stop.
     """
-    count = int(valid.sum())
-    mean = valid.double() / count
-    length = (mean @ products @ mean).clamp(min=0).sqrt()
+    count = len(units)
+    shares = units.new_full((count,), 1 / count)
+    mean = shares @ units
+    length = torch.linalg.vector_norm(mean)
     # Opposite directions cancel, and their mean is no starting point: start at the first model.
-    mean = (
-        mean / length
-        if length >= tol
-        else torch.eye(len(valid), dtype=torch.float64)[int(valid.nonzero()[0])]
-    )
+    if length < max(tol, _span.ROUNDING):
+        shares, mean = torch.eye(count, dtype=units.dtype)[0], units[0]
+    else:
+        shares, mean = shares / length, mean / length
     for _ in range(max_iter):
-        # Rounding can lift a cosine above 1, of which acos is NaN.
-        dots = (products @ mean).clamp(-1, 1)
-        angles = torch.acos(dots)
-        # Below tol an angle equals its sine: the model is at the mean and pulls it no further.
-        steps = torch.where(valid & (angles >= tol), angles / torch.sin(angles), 0.0) / count
-        tangent = steps - (steps @ dots) * mean
-        length = (tangent @ products @ tangent).clamp(min=0).sqrt()
-        if length < tol:
+        dots = units @ mean
+        away = units - dots[:, None] * mean
+        sines = torch.linalg.vector_norm(away, dim=1)
+        angles = torch.atan2(sines, dots)
+        # Below tol the model is at the mean. Within rounding of π it is at the opposite point, and
+        # only rounding is left of the direction in which it pulls.
+        pulls = (angles >= tol) & (angles < pi - _span.ROUNDING) & (sines > 0)
+        steps = torch.where(pulls, angles / sines, 0.0) / count
+        tangent = steps @ away
+        length = torch.linalg.vector_norm(tangent)
+        if length < tol or length == 0:
             break
-        mean = torch.cos(length) * mean + (torch.sin(length) / length) * tangent
+        turn = torch.sin(length) / length
+        shares = torch.cos(length) * shares + turn * (steps - (steps @ dots) * shares)
+        mean = torch.cos(length) * mean + turn * tangent
         # Every step moves the mean off the sphere by its rounding.
-        mean = mean / (mean @ products @ mean).sqrt()
-    return mean
+        size = torch.linalg.vector_norm(mean)
+        shares, mean = shares / size, mean / size
+    return shares

@@ -12,6 +12,7 @@ FORMULA = "Θ + λ · Σ ωᵢ Δᵢ, ωᵢ = ‖Δᵢ‖² / Σⱼ ‖Δⱼ‖�
 SPACE = "deltas"
 SCOPE = "element"
 WEIGHTED = False
+LINEAR = True
 ON_DEVICE = True
 
 

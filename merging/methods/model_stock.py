@@ -1,12 +1,12 @@
 """Model Stock: pull the mean of the models back to the base, the more the less they agree."""
 
-from itertools import combinations
 from typing import Annotated
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from merging.methods import _span
 from merging.methods._values import Site
 
 PAPER = "https://arxiv.org/abs/2403.19522"
@@ -34,19 +34,17 @@ def combine(
     mergekit computes t·mean(Θᵢ) + (1 − t)·Θ instead, which is the same formula but loses digits,
     as a small difference of large numbers.
     """
-    rows = stack.view(len(stack), 1, -1) if stack.dim() < 3 or not filter_wise else stack
-    norms = [torch.linalg.vector_norm(row, dim=-1) for row in rows]
-    cosines = [
-        # mergekit's bound, so that a delta of zeros has cosine 0 and not NaN.
-        ((first * second).sum(-1) / (a * b).clamp(min=1e-6)).clamp(-1, 1)
-        for (first, a), (second, b) in combinations(zip(rows, norms, strict=True), 2)
-    ]
-    cosine = torch.stack(cosines).mean(0).unsqueeze(-1)
-    divisor = 1 + (len(rows) - 1) * cosine
+    count = len(stack)
+    rows = stack.view(count, -1, stack.shape[-1]) if filter_wise else stack.view(count, 1, -1)
+    cosines = _span.directions(rows)[1]
+    # Each pair counts twice in the sum, and the diagonal not at all.
+    pairs = cosines.sum((1, 2)) - cosines.diagonal(dim1=1, dim2=2).sum(1)
+    cosine = pairs / (count * (count - 1))
+    divisor = 1 + (count - 1) * cosine
     # A divisor of 0 gives no finite t. Such rows keep the base.
     singular = divisor.abs() < 1e-6
-    share = torch.where(singular, 0.0, len(rows) * cosine / torch.where(singular, 1.0, divisor))
+    share = torch.where(singular, 0.0, count * cosine / torch.where(singular, 1.0, divisor))
     total = rows[0]
     for row in rows[1:]:
         total += row
-    return total.mul_(share / len(rows)).view(stack.shape[1:])
+    return total.mul_((share / count).to(stack.dtype)[:, None]).view(stack.shape[1:])

@@ -1,6 +1,7 @@
 """Multi-SLERP: average directions on the sphere, in the plane that touches it at their mean."""
 
 from collections.abc import Mapping
+from math import pi
 from typing import Annotated, Any
 
 import torch
@@ -8,7 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from merging.errors import MergingError
-from merging.methods._sums import gram, sum_in_chunks
+from merging.methods import _span
+from merging.methods._sums import cancel
 from merging.methods._values import Range, Site
 
 PAPER = "https://goddard.blog/posts/multislerp-wow-what-a-cool-idea"
@@ -27,7 +29,7 @@ def combine(
     *,
     normalize_weights: Annotated[bool, "divide the ω by their sum"] = True,
     eps: Annotated[
-        float, Range(0.0, 1.0), "a small number that is added to lengths before dividing by them"
+        float, Range(0.0, 1.0), "below this length the weighted directions have no mean"
     ] = 1e-8,
 ) -> Float[Tensor, "*shape"]:
     """Moves from the mean direction along the weighted sum of the tangents to the models.
@@ -39,33 +41,49 @@ def combine(
     """
     if len(stack) == 1:
         return stack[0]
+    weights = omegas.double()
     if normalize_weights:
-        omegas = omegas / omegas.sum()
-    products = gram(stack)
-    weights, norms = omegas.double(), products.diagonal().sqrt()
-    # All vectors below lie in the span of the unit vectors uᵢ = units[i]·xᵢ. Each is held as its
-    # coefficients, so that no further tensor of a model's size is needed.
-    units = 1 / (norms + eps)
-    products = products * units[:, None] * units
-    length = (weights @ products @ weights).clamp(min=0).sqrt()
-    if length < eps:
+        weights = weights / weights.sum()
+    rows = stack.flatten(1)[:, None]
+    lengths, cosines = _span.directions(rows)
+    lengths = lengths[:, 0]
+    # A bare 1e-8 would take what rounding leaves of directions that cancel for a direction.
+    least = max(eps, _span.ROUNDING * float(weights.abs().sum()))
+    units = _span.coordinates(cosines[0])
+    if torch.linalg.vector_norm(weights @ units) < least:
         # Two opposite models are added, as mergekit does. A frozen tensor has deltas of zeros only.
-        if len(stack) == 2 or not norms.any():
-            return sum_in_chunks(stack, omegas)
-        raise MergingError(
-            f"multislerp at {site.name}: the weighted directions of the models cancel, so they "
-            "have no mean. Change an ω."
-        )
-    mean = weights / length
-    tangent = weights - (weights @ (products @ mean)) * mean
-    angle = (tangent @ products @ tangent).clamp(min=0).sqrt() + eps
-    result = mean * torch.cos(angle) + tangent * (torch.sin(angle) / angle)
-    return sum_in_chunks(stack, (result * units * (weights @ norms)).to(stack.dtype))
+        if len(stack) > 2 and lengths.any():
+            raise MergingError(
+                f"multislerp at {site.name}: the weighted directions of the models cancel, so they "
+                "have no mean. Change an ω."
+            )
+        factors = weights
+    else:
+        shares = _mean(units, weights)
+        if shares.abs().sum() > _span.CANCELLING:
+            shares = _mean(_span.exact_coordinates(rows[:, 0], lengths), weights)
+        # mergekit adds eps to each length, and moves a tensor that is shorter than eps elsewhere.
+        factors = shares * (weights @ lengths) * torch.where(lengths > 0, 1 / lengths, 0.0)
+    return _span.sum_in_float64(rows, factors[:, None]).view(stack.shape[1:])
+
+
+def _mean(units: Float[Tensor, "n axes"], weights: Float[Tensor, "n"]) -> Float[Tensor, "n"]:
+    """Returns the point that the tangents lead to, as coefficients of the unit vectors.
+
+    Args:
+        units: the unit vectors by their coordinates; their weighted sum is not 0.
+        weights: the ω.
+    """
+    shares = weights / torch.linalg.vector_norm(weights @ units)
+    tangent = weights - (weights @ (units @ (shares @ units))) * shares
+    angle = torch.linalg.vector_norm(tangent @ units)
+    result: Tensor = shares * torch.cos(angle) + tangent * torch.sinc(angle / pi)
+    return result
 
 
 def refusal(omegas: tuple[float, ...], arguments: Mapping[str, Any]) -> str | None:
     """Refuses to divide by ω that sum to 0."""
-    if arguments["normalize_weights"] and len(omegas) > 1 and abs(sum(omegas)) < 1e-8:
+    if arguments["normalize_weights"] and len(omegas) > 1 and cancel(omegas):
         return (
             "the ω sum to 0, and it divides by their sum. "
             "Change one, or set normalize_weights: false."

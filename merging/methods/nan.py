@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from merging.methods import _span
 from merging.methods._chunks import chunks
 from merging.methods._parameters import Lambda
 from merging.methods._sums import sum_in_chunks
@@ -34,12 +35,16 @@ def combine(
     Weights of lengths 1 and 3 get ω = 0.75 and 0.25. A tensor of zeros has no inverse length and
     gets ω = 0.
     """
-    squares = torch.zeros(len(stack), dtype=torch.float64)
-    for part, origin in zip(chunks(stack.flatten(1)), chunks(site.base.reshape(-1)), strict=True):
-        values = part + origin if norm_of == "weights" else part
-        squares += values.double().square().sum(1)
-    lengths = squares.sqrt().to(stack.dtype)
-    inverse = torch.where(lengths > 0, 1 / lengths, 0.0)
-    # If every tensor is zero, 0 / 0 would be NaN; so all ω are 0.
-    total = inverse.sum().clamp(min=torch.finfo(stack.dtype).tiny)
-    return sum_in_chunks(stack, inverse * (lambda_ / total))
+    base = site.base.reshape(-1)
+    lengths = []
+    for delta in stack.flatten(1):
+        pairs = zip(chunks(delta), chunks(base), strict=True)
+        weights = (part + origin for part, origin in pairs)
+        lengths.append(_span.length(weights if norm_of == "weights" else chunks(delta)))
+    # Each inverse in units of the largest, because 1/‖Θᵢ‖ of a tiny tensor may not be in range. If
+    # every tensor is zero, all ω are 0.
+    shortest = min((one for one in lengths if one > 0), default=0.0)
+    inverse = [shortest / one if one > 0 else 0.0 for one in lengths]
+    total = sum(inverse) or 1.0
+    shares = [lambda_ * share / total for share in inverse]
+    return sum_in_chunks(stack, torch.tensor(shares, dtype=stack.dtype))

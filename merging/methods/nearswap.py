@@ -26,6 +26,5 @@ def combine(
 
     [0.5, −3] at t = 1 becomes [0.5, −1].
     """
-    delta = stack[0]
-    # mergekit's bound: an entry that equals the base's would divide by 0.
-    return delta.mul_((t / delta.abs().clamp(min=1e-6)).clamp(max=1.0))
+    # min(1, t / |δ|) · δ without a division by the 0 of an entry that equals the base's.
+    return stack[0].clamp_(-t, t)

@@ -3,9 +3,11 @@
 from typing import Annotated
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
+from merging.methods import _span
+from merging.methods._sums import cancel
 from merging.methods._values import Site
 
 PAPER = "https://dl.acm.org/doi/10.1145/325165.325242"
@@ -13,6 +15,9 @@ FORMULA = "slerp(Θ₁, Θ₂; t), or with a base Θ + slerp(Δ₁, Δ₂; t), w
 SPACE = "either"
 SCOPE = "tensor"
 VECTORS = (2, 2)
+
+OPPOSITE = -0.998
+"""Below this cosine a rounding of it to float32 leaves the coefficients fewer than four digits."""
 
 
 def combine(
@@ -33,24 +38,52 @@ def combine(
     Halfway between [2, 0] and [0, 2], at equal ω, is [√2, √2]: the coefficients apply to the
     vectors as they are, so lengths are interpolated with the direction.
     """
-    total = omegas.sum()
+    first, second = (float(omega) for omega in omegas)
     # As in mergekit: ω that cancel have no shares, so both models count half.
-    t = 0.5 if total.abs() < 1e-6 else float(omegas[1] / total)
-    first, second = stack.flatten(1) if nuslerp_flatten else stack
-    axis = 0 if nuslerp_row_wise and not nuslerp_flatten else -1
-    lengths = _length(first, axis) * _length(second, axis)
-    cosine = ((first * second).sum(axis, keepdim=True) / lengths).clamp(-1, 1)
-    # Parallel vectors have no arc, and sin(angle) would divide by 0: interpolate in a line.
-    line = 1 - cosine.square() <= 1e-16
-    angle = torch.acos(torch.where(line, 0.0, cosine))
-    sine = torch.sin(angle)
+    t = 0.5 if cancel((first, second)) else second / (first + second)
+    if nuslerp_flatten:
+        rows = stack.view(2, 1, -1)
+    elif nuslerp_row_wise:
+        rows = stack.view(2, stack.shape[1], -1).transpose(1, 2)
+    else:
+        rows = stack.view(2, -1, stack.shape[-1])
+    lengths, cosines = _span.directions(rows)
+    cosine = cosines[:, 0, 1]
+    if not nuslerp_flatten:
+        cosine = torch.where(_is_plain(lengths, cosine), _as_mergekit(rows), cosine)
+    near, far = _shares(cosine, t)
+    _span.sum_in_float64(rows, torch.stack([near, far]))
+    return stack[0]
+
+
+def _shares(
+    cosine: Float[Tensor, "rows"], t: float
+) -> tuple[Float[Tensor, "rows"], Float[Tensor, "rows"]]:
+    """Returns the coefficients of both vectors."""
+    sine = (1 - cosine.square()).clamp(min=0).sqrt()
+    # Rows in one line, also opposite ones, have no arc that rounding does not choose, and their
+    # sine would divide by about 0: interpolate in the line.
+    line = sine <= _span.ROUNDING
+    angle, sine = torch.atan2(sine, cosine), sine.masked_fill(line, 1.0)
     near = torch.where(line, 1 - t, torch.sin((1 - t) * angle) / sine)
     far = torch.where(line, t, torch.sin(t * angle) / sine)
-    result: Tensor = first.mul_(near).add_(second.mul_(far))
-    return result.view(stack.shape[1:])
+    return near, far
 
 
-def _length(values: Float[Tensor, "*shape"], axis: int) -> Float[Tensor, "*rows"]:
-    """Returns lengths along an axis, at least 1e-7 so that they can be divided by."""
-    length: Tensor = torch.linalg.vector_norm(values, dim=axis, keepdim=True)
-    return length.clamp(min=1e-7)
+def _is_plain(
+    lengths: Float[Tensor, "2 rows"], cosine: Float[Tensor, "rows"]
+) -> Bool[Tensor, "rows"]:
+    """Reports for which rows float32 can hold all products, and enough digits of the cosine."""
+    inside = (lengths > 1e-12) & (lengths < 1e12)
+    return inside.all(0) & (cosine > OPPOSITE)
+
+
+def _as_mergekit(rows: Float[Tensor, "2 rows n"]) -> Float[Tensor, "rows"]:
+    """Returns the cosines of rows as mergekit computes them, in the dtype of the rows.
+
+    At a cosine of −0.99 rounding to float32 shows in the sixth digit of the result, and a recipe
+    should give mergekit's numbers.
+    """
+    lengths = torch.linalg.vector_norm(rows, dim=-1).clamp(min=1e-7)
+    found: Tensor = (rows[0] * rows[1]).sum(-1) / (lengths[0] * lengths[1])
+    return found.double().clamp(-1, 1)

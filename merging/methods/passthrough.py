@@ -13,6 +13,7 @@ SPACE = "weights"
 SCOPE = "element"
 VECTORS = (1, 1)
 WEIGHTED = False
+LINEAR = True
 ON_DEVICE = True
 
 

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from merging.methods import _span
 from merging.methods._chunks import chunks
 from merging.methods._edits import rank_window
 from merging.methods._sums import majority_sign
@@ -44,20 +45,27 @@ def combine(
     flat = stack.flatten(1)
     if select_topk < 1:
         _select(flat, select_topk)
-    shares = torch.stack([_mean_square(delta) for delta in flat])
-    total = float(shares.sum())
-    weights = (
-        shares / total
-        if total >= uniform_below and total > 0
-        else torch.full_like(shares, 1 / len(shares))
-    )
-    column = weights.to(stack.dtype)[:, None]
+    # In float64: where only a vector of a tiny share agrees, its entry is divided by that share.
+    column = torch.tensor(_shares(flat, uniform_below), dtype=torch.float64)[:, None]
     for part in chunks(flat):
         # The votes are not weighted by c, as in mergekit.
         agreeing = column * (part.sign() == majority_sign(part))
+        divisor = agreeing.sum(0)
         # Where all deltas are 0 nobody agrees, and 0 / 0 would be NaN.
-        part[0] = (part * agreeing).sum(0) / agreeing.sum(0).clamp(min=1e-6)
+        part[0] = (part * agreeing).sum(0) / divisor.masked_fill_(divisor == 0, 1.0)
     return stack[0]
+
+
+def _shares(flat: Float[Tensor, "vectors n"], uniform_below: float) -> list[float]:
+    """Returns c: the share of each delta in the sum of the mean squares."""
+    lengths = [_span.length(chunks(delta)) for delta in flat]
+    # Squared in units of the longest, because a square may not be in range.
+    longest = max(lengths)
+    squares = [(one / longest) ** 2 if longest else 0.0 for one in lengths]
+    total = sum(squares) * longest * longest / max(1, flat.shape[1])
+    if not longest or total < uniform_below:
+        return [1 / len(lengths)] * len(lengths)
+    return [square / sum(squares) for square in squares]
 
 
 def _select(flat: Float[Tensor, "vectors n"], share: float) -> None:
@@ -81,10 +89,3 @@ def _select(flat: Float[Tensor, "vectors n"], share: float) -> None:
 def _variance(part: Float[Tensor, "vectors n"]) -> Float[Tensor, "n"]:
     """Returns the variance of each entry over the vectors."""
     return part.var(0, unbiased=False)
-
-
-def _mean_square(delta: Float[Tensor, "n"]) -> Float[Tensor, ""]:
-    """Returns the mean of the squared entries of one delta, in float64."""
-    return torch.stack([part.double().square().sum() for part in chunks(delta)]).sum() / max(
-        1, delta.numel()
-    )

@@ -1,11 +1,12 @@
 """SLERP: spherical interpolation between the base and one model, each tensor as one vector."""
 
+from math import acos, sin
 from typing import Annotated
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from merging.methods import _span
 from merging.methods._chunks import chunks
 from merging.methods._values import Range, Site
 
@@ -42,24 +43,19 @@ def combine(
     return stack[0]
 
 
-def _shares(cosine: Float[Tensor, ""], t: float) -> tuple[float, float]:
+def _shares(cosine: float, t: float) -> tuple[float, float]:
     """Returns the coefficients of base and model."""
-    if cosine.abs() > ALIGNED:
+    if abs(cosine) > ALIGNED:
         return 1 - t, t
-    angle = torch.acos(cosine)
-    near, far = (float(torch.sin(share * angle) / torch.sin(angle)) for share in (1 - t, t))
-    return near, far
+    angle = acos(cosine)
+    return sin((1 - t) * angle) / sin(angle), sin(t * angle) / sin(angle)
 
 
-def _cosine(first: Float[Tensor, "n"], second: Float[Tensor, "n"]) -> Float[Tensor, ""]:
+def _cosine(first: Float[Tensor, "n"], second: Float[Tensor, "n"]) -> float:
     """Returns the cosine of the angle between two vectors, summed in float64; 0 if one is zero."""
-    # float32 sums over millions of products would lose the digits that acos needs near 1.
-    sums = torch.zeros(3, dtype=torch.float64)
-    for a, b in zip(chunks(first), chunks(second), strict=True):
-        a, b = a.double(), b.double()
-        sums += torch.stack([a @ b, a @ a, b @ b])
-    lengths = sums[1:].sqrt()
-    # As in mergekit, so that a tensor of zeros has cosine 0 and not NaN.
-    lengths = torch.where(lengths > 1e-8, lengths, 1.0)
-    cosine: Tensor = sums[0] / lengths[0] / lengths[1]
-    return cosine.clamp(-1, 1)
+    lengths = [_span.length(chunks(vector)) or 1.0 for vector in (first, second)]
+    # float32 sums over millions of products would lose the digits that acos needs near 1. Each is
+    # divided by its length first, because the products themselves may not be in range.
+    pairs = zip(chunks(first), chunks(second), strict=True)
+    total = sum(float((a.double() / lengths[0]) @ (b.double() / lengths[1])) for a, b in pairs)
+    return min(1.0, max(-1.0, total))

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from merging.methods._parameters import Lambda, NormalizeSum
-from merging.methods._sums import divide, weighted_sum
+from merging.methods._sums import cancel, divide, weighted_sum
 from merging.methods._values import Site
 
 PAPER = (
@@ -67,6 +67,6 @@ def scale(
 
 def refusal(omegas: tuple[float, ...], arguments: Mapping[str, Any]) -> str | None:
     """Refuses to divide by ω that sum to 0. mergekit silently divides by 1 instead."""
-    if arguments["normalize"] and abs(sum(omegas)) < 1e-8:
+    if arguments["normalize"] and cancel(omegas):
         return "the ω sum to 0, and it divides by their sum. Change one, or set normalize: false."
     return None

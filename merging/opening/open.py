@@ -1,11 +1,10 @@
 """Opens the base and the vectors of a recipe, whatever kind of folder each model is."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 
-from merging.engine import recipe_statistics
-from merging.errors import MismatchError, RecipeError
+from merging.engine.identities import check_identities
+from merging.errors import RecipeError
 from merging.inputs.checkpoint import Checkpoint
 from merging.inputs.hub import is_hub_id
 from merging.inputs.lora_vector import LoraVector
@@ -51,7 +50,7 @@ def open_vector(
 
 
 def open_recipe(
-    recipe: Recipe, locate: Callable[[str], Path] = Path
+    recipe: Recipe, locate: Callable[[str], Path] = Path, *, check_inputs: bool = True
 ) -> tuple[Checkpoint, dict[str, Vector]]:
     """Opens the base and the vectors that a recipe names.
 
@@ -60,6 +59,9 @@ def open_recipe(
     Args:
         recipe: the recipe to open.
         locate: returns the folder of a reference as written in the recipe.
+        check_inputs: compare the digests now, which reads all weights whose digests are not in the
+            user's cache. False for a caller that hands the recipe to `export`, which compares them
+            when it has read the weights.
 
     Returns:
         the base, and name -> vector in the recipe's order.
@@ -71,14 +73,13 @@ def open_recipe(
     """
     if recipe.slices:
         stacked, vectors = open_slices(recipe, locate)
-        for name, digest in _digests(stacked, vectors).items():
-            _check_input(recipe, name, digest)
+        check_identities(recipe, stacked, vectors, cheap=not check_inputs)
         return stacked, vectors
     # Without base_model (as `linear` allows), the first model gives configuration and tokenizer.
     base_reference = recipe.base or recipe.models[0].path
     base = Checkpoint(locate(_pinned(recipe, base_reference)))
     # Before the vectors: on a wrong base their shapes may not fit, and that message would mislead.
-    _check_input(recipe, "base", base.digest)
+    check_identities(recipe, base, cheap=not check_inputs)
     folders = {source.name: locate(source.location) for source in recipe.models}
     arrangement = arrange(base, folders, recipe.vocabulary)
     vectors = {}
@@ -92,11 +93,7 @@ def open_recipe(
                 "name the result."
             )
         vectors[source.name] = open_vector(folders[source.name], base, source.name, arrangement)
-        _check_input(recipe, _model_key(source.name), vectors[source.name].digest)
-    # Statistics are opened only if the recipe has their digests: most recipes have none.
-    if any(_statistics_key(source.name) in recipe.inputs for source in recipe.models):
-        for name, file in recipe_statistics.statistics_of(recipe).items():
-            _check_input(recipe, _statistics_key(name), file.stored.digest, ("statistics", "file"))
+    check_identities(recipe, None, vectors, cheap=not check_inputs)
     return arrangement.base, vectors
 
 
@@ -117,24 +114,6 @@ def references(recipe: Recipe) -> list[str]:
     return list(dict.fromkeys(reference for reference in named if reference is not None))
 
 
-def with_identities(recipe: Recipe, base: Checkpoint, vectors: Mapping[str, Vector]) -> Recipe:
-    """Returns the recipe with the digests of its inputs, and the commit of a base from the hub.
-
-    Such a recipe can be repeated exactly. The digest of a file of statistics covers all its values
-    through their norm, which is in its header.
-    """
-    digests = _digests(base, vectors) | {
-        _statistics_key(name): file.stored.digest
-        for name, file in recipe_statistics.statistics_of(recipe).items()
-    }
-    return replace(
-        recipe,
-        inputs=digests,
-        # A folder of the hub's cache is named by its commit: models--org--name/snapshots/<commit>.
-        revision=base.path.name if base.path.parent.name == "snapshots" else "",
-    )
-
-
 def _pinned(recipe: Recipe, reference: str) -> str:
     """Returns a reference to the base with the commit for which the recipe was made.
 
@@ -147,40 +126,3 @@ def _pinned(recipe: Recipe, reference: str) -> str:
 def _same_folder(first: Path, second: Path) -> bool:
     # Resolved, because the hub's cache and people use links.
     return first.resolve() == second.resolve()
-
-
-def _digests(base: Checkpoint, vectors: Mapping[str, Vector]) -> dict[str, str]:
-    """Returns the digests as dem.inputs has them."""
-    return {"base": base.digest} | {
-        _model_key(name): vector.digest for name, vector in vectors.items()
-    }
-
-
-def _model_key(name: str) -> str:
-    """Returns a model's key in dem.inputs: its name, unless it is 'base', the key of the base."""
-    return "model base" if name == "base" else name
-
-
-def _statistics_key(name: str) -> str:
-    """Returns the key in dem.inputs of a model's file of statistics."""
-    return f"statistics of {name}"
-
-
-def _check_input(
-    recipe: Recipe, name: str, digest: str, kind: tuple[str, str] = ("weights", "folder")
-) -> None:
-    """Raises an error if the recipe has another digest for an input.
-
-    Args:
-        recipe: the recipe; nothing is checked if it has no digest for this input.
-        name: the input's key in dem.inputs.
-        digest: the digest of what was opened.
-        kind: words for the message: the content, and what holds it.
-    """
-    expected, (content, container) = recipe.inputs.get(name), kind
-    if expected is not None and expected != digest:
-        raise MismatchError(
-            f"{name}: the recipe was made for {content} with digest {expected[:12]}…, the "
-            f"{container} holds {digest[:12]}…. Give the {container} that the recipe was made for, "
-            "or remove dem.inputs from the recipe to use this one."
-        )

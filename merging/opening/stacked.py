@@ -15,9 +15,12 @@ from torch import Tensor
 from merging.engine import restack
 from merging.errors import MismatchError, RecipeError
 from merging.inputs.checkpoint import Checkpoint, Stored
+from merging.inputs.digest import DigestTree, combined
 from merging.inputs.lora_vector import LoraVector
 from merging.inputs.vector import DistributionVector, Vector
-from merging.opening.stacked_config import COUNTS, LayerOrigin, restack_config
+from merging.opening.layer_fit import described_as, fitted_config
+from merging.opening.layer_names import Move, stacked_model
+from merging.opening.stacked_config import LayerOrigin, like_output, restack_config
 from merging.recipe import Recipe
 from merging.recipe.parts import Slice, SliceSource
 from merging.tensor_names import natural_key, place
@@ -42,6 +45,9 @@ class Stacked(Checkpoint):
         tensors: new name -> checkpoint, and the tensor's name in it.
         config: the configuration that fits the new layers.
         adapter: an adapter on `whose`; its delta is added to each tensor as it is read.
+
+    Attributes:
+        whose, adapter: as given.
     """
 
     def __init__(
@@ -51,13 +57,13 @@ class Stacked(Checkpoint):
         config: Mapping[str, Any],
         adapter: LoraVector | None = None,
     ) -> None:
-        self.path, self.metadata, self.config = whose.path, {}, dict(config)
-        self._whose, self._adapter = whose, adapter
-        self._names = {name: original for name, (_, original) in tensors.items()}
+        self.path, self.folders, self.metadata = whose.path, whose.folders, {}
+        self.whose, self.adapter, self.config = whose, adapter, dict(config)
+        self._sources = dict(tensors)
         # By id(), because checkpoints are mappings: == would read and compare every tensor.
         self._parts = list({id(weights): weights for weights, _ in tensors.values()}.values())
         self.shards = tuple(shard for part in self._parts for shard in part.shards)
-        self._identities = [identity for part in self._parts for identity in part._identities]
+        self.files = tuple(file for part in self._parts for file in part.files)
         # Shards are numbered through over all parts, so each part needs its first number.
         first, count = {}, 0
         for part in self._parts:
@@ -75,8 +81,8 @@ class Stacked(Checkpoint):
         A tensor that the adapter changes is in the working dtype.
         """
         if self._adapted(name):
-            assert self._adapter is not None
-            return self._adapter.weights_block(self._names[name], start, stop)
+            assert self.adapter is not None
+            return self.adapter.weights_block(self._sources[name][1], start, stop)
         return super().block(name, start, stop, scratch)
 
     def in_file(self, name: str, start: int, stop: int, files: ExitStack) -> Stored | None:
@@ -84,22 +90,41 @@ class Stacked(Checkpoint):
         return None if self._adapted(name) else super().in_file(name, start, stop, files)
 
     def _adapted(self, name: str) -> bool:
-        return self._adapter is not None and self._names.get(name) in self._adapter
+        return self.adapter is not None and self._sources[name][1] in self.adapter
 
     @cached_property
     def digest(self) -> str:
         """The replaced checkpoint's digest, hashed with the adapter's digest if it has one."""
-        parts = [self._whose.digest, *([self._adapter.digest] if self._adapter else [])]
-        return parts[0] if len(parts) == 1 else hashlib.sha256(" ".join(parts).encode()).hexdigest()
+        if self.adapter is None:
+            return self.whose.digest
+        return combined(self.whose.digest, self.adapter.digest)
+
+    @cached_property
+    def sampled_digest(self) -> str:
+        """As earlier versions gave it; see Checkpoint.sampled_digest."""
+        if self.adapter is None:
+            return self.whose.sampled_digest
+        both = f"{self.whose.sampled_digest} {self.adapter.sampled_digest}"
+        return hashlib.sha256(both.encode()).hexdigest()
+
+    def gather_digest(self) -> None:
+        """Hashes what is read of the replaced checkpoint and the adapter from now on."""
+        self.whose.gather_digest()
+        if self.adapter is not None:
+            self.adapter.gather_digest()
+
+    def _tree_of(self, name: str) -> tuple[DigestTree, str]:
+        weights, own_name = self._sources[name]
+        return weights._tree_of(own_name)
 
     @cached_property
     def identity(self) -> str:
         """The key of caches: SHA-256 over the identities of all parts and the renaming."""
         parts = [part.identity for part in self._parts] + (
-            [self._adapter.identity] if self._adapter else []
+            [self.adapter.identity] if self.adapter else []
         )
         renaming = [
-            (name, original, self._infos[name][0]) for name, original in self._names.items()
+            (name, original, self._infos[name][0]) for name, (_, original) in self._sources.items()
         ]
         return hashlib.sha256(repr((parts, renaming)).encode()).hexdigest()
 
@@ -138,27 +163,16 @@ def open_slices(
 
     tensors = _tensors(recipe, inputs, beneath)
     _check_outside_layers(donor, tensors)
-    origins = [
-        LayerOrigin(inputs[source.model].weights.config, layer)
-        for source in map(beneath, recipe.slices)
-        for layer in range(source.start, source.stop)
-    ]
-    base = Stacked(
-        donor,
-        tensors,
-        restack_config(donor.config, _layers(donor, "base"), origins, str(donor.path)),
-    )
+    base = Stacked(donor, tensors, _config(recipe, inputs, donor, beneath))
     vectors: dict[str, Vector] = {}
     for name, (weights, adapter, _) in inputs.items():
         own = _tensors(recipe, inputs, lambda part, name=name: part.source(name))  # type: ignore[misc]
         beside = {
             key: tensors[key] for key in tensors if restack.spot(recipe, key).part.source(name)
         }
-        # With the output's number of layers: preflight would otherwise report another architecture.
-        config = {
-            **weights.config,
-            **{key: base.config[key] for key in COUNTS if key in base.config},
-        }
+        # Described as the output is, layer by layer: preflight would otherwise report another
+        # architecture.
+        config = like_output(weights.config, base.config)
         # A base for this vector alone, with the tensors of the slices that name its model: a vector
         # refuses a base whose names it lacks.
         under = Stacked(donor, beside, base.config)
@@ -198,6 +212,32 @@ def _tensors(
                 name: (weights, name) for name in outside if restack.comes_first(name) == embeddings
             }
     return tensors
+
+
+def _config(
+    recipe: Recipe,
+    inputs: Mapping[str, _Input],
+    donor: Checkpoint,
+    beneath: Callable[[Slice], SliceSource],
+) -> dict[str, Any]:
+    """Returns the donor's configuration, in which each layer of the output is what it was."""
+    models = {}
+    for name, (weights, _, layers) in inputs.items():
+        described = described_as(weights.config, donor.config, layers)
+        models[name] = stacked_model(name, weights, described, layers)
+    own = stacked_model(str(donor.path), donor, donor.config, _layers(donor, "base"))
+    moves: list[Move] = []
+    done = 0  # output layers before this slice
+    for part in recipe.slices:
+        moves += [
+            Move(models[source.model], source.start + i, done + i, source == beneath(part))
+            for i in range(part.length)
+            for source in part.sources
+        ]
+        done += part.length
+    origins = [LayerOrigin(move.model.config, move.layer) for move in moves if move.gives]
+    config = restack_config(donor.config, len(own.tensors), origins, own.name)
+    return fitted_config(config, own, moves)
 
 
 def _layers(weights: Checkpoint, name: str) -> int:

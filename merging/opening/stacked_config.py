@@ -12,7 +12,7 @@ from merging.errors import MismatchError
 
 COUNTS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 """Keys that mean the number of layers."""
-_PER_LAYER = ("layer", "block", "types", "size", "heads")
+_PER_LAYER = ("layer", "block", "types", "size", "heads", "pattern", "multiplier", "windows")
 """Parts of keys whose lists have one entry per layer: layer_types, or an intermediate_size list."""
 _NESTED = "text_config"
 """The key of the text model's configuration, in models of several modalities."""
@@ -48,36 +48,60 @@ def restack_config(
     """
     if not config:
         return {}
-    level = _level(config)
+    level = level_of(config)
     counts = [key for key in COUNTS if type(level.get(key)) is int]
     if not counts or any(level[key] != layers for key in counts):
         values = ", ".join(f"{key} = {level[key]}" for key in counts) or "no number of layers"
         raise MismatchError(
             f"{where}: config.json has {values}, the files hold {layers} layers. "
             f"Slices need a key with the number of layers, for example {COUNTS[0]}; correct the "
-            "file."
+            "file. If the files hold more layers, which predict further tokens, save the model "
+            "without them first (transformers leaves them out)."
         )
-    # A list of another model may have other entries for its layers, so each entry is taken from the
-    # configuration of its own model.
-    changed: dict[str, Any] = dict.fromkeys(counts, len(origins))
+    counted = dict.fromkeys(counts, len(origins))
+    return with_level(config, counted | restacked_lists(level, layers, origins, where))
+
+
+def restacked_lists(
+    level: Mapping[str, Any], layers: int, origins: Sequence[LayerOrigin], where: str
+) -> dict[str, Any]:
+    """Returns the lists of a configuration that are about single layers, for restacked layers.
+
+    Args:
+        level: the part of the configuration that describes the layers; see level_of.
+        layers: how many layers it describes.
+        origins: the origin of each layer of the output. A list of another model may have other
+            entries for its layers, so each entry is taken from the configuration of its own model.
+        where: the model's folder, for messages.
+
+    Raises:
+        MismatchError: if the configuration of another model lacks such a list.
+    """
+    changed: dict[str, Any] = {}
     for key, value in level.items():
-        # The length alone proves nothing: a list of 32 token ids does not describe 32 layers.
-        if (
-            isinstance(value, list)
-            and len(value) == layers
-            and any(part in key for part in _PER_LAYER)
-        ):
-            changed[key] = [_entry(origin, key, where) for origin in origins]
-        elif _is_list_of_layers(key, value, layers):
+        if is_per_layer(key, value, layers):
+            entries = [_entry(origin, key, where) for origin in origins]
+            changed[key] = "".join(entries) if isinstance(value, str) else entries
+        elif is_layer_numbers(key, value, layers):
             changed[key] = [
                 number
                 for number, origin in enumerate(origins)
-                if origin.layer in _list_of(origin, key, where)
+                if origin.layer in _numbers(origin, key, where, value)
             ]
-    return {**config, **changed} if level is config else {**config, _NESTED: {**level, **changed}}
+        elif _is_layer_map(key, value, layers):
+            width = len(str(len(origins) - 1))
+            entries = [_entries_of(origin, key) for origin in origins]
+            changed[key] = {
+                f"{number:0{width}}": entry for number, entry in enumerate(entries) if entry
+            }
+        elif _unrolled(value, layers) is not None:
+            entries = [_run_entry(origin, key, where) for origin in origins]
+            if entries != _unrolled(value, layers):
+                changed[key] = [[[entry], 1] for entry in entries]
+    return changed
 
 
-def _level(config: Mapping[str, Any]) -> Mapping[str, Any]:
+def level_of(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """Returns the part of a configuration with the layer keys: itself, or its text_config."""
     nested = config.get(_NESTED)
     return (
@@ -85,27 +109,123 @@ def _level(config: Mapping[str, Any]) -> Mapping[str, Any]:
     )
 
 
-def _is_list_of_layers(key: str, value: Any, layers: int) -> bool:
-    """Returns whether a list names some layers by number, such as mlp_only_layers: [0, 3]."""
+def with_level(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a configuration with other values in the part that has the layer keys."""
+    level = level_of(config)
+    if level is config:
+        return {**config, **changes}
+    return {**config, _NESTED: {**level, **changes}}
+
+
+def like_output(config: Mapping[str, Any], output: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a model's configuration with what the output's says of single layers.
+
+    So the two differ in nothing that restacking changes.
+    """
+    level = level_of(output)
+    layers = next((level[key] for key in COUNTS if type(level.get(key)) is int), 0)
+    changes = {
+        key: value
+        for key, value in level.items()
+        if key in COUNTS
+        or is_per_layer(key, value, layers)
+        or is_layer_numbers(key, value, layers)
+        or _is_layer_map(key, value, layers)
+        or _unrolled(value, layers) is not None
+    }
+    return with_level(config, changes)
+
+
+def is_per_layer(key: str, value: Any, layers: int) -> bool:
+    """Returns whether a value has one entry per layer: a list, or a text of one letter for each."""
+    # The length alone proves nothing: a list of 32 token ids does not describe 32 layers.
+    return (
+        (isinstance(value, list) or (isinstance(value, str) and "pattern" in key))
+        and len(value) == layers
+        and any(part in key for part in _PER_LAYER)
+        and not (is_layer_numbers(key, value, layers) and layers > 2)
+        and _unrolled(value, layers) is None
+    )
+
+
+def is_layer_numbers(key: str, value: Any, layers: int) -> bool:
+    """Returns whether a list names some layers by number, such as mlp_only_layers: [0, 3].
+
+    An empty list names none of them; it may name some in another model.
+    """
     return (
         "layer" in key
         and isinstance(value, list)
-        and bool(value)
         and all(type(entry) is int and 0 <= entry < layers for entry in value)
         # Rising and without repeats: one size for each layer could pass as layer numbers otherwise.
         and sorted(set(value)) == value
     )
 
 
-def _list_of(origin: LayerOrigin, key: str, where: str) -> list[Any]:
+def _is_layer_map(key: str, value: Any, layers: int) -> bool:
+    """Returns whether a value has settings for some layers by number: {"05": {"head_dim": 512}}."""
+    return (
+        "layer" in key
+        and isinstance(value, Mapping)
+        and bool(value)
+        and all(str(number).isdecimal() and int(number) < layers for number in value)
+    )
+
+
+def _entries_of(origin: LayerOrigin, key: str) -> Any:
+    """Returns the settings of a layer in its model's map of layers; None if it has none."""
+    entries = level_of(origin.config).get(key) or {}
+    return next((entries[number] for number in entries if int(number) == origin.layer), None)
+
+
+def _unrolled(value: Any, layers: int) -> list[Any] | None:
+    """Returns the entries of a list of runs; None if the value is no such list.
+
+    A run is a list of entries and how often it is repeated: [[["global", "local"], 12]].
+    """
+    if not isinstance(value, list) or not value:
+        return None
+    entries: list[Any] = []
+    for run in value:
+        if not (isinstance(run, list) and len(run) == 2 and isinstance(run[0], list)):
+            return None
+        if type(run[1]) is not int or not 0 <= run[1] <= layers:
+            return None
+        entries += run[0] * run[1]
+    return entries if len(entries) == layers else None
+
+
+def _run_entry(origin: LayerOrigin, key: str, where: str) -> Any:
+    """Returns the entry of a layer in its model's list of runs under `key`."""
+    level = level_of(origin.config)
+    counts = [level[name] for name in COUNTS if type(level.get(name)) is int]
+    entries = _unrolled(level.get(key), counts[0]) if counts else None
+    if entries is None:
+        raise _described_otherwise(key, level.get(key), where)
+    return entries[origin.layer]
+
+
+def _list_of(origin: LayerOrigin, key: str, where: str) -> Any:
     """Returns the list under `key` in the configuration of a layer's model."""
-    entries = _level(origin.config).get(key)
-    if not isinstance(entries, list):
-        raise MismatchError(
-            f"{where}: {key} is a list in config.json, and {entries!r} in a model of the slices. "
-            "Restack models whose configurations describe their layers in the same way."
-        )
+    entries = level_of(origin.config).get(key)
+    if not isinstance(entries, list | str):
+        raise _described_otherwise(key, entries, where)
     return entries
+
+
+def _numbers(origin: LayerOrigin, key: str, where: str, value: list[int]) -> Any:
+    """Returns the layer numbers under `key` in the configuration of a layer's model."""
+    # A list that names no layer may be left out.
+    if not value and level_of(origin.config).get(key) is None:
+        return value
+    return _list_of(origin, key, where)
+
+
+def _described_otherwise(key: str, entries: Any, where: str) -> MismatchError:
+    return MismatchError(
+        f"{where}: {key} is a list in config.json, and {entries!r} in a model of the slices. "
+        "Restack models whose configurations describe their layers in the same way."
+    )
 
 
 def _entry(origin: LayerOrigin, key: str, where: str) -> Any:

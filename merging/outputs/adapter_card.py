@@ -6,7 +6,7 @@ import yaml
 
 from merging.inputs.checkpoint import Checkpoint
 from merging.outputs.adapter_fit import Fit, LeftOut
-from merging.outputs.card import escape_cell
+from merging.outputs.card import VERIFY, again, escape_cell
 from merging.recipe import Recipe
 from merging.version import __version__
 
@@ -23,6 +23,8 @@ class About(NamedTuple):
     """The command line that makes it again; empty to leave it out."""
     recipe: Recipe | None = None
     left_out: tuple[LeftOut, ...] = ()
+    generates: bool = True
+    """Whether the base's class writes text; PEFT is told no task if not."""
 
 
 def card(fit: Fit, base: Checkpoint, about: About) -> str:
@@ -42,7 +44,7 @@ def card(fit: Fit, base: Checkpoint, about: About) -> str:
         for layer in fit.by_layer()
     ]
     parts = [
-        f"Not in the adapter: {part.kind} (tensors: {part.tensors}, {fit.share(part):.2%} of ‖Δ‖²)."
+        f"Not in the adapter, {fit.share(part):.2%} of ‖Δ‖²: {escape_cell(part.label)}."
         for part in fit.left_out
     ]
     lines = [
@@ -59,7 +61,7 @@ def card(fit: Fit, base: Checkpoint, about: About) -> str:
         "|---|---|---|---|---|",
         *rows,
         *("", "To load it:", "", "    PeftModel.from_pretrained(base_model, FOLDER)", ""),
-        *(("To make it again:", "", f"    {about.command}", "") if about.command else ()),
-        *("To check that the files are what was written:", "", "    dem verify FOLDER", ""),
+        *again(about.command),
+        *VERIFY,
     ]
     return "\n".join(lines)

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import torch
 
+from merging.adapter_keys import PREFIX
 from merging.engine import low_rank
+from merging.engine.identities import check_identities, with_identities
 from merging.engine.tasks import Task, tasks
-from merging.errors import MismatchError, RecipeError
+from merging.errors import LoadError, MismatchError, RecipeError
 from merging.inputs.checkpoint import Checkpoint
 from merging.inputs.lora_vector import LoraVector
 from merging.inputs.manifest import Progress
@@ -24,9 +26,13 @@ from merging.outputs.adapter_folder import (
     refuse_not_finite,
     write_adapter,
 )
+from merging.outputs.loaded_modules import NOT_LOADED, LoadedModules, loaded_modules
 from merging.recipe import Recipe
 from merging.recipe.formula import formula
 from plumbing.suggest import listed
+
+Term = tuple[float, LoraVector]
+"""A factor, and the adapter whose product it multiplies."""
 
 
 def export_adapter(
@@ -45,7 +51,8 @@ def export_adapter(
     base.
 
     Args:
-        recipe: task arithmetic over adapters; ω may differ from tensor to tensor.
+        recipe: adapters, and a method that is a sum of them; ω may differ from tensor to tensor.
+            The base itself may be one of the models of an average.
         base: Θ.
         vectors: the adapters that the recipe names.
         out: the folder to make; it must not exist.
@@ -58,74 +65,113 @@ def export_adapter(
         rank and error of each tensor.
 
     Raises:
-        RecipeError: if a vector is not an adapter, the method is not a sum, or nothing moves the
-            base.
-        MismatchError: if adapters disagree about a module.
+        RecipeError: if a vector is not an adapter, the method is not a sum, the recipe has slices,
+            or nothing moves the base.
+        MismatchError: if adapters disagree about a module, or an input has another digest than the
+            recipe.
         ExportError: if the folder cannot be written.
     """
     low_rank.check_rank(rank)
-    adapters = _adapters(recipe, vectors)
-    todo = [task for task in tasks(recipe, base, vectors) if task.vectors]
-    dtype = file_dtype(recipe.out_dtype or recipe.dtype, base, [task.name for task in todo])
+    adapters = _adapters(recipe, base, vectors)
+    todo = _moved(tasks(recipe, base, vectors), adapters)
+    dtype = file_dtype(recipe.out_dtype or recipe.dtype, base, [task.name for task, _ in todo])
     # An upper bound: an adapter may have a lower rank at this tensor than its largest.
     nbytes = [
-        min(sum(adapters[name].rank for name in task.vectors), rank or 2**31)
+        min(sum(adapter.rank for _, adapter in terms), rank or 2**31)
         * sum(task.shape)
         * dtype.itemsize
-        for task in todo
+        for task, terms in todo
     ]
 
     def parts() -> Iterator[AdapterPart]:
         """Yields the tensors of the adapter one by one, reporting progress."""
-        for number, task in enumerate(todo, 1):
-            yield _compose(task, adapters, rank, dtype)
+        for number, (task, terms) in enumerate(todo, 1):
+            part = _compose(task.name, terms, rank, dtype)
+            path = found.modules.get(task.name, part.module).path
+            yield part._replace(module=part.module._replace(path=path))
             progress("factor", number, len(todo))
 
-    about = About(
-        "A composition of adapters", formula(recipe), recipe.base or str(base.path), command, recipe
-    )
+    found = _in_memory(base, [task.name for task, _ in todo])
+    title, named = "A composition of adapters", recipe.base or str(base.path)
+    check_identities(recipe, base, vectors)
+    known = with_identities(recipe, base, vectors)
+    about = About(title, formula(recipe), named, command, known, generates=found.generates)
     return write_adapter(out, base, parts(), about, nbytes=sum(nbytes), progress=progress)
 
 
-def _compose(
-    task: Task, adapters: Mapping[str, LoraVector], rank: int | None, dtype: torch.dtype
-) -> AdapterPart:
+def _moved(
+    todo: Sequence[Task], adapters: Mapping[str, LoraVector]
+) -> list[tuple[Task, list[Term]]]:
+    """Returns the tasks of the tensors that adapters move, each with its terms."""
+    moved = []
+    for task in todo:
+        # Also where no adapter moves anything, because a factor on the base counts everywhere.
+        factors = low_rank.coefficients(task) if task.vectors else []
+        terms = [
+            (factor, adapters[name])
+            for factor, name in zip(factors, task.vectors, strict=True)
+            if name in adapters and task.name in adapters[name]
+        ]
+        moved += [(task, terms)] if terms else []
+    return moved
+
+
+def _compose(name: str, terms: Sequence[Term], rank: int | None, dtype: torch.dtype) -> AdapterPart:
     """Computes one tensor's part: the sum of the products, truncated if a rank is given."""
-    terms = [
-        (factor, adapters[name])
-        for factor, name in zip(low_rank.coefficients(task), task.vectors, strict=True)
-        if task.name in adapters[name]
-    ]
-    module = _module(task.name, [adapter for _, adapter in terms])
-    exact = low_rank.concatenate(
-        [(factor, adapter.factors(task.name)) for factor, adapter in terms]
-    )
+    module = _module(name, [adapter for _, adapter in terms])
+    exact = low_rank.concatenate([(factor, adapter.factors(name)) for factor, adapter in terms])
     # Before the decomposition, whose own error would not name the tensor.
     for factor in exact:
-        refuse_not_finite(task.name, factor)
+        refuse_not_finite(name, factor)
     norm = low_rank.norm(exact)
     # Products that cancel to noise become a product of rank 0, which is not stored.
     kept = low_rank.truncate(exact, rank or 0) if rank or not norm else exact
     stored = kept.to(dtype)
     # Against what is stored, so that the error includes the rounding to the file's dtype.
     error = low_rank.norm(low_rank.difference(exact, stored.to(torch.float64)))
-    return AdapterPart(module, stored, TensorFit(task.name, stored.rank, norm, error))
+    return AdapterPart(module, stored, TensorFit(name, stored.rank, norm, error))
 
 
-def _adapters(recipe: Recipe, vectors: Mapping[str, Vector]) -> dict[str, LoraVector]:
-    """Returns the recipe's vectors; raises a RecipeError if one of them is not an adapter."""
+def _adapters(
+    recipe: Recipe, base: Checkpoint, vectors: Mapping[str, Vector]
+) -> dict[str, LoraVector]:
+    """Returns the recipe's adapters.
+
+    Raises:
+        RecipeError: the recipe has slices, or a vector is neither an adapter nor the base itself.
+    """
+    if recipe.slices:
+        raise RecipeError(
+            "slices make a model of other layers than the base's, and an adapter cannot add or "
+            "move layers. Leave out --as-adapter to get a full model."
+        )
     adapters = {}
     for source in recipe.models:
         vector = vectors[source.name]
-        if not isinstance(vector, LoraVector):
+        if isinstance(vector, LoraVector):
+            adapters[source.name] = vector
+        # An average may have the base as one more model, whose delta is 0.
+        elif not (vector.path and vector.path.resolve() == base.path.resolve()):
             raise RecipeError(
                 f"{source.name} ({source.location}) is not an adapter, and only a composition of "
                 "adapters is an adapter. Use --as-adapter only if all models of the recipe are "
                 "adapters; leave it out to get a full model, or make an adapter of the checkpoint "
                 "first: dem extract BASE CHECKPOINT OUT --rank N."
             )
-        adapters[source.name] = vector
     return adapters
+
+
+def _in_memory(base: Checkpoint, names: Sequence[str]) -> LoadedModules:
+    """Returns the modules in the loaded model of tensors that adapters change.
+
+    An adapter may have been trained with another version of transformers, in which its modules had
+    other paths. There are none if transformers cannot make the model, as one with code of its own:
+    then the adapters know their paths best.
+    """
+    try:
+        return loaded_modules(base, names) if base.config.get("model_type") else NOT_LOADED
+    except LoadError:
+        return NOT_LOADED
 
 
 def _module(name: str, adapters: Sequence[LoraVector]) -> Module:
@@ -136,7 +182,7 @@ def _module(name: str, adapters: Sequence[LoraVector]) -> Module:
     modules = set()
     for adapter in adapters:
         target = adapter.targets[name]
-        path, _, end = target.a.removeprefix("base_model.model.").rpartition(".lora_")
+        path, _, end = target.a.removeprefix(PREFIX).rpartition(".lora_")
         modules.add(Module(path, target.transposed, end.startswith("embedding")))
     if len({module[1:] for module in modules}) > 1:
         raise MismatchError(

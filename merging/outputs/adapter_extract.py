@@ -2,20 +2,23 @@
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from merging.engine import low_rank
+from merging.engine.identities import gather
 from merging.engine.loop import BLOCK
 from merging.errors import MismatchError, RecipeError
 from merging.inputs.checkpoint import Checkpoint, shape_of
 from merging.inputs.lora_vector import LoraVector
 from merging.inputs.manifest import Progress
 from merging.inputs.vector import Vector
+from merging.inputs.vocabulary.aligned import Arranged
 from merging.inputs.vocabulary.tokens import token_tables
+from merging.inputs.weight_files import folder_of
 from merging.outputs.adapter_card import About
 from merging.outputs.adapter_fit import Fit, LeftOut, TensorFit
 from merging.outputs.adapter_folder import (
@@ -25,10 +28,13 @@ from merging.outputs.adapter_folder import (
     refuse_not_finite,
     write_adapter,
 )
+from merging.outputs.loaded_modules import LoadedModules, loaded_modules
 from merging.tensor_names import place
+from plumbing.suggest import listed
 
-# Matrices that belong to no linear module: transformers 5 fuses the experts of a layer into one
-# parameter, routers are modules of a special kind, and T5's relative biases are an embedding.
+# In a model without a model_type, which transformers cannot make, names tell the modules. These
+# matrices belong to no linear one: experts of a layer that are fused into one parameter, routers,
+# which are modules of a special kind, and T5's relative biases, which are an embedding.
 _NOT_LINEAR = re.compile(r"(.*\.)?(experts|router|gate|\w*_bias)(\..*)?")
 
 
@@ -72,15 +78,16 @@ def extract(
     Raises:
         RecipeError: for an impossible rank, energy or dtype, for a vector that is an adapter
             already, and for a checkpoint that equals its base.
-        MismatchError: if the base's names do not tell its modules, or if tied embeddings are to be
-            included.
+        MismatchError: if the base has no linear module, or if tied embeddings, or those of another
+            vocabulary, are to be included.
+        LoadError: if transformers cannot make the model that the base's config.json describes.
         ExportError: if the folder cannot be written.
     """
     _check(vector, rank, energy)
-    linear = _linear(vector, base)
-    turned = low_rank.stored_transposed(base, linear)
-    modules = {name: Module(name.removesuffix(".weight"), turned[name]) for name in linear}
-    modules |= _token_modules(vector, base) if embeddings else {}
+    gather([base, vector])  # the card names both by their digests
+    wanted = [name for name in vector if _kind(base, name) == "linear"]
+    found = _modules(base, wanted, _token_tables(vector, base) if embeddings else [])
+    modules = found.modules
     written_dtype = file_dtype(dtype, base, list(modules))
     # The ranks that an energy needs are not known before, so nothing is reserved for them.
     elements = [
@@ -101,7 +108,8 @@ def extract(
         f"Δ{vector.name}, {limit}",
         base_name or str(base.path),
         command,
-        left_out=_left_out(vector, base, modules),
+        left_out=_left_out(vector, base, found),
+        generates=found.generates,
     )
     return write_adapter(out, base, parts(), about, nbytes=nbytes, progress=progress)
 
@@ -147,6 +155,9 @@ def _factorise(
 
 def _kind(base: Checkpoint, name: str) -> str:
     """Returns 'linear', or the kind of tensor for which an adapter has no place."""
+    # A module in a sub-folder is beside the network in which PEFT looks for modules.
+    if folder_of(name, base.folders):
+        return "sub-folders"
     part = place(name).part
     if part == "norms":
         return "norms"
@@ -156,41 +167,54 @@ def _kind(base: Checkpoint, name: str) -> str:
         return part
     shape = shape_of(base, name)
     # An empty matrix has no singular vectors.
-    linear = len(shape) == 2 and 0 not in shape and name.endswith(".weight")
-    return (
-        "linear" if linear and not _NOT_LINEAR.fullmatch(name.removesuffix(".weight")) else "other"
-    )
+    return "linear" if len(shape) == 2 and 0 not in shape and name.endswith(".weight") else "other"
 
 
-def _linear(vector: Vector, base: Checkpoint) -> list[str]:
-    """Returns the matrices that an adapter can hold.
+def _modules(base: Checkpoint, names: Sequence[str], tables: Sequence[str]) -> LoadedModules:
+    """Returns the modules of matrices: those of the loaded model, or else what names say.
 
-    The base's tensor names must be the names of its modules, or a MismatchError is raised.
+    Args:
+        base: Θ.
+        names: matrices of linear modules, as their names say.
+        tables: token embeddings and heads, if they are wanted.
+
+    Raises:
+        MismatchError: if there is no linear module.
     """
-    linear = [name for name in vector if _kind(base, name) == "linear"]
-    if not linear:
+    if base.config.get("model_type"):
+        found = loaded_modules(base, [*names, *tables])
+        # Such as T5's relative biases and positions, which some models look up with an offset that
+        # PEFT's embedding does not know.
+        other = [name for name in names if name in found.modules and found.modules[name].embedding]
+        for name in other:
+            del found.modules[name]
+            found.reasons[name] = "they are embeddings"
+    else:
+        paths = {name: name.removesuffix(".weight") for name in (*names, *tables)}
+        # PEFT adds (B·A)ᵀ to the matrix of an embedding.
+        embeddings = [name for name in tables if place(name).part == "embeddings"]
+        # transformers 5 loads heads of other names as lm_head.
+        heads = [name for name in tables if paths[name].rpartition(".")[2] == "lm_head"]
+        linear = heads + [name for name in names if not _NOT_LINEAR.fullmatch(paths[name])]
+        turned = low_rank.stored_transposed(base, linear)
+        modules = {name: Module(paths[name], turned[name]) for name in linear}
+        modules |= {name: Module(paths[name], True, True) for name in embeddings}
+        found = LoadedModules(modules, {}, True)
+    if all(module.embedding for module in found.modules.values()):
+        reasons = "; ".join(sorted(set(found.reasons.values())))
         raise MismatchError(
-            f"{base.path} has no matrix of a linear module, and an adapter holds nothing else."
+            f"{base.path} has no matrix of a linear module, and an adapter holds nothing else"
+            f"{f' ({reasons})' if reasons else ''}."
         )
-    # PEFT finds modules by their path in the loaded model, which has the prefix even if the files
-    # lack it.
-    bare = [name for name in linear if place(name).stack and "." not in place(name).stack]
-    if bare and base.config.get("model_type"):
-        raise MismatchError(
-            f"{base.path} names its layers without the model's prefix ({bare[0]!r}): PEFT would "
-            "not find the modules. Save base and checkpoint once with "
-            "AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(NEW)."
-        )
-    return linear
+    return found
 
 
-def _token_modules(vector: Vector, base: Checkpoint) -> dict[str, Module]:
-    """Returns the modules of the token embeddings and the head: tensor -> module.
+def _token_tables(vector: Vector, base: Checkpoint) -> list[str]:
+    """Returns the names of the token embeddings and the head that an adapter can hold.
 
     Tied matrices are refused: PEFT puts an adapter on one of two modules that share a matrix, so it
     moves both modules when it is merged, but only one before. Position embeddings are left out,
-    because some models look them up with an offset that PEFT's embedding does not know. A head with
-    another name than lm_head is left out too, because transformers 5 may load it as lm_head.
+    because some models look them up with an offset that PEFT's embedding does not know.
     """
     tables = [
         name
@@ -205,26 +229,43 @@ def _token_modules(vector: Vector, base: Checkpoint) -> dict[str, Module]:
             "the two until it is merged. Leave --embeddings out, or merge checkpoints in full "
             "instead of making adapters of them."
         )
-    modules = {}
-    for name in tables:
-        part, module = place(name).part, name.removesuffix(".weight")
-        if name in vector and (part == "embeddings" or module.rpartition(".")[2] == "lm_head"):
-            # PEFT adds (B·A)ᵀ to the matrix of an embedding.
-            modules[name] = Module(module, part == "embeddings", part == "embeddings")
-    return modules
+    if other := _of_another_vocabulary(vector):
+        raise MismatchError(
+            f"{vector.name} ({vector.path}) has another vocabulary than {base.path}, so that no "
+            f"adapter of this base can hold its {listed(list(other), 3)}. Leave --embeddings out."
+        )
+    return [
+        name for name in tables if name in vector and place(name).part in ("embeddings", "head")
+    ]
 
 
-def _left_out(
-    vector: Vector, base: Checkpoint, modules: Mapping[str, Module]
-) -> tuple[LeftOut, ...]:
-    """Returns the tensors that the vector moves and the adapter does not hold, by kind."""
-    norms: dict[str, list[float]] = {}
+def _of_another_vocabulary(vector: Vector) -> Collection[str]:
+    """Returns the tensors with a row per token if the checkpoint has another vocabulary."""
+    tuned = getattr(vector, "tuned", None)
+    return tuned.tables if isinstance(tuned, Arranged) else ()
+
+
+def _left_out(vector: Vector, base: Checkpoint, found: LoadedModules) -> tuple[LeftOut, ...]:
+    """Returns the tensors that the vector moves and the adapter lacks, by kind and reason."""
+    norms: dict[tuple[str, str], list[float]] = {}
+    grown = _of_another_vocabulary(vector)
     for name in vector:
-        if name not in modules:
+        if name not in found.modules:
             size = base.info(name).numel
             blocks = (vector.block(name, at, min(at + BLOCK, size)) for at in range(0, size, BLOCK))
             # In blocks: embeddings are among these tensors, and float64 takes four times their
             # bfloat16.
             norm = math.hypot(*(float(block.double().norm()) for block in blocks))
-            norms.setdefault(_kind(base, name), []).append(norm)
-    return tuple(LeftOut(kind, len(each), math.hypot(*each)) for kind, each in norms.items())
+            why = _OTHER_TOKENS if name in grown else found.reasons.get(name, "")
+            kind = _kind(base, name)
+            # A matrix that belongs to no linear module.
+            norms.setdefault(("other" if kind == "linear" else kind, why), []).append(norm)
+    return tuple(
+        LeftOut(kind, len(each), math.hypot(*each), why) for (kind, why), each in norms.items()
+    )
+
+
+_OTHER_TOKENS = (
+    "the checkpoint has another vocabulary, and an adapter cannot add rows; how far they moved is "
+    "not counted"
+)

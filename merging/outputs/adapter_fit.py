@@ -27,6 +27,13 @@ class LeftOut(NamedTuple):
     tensors: int
     norm: float
     """Frobenius norm of the displacement of all these tensors."""
+    why: str = ""
+    """Why an adapter cannot hold them; empty if the kind says it."""
+
+    @property
+    def label(self) -> str:
+        """Kind, number and reason, for reports."""
+        return f"{self.kind} (tensors: {self.tensors}){f': {self.why}' if self.why else ''}"
 
 
 class LayerFit(NamedTuple):

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 from merging.dtypes import DTYPES, check_dtype, working_dtype
+from merging.engine.finite import all_finite
+from merging.engine.identities import without_identities
 from merging.engine.low_rank import Product
 from merging.errors import ExportError, RecipeError
 from merging.inputs.checkpoint import Checkpoint, dtype_of
@@ -22,7 +24,7 @@ from merging.inputs.lora_vector import LoraVector
 from merging.inputs.manifest import Manifest, Progress, verify
 from merging.outputs.adapter_card import About, card
 from merging.outputs.adapter_fit import Fit, TensorFit
-from merging.outputs.export import CARD, RECIPE, all_finite
+from merging.outputs.export import CARD, RECIPE
 from merging.outputs.staging import staging_folder, write_file, write_manifest
 from merging.outputs.writer import Writer
 from merging.paths import ADAPTER, WEIGHTS, exists
@@ -88,21 +90,25 @@ def write_adapter(
     return fit
 
 
-def config_of(modules: dict[Module, int], base: Checkpoint, name: str) -> dict[str, Any]:
+def config_of(
+    modules: dict[Module, int], base: Checkpoint, name: str, *, generates: bool = True
+) -> dict[str, Any]:
     """Returns PEFT's configuration of an adapter whose scale is 1 in all modules.
 
     Args:
         modules: module -> its rank.
         base: Θ.
         name: the base's name in the configuration; `org/name@revision` becomes two keys.
+        generates: whether the base's class writes text. PEFT's classes for text want its methods.
     """
     rank = max(modules.values())
     # PEFT also tries a pattern after any prefix, so a whole name must begin with ^.
     others = {f"^{module.path}": other for module, other in modules.items() if other != rank}
+    task = "SEQ_2_SEQ_LM" if base.config.get("is_encoder_decoder") else "CAUSAL_LM"
     location, _, revision = (name, "", "") if exists(Path(name)) else name.partition("@")
     return {
         "peft_type": "LORA",
-        "task_type": "SEQ_2_SEQ_LM" if base.config.get("is_encoder_decoder") else "CAUSAL_LM",
+        "task_type": task if generates else None,
         "base_model_name_or_path": location,
         "revision": revision or None,
         "inference_mode": True,
@@ -149,10 +155,11 @@ def _fill(
         )
     fit = Fit(tuple(rows), about.left_out)
     ranks = {written[row.name]: row.rank for row in rows if row.name in written}
-    config = json.dumps(config_of(ranks, base, about.base), indent=2, ensure_ascii=False) + "\n"
+    settings = config_of(ranks, base, about.base, generates=about.generates)
+    config = json.dumps(settings, indent=2, ensure_ascii=False) + "\n"
     # Folder names may hold bytes that are not UTF-8; the card replaces them.
     files = {
-        WEIGHTS: _assemble(staging, stored, about),
+        WEIGHTS: _assemble(staging, base, stored, about),
         ADAPTER: write_file(staging / ADAPTER, config.encode()),
         CARD: write_file(staging / CARD, card(fit, base, about).encode(errors="replace")),
     }
@@ -175,12 +182,17 @@ def _sides(part: AdapterPart) -> Iterator[tuple[str, Tensor]]:
 
 
 def _assemble(
-    staging: Path, stored: list[tuple[str, torch.dtype, tuple[int, ...]]], about: About
+    staging: Path,
+    base: Checkpoint,
+    stored: list[tuple[str, torch.dtype, tuple[int, ...]]],
+    about: About,
 ) -> tuple[int, str]:
     """Writes the weights file, header and then factors; returns its size in bytes and SHA-256."""
     metadata = {"format": "pt"}
     if about.recipe is not None:
-        metadata |= {"dem_recipe": recipe_yaml(about.recipe), "dem_digest": about.recipe.digest}
+        # Without the digests of the inputs, as in the headers of full models.
+        bare = without_identities(about.recipe, base)
+        metadata |= {"dem_recipe": recipe_yaml(bare), "dem_digest": bare.digest}
     piece, factors = header_bytes(stored, metadata), staging / _FACTORS
     with (
         Writer(staging / WEIGHTS, len(piece) + factors.stat().st_size) as file,

@@ -15,6 +15,17 @@ if TYPE_CHECKING:
     from merging.recipe import Recipe
 
 
+VERIFY = ("To check that the files are what was written:", "", "    dem verify FOLDER", "")
+"""The lines of every card that say how to check the folder."""
+
+
+def again(command: str) -> tuple[str, ...]:
+    """Returns the lines of a card with the command that made the folder; () if there is none."""
+    # Its paths are as they were typed, because a full one may show a person's name.
+    where = "To make it again, in the folder where the command was run:"
+    return (where, "", f"    {command}", "") if command else ()
+
+
 def card(
     recipe: "Recipe",
     base: Checkpoint,
@@ -59,14 +70,8 @@ def card(
         "|---|---|---|---|",
         *rows,
         "",
-        "To make it again:",
-        "",
-        f"    {command or 'dem merge recipe.yml OUT'}",
-        "",
-        "To check that the files are what was written:",
-        "",
-        "    dem verify FOLDER",
-        "",
+        *(again(command) or ("To make it again:", "", "    dem merge recipe.yml OUT", "")),
+        *VERIFY,
     ]
     return "\n".join(lines)
 

@@ -7,13 +7,19 @@ other users (mode 0600), flushes nothing and needs whole tensors. This one write
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from merging.engine import kernel
 from merging.engine.accelerator import Accelerator
+from merging.engine.finite import explain_not_finite
+from merging.engine.identities import (
+    check_identities,
+    gather,
+    with_identities,
+    without_identities,
+)
 from merging.engine.loop import Cpu, spans
 from merging.engine.tasks import Task, tasks
 from merging.engine.threads import Spare, in_order, workers
@@ -23,8 +29,9 @@ from merging.inputs.header import header_bytes
 from merging.inputs.manifest import Manifest, Progress, verify
 from merging.inputs.vector import Vector
 from merging.outputs.card import card
-from merging.outputs.side_files import write_side_files
+from merging.outputs.side_files import left_out_note, side_files, write_side_files
 from merging.outputs.staging import staging_folder, write_file, write_manifest
+from merging.outputs.weight_plan import WeightFile, index_of, nbytes_of, plan_weight_files
 from merging.outputs.writer import Writer
 from merging.recipe import Recipe, recipe_yaml
 
@@ -35,13 +42,6 @@ RECIPE = "recipe.yml"
 CARD = "README.md"
 SHARD_BYTES = 5_000_000_000
 """The default for the largest number of bytes in a weight file."""
-
-
-class _Shard(NamedTuple):
-    """A weight file and its tensors."""
-
-    name: str
-    tasks: tuple[Task, ...]
 
 
 class _Span(NamedTuple):
@@ -70,8 +70,12 @@ def export(
 ) -> Path:
     """Writes the merged model of a recipe as a model folder.
 
+    Its recipe.yml, card and manifest have the digests of the inputs (dem.inputs), which are known
+    when all weights were read. The headers of the weight files, which are written before, hold the
+    recipe without them.
+
     Args:
-        recipe: the merge.
+        recipe: the merge. If it has digests, the inputs must have them.
         base: Θ; its configuration and tokenizer are copied.
         vectors: the vectors that the recipe names.
         out: the folder to make; it must not exist.
@@ -89,27 +93,41 @@ def export(
 
     Raises:
         RecipeError: if the recipe cannot be carried out on these weights.
-        MismatchError: if a vector belongs to another base.
+        MismatchError: if a vector belongs to another base, or an input has another digest than the
+            recipe.
         ExportError: if there is no room, `out` exists, a value is not finite, or what is read back
             differs. No folder `out` is left then, nor if the process is killed.
     """
     out = Path(out)
+    # Before `tasks`, which reads all weights for a method whose ω follow from them.
+    gather([base, *vectors.values()])
     # In the order of the base's files, so that its files, and as a rule those of its fine-tunes,
     # are read from start to end.
     todo = sorted(tasks(recipe, base, vectors), key=lambda task: base.position(task.name))
     total = sum(nbytes_of(task) for task in todo)
+    statistics = {
+        name: file
+        for task in todo
+        for name, file in zip(task.vectors, task.statistics, strict=bool(task.statistics))
+    }
+    gather(file.stored for file in statistics.values())
     computing = device if device and recipe.definition.on_device else Cpu()
-    with staging_folder(out, total) as staging:
-        shards = _shards(todo, shard_bytes)
-        inputs = recipe, base, vectors
+    side = side_files(base)
+    with staging_folder(out, total + side.nbytes) as staging:
+        shards = plan_weight_files(todo, base.folders, shard_bytes)
+        inputs = without_identities(recipe, base), base, vectors
         written = _write_shards(
             staging, shards, inputs, computing, progress=progress, threads=threads
         )
-        files = written | write_side_files(staging, base, recipe, _index(shards, total))
+        check_identities(recipe, base, vectors)
+        recipe = with_identities(recipe, base, vectors, statistics)
+        files = written | write_side_files(staging, base, recipe, index_of(shards), side.taken)
         text = card(recipe, base, vectors, command, device.report(recipe.method) if device else "")
+        text += left_out_note(side.left_out)
         files[CARD] = write_file(staging / CARD, text.encode(errors="replace"))
         files[RECIPE] = write_file(staging / RECIPE, recipe_yaml(recipe).encode())
-        write_manifest(staging, Manifest(recipe.digest, dict(sorted(files.items()))))
+        manifest = Manifest(recipe.digest, dict(sorted(files.items())), side.left_out)
+        write_manifest(staging, manifest)
         _check(staging, todo, progress, written)
     return out
 
@@ -119,32 +137,9 @@ def export_bytes(recipe: Recipe, base: Checkpoint, vectors: Mapping[str, Vector]
     return sum(nbytes_of(task) for task in tasks(recipe, base, vectors))
 
 
-def nbytes_of(task: Task) -> int:
-    """Returns the bytes of one tensor of the merged model."""
-    return task.numel * task.out_dtype.itemsize
-
-
-def _shards(todo: Sequence[Task], shard_bytes: int) -> list[_Shard]:
-    """Distributes the tensors over files, in order, named as transformers names them."""
-    groups: list[list[Task]] = [[]]
-    filled = 0
-    for task in todo:
-        if groups[-1] and filled + nbytes_of(task) > shard_bytes:
-            groups.append([])
-            filled = 0
-        groups[-1].append(task)
-        filled += nbytes_of(task)
-    if len(groups) == 1:
-        return [_Shard("model.safetensors", tuple(groups[0]))]
-    return [
-        _Shard(f"model-{number:05d}-of-{len(groups):05d}.safetensors", tuple(group))
-        for number, group in enumerate(groups, 1)
-    ]
-
-
 def _write_shards(
     staging: Path,
-    shards: Sequence[_Shard],
+    shards: Sequence[WeightFile],
     inputs: tuple[Recipe, Checkpoint, Mapping[str, Vector]],
     device: Device,
     *,
@@ -154,17 +149,17 @@ def _write_shards(
     """Writes the weight files; returns file name -> its size in bytes and SHA-256."""
     recipe, base, vectors = inputs
     metadata = {"format": "pt", "dem_recipe": recipe_yaml(recipe), "dem_digest": recipe.digest}
-    total = sum(nbytes_of(task) for shard in shards for task in shard.tasks)
+    total = sum(shard.nbytes for shard in shards)
     written = {}
     done = 0
     for shard in shards:
         # Wide dtypes first, so that every tensor begins at a multiple of its element size, as
         # safetensors itself writes them.
         ordered = sorted(shard.tasks, key=lambda task: -task.out_dtype.itemsize)
-        header = header_of(ordered, metadata)
-        with Writer(
-            staging / shard.name, len(header) + sum(nbytes_of(task) for task in ordered)
-        ) as file:
+        own = [task._replace(name=shard.own_name(task)) for task in ordered]
+        header = header_of(own, metadata)
+        (staging / shard.folder).mkdir(parents=True, exist_ok=True)
+        with Writer(staging / shard.name, len(header) + shard.nbytes) as file:
             file.write(memoryview(header))
             for piece in _pieces(ordered, base, vectors, device, threads):
                 file.write(piece)
@@ -197,9 +192,8 @@ def _pieces(
             else memory[: span.size * dtype.itemsize].view(dtype)
         )
         device.compute(span.task, base, vectors, span.start, out)
-        # Copied tensors may hold infinities of the base's own; a narrower dtype makes new ones.
-        if (span.task.vectors or dtype != base.info(span.task.name).dtype) and not all_finite(out):
-            raise ExportError(_not_finite(span.task, out))
+        if why := explain_not_finite(span.task, base, out, span.start):
+            raise ExportError(f"{why} Nothing was exported.")
         return memory, out
 
     todo = [_Span(task, *span) for task in ordered for span in spans(task, device.most)]
@@ -215,38 +209,9 @@ def _pieces(
             memories.give(memory)
 
 
-def all_finite(values: Tensor) -> bool:
-    """Reports whether all values are finite."""
-    if kernel.reads(values.dtype) and values.device.type == "cpu" and values.is_contiguous():
-        return kernel.all_finite(values)
-    # A finite sum proves it in a twentieth of the time of a test of each value. A sum that is not
-    # finite may have overflowed, so each value is tested then.
-    return bool(torch.isfinite(values.sum(dtype=torch.float32))) or bool(
-        torch.isfinite(values).all()
-    )
-
-
 def header_of(ordered: Sequence[Task], metadata: Mapping[str, str]) -> bytes:
     """Returns the header of a safetensors file with these tensors, in this order."""
     return header_bytes([(task.name, task.out_dtype, task.shape) for task in ordered], metadata)
-
-
-def _not_finite(task: Task, values: Tensor) -> str:
-    """Returns the message for values that are not finite."""
-    count = int((~torch.isfinite(values)).sum())
-    if task.out_dtype == torch.float16:
-        advice = "float16 ends at 65,504: choose bfloat16 or float32 as out_dtype, or smaller ω."
-    else:
-        advice = "Look for NaN or infinity in the inputs with `dem inspect`, or choose smaller ω."
-    return f"{task.name}: {count:,} merged values are not finite. {advice} Nothing was exported."
-
-
-def _index(shards: Sequence[_Shard], total: int) -> dict[str, Any] | None:
-    """Returns the content of the index of several weight files; None for a single file."""
-    if len(shards) == 1:
-        return None
-    weight_map = {task.name: shard.name for shard in shards for task in shard.tasks}
-    return {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
 
 
 def _check(

@@ -1,29 +1,49 @@
 """Writes the files of an export that are no weights: configuration, tokenizer and index."""
 
 import json
-import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from merging.errors import ExportError
+from merging.file_kinds import kind_by_content
+from merging.folder_files import FILE_BYTES, FolderFiles, describe_left_out, folder_files
 from merging.inputs.checkpoint import Checkpoint
 from merging.inputs.vocabulary.aligned import Grown
 from merging.inputs.vocabulary.tokens import with_added_tokens
-from merging.outputs.staging import write_file
-from merging.paths import INDEX
+from merging.inputs.weight_files import module_folders
+from merging.outputs.card import escape_cell
+from merging.outputs.staging import copy_file, write_file
+from merging.paths import INDEX, MODULES
 from merging.recipe import Recipe
+from plumbing.inside_folder import open_inside
 
-# Files that are copied from the base: configuration, tokenizer, chat templates. Never code, and
-# never weights of any kind.
-_SIDE_FILES = re.compile(
-    r".*\.(json|txt|model|jinja|tiktoken|vocab|merges)|LICENSE.*|NOTICE.*|USE_POLICY.*"
-)
-_NOT_COPIED = re.compile(
-    r".*\.index\.json|adapter_config\.json|train(er_state|ing)\.json|MANIFEST\.json|recipe\.(yml|json)"
-)
+# Without these, the export would be another model.
+_NEEDED = ("config.json", MODULES)
+
+
+def side_files(base: Checkpoint) -> FolderFiles:
+    """Returns the files that are copied from a base's folder, and those that are left out.
+
+    Raises:
+        ExportError: if a file is left out without which the export could not be loaded.
+    """
+    chosen = folder_files(base.path, module_folders(base.path))
+    for name in _NEEDED:
+        if why := chosen.left_out.get(name):
+            raise ExportError(
+                f"{base.path / name} is not copied into an export: {why}. Put the file itself into "
+                "the folder."
+            )
+    return chosen
 
 
 def write_side_files(
-    staging: Path, base: Checkpoint, recipe: Recipe, index: dict[str, Any] | None
+    staging: Path,
+    base: Checkpoint,
+    recipe: Recipe,
+    index: dict[str, Any] | None,
+    names: Sequence[str],
 ) -> dict[str, tuple[int, str]]:
     """Writes the copied files and, if there are several weight files, their index.
 
@@ -32,38 +52,45 @@ def write_side_files(
         base: Θ. If its vocabulary was extended, the new tokens are added to its tokenizer files.
         recipe: may change dtype and layers in config.json.
         index: the content of the index file; None for a single weight file.
+        names: the files to copy; see side_files.
 
     Returns:
         file name -> its size in bytes and SHA-256.
+
+    Raises:
+        ExportError: if a file has become one that is not copied since it was chosen.
     """
     files = {}
-    for source in side_files(base.path):
-        name = str(source.relative_to(base.path))
-        (staging / name).parent.mkdir(exist_ok=True)
-        content = source.read_bytes()
+    for name in names:
+        target = staging / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # Checked once more on what is copied: the folder may be somebody else's.
+        with open_inside(base.path, name) as source:
+            if kind := kind_by_content(source):
+                raise ExportError(f"{base.path / name} has become {kind}. Export again.")
+            source.seek(0)
+            if name != "config.json" and not isinstance(base, Grown):
+                files[name] = copy_file(target, source, FILE_BYTES)
+                continue
+            content = source.read(FILE_BYTES)
         if name == "config.json":
             content = _config_json(base, recipe, content)
         if isinstance(base, Grown):
             content = with_added_tokens(name, content, base.entries, base.rows)
-        files[name] = write_file(staging / name, content)
+        files[name] = write_file(target, content)
     if index is not None:
         files[INDEX] = write_file(staging / INDEX, json.dumps(index, indent=2).encode())
     return files
 
 
-def side_files(folder: Path) -> list[Path]:
-    """Returns the files that are copied from a base's folder.
+def left_out_note(left_out: Mapping[str, str]) -> str:
+    """Returns a paragraph for the model card on the files of the base that are not in the export.
 
-    They are configuration, tokenizer, chat templates and licences.
+    Empty if there are none.
     """
-    candidates = [*folder.iterdir(), *folder.glob("additional_chat_templates/*.jinja")]
-    return sorted(
-        file
-        for file in candidates
-        if file.is_file()
-        and _SIDE_FILES.fullmatch(file.name)
-        and not _NOT_COPIED.fullmatch(file.name)
-    )
+    if not left_out:
+        return ""
+    return f"\nNot copied from the base's folder: {escape_cell(describe_left_out(left_out))}.\n"
 
 
 def _config_json(base: Checkpoint, recipe: Recipe, content: bytes) -> bytes:

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, BinaryIO
 
 from merging.errors import ExportError
 from merging.inputs.manifest import MANIFEST, Manifest
@@ -109,12 +110,36 @@ def write_file(path: Path, content: bytes) -> tuple[int, str]:
     return len(content), hashlib.sha256(content).hexdigest()
 
 
+def copy_file(path: Path, source: BinaryIO, limit: int) -> tuple[int, str]:
+    """Copies an open file to a new one, flushed to the disk; returns its size and SHA-256.
+
+    Raises:
+        ExportError: if there are more than `limit` bytes.
+    """
+    size, digest = 0, hashlib.sha256()
+    with path.open("xb") as file:
+        while piece := source.read(2**20):
+            size += len(piece)
+            if size > limit:
+                raise ExportError(
+                    f"{path.name} has grown beyond {limit:,} bytes while it was copied. Export "
+                    "again when nothing writes to the base's folder."
+                )
+            digest.update(piece)
+            file.write(piece)
+        file.flush()
+        os.fsync(file.fileno())
+    return size, digest.hexdigest()
+
+
 def write_manifest(staging: Path, manifest: Manifest) -> None:
     """Writes the manifest with which `verify` compares the folder."""
     files = {
         name: {"bytes": size, "sha256": digest} for name, (size, digest) in manifest.files.items()
     }
-    document = {"format": 1, "recipe": manifest.recipe, "files": files}
+    document: dict[str, Any] = {"format": 1, "recipe": manifest.recipe, "files": files}
+    if manifest.left_out:
+        document["left_out"] = dict(manifest.left_out)
     write_file(staging / MANIFEST, (json.dumps(document, indent=2) + "\n").encode())
 
 

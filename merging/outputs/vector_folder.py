@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from merging.dtypes import DTYPES, nearest_dtype, working_dtype
+from merging.engine.finite import all_finite
+from merging.engine.identities import gather
 from merging.engine.loop import BLOCK
 from merging.engine.tasks import Task
 from merging.errors import ExportError
@@ -18,8 +20,10 @@ from merging.inputs.manifest import Manifest, Progress, verify
 from merging.inputs.saved_vector import FACTS, VectorFacts
 from merging.inputs.vector import Vector
 from merging.methods._contract import load
-from merging.outputs.export import all_finite, header_of, nbytes_of
+from merging.outputs.card import VERIFY, again, escape_cell
+from merging.outputs.export import CARD, header_of
 from merging.outputs.staging import staging_folder, write_file, write_manifest
+from merging.outputs.weight_plan import nbytes_of
 from merging.outputs.writer import Writer
 from merging.paths import DELTAS
 from merging.version import __version__
@@ -33,6 +37,7 @@ def save_vector(
     *,
     dtype: str = "float32",
     progress: Progress = lambda stage, done, total: None,
+    command: str = "",
 ) -> Path:
     """Writes the deltas of a vector as a folder, block by block.
 
@@ -43,6 +48,7 @@ def save_vector(
         dtype: one of SAVED_DTYPES. float32 is exact: a float64 base's deltas are then float64.
             float16 and bfloat16 take half the size; vector.json holds their error.
         progress: called with stage, done and total; see merging.inputs.manifest.Progress.
+        command: the command line that makes the folder again, for its card.
 
     Returns:
         `out`.
@@ -58,11 +64,18 @@ def save_vector(
             f"{nearest_dtype(dtype, SAVED_DTYPES)}"
         )
     out = Path(out)
+    gather([vector.base, vector])
     todo = [_task(vector, name, dtype) for name in vector]
     with staging_folder(out, sum(nbytes_of(task) for task in todo)) as staging:
         written, error = _write_deltas(staging / DELTAS, vector, todo, progress)
-        facts = json.dumps(_facts(vector, dtype, error)._asdict(), indent=2) + "\n"
-        files = {DELTAS: written, FACTS: write_file(staging / FACTS, facts.encode())}
+        facts = _facts(vector, dtype, error)
+        text = json.dumps(facts._asdict(), indent=2) + "\n"
+        files = {
+            DELTAS: written,
+            FACTS: write_file(staging / FACTS, text.encode()),
+            # Names of folders may hold bytes that are not UTF-8.
+            CARD: write_file(staging / CARD, _card(facts, command).encode(errors="replace")),
+        }
         # A vector has no recipe; the digest of what it was made from takes its place.
         write_manifest(staging, Manifest(vector.digest[:12], files))
         verify(staging, progress, {DELTAS})
@@ -87,6 +100,23 @@ def _facts(vector: Vector, dtype: str, error: float) -> VectorFacts:
     )
 
 
+def _card(facts: VectorFacts, command: str) -> str:
+    """Returns the card of the folder as Markdown."""
+    lines = [
+        f"# Δ{escape_cell(facts.name)}: a distribution vector",
+        "",
+        f"Base Θ: digest `{facts.base[:12]}`; made from weights with digest "
+        f"`{facts.tuned[:12]}`. Deltas in {facts.dtype}, relative error {facts.error:.2e}. "
+        f"Made by dem-workbench {facts.version}.",
+        "",
+        "To add it to the base, name this folder as a model of a recipe.",
+        "",
+        *again(command),
+        *VERIFY,
+    ]
+    return "\n".join(lines)
+
+
 def _write_deltas(
     file: Path, vector: Vector, todo: list[Task], progress: Progress
 ) -> tuple[tuple[int, str], float]:
@@ -94,17 +124,7 @@ def _write_deltas(
     # Wide dtypes first, so that every tensor begins at a multiple of its element size, as
     # safetensors itself writes them.
     ordered = sorted(todo, key=lambda task: -task.out_dtype.itemsize)
-    facts = _facts(vector, "", 0.0)
-    # The digest of the folder is taken over this header: it tells vectors of one shape apart.
-    header = header_of(
-        ordered,
-        {
-            "format": "pt",
-            "dem_vector": facts.name,
-            "dem_base": facts.base,
-            "dem_tuned": facts.tuned,
-        },
-    )
+    header = header_of(ordered, {"format": "pt", "dem_vector": vector.name})
     total, done = sum(nbytes_of(task) for task in todo), 0
     lost = whole = 0.0
     with Writer(file, len(header) + total) as stream:

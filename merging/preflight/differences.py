@@ -3,11 +3,7 @@
 Only headers, small files and a few blocks of weights are read.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import torch
 
 from merging.errors import CheckpointError
 from merging.inputs.checkpoint import Checkpoint, Weights, dtype_of, read_block, shape_of
@@ -18,8 +14,10 @@ from merging.inputs.vector import DistributionVector, Vector
 from merging.inputs.vocabulary.align import refusal
 from merging.inputs.vocabulary.aligned import Arranged
 from merging.inputs.vocabulary.tokens import Difference, difference, token_tables
-from merging.preflight.adapter_base import trained_elsewhere
+from merging.preflight.configs import configurations
 from merging.preflight.problem import Problem
+from merging.preflight.storage import dtypes, kept_tensors
+from merging.preflight.trained_base import trained_elsewhere
 
 SAMPLE = 2**16
 """Elements that are read of each sampled matrix."""
@@ -31,17 +29,6 @@ UNRELATED = 0.2
 Fine-tunes measure above 0.9, other initialisations about 1/√SAMPLE = 0.004.
 """
 
-# A difference in one of these means another architecture: an error.
-_SAME = (
-    "model_type",
-    "hidden_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "num_key_value_heads",
-    "head_dim",
-)
-# A difference in one of these changes results but may be intended: a warning.
-_TELL = ("rope_parameters", "rope_theta", "max_position_embeddings", "rms_norm_eps")
 _TEMPLATE_BYTES = 10_000_000
 
 
@@ -66,8 +53,9 @@ def compare(base: Checkpoint, vector: Vector, *, related: bool = True) -> list[P
     own, tuned = _on_disk(base, vector)
     arranged = getattr(vector, "tuned", None)
     diff = difference(own, tuned)
-    problems = _quantised(vector.name, tuned) + _configs(own, vector.name, tuned.config)
-    problems += _heads(own, vector.name, tuned) + _dtypes(own, vector.name, tuned)
+    problems = _quantised(vector.name, tuned) + configurations(own, vector.name, tuned)
+    problems += _heads(own, vector.name, tuned) + dtypes(own, vector.name, tuned)
+    problems += kept_tensors(own, vector.name, tuned)
     if isinstance(arranged, Arranged):
         problems += (
             [Problem("warning", vector.name, f"{vector.name}: {arranged.note}")]
@@ -79,7 +67,7 @@ def compare(base: Checkpoint, vector: Vector, *, related: bool = True) -> list[P
     problems += _tokenizers(vector.name, diff) + _templates(own.path, vector.name, tuned.path)
     if related and isinstance(vector, DistributionVector):
         problems += _descent(base, vector)
-    return problems
+    return problems + trained_elsewhere(own, vector, related=related)
 
 
 def _on_disk(base: Checkpoint, vector: Vector) -> tuple[Checkpoint, Checkpoint]:
@@ -153,8 +141,8 @@ def _saved_elsewhere(base: Checkpoint, vector: SavedVector) -> list[Problem]:
     """Returns a warning for a saved vector that was made on another base."""
     message = (
         f"{vector.name} ({vector.path}) was saved from a base with digest "
-        f"{vector.facts.base[:12]}…; {base.path} has {base.digest[:12]}…. Names and shapes agree, "
-        "so it is added all the same: measure the result."
+        f"{vector.facts.base[:12]}…; {base.path} has {vector.base_digest[:12]}…. Names and "
+        "shapes agree, so it is added all the same: measure the result."
     )
     return [Problem("warning", vector.name, message)]
 
@@ -164,26 +152,6 @@ def _quantised(name: str, tuned: Checkpoint) -> list[Problem]:
         return []
     message = f"{name}: config.json has a quantization_config: {tuned.path} is quantised."
     return [Problem("error", name, message, "Give the full-precision checkpoint.")]
-
-
-def _configs(base: Checkpoint, name: str, config: Mapping[str, Any]) -> list[Problem]:
-    """Returns a problem for each key that both configurations have with different values."""
-    problems = []
-    for keys in (_SAME, _TELL):
-        for key in keys:
-            value, expected = config.get(key), base.config.get(key)
-            if key in config and key in base.config and value != expected:
-                message = f"{name}: config.json says {key} = {value!r}, the base says {expected!r}."
-                advice = (
-                    "The export has the base's value; a model that was trained with another value "
-                    "may get worse."
-                )
-                problems.append(
-                    Problem("error", name, message, "Choose the base that it was trained from.")
-                    if keys is _SAME
-                    else Problem("warning", name, message, advice)
-                )
-    return problems
 
 
 def _heads(base: Checkpoint, name: str, tuned: Checkpoint) -> list[Problem]:
@@ -225,25 +193,6 @@ def _heads(base: Checkpoint, name: str, tuned: Checkpoint) -> list[Problem]:
             f"{which}, the base {other}; it equals the embeddings and is merged once with them.",
         )
     ]
-
-
-def _dtypes(base: Checkpoint, name: str, tuned: Checkpoint) -> list[Problem]:
-    ours, theirs = _floats(base), _floats(tuned)
-    if ours == theirs:
-        return []
-    wide = "float64" if "float64" in ours else "float32"
-    message = (
-        f"{name} is stored as {' and '.join(theirs) or 'no floats'}, the base as "
-        f"{' and '.join(ours) or 'no floats'}: merged in {wide} and stored as the base is, unless "
-        "the recipe's dtype says otherwise."
-    )
-    return [Problem("info", name, message)]
-
-
-def _floats(weights: Checkpoint) -> list[str]:
-    """Returns the names of the floating-point dtypes in a checkpoint."""
-    dtypes: set[torch.dtype] = {weights.info(name).dtype for name in weights}
-    return sorted(str(dtype).removeprefix("torch.") for dtype in dtypes if dtype.is_floating_point)
 
 
 def _tokenizers(name: str, diff: Difference) -> list[Problem]:

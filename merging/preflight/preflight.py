@@ -12,13 +12,15 @@ from merging.engine.tasks import Task, out_dtype_of, space_of, tasks
 from merging.errors import MergingError, MismatchError, RecipeError
 from merging.inputs.checkpoint import Checkpoint
 from merging.inputs.vector import Vector
-from merging.inputs.vocabulary.align import Arrangement, arrange, is_whole, same_rows
+from merging.inputs.vocabulary.align import Arrangement, arrange, is_whole, opened_like, same_rows
 from merging.inputs.vocabulary.tokens import difference
 from merging.opening.open import open_recipe, open_vector, references
 from merging.preflight import room
 from merging.preflight.differences import compare, vocabulary
+from merging.preflight.duplicates import duplicates
 from merging.preflight.idle_settings import ignored_keys, shadowed_rules
-from merging.preflight.problem import Problem, base_problems
+from merging.preflight.old_digests import old_inputs, old_vectors
+from merging.preflight.problem import Problem, base_problems, told
 from merging.preflight.references import (
     Locate,
     Probe,
@@ -93,12 +95,18 @@ def preflight(
     located = {name: folders[path] for name, path in models.items() if path in folders}
     opened = _open(base, located, vocabularies)
     problems = base_problems(opened.base) + missing
-    problems += opened.problems + _duplicates(base, opened.vectors)
+    problems += opened.problems + duplicates(base, opened.vectors) + old_vectors(opened.vectors)
+    problems += told(opened.vectors)
     return Opened(opened.base, opened.vectors, problems)
 
 
 def prepare(
-    recipe: Recipe, locate: Locate = Path, out: Path | None = None, probe: Probe = _no_probe
+    recipe: Recipe,
+    locate: Locate = Path,
+    out: Path | None = None,
+    probe: Probe = _no_probe,
+    *,
+    check_inputs: bool = True,
 ) -> Opened:
     """Opens the inputs of a recipe and reports every problem before anything is merged or written.
 
@@ -108,6 +116,7 @@ def prepare(
         out: the folder of the export; if given, the free space of its disk is checked.
         probe: raises the error that `locate` would raise, without downloading weights. It is
             called for all hub ids before one is downloaded.
+        check_inputs: as in open_recipe.
 
     Returns:
         base, vectors, and the warnings and notes for the user.
@@ -119,8 +128,11 @@ def prepare(
     if missing:
         raise join_errors([*missing.values(), *_everything_wrong(recipe, folders)])
     try:
-        base, vectors = open_recipe(recipe, folders.__getitem__)
+        base, vectors = open_recipe(recipe, folders.__getitem__, check_inputs=check_inputs)
     except MergingError as error:
+        # A wrong input may not even fit; then its digest says more than its shapes.
+        if not check_inputs:
+            return prepare(recipe, locate, out, probe)
         raise join_errors([error, *_everything_wrong(recipe, folders)]) from None
     problems = problems_of(recipe, base, vectors)
     # On inputs that do not fit, this would report the same faults again in other words.
@@ -141,6 +153,7 @@ def check(recipe: Recipe, base: Checkpoint, vectors: Mapping[str, Vector]) -> li
 def problems_of(recipe: Recipe, base: Checkpoint, vectors: Mapping[str, Vector]) -> list[Problem]:
     """Returns all problems of a recipe on its opened inputs, errors included."""
     problems = base_problems(base) + ignored_keys(recipe) + shadowed_rules(recipe, base)
+    problems += old_inputs(recipe) + old_vectors(vectors) + told(vectors)
     # Different layers of one model are no more similar than different models, so descent can only
     # be checked if slices keep the numbers of their layers.
     aligned = not recipe.slices or recipe.slices_aligned
@@ -150,7 +163,7 @@ def problems_of(recipe: Recipe, base: Checkpoint, vectors: Mapping[str, Vector])
         problems += compare(base, vectors[source.name], related=related)
     if not recipe.slices:
         named = {source.name: vectors[source.name] for source in recipe.models}
-        problems += _duplicates(base, named, differences=space_of(recipe) == "deltas")
+        problems += duplicates(base, named, differences=space_of(recipe) == "deltas")
     return problems
 
 
@@ -178,7 +191,7 @@ def _open(
     refused: dict[str, Path] = {}
     for name, folder in folders.items():
         try:
-            tuned = Checkpoint(folder) if is_whole(folder) else None
+            tuned = opened_like(base, name, folder) if is_whole(folder) else None
             if how == "refuse" and tuned is not None and not same_rows(base, tuned):
                 problems += vocabulary(base, name, tuned, difference(base, tuned))
                 refused[name] = folder
@@ -244,36 +257,6 @@ def _everything_wrong(recipe: Recipe, folders: Mapping[str, Path]) -> Sequence[M
     opened = _open(base, located, recipe.vocabulary, related=related)
     problems = base_problems(base) + opened.problems
     return [problem.text for problem in problems if problem.severity == "error"]
-
-
-def _duplicates(
-    base: Checkpoint, vectors: Mapping[str, Vector], *, differences: bool = True
-) -> list[Problem]:
-    """Returns warnings for models that are given twice, and for those that are the base itself.
-
-    Args:
-        base: Θ.
-        vectors: name -> vector.
-        differences: whether the method merges deltas, so that the base itself adds nothing.
-    """
-    problems = []
-    seen: dict[str, str] = {}
-    for name, vector in vectors.items():
-        if differences and vector.digest == base.digest:
-            message = (
-                f"{name} ({vector.path}) has the base's weights: its distribution vector is 0."
-            )
-            fix = "Give the checkpoint after fine-tuning, or leave it out."
-            problems.append(Problem("warning", name, message, fix))
-        # Vectors in memory have an empty digest, which tells nothing.
-        if vector.digest and vector.digest in seen:
-            message = (
-                f"{name} ({vector.path}) has the same weights as {seen[vector.digest]}: its ω is "
-                "added to the other's."
-            )
-            problems.append(Problem("warning", name, message, "Leave one of them out."))
-        seen.setdefault(vector.digest, name)
-    return problems
 
 
 def _work_problems(

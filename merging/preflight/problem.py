@@ -1,9 +1,13 @@
 """A problem that is reported before a merge, and the problems that a base has by itself."""
 
+from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
+from merging.folder_files import describe_left_out, folder_files
 from merging.inputs.checkpoint import Checkpoint
+from merging.inputs.vector import Vector
 from merging.inputs.vocabulary.aligned import Grown
+from merging.inputs.weight_files import module_folders
 from plumbing.suggest import listed
 
 
@@ -44,7 +48,20 @@ def base_problems(base: Checkpoint) -> list[Problem]:
         )
     if isinstance(base, Grown):
         problems.append(Problem("warning", "base", base.note))
+    if left_out := folder_files(base.path, module_folders(base.path)).left_out:
+        message = f"Not copied from {base.path} into an export: {describe_left_out(left_out)}."
+        problems.append(Problem("info", "base", message))
     return problems
+
+
+def told(vectors: Mapping[str, Vector]) -> list[Problem]:
+    """Returns what the user should know of how each vector was read, such as renamed tensors."""
+    return [
+        Problem("info", name, f"{name}: {note}")
+        for name, vector in vectors.items()
+        # A vector of a base with added tokens holds the one that was read.
+        for note in getattr(vector, "inner", vector).notes
+    ]
 
 
 def code_keys(config: Any) -> list[str]:

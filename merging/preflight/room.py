@@ -10,8 +10,8 @@ from merging.engine.loop import BLOCK
 from merging.engine.tasks import Task
 from merging.errors import ExportError
 from merging.inputs.checkpoint import Checkpoint
-from merging.outputs.export import nbytes_of
 from merging.outputs.staging import check_room
+from merging.outputs.weight_plan import nbytes_of
 from merging.preflight.problem import Problem
 
 

@@ -3,10 +3,12 @@
 Faults of the text are worded here, for the person whose recipe it is.
 """
 
+from pathlib import Path
 from typing import Any
 
 from merging.errors import RecipeError
 from merging.recipe import fields
+from merging.recipe.reference import IsFolder, read_reference
 from plumbing import strict_yaml
 from plumbing.suggest import nearest
 
@@ -22,6 +24,7 @@ _KEYS = (
     "dtype",
     "out_dtype",
     "tokenizer_source",
+    "tokenizer",
     "name",
     "dem",
 )
@@ -40,10 +43,6 @@ _UNSUPPORTED = {
     "shared_experts": _MOE,
     "experts_per_token": _MOE,
     "gate_mode": _MOE,
-    "tokenizer": (
-        "no tokenizer is built from several models, the base's is used; remove the key, "
-        "or write tokenizer_source: base"
-    ),
     "chat_template": "the base's chat template is used as it is",
 }
 """Keys of mergekit that are not supported -> why, and what to do instead."""
@@ -63,9 +62,6 @@ def parse_document(text: str) -> tuple[dict[str, Any], dict[str, Any]]:
             versions only, or belongs to a feature of mergekit that is not supported.
     """
     document = _keys_and_values(text)
-    # `tokenizer: {source: base}` asks for what is done anyway.
-    if document.get("tokenizer") == {"source": "base"}:
-        del document["tokenizer"]
     # mergekit ignores unknown keys, so a weight that is beside `model:` or misspelt changes nothing
     # there, without a word (arcee-ai/mergekit#470).
     for key in document:
@@ -73,11 +69,6 @@ def parse_document(text: str) -> tuple[dict[str, Any], dict[str, Any]]:
             raise RecipeError(f"{key!r} is not read: {_UNSUPPORTED[key]}.")
         if key not in _KEYS:
             raise RecipeError(f"unknown key {key!r}; {nearest(str(key), _KEYS)}")
-    if document.get("tokenizer_source") not in (None, "base"):
-        raise RecipeError(
-            f"tokenizer_source is {document['tokenizer_source']!r}; only the base's tokenizer is "
-            "used. Remove the key, or write base."
-        )
     dem = fields.mapping(document.get("dem"), "dem")
     for key in dem:
         if key not in _DEM_KEYS:
@@ -87,6 +78,47 @@ def parse_document(text: str) -> tuple[dict[str, Any], dict[str, Any]]:
             f"dem.format is {dem['format']!r}, this version reads {FORMAT}: update to open it."
         )
     return document, dem
+
+
+def check_tokenizer(document: dict[str, Any], base: str, is_folder: IsFolder) -> None:
+    """Refuses every tokenizer but that of the model whose files the export gets.
+
+    Args:
+        document: the recipe's keys and values.
+        base: that model as the recipe names it: the base, or the first model if there is none.
+        is_folder: see read_reference.
+
+    Raises:
+        RecipeError: another tokenizer is asked for.
+    """
+
+    def is_base(source: Any, key: str) -> bool:
+        if source == "base":
+            return True
+        # 'union' is mergekit's other word; as it does, a word is not taken for a folder.
+        if source is None or source == "union":
+            return False
+        path, lora = read_reference(source, key, is_folder)
+        return lora is None and Path(path) == Path(base)
+
+    source = document.get("tokenizer_source")
+    if source is not None and not is_base(source, "tokenizer_source"):
+        raise RecipeError(
+            f"tokenizer_source is {source!r}; only the base's tokenizer is used. Remove the key, "
+            "or write base."
+        )
+    if document.get("tokenizer") is None:
+        return
+    # `tokenizer: {source: base}` asks for what is done anyway. Without `source`, and so with no
+    # key at all, mergekit builds the union of all tokenizers.
+    tokenizer = fields.mapping(document["tokenizer"], "tokenizer")
+    others = [key for key, value in tokenizer.items() if key != "source" and value]
+    if others or not is_base(tokenizer.get("source"), "tokenizer.source"):
+        what = f"{others[0]} is {tokenizer[others[0]]!r}: " if others else ""
+        raise RecipeError(
+            f"'tokenizer' is not read: {what}no tokenizer is built from several models, the base's "
+            "is used; remove the key, or write tokenizer_source: base."
+        )
 
 
 def _keys_and_values(text: str) -> dict[str, Any]:

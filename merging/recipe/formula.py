@@ -1,5 +1,8 @@
 """Writes a recipe as one line of algebra, for the page and the model card."""
 
+import math
+from decimal import Decimal
+
 from merging.methods._values import Value
 from merging.recipe.recipe import Recipe
 
@@ -23,6 +26,17 @@ def formula(recipe: Recipe) -> str:
     if recipe.slices:
         return _slices(recipe)
     return _sum(recipe) if recipe.method in PLAIN else _call(recipe)
+
+
+def omega_text(omega: float) -> str:
+    """Writes ω with at least two decimals and with all digits that it has.
+
+    >>> omega_text(0.5), omega_text(0.127), omega_text(1e-7)
+    ('0.50', '0.127', '0.0000001')
+    """
+    text = format(Decimal(repr(float(omega))), "f")
+    whole, _, digits = text.partition(".")
+    return f"{whole}.{digits.rstrip('0').ljust(2, '0')}"
 
 
 def _sum(recipe: Recipe) -> str:
@@ -86,7 +100,7 @@ def _parameter(recipe: Recipe, name: str, default: Value | None) -> str:
 def _term(omega: object, name: str) -> tuple[str, str]:
     """Returns a term of the sum as its sign and the rest."""
     if isinstance(omega, int | float):
-        return (MINUS if omega < 0 else "+", f"{abs(omega):.2f}·{name}")
+        return (MINUS if omega < 0 else "+", f"{omega_text(abs(omega))}·{name}")
     return ("+", f"ω(layer)·{name}")
 
 
@@ -101,7 +115,8 @@ def _total(recipe: Recipe) -> str:
     """Returns the sum of the ω as text, or Σω if it is not the same for all tensors."""
     omegas = list(recipe.omegas.values())
     if all(isinstance(omega, int | float) for omega in omegas):
-        return f"{sum(omegas):.2f}"
+        # Rounded, because a sum such as 0.1 + 0.2 has digits that nobody has set.
+        return omega_text(round(math.fsum(omegas), 10))
     return "Σω"
 
 

@@ -153,11 +153,6 @@ def _check_name(source: ModelEntry, model: str) -> None:
             f"{model}: {source.location!r} has characters that a recipe cannot hold; "
             "rename the folder."
         )
-    if "+" in source.path:
-        raise RecipeError(
-            f"{model}: {source.path!r}: a recipe reads what follows a + as an adapter; "
-            "rename the folder."
-        )
 
 
 def _check_model_keys(

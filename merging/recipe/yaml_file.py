@@ -10,9 +10,17 @@ from merging.methods import _contract as methods
 from merging.paths import exists
 from merging.recipe import fields
 from merging.recipe import slices_yaml as slices
-from merging.recipe.document import FORMAT, parse_document
+from merging.recipe.document import FORMAT, check_tokenizer, parse_document
 from merging.recipe.parts import ModelEntry, Slice
 from merging.recipe.recipe import Recipe
+from merging.recipe.reference import (
+    IsFolder,
+    Reference,
+    is_folder_from,
+    read_base,
+    read_reference,
+    write_reference,
+)
 from merging.recipe.settings import Setting
 from merging.version import __version__
 from plumbing import strict_yaml
@@ -49,19 +57,24 @@ def read_recipe(path: str | Path) -> Recipe:
             f"{file} is empty. Give a recipe, a YAML file with merge_method and models."
         )
     try:
-        return relative_to(parse_recipe(text), file.parent)
+        return relative_to(parse_recipe(text, file.parent), file.parent)
     except RecipeError as error:
         raise RecipeError(f"{file}: {error}") from None
 
 
-def parse_recipe(text: str) -> Recipe:
+def parse_recipe(text: str, folder: Path | None = None) -> Recipe:
     """Reads a recipe from YAML text and checks every key and value.
+
+    Args:
+        text: the YAML.
+        folder: the recipe's own folder, if it has one. A model whose name has a + may be a folder
+            there or in the working directory; see merging.recipe.reference.
 
     Raises:
         RecipeError: not YAML, an unknown key (the message names the nearest known one), or a value
             that the key does not take.
     """
-    return Recipe(**_fields(text))
+    return Recipe(**_fields(text, is_folder_from(folder)))
 
 
 def relative_to(recipe: Recipe, folder: Path) -> Recipe:
@@ -107,10 +120,10 @@ def recipe_yaml(recipe: Recipe) -> str:
     unused = recipe.definition.base_role == "unused" and not recipe.lists_base
     names_only = recipe.base is not None and unused and not recipe.slices
     if recipe.base is not None and not names_only:
-        document["base_model"] = recipe.base
+        document["base_model"] = write_reference(Reference(recipe.base))
     models = [
         {
-            "model": source.path if source.lora is None else f"{source.path}+{source.lora}",
+            "model": write_reference(Reference(source.path, source.lora)),
             "parameters": dict(source.parameters),
         }
         for source in recipe.models
@@ -141,12 +154,12 @@ def recipe_yaml(recipe: Recipe) -> str:
     return strict_yaml.dump(document)
 
 
-def _fields(text: str) -> dict[str, Any]:
+def _fields(text: str, is_folder: IsFolder) -> dict[str, Any]:
     """Returns the arguments of Recipe from YAML text; Recipe itself checks most values."""
     document, dem = parse_document(text)
     method = fields.text(document.get("merge_method"), "merge_method") or ""
     parameters = fields.mapping(document.get("parameters"), "parameters")
-    base = fields.text(document.get("base_model"), "base_model")
+    base = read_base(document.get("base_model"), "base_model", is_folder)
     models: tuple[ModelEntry, ...]
     restacked: tuple[Slice, ...] = ()
     if "slices" in document:
@@ -154,10 +167,13 @@ def _fields(text: str) -> dict[str, Any]:
             raise RecipeError(
                 "models and slices are both given, and a recipe has one of them. Remove one."
             )
-        models, restacked = slices.read_slices(document["slices"], dem.get("names"), base)
+        models, restacked = slices.read_slices(
+            document["slices"], dem.get("names"), base, is_folder
+        )
     else:
-        models = _read_models(document.get("models"), dem.get("names"))
+        models = _read_models(document.get("models"), dem.get("names"), is_folder)
         base, models = _place_base(method, base, models, parameters)
+    check_tokenizer(document, base or models[0].path, is_folder)
     return {
         "base": base or fields.text(dem.get("base"), "dem.base"),
         "models": models,
@@ -181,12 +197,13 @@ def _fields(text: str) -> dict[str, Any]:
     }
 
 
-def _read_models(models: Any, names: Any) -> tuple[ModelEntry, ...]:
+def _read_models(models: Any, names: Any, is_folder: IsFolder) -> tuple[ModelEntry, ...]:
     """Reads the list `models`.
 
     Args:
         models: as YAML gives it.
         names: as YAML gives dem.names, one per model; None to name each after its folder.
+        is_folder: see read_reference.
     """
     if not isinstance(models, list) or not models:
         raise RecipeError(
@@ -214,9 +231,7 @@ def _read_models(models: Any, names: Any) -> tuple[ModelEntry, ...]:
                     else nearest(str(key), ["model", "parameters"])
                 )
                 raise RecipeError(f"{at}: unknown key {key!r}; {hint}")
-        path, _, lora = (fields.text(entry.get("model"), f"{at}.model") or "").partition("+")
-        if not path:
-            raise RecipeError(f"{at}.model is missing, expected the folder of a checkpoint.")
+        path, lora = read_reference(entry.get("model"), f"{at}.model", is_folder)
         name = (
             names[number]
             if names
@@ -227,7 +242,7 @@ def _read_models(models: Any, names: Any) -> tuple[ModelEntry, ...]:
                 path,
                 name,
                 fields.mapping(entry.get("parameters"), f"{at}.parameters"),
-                lora or None,
+                lora,
             )
         )
     return tuple(sources)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from corpus import Chat, CorpusError, Example, Message, Source, load, nested, write_jsonl
+from corpus.reach import Reach
 from corpus.source import _explain
 
 ROOT = Path(__file__).parents[2]
@@ -244,7 +245,20 @@ def test_a_folder_of_other_splits_or_of_datasets_is_not_taken_for_one(tmp_path, 
 
 @pytest.mark.parametrize(
     "path",
-    ["data/none.jsonl", "/nowhere/at/all", "a/b/c", "org/name@v1", "none.parquet", "org--x/y"],
+    [
+        "data/none.jsonl",
+        "/nowhere/at/all",
+        "a/b/c",
+        "org/name@v1",
+        "none.parquet",
+        "org--x/y",
+        "name",
+        "squad",
+        "hf://datasets/org/name",
+        "https://hub/org/name",
+        "org/name/",
+        "../org/name",
+    ],
 )
 def test_a_path_that_is_not_there_is_not_looked_up(read, path):
     with pytest.raises(
@@ -254,7 +268,61 @@ def test_a_path_that_is_not_there_is_not_looked_up(read, path):
     assert ("revision" in str(caught.value)) == ("@" in path)
 
 
-@pytest.mark.parametrize("name", ["org/name-of.set", "name"])
+@pytest.mark.parametrize(
+    "name", ["text", "csv", "json", "parquet", "pandas", "imagefolder", "arrow"]
+)
+def test_a_readers_name_reads_nothing(tmp_path, read, monkeypatch, name):
+    """`datasets` has readers of these names, which read the files of the working directory."""
+    (tmp_path / "secret.txt").write_text("s", "utf-8")
+    write_jsonl(tmp_path / "secret.jsonl", ROWS)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CorpusError, match=f"{name} is no file or folder here, and no name of"):
+        read(name)
+    # A folder of this name is a folder: it has a train.parquet or nothing.
+    (tmp_path / name).mkdir()
+    with pytest.raises(CorpusError, match="any data files"):
+        read(name)
+
+
+@pytest.mark.parametrize("field", ["split", "config", "revision"])
+@pytest.mark.parametrize(
+    "value",
+    ["/etc/passwd", "../x", "..", ".", "a/../../x", "~/x", "a\\b", "a\nb", ".hidden", "a//b"],
+)
+def test_a_split_or_configuration_is_no_path(tmp_path, field, value):
+    with pytest.raises(CorpusError, match=f"source mine: {field} is .*, which is a path"):
+        Source("mine", str(tmp_path), **{field: value})
+
+
+def test_plain_splits_and_revisions_are_accepted(tmp_path):
+    for field, value in (("split", "train[:10%]"), ("split", "a-b_c.d"), ("config", "en-fr"),
+                         ("config", "cola & more"), ("revision", "refs/convert/parquet"),
+                         ("revision", "v1.0")):  # fmt: skip
+        assert getattr(Source("mine", str(tmp_path), **{field: value}), field) == value
+    with pytest.raises(CorpusError, match="config is 'a/b', which is a path"):
+        Source("mine", str(tmp_path), config="a/b")
+
+
+def test_a_limited_reach_reads_its_roots_and_asks_no_hub(tmp_path, monkeypatch):
+    root = tmp_path / "root"
+    write_jsonl(root / "data" / "train.jsonl", ROWS)
+    write_jsonl(tmp_path / "train.jsonl", ROWS)
+    reach = Reach((root,), hub=False)
+    monkeypatch.chdir(root)
+    for path in (root / "data", "data", root / "data" / "train.jsonl"):
+        assert load(Source("mine", str(path)), reach=reach) == named(ROWS, "mine")
+    for path in (tmp_path, tmp_path / "train.jsonl", "..", "/etc/passwd", "~/none"):
+        with pytest.raises(CorpusError, match="source mine: .* is outside the folders"):
+            load(Source("mine", str(path)), reach=reach)
+    # Inside by its path, so that only the rule about the hub is left.
+    with pytest.raises(CorpusError, match="org/name is no file or folder here. Nothing is fetched"):
+        load(Source("mine", "org/name"), reach=reach)
+    (root / "data" / "test.jsonl").symlink_to(tmp_path / "train.jsonl")
+    with pytest.raises(CorpusError, match=r"test\.jsonl is a link that leads out"):
+        load(Source("mine", str(root / "data"), split="test"), reach=reach)
+
+
+@pytest.mark.parametrize("name", ["org/name-of.set", "org/name"])
 def test_offline_a_hub_name_that_is_not_in_the_cache_says_so(read, name):
     with pytest.raises(
         CorpusError,

@@ -11,7 +11,7 @@ from corpus.jsonl import Example
 from evaluation.errors import DataError, Stopped
 from evaluation.hidden_states import States, hidden_states
 from evaluation.layout import bounded_perplexity, scatter, silhouette, tsne
-from evaluation.loss import prepare
+from evaluation.prepared import prepare
 
 Build = Callable[..., Any]
 

@@ -10,7 +10,8 @@ import torch
 
 from corpus.jsonl import Example
 from evaluation.errors import DataError, Stopped
-from evaluation.loss import Loss, losses, prepare, ratio
+from evaluation.loss import Loss, losses, ratio
+from evaluation.prepared import prepare
 
 Build = Callable[..., Any]
 

@@ -11,10 +11,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from evaluation import parameter_views
-from evaluation.assemble import assemble, reloader
-from evaluation.errors import EvaluationError, LoadError, cause
+from evaluation.errors import LoadError, cause
 from evaluation.model import Loaded, load
 from merging.inputs.checkpoint import Checkpoint
+from merging.live.assemble import assemble, reloader
 from merging.live.live_model import View, resolve
 
 Save = Callable[..., Path]
@@ -258,7 +258,7 @@ def test_missing_tensor_is_named(saved: Save) -> None:
         lambda old: {k: v for k, v in old.items() if k != "model.layers.1.mlp.up_proj.weight"},
     )
     with pytest.raises(
-        EvaluationError, match=r"the model needs model\.layers\.1\.mlp\.up_proj\.weight, which"
+        LoadError, match=r"the model needs model\.layers\.1\.mlp\.up_proj\.weight, which"
     ):
         loaded(folder)
 
@@ -267,7 +267,7 @@ def test_wrong_shape_is_named(saved: Save) -> None:
     folder = saved("llama")
     rewrite(folder, lambda old: old | {"model.norm.weight": torch.ones(43)})
     with pytest.raises(
-        EvaluationError,
+        LoadError,
         match=r"model\.norm\.weight is \(43,\) in the files and \(44,\) in the model",
     ):
         loaded(folder)
@@ -300,16 +300,16 @@ def test_hostile_configurations_are_refused(
     folder = saved("llama")
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | change))
-    with pytest.raises(EvaluationError, match=message):
+    with pytest.raises(LoadError, match=message):
         loaded(folder)
 
 
 def test_wrong_folders(saved: Save, tmp_path: Path) -> None:
     folder = saved("llama")
-    with pytest.raises(EvaluationError, match="was to be loaded with the tensors of"):
+    with pytest.raises(LoadError, match="was to be loaded with the tensors of"):
         load(tmp_path / "other", checkpoint=Checkpoint(folder))
     (folder / "config.json").unlink()
-    with pytest.raises(EvaluationError, match=r"has no config\.json"):
+    with pytest.raises(LoadError, match=r"has no config\.json"):
         loaded(folder)
 
 
@@ -320,7 +320,7 @@ def test_tokenizer(saved: Save, tokenizer: Any) -> None:
     tokenizer.save_pretrained(folder)
     assert loaded(folder).tokenizer("the sky")["input_ids"] == tokenizer("the sky")["input_ids"]
     (folder / "tokenizer.json").write_text("{")
-    with pytest.raises(EvaluationError, match="the tokenizer cannot be read: Expecting property"):
+    with pytest.raises(LoadError, match="the tokenizer cannot be read: Expecting property"):
         loaded(folder)
 
 
@@ -378,7 +378,7 @@ def test_a_broken_generation_config_is_named(saved: Save) -> None:
     folder = saved("llama")
     (folder / "generation_config.json").write_text("[1")
     with pytest.raises(
-        EvaluationError, match=r"generation_config\.json cannot be read: .* Correct or remove it\."
+        LoadError, match=r"generation_config\.json cannot be read: .* Correct or remove it\."
     ):
         loaded(folder)
 
@@ -389,3 +389,15 @@ def test_loading_is_silent(saved: Save, tokenizer: Any, capfd: pytest.CaptureFix
     capfd.readouterr()
     loaded(folder)
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_module_in_a_sub_folder_is_no_part_of_the_live_model(saved: Save) -> None:
+    """sentence-transformers applies its dense layers after the network."""
+    folder = saved("llama")
+    (folder / "2_Dense").mkdir()
+    save_file({"linear.weight": torch.ones(5, 3)}, folder / "2_Dense" / "model.safetensors")
+    (folder / "modules.json").write_text('[{"path": ""}, {"path": "2_Dense"}]')
+    model = loaded(folder)
+    assert not model.reloads and "2_Dense/linear.weight" not in model.views
+    assert any("does not use 2_Dense/linear.weight" in note for note in model.notes)
+    assert_same(model.module, reference(folder))

@@ -17,9 +17,10 @@ from corpus.tokens import encode
 from evaluation.errors import DataError, LoadError, Stopped
 from evaluation.fisher import _squares
 from evaluation.gram import _all_inputs
-from evaluation.loss import losses, prepare
+from evaluation.loss import losses
 from evaluation.model import Loaded, load
 from evaluation.model_statistics import collect
+from evaluation.prepared import prepare
 from evaluation.unpadded import equal_length_batches
 from merging.errors import ExportError
 from merging.inputs.checkpoint import Checkpoint

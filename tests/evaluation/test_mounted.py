@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from corpus.jsonl import Example
-from evaluation.loss import losses, prepare
+from evaluation.loss import losses
 from evaluation.model import load
+from evaluation.prepared import prepare
 from merging import Checkpoint, LiveModel, LoraVector, Recipe, in_memory
 from merging.errors import NotMounted
 from merging.live.mount import Mounts

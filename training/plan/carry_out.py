@@ -208,8 +208,8 @@ def _read_finished(ready: StepForecast, out: Path) -> Made:
     placed = ready.origin.of(ready.stage, out)
     # `estimate` compared only with parents that existed then; this one may have been trained since.
     for name, start in (("base", placed.base), ("adapter", placed.adapter)):
-        started_from = document.get(name) or {"identity": None}
-        if start is not None and started_from["identity"] != record.identity(start):
+        recorded = (document.get(name) or {"identity": ""})["identity"]
+        if start is not None and recorded != record.identity_like(start, recorded):
             raise TrainingError(
                 f"{folder} was trained from other weights than {start} now holds. "
                 "Move one of the two away."

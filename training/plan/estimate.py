@@ -113,6 +113,13 @@ def estimate(
             faults,
         )
         forecasts = [replace(step, standing=standing_of[step.name]) for step in forecasts]
+        faults.raise_any()  # only a sound record can be asked for more
+        forecasts = [
+            replace(step, by_samples=finished_steps.by_samples(out, step.name))
+            if step.standing != "new"
+            else step
+            for step in forecasts
+        ]
     # The model is loaded last, because that takes longest; cheaper faults are reported first.
     faults.raise_any()
     check_on_model([(step.stage, step.longest) for step in forecasts if step.longest], faults)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from merging.inputs.sampled_digest import is_sampled
 from training.plan.faults import Faults
 from training.plan.schedules import Step, identity
 from training.plan.step_origin import StepOrigin
@@ -52,12 +53,12 @@ def standing(
         # Before the state: a process that is killed between the last two acts of a step leaves
         # both.
         if folder.exists():
-            start = _start_identities(out, stage, origin, standings)
+            start = _starts(out, stage, origin, standings)
             if message := difference(folder, wanted, start):
                 faults.add((), message)
             standings[step.name] = "done"
         elif state.newest() is not None:
-            start = _start_identities(out, stage, origin, standings)
+            start = _starts(out, stage, origin, standings)
             _check_begun(state.folder, wanted, start, resume, faults)
             standings[step.name] = "begun"
         else:
@@ -90,14 +91,14 @@ def settings_that_matter(
     return kept | {f"data: {name}": digest for name, digest in parts.items()}
 
 
-def difference(folder: Path, wanted: Mapping[str, Any], start: Mapping[str, str | None]) -> str:
+def difference(folder: Path, wanted: Mapping[str, Any], start: Mapping[str, Path | None]) -> str:
     """Says why a folder does not hold the checkpoint of a step; empty if it does.
 
     Args:
         folder: the folder of a checkpoint.
         wanted: what changes the step's weights; see `settings_that_matter`.
-        start: "base" and "adapter" -> identity of the weights that the step starts from, or None
-            for no adapter. Weights that do not exist yet are left out.
+        start: "base" and "adapter" -> folder of the weights that the step starts from, or None for
+            no adapter. Weights that do not exist yet are left out.
     """
     advice = "Give another folder for this plan, or move that one away."
     try:
@@ -112,8 +113,8 @@ def difference(folder: Path, wanted: Mapping[str, Any], start: Mapping[str, str 
     # A folder of this name may hold anything, such as a training.json of another program.
     except (OSError, ValueError, KeyError, TypeError):
         return f"{folder} exists, and its {record.NAME} does not say how it was trained. {advice}"
-    for name, expected in start.items():
-        if identities[name] != expected:
+    for name, weights_folder in start.items():
+        if not _same(identities[name], weights_folder):
             other = {"base": "from other weights", "adapter": "from another adapter"}[name]
             its_name = started_from[name]["name"] if started_from[name] else "none"
             return f"{folder} exists, and was trained {other} ({its_name}). {advice}"
@@ -144,14 +145,39 @@ def plan_identities(steps: Sequence[tuple[Step, Stage]], processes: int) -> dict
     return identities
 
 
-def _start_identities(
+def by_samples(out: Path, name: str) -> bool:
+    """Returns whether a step's record is of an earlier version, whose identities cover samples.
+
+    Args:
+        out: the plan's folder.
+        name: a step that is done or begun there.
+    """
+    folder, state = out / name, State(out / name)
+    if folder.exists():
+        document = json.loads((folder / record.NAME).read_text("utf-8"))
+        starts = [(document.get(key) or {}).get("identity") for key in ("base", "adapter")]
+    else:
+        begun = json.loads((state.folder / RUN).read_text("utf-8"))
+        starts = [begun.get("base"), begun.get("adapter")]
+    return any(is_sampled(start) for start in starts if start)
+
+
+def _same(recorded: Any, folder: Path | None) -> bool:
+    """Returns whether a recorded identity is that of a folder's weights; None stands for none."""
+    if folder is None:
+        return recorded is None
+    # Another program's record may hold anything.
+    return isinstance(recorded, str) and record.identity_like(folder, recorded) == recorded
+
+
+def _starts(
     out: Path, stage: Stage, origin: StepOrigin, standings: Mapping[str, Standing]
-) -> dict[str, str | None]:
-    """Returns the identities of the weights that a step starts from, if they exist already."""
+) -> dict[str, Path | None]:
+    """Returns the folders of the weights that a step starts from, if they exist already."""
     placed = origin.of(stage, out)
     starts = {"base": (origin.base, placed.base), "adapter": (origin.adapter, placed.adapter)}
     return {
-        name: None if folder is None else record.identity(folder)
+        name: folder
         for name, (step, folder) in starts.items()
         if step is None or standings.get(step) == "done"
     }
@@ -160,7 +186,7 @@ def _start_identities(
 def _check_begun(
     state: Path,
     wanted: Mapping[str, Any],
-    start: Mapping[str, str | None],
+    start: Mapping[str, Path | None],
     resume: bool,
     faults: Faults,
 ) -> None:
@@ -182,8 +208,8 @@ def _check_begun(
         for name, value in begun.items()
         if name not in (*data, *record.START, "processes")
     }
-    for name, expected in start.items():
-        if begun.get(name) != expected:
+    for name, folder in start.items():
+        if not _same(begun.get(name), folder):
             faults.add(
                 (),
                 f"{state}: the unfinished step there started from another {name}. "

@@ -37,6 +37,8 @@ class StepForecast:
         longest: number of tokens of the longest example that fits, and that example.
         standing: whether the step is new, begun or done; see training.plan.finished_steps.
         origin: the step whose weights or adapter it starts from; see training.plan.step_origin.
+        by_samples: whether it was recognised as done or begun by samples of its base alone, because
+            an earlier version recorded it.
     """
 
     step: Step
@@ -52,6 +54,7 @@ class StepForecast:
     longest: tuple[int, Record] | None = None
     standing: Standing = "new"
     origin: StepOrigin = field(default_factory=StepOrigin)
+    by_samples: bool = False
 
     @property
     def name(self) -> str:
@@ -60,13 +63,24 @@ class StepForecast:
 
     @property
     def note(self) -> str:
-        """A warning for an adapter whose vector is not relative to the plan's base; else empty."""
-        if self.stage.lora is None or self.origin.base is None:
-            return ""
-        return (
-            f"an adapter on {self.origin.base}: "
-            "its vector is relative to that step, not to the plan's base"
-        )
+        """Warnings, each the end of a sentence "NAME is …"; empty if there are none.
+
+        That an adapter's vector is not relative to the plan's base, or that the record of a step
+        does not cover every tensor that it started from.
+        """
+        notes = []
+        if self.stage.lora is not None and self.origin.base is not None:
+            notes.append(
+                f"an adapter on {self.origin.base}: "
+                "its vector is relative to that step, not to the plan's base"
+            )
+        if self.by_samples:
+            notes.append(
+                f"taken as {self.standing} by a digest of an earlier version, which covers samples "
+                "of the weights that it started from, not every tensor; train it again in another "
+                "folder to be sure"
+            )
+        return "; and ".join(notes)
 
 
 def forecast(ready: StepForecast, own: Lengths, rehearsed: Lengths, processes: int) -> StepForecast:

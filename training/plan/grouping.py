@@ -11,6 +11,7 @@ from corpus import Chat, CorpusError, Record
 from corpus.grouping import Groups, by_anchors, by_kmeans, by_label, by_length
 from corpus.text_encoders import sentence_transformers, tfidf
 from training.errors import TrainingError
+from training.plan.encoder_folder import check_encoder
 from training.plan.material import Lengths
 from training.plan.settings import ANCHORS
 
@@ -82,9 +83,10 @@ class Grouping:
         """Returns one vector per record from the chosen encoder, as an array of shape (N, d)."""
         match self.settings.get("encoder", "tfidf"):
             case "sentence_transformers":
-                return sentence_transformers(
-                    [record_text(record) for record in records], self.settings["model"]
-                )
+                model = self.settings["model"]
+                if Path(model).expanduser().is_dir():
+                    check_encoder(Path(model).expanduser())
+                return sentence_transformers([record_text(record) for record in records], model)
             case "states":
                 if self.states is None:
                     raise TrainingError(

@@ -14,6 +14,7 @@ from plumbing.strict_yaml import Keys
 from training.errors import TrainingError
 from training.plan.faults import Faults
 from training.plan.plan import Plan
+from training.run.base import open_base
 from training.run.encode import encode_stage
 from training.stage import Stage
 
@@ -33,6 +34,9 @@ class Lengths(NamedTuple):
 def check_base(plan: Plan, faults: Faults) -> bool:
     """Returns whether the base is the folder of a checkpoint, and reports a fault if it is not."""
     base = Path(plan.base)
+    if message := plan.reach.refusal(base):
+        faults.add(("base",), message)
+        return False
     is_model_folder = (base / "config.json").is_file()
     if not is_model_folder:
         what = "has no config.json" if base.is_dir() else "is not a folder on this machine"
@@ -69,10 +73,10 @@ def load_all(plan: Plan, faults: Faults, *, local: bool = False) -> dict[Keys, l
     records = {}
     for keys, source in _sources_by_keys(plan).items():
         # Otherwise the hub would be asked, for up to 23 s, for a plan that is refused anyway.
-        if local and not Path(source.path).exists():
+        if local and (plan.reach.refusal(source.path) or not Path(source.path).exists()):
             continue
         try:
-            records[keys] = load(source)
+            records[keys] = load(source, reach=plan.reach)
         except CorpusError as error:
             faults.add(keys, str(error))
     return records
@@ -108,20 +112,10 @@ class Measure:
         """Opens the tokenizer and the configuration of the checkpoint in the folder `base`.
 
         Raises:
-            TrainingError: one of the two cannot be read.
+            TrainingError: as training.run.base.open_base does.
         """
-        from transformers import AutoConfig, AutoTokenizer
-
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(base, trust_remote_code=False)
-            config = AutoConfig.from_pretrained(base, trust_remote_code=False)
-        except (OSError, ValueError, KeyError) as error:
-            raise TrainingError(
-                f"{base}: its tokenizer or configuration cannot be read "
-                f"({str(error).splitlines()[0]}). "
-                "Give a folder that save_pretrained wrote, with tokenizer.json beside config.json."
-            ) from None
-        return cls(base, tokenizer, config, {})
+        opened = open_base(base)
+        return cls(base, opened.tokenizer, opened.config, {})
 
     def __call__(self, records: Sequence[Record], max_length: int | None) -> Lengths:
         """Returns the lengths of the records.

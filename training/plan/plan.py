@@ -23,6 +23,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from corpus.reach import ANYWHERE, Reach
 from corpus.source import Source
 from plumbing.strict_yaml import Keys
 from training.plan import schedule_kinds
@@ -44,6 +45,7 @@ class Plan:
         subset_seed: seed that decides which examples a share takes. It is separate from
             settings["seed"], so that two runs can differ in one of them only.
         faults: the line of each value in the text, for messages about it.
+        reach: what its data and its base may be read from.
     """
 
     base: str
@@ -53,6 +55,7 @@ class Plan:
     settings: Mapping[str, Any] = field(default_factory=dict)
     subset_seed: int = 0
     faults: Faults = field(default_factory=Faults, compare=False, repr=False)
+    reach: Reach = field(default=ANYWHERE, compare=False, repr=False)
 
     @property
     def steps(self) -> list[Step]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from corpus.reach import ANYWHERE, Reach
 from plumbing.strict_yaml import Keys, dump
 from plumbing.suggest import nearest
 from training.errors import TrainingError
@@ -18,8 +19,12 @@ from training.plan.schedule_reader import ScheduleReader
 KEYS = ("base", "sources", "validation", "settings", "schedule", "subset_seed")
 
 
-def read_plan(path: Path | str) -> Plan:
+def read_plan(path: Path | str, reach: Reach = ANYWHERE) -> Plan:
     """Reads a plan from a YAML file.
+
+    Args:
+        path: the file.
+        reach: what the plan may name; see parse_plan.
 
     Raises:
         PlanError: with everything that is wrong, in the plan and in the files that it names.
@@ -36,10 +41,12 @@ def read_plan(path: Path | str) -> Plan:
         raise TrainingError(
             f"{path}: byte {error.start} is not UTF-8. Save the file as UTF-8."
         ) from None
-    return parse_plan(text, home=path.parent, file=str(path))
+    return parse_plan(text, home=path.parent, file=str(path), reach=reach)
 
 
-def parse_plan(text: str, *, home: Path | None = None, file: str = "plan") -> Plan:
+def parse_plan(
+    text: str, *, home: Path | None = None, file: str = "plan", reach: Reach = ANYWHERE
+) -> Plan:
     """Parses a plan from YAML text.
 
     Args:
@@ -47,6 +54,8 @@ def parse_plan(text: str, *, home: Path | None = None, file: str = "plan") -> Pl
         home: folder from which relative paths are looked up that do not exist from the working
             directory.
         file: name of the file in messages.
+        reach: which files and folders the plan may name, and whether datasets of the hub. No other
+            file is opened or looked at, now or when the plan is carried out.
 
     Raises:
         PlanError: with everything that is wrong, in the plan and in the files that it names.
@@ -54,7 +63,7 @@ def parse_plan(text: str, *, home: Path | None = None, file: str = "plan") -> Pl
     faults = Faults(file)
     document = read_document(text, faults)
     faults.raise_any()
-    plan = _read(document, home, faults)
+    plan = _read(document, entries.Lookup(home, reach), faults)
     if faults.messages:
         # The plan is refused anyway, so the files on this disk are checked at once. Otherwise their
         # faults would be reported only after the next attempt.
@@ -82,7 +91,7 @@ def plan_yaml(plan: Plan) -> str:
     return dump(document)
 
 
-def _read(document: dict[str, Any], home: Path | None, faults: Faults) -> Plan:
+def _read(document: dict[str, Any], lookup: entries.Lookup, faults: Faults) -> Plan:
     """Reads a plan from the values of its YAML; faults are collected, and defaults replace them."""
     for key in document:
         if key not in KEYS:
@@ -95,13 +104,13 @@ def _read(document: dict[str, Any], home: Path | None, faults: Faults) -> Plan:
         faults.add(("base",), f"is {base!r}, expected the folder of a checkpoint.")
         base = ""
     sources, validation = (
-        entries.sources(document[section], section, home, faults) if section in document else {}
+        entries.sources(document[section], section, lookup, faults) if section in document else {}
         for section in entries.SPLITS
     )
 
     # The reader of schedules reads settings, and the reader of settings reads names of sources.
     def read_settings(raw: Any, keys: Keys) -> dict[str, Any]:
-        return settings.read(raw, keys, reader, home)
+        return settings.read(raw, keys, reader, lookup)
 
     reader = ScheduleReader(tuple(sources), faults, read_settings)
     shared = reader.settings(document.get("settings"), ("settings",))
@@ -109,13 +118,14 @@ def _read(document: dict[str, Any], home: Path | None, faults: Faults) -> Plan:
     if isinstance(seed, bool) or not isinstance(seed, int):
         faults.add(("subset_seed",), f"is {seed!r}, expected a whole number.")
     return Plan(
-        base=entries.resolve_path(base, home),
+        base=lookup.check(base, ("base",), faults),
         sources=sources,
         schedules=_schedules(document["schedule"], reader) if "schedule" in document else (),
         validation=validation,
         settings=shared,
         subset_seed=seed,
         faults=faults,
+        reach=lookup.reach,
     )
 
 

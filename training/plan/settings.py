@@ -15,14 +15,13 @@ from __future__ import annotations
 import dataclasses
 import types
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from plumbing.strict_yaml import Keys
 from plumbing.suggest import nearest
 from training.plan.faults import Faults
 from training.plan.schedule_reader import ScheduleReader
-from training.plan.sources import source
+from training.plan.sources import NOWHERE_ELSE, Lookup, source
 from training.stage import Lora, Stage
 
 DATA = ("base", "base_name", "adapter", "examples", "validation", "groups")
@@ -52,7 +51,9 @@ ENCODERS = ("tfidf", "sentence_transformers", "states")
 """The encoders of texts; the first is the default."""
 
 
-def read(raw: Any, keys: Keys, reader: ScheduleReader, home: Path | None = None) -> dict[str, Any]:
+def read(
+    raw: Any, keys: Keys, reader: ScheduleReader, lookup: Lookup = NOWHERE_ELSE
+) -> dict[str, Any]:
     """Reads settings as a mapping of plain values.
 
     Args:
@@ -60,7 +61,7 @@ def read(raw: Any, keys: Keys, reader: ScheduleReader, home: Path | None = None)
         keys: the keys of this value, for messages.
         reader: reads names of sources and numbers. Its `faults` get what is wrong; a setting with
             a fault is left out of the result.
-        home: folder of the plan, from which relative paths are looked up.
+        lookup: where relative paths are looked up, and which may be read.
     """
     faults = reader.faults
     if raw is None:
@@ -77,7 +78,7 @@ def read(raw: Any, keys: Keys, reader: ScheduleReader, home: Path | None = None)
         elif key == "lora":
             settings[key] = _read_lora(value, at_key, faults)
         elif key == "group_by":
-            settings[key] = _read_group_by(value, at_key, faults, home)
+            settings[key] = _read_group_by(value, at_key, faults, lookup)
         elif key == "group_weights":
             settings[key] = value if value is None else _read_weights(value, at_key, reader)
         elif key == "replay":
@@ -112,9 +113,7 @@ def _read_lora(raw: Any, keys: Keys, faults: Faults) -> dict[str, Any] | None:
     return read or None
 
 
-def _read_group_by(
-    raw: Any, keys: Keys, faults: Faults, home: Path | None
-) -> dict[str, Any] | None:
+def _read_group_by(raw: Any, keys: Keys, faults: Faults, lookup: Lookup) -> dict[str, Any] | None:
     """Reads `group_by`; a text is its metric. None if it is null or its metric is unknown."""
     if raw is None:
         return None
@@ -128,7 +127,9 @@ def _read_group_by(
     read = _read_typed(raw, keys, faults, hints, NEEDED.get(metric, ()))
     # Its type is Any, so the raw value passed; a source has a reader of its own.
     if "anchors" in read:
-        read["anchors"] = source(ANCHORS, raw["anchors"], (*keys, "anchors"), home, faults)
+        read["anchors"] = source(ANCHORS, raw["anchors"], (*keys, "anchors"), lookup, faults)
+    if "model" in read:
+        read["model"] = lookup.check(read["model"], (*keys, "model"), faults)
     if "bins" in read and "edges" in read:
         faults.add(keys, "bins and edges are both given. Keep one of the two.")
     if (encoder := read.get("encoder", ENCODERS[0])) not in ENCODERS:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 from corpus import CorpusError
+from corpus.reach import ANYWHERE, Reach
 from corpus.source import Source
 from plumbing.strict_yaml import Keys
 from plumbing.suggest import nearest
@@ -23,13 +25,51 @@ SPLITS = {"sources": "train", "validation": "validation"}
 """Section of a plan -> the default split of its sources."""
 
 
-def sources(raw: Any, section: str, home: Path | None, faults: Faults) -> dict[str, Source]:
+@dataclass(frozen=True)
+class Lookup:
+    """Where the paths of a plan are looked up, and which of them may be read.
+
+    Attributes:
+        home: folder of the plan.
+        reach: what may be read. A path outside is a fault of the plan, before it is looked at.
+    """
+
+    home: Path | None = None
+    reach: Reach = ANYWHERE
+
+    def find(self, path: str) -> str:
+        """Looks a path up from the working directory, then from the plan's folder.
+
+        A path that exists in neither is returned unchanged: it may be the name of a dataset on the
+        hub.
+        """
+        if path and self.home is not None and not Path(path).exists():
+            beside = self.home / path
+            return beside.as_posix() if beside.exists() else path
+        return path
+
+    def check(self, path: str, keys: Keys, faults: Faults) -> str:
+        """Returns the path as `find` does, and reports a fault if it may not be read."""
+        found = self.find(path)
+        # As it is written and with ~ replaced: readers differ in that.
+        for written in (Path(found), Path(found).expanduser()) if path else ():
+            if message := self.reach.refusal(written):
+                faults.add(keys, message)
+                break
+        return found
+
+
+NOWHERE_ELSE = Lookup()
+"""Paths are looked up from the working directory, and any of them may be read."""
+
+
+def sources(raw: Any, section: str, lookup: Lookup, faults: Faults) -> dict[str, Source]:
     """Reads the sources of a section.
 
     Args:
         raw: the value of the section in the YAML.
         section: "sources" or "validation".
-        home: folder of the plan, from which relative paths are looked up.
+        lookup: where relative paths are looked up, and which may be read.
         faults: gets what is wrong; a source with a fault is left out of the result.
     """
     keys: Keys = (section,)
@@ -46,13 +86,13 @@ def sources(raw: Any, section: str, home: Path | None, faults: Faults) -> dict[s
                 (*keys, name),
                 "a name is made of letters, digits, - and _: it becomes part of a folder's name.",
             )
-        elif new := source(name, value, (*keys, name), home, faults, SPLITS[section]):
+        elif new := source(name, value, (*keys, name), lookup, faults, SPLITS[section]):
             read[name] = new
     return read
 
 
 def source(
-    name: str, raw: Any, keys: Keys, home: Path | None, faults: Faults, split: str = "train"
+    name: str, raw: Any, keys: Keys, lookup: Lookup, faults: Faults, split: str = "train"
 ) -> Source | None:
     """Reads one source from a path, or from keys and values; None if it has faults.
 
@@ -60,7 +100,7 @@ def source(
         name: name of the source.
         raw: its value in the YAML.
         keys: the keys of this value, for messages.
-        home: folder of the plan, from which a relative path is looked up.
+        lookup: where a relative path is looked up, and which may be read.
         faults: gets what is wrong.
         split: the default split.
     """
@@ -88,20 +128,11 @@ def source(
             )
         return None
     try:
-        return Source(name, **{"split": split} | kept | {"path": resolve_path(kept["path"], home)})
+        read = Source(name, **{"split": split} | kept)
+        return dataclasses.replace(read, path=lookup.check(read.path, keys, faults))
     except CorpusError as error:
         faults.add(keys, str(error))
         return None
-
-
-def resolve_path(path: str, home: Path | None) -> str:
-    """Looks a path up from the working directory, then from the plan's folder `home`.
-
-    A path that exists in neither is returned unchanged: it may be the name of a dataset on the hub.
-    """
-    if path and home is not None and not Path(path).exists() and (home / path).exists():
-        return (home / path).as_posix()
-    return path
 
 
 def plain_value(value: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -89,7 +89,8 @@ def run(
         raise TrainingError(f"{out}: exists already. Give a new folder; nothing is overwritten.")
     with quiet():
         ready = set_up(stage)
-        before = State(out).open(_run_facts(stage, ready.processes), resume=resume)
+        state = State(out)
+        before = state.open(_run_facts(stage, ready.processes, state.run), resume=resume)
 
         def on_point(point: CurvePoint, steps: int) -> None:
             if progress is not None and point.loss is not None:
@@ -100,14 +101,23 @@ def run(
         return _train(stage, out, ready, before, on_point, should_stop)
 
 
-def _run_facts(stage: Stage, processes: int) -> dict[str, Any]:
-    """Returns what must be the same for an unfinished run to continue."""
+def _run_facts(stage: Stage, processes: int, begun: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what must be the same for an unfinished run to continue.
+
+    Args:
+        stage: the stage.
+        processes: the number of processes.
+        begun: these facts of an unfinished run; its identities may be of an earlier version.
+    """
     settings = record.settings(stage)
     # Saving more or less often does not change the weights.
     del settings["save_every"]
-    start = {"base": record.identity(stage.base)}
-    if stage.adapter is not None:
-        start["adapter"] = record.identity(stage.adapter)
+    folders = {"base": stage.base, "adapter": stage.adapter}
+    start = {
+        name: record.identity_like(folder, begun.get(name, ""))
+        for name, folder in folders.items()
+        if folder is not None
+    }
     return settings | record.digests(stage) | start | {"processes": processes}
 
 

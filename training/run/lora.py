@@ -7,6 +7,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from merging.errors import CheckpointError
+from merging.inputs.checkpoint import Checkpoint
+from merging.inputs.lora_config import base_model_of, read_adapter
 from training.errors import TrainingError
 from training.run import record as facts
 from training.stage import Lora, Stage
@@ -101,17 +104,13 @@ def check_start(folder: Path, stage: Stage) -> None:
     Raises:
         TrainingError: the folder holds no adapter, or an adapter on another base.
     """
-    for name in (CONFIG, WEIGHTS):
-        if not (folder / name).is_file():
-            raise TrainingError(
-                f"adapter {folder}: has no {name}. "
-                "Give the folder of a LoRA adapter that PEFT wrote."
-            )
+    config, _ = _open(folder)
     advice = "Give the base that it was trained on, or leave adapter out."
-    record, identity = folder / facts.NAME, facts.identity(stage.base)
+    record = folder / facts.NAME
     if record.is_file():
         # By the identity of the weights, because a folder may have been moved, or trained again.
         trained_on = json.loads(record.read_text("utf-8"))["base"]
+        identity = facts.identity_like(stage.base, trained_on["identity"])
         if trained_on["identity"] != identity:
             raise TrainingError(
                 f"adapter {folder}: was trained on {trained_on['name']}, "
@@ -119,9 +118,9 @@ def check_start(folder: Path, stage: Stage) -> None:
                 f"has weights {identity[:12]}…. {advice}"
             )
         return
-    name = json.loads((folder / CONFIG).read_text("utf-8")).get("base_model_name_or_path")
+    name = base_model_of(config) or None
     if name and (Path(name) / "config.json").is_file():
-        if facts.identity(Path(name)) != identity:
+        if facts.identity(Path(name)) != facts.identity(stage.base):
             raise TrainingError(
                 f"adapter {folder}: its base {name} holds other weights than {stage.base}. {advice}"
             )
@@ -144,12 +143,10 @@ def set_adapter(model: Any, folder: Path) -> None:
         TrainingError: the two adapters differ in a setting, in their modules, or in a shape.
     """
     from peft import set_peft_model_state_dict
-    from safetensors.torch import load_file
 
-    _check_settings(model, folder)
-    saved = {
-        name.removeprefix(PREFIX): tensor for name, tensor in load_file(folder / WEIGHTS).items()
-    }
+    config, stored = _open(folder)
+    _check_settings(model, folder, config)
+    saved = {name.removeprefix(PREFIX): stored[name] for name in stored}
     fresh: dict[str, Tensor] = model.get_adapter_state_dict()
     if saved.keys() != fresh.keys():
         raise TrainingError(
@@ -173,13 +170,32 @@ def set_adapter(model: Any, folder: Path) -> None:
         )
 
 
-def _check_settings(model: Any, folder: Path) -> None:
+def _open(folder: Path) -> tuple[dict[str, Any], Checkpoint]:
+    """Opens an adapter's folder: its configuration and its factors, from safetensors alone.
+
+    Raises:
+        TrainingError: a file is missing, a pickle or damaged, or it is no plain LoRA adapter.
+    """
+    for name in (CONFIG, WEIGHTS):
+        # A pickle in the place of the weights has a message of its own.
+        if not (folder / name).is_file() and not (folder / "adapter_model.bin").is_file():
+            raise TrainingError(
+                f"adapter {folder}: has no {name}. "
+                "Give the folder of a LoRA adapter that PEFT wrote."
+            )
+    try:
+        return read_adapter(folder)
+    except CheckpointError as error:
+        raise TrainingError(f"adapter {folder}: {error}") from None
+
+
+def _check_settings(model: Any, folder: Path, config: Mapping[str, Any]) -> None:
     """Refuses an adapter whose settings, as PEFT wrote them, differ from the model's adapter."""
     from peft import LoraConfig
 
     own = model.peft_config["default"].to_dict()
     # An older PEFT wrote fewer settings; the missing ones have their defaults.
-    saved = LoraConfig().to_dict() | json.loads((folder / CONFIG).read_text("utf-8"))
+    saved = LoraConfig().to_dict() | dict(config)
     for settings in (own, saved):
         if settings["init_lora_weights"] in PLAIN_STARTS:
             settings["init_lora_weights"] = True

@@ -212,16 +212,15 @@ def _left_in_group(folder: Path) -> list[int]:
 
 
 def weights_on_disk(folder: Path) -> int:
-    """Returns the bytes of a checkpoint's weights as float32; 0 if it has no safetensors files.
+    """Returns the bytes of a checkpoint's weights as float32; 0 if the folder holds no checkpoint.
 
     Only the headers of the files are read.
     """
-    import math
+    from merging.errors import CheckpointError
+    from merging.inputs.checkpoint import Checkpoint
 
-    from safetensors import safe_open
-
-    total = 0
-    for file in sorted(folder.glob("*.safetensors")):
-        with safe_open(file, framework="pt") as opened:
-            total += sum(math.prod(opened.get_slice(name).get_shape()) for name in opened.keys())  # noqa: SIM118
-    return FLOAT * total
+    try:
+        return FLOAT * Checkpoint(folder).numel
+    # Asked of the folder of an earlier training, which may be gone or hold something else now.
+    except CheckpointError:
+        return 0

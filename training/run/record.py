@@ -12,6 +12,10 @@ from typing import Any, NamedTuple
 
 from corpus.counts import Counts
 from corpus.records import Record, row
+from merging.errors import MergingError
+from merging.inputs.checkpoint import Checkpoint
+from merging.inputs.sampled_digest import is_sampled, sampled_identity
+from training.errors import TrainingError
 from training.run.cost import Spent
 from training.stage import Stage
 
@@ -24,11 +28,10 @@ DATA = ("examples", "validation", "replay", "groups")
 START = ("base", "base_name", "adapter")
 """Fields of a Stage that are recorded by the identity of the weights."""
 
-PIECES, PIECE = 16, 4096
-"""Number and size in bytes of the pieces of each file that make up an identity.
-
-So an identity takes the same short time for files of any size.
-"""
+_MODELS, _ADAPTER = (
+    ("model.safetensors", "model.safetensors.index.json"),
+    "adapter_model.safetensors",
+)
 
 
 class CurvePoint(NamedTuple):
@@ -80,22 +83,28 @@ def digest(records: Iterable[Record]) -> str:
 
 
 def identity(folder: Path) -> str:
-    """Returns a SHA-256 that tells checkpoints apart, without reading all of their weights.
+    """Returns the digest of the weights in a folder; see merging.inputs.checkpoint.
 
-    It covers the name, the size and small pieces of each safetensors file in the folder. Two
-    fine-tunes of one base differ in these pieces.
+    It covers every tensor, and is the same for the same weights in other files. The weights are
+    the model's, or the adapter's if the folder holds no model.
+
+    Raises:
+        TrainingError: the folder holds no weights, or they cannot be read.
     """
-    sha = hashlib.sha256()
-    # Sorted, because file systems list their files in different orders.
-    for file in sorted(folder.glob("*.safetensors")):
-        size = file.stat().st_size
-        sha.update(f"{file.name} {size}\n".encode())
-        with file.open("rb") as opened:
-            # Spread evenly from the first byte, which is the header, to the last.
-            for number in range(PIECES):
-                opened.seek(max(0, size - PIECE) * number // (PIECES - 1))
-                sha.update(opened.read(PIECE))
-    return sha.hexdigest()
+    model = any((folder / name).exists() for name in _MODELS)
+    adapter = _ADAPTER if (folder / _ADAPTER).exists() and not model else None
+    try:
+        return Checkpoint(folder, file=adapter).digest
+    except MergingError as error:
+        raise TrainingError(str(error)) from None
+
+
+def identity_like(folder: Path, recorded: str) -> str:
+    """Returns the identity of a folder, to be compared with a recorded one.
+
+    An earlier version recorded a digest of samples; then that of the folder's samples is returned.
+    """
+    return sampled_identity(folder) if is_sampled(recorded) else identity(folder)
 
 
 def document(

@@ -66,7 +66,7 @@ class State:
                 f"{self.step(begun)} steps of which are saved. "
                 "Give resume=True to continue it, or remove that folder to start anew."
             )
-        saved = json.loads((self.folder / RUN).read_text("utf-8"))
+        saved = self.run
         if different := [
             name for name in {*saved, *document} if saved.get(name) != document.get(name)
         ]:
@@ -80,6 +80,13 @@ class State:
             )
         self._sweep()
         return begun
+
+    @property
+    def run(self) -> dict[str, Any]:
+        """What determines the unfinished run in the folder; {} if there is none."""
+        file = self.folder / RUN
+        content: dict[str, Any] = json.loads(file.read_text("utf-8")) if file.exists() else {}
+        return content
 
     def newest(self) -> Path | None:
         """Returns the complete state with the most steps; None if there is none."""

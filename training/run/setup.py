@@ -7,13 +7,13 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatch
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from plumbing.units import size
 from training.batching.order import Order, order
 from training.errors import TrainingError
 from training.run import memory
+from training.run.base import open_base
 from training.run.cost import StageMeter
 from training.run.encode import Data, encode_stage
 from training.run.lora import add_adapter, check_start, set_adapter
@@ -45,26 +45,23 @@ def set_up(stage: Stage) -> StageSetup:
         CorpusError: the base's tokenizer cannot write a chat.
     """
     import torch
-    from transformers import AutoConfig, AutoTokenizer
 
-    _check_base(stage.base)
+    base = open_base(stage.base)
     if stage.adapter is not None:
         check_start(stage.adapter, stage)
     device, processes = _choose_device(stage), int(os.environ.get("WORLD_SIZE", 1))
     meter = StageMeter("training", device, processes)
-    tokenizer = AutoTokenizer.from_pretrained(stage.base, trust_remote_code=False)
-    config = AutoConfig.from_pretrained(stage.base, trust_remote_code=False)
-    data = encode_stage(stage, tokenizer, config)
+    data = encode_stage(stage, base.tokenizer, base.config)
     # Before the base is loaded: the system would end the process without a message.
     memory.check(
-        memory.weights_on_disk(stage.base),
+        memory.FLOAT * base.weights.numel,
         memory.free_bytes("cpu"),
         f"the base in float32, {stage.base},",
         "Close other programs, or train a smaller base.",
     )
-    # Seeded here, because the first weights of an adapter are random.
+    model = base.load()
+    # Seeded after the loader, which may draw numbers, and before the random weights of an adapter.
     torch.manual_seed(stage.seed)
-    model = _load_model(stage.base)
     # Before the adapter is added: patterns are written for the base's own parameter names.
     _freeze(model, stage.frozen)
     if stage.lora is not None:
@@ -75,21 +72,7 @@ def set_up(stage: Stage) -> StageSetup:
     # After the check of memory: for a batch that is far too large, this list alone would not fit.
     own, rehearsed = ([len(row.ids) for row in rows] for rows in (data.own, data.rehearsed))
     batches = order(stage, own, rehearsed, data.groups, processes)
-    return StageSetup(model, tokenizer, data, batches, device, processes, meter)
-
-
-def _check_base(base: Path) -> None:
-    if not (base / "config.json").is_file():
-        what = (
-            "is a LoRA adapter"
-            if (base / "adapter_config.json").is_file()
-            else "has no config.json"
-        )
-        raise TrainingError(
-            f"{base}: {what}; expected a full checkpoint with its tokenizer. "
-            "To continue an adapter, give its base, and the adapter as adapter. "
-            "Or merge it into its base first, with `dem merge`."
-        )
+    return StageSetup(model, base.tokenizer, data, batches, device, processes, meter)
 
 
 def _choose_device(stage: Stage) -> str:
@@ -104,24 +87,6 @@ def _choose_device(stage: Stage) -> str:
     if stage.device == "cpu" or not has_cuda:
         return "cpu"
     return f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
-
-
-def _load_model(base: Path) -> Any:
-    """Loads a model in float32, and refuses a checkpoint with missing weights."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    # transformers fills missing weights with random numbers and only logs it.
-    model, loading = AutoModelForCausalLM.from_pretrained(
-        base, dtype=torch.float32, trust_remote_code=False, output_loading_info=True
-    )
-    if missing := sorted(loading["missing_keys"]):
-        raise TrainingError(
-            f"{base}: {len(missing)} weights of the model are in no file, "
-            f"for example {missing[0]}; they would begin as random numbers. "
-            "Give the whole checkpoint."
-        )
-    return model
 
 
 def _freeze(model: Any, patterns: tuple[str, ...]) -> None:

@@ -136,6 +136,10 @@ def ui(
 ) -> None:
     """Open the page in a server on this machine, and print its address."""
     from workbench.errors import SessionError
+
+    # The page promises to ask no hub. Set before gradio and transformers load the hub's client, and
+    # inherited by the trainings that the page starts.
+    os.environ["HF_HUB_OFFLINE"] = "1"
     from workbench.page.server import serve
 
     if demo is not None and no_demo:

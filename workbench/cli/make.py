@@ -11,6 +11,7 @@ from workbench.cli.shared import (
     Base,
     NewFolder,
     RecipeFile,
+    as_typed,
     dtype_option,
     names_of,
     recipe_from,
@@ -27,6 +28,7 @@ from workbench.cli.shared import (
     "dem merge assets/demo/recipe.yml merged-16 --dtype bfloat16",
 )
 def merge(
+    context: typer.Context,
     recipe: RecipeFile,
     out: NewFolder,
     dtype: Annotated[
@@ -56,7 +58,7 @@ def merge(
     """Merge the models of a recipe and write a Hugging Face folder, complete and verified."""
     from dataclasses import replace
 
-    from merging import export, prepare, with_identities
+    from merging import export, prepare
     from merging.engine.accelerator import open_accelerator
     from merging.errors import RecipeError
     from merging.inputs.hub import probe
@@ -76,22 +78,20 @@ def merge(
     wanted = recipe_from(recipe)
     wanted = replace(wanted, out_dtype=dtype) if dtype else wanted
     with resolver() as located:
-        base, vectors, problems = prepare(wanted, located, None if as_adapter else out, probe)
+        base, vectors, problems = prepare(
+            wanted, located, None if as_adapter else out, probe, check_inputs=False
+        )
     tell(problems)
-    words = ["dem merge", str(recipe), str(out), *(["--dtype", dtype] if dtype else [])]
-    words += ["--device", device] if on else []
-    words += [*(["--as-adapter"] if as_adapter else []), *(["--rank", str(rank)] if rank else [])]
-    command = " ".join(words)
-    final = with_identities(wanted, base, vectors)
+    command = as_typed(context)
     with stage_bars() as progress:
         if as_adapter:
             fit = export_adapter(
-                final, base, vectors, out, rank=rank, progress=progress, command=command
+                wanted, base, vectors, out, rank=rank, progress=progress, command=command
             )
         else:
             shard_bytes = round(shard_gb * 1e9)
             export(
-                final,
+                wanted,
                 base,
                 vectors,
                 out,
@@ -103,8 +103,8 @@ def merge(
     if as_adapter:
         typer.echo(tables.adapter(fit))
     if on:
-        typer.echo(on.report(final.method))
-    size = sum(file.stat().st_size for file in out.iterdir()) / 1e6
+        typer.echo(on.report(wanted.method))
+    size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file()) / 1e6
     typer.echo(f"{out}: {formula(wanted)}, {size:,.1f} MB, verified")
 
 
@@ -114,6 +114,7 @@ def merge(
     "dem extract assets/demo/base assets/demo/sni sni-lora --energy 0.9",
 )
 def extract(
+    context: typer.Context,
     base: Base,
     checkpoint: Annotated[
         str, typer.Argument(metavar="CHECKPOINT", help="A full fine-tune of the base.")
@@ -148,14 +149,13 @@ def extract(
     from workbench.reports import tables
 
     report = report_to(json_file, force)
+    names = names_of([checkpoint])
     with resolver() as located:
-        opened = preflight(base, [checkpoint], names_of([checkpoint]), locate=located, probe=probe)
+        # A fine-tune with added tokens has linear modules of the base's shapes all the same.
+        opened = preflight(base, [checkpoint], names, "base", locate=located, probe=probe)
     tell(opened.problems)
     stop_on_errors(opened.problems)
     (vector,) = opened.vectors.values()
-    options = {"--rank": rank, "--energy": energy, "--dtype": dtype or None}
-    flags = [f"{option} {value}" for option, value in options.items() if value is not None]
-    flags += ["--embeddings"] if embeddings else []
     with stage_bars() as progress:
         fit = extract_adapter(
             vector,
@@ -167,7 +167,7 @@ def extract(
             dtype=dtype or None,
             base_name=base,
             progress=progress,
-            command=" ".join(["dem extract", base, checkpoint, str(out), *flags]),
+            command=as_typed(context),
         )
     report.show(tables.adapter(fit))
     digests = {"base": opened.base.digest, "checkpoint": vector.digest}
@@ -180,6 +180,7 @@ def extract(
     "dem vector assets/demo/base assets/demo/cot diff --minus assets/demo/sni",
 )
 def vector(
+    context: typer.Context,
     base: Base,
     checkpoint: Annotated[
         str, typer.Argument(metavar="CHECKPOINT", help="A fine-tune, an adapter or a saved vector.")
@@ -221,9 +222,10 @@ def vector(
             out,
             dtype=dtype,
             progress=progress,
+            command=as_typed(context),
         )
     facts = SavedVector(out, opened.base).facts
-    size = sum(file.stat().st_size for file in out.iterdir()) / 1e6
+    size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file()) / 1e6
     exact = "exact" if dtype == "float32" else f"{facts.error:.2%} off"
     typer.echo(f"{out}: {formula}, {dtype}, {exact}, {size:,.1f} MB, verified")
 

@@ -42,7 +42,8 @@ def loss(
     """Measure the loss per dataset on supervised tokens, with its standard error."""
     from corpus.jsonl import read_datasets
     from evaluation.errors import LoadError
-    from evaluation.loss import losses, prepare
+    from evaluation.loss import losses
+    from evaluation.prepared import prepare
     from workbench.reports import tables
 
     report = report_to(json_file, force)

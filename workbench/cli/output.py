@@ -83,13 +83,18 @@ class Report:
         else:
             typer.echo(text)
 
+    @property
+    def wanted(self) -> bool:
+        """Whether --json was given."""
+        return self.file is not None or self.on_stdout
+
     def write(self, content: Any) -> None:
         """Write the result as JSON, if --json was given.
 
         Raises:
             SessionError: the file cannot be written; a regular file is then as it was.
         """
-        if self.file is None and not self.on_stdout:
+        if not self.wanted:
             return
         text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         if self.file is None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from plumbing.shell import shell_line, shell_path
 from workbench.cli.output import QUIET, fail, note, warn
 from workbench.errors import SessionError
 
@@ -36,6 +37,34 @@ Base = Annotated[
 
 OUTPUT_DTYPES = ("float32", "bfloat16", "float16")
 """The dtypes that every verb with --dtype takes."""
+
+
+_REPORTING = ("quiet", "json_file", "force")
+"""Parameters of verbs that change what is said, and not what is made."""
+
+
+def as_typed(context: typer.Context) -> str:
+    """Return the command line of the verb that runs now, to be pasted into a shell.
+
+    It has all arguments, and every option that was given and decides what is made.
+    """
+    words = context.command_path.split()
+    for param in context.command.params:
+        value: Any = context.params.get(param.name or "")
+        if param.param_type_name == "argument":
+            words.append(shell_path(value))
+            continue
+        source = context.get_parameter_source(param.name or "")
+        if param.name in _REPORTING or source is None or source.name != "COMMANDLINE":
+            continue
+        for each in value if isinstance(value, list | tuple) else [value]:
+            words += [param.opts[0]] if each is True else [param.opts[0], _word(each)]
+    return shell_line(words)
+
+
+def _word(value: Any) -> str:
+    """Return the value of an option as a word of a command line."""
+    return shell_path(value) if isinstance(value, str | Path) else str(value)
 
 
 def dtype_option(help: str) -> Any:
@@ -90,6 +119,7 @@ def compose(target: str) -> tuple[Any, Any, "Recipe | None"]:
     from evaluation.model import load
     from merging import Checkpoint, prepare, with_identities
     from merging.dtypes import DTYPES
+    from merging.engine.identities import check_identities, gather
     from merging.inputs.hub import probe
     from merging.inputs.vocabulary.aligned import Grown
     from workbench.session.composer import Composer
@@ -106,16 +136,18 @@ def compose(target: str) -> tuple[Any, Any, "Recipe | None"]:
         )
     recipe = recipe_from(target)
     with resolver() as located:
-        base, vectors, problems = prepare(recipe, located, probe=probe)
+        base, vectors, problems = prepare(recipe, located, probe=probe, check_inputs=False)
     tell(problems)
-    final = with_identities(recipe, base, vectors)
+    # The scores name the recipe with the digests of its inputs, which are read now.
+    gather([base, *vectors.values()])
     if recipe.slices or isinstance(base, Grown):
-        loaded = _written(final, base, vectors, target)
-        return loaded.module, loaded.tokenizer, final
+        loaded = _written(recipe, base, vectors, target)
+        return loaded.module, loaded.tokenizer, with_identities(recipe, base, vectors)
     named = recipe.out_dtype or recipe.dtype
     loaded = load(base.path, checkpoint=base, dtype=DTYPES[named] if named else None)
     module = Composer(base.path, loaded, base, vectors).compose(recipe)
-    return module, loaded.tokenizer, final
+    check_identities(recipe, base, vectors)
+    return module, loaded.tokenizer, with_identities(recipe, base, vectors)
 
 
 def _written(

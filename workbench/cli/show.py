@@ -62,7 +62,8 @@ def inspect(
             )
         report.show(tables.geometry(geometry))
     report.show(tables.verdict(opened))
-    report.write(tables.inspection(opened, geometry))
+    if report.wanted:
+        report.write(tables.inspection(opened, geometry))
     stop_on_errors(opened.problems)
 
 
@@ -84,12 +85,14 @@ def weights(recipe: RecipeFile, json_file: Json = None, force: Force = False) ->
     report = report_to(json_file, force)
     wanted = recipe_from(recipe)
     with resolver() as located:
-        base, vectors, problems = prepare(wanted, located, probe=probe)
+        # Digests cover all weights, which nothing else here reads.
+        base, vectors, problems = prepare(wanted, located, probe=probe, check_inputs=report.wanted)
     tell(problems)
     table = effective_weights(wanted, base, vectors)
     report.show(tables.weights(table))
-    final = with_identities(wanted, base, vectors)
-    report.write({**tables.of(final, str(recipe)), "weights": table})
+    if report.wanted:
+        final = with_identities(wanted, base, vectors)
+        report.write({**tables.of(final, str(recipe)), "weights": table})
 
 
 @command(
@@ -114,6 +117,7 @@ def rounding(
 
     from merging import prepare, with_identities
     from merging.analysis.rounding_cost import rounding_cost
+    from merging.engine.identities import check_identities, gather
     from merging.inputs.hub import probe
     from workbench.reports import tables
 
@@ -121,15 +125,19 @@ def rounding(
     wanted = recipe_from(recipe)
     wanted = replace(wanted, out_dtype=dtype) if dtype else wanted
     with resolver() as located:
-        base, vectors, problems = prepare(wanted, located, probe=probe)
+        base, vectors, problems = prepare(wanted, located, probe=probe, check_inputs=False)
     tell(problems)
+    if report.wanted or wanted.inputs:
+        gather([base, *vectors.values()])
     with stage_bars(in_bytes=False) as progress:
         cost = rounding_cost(
             wanted, base, vectors, lambda done, total: progress("measuring", done, total)
         )
+    check_identities(wanted, base, vectors)
     report.show(tables.rounding(cost))
-    final = with_identities(wanted, base, vectors)
-    report.write({**tables.of(final, str(recipe)), **tables.rounding_as_data(cost)})
+    if report.wanted:
+        final = with_identities(wanted, base, vectors)
+        report.write({**tables.of(final, str(recipe)), **tables.rounding_as_data(cost)})
 
 
 @command("Inspect", "dem methods", "dem methods --json -")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from plumbing.shell import shell_line, shell_path
 from workbench.cli.app import command
 from workbench.cli.output import Force, Json, Report, note, report_to
 from workbench.cli.shared import ledger_of, progress_bar
@@ -52,6 +53,7 @@ def train(
         ),
     ] = None,
     worker: Annotated[bool, typer.Option("--worker", hidden=True)] = False,
+    root: Annotated[list[Path] | None, typer.Option("--root", hidden=True)] = None,
     json_file: Json = None,
     force: Force = False,
 ) -> None:
@@ -66,7 +68,7 @@ def train(
         if dry_run:
             _dry_run(plan, out, resume, workdir, report)
         else:
-            _train(plan, out, resume, workdir, worker, report)
+            _train(plan, out, resume, workdir, worker, report, roots=root)
 
 
 def _refuse_recipe(plan: Path) -> None:
@@ -85,7 +87,7 @@ def _refuse_recipe(plan: Path) -> None:
     if isinstance(document, dict) and "merge_method" in document and "sources" not in document:
         raise SessionError(
             f"{plan} looks like a merge recipe (merge_method). dem train needs a plan; to merge, "
-            f"run: dem merge {plan} OUT"
+            f"run: {shell_line(['dem', 'merge', shell_path(plan), 'OUT'])}"
         )
 
 
@@ -103,14 +105,25 @@ def _dry_run(plan: Path, out: Path, resume: bool, workdir: Path | None, report: 
 
 
 def _train(
-    plan: Path, out: Path, resume: bool, workdir: Path | None, worker: bool, report: Report
+    plan: Path,
+    out: Path,
+    resume: bool,
+    workdir: Path | None,
+    worker: bool,
+    report: Report,
+    *,
+    roots: list[Path] | None,
 ) -> None:
+    """Train by a plan; `roots` are the folders that the page may read, None at the command line."""
+    from corpus.reach import ANYWHERE, Reach
     from training.errors import TrainingStopped
     from training.plan.plan_file import read_plan
     from workbench.plans.recorded_run import run_recorded
     from workbench.reports import training
 
-    read = read_plan(plan)
+    # Compared as real paths; a worker's plan came from a page, which asks no hub.
+    real = tuple(root.resolve() for root in roots or ())
+    read = read_plan(plan, Reach(real, hub=False) if worker or roots else ANYWHERE)
     with _stopping(worker) as stop, _watching(worker, stop) as watcher, _ledger(workdir) as ledger:
         try:
             made = run_recorded(read, out, watcher, resume=resume, ledger=ledger)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from workbench.session.keys import fingerprint
 from workbench.session.workdir import Workdir
 
 if TYPE_CHECKING:
+    from merging.inputs.digest_cache import FileFacts
     from workbench.session.session import Session
 
 
@@ -23,12 +25,9 @@ def contender_from_folder(folder: Path, name: str, kind: Kind = "model") -> Cont
     Raises:
         SessionError: the folder is gone, or holds an adapter or no model.
     """
-    from merging import Checkpoint, with_identities
+    from merging import Checkpoint
     from merging.errors import MergingError
-    from merging.inputs.vector import DistributionVector
     from merging.paths import is_adapter
-    from merging.recipe import Recipe
-    from merging.recipe.parts import ModelEntry
 
     if is_adapter(folder):
         raise SessionError(
@@ -36,16 +35,30 @@ def contender_from_folder(folder: Path, name: str, kind: Kind = "model") -> Cont
             "Open it as a checkpoint of its base."
         )
     try:
-        # As `linear` with one model at weight 1 the recipe gives back the weights of the folder.
-        checkpoint = Checkpoint(folder)
-        itself = {name: DistributionVector(name, checkpoint, checkpoint)}
-        source = ModelEntry(display_path(folder), name, {"weight": 1.0})
-        recipe = with_identities(Recipe(None, (source,), "linear"), checkpoint, itself)
-        # The word keeps these losses apart from those of a composition with the same weights, which
-        # differ from them by rounding.
-        return Contender(name, kind, recipe, fingerprint([checkpoint.identity, "model"]), folder)
+        return _contender(folder, name, kind, Checkpoint(folder).files)
     except MergingError as error:
         raise SessionError(f"{name} cannot be compared: {error}") from None
+
+
+@lru_cache(maxsize=256)
+def _contender(folder: Path, name: str, kind: Kind, files: tuple[FileFacts, ...]) -> Contender:
+    """Returns the contender of a folder whose weight files are these.
+
+    Cached, because a page asks for it whenever its sliders rest, and its digest covers all weights.
+    """
+    from merging import Checkpoint, with_identities
+    from merging.inputs.vector import DistributionVector
+    from merging.recipe import Recipe
+    from merging.recipe.parts import ModelEntry
+
+    # As `linear` with one model at weight 1 the recipe gives back the weights of the folder.
+    checkpoint = Checkpoint(folder)
+    itself = {name: DistributionVector(name, checkpoint, checkpoint)}
+    source = ModelEntry(display_path(folder), name, {"weight": 1.0})
+    recipe = with_identities(Recipe(None, (source,), "linear"), checkpoint, itself)
+    # The word keeps these losses apart from those of a composition with the same weights, which
+    # differ from them by rounding.
+    return Contender(name, kind, recipe, fingerprint([checkpoint.identity, "model"]), folder)
 
 
 def read_added(workdir: Workdir) -> dict[str, Path]:

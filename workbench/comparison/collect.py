@@ -11,17 +11,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from workbench.comparison.contender import Contender
-from workbench.comparison.contenders import contenders, parse_run_recipe
+from workbench.comparison.contenders import contenders, parse_run_recipe, renewed
 from workbench.comparison.costs import recorded_training
 from workbench.comparison.table import Cell, Column, Comparison, Expense, Row
 from workbench.session.keys import weights_key
+from workbench.session.reading import FULL
 from workbench.session.runs import read_runs
-from workbench.session.sizes import FULL
 
 if TYPE_CHECKING:
     from evaluation.records.ledger import Phase
     from evaluation.records.scores import Run
     from merging.recipe import Recipe
+    from workbench.session.models import Models
     from workbench.session.session import Session
 
 
@@ -46,7 +47,9 @@ def compare(
     # A column that no row has a score for says nothing: its runs belong to other models.
     scores = {
         column: cells
-        for column, cells in _scores(reversed(read_runs(session.workdir, -1))).items()
+        for column, cells in _scores(
+            reversed(read_runs(session.workdir, -1)), session.models
+        ).items()
         if keys & cells.keys()
     }
     # Read once for all rows, because a page makes this table whenever its sliders come to rest.
@@ -71,11 +74,12 @@ def compare(
     return Comparison(tuple(data), tuple(scores), table_rows, notes)
 
 
-def _scores(runs: Iterable[Run]) -> dict[Column, dict[str, Cell]]:
+def _scores(runs: Iterable[Run], models: Models) -> dict[Column, dict[str, Cell]]:
     """Returns column -> weights key -> newest score; columns in the order of their first run.
 
     Args:
         runs: oldest first, so that a newer run replaces an older one.
+        models: the open models.
     """
     # A page calls this each time its sliders come to rest; most runs share a few recipes.
     keys: dict[str, str] = {}
@@ -84,7 +88,8 @@ def _scores(runs: Iterable[Run]) -> dict[Column, dict[str, Cell]]:
         if run.kind != "bench":
             continue
         if run.recipe_digest not in keys:
-            keys[run.recipe_digest] = weights_key(parse_run_recipe(run.recipe_yaml))
+            recipe = renewed(models, parse_run_recipe(run.recipe_yaml))
+            keys[run.recipe_digest] = weights_key(recipe)
         cells = columns.setdefault(Column(run.task, run.metric, run.limit), {})
         cells[keys[run.recipe_digest]] = Cell(run.value, run.stderr, run.n, run.suite)
     return columns

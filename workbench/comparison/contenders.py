@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from corpus.reach import Reach
 from workbench.comparison.added_models import contender_from_folder, read_added
 from workbench.comparison.contender import Contender, Kind
 from workbench.errors import SessionError
 from workbench.session.keys import weights_key
+from workbench.session.reading import FULL
 from workbench.session.runs import read_runs
-from workbench.session.sizes import FULL
 from workbench.session.workdir import Workdir
 
 if TYPE_CHECKING:
@@ -71,7 +73,7 @@ def contenders(
             Contender(formula(recipe), "recipe", recipe, models.identity(recipe)),
         )
     new = {key: recipe for key, recipe in measured.items() if key not in by_key}
-    best = sorted(new, key=lambda key: _mean_loss(session, new[key]))
+    best = sorted(new, key=lambda key: loss_sum(session, new[key]))
     for key in best[:most]:
         recipe = new[key]
         by_key[key] = Contender(formula(recipe), "recipe", recipe, models.identity(recipe))
@@ -80,7 +82,12 @@ def contenders(
             "measured compositions that are not shown, as their mean loss is higher: "
             f"{len(best) - most}"
         )
+    reach = Reach((*session.folders.roots, session.workdir.exports.resolve()), hub=False)
     for name, kind, folder in _folders(session.workdir):
+        # A model may have been added when the server could read more.
+        if message := reach.refusal(folder):
+            notes.append(f"{name} cannot be compared: {message}")
+            continue
         try:
             contender = contender_from_folder(folder, name, kind)
         # A folder that is gone costs its own row, not the whole table.
@@ -118,6 +125,25 @@ def fits(models: Models, recipe: Recipe) -> bool:
     return not recipe.slices and all(
         name in digests and recipe.inputs.get(name) == digests[name] for name in names
     )
+
+
+def renewed(models: Models, recipe: Recipe) -> Recipe:
+    """Returns a recipe of the open models with digests that cover all weights.
+
+    Earlier versions stored digests of samples. Those that are the open models' are replaced, so
+    that what was measured then is found; any other recipe is returned as it is.
+    """
+    from merging.inputs.sampled_digest import is_sampled
+
+    # In dem.inputs "base" is the base, and a model of that name is "model base".
+    opened = {"base": models.base} | {
+        "model base" if name == "base" else name: vector for name, vector in models.vectors.items()
+    }
+    old = [key for key, digest in recipe.inputs.items() if is_sampled(digest) and key in opened]
+    same = {
+        key: opened[key].digest for key in old if opened[key].sampled_digest == recipe.inputs[key]
+    }
+    return replace(recipe, inputs={**recipe.inputs, **same}) if same else recipe
 
 
 def _folders(workdir: Workdir) -> Iterator[tuple[str, Kind, Path]]:
@@ -163,7 +189,7 @@ def _benchmarked(session: Session) -> Iterator[Recipe]:
     for run in read_runs(session.workdir, -1):
         if run.recipe_digest not in seen:
             seen.add(run.recipe_digest)
-            yield parse_run_recipe(run.recipe_yaml)
+            yield renewed(session.models, parse_run_recipe(run.recipe_yaml))
 
 
 def _measured(session: Session) -> Iterator[Recipe]:
@@ -179,14 +205,16 @@ def _measured(session: Session) -> Iterator[Recipe]:
     for file in sorted(session.workdir.recipes.glob("*.yml")):
         recipe = _saved(file, file.stat().st_mtime_ns)
         if recipe is not None and weights_key(recipe) in measured:
-            yield recipe
+            yield renewed(session.models, recipe)
 
 
-def _mean_loss(session: Session, recipe: Recipe) -> float:
-    """Returns the mean loss over all datasets; infinite if one was not measured or is NaN."""
+def loss_sum(session: Session, recipe: Recipe) -> float:
+    """Returns the sum of the losses on all datasets; infinite if one was not measured or is NaN.
+
+    All recipes have the same datasets, so the sum orders them as the mean does.
+    """
     identity = session.models.identity(recipe)
     entries = [session.book.get(identity, data.keys[FULL]) for data in session.models.data.values()]
     values = [math.nan if entry is None else entry.value for entry in entries]
-    # With a NaN among its keys, sorted() would give any order. All recipes have the same datasets,
-    # so the sum orders them as the mean does.
+    # With a NaN among its keys, sorted() would give any order.
     return math.inf if any(map(math.isnan, values)) else math.fsum(values)

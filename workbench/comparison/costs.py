@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from workbench.comparison.added_models import contender_from_folder, read_added
 from workbench.session.keys import weights_key
-from workbench.session.sizes import FULL
+from workbench.session.reading import FULL
 
 if TYPE_CHECKING:
     from evaluation.records.cost_table import CostTable
@@ -50,7 +50,12 @@ def cost_table(
         str(Path(path).resolve()): name
         for name, path in zip(models.names, models.checkpoints, strict=True)
     }
-    added = read_added(session.workdir)
+    added = {
+        name: folder
+        for name, folder in read_added(session.workdir).items()
+        # One that the server may not read is named among the contenders' notes.
+        if session.folders.reach.refusal(folder) is None
+    }
     mixed = {str(added[name].resolve()): name for name in (added if mixing is None else mixing)}
     trainings = (recorded_training(Path(folder)) for folder in [*experts, *mixed])
     # The last training of a folder counts, so the phases of the ledger come after the files.

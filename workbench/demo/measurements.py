@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from corpus import Example
 
 if TYPE_CHECKING:
-    from evaluation.loss import Prepared
+    from evaluation.prepared import Prepared
     from evaluation.records.ledger import Ledger
     from evaluation.records.meter import Meter
     from merging import LiveModel, Recipe
@@ -43,8 +43,8 @@ def measure(
     Returns:
         What results.json holds: the split, the tuned ω, the number of evaluations, and the rows.
     """
-    from evaluation.loss import prepare
     from evaluation.model import load
+    from evaluation.prepared import prepare
     from evaluation.records.meter import Meter, measured
     from merging import Checkpoint, LiveModel, in_memory, open_recipe
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from workbench import commands
 from workbench.errors import SessionError
+from workbench.jobs.frozen import with_frozen
 from workbench.session.job_table import Cancelled, Handle, Job
 from workbench.session.keys import weights_key
 from workbench.session.runs import keep_scores
@@ -76,7 +77,8 @@ def submit(
     request.check()
     # The job keeps these models, even if others are opened while it is queued.
     models = session.models
-    command = commands.bench(session.save_recipe(recipe), suite, tasks, limit, session.workdir.root)
+    file = session.workdir.save_recipe(recipe)
+    command = commands.bench(file, suite, tasks, limit, session.workdir.root)
 
     def work(handle: Handle) -> str:
         handle.log(f"composing {formula(recipe)}")
@@ -85,7 +87,7 @@ def submit(
             recipe,
             request,
             handle,
-            with_module=lambda work: session.with_frozen(models, recipe, work),
+            with_module=lambda work: with_frozen(session, models, recipe, work),
             tokenizer=models.loaded.tokenizer,
             progress=handle.progress,
         )

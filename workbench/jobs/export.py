@@ -24,7 +24,7 @@ def submit(
     recipe: Recipe,
     name: str,
     dtype: str | None = None,
-    shard_bytes: int = 5_000_000_000,
+    shard_bytes: int = commands.SHARD_BYTES,
 ) -> Job:
     """Starts a job that writes a composition to workdir/exports/NAME and verifies it.
 
@@ -49,7 +49,7 @@ def submit(
     frozen = replace(recipe, out_dtype=dtype) if dtype else recipe
     # The job keeps these models, even if others are opened while it is queued.
     models = session.models
-    command = commands.merge(session.save_recipe(recipe), out, dtype)
+    command = commands.merge(session.workdir.save_recipe(recipe), out, dtype, shard_bytes)
 
     def work(handle: Handle) -> str:
         from evaluation.records.meter import measured
@@ -72,7 +72,8 @@ def submit(
                 out,
                 shard_bytes=shard_bytes,
                 progress=progress,
-                command=command,
+                # The recipe that is inside the export: the one in the workdir may be gone by then.
+                command=commands.merge_again(out, shard_bytes),
             )
         handle.log(f"verified: {commands.display_path(path)}")
         return str(path)

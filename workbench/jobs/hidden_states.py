@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 from plumbing.atomic import write_whole
 from workbench.errors import SessionError
+from workbench.jobs.frozen import with_frozen
 from workbench.session.job_table import Handle, Job
 from workbench.session.keys import fingerprint, weights_key
-from workbench.session.sizes import FULL
+from workbench.session.reading import FULL
 
 if TYPE_CHECKING:
     from evaluation.hidden_states import States
     from evaluation.layout import Scatter
-    from evaluation.loss import Prepared
+    from evaluation.prepared import Prepared
     from merging.recipe import Recipe
     from workbench.session.models import Models
     from workbench.session.session import Session
@@ -91,7 +92,8 @@ def submit(session: Session, recipe: Recipe, layer: int, by: str = DATASETS) -> 
         with measured(
             session.ledger, "evaluation", STATES, device=session.device, digest=weights_key(recipe)
         ) as spent:
-            states = session.with_frozen(
+            states = with_frozen(
+                session,
                 models,
                 recipe,
                 lambda module: hidden_states(module, prepared, layer, should_stop=stop),
@@ -165,7 +167,7 @@ def _file(session: Session, recipe: Recipe, layer: int, by: str) -> Path:
 def _examples(models: Models) -> Prepared:
     """Returns the first EXAMPLES examples of each open dataset, tokenised."""
     from corpus.jsonl import read_datasets
-    from evaluation.loss import prepare
+    from evaluation.prepared import prepare
 
     # Read again, because the open datasets are prepared in two other sizes.
     assert models.data_folder is not None  # submit() refuses models without data

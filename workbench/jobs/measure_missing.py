@@ -14,9 +14,10 @@ from workbench.comparison.table import Comparison, Row
 from workbench.errors import SessionError, is_user_error
 from workbench.jobs import benchmark
 from workbench.jobs.benchmark import BenchmarkRequest
+from workbench.jobs.frozen import with_frozen
 from workbench.session.job_table import Cancelled, Handle, Job
 from workbench.session.models import Models
-from workbench.session.sizes import FULL
+from workbench.session.reading import FULL
 
 if TYPE_CHECKING:
     from evaluation.model import Loaded
@@ -217,7 +218,7 @@ def _model(
     A contender with a folder is loaded from it; any other is composed from the open models.
     """
     if contender.folder is None:
-        yield models.loaded, lambda work: session.with_frozen(models, contender.recipe, work)
+        yield models.loaded, lambda work: with_frozen(session, models, contender.recipe, work)
         return
     from evaluation.model import load
     from merging import Checkpoint

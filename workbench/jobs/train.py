@@ -89,7 +89,9 @@ def submit(session: Session, file: Path, name: str, *, resume: bool = False) -> 
     command = commands.train(file, out, session.workdir.root, resume)
 
     def work(handle: Handle) -> str:
-        done = TrainProcess(file, out, session.workdir.root, resume).carry_out(handle)
+        roots = session.folders.roots
+        process = TrainProcess(file, out, session.workdir.root, resume, roots=roots)
+        done = process.carry_out(handle)
         return (
             f"{done} of {len(plan.steps)} steps trained now, "
             f"all are in {commands.display_path(out)}"
@@ -169,7 +171,8 @@ def add_steps(session: Session, name: str, chosen: Sequence[str]) -> Models:
     base = (
         session.models.base.path
         if session.ready
-        else Path(read_plan(out / finished_steps.PLAN).base)
+        # The run may be one of the command line, whose plan may name any folder.
+        else session.folders.resolve(read_plan(out / finished_steps.PLAN).base)
     )
     for step in chosen:
         _check_base(done[step], base)
@@ -200,7 +203,8 @@ def _check_base(step: Path, base: Path) -> None:
     from merging.paths import is_adapter
 
     trained_on = json.loads((step / record.NAME).read_text("utf-8"))["base"]
-    if is_adapter(step) and trained_on["identity"] != record.identity(base):
+    recorded = trained_on["identity"]
+    if is_adapter(step) and recorded != record.identity_like(base, recorded):
         raise SessionError(
             f"{step.name} is an adapter on {trained_on['name']}, and the base here is "
             f"{commands.display_path(base)}. Open that folder as the base under Models, and then "

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
@@ -33,9 +34,12 @@ class TrainProcess:
         out: the folder of the run.
         workdir: the workdir whose ledger gets the cost.
         resume: whether to continue unfinished steps.
+        roots: the folders that the plan may read from; the child checks this again where it reads.
     """
 
-    def __init__(self, plan: Path, out: Path, workdir: Path, resume: bool):
+    def __init__(
+        self, plan: Path, out: Path, workdir: Path, resume: bool, *, roots: Sequence[Path]
+    ):
         # A list and no shell, so that no name can become a command. Warnings of libraries are
         # ignored, because only the last lines of stderr are kept, and an error must be among them.
         words = [
@@ -49,6 +53,7 @@ class TrainProcess:
             str(out),
         ]
         words += ["--workdir", str(workdir), "--worker", *(["--resume"] if resume else [])]
+        words += [word for root in roots for word in ("--root", str(root))]
         # The child must run this very program, also from a checkout that is not installed.
         paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
         self._words, self._environment = words, os.environ | {"PYTHONPATH": os.pathsep.join(paths)}

@@ -16,12 +16,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from plumbing.paths import assets
 from workbench.errors import SessionError
+from workbench.line.routes import add_routes
 from workbench.page.page import build
 from workbench.plots.theme import palette_css
 from workbench.session.session import Session
 
 ASSETS = assets()
-SCRIPTS = ("stream.js", "page.js")
+SCRIPTS = ("state", "dom", "line", "controls", "bars", "status", "start")
+"""The scripts of the live line, in the order in which they need each other; then page.js."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 HEADERS = (
@@ -125,7 +127,7 @@ def launch(
     page = build(session)
     # More than 64 waiting requests get an error, so that no client can fill the memory.
     page.queue(max_size=64, default_concurrency_limit=4)
-    _, address, _ = page.launch(
+    app, address, _ = page.launch(
         server_name=host,
         server_port=port,
         auth=auth,
@@ -142,7 +144,8 @@ def launch(
         state_session_capacity=200,
         footer_links=[],
         quiet=True,
-        prevent_thread_lock=not block,
+        # Never by gradio: the routes of the live line are added once its application exists.
+        prevent_thread_lock=True,
         app_kwargs={
             "middleware": [
                 Middleware(TrustedHostMiddleware, allowed_hosts=hosts),
@@ -151,11 +154,18 @@ def launch(
         },
         theme=theme(),
         css=palette_css() + (ASSETS / "page.css").read_text(encoding="utf-8"),
-        head="".join(
-            f"<script>{(ASSETS / name).read_text(encoding='utf-8')}</script>" for name in SCRIPTS
-        ),
+        head="".join(f"<script>{script}</script>" for script in scripts()),
     )
+    session.at_close.append(add_routes(app, session).close)
+    if block:
+        page.block_thread()
     return str(address)
+
+
+def scripts() -> list[str]:
+    """Returns the scripts of the page, in the order in which they need each other."""
+    files = [*(ASSETS / "live" / f"{name}.js" for name in SCRIPTS), ASSETS / "page.js"]
+    return [file.read_text(encoding="utf-8") for file in files]
 
 
 def serve(

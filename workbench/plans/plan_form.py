@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,10 +30,15 @@ class ScheduleFields(NamedTuple):
     single: bool
 
 
-def set_sources(text: str, paths: list[str]) -> str:
+def set_sources(text: str, paths: list[str], holds: Callable[[Path], bool]) -> str:
     """Returns the plan with exactly these sources.
 
     A source that the plan already has keeps its name. A new one is named after its folder or file.
+
+    Args:
+        text: the plan.
+        paths: of the sources.
+        holds: tells whether the page may read a file.
     """
     old = plan_text.document(text).get("sources")
     names = (
@@ -45,14 +50,14 @@ def set_sources(text: str, paths: list[str]) -> str:
     chosen: dict[str, str] = {}
     for path in paths:
         chosen[names.get(path) or source_name(Path(path), {*names.values(), *chosen})] = path
-    return plan_text.with_sources(text, chosen, validation_sources(chosen))
+    return plan_text.with_sources(text, chosen, validation_sources(chosen, holds))
 
 
-def validation_sources(sources: dict[str, str]) -> dict[str, str]:
-    """Returns those sources whose folder also holds a validation split."""
-    return {
-        name: path for name, path in sources.items() if (Path(path) / "validation.jsonl").is_file()
-    }
+def validation_sources(sources: dict[str, str], holds: Callable[[Path], bool]) -> dict[str, str]:
+    """Returns those sources whose folder also holds a validation split that the page may read."""
+    # A path comes from the page, which must not learn what exists outside the allowed folders.
+    files = {name: Path(path) / "validation.jsonl" for name, path in sources.items()}
+    return {name: sources[name] for name, file in files.items() if holds(file) and file.is_file()}
 
 
 def source_name(path: Path, taken: Collection[str]) -> str:

@@ -140,8 +140,8 @@ def states(records: Sequence[Record], base: Path, layer: int | None) -> Any:
         SessionError: a record is longer than the model's context.
     """
     from evaluation.hidden_states import hidden_states
-    from evaluation.loss import prepare
     from evaluation.model import load
+    from evaluation.prepared import prepare
     from merging import Checkpoint
 
     loaded = load(base, checkpoint=Checkpoint(base))

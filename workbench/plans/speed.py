@@ -94,7 +94,8 @@ def _training_record(folder: Path) -> dict[str, Any] | None:
 
 def _same_model(content: dict[str, Any], folder: Path, stage: Stage) -> bool:
     """Returns whether a training had the same base, or as many bytes of weights without LoRA."""
-    if content["base"]["identity"] == record.identity(stage.base):
+    recorded = content["base"]["identity"]
+    if recorded == record.identity_like(stage.base, recorded):
         return True
     # A full fine-tune of as many bytes takes as long. The folder of an adapter holds no model whose
     # size could be compared.

@@ -115,8 +115,7 @@ def adapter(fit: "Fit") -> str:
         rows.append([row.layer, str(row.tensors), ranks, f"{row.norm:.4g}", f"{row.error:.2e}"])
     lines = [table(rows), f"relative error of what is in the adapter: {fit.error:.2e}"]
     lines += [
-        f"not in the adapter: {part.kind} (tensors: {part.tensors}), {fit.share(part):.2%} of ‖Δ‖²"
-        for part in fit.left_out
+        f"not in the adapter, {fit.share(part):.2%} of ‖Δ‖²: {part.label}" for part in fit.left_out
     ]
     if fit.left_out:
         lines.append(

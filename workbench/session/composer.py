@@ -126,8 +126,8 @@ class Composer:
         For models whose parameters are not plain copies of the tensors in their files.
         """
         if self._assembled is None or self._assembled[0] != recipe.digest:
-            from evaluation.assemble import assemble
             from merging.engine.loop import merge
+            from merging.live.assemble import assemble
 
             self._assembled = None  # frees the old module before the new one takes its memory
             weights = dict(merge(recipe, self._base, self._vectors))

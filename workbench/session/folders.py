@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from corpus.reach import Reach
 from workbench.errors import SessionError
 
 DEPTH = 4
@@ -42,12 +43,19 @@ class Folders:
         # nothing.
         self.roots = tuple(dict.fromkeys(Path(root).resolve() for root in roots))
 
-    def resolve(self, path: str | Path) -> Path:
-        """Returns the real path of a folder under a root.
+    def resolve(self, path: str | Path, *, whole: bool = True) -> Path:
+        """Returns the real path of a folder under a root, in which no link leads out of the roots.
+
+        Readers follow links: transformers reads tokenizer.json, wherever it leads. So all files are
+        checked before one is read. Links of the hub's cache to its own blobs are allowed.
+
+        Args:
+            path: the folder.
+            whole: also check everything in it; False if the folder is only looked up.
 
         Raises:
-            SessionError: it is not a folder, or it is outside every root after links and dots are
-                resolved.
+            SessionError: it is not a folder, or it or something in it is outside every root after
+                links and dots are resolved.
         """
         real = Path(os.path.realpath(path))
         # Before anything is looked at, so that the message does not tell whether a path outside
@@ -62,12 +70,18 @@ class Folders:
             raise SessionError(
                 f"{path} is not a folder. Choose one from the list, or refresh the list."
             )
+        if whole and (message := self.reach.refusal(real)):
+            raise SessionError(message)
         return real
 
     def holds(self, path: str | Path) -> bool:
         """Returns whether a file or folder is under a root after links are resolved."""
-        real = Path(os.path.realpath(path))
-        return any(real == root or root in real.parents for root in self.roots)
+        return self.reach.holds(path)
+
+    @property
+    def reach(self) -> Reach:
+        """What a plan of the page may read: everything under the roots, and nothing of the hub."""
+        return Reach(self.roots, hub=False)
 
     def label(self, path: Path) -> str:
         """Returns how the page shows a folder: its path from the name of its root down."""
@@ -99,7 +113,7 @@ class Folders:
         """Returns the folders with a train.jsonl, and the JSONL files of all other folders."""
         sources = []
         for path in self._walk():
-            if (path / "train.jsonl").is_file():
+            if self.holds(path / "train.jsonl") and (path / "train.jsonl").is_file():
                 sources.append(ModelFolder(path, self.label(path), "source"))
                 continue
             # A file may be a link that leads out of the roots.

@@ -3,59 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from workbench.session.loss_cache import Entry, LossCache
 from workbench.session.models import Models
-from workbench.session.sizes import FULL, QUICK
+from workbench.session.reading import FULL, QUICK, LossOnAxis, Reading
 from workbench.session.spending import LossLedger, Tally
 from workbench.session.tickets import Stale
 
 if TYPE_CHECKING:
     from merging.recipe import Recipe
 
-Stage = Literal["preview", "composing", "measuring", "exact"]
-"""How far a Reading is: "exact" is the last one, with all losses of the composed recipe."""
-
-
-@dataclass(frozen=True)
-class LossOnAxis:
-    """The loss of one dataset, between the two ends of its axis; all on the same examples.
-
-    Attributes:
-        loss: loss of the composition.
-        base: loss of the base, one end of the axis.
-        expert: loss of the vector named like the dataset at ω = 1, the other end; None if no vector
-            has this name.
-        quick: whether only the first QUICK_EXAMPLES examples were measured, of a larger dataset.
-    """
-
-    loss: Entry
-    base: Entry
-    expert: Entry | None
-    quick: bool
-
-
-@dataclass(frozen=True)
-class Reading:
-    """What is known about a composition at one moment of its measurement.
-
-    Attributes:
-        recipe: the composition.
-        stage: how far the measurement is.
-        points: dataset -> its loss, as far as it is known.
-        seconds: time since the measurement began.
-    """
-
-    recipe: Recipe
-    stage: Stage
-    points: Mapping[str, LossOnAxis] = field(default_factory=dict)
-    seconds: float = 0.0
+T = TypeVar("T")
+SLICE = 0.02
+"""Seconds of a step on the live module; after it, another page's more urgent work may come in."""
 
 
 class Losses:
@@ -78,42 +41,67 @@ class Losses:
         The quick losses of all datasets come first. If `full`, the losses on all examples follow,
         one dataset after the other. It ends early, without an "exact" reading, once it is stale.
         """
-        # Around the generator, so that the cost is written also if the page leaves in the middle.
-        with self._spending.tally() as tally:
-            yield from self._measure(models, recipe, stale, full, tally)
-
-    def _measure(
-        self, models: Models, recipe: Recipe, stale: Stale, full: bool, tally: Tally
-    ) -> Iterator[Reading]:
         from evaluation.errors import Stopped
 
         begin = time.monotonic()
-        points: dict[str, LossOnAxis] = {}
+        yield Reading(recipe, "composing")
+        # Around the generator, so that the cost is written also if the page leaves in the middle.
+        with self._spending.tally() as tally:
+            try:
+                self._compose(models, recipe, stale, full, tally)
+                points: dict[str, LossOnAxis] = {}
+                for size in (QUICK, FULL) if full else (QUICK,):
+                    for step in self.steps(models, recipe, size, points, stale, tally):
+                        if step:
+                            yield Reading(recipe, "measuring", step, time.monotonic() - begin)
+                        points = step or points
+                # Measuring the ends of an axis composed other recipes in between.
+                self._compose(models, recipe, stale, full, tally)
+            except Stopped:
+                return
+            if not stale():
+                yield Reading(recipe, "exact", points, time.monotonic() - begin)
 
-        def reading(stage: Stage) -> Reading:
-            return Reading(recipe, stage, dict(points), time.monotonic() - begin)
+    def steps(
+        self,
+        models: Models,
+        recipe: Recipe,
+        size: str,
+        points: Mapping[str, LossOnAxis],
+        stale: Stale,
+        tally: Tally,
+    ) -> Iterator[dict[str, LossOnAxis] | None]:
+        """Measures the losses of a recipe on every dataset in steps of about SLICE seconds.
 
-        yield reading("composing")
-        try:
-            self._compose(models, recipe, stale, full, tally)
-            shown = time.monotonic()
-            for size in (QUICK, FULL) if full else (QUICK,):
-                for name in models.data:
-                    if stale():
-                        return
-                    known = self._known(models, recipe, name)
-                    points[name] = known or self._point(models, recipe, name, size, stale, tally)
-                    # The quick bars of a small model move together, not one by one.
-                    if size == FULL or time.monotonic() - shown > 0.5:
-                        shown = time.monotonic()
-                        yield reading("measuring")
-                yield reading("measuring")
-            # Measuring the ends of an axis composed other recipes in between.
-            self._compose(models, recipe, stale, full, tally)
-        except Stopped:
-            return
-        if not stale():
-            yield reading("exact")
+        The live module is free between two steps. Each step composes the recipe again if somebody
+        else has used the module meanwhile.
+
+        Args:
+            models: the open models.
+            recipe: the composition.
+            size: QUICK or FULL.
+            points: the losses that are known already, by dataset.
+            stale: asked before each step.
+            tally: the meters of this measurement.
+
+        Yields:
+            None after a step; all losses so far whenever the page is to show them: once for QUICK,
+            after each dataset for FULL.
+
+        Raises:
+            Stopped: `stale` became true.
+        """
+        points, shown = dict(points), time.monotonic()
+        for name in models.data:
+            known = self._known(models, recipe, name)
+            points[name] = known or (
+                yield from self._point(models, recipe, name, size, stale, tally)
+            )
+            # The quick bars of a small model move together, not one by one.
+            if size == FULL or time.monotonic() - shown > 0.5:
+                shown = time.monotonic()
+                yield dict(points)
+        yield dict(points)
 
     def preview(
         self, models: Models, settled: Recipe, recipe: Recipe, stale: Stale
@@ -169,7 +157,7 @@ class Losses:
             Stopped: `stale` became true before the end.
         """
         with self._spending.tally() as tally:
-            return self._of(models, recipe, dataset, size, stale, tally)
+            return _result(self._of(models, recipe, dataset, size, stale, tally))
 
     def on_all(
         self, models: Models, recipe: Recipe, size: str = FULL, stale: Stale = lambda: False
@@ -181,13 +169,16 @@ class Losses:
         """
         with self._spending.tally() as tally:
             return {
-                name: self._of(models, recipe, name, size, stale, tally) for name in models.data
+                name: _result(self._of(models, recipe, name, size, stale, tally))
+                for name in models.data
             }
 
     def _of(
         self, models: Models, recipe: Recipe, dataset: str, size: str, stale: Stale, tally: Tally
-    ) -> Entry:
-        from evaluation.loss import losses
+    ) -> Generator[None, None, Entry]:
+        """Measures the loss of a recipe on one dataset, in steps, unless it is known."""
+        from evaluation.errors import Stopped
+        from evaluation.loss import Sweep, check_vocabulary
 
         data = models.data[dataset]
         identity = models.identity(recipe)
@@ -196,11 +187,22 @@ class Losses:
             return cached._replace(dataset=dataset)
         # A small dataset has the same examples in both sizes, so its quick loss is a full one.
         actual = FULL if data.keys[size] == data.keys[FULL] else size
-        # The lock comes first: time spent waiting for another page is no cost of this composition.
-        with self._lock, tally.on(recipe, actual) as meter:
-            module = models.composer.compose(recipe, stale)
-            loss = next(iter(losses(module, data.prepared[size], should_stop=stale)))
-            meter.count(loss.n, data.prepared[size].positions, loss.tokens)
+        check_vocabulary(models.loaded.module, data.prepared[size])
+        sweep = Sweep(data.prepared[size].datasets[0])
+        with tally.sweep(recipe, actual) as running:
+            while not sweep.done:
+                # The lock comes first: time spent waiting for another page is no cost of this one.
+                with self._lock, running() as meter:
+                    begin = time.monotonic()
+                    module = models.composer.compose(recipe, stale)
+                    while not sweep.done and time.monotonic() - begin < SLICE:
+                        if stale():
+                            raise Stopped(f"stopped at dataset {dataset!r}")
+                        sweep.step(module)
+                if not sweep.done:
+                    yield
+            loss = sweep.loss()
+            meter.count(loss.n, sweep.positions, loss.tokens)
         return self._book.put(identity, data.keys[size], loss)
 
     def ends(
@@ -212,56 +214,16 @@ class Losses:
         which is None if no vector has this name.
         """
         with self._spending.tally() as tally:
-            return self._ends(models, dataset, size, stale, tally)
+            return _result(self._ends(models, dataset, size, stale, tally))
 
     def _ends(
         self, models: Models, dataset: str, size: str, stale: Stale, tally: Tally
-    ) -> tuple[Entry, Entry | None]:
+    ) -> Generator[None, None, tuple[Entry, Entry | None]]:
         expert = _expert(models, dataset)
-        base = self._of(models, models.recipe({}), dataset, size, stale, tally)
-        return base, self._of(models, expert, dataset, size, stale, tally) if expert else None
-
-    def interference(self, models: Models, stale: Stale) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yields the interference table after each row that was measured.
-
-        Yields:
-            Two float64 arrays of shape (vectors, datasets): the loss of each dataset under each
-            vector alone at ω = 1, and its standard error. Cells not measured yet are NaN.
-        """
-        with self._spending.tally() as tally:
-            yield from self._interference(models, stale, tally)
-
-    def _interference(
-        self, models: Models, stale: Stale, tally: Tally
-    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        from evaluation.errors import Stopped
-
-        values = np.full((len(models.names), len(models.data)), np.nan)
-        errors = values.copy()
-        for row, vector in enumerate(models.names):
-            alone = models.recipe({vector: 1.0})
-            for column, dataset in enumerate(models.data):
-                try:
-                    loss = self._of(models, alone, dataset, FULL, stale, tally)
-                except Stopped:
-                    return
-                values[row, column], errors[row, column] = loss.value, loss.stderr
-            # Copies, because the page may still draw one table while the next row is filled in.
-            yield values.copy(), errors.copy()
-
-    def known_interference(self, models: Models) -> tuple[np.ndarray, np.ndarray] | None:
-        """Returns the interference table if every cell was measured before, else None."""
-        cells = [
-            [
-                self._book.get(models.identity(models.recipe({vector: 1.0})), data.keys[FULL])
-                for data in models.data.values()
-            ]
-            for vector in models.names
-        ]
-        if not models.data or any(cell is None for row in cells for cell in row):
-            return None
-        both = np.array([[(cell.value, cell.stderr) for cell in row if cell] for row in cells])
-        return both[..., 0], both[..., 1]
+        base = yield from self._of(models, models.recipe({}), dataset, size, stale, tally)
+        if expert is None:
+            return base, None
+        return base, (yield from self._of(models, expert, dataset, size, stale, tally))
 
     def _compose(
         self, models: Models, recipe: Recipe, stale: Stale, full: bool, tally: Tally
@@ -288,9 +250,9 @@ class Losses:
 
     def _point(
         self, models: Models, recipe: Recipe, dataset: str, size: str, stale: Stale, tally: Tally
-    ) -> LossOnAxis:
-        loss = self._of(models, recipe, dataset, size, stale, tally)
-        base, expert = self._ends(models, dataset, size, stale, tally)
+    ) -> Generator[None, None, LossOnAxis]:
+        loss = yield from self._of(models, recipe, dataset, size, stale, tally)
+        base, expert = yield from self._ends(models, dataset, size, stale, tally)
         is_small = models.data[dataset].keys[QUICK] == models.data[dataset].keys[FULL]
         return LossOnAxis(loss, base, expert, quick=size == QUICK and not is_small)
 
@@ -298,3 +260,13 @@ class Losses:
 def _expert(models: Models, dataset: str) -> Recipe | None:
     """Returns the recipe of the vector named like the dataset at ω = 1, or None."""
     return models.recipe({dataset: 1.0}) if dataset in models.vectors else None
+
+
+def _result(steps: Generator[None, None, T]) -> T:
+    """Returns the result of a generator after taking all of its steps."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: T = end.value
+            return result

@@ -31,7 +31,7 @@ def load_into_memory(
 
     free = psutil.virtual_memory().available
     # The other half is for the module, which is loaded afterwards, and for copies of it (see
-    # Session.with_frozen).
+    # workbench.jobs.frozen).
     room = free / 2
     weights: Mapping[str, Any] = base
     held, in_files = 0, []

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from workbench.errors import SessionError, is_user_error
+from workbench.errors import SessionError
 from workbench.session.composer import Composer
-from workbench.session.keys import fingerprint, weights_key
-from workbench.session.standing import PLAIN, Choice, Standing
+from workbench.session.keys import fingerprint
+from workbench.session.standing import PLAIN, Choice
 
 if TYPE_CHECKING:
-    from evaluation.loss import Prepared
     from evaluation.model import Loaded
+    from evaluation.prepared import Prepared
     from merging.analysis.geometry import Geometry
     from merging.inputs.checkpoint import Checkpoint
     from merging.inputs.vector import Vector
@@ -101,12 +101,36 @@ class Models:
 
         return [name for name, vector in self.vectors.items() if isinstance(vector, LoraVector)]
 
+    def tokenizer(self) -> Any:
+        """Returns the tokenizer of the base.
+
+        Raises:
+            SessionError: the base has none.
+        """
+        if self.loaded.tokenizer is None:
+            raise SessionError(
+                "the base has no tokenizer, so it cannot generate text. "
+                "Copy tokenizer.json and tokenizer_config.json into its folder."
+            )
+        return self.loaded.tokenizer
+
     @property
     def base_name(self) -> str:
         """The name of the base in recipes of methods that take it as one more model."""
         from merging.recipe.fields import unique_name
 
         return unique_name("base", self.names)
+
+    @cached_property
+    def key(self) -> str:
+        """Identifies the open models and data: a page compares it with those that it shows."""
+        vectors = [(name, vector.identity) for name, vector in self.vectors.items()]
+        data = [(name, data.keys) for name, data in self.data.items()]
+        return fingerprint([str(self.base.path), self.base.identity, vectors, data])[:16]
+
+    def omegas(self, by_name: Mapping[str, float]) -> tuple[float, ...]:
+        """Returns the ω of all vectors in the order of the sliders, checked; see `recipe`."""
+        return tuple(self._validate(by_name).values())
 
     def recipe(
         self, omegas: Mapping[str, float] | Sequence[float], choice: Choice = PLAIN
@@ -198,14 +222,11 @@ class Models:
                 raise SessionError(
                     f"no vector is called {name!r}; open are {', '.join(self.names)}."
                 )
-            # The slider is not trusted: gradio 6.31 checks the range, but lets NaN pass.
-            if (
-                not isinstance(omega, int | float)
-                or not math.isfinite(omega)
-                or not low <= omega <= high
-            ):
+            # The page is not trusted. By type(), because for Python true is the number 1. NaN is
+            # in no range.
+            if type(omega) not in (int, float) or not low <= omega <= high:
                 raise SessionError(
-                    f"ω of {name} is {omega}; give a number from {low:g} to {high:g}."
+                    f"ω of {name} is {str(omega)[:40]}; give a number from {low:g} to {high:g}."
                 )
         # Adding 0.0 turns -0.0 into 0.0: they give the same weights, but two different recipes.
         return {name: float(by_name.get(name, 0.0)) + 0.0 for name in self.names}
@@ -262,7 +283,9 @@ class Models:
         """Whether the geometry was measured."""
         return bool(self._geometry)
 
-    def measured_geometry(self, progress: Callable[[int, int], None]) -> Geometry:
+    def measured_geometry(
+        self, progress: Callable[[int, int], None] = lambda done, total: None
+    ) -> Geometry:
         """Returns the cosines and distances of the vectors; measured once, in one pass over files.
 
         Args:
@@ -275,22 +298,3 @@ class Models:
             if not self._geometry:
                 self._geometry.append(measure(*self.reopened(), progress))
             return self._geometry[0]
-
-    def standing_of(self, recipe: Recipe) -> Standing | None:
-        """Returns the standing whose sliders and fields give the weights of a recipe, or None."""
-        weights = recipe.omegas
-        try:
-            if all(isinstance(weights.get(name, 0.0), int | float) for name in self.names):
-                omegas = tuple(float(weights.get(name, 0.0)) for name in self.names)
-            else:  # a method without ω
-                omegas = tuple(float(name in weights) for name in self.names)
-            standing = Standing(omegas, Choice.of(recipe.method, dict(recipe.parameters)))
-            # Composed again and compared, because a recipe can say more than the page can show:
-            # dtypes, filters, a seed.
-            again = self.recipe(standing.omegas, standing.choice)
-            return standing if weights_key(again) == weights_key(recipe) else None
-        # No slider or field can show ω with gradients or filters, or parameters per layer.
-        except Exception as error:
-            if not is_user_error(error):
-                raise
-            return None

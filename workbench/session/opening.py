@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from corpus.reach import ANYWHERE, Reach
 from workbench.commands import display_path
 from workbench.errors import SessionError
 from workbench.session.composer import Composer
@@ -13,10 +15,19 @@ from workbench.session.folders import Folders
 from workbench.session.keys import fingerprint
 from workbench.session.memory import load_into_memory
 from workbench.session.models import DataSet, Models
-from workbench.session.sizes import FULL, QUICK, QUICK_EXAMPLES
+from workbench.session.reading import (
+    ENOUGH,
+    FULL,
+    PATIENT_SECONDS,
+    QUICK,
+    QUICK_COUNTS,
+    QUICK_SECONDS,
+)
 
 if TYPE_CHECKING:
     from corpus.jsonl import Example
+    from evaluation.model import Loaded
+    from evaluation.prepared import Prepared
     from merging.inputs.vector import Vector
 
 
@@ -27,6 +38,7 @@ def open_models(
     *,
     device: str = "cpu",
     vocabulary: str = "refuse",
+    reach: Reach = ANYWHERE,
 ) -> Models:
     """Opens a base with its fine-tuned checkpoints and its data.
 
@@ -38,6 +50,7 @@ def open_models(
         vocabulary: how to treat checkpoints with another vocabulary: 'refuse' or 'base'; see
             merging.inputs.vocabulary. 'union' is refused, because the live module has the rows of
             the base; it works in exports by a recipe.
+        reach: the files that may be read; the folders themselves are checked by the caller.
 
     Raises:
         MergingError, EvaluationError, CorpusError, SessionError: nothing was opened; the message
@@ -45,6 +58,7 @@ def open_models(
     """
     from evaluation.model import load
     from merging import Recipe, preflight, with_identities
+    from merging.engine.identities import gather
     from merging.inputs.vector import DistributionVector
     from merging.recipe.fields import unique_name
 
@@ -69,6 +83,8 @@ def open_models(
     opened, vectors, problems = preflight(base, paths, names, vocabulary)
     if errors := [problem for problem in problems if problem.severity == "error"]:
         raise SessionError("\n".join(f"{problem.subject}: {problem.text}" for problem in errors))
+    # Losses are kept under the digests, so they are taken while the weights are read.
+    gather([opened, *vectors.values()])
     weights, memory = load_into_memory(opened, vectors)
     loaded = load(base, checkpoint=opened, device=device)
     folders = {name: display_path(vector.path or "") for name, vector in vectors.items()}
@@ -82,23 +98,24 @@ def open_models(
         base=opened,
         vectors=vectors,
         start=start,
-        best=_best(base, vectors),
+        best=_best(base, vectors, reach),
         loaded=loaded,
         composer=Composer(base, loaded, weights, all_vectors),
-        data=_datasets(data, loaded.tokenizer) if data else {},
+        data=_datasets(data, loaded) if data else {},
         data_folder=data,
         memory=memory,
         notes=(*(f"{p.subject}: {p.text}" for p in problems), *loaded.notes),
     )
 
 
-def _best(base: Path, vectors: Mapping[str, Vector]) -> Mapping[str, float] | None:
+def _best(base: Path, vectors: Mapping[str, Vector], reach: Reach) -> Mapping[str, float] | None:
     """Returns the ω of the recipe.yml beside the base, or None if it names other vectors."""
     from merging.errors import MergingError
     from merging.recipe import read_recipe
 
     file = base.parent / "recipe.yml"
-    if not file.is_file():
+    # The base may be a root itself, and what is beside it then is none.
+    if not (reach.holds(file) and file.is_file()):
         return None
     try:
         omegas = read_recipe(file).omegas
@@ -113,34 +130,79 @@ def _best(base: Path, vectors: Mapping[str, Vector]) -> Mapping[str, float] | No
     )
 
 
-def _datasets(folder: Path, tokenizer: Any) -> dict[str, DataSet]:
+def _datasets(folder: Path, loaded: Loaded) -> dict[str, DataSet]:
     from corpus.jsonl import read_datasets
+    from evaluation.prepared import prepare
 
-    if tokenizer is None:
+    if loaded.tokenizer is None:
         raise SessionError(
             "the base has no tokenizer, so its loss cannot be measured. "
             "Copy tokenizer.json and tokenizer_config.json into its folder."
         )
+    datasets = read_datasets(folder)
+    full = {
+        name: prepare({name: examples}, loaded.tokenizer) for name, examples in datasets.items()
+    }
+    count = quick_count(list(full.values()), _positions_per_second(loaded.module, full))
     return {
-        name: _dataset(name, examples, tokenizer)
-        for name, examples in read_datasets(folder).items()
+        name: _dataset(name, examples, loaded.tokenizer, full[name], count)
+        for name, examples in datasets.items()
     }
 
 
-def _dataset(name: str, examples: Sequence[Example], tokenizer: Any) -> DataSet:
-    from evaluation.loss import prepare
+def quick_count(full: Sequence[Prepared], speed: float) -> int:
+    """Returns how many examples of each dataset the quick losses take.
 
-    sizes = {QUICK: min(QUICK_EXAMPLES, len(examples)), FULL: len(examples)}
-    prepared = {
-        size: prepare({name: examples}, tokenizer, limit=limit) for size, limit in sizes.items()
-    }
+    As many as QUICK_COUNTS has for which all datasets together take QUICK_SECONDS at most. On a
+    slow model so few examples say little, so then up to ENOUGH are taken if they need no more than
+    PATIENT_SECONDS.
+
+    Args:
+        full: each dataset with all of its examples.
+        speed: token positions per second that the model computes.
+    """
+    mean = sum(data.positions / data.datasets[0].n for data in full)
+    fast = [count for count in QUICK_COUNTS if count * mean <= QUICK_SECONDS * speed]
+    patient = [
+        count
+        for count in QUICK_COUNTS
+        if count <= ENOUGH and count * mean <= PATIENT_SECONDS * speed
+    ]
+    return max([*fast, *patient], default=QUICK_COUNTS[0])
+
+
+def _positions_per_second(module: Any, full: Mapping[str, Prepared]) -> float:
+    """Measures how many token positions the model computes in a second."""
+    from evaluation.loss import Sweep
+
+    positions, begin = 0, 0.0
+    # The first batch is not counted: the first call of a module allocates its memory.
+    for number, data in enumerate([next(iter(full.values())), *full.values()]):
+        if number == 1:
+            positions, begin = 0, time.perf_counter()
+        sweep = Sweep(data.datasets[0])
+        sweep.step(module)
+        positions += sweep.positions
+        if number and time.perf_counter() - begin > QUICK_SECONDS:
+            break
+    return positions / max(time.perf_counter() - begin, 1e-9)
+
+
+def _dataset(
+    name: str, examples: Sequence[Example], tokenizer: Any, full: Prepared, quick: int
+) -> DataSet:
+    from evaluation.prepared import prepare
+
+    sizes = {QUICK: min(quick, len(examples)), FULL: len(examples)}
+    few = prepare({name: examples}, tokenizer, limit=sizes[QUICK])
     # The key covers the examples and not their file, so an edited file never shows an old loss.
     # Raise v1 if the loss of the same examples is computed in another way.
     keys = {
         size: fingerprint([[(e.prompt, e.completion) for e in examples[:limit]], "v1"])
         for size, limit in sizes.items()
     }
-    return DataSet(name, prepared, keys, tuple(example.prompt for example in examples[:5]))
+    prompts = tuple(example.prompt for example in examples[:5])
+    return DataSet(name, {QUICK: few, FULL: full}, keys, prompts)
 
 
 def demo_checkpoints(demo: Path, folders: Folders) -> list[Path]:
@@ -157,7 +219,8 @@ def demo_checkpoints(demo: Path, folders: Folders) -> list[Path]:
     base, recipe = (demo / "base").resolve(), demo / "recipe.yml"
     siblings = [folder.path for folder in folders.models() if folder.path.parent == base.parent]
     try:
-        order = list(read_recipe(recipe).omegas) if recipe.is_file() else []
+        readable = folders.holds(recipe) and recipe.is_file()
+        order = list(read_recipe(recipe).omegas) if readable else []
     except MergingError:
         order = []
     position = {name: number for number, name in enumerate(order)}

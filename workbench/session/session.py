@@ -8,40 +8,38 @@ dropped at its next step.
 
 from __future__ import annotations
 
-import copy
 import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import psutil
 
 from evaluation.records.ledger import Ledger
 from workbench.errors import SessionError
-from workbench.session import answer
 from workbench.session.folders import Folders
+from workbench.session.interference import known_interference, measure_interference
 from workbench.session.job_table import Jobs
 from workbench.session.loss_cache import Entry, LossCache
-from workbench.session.losses import Losses, LossOnAxis, Reading
+from workbench.session.losses import Losses
 from workbench.session.models import OMEGA_RANGE, Models
 from workbench.session.opening import demo_checkpoints, open_models
-from workbench.session.sizes import FULL
+from workbench.session.reading import FULL, LossOnAxis, Reading
+from workbench.session.shown import ShownRecipes
 from workbench.session.spending import LossLedger
 from workbench.session.standing import PLAIN, Choice, Standing
 from workbench.session.tickets import Stale, Tickets
 from workbench.session.workdir import Workdir
 
 if TYPE_CHECKING:
-    from merging.analysis.geometry import Geometry
     from merging.recipe import Recipe
 
 __all__ = ["OMEGA_RANGE", "Choice", "LossOnAxis", "Reading", "Session", "Stale", "Standing"]
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 
 
 class Session:
@@ -57,8 +55,11 @@ class Session:
         jobs: the background jobs of the workdir.
         book: the losses that were measured in the workdir.
         ledger: what everything cost.
+        measuring: measures losses on the live module.
         spending: writes the cost of measured losses to the ledger.
+        shown: the recipes that pages show, by digest.
         tickets: tells which request of a page is the newest.
+        at_close: called when the session closes, before anything else ends.
         opened: set once models are open, or the demo could not be opened.
         problem: why the demo could not be opened; "" if nothing failed.
     """
@@ -82,9 +83,11 @@ class Session:
         self._standing = Standing(())
         # Held by whoever reads or changes the live module; reentrant, as a measurement composes.
         self._model_lock = threading.RLock()
-        self._losses = Losses(self.book, self._model_lock, self.spending)
+        self.measuring = Losses(self.book, self._model_lock, self.spending)
+        self.shown = ShownRecipes()
         self._open_lock = threading.Lock()
         self.tickets = Tickets()
+        self.at_close: list[Callable[[], None]] = []
 
     # the open models
 
@@ -140,7 +143,12 @@ class Session:
             allowed = [(self.folders.resolve(path), name) for path, name in checkpoints]
             folder = self.folders.resolve(data) if data else None
             folders = self.folders.resolve(base), allowed, folder
-            models = open_models(*folders, device=self.device, vocabulary=vocabulary)
+            models = open_models(
+                *folders,
+                device=self.device,
+                vocabulary=vocabulary,
+                reach=self.folders.reach,
+            )
             self.use(models)
         return models
 
@@ -148,6 +156,7 @@ class Session:
         """Replaces the open models by these, with their best known ω as the standing, or 0."""
         with self._model_lock:
             self._models = models
+            self.shown.clear()
             best = models.best or {}
             self._standing = Standing(tuple(best.get(name, 0.0) for name in models.names))
             self.problem = ""
@@ -193,15 +202,19 @@ class Session:
         recipe = models.recipe(standing.omegas, standing.choice)
         models.composer.check(recipe)
         self._standing = standing
+        self.shown.add(recipe)
         return recipe
 
-    def preset(self, name: str) -> tuple[float, ...]:
-        """Returns the ω of a preset of the open models; see Models.preset."""
-        return self.models.preset(name)
+    def recall(self, digest: str) -> Recipe:
+        """Returns the recipe that a page shows, by its digest; raises as ShownRecipes.get does.
 
-    def save_recipe(self, recipe: Recipe) -> Path:
-        """Writes a recipe to a file of the workdir, so that a command line can name it."""
-        return self.workdir.save_recipe(recipe)
+        Args:
+            digest: of the recipe; "" for the standing that was settled last.
+        """
+        if digest:
+            return self.shown.get(digest)
+        standing = self._standing
+        return self.recipe(standing.omegas, standing.choice)
 
     # measuring
 
@@ -216,84 +229,49 @@ class Session:
         self, recipe: Recipe, *, stale: Stale = lambda: False, full: bool = True
     ) -> Iterator[Reading]:
         """Composes a recipe and yields its losses as they become known; see Losses.measure."""
-        return self._losses.measure(self.models, recipe, stale=stale, full=full)
+        return self.measuring.measure(self.models, recipe, stale=stale, full=full)
+
+    @contextmanager
+    def composed(
+        self, models: Models, recipe: Recipe, stale: Stale = lambda: False
+    ) -> Iterator[Any]:
+        """Gives the live module, composed to exactly this recipe while the block lasts.
+
+        Raises:
+            Stopped: `stale` became true.
+        """
+        with self._model_lock:
+            yield models.composer.compose(recipe, stale)
 
     def preview(
         self, settled: Recipe, recipe: Recipe, stale: Stale = lambda: False
     ) -> Reading | None:
         """Returns the quick losses while adapter sliders move; see Losses.preview."""
-        return self._losses.preview(self.models, settled, recipe, stale)
+        return self.measuring.preview(self.models, settled, recipe, stale)
 
     def losses(
         self, recipe: Recipe, size: str = FULL, stale: Stale = lambda: False
     ) -> dict[str, Entry]:
         """Returns the losses of a composition on every dataset; see Losses.on_all."""
-        return self._losses.on_all(self.models, recipe, size, stale)
+        return self.measuring.on_all(self.models, recipe, size, stale)
 
     def baselines(self, size: str = FULL) -> dict[str, tuple[Entry, Entry | None]]:
         """Returns, by dataset, the losses of the base and of its own expert; see Losses.ends."""
-        return {name: self._losses.ends(self.models, name, size) for name in self.models.data}
+        return {name: self.measuring.ends(self.models, name, size) for name in self.models.data}
 
     def interference(self, stale: Stale = lambda: False) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yields the loss of each dataset under each vector alone; see Losses.interference."""
-        return self._losses.interference(self.models, stale)
+        """Yields the loss of each dataset under each vector alone; see measure_interference."""
+        return measure_interference(self.measuring, self.models, stale)
 
     def known_interference(self) -> tuple[np.ndarray, np.ndarray] | None:
         """Returns the interference table if every cell was measured before, else None."""
-        return self._losses.known_interference(self.models)
-
-    def generate(
-        self, recipe: Recipe, prompt: str, *, stale: Stale = lambda: False, max_new_tokens: int = 64
-    ) -> Iterator[str]:
-        """Yields the composition's continuation of a prompt in pieces; see stream_answer.
-
-        Raises:
-            SessionError: the base has no tokenizer.
-        """
-        tokenizer = self.models.loaded.tokenizer
-        if tokenizer is None:
-            raise SessionError(
-                "the base has no tokenizer, so it cannot generate text. "
-                "Copy tokenizer.json and tokenizer_config.json into its folder."
-            )
-        yield from answer.stream_answer(
-            lambda work: self._with_module(recipe, work), tokenizer, prompt, stale, max_new_tokens
-        )
-
-    def geometry(self, progress: Callable[[int, int], None] = lambda done, total: None) -> Geometry:
-        """Returns the cosines and distances of the open vectors; see Models.measured_geometry."""
-        return self.models.measured_geometry(progress)
-
-    @property
-    def has_geometry(self) -> bool:
-        """Whether the geometry of the open models was measured."""
-        return self._models is not None and self._models.has_geometry
+        return known_interference(self.book, self.models)
 
     def close(self) -> None:
-        """Stops the jobs, then closes the files that they write to."""
+        """Ends what uses the session, stops the jobs, then closes the files that they write to."""
+        for end in self.at_close:
+            end()
         self.jobs.close()
         self.book.close()
         self.spending.flush()
         self.ledger.close()
-
-    # the live module
-
-    def _with_module(self, recipe: Recipe, work: Callable[[Any], T]) -> T:
-        """Returns the result of work on the live module, composed to exactly this recipe."""
-        with self._model_lock:
-            return work(self.models.composer.compose(recipe))
-
-    def with_frozen(self, models: Models, recipe: Recipe, work: Callable[[Any], T]) -> T:
-        """Returns the result of work on a copy of the module, composed to exactly this recipe.
-
-        The sliders stay usable meanwhile. If the copy would take more than half of the available
-        memory, the work runs on the live module and holds its lock.
-        """
-        size = sum(p.numel() * p.element_size() for p in models.loaded.module.parameters())
-        fits = size < psutil.virtual_memory().available / 2
-        with self._model_lock:
-            module = models.composer.compose(recipe)
-            if not fits:
-                return work(module)
-            module = copy.deepcopy(module)
-        return work(module)

@@ -6,12 +6,12 @@ One measurement (a call of Losses) gives one row per composition and kind, writt
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING
 
 from workbench.session.keys import weights_key
-from workbench.session.sizes import FULL
+from workbench.session.reading import FULL
 
 if TYPE_CHECKING:
     from evaluation.records.ledger import Ledger, Phase
@@ -37,9 +37,22 @@ class Tally:
 
     @contextmanager
     def on(self, recipe: Recipe, size: str) -> Iterator[Meter]:
-        """Runs the meter of a composition's losses while the block lasts.
+        """Runs the meter of a composition's losses while the block lasts; see `sweep`.
 
-        A block that raises makes the row incomplete.
+        Args:
+            recipe: the composition.
+            size: QUICK or FULL.
+        """
+        with self.sweep(recipe, size) as running, running() as meter:
+            yield meter
+
+    @contextmanager
+    def sweep(
+        self, recipe: Recipe, size: str
+    ) -> Iterator[Callable[[], AbstractContextManager[Meter]]]:
+        """Gives a function that runs the meter of a composition's losses for a part of the block.
+
+        A block that raises, or a generator that is closed in it, makes the row incomplete.
 
         Args:
             recipe: the composition.
@@ -51,9 +64,14 @@ class Tally:
         # Quick losses have another name, because table 8 counts only sweeps over whole datasets.
         key = (LOSSES if size == FULL else QUICK_LOSSES, weights_key(recipe))
         meter = self._meters.setdefault(key, Meter(self._device))
-        try:
+
+        @contextmanager
+        def running() -> Iterator[Meter]:
             with meter.running():
                 yield meter
+
+        try:
+            yield running
         # Whoever ended it (an error, a newer request, Ctrl-C), an unfinished sweep is no price.
         except BaseException:
             self._broken.add(key)

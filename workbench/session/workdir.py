@@ -45,6 +45,11 @@ class Workdir:
         return self.root / "ledger.sqlite"
 
     @property
+    def pages(self) -> Path:
+        """The SQLite file of the states of pages."""
+        return self.root / "pages.sqlite"
+
+    @property
     def compared(self) -> Path:
         """The JSON file of models that the user added to the comparison by their folder."""
         return self.root / "compared.json"

@@ -20,6 +20,7 @@ import numpy as np
 
 from merging.errors import MismatchError
 from merging.inputs.checkpoint import Checkpoint
+from merging.inputs.matching import renamed
 from merging.inputs.saved_vector import is_saved_vector
 from merging.inputs.vector import Vector
 from merging.inputs.vocabulary.aligned import Arranged, Fitted, Grown, Layout
@@ -57,10 +58,14 @@ def arrange(base: Checkpoint, folders: Mapping[str, Path], how: str) -> Arrangem
 
     Raises:
         CheckpointError: if a folder cannot be read.
-        MismatchError: if a vocabulary differs and is refused, or the union is not possible. The
-            message gives the reason for each checkpoint.
+        MismatchError: if a vocabulary differs and is refused, or the union is not possible (the
+            message gives the reason for each checkpoint), or names fit in two ways.
     """
-    full = {name: Checkpoint(folder) for name, folder in folders.items() if is_whole(folder)}
+    full = {
+        name: opened_like(base, name, folder)
+        for name, folder in folders.items()
+        if is_whole(folder)
+    }
     # Reading a large tokenizer takes half a second, so the default compares only headers.
     if how == "refuse":
         others = [
@@ -81,6 +86,18 @@ def arrange(base: Checkpoint, folders: Mapping[str, Path], how: str) -> Arrangem
         ]
         return Arrangement(base, {tuned.name: _keep_base_rows(base, tuned) for tuned in changed})
     return Arrangement(*unite(base, inputs))
+
+
+def opened_like(base: Checkpoint, name: str, folder: Path) -> Checkpoint:
+    """Opens a fine-tuned checkpoint under the base's tensor names, if one renaming gives them.
+
+    Raises:
+        CheckpointError: if the folder cannot be read.
+        MismatchError: if more than one renaming fits.
+    """
+    opened = renamed(f"{name} ({folder})", Checkpoint(folder), base)
+    assert isinstance(opened, Checkpoint)
+    return opened
 
 
 def same_rows(base: Checkpoint, tuned: Checkpoint) -> bool:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from merging.dtypes import working_dtype
 from merging.inputs.checkpoint import Checkpoint, Stored, dtype_of, read_block, shape_of
+from merging.inputs.digest import DigestTree
 from merging.inputs.header import TensorInfo
 from merging.inputs.vector import Vector
 from merging.tensor_names import natural_key
@@ -83,7 +84,8 @@ class Arranged(Checkpoint):
         without: Sequence[str] = (),
         note: str = "",
     ) -> None:
-        # Take over the checkpoint's open state, but not its cached identity: the view has its own.
+        # Take over the checkpoint's open state, with the tree of its digest, but not its cached
+        # identity: the view has its own.
         vars(self).update({key: value for key, value in vars(own).items() if key != "identity"})
         self.own, self.layout, self.tables, self.note = own, layout, dict(tables), note
         infos = {name: info for name, info in own._infos.items() if name not in without}
@@ -117,6 +119,23 @@ class Arranged(Checkpoint):
     def in_file(self, name: str, start: int, stop: int, files: ExitStack) -> Stored | None:
         """Returns the span in an open file; None if the rows come from several places."""
         return None if name in self.tables else super().in_file(name, start, stop, files)
+
+    @cached_property
+    def digest(self) -> str:
+        """The digest of the checkpoint as it is on disk."""
+        return self.own.digest
+
+    @cached_property
+    def sampled_digest(self) -> str:
+        """As earlier versions gave it; see Checkpoint.sampled_digest."""
+        return self.own.sampled_digest
+
+    def gather_digest(self) -> None:
+        """Hashes what is read of the files from now on; see Checkpoint.gather_digest."""
+        self.own.gather_digest()
+
+    def _tree_of(self, name: str) -> tuple[DigestTree, str]:
+        return self.own._tree_of(name)
 
     @cached_property
     def identity(self) -> str:
@@ -168,8 +187,13 @@ class Fitted(Vector):
 
     def __init__(self, inner: Vector, base: Grown) -> None:
         self.inner, self.base, self._grown = inner, base, base
-        self.name, self.path, self.digest = inner.name, inner.path, inner.digest
-        self.identity = hashlib.sha256(f"{inner.identity} {base.identity}".encode()).hexdigest()
+        self.name, self.path, self._opened = inner.name, inner.path, inner
+
+    @cached_property
+    def identity(self) -> str:
+        """The key of caches: SHA-256 over the identities of the inner vector and the base."""
+        both = f"{self.inner.identity} {self._grown.identity}"
+        return hashlib.sha256(both.encode()).hexdigest()
 
     def __getitem__(self, name: str) -> Tensor:
         shape = shape_of(self._grown, name)

@@ -10,6 +10,7 @@ from merging.dtypes import QUANTISED
 from merging.errors import CheckpointError
 from merging.inputs.checkpoint import Checkpoint
 from merging.inputs.strict_json import parse_json, read_json
+from merging.inputs.weight_files import folder_of
 from merging.tensor_names import place
 
 TOKENIZER = "tokenizer.json"
@@ -131,6 +132,7 @@ def token_tables(weights: Checkpoint, like: Sequence[str] = ()) -> tuple[int, tu
         name: weights.info(name).shape
         for name in weights
         if place(name).layer is None
+        and not folder_of(name, weights.folders)
         and place(name).part not in ("norms", "attention", "mlp")
         and not any(word in name.lower() for word in _NO_ROWS)
         and weights.info(name).dtype.is_floating_point

@@ -1,7 +1,9 @@
 """The compiled loop: torch's bits, inner products within their bound, merges without a compiler."""
 
+import ctypes
 import os
 import shutil
+import subprocess
 import sys
 import sysconfig
 from contextlib import ExitStack
@@ -10,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import xxhash
 
 from merging import Checkpoint, CheckpointError, DistributionVector, Recipe
 from merging.engine import kernel
@@ -24,6 +27,7 @@ from merging.engine.kernel import (
 )
 from merging.engine.loop import merge
 from merging.inputs.checkpoint import Stored, in_memory
+from merging.inputs.digest import LEAF
 
 DTYPES = (torch.float32, torch.bfloat16)
 SIZES = (0, 1, 7, 511, 512, 513, 1543)
@@ -337,3 +341,69 @@ def test_without_a_file_there_is_no_library(monkeypatch):
     kernel.library.cache_clear()
     assert kernel.library() is None
     kernel.library.cache_clear()
+
+
+# ------------------------------------------------------------------------- hashes of what is read
+
+
+LENGTHS = (*range(241, 1300, 13), 1023, 1024, 1025, 1088, 1089, 2048, 2049, 65537, LEAF - 1, LEAF)
+
+
+def hashes(library, data):
+    """What hash_leaves gives for memory that begins anywhere."""
+    values = np.frombuffer(data, np.uint8)
+    leaves = np.zeros(-(-len(values) // LEAF), np.uint64)
+    library.hash_leaves(values.ctypes.data, len(values), leaves.ctypes.data)
+    return leaves.tolist()
+
+
+def test_its_hash_is_xxh3():
+    data = np.random.default_rng(0).integers(0, 256, 3 * LEAF + 999, np.uint8).tobytes()
+    for number, size in enumerate(LENGTHS):
+        part = data[number % 9 :][:size]
+        assert hashes(kernel.library(), part) == [xxhash.xxh3_64_intdigest(part)], size
+    leaves = [data[at : at + LEAF] for at in range(0, len(data), LEAF)]
+    assert hashes(kernel.library(), data) == [xxhash.xxh3_64_intdigest(leaf) for leaf in leaves]
+    # The form for shorter inputs is another one; it is left to the package.
+    assert hashes(kernel.library(), data[:240]) == [0]
+
+
+@pytest.mark.slow
+def test_its_hash_is_xxh3_on_other_machines_too(tmp_path):
+    source, built = Path(kernel.__file__).with_name("kernel.c"), tmp_path / "portable.so"
+    compiler = (sysconfig.get_config_var("CC") or "cc").split()
+    flags = ["-O1", "-DPORTABLE", "-ffp-contract=off", "-shared", "-fPIC"]
+    subprocess.run([*compiler, *flags, "-o", str(built), str(source)], check=True)
+    library = ctypes.CDLL(str(built))
+    library.hash_leaves.argtypes = kernel.library().hash_leaves.argtypes
+    data = np.random.default_rng(1).integers(0, 256, LEAF, np.uint8).tobytes()
+    for size in LENGTHS:
+        assert hashes(library, data[:size]) == [xxhash.xxh3_64_intdigest(data[:size])], size
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("function", ["weighted_sum", "inner_products"])
+def test_what_it_reads_it_hashes_for_the_digest(function, dtype, tmp_path, write):
+    """Each slice is whole leaves, so that every leaf of every input comes by once."""
+    assert SLICE * dtype.itemsize % LEAF == 0
+    size = 5 * LEAF // dtype.itemsize + 1001
+    tensors = [{"w": drawn(size, dtype, seed)} for seed in range(3)]
+    opened = [Checkpoint(write(tmp_path / str(k), each)) for k, each in enumerate(tensors)]
+    scratch = torch.empty(scratch_bytes(2), dtype=torch.uint8)
+    with ExitStack() as files:
+        for checkpoint in opened:
+            checkpoint.gather_digest()
+        base, *stored = [checkpoint.in_file("w", 0, size, files) for checkpoint in opened]
+        rows = [VectorSpan(values, False) for values in stored]
+        if function == "weighted_sum":
+            weighted_sum(base, rows, Terms([0.5, 0.5]), torch.empty(size, dtype=dtype), scratch)
+        else:
+            inner_products(base, rows, scratch)
+        assert all(checkpoint.in_file("w", 0, size, files).leaves is None for checkpoint in opened)
+    for checkpoint, tensor in zip(opened, tensors, strict=True):
+        data = tensor["w"].view(torch.uint8).numpy().tobytes()
+        wanted = [
+            xxhash.xxh3_64_intdigest(data[at : at + LEAF]) for at in range(0, len(data), LEAF)
+        ]
+        assert checkpoint._tree._leaves["w"].tolist() == wanted
+        assert checkpoint.digest == Checkpoint(checkpoint.path).digest

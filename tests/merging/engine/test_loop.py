@@ -13,6 +13,7 @@ from torch import Tensor
 from merging import (
     Checkpoint,
     DistributionVector,
+    MergingError,
     MismatchError,
     ModelEntry,
     Recipe,
@@ -505,3 +506,12 @@ def test_a_method_of_tensor_scope_gets_the_whole_tensor(monkeypatch, recipe, pie
     result = dict(merge_function(recipe({"a": 2}), base, vectors))
     assert result["w"].tolist() == [[1.0] * 7] * 5
     assert seen == [((1, 5, 7), (5, 7), "w")]
+
+
+def test_values_that_are_not_finite_are_refused_by_the_tensors_name(recipe):
+    base = {"v": torch.ones(2), "w": torch.ones(3)}
+    broken = DistributionVector("a", base, base | {"w": torch.tensor([1.0, math.nan, math.inf])})
+    merged = merge(recipe({"a": 0.5}), base, {"a": broken})
+    assert next(merged)[0] == "v"
+    with pytest.raises(MergingError, match=r"^w: 2 merged values are not finite\."):
+        next(merged)

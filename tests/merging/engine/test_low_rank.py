@@ -239,7 +239,9 @@ def test_a_method_that_is_no_sum_is_refused(tmp_path, llama, adapter, recipe):
     todo = tasks(recipe({"a": 0.5, "b": -0.2}), base, vectors)
     task = next(task for task in todo if task.vectors)
     with pytest.raises(
-        RecipeError, match=r"merge_method ties is not a sum.*Use task_arithmetic, or leave"
+        RecipeError,
+        match=r"merge_method ties \(.*\) is not a sum of the adapters' products, each times one "
+        r"number.*Use one of linear, lines, metagpt, passthrough, task_arithmetic, or leave",
     ):
         low_rank.coefficients(task._replace(method=load("ties")))
 
@@ -325,6 +327,7 @@ def test_a_fit_in_numbers():
         "kind": "norms",
         "tensors": 3,
         "norm": 5.0,
+        "why": "",
         "share": pytest.approx(0.5),
     }
     assert (

@@ -75,6 +75,10 @@ def model(tmp_path, llama, write):
         "additional_chat_templates/rag.jinja",
         "generation_config.json",
         "odd[1].json",
+        "source.spm",
+        "bpe.codes",
+        "tokenizer.model.v3",
+        "1_Pooling/pooling.json",
     ]
     never = [
         "pytorch_model.bin",
@@ -86,7 +90,9 @@ def model(tmp_path, llama, write):
     ]
     never += [
         "original/consolidated.safetensors",
-        "1_Pooling/config.json",
+        "vocabulary.pkl",
+        "checkpoint-5/trainer_state.json",
+        "checkpoint-5/vocab.txt",
         "consolidated.safetensors",
         ".gitattributes",
     ]
@@ -99,7 +105,7 @@ SHARDS = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
 WANTED = {
     *SHARDS, "model.safetensors.index.json", "config.json", "tokenizer.json", "tokenizer_config.json", "tokenizer.model",
     "merges.txt", "vocab.txt", "LICENSE", "chat_template.jinja", "additional_chat_templates/rag.jinja",
-    "generation_config.json", "odd[1].json",
+    "generation_config.json", "odd[1].json", "source.spm", "bpe.codes", "tokenizer.model.v3", "1_Pooling/pooling.json",
 }  # fmt: skip
 
 
@@ -460,6 +466,63 @@ def test_a_single_file_of_any_name(server, get, model):
     server.add("org/odd", {"odd.safetensors": weights})
     assert set(files_of(get("org/one").folder)) == {"config.json", "model.safetensors"}
     assert list(Checkpoint(get("org/odd").folder)) == list(Checkpoint(get("org/one").folder))
+
+
+def test_the_modules_of_an_embedder_are_fetched_with_their_weights(server, get, model):
+    modules = json.dumps([{"path": ""}, {"path": "2_Dense"}, {"path": "3_Dense"}]).encode()
+    files = {
+        "config.json": b"{}",
+        "model.safetensors": model[SHARDS[0]],
+        "modules.json": modules,
+        "2_Dense/config.json": b"{}",
+        "2_Dense/model.safetensors": model[SHARDS[1]],
+        "3_Dense/model-1.safetensors": model[SHARDS[1]],
+        "3_Dense/model.safetensors.index.json": json.dumps(
+            {"weight_map": dict.fromkeys(_names(model[SHARDS[1]]), "model-1.safetensors")}
+        ).encode(),
+    }
+    server.add("org/st", files | {"onnx/model.onnx": b"never", "2_Dense/pytorch_model.bin": b"no"})
+    got = get("org/st")
+    assert files_of(got.folder) == files
+    assert Checkpoint(got.folder).folders == ("2_Dense", "3_Dense")
+    server.add(
+        "org/old",
+        {
+            "modules.json": modules,
+            "config.json": b"{}",
+            "model.safetensors": b"w",
+            "2_Dense/pytorch_model.bin": b"p",
+        },
+    )
+    assert "org/old: 2_Dense is a part of the model and holds pytorch_model.bin" in refusal(
+        get, "org/old"
+    )
+    index = json.dumps({"unet": ["diffusers", "UNet"]}).encode()
+    server.add("org/pipe", {"model_index.json": index, "unet/model.safetensors": b"w"})
+    assert "holds no weights on top, only in its parts: unet." in refusal(get, "org/pipe")
+
+
+def _names(safetensors):
+    header = json.loads(safetensors[8 : 8 + int.from_bytes(safetensors[:8], "little")])
+    return [name for name in header if name != "__metadata__"]
+
+
+def test_a_side_file_of_the_hub_that_is_too_large_is_not_fetched(server, get, model, monkeypatch):
+    monkeypatch.setattr("merging.folder_files.FILE_BYTES", 10)
+    server.add(
+        "org/name",
+        {name: model[name] for name in SHARDS}
+        | {
+            "model.safetensors.index.json": model["model.safetensors.index.json"],
+            "a.txt": b"short",
+            "b.txt": b"longer than ten",
+        },
+    )
+    assert set(files_of(get("org/name").folder)) == {
+        *SHARDS,
+        "model.safetensors.index.json",
+        "a.txt",
+    }
 
 
 def test_an_adapter(server, get, tmp_path, llama, adapter, write):

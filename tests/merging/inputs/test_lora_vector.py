@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from merging import Checkpoint, CheckpointError, LoraVector, MismatchError, merge, open_vector
 
+WEIGHTS = "adapter_model.safetensors"
 UP = "model.layers.0.mlp.up_proj"
 SQUARE = "model.layers.1.self_attn.q_proj"
 
@@ -315,6 +316,43 @@ def test_what_is_not_plain_lora_is_refused_by_name(config, message, tmp_path, ll
     assert str(tmp_path / "l") in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        (
+            "use_magic",
+            True,
+            r"use_magic is 'True', and no such key of PEFT's LoRA is known here\. It",
+        ),
+        ("use_rsLora", True, "known here; did you mean 'use_rslora'[?] It may add something to"),
+        ("extra_scale", 2.0, "extra_scale is '2.0'"),
+        ("hyper_config", {"depth": 1}, "hyper_config is .*if it does, merge it into its base"),
+        ("added_modules", ["x" * 500], "added_modules is .{,4}x{70,80}., and no such key"),
+    ],
+)
+def test_a_key_that_nobody_knows_is_refused_if_it_says_anything(
+    key, value, message, tmp_path, llama, adapter
+):
+    base = llama()
+    with pytest.raises(CheckpointError, match=message):
+        LoraVector(adapter(tmp_path / "on", base, [UP], **{key: value}), base)
+    for number, off in enumerate((None, False, 0, "", [], {})):
+        LoraVector(adapter(tmp_path / f"off{number}", base, [UP], **{key: off}), base)
+
+
+def test_every_key_of_pefts_own_configuration_is_known_or_refused():
+    """A newer PEFT has keys that this list lacks: decide then whether they change s·B·A."""
+    from dataclasses import fields
+
+    from peft import LoraConfig
+
+    from merging.inputs.lora_config import _KNOWN, _REFUSED
+
+    assert not set(_KNOWN) & set(_REFUSED)
+    # Of earlier versions of PEFT.
+    assert {*_KNOWN, *_REFUSED} - {"merge_weights"} == {field.name for field in fields(LoraConfig)}
+
+
 @pytest.mark.parametrize("start", [None, True, False, "gaussian", "orthogonal", "eva", "mica"])
 def test_starts_that_leave_the_base_alone_are_read(start, tmp_path, llama, adapter):
     assert (
@@ -458,3 +496,232 @@ def test_the_path_in_the_configuration_is_never_followed(tmp_path, llama, adapte
         revision="http://example",
     )
     assert len(LoraVector(folder, llama())) == 1
+
+
+# ---------------------------------------------------- copies of the base, tied heads, other names
+
+
+EMBED, HEAD = "model.embed_tokens", "lm_head"
+COPY = f"base_model.model.{EMBED}.base_layer.weight"
+
+
+@pytest.fixture
+def with_copy(tmp_path, llama, adapter):
+    """Makes an adapter with a copy of the base's embeddings, as PEFT saves it."""
+
+    def make(copy=None, key=COPY, **tensors):
+        copy = llama()[f"{EMBED}.weight"] if copy is None else copy
+        folder = adapter(tmp_path / "l", llama(), [UP])
+        return rewrite(folder, lambda factors: factors.update({key: copy, **tensors}))
+
+    return make
+
+
+@pytest.mark.parametrize(
+    "key", [COPY, COPY.replace(".base_layer", ""), COPY.removeprefix("base_model.model.")]
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_a_copy_of_the_bases_own_tensor_changes_nothing(dtype, key, llama, with_copy):
+    vector = LoraVector(with_copy(llama()[f"{EMBED}.weight"].to(dtype), key), llama())
+    assert list(vector) == [f"{UP}.weight"]
+    assert vector.notes == (
+        "its file has a copy of the base's model.embed_tokens.weight, equal to it and not needed.",
+    )
+
+
+@pytest.mark.parametrize("row", [0, 17, 30])
+def test_a_copy_that_differs_is_refused_with_the_row(row, llama, with_copy, monkeypatch):
+    monkeypatch.setattr("merging.inputs.lora_vector.CHUNK", 13)  # no multiple of a row
+    copy = llama()[f"{EMBED}.weight"].clone()
+    copy[row, 5] = torch.nextafter(copy[row, 5], torch.tensor(9.0))
+    with pytest.raises(
+        MismatchError,
+        match=rf"base_layer.weight is not the base's '{EMBED}.weight' \(they differ from row {row} "
+        "on.: it was trained on another base, or these weights were trained beside",
+    ):
+        LoraVector(with_copy(copy), llama())
+
+
+def test_a_copy_with_more_rows_is_refused(llama, with_copy):
+    with pytest.raises(
+        MismatchError, match=r"has shape \[33, 7\], the base's .* has \[31, 7\]: tokens were added"
+    ):
+        LoraVector(with_copy(torch.ones(33, 7)), llama())
+
+
+def test_a_trained_bias_that_the_base_lacks_is_named(llama, with_copy):
+    bias = f"base_model.model.{UP}.bias"
+    with pytest.raises(
+        MismatchError, match=rf"it holds {bias}, and the base has no tensor '{UP}.bias'"
+    ):
+        LoraVector(with_copy(torch.ones(11), bias), llama())
+
+
+@pytest.mark.filterwarnings("ignore:.*save_embedding_layers:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*tie_word_embeddings.*:UserWarning")
+@pytest.mark.parametrize(("tied", "together"), [(False, False), (True, False), (True, True)])
+@pytest.mark.parametrize("targets", [["embed_tokens"], ["lm_head"], ["embed_tokens", "lm_head"]])
+def test_embeddings_and_heads_that_peft_saved(targets, together, tied, tmp_path):
+    """As saved by default, with copies. The oracle is the model as it was trained: not merged.
+
+    PEFT's own merge adds the factors of a tied pair twice (0.21), so it is no oracle for them.
+    """
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    start = tiny("llama")
+    start.config.tie_word_embeddings = tied
+    if tied:
+        start.tie_weights()
+    start.save_pretrained(tmp_path / "base")
+    base = Checkpoint(tmp_path / "base")
+    model = get_peft_model(
+        AutoModelForCausalLM.from_pretrained(tmp_path / "base"),
+        LoraConfig(r=3, lora_alpha=6, target_modules=targets, ensure_weight_tying=together),
+    )
+    random = torch.Generator().manual_seed(9)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_" in name:  # in place: a tied pair shares its factors
+                parameter.copy_(0.2 * torch.randn(parameter.shape, generator=random))
+    model.save_pretrained(tmp_path / "lora")
+    assert any(".base_layer." in key for key in load_file(tmp_path / "lora" / WEIGHTS)) or tied
+    if tied and "lm_head" in targets and not together:
+        with pytest.raises(
+            MismatchError, match=r"it adapts 'lm_head', which the base ties to 'model.embed_tokens"
+        ):
+            LoraVector(tmp_path / "lora", base)
+        return
+    vector = LoraVector(tmp_path / "lora", base)
+    wanted = ["embed_tokens"] if tied else targets
+    assert {name.split(".")[-2] for name in vector} == set(wanted)
+    if tied and not together:  # told, because merged both modules move
+        assert "the base ties its head to model.embed_tokens.weight, which it adapts" in str(
+            vector.notes
+        )
+        return
+    ids = torch.tensor([[3, 7, 11, 2, 29]])
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
+    with torch.no_grad():
+        goal = model.eval()(ids).logits
+        for name in vector:
+            merged.get_parameter(name).add_(vector[name])
+        torch.testing.assert_close(merged.eval()(ids).logits, goal, rtol=1e-4, atol=1e-5)
+
+
+def test_a_copy_of_a_tied_head_is_compared_with_the_embeddings(tmp_path, llama, with_copy):
+    key = f"base_model.model.{HEAD}.base_layer.weight"
+    base = llama(tied=True)
+    assert len(LoraVector(with_copy(base[f"{EMBED}.weight"], key), base)) == 1
+    rewrite(tmp_path / "l", lambda f: f.update({key: f[key] + 1}))
+    with pytest.raises(MismatchError, match=rf"is not the base's '{EMBED}.weight' .*row 0"):
+        LoraVector(tmp_path / "l", base)
+
+
+@pytest.mark.parametrize(
+    "rename",
+    [
+        lambda key: key.replace(".weight", ".default.weight"),
+        lambda key: key.replace(".weight", ".my-adapter.weight"),
+        lambda key: key.removeprefix("base_model.model."),
+        lambda key: key.replace("model.layers", "layers"),
+        lambda key: key.replace("base_model.model.", "base_model.model._orig_mod."),
+        lambda key: key.replace("mlp.", "_checkpoint_wrapped_module.mlp."),
+        lambda key: key.replace("model.layers", "model.language_model.layers"),
+    ],
+)
+def test_other_keys_for_the_same_modules(rename, tmp_path, llama, adapter):
+    base = llama()
+    folder = adapter(tmp_path / "l", base, [UP, SQUARE])
+    wanted = dict(LoraVector(folder, base))
+    factors = {rename(k): v for k, v in load_file(folder / WEIGHTS).items()}
+    save_file(factors, folder / WEIGHTS)
+    vector = LoraVector(folder, base)
+    assert {name: value.tolist() for name, value in vector.items()} == {
+        name: value.tolist() for name, value in wanted.items()
+    }
+    moved = any(
+        k.removeprefix("base_model.model.").split(".lora_")[0] not in (UP, SQUARE) for k in factors
+    )
+    assert [("by renaming" in note) for note in vector.notes] == [True] * moved
+
+
+def test_factors_of_two_adapters_in_one_file(tmp_path, llama, adapter):
+    folder = adapter(tmp_path / "l", llama(), [UP])
+    rewrite(folder, lambda f: f.update({A.replace("lora_A", "lora_A.other"): torch.ones(3, 7)}))
+    with pytest.raises(
+        CheckpointError, match=r"holds factors of several adapters, such as .*other"
+    ):
+        LoraVector(folder, llama())
+
+
+def test_an_adapter_that_fits_two_stacks_is_refused_with_both(tmp_path, llama, adapter):
+    base = {f"{part}.layers.0.up.weight": torch.ones(11, 7) for part in ("encoder", "decoder")}
+    folder = adapter(tmp_path / "l", {"x.layers.0.up.weight": torch.ones(11, 7)}, ["x.layers.0.up"])
+    with pytest.raises(MismatchError, match=r"fit by x → \w+coder as well as by x → \w+coder"):
+        LoraVector(folder, base)
+
+
+@pytest.fixture(scope="module")
+def two_towers():
+    """A llava whose towers have layers of one shape."""
+    from transformers import LlavaConfig, LlavaForConditionalGeneration
+
+    sizes = {
+        "hidden_size": 14,
+        "intermediate_size": 23,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 7,
+    }
+    config = LlavaConfig(
+        text_config={"model_type": "llama", "vocab_size": 31, **sizes},
+        vision_config={
+            "model_type": "clip_vision_model",
+            "image_size": 4,
+            "patch_size": 2,
+            **sizes,
+        },
+    )
+
+    def make():
+        torch.manual_seed(0)
+        return LlavaForConditionalGeneration(config)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    "targets", [["k_proj", "linear_1"], r".*language_model.*k_proj", r".*vision_tower.*k_proj"]
+)
+def test_an_adapter_of_several_modalities(targets, tmp_path, two_towers, recipe):
+    """PEFT's paths are those of the loaded model, and the file has transformers 4's names."""
+    from peft import LoraConfig, get_peft_model
+
+    two_towers().save_pretrained(tmp_path / "base")
+    model = get_peft_model(two_towers(), LoraConfig(r=3, target_modules=targets))
+    random = torch.Generator().manual_seed(9)
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            parameter.data = 0.2 * torch.randn(parameter.shape, generator=random)
+    model.save_pretrained(tmp_path / "lora")
+    model.merge_and_unload().save_pretrained(tmp_path / "merged")
+    base, wanted = Checkpoint(tmp_path / "base"), Checkpoint(tmp_path / "merged")
+    vector = open_vector(tmp_path / "lora", base)
+    assert "by renaming" in vector.notes[0]
+    moved = {name for name in base if not torch.equal(wanted[name], base[name])}
+    assert moved == set(vector) and moved
+    for name, value in merge(recipe({"lora": 1.0}), base, {"lora": vector}):
+        torch.testing.assert_close(value, wanted[name], rtol=1e-6, atol=1e-6)
+
+
+def test_one_module_adapted_as_embedding_and_as_linear(tmp_path, llama, adapter):
+    folder = adapter(tmp_path / "l", llama(), [EMBED])
+    pair = {
+        f"base_model.model.{EMBED}.lora_embedding_A": torch.ones(3, 31),
+        f"base_model.model.{EMBED}.lora_embedding_B": torch.ones(7, 3),
+    }
+    rewrite(folder, lambda factors: factors.update(pair))
+    with pytest.raises(
+        CheckpointError, match=rf"two adapted modules mean the base's '{EMBED}.weight'"
+    ):
+        LoraVector(folder, llama())

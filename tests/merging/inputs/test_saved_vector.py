@@ -83,6 +83,7 @@ def test_the_folder_says_what_it_is(folders):
     base, vector, again = saved(folders)
     assert sorted(path.name for path in (folders / "saved").iterdir()) == [
         "MANIFEST.json",
+        "README.md",
         "delta.safetensors",
         "vector.json",
     ]
@@ -92,7 +93,10 @@ def test_the_folder_says_what_it_is(folders):
         "format": 1,
     }  # fmt: skip
     assert again.facts._asdict() == facts
-    assert verify(folders / "saved").files.keys() == {"delta.safetensors", "vector.json"}
+    assert verify(folders / "saved").files.keys() == {"README.md", "delta.safetensors", "vector.json"}
+    card = (folders / "saved" / "README.md").read_text()
+    assert card.startswith("# Δcot: a distribution vector\n") and "make it again" not in card
+    assert f"digest `{base.digest[:12]}`; made from weights with digest `{vector.digest[:12]}`" in card
     assert set(load_file(folders / "saved" / "delta.safetensors")) == set(
         base
     )  # the library reads it
@@ -162,20 +166,23 @@ def test_what_a_killed_process_left_is_swept_and_the_folder_is_flushed(folders, 
     assert not left.exists()
     staging = flushed[-2]
     assert staging.startswith(".saved.staging-") and flushed == [
-        "delta.safetensors", "vector.json", "MANIFEST.json", staging, folders.name,
+        "delta.safetensors", "vector.json", "README.md", "MANIFEST.json", staging, folders.name,
     ]  # fmt: skip
 
 
-def test_two_vectors_of_one_shape_have_two_digests(tmp_path, llama, tuned):
-    """Even where they differ outside the pieces that a digest samples: the header names what each was made from."""
+def test_the_digest_is_of_the_deltas_and_not_of_where_they_come_from(tmp_path, llama, tuned):
     base = llama()
-    vector = DistributionVector("a", base, tuned(base, 1))
+    other = tuned(base, 1)
+    other["model.norm.weight"][0] += 1
+    vectors = [DistributionVector("a", base, weights) for weights in (tuned(base, 1), other)]
     digests = []
-    for tuned_digest in ("one", "two"):
-        vector.digest = tuned_digest
-        save_vector(vector, tmp_path / tuned_digest)
-        digests.append(SavedVector(tmp_path / tuned_digest, base).digest)
-    assert digests[0] != digests[1]
+    for number, (vector, made_from) in enumerate(zip([*vectors, vectors[0]], "xyz", strict=True)):
+        vector.digest = made_from
+        save_vector(vector, tmp_path / str(number))
+        again = SavedVector(tmp_path / str(number), base)
+        assert again.facts.tuned == made_from
+        digests.append(again.digest)
+    assert digests[0] == digests[2] != digests[1]
 
 
 def test_progress_is_told_and_may_cancel(folders):

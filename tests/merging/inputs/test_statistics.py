@@ -18,12 +18,12 @@ from merging import (
     merge,
     open_recipe,
 )
+from merging.engine.identities import with_identities
 from merging.engine.tasks import tasks
 from merging.errors import CheckpointError, ExportError
 from merging.inputs.statistics import KEY, Statistics, StatisticsFacts, check_target
 from merging.inputs.statistics import write as save
 from merging.live.live_model import LiveModel
-from merging.opening.open import with_identities
 from merging.recipe import parse_recipe, read_recipe, recipe_yaml
 from merging.recipe.formula import formula
 

@@ -1,6 +1,8 @@
 """The live model equals the export, bit for bit, after any history of sliders."""
 
+import math
 import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -183,11 +185,13 @@ def test_a_file_that_fails_in_the_middle_is_not_claimed(
 ):
     base, vectors = opened(tmp_path, llama, tuned, adapter, write)
     live = live_of(in_memory(base), vectors, module_of, views_of)
-    live.apply(recipe({"p3": 0.25}))
+    former = recipe({"p3": 0.25})
+    live.apply(former)
     (tmp_path / "cot" / "model.safetensors").rename(tmp_path / "away")
     with pytest.raises(MergingError, match="cannot be read: No such file"):
         live.apply(recipe({"p3": 0.25, "cot": 1}))
-    assert live.recipe is None
+    assert live.recipe == former
+    assert holds(live, dict(merge(former, base, vectors)), bits) == []
     (tmp_path / "away").rename(tmp_path / "cot" / "model.safetensors")
     live.apply(recipe({"p3": 0.25, "cot": 1}))
     assert holds(live, dict(merge(recipe({"p3": 0.25, "cot": 1}), base, vectors)), bits) == []
@@ -349,3 +353,126 @@ def test_a_model_of_sources_with_filters_per_layer_survives_a_thousand_moves_in_
         made = Recipe("base", models, chance.choice(["task_arithmetic"]))
         live.apply(made)
     assert holds(live, dict(merge(made, base, vectors)), bits) == []
+
+
+class TestNotFinite:
+    """What an export refuses the module never keeps: it equals the recipe before."""
+
+    def live(self, llama, tuned, module_of, views_of, value=math.nan, dtype=None, **more):
+        from merging import DistributionVector
+
+        base = llama()
+        broken = tuned(base, 1)
+        broken["model.layers.2.mlp.up_proj.weight"][3, 5] = value
+        vectors = {
+            "good": DistributionVector("good", base, tuned(base, 2)),
+            "broken": DistributionVector("broken", base, broken),
+        }
+        live = LiveModel(module_of(base, dtype), base, vectors, views_of(base), **more)
+        return live, base, vectors
+
+    @pytest.mark.parametrize("value", [math.nan, math.inf])
+    def test_it_is_refused_by_name_and_the_former_recipe_comes_back(
+        self, value, llama, tuned, module_of, views_of, recipe, bits, pieces
+    ):
+        live, base, vectors = self.live(llama, tuned, module_of, views_of, value)
+        pieces(53, 211)
+        good = recipe({"good": 0.7, "broken": 0.0})
+        live.apply(good)
+        message = (
+            r"^model\.layers\.2\.mlp\.up_proj\.weight: 1 merged values are not finite. Look for"
+        )
+        with pytest.raises(MergingError, match=message):
+            live.apply(recipe({"good": 0.2, "broken": 0.5}))
+        assert live.recipe == good
+        assert holds(live, dict(merge(good, base, vectors)), bits) == []
+        assert live.apply(good) == 0
+        better = recipe({"good": 0.3, "broken": 0.0})
+        live.apply(better)
+        assert holds(live, dict(merge(better, base, vectors)), bits) == []
+
+    def test_after_an_interruption_too(self, llama, tuned, module_of, views_of, recipe, bits):
+        live, base, vectors = self.live(llama, tuned, module_of, views_of)
+        good = recipe({"good": 0.7, "broken": 0.0})
+        live.apply(good)
+        left = iter(range(7))
+        live.apply(recipe({"good": 0.2, "broken": 0.0}), lambda: next(left, None) is None)
+        assert live.recipe is None
+        with pytest.raises(MergingError, match="not finite"):
+            live.apply(recipe({"good": 0.2, "broken": 0.5}))
+        assert live.recipe == good
+        assert holds(live, dict(merge(good, base, vectors)), bits) == []
+
+    def test_before_the_first_composition_the_module_equals_none(
+        self, llama, tuned, module_of, views_of, recipe
+    ):
+        live, *_ = self.live(llama, tuned, module_of, views_of)
+        with pytest.raises(MergingError, match="not finite"):
+            live.apply(recipe({"good": 0.2, "broken": 0.5}))
+        assert live.recipe is None
+
+    def test_what_only_the_modules_dtype_cannot_hold(
+        self, llama, tuned, module_of, views_of, recipe
+    ):
+        """1e5 is a float32, and beyond float16."""
+        live, *_ = self.live(llama, tuned, module_of, views_of, 1e5, torch.float16)
+        with pytest.raises(MergingError, match="1 merged values are not finite. float16 ends at"):
+            live.apply(recipe({"good": 0.0, "broken": 1.0}))
+
+    def test_a_tensor_that_lies_across_the_modules_memory(self, tuned, recipe):
+        from merging import DistributionVector
+
+        base = {"turned.w": torch.ones(13, 5)}
+        broken = {"turned.w": torch.full((13, 5), math.nan)}
+        large = {"turned.w": torch.full((13, 5), 1e5)}
+        vectors = {
+            key: DistributionVector(key, base, values)
+            for key, values in (("broken", broken), ("large", large))
+        }
+        module = Fused().half()
+        live = LiveModel(module, base, vectors, {"turned.w": FUSED_VIEWS["turned.w"]})
+        live.apply(recipe({"broken": 0.0, "large": 0.25}))
+        for bad in ({"broken": 1.0, "large": 0.0}, {"broken": 0.0, "large": 1.0}):
+            with pytest.raises(MergingError, match="turned.w: 65 merged values are not finite"):
+                live.apply(recipe(bad))
+            assert live.recipe == recipe({"broken": 0.0, "large": 0.25})
+        assert module.turned.eq(25000.75).all() or module.turned.eq(25008).all()
+
+    @pytest.mark.parametrize("out_dtype", [None, "bfloat16"])
+    def test_infinities_of_the_bases_own_are_copied(self, tuned, recipe, out_dtype):
+        from merging import DistributionVector
+
+        base = {"w": torch.ones(7), "kept": torch.tensor([1.0, -math.inf])}
+        vectors = {"a": DistributionVector("a", base, {"w": torch.zeros(7), "kept": base["kept"]})}
+        module = nn.Module()
+        module.w, module.kept = nn.Parameter(torch.zeros(7)), nn.Parameter(torch.zeros(2))
+        live = LiveModel(module, base, vectors, {name: View(name) for name in base})
+        live.apply(recipe({"a": 0.5}, exclude=("kept",), out_dtype=out_dtype))
+        assert module.kept.tolist() == [1.0, -math.inf]
+
+    def test_a_model_that_is_loaded_anew_is_loaded_as_before(
+        self, llama, tuned, module_of, views_of, recipe, bits
+    ):
+        loads = []
+        live, base, vectors = self.live(
+            llama, tuned, module_of, views_of, reload=lambda tensors: loads.append(dict(tensors))
+        )
+        good = recipe({"good": 0.7, "broken": 0.0})
+        live.apply(good)
+        with pytest.raises(MergingError, match="up_proj.weight: 1 merged values are not finite"):
+            live.apply(recipe({"good": 0.2, "broken": 0.5}))
+        assert live.recipe == good
+        wanted = dict(merge(good, base, vectors))
+        assert len(loads) == 2 and all(bits(loads[-1][name], wanted[name]) for name in base)
+
+    def test_if_the_way_back_fails_too_the_error_says_so(
+        self, llama, tuned, module_of, views_of, recipe
+    ):
+        live, _, vectors = self.live(llama, tuned, module_of, views_of)
+        live.apply(recipe({"good": 0.7, "broken": 0.0}))
+        bad = recipe({"good": 0.0, "broken": 0.5})
+        del vectors["good"]
+        with pytest.raises(MergingError, match="not finite") as caught:
+            live.apply(replace(bad, models=bad.models[1:]))
+        assert live.recipe is None
+        assert "The weights from before could not be composed again" in caught.value.__notes__[0]

@@ -4,9 +4,10 @@ import random
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
-from merging import LiveModel, MergingError, Recipe, View, merge, open_vector
+from merging import Checkpoint, LiveModel, MergingError, Recipe, View, merge, open_vector
 from merging.errors import NotMounted
 from merging.live.live_model import resolve
 from merging.live.mount import Mounts
@@ -294,3 +295,32 @@ def test_recipes_of_other_names_are_refused_as_composing_refuses_them(network, a
     stranger = Recipe.compose("base", {"who": "who"}, {"who": 1.0})
     with pytest.raises(MergingError, match="'who'"):
         Mounts(live).plan(live.recipe, stranger)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e30])
+def test_an_adapter_that_is_not_finite_is_left_to_composing_which_refuses_it(
+    value, network, at, tmp_path
+):
+    """Nor may one move a weight out of its dtype: the product has entries of about 1e60."""
+    live = network()
+    file = tmp_path / "one" / "adapter_model.safetensors"
+    factors = load_file(file)
+    for key in factors:
+        if "up" in key:
+            factors[key][0, 0] = value
+    save_file(factors, file, {"format": "pt"})
+    path, base = tmp_path / "one", Checkpoint(tmp_path / "base")
+    live.vectors["one"] = open_vector(path, base)
+    settled, wanted = at(0.4, 0.0, 0.5), at(0.4, 0.25, 0.5)
+    live.apply(settled)
+    before = bytes_of(live.module)
+    with (
+        pytest.raises(NotMounted, match="the change of layers.0.up.weight is too large"),
+        Mounts(live).mounted(wanted),
+    ):
+        pass
+    assert not live.mounted and hooks(live.module) == 0
+    with pytest.raises(MergingError, match="layers.0.up.weight: .* merged values are not finite"):
+        live.apply(wanted)
+    assert live.recipe == settled
+    assert all(torch.equal(before[name], now) for name, now in bytes_of(live.module).items())

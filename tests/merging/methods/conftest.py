@@ -7,15 +7,13 @@ from merging.methods import _contract
 from merging.methods._values import Site
 
 
-def apply(name, stack, omegas=None, base=None, *, seeds=None, depth=None, **given):
-    """The method's result on rows of numbers, in float64."""
-    rows = torch.tensor(stack, dtype=torch.float64)
-    omegas = torch.tensor(omegas or [1.0] * len(rows), dtype=torch.float64)
-    origin = (
-        torch.zeros(rows.shape[1:], dtype=torch.float64)
-        if base is None
-        else torch.tensor(base, dtype=torch.float64)
-    )
+def apply(
+    name, stack, omegas=None, base=None, *, seeds=None, depth=None, dtype=torch.float64, **given
+):
+    """The method's result on rows of numbers."""
+    rows = torch.tensor(stack, dtype=dtype)
+    omegas = torch.tensor(omegas or [1.0] * len(rows), dtype=dtype)
+    origin = torch.zeros_like(rows[0]) if base is None else torch.tensor(base, dtype=dtype)
     site = Site("model.layers.0.w", origin, depth, seeds or tuple(range(len(rows))))
     return _contract.load(name).combine(
         rows, omegas, site, **_contract.load(name).arguments(given, len(rows))
@@ -24,7 +22,7 @@ def apply(name, stack, omegas=None, base=None, *, seeds=None, depth=None, **give
 
 @pytest.fixture
 def combine():
-    """apply(name, stack, omegas, base, seeds=…, depth=…, **parameters) -> result."""
+    """apply(name, stack, omegas, base, seeds=…, depth=…, dtype=…, **parameters) -> result."""
     return apply
 
 

@@ -1,5 +1,7 @@
 """consensus by numbers written out."""
 
+import torch
+
 STACK = [[2.0, 3.0, 1.0], [2.0, 0.0, -9.0]]
 
 
@@ -16,3 +18,9 @@ def test_least_and_thresholds(combine, close):
 
 def test_one_task_alone_has_to_agree_with_itself_only(combine, close):
     close(combine("consensus", STACK[:1]), [2, 3, 1])
+
+
+def test_an_entry_on_the_threshold_is_not_above_it(combine):
+    """Three equal changes: each is ½ of the other two, not more. A float32 sum of three rounds."""
+    found = combine("consensus", [[0.7]] * 3, threshold=0.5, dtype=torch.float32)
+    assert found.item() == 0

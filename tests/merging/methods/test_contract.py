@@ -279,3 +279,18 @@ def test_at_density_1_nothing_is_random(name):
     stack, omegas, site = inputs(name)
     one = combined(name, stack, omegas, site).clone()
     assert torch.equal(combined(name, stack, omegas, site._replace(seeds=(7, 8, 9))), one)
+
+
+def test_linear_says_whether_the_result_is_a_sum_with_factors_that_are_known_beforehand(name):
+    """The factors are what the method makes of unit vectors, in the middle of the layers."""
+    stack, omegas, site = inputs(name, dtype=torch.float64)
+    units = torch.eye(len(stack), dtype=torch.float64)
+    # Statistics of the units' own shape would be other statistics: without any it is an average.
+    plain = site._replace(base=units[0], statistics=(None,) * len(stack) if site.statistics else ())
+    try:
+        factors = combined(name, units, omegas, plain, **sparse(name))
+    except (IndexError, RuntimeError):  # a method of matrices
+        factors = torch.full((len(stack),), math.nan)
+    found = combined(name, stack, omegas, site, **sparse(name))
+    is_sum = torch.allclose(found, torch.einsum("i,i...->...", factors, stack), rtol=1e-9)
+    assert is_sum == _contract.load(name).linear

@@ -72,3 +72,16 @@ def test_what_is_next_to_nothing_is_not_scaled():
     assert delta.tolist() == [1.0] * 3
     _edits.scale_to(delta, 6.0)
     assert delta.tolist() == [2.0] * 3
+
+
+def test_a_scale_beyond_float32_is_applied_in_two_steps():
+    """1e33 is dropped and 1e-7 kept: the factor is 1e40, the result in range."""
+    delta = torch.tensor([0.0, 1e-7])
+    _edits.scale_to(delta, 1e33)
+    assert delta.tolist() == [0.0, pytest.approx(1e33)]
+
+
+def test_a_density_that_float32_cannot_hold_keeps_nothing():
+    delta = torch.ones(5)
+    _edits.thin(delta, 1e-50, "density", lambda values: values.zero_())
+    assert delta.tolist() == [0.0] * 5

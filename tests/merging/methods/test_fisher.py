@@ -75,3 +75,14 @@ def test_a_share_below_zero_is_refused(omegas):
     for name in ("fisher", "regmean"):
         assert f"ω is {omegas[-1]:g}, but" in _contract.load(name).refusal(omegas, {})
         assert _contract.load(name).refusal((0.5, 2.0), {}) is None
+
+
+def test_products_that_float32_cannot_hold(close):
+    """(3·2 + 1·5) / 4 = 2.75 in units of 10³⁰, with information in units of 10³⁰ and of 10⁻³⁰."""
+    for unit in (1e30, 1e-30):
+        stack = torch.tensor([[2e30], [5e30]])
+        known = tuple(Statistic(torch.tensor([value * unit])) for value in (3, 1))
+        site = Site("w", torch.zeros(1), None, (), known)
+        given = _contract.load("fisher").arguments({"floor": 0.0}, 2)
+        found = _contract.load("fisher").combine(stack, torch.ones(2), site, **given)
+        assert found.item() == pytest.approx(2.75e30)

@@ -36,3 +36,12 @@ def test_a_part_that_rounds_past_the_rank_is_cut(combine):
 
 def test_what_has_no_singular_vectors_is_averaged(combine, close):
     close(combine("iso_cts", [[4.0, 2.0], [0.0, 1.0]]), [2, 1.5])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_what_the_common_directions_hold_already_gives_a_task_no_direction(combine, dtype):
+    """Two equal tasks diag(3, 0, 0): one common direction, none of their own; mean(6, 0, 0) = 2."""
+    line = torch.zeros(3, 3)
+    line[0, 0] = 3
+    found = combine("iso_cts", [line.tolist()] * 2, common=0.4, dtype=dtype)
+    torch.testing.assert_close(found, (line * (2 / 3)).to(dtype))

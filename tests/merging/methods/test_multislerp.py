@@ -3,6 +3,7 @@
 from math import cos, pi, sin, sqrt
 
 import pytest
+import torch
 
 from merging.errors import MergingError
 from merging.methods import _contract
@@ -53,3 +54,24 @@ def test_a_sum_of_0_is_refused_where_it_divides():
     assert "sum to 0" in refusal((1.0, -1.0), {"normalize_weights": True})
     assert refusal((1.0, -1.0), {"normalize_weights": False}) is None
     assert refusal((0.0,), {"normalize_weights": True}) is None
+
+
+def test_opposite_models_are_opposite_whatever_their_lengths(combine, close):
+    """With eps added to its length the small one would be shorter, and their mean a direction."""
+    close(combine("multislerp", [[1e-4], [-1.0]]), [-0.49995])
+    close(combine("multislerp", [[3e-12], [1e-12]], [1.0, 3.0]), [1.5e-12])
+
+
+def test_in_float32_too_three_that_cancel_are_refused(combine):
+    """cos 120° is rounded there, and what is left of the sum is no direction."""
+    stack = [[cos(a), sin(a)] for a in (0.02, 0.02 + 2 * pi / 3, 0.02 + 4 * pi / 3)]
+    with pytest.raises(MergingError, match="cancel"):
+        combine("multislerp", stack, dtype=torch.float32)
+
+
+def test_a_mean_that_nearly_cancels_has_its_length(combine):
+    """Two at π − 10⁻⁵ from each other: half way, at a right angle to both."""
+    angle = pi - 1e-5
+    found = combine("multislerp", [[1.0, 0.0], [3 * cos(angle), 3 * sin(angle)]])
+    half = torch.tensor([2 * cos(angle / 2), 2 * sin(angle / 2)], dtype=torch.float64)
+    torch.testing.assert_close(found, half, rtol=0, atol=1e-9)

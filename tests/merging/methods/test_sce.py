@@ -25,3 +25,8 @@ def test_mergekit_weighs_small_deltas_alike_and_the_paper_does_not(combine, clos
     close(combine("sce", small), [2e-4])
     close(combine("sce", small, uniform_below=0.0), [0.9 * 3e-4 + 0.1 * 1e-4])
     close(combine("sce", [[0.0], [0.0]], uniform_below=0.0), [0])
+
+
+def test_an_entry_of_one_model_alone_is_kept_however_small_its_share(combine, close):
+    """c of the second is 10⁻⁸; where only it moves, c · Δ / c is Δ."""
+    close(combine("sce", [[1.0, 0.0], [0.0, 1e-4]]), [1, 1e-4])

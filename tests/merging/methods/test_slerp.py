@@ -22,3 +22,10 @@ def test_parallel_opposite_and_zero_are_lines(combine, close):
     close(combine("slerp", [[-1.0, 0.0]], base=[1.0, 0.0], t=0.25), [0.5, 0])
     # the cosine with a zero is 0: a quarter turn of a vector that is not there
     close(combine("slerp", [[0.0, 0.0]], base=[1.0, 0.0], t=0.5), [sqrt(0.5), 0])
+
+
+def test_tiny_and_huge_tensors_have_angles_too(combine, close):
+    close(combine("slerp", [[0.0, 1e-9]], base=[1e-9, 0.0], t=0.5), [sqrt(0.5) * 1e-9] * 2)
+    close(combine("slerp", [[3e-9]], base=[1e-9], t=0.5), [2e-9])
+    found = combine("slerp", [[0.0, 1e200]], base=[1e200, 0.0], t=0.5)
+    close(found / 1e200, [sqrt(0.5), sqrt(0.5)])

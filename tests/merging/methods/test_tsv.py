@@ -35,3 +35,10 @@ def test_shared_directions_are_made_orthogonal(combine):
     sizes = torch.linalg.svdvals(combine("tsv", stack.tolist()))
     assert torch.allclose(sizes[:2], torch.tensor([2.0, 1.0], dtype=torch.float64))
     assert sizes[4] < 1e-12
+
+
+def test_equal_vectors_count_once(combine, close):
+    close(combine("tsv", [[[2.0, 0.0], [0.0, 0.0]]] * 2), [[2, 0], [0, 0]])
+    line = torch.outer(torch.arange(1.0, 5), torch.arange(2.0, 7))
+    found = combine("tsv", [line.tolist()] * 2, dtype=torch.float32)
+    torch.testing.assert_close(found, line)

@@ -5,11 +5,26 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from merging import Checkpoint, ExportError, LoraVector, MismatchError, RecipeError, merge, verify
+from merging import (
+    Checkpoint,
+    ExportError,
+    LoraVector,
+    MismatchError,
+    ModelEntry,
+    Recipe,
+    RecipeError,
+    merge,
+    verify,
+)
+from merging.engine import low_rank
+from merging.engine.identities import with_identities
+from merging.engine.tasks import Task
+from merging.methods import _contract as methods
 from merging.opening.open import open_vector
 from merging.outputs import adapter_folder
 from merging.outputs.adapter_export import export_adapter
-from merging.recipe import recipe_yaml
+from merging.recipe import read_recipe, recipe_yaml
+from merging.recipe.parts import Slice, SliceSource
 
 UP, DOWN, SQUARE = (
     f"model.layers.0.{name}" for name in ("mlp.up_proj", "mlp.down_proj", "self_attn.q_proj")
@@ -223,8 +238,10 @@ def test_the_folder_carries_recipe_card_and_manifest(tmp_path, base, vectors, re
         "adapter_model.safetensors",
         "recipe.yml",
     ]
-    assert verify(tmp_path / "out").recipe == made.digest
-    assert (tmp_path / "out" / "recipe.yml").read_text() == recipe_yaml(made)
+    known = with_identities(made, base, vectors)
+    assert read_recipe(tmp_path / "out" / "recipe.yml") == known
+    assert verify(tmp_path / "out").recipe == known.digest != made.digest
+    assert (tmp_path / "out" / "recipe.yml").read_text() == recipe_yaml(known)
     text = (tmp_path / "out" / "README.md").read_text()
     assert "Θ + 0.70·Δa − 0.40·Δb" in text and "dem merge r.yml out --as-adapter" in text
     assert "| 0 | 3 | 3 to 8 |" in text and "library_name: peft" in text
@@ -259,7 +276,73 @@ def test_an_encoder_decoder_has_another_task(tmp_path, llama, write):
     )
 
 
+# ------------------------------------------------------------------------------ methods that are sums
+
+SUMS = {
+    "task_arithmetic": ({"a": 0.7, "b": -0.4}, {"lambda": 1.5}),
+    "linear": ({"a": 0.5, "b": 0.25}, {}),
+    "lines": ({"a": 0.7, "b": -0.4}, {"alpha": 0.3, "beta": 0.6}),
+    "metagpt": ({"a": None, "b": None}, {"lambda": 0.8}),
+    "passthrough": ({"b": None}, {}),
+}
+
+
+@pytest.mark.parametrize("name", methods.names())
+def test_every_method_is_written_as_an_adapter_or_is_no_sum(name, tmp_path, base, vectors, recipe):
+    """The oracle is the full merge; test_contract proves that the others are no sums."""
+    if not methods.load(name).linear:
+        task = Task("w", (2, 2), torch.float32, methods.load(name), ("a",), (1.0,))
+        with pytest.raises(RecipeError, match=f"merge_method {name} .* is not a sum of the"):
+            low_rank.coefficients(task)
+        return
+    omegas, parameters = SUMS[name]
+    made = recipe(omegas, name, parameters=parameters)
+    export_adapter(made, base, vectors, tmp_path / "out")
+    again = LoraVector(tmp_path / "out", base)
+    for tensor, wanted in moved(made, base, vectors).items():
+        found = again[tensor].double() if tensor in again else torch.zeros((), dtype=torch.float64)
+        assert torch.allclose(found.expand(wanted.shape), wanted, atol=2e-6), tensor
+
+
+def test_an_average_may_have_the_base_as_one_more_model(tmp_path, base, vectors, recipe):
+    """(1·Θ + 3·(Θ + Δa)) / 4 = Θ + 0.75·Δa; the adapter's own scale is 6/3."""
+    both = {**vectors, "base": open_vector(base.path, base, "base")}
+    made = recipe({"base": 1.0, "a": 3.0}, "linear")
+    export_adapter(made, base, both, tmp_path / "out")
+    factors, ours = (
+        written(tmp_path / "out")[0],
+        load_file(tmp_path / "a" / "adapter_model.safetensors"),
+    )
+    assert factors.keys() == ours.keys()
+    for key, value in ours.items():
+        wanted = value.double() * (0.75 * 2 if "lora_B" in key else 1)
+        assert torch.equal(factors[key], wanted.float())
+
+
+@pytest.mark.parametrize(
+    ("name", "omegas", "parameters", "factor"),
+    [
+        ("linear", {"a": 0.5, "b": 0.25}, {"normalize": False}, "0.75"),
+        ("passthrough", {"b": None}, {"scale": 2.0}, "2"),
+    ],
+)
+def test_a_sum_of_weights_that_scales_the_base_is_refused(
+    name, omegas, parameters, factor, tmp_path, base, vectors, recipe
+):
+    made = recipe(omegas, name, parameters=parameters)
+    with pytest.raises(RecipeError, match=f"{name} multiplies the base's own weights by {factor} "):
+        export_adapter(made, base, vectors, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 # ------------------------------------------------------------------------------------------ refused
+
+
+def test_slices_are_refused(tmp_path, base, vectors):
+    sources = (SliceSource("b", 0, 3, {"weight": 1.0}),)
+    made = Recipe(None, (ModelEntry("base", "b"),), "linear", slices=(Slice(sources),))
+    with pytest.raises(RecipeError, match="slices make a model of other layers than the base's"):
+        export_adapter(made, base, vectors, tmp_path / "out")
 
 
 def test_a_full_checkpoint_among_the_models_is_refused_by_name(
@@ -420,7 +503,7 @@ def test_what_reads_back_otherwise_is_not_kept(
 ):
     vector = LoraVector(adapter(tmp_path / "s", base, [SQUARE]), base)
     right = adapter_folder.config_of
-    monkeypatch.setattr(adapter_folder, "config_of", lambda *given: right(*given) | change)
+    monkeypatch.setattr(adapter_folder, "config_of", lambda *given, **more: right(*given, **more) | change)
     with pytest.raises(ExportError, match="is not the adapter that was wanted. Please report this"):
         export_adapter(recipe({"s": 1.0}), base, {"s": vector}, tmp_path / "out")
     assert not list(tmp_path.glob("*out*"))

@@ -17,8 +17,8 @@ UP, DOWN, SQUARE = (
 @pytest.fixture
 def opened(tmp_path, llama, tuned, write):
     """A base, and a fine-tune that moved every tensor."""
-    base = Checkpoint(write(tmp_path / "base", llama(), {"model_type": "llama"}))
-    write(tmp_path / "full", tuned(llama(), 1), {"model_type": "llama"})
+    base = Checkpoint(write(tmp_path / "base", llama(), {}))
+    write(tmp_path / "full", tuned(llama(), 1), {})
     return base, open_vector(tmp_path / "full", base)
 
 
@@ -90,7 +90,7 @@ def test_what_is_not_in_the_adapter_is_reported_with_its_share(tmp_path, opened)
         squares = sum(float(vector[name].double().square().sum()) for name in kinds[part.kind])
         assert fit.share(part) == pytest.approx(squares / whole)
     assert fit.missing == pytest.approx(sum(fit.share(part) for part in fit.left_out))
-    assert "Not in the adapter: norms (tensors: 7, " in (tmp_path / "out" / "README.md").read_text()
+    assert "‖Δ‖²: norms (tensors: 7).\n" in (tmp_path / "out" / "README.md").read_text()
     assert not (tmp_path / "out" / "recipe.yml").exists()
 
 
@@ -213,7 +213,7 @@ def pair(tmp_path, write, config=None, **shapes):
 
 def test_a_model_without_linear_modules(tmp_path, write):
     base, vector = pair(tmp_path, write, norm__weight=(7,), embed_tokens__weight=(31, 7))
-    with pytest.raises(MismatchError, match="has no matrix of a linear module"):
+    with pytest.raises(MismatchError, match="has no matrix of a linear module, and .* else.$"):
         extract(vector, base, tmp_path / "out", rank=2)
 
 
@@ -240,26 +240,52 @@ def test_what_is_no_linear_module_is_left_out(tmp_path, write):
     assert {part.kind: part.tensors for part in fit.left_out} == {"other": 7, "biases": 1}
 
 
-def test_layers_without_the_models_prefix_are_refused_where_transformers_would_add_one(
-    tmp_path, write
-):
-    base, vector = pair(
-        tmp_path / "bare", write, {"model_type": "gpt2"}, h__0__attn__c_proj__weight=(7, 5)
-    )
-    with pytest.raises(
-        MismatchError,
-        match=r"names its layers without the model's prefix \('h.0.attn.c_proj.weight'\)",
-    ):
-        extract(vector, base, tmp_path / "out", rank=2)
-    base, vector = pair(tmp_path / "toy", write, None, h__0__attn__c_proj__weight=(7, 5))
-    assert extract(vector, base, tmp_path / "out", rank=2).rank == 2
+def test_tables_of_another_vocabulary_are_left_out_aloud(tmp_path, llama, tuned, write):
+    """A fine-tune with six added tokens: its linear modules are as those of any other."""
+    from merging.preflight.preflight import preflight
+
+    fine = tuned(llama(), 1)
+    grown = fine | {
+        name: torch.cat([fine[name], torch.ones(6, 7)])
+        for name in ("model.embed_tokens.weight", "lm_head.weight")
+    }
+    untied = {"tie_word_embeddings": False}
+    write(tmp_path / "base", llama(), untied)
+    write(tmp_path / "grown", grown, untied)
+    opened = preflight(tmp_path / "base", [tmp_path / "grown"], vocabularies="base")
+    vector = opened.vectors["grown"]
+    fit = extract(vector, opened.base, tmp_path / "out", rank=31)
+    assert [row.name for row in fit.rows] == linear(opened.base)
+    for row in fit.rows:
+        torch.testing.assert_close(
+            LoraVector(tmp_path / "out", opened.base)[row.name],
+            fine[row.name] - opened.base[row.name],
+        )
+    assert {part.kind: bool(part.why) for part in fit.left_out} == {
+        "embeddings": True,
+        "head": True,
+        "norms": False,
+    }
+    label = "embeddings (tensors: 1): the checkpoint has another vocabulary, and an adapter cannot"
+    assert label in [part.label[: len(label)] for part in fit.left_out]
+    assert label in (tmp_path / "out" / "README.md").read_text()
+    with pytest.raises(MismatchError, match="grown .* has another vocabulary than .*Leave --embed"):
+        extract(vector, opened.base, tmp_path / "all", rank=2, embeddings=True)
 
 
 # ------------------------------------------------------------------------------------- PEFT, oracle
 
 
-@pytest.mark.parametrize("wanted", [{"rank": 5}, {"energy": 0.8}, {"rank": 100}])
-@pytest.mark.parametrize("kind", ["llama", "qwen2", "gpt2", "gpt_neox", "mixtral"])
+@pytest.mark.parametrize(
+    ("kind", "wanted"),
+    [
+        pytest.param(
+            kind, wanted, marks=[] if "energy" in wanted or kind == "llama" else pytest.mark.slow
+        )
+        for kind in ("llama", "qwen2", "gpt2", "gpt_neox", "mixtral")
+        for wanted in ({"rank": 5}, {"energy": 0.8}, {"rank": 100})
+    ],
+)
 def test_peft_loads_it_and_misses_what_the_report_says(kind, wanted, tmp_path, tiny_model):
     from peft import PeftModel
 

@@ -30,8 +30,10 @@ from merging import (
     open_vector,
     verify,
 )
+from merging.engine.identities import with_identities
 from merging.outputs.export import export_bytes
 from merging.outputs.side_files import side_files
+from merging.outputs.weight_plan import WeightFile
 from merging.recipe import parse_recipe, read_recipe, recipe_yaml
 
 
@@ -104,7 +106,9 @@ def test_the_header_and_the_folder_carry_the_recipe(parts, tmp_path):
     out = export(recipe, base, vectors, tmp_path / "out", command="dem merge r.yml out")
     with safe_open(out / "model.safetensors", "pt") as file:
         metadata = file.metadata()
-    assert parse_recipe(metadata["dem_recipe"]) == recipe == read_recipe(out / "recipe.yml")
+    assert parse_recipe(metadata["dem_recipe"]) == recipe
+    known = {"base": base.digest, "cot": vectors["cot"].digest}
+    assert read_recipe(out / "recipe.yml") == replace(recipe, inputs=known)
     assert (metadata["dem_digest"], metadata["format"]) == (recipe.digest, "pt")
     assert Checkpoint(out).metadata == metadata
     card = (out / "README.md").read_text()
@@ -289,6 +293,7 @@ def test_tokenizer_templates_and_licence_come_along_but_no_code_and_no_other_wei
         "additional_chat_templates/tool_use.jinja": "{{ y }}",
         "LICENSE": "free",
         "NOTICE.md": "n",
+        "adapter_config.json.bak": "{}",
     }
     left = {
         "modeling_x.py": "boom",
@@ -298,7 +303,6 @@ def test_tokenizer_templates_and_licence_come_along_but_no_code_and_no_other_wei
         "pytorch_model.bin.index.json": "{}",
         "trainer_state.json": "{}",
         "training.json": '{"curve": []}',  # how the base was trained, not the merge
-        "adapter_config.json.bak": "{}",
         "README.md": "the base's card",
         "recipe.yml": "another",
         "additional_chat_templates/evil.py": "boom",
@@ -314,9 +318,7 @@ def test_tokenizer_templates_and_licence_come_along_but_no_code_and_no_other_wei
     assert files_of(out) == sorted([*own, *taken])
     assert all((out / name).read_text() == content for name, content in taken.items())
     assert "the base's card" not in (out / "README.md").read_text()
-    assert {file.name for file in side_files(base.path)} == {Path(name).name for name in taken} | {
-        "config.json"
-    }
+    assert set(side_files(base).taken) == {*taken, "config.json"}
 
 
 @pytest.mark.parametrize("mask", [0o077, 0o022, 0o002])
@@ -572,8 +574,8 @@ def test_what_was_written_is_read_back_and_compared(parts, tmp_path, monkeypatch
 def test_names_shapes_and_dtypes_are_asserted_on_the_written_file(parts, tmp_path, monkeypatch):
     monkeypatch.setattr(
         engine(),
-        "_shards",
-        lambda todo, size: [engine()._Shard("model.safetensors", tuple(todo[1:]))],
+        "plan_weight_files",
+        lambda todo, folders, size: [WeightFile("model.safetensors", tuple(todo[1:]))],
     )
     with pytest.raises(ExportError, match="is not the base's set of tensors"):
         export(*parts, tmp_path / "out")
@@ -711,7 +713,7 @@ def change_byte(folder):
 def test_verify_finds_each_kind_of_change(change, message, parts, tmp_path):
     out = export(*parts, tmp_path / "out")
     manifest = verify(out)
-    assert manifest.recipe == parts[0].digest
+    assert manifest.recipe == with_identities(*parts).digest
     assert {
         name: (size, hashlib.sha256((out / name).read_bytes()).hexdigest())
         for name, (size, _) in manifest.files.items()
@@ -761,19 +763,37 @@ def test_a_manifest_is_json_and_is_there(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["../secret", "/etc/hostname", "additional_chat_templates/../../secret", "sub/x"]
+    "name",
+    ["../secret", "/etc/hostname", "sub/../../secret", "link", "linked/secret", "sub", "", "a\0b"],
 )
 def test_a_manifest_cannot_make_verify_read_outside_its_folder(name, tmp_path):
     folder = tmp_path / "out"
     (folder / "sub").mkdir(parents=True)
     (tmp_path / "secret").write_text("s")
-    (folder / "sub" / "x").write_text("s")
+    (folder / "link").symlink_to("../secret")
+    (folder / "linked").symlink_to(tmp_path)
     digest = hashlib.sha256(b"s").hexdigest()
     (folder / "MANIFEST.json").write_text(
         json.dumps({"recipe": "x", "files": {name: {"bytes": 1, "sha256": digest}}})
     )
     with pytest.raises(ExportError, match="is missing"):
         verify(folder)
+
+
+def test_verify_reads_sub_folders_and_lists_links_that_nobody_wrote(tmp_path):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "x y").write_text("s")
+    entry = {"bytes": 1, "sha256": hashlib.sha256(b"s").hexdigest()}
+    document = {"recipe": "x", "files": {"a/b/x y": entry}}
+    (tmp_path / "MANIFEST.json").write_text(json.dumps(document))
+    assert verify(tmp_path).nbytes == 1
+    (tmp_path / "a" / "link").symlink_to("b/x y")
+    (tmp_path / "a" / "folder").symlink_to("/etc")
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(
+        ExportError, match="a/folder is not listed; a/link is not listed; fifo is not listed"
+    ):
+        verify(tmp_path)
 
 
 def test_a_folder_that_does_not_exist_cannot_be_verified(tmp_path):

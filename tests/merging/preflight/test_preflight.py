@@ -95,8 +95,9 @@ def test_configurations_that_differ(tmp_path, folder, config, severity, message)
     assert (problem.severity, problem.subject) == (severity, "x") and message in problem.text
 
 
-def test_a_key_that_only_one_configuration_has_says_nothing(tmp_path, folder):
-    assert problems(tmp_path, folder("x", num_attention_heads=4)) == []
+def test_a_key_that_only_one_configuration_has_is_told(tmp_path, folder):
+    (problem,) = problems(tmp_path, folder("x", num_attention_heads=4))
+    assert problem.severity == "warning" and "the base does not have it." in problem.message
 
 
 class TestTokenizers:

@@ -278,7 +278,7 @@ def test_a_base_that_is_none(home, tmp_path, text):
     found = refused(parse_plan(whole, home=home))
     assert "has no config.json" in found[0] and "steps is 3 and epochs is 1" in found[1]
     (tmp_path / "base" / "config.json").write_text("{}", "utf-8")
-    assert "tokenizer or configuration cannot be read" in refused(parse_plan(whole, home=home))[0]
+    assert "base/config.json: Unrecognized model" in refused(parse_plan(whole, home=home))[0]
 
 
 def test_what_stands_in_the_folder(plan, tmp_path):

@@ -163,6 +163,41 @@ schedule: {kind: dtm}
         parse_plan(text, home=tmp_path, file="plan.yml")
 
 
+REACHED = """
+base: {base}
+sources: {{math: {source}, code: {{path: {root}/data.jsonl}}}}
+validation: {{math: {validation}}}
+settings: {{steps: 1, group_by: {{metric: anchors, anchors: {anchors}, model: {model}}}}}
+schedule: {{kind: experts, settings: {{group_by: {{metric: anchors, anchors: {inner}}}}},
+  each: {{math: {{group_by: {{metric: kmeans, count: 2, model: {each}}}}}}}}}
+"""
+KEYS = ("base", "source", "validation", "anchors", "model", "inner", "each")
+
+
+@pytest.mark.parametrize("key", KEYS)
+@pytest.mark.parametrize("where", ["absolute", "dots", "link", "hub", "home", "reader"])
+def test_no_key_of_a_plan_leads_out_of_a_limited_reach(tmp_path, monkeypatch, key, where):
+    from corpus.reach import Reach
+
+    root, out = tmp_path / "root", tmp_path / "out"
+    root.mkdir()
+    write_jsonl(root / "data.jsonl", [Example("a", " b")])
+    write_jsonl(out / "train.jsonl", [Example("secret", " b")])
+    (root / "link").symlink_to(out)
+    monkeypatch.chdir(out)
+    path = {
+        "absolute": out, "dots": f"{root}/../out", "link": root / "link", "hub": "org/name",
+        "home": "~/x", "reader": "text",
+    }[where]  # fmt: skip
+    fine = dict.fromkeys(KEYS, f"{root}/data.jsonl") | {"root": root}
+    reach = Reach((root,), hub=False)
+    assert parse_plan(REACHED.format(**fine), home=root, reach=reach).reach is reach
+    found = refused(REACHED.format(**fine | {key: path}), home=root, reach=reach)
+    (message,) = [each for each in found if "is outside the folders this server may" in each]
+    at = {"source": "sources.math", "inner": "anchors", "each": "model"}.get(key, key)
+    assert f"{at}: " in message or f"{at}.math: " in message
+
+
 @pytest.mark.parametrize(
     ("rest", "words"),
     [

@@ -13,8 +13,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from training.run.finetune import Lora, run
-from training.run.saved_state import State
+from training.run.finetune import Lora, TrainingStopped, run
+from training.run.saved_state import WHOLE, State
 
 pytestmark = pytest.mark.slow  # each test needs runs in processes that are killed
 
@@ -120,3 +120,33 @@ def test_nothing_saved_is_nothing_to_resume(stages, left):
         replace(stages["passes"], epochs=None, steps=2), left / "begun"
     )  # neither refused nor confused
     assert not list(left.glob("begun.*"))
+
+
+class Touch:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.folder),)
+
+
+@pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth"])
+def test_a_state_that_a_stranger_changed_runs_no_code(stage, tmp_path, name):
+    """A state's pickles are our own, and are read as tensors and plain values only.
+
+    Its weights are safetensors; a pickle of weights beside them is not looked at.
+    """
+    asked = iter(range(100))
+    with pytest.raises(TrainingStopped):
+        run(replace(stage, steps=4), tmp_path / "out", should_stop=lambda: next(asked) == 1)
+    newest = State(tmp_path / "out").newest()
+    for changed in (name, "pytorch_model.bin", "adapter_model.bin"):
+        torch.save(Touch(tmp_path / "opened"), newest / changed)
+    files = {path.name: path.stat().st_size for path in newest.iterdir() if path.name != WHOLE}
+    whole = json.loads((newest / WHOLE).read_text())
+    (newest / WHOLE).write_text(json.dumps(whole | {"files": files}))
+    with pytest.raises(pickle.UnpicklingError, match="Weights only load failed"):
+        run(replace(stage, steps=4), tmp_path / "out", resume=True)
+    assert not (tmp_path / "opened").exists()

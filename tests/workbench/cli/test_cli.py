@@ -24,6 +24,15 @@ SHAPES = {
     "model.layers.1.mlp.up_proj.weight": (61, 31),
     "model.norm.weight": (31,),
 }
+CONFIG = {
+    "model_type": "llama",
+    "vocab_size": 3,
+    "hidden_size": 31,
+    "intermediate_size": 61,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 1,
+    "head_dim": 2,
+}
 
 
 @pytest.fixture
@@ -33,7 +42,7 @@ def models(tmp_path: Path) -> Path:
     base = {name: torch.randn(shape, generator=generator) for name, shape in SHAPES.items()}
     for folder, scale in {"base": 0.0, "math": 0.1, "chat": 0.1}.items():
         (tmp_path / folder).mkdir()
-        (tmp_path / folder / "config.json").write_text('{"model_type": "llama"}')
+        (tmp_path / folder / "config.json").write_text(json.dumps(CONFIG))
         tuned = {
             name: value + scale * torch.randn(value.shape, generator=generator)
             for name, value in base.items()
@@ -453,7 +462,7 @@ def test_extract_writes_an_adapter_and_reports_what_is_missing(
     assert main([*words, "--rank", "7", "--json", str(models / "fit.json")]) == 0
     out = capsys.readouterr().out
     assert (
-        "not in the adapter: norms (tensors: 1), " in out
+        " of ‖Δ‖²: norms (tensors: 1)" in out
         and "is not in the adapter: it holds matrices" in out
     )
     fit = json.loads((models / "fit.json").read_text())
@@ -475,6 +484,26 @@ def test_extract_writes_an_adapter_and_reports_what_is_missing(
         f"dem extract {models / 'base'} {models / 'math'} {models / 'lora'} --rank 7"
         in (models / "lora" / "README.md").read_text()
     )
+
+
+def test_extract_from_a_fine_tune_with_added_tokens(
+    models: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The linear modules are extracted; the tables are listed as left out, with the reason."""
+    from merging import Checkpoint, LoraVector
+
+    tables = {"base": 3, "math": 5}
+    for name, rows in tables.items():
+        file = models / name / "model.safetensors"
+        tensors = load_file(file) | {"model.embed_tokens.weight": torch.ones(rows, 31)}
+        save_file(tensors, file, metadata={"format": "pt"})
+    words = ["extract", str(models / "base"), str(models / "math"), str(models / "lora")]
+    assert main([*words, "--rank", "7"]) == 0
+    assert (
+        "embeddings (tensors: 1): the checkpoint has another vocabulary" in capsys.readouterr().out
+    )
+    vector = LoraVector(models / "lora", Checkpoint(models / "base"))
+    assert list(vector) == [name for name in SHAPES if "up_proj" in name]
 
 
 def test_extract_by_energy_in_another_dtype(

@@ -153,8 +153,9 @@ def test_ctrl_c_saves_the_state_and_resume_gives_the_same(plan, tmp_path, capsys
 
 
 @pytest.mark.slow
-def test_a_worker_speaks_json_and_ends_with_its_stdin(plan, tmp_path):
-    child = process([plan("epochs: 1", "steps: 60"), tmp_path / "out", "--worker"])
+def test_a_worker_speaks_json_and_ends_with_its_stdin(plan, world, tmp_path):
+    roots = ["--worker", "--root", world / "base", "--root", tmp_path]
+    child = process([plan("epochs: 1", "steps: 60"), tmp_path / "out", *roots])
     events = []
     for line in child.stdout:
         events.append(json.loads(line))
@@ -167,9 +168,19 @@ def test_a_worker_speaks_json_and_ends_with_its_stdin(plan, tmp_path):
     child.stdout.close()
     child.stderr.close()
 
-    refused = process([plan("rate", "rte", "bad.yml"), tmp_path / "bad", "--worker"])
+    refused = process([plan("rate", "rte", "bad.yml"), tmp_path / "bad", *roots])
     out, err = refused.communicate(timeout=120)
     assert refused.returncode == 2 and "settings.rte" in json.loads(out)["error"] and err == ""
+
+
+def test_a_worker_reads_its_roots_only(plan, world, tmp_path, capsys):
+    """The page has checked the plan; the process that reads the files checks it again."""
+    write_jsonl(tmp_path / "out" / "secret.jsonl", [Example("a", " b")])
+    for roots in ([], ["--root", str(world / "base")]):
+        assert main(["train", plan(), str(tmp_path / "new"), "--worker", *roots]) == 2
+        error = json.loads(capsys.readouterr().out)["error"]
+        assert error.count("is outside the folders this server may read") == 3 + (not roots)
+    assert not (tmp_path / "new").exists()
 
 
 def launched(words):

@@ -17,6 +17,7 @@ from workbench.comparison.table import Cell, Column, best_positions
 from workbench.errors import SessionError
 from workbench.jobs import benchmark, export, measure_missing
 from workbench.jobs.benchmark import BenchmarkRequest
+from workbench.line.contract import standing_of_recipe
 from workbench.session.keys import weights_key
 from workbench.session.runs import keep_scores
 from workbench.session.standing import Choice, Standing
@@ -125,7 +126,7 @@ def test_saved_recipes_are_those_that_were_measured(session):
     benchmarked, lower, higher = (session.recipe((omega, 0.1, 0.0)) for omega in (0.2, 0.3, 0.9))
     keep(session, benchmarked)
     for recipe in (lower, higher, session.recipe((0.4, 0.4, 0.4))):
-        session.save_recipe(recipe)
+        session.workdir.save_recipe(recipe)
     best, worst = sorted(
         (lower, higher),
         key=lambda recipe: sum(entry.value for entry in session.losses(recipe).values()),
@@ -395,16 +396,16 @@ def test_the_mean_loss_with_its_error(session):
 def test_where_the_sliders_make_a_row(session):
     models = session.models
     at = Standing(BEST, Choice("ties", {"density": 0.3}))
-    assert models.standing_of(models.recipe(at.omegas, at.choice)) == at
+    assert standing_of_recipe(models.recipe(at.omegas, at.choice), models) == at
     without = Standing((1.0, 0.0, 1.0), Choice("model_stock"))  # a method without ω: who takes part
-    assert models.standing_of(models.recipe(without.omegas, without.choice)) == without
+    assert standing_of_recipe(models.recipe(without.omegas, without.choice), models) == without
     plain = models.recipe(BEST)
-    assert models.standing_of(plain) == Standing(BEST)
+    assert standing_of_recipe(plain, models) == Standing(BEST)
     gradient = [replace(source, parameters={"weight": [0.0, 1.0]}) for source in plain.models]
-    assert models.standing_of(replace(plain, models=tuple(gradient))) is None
+    assert standing_of_recipe(replace(plain, models=tuple(gradient)), models) is None
     far = [replace(source, parameters={"weight": 7.0}) for source in plain.models]
-    assert models.standing_of(replace(plain, models=tuple(far))) is None
-    assert models.standing_of(replace(plain, out_dtype="bfloat16")) is None
+    assert standing_of_recipe(replace(plain, models=tuple(far)), models) is None
+    assert standing_of_recipe(replace(plain, out_dtype="bfloat16"), models) is None
 
 
 def test_recipes_that_are_asked_for_are_there_unmeasured(session):

@@ -135,7 +135,8 @@ def test_an_expert_beats_the_base_when_measured_again(live, name):
 
 
 def test_losses_measured_again_are_those_of_the_table(live, rows, results):
-    from evaluation.loss import losses, prepare
+    from evaluation.loss import losses
+    from evaluation.prepared import prepare
 
     model, zero, tokenizer = live
     model.apply(zero.with_omegas(results["omegas"]))
@@ -148,7 +149,7 @@ def test_losses_measured_again_are_those_of_the_table(live, rows, results):
 @pytest.mark.slow
 def test_a_search_counts_what_it_costs(live, monkeypatch):
     import evaluation.search
-    from evaluation.loss import prepare
+    from evaluation.prepared import prepare
     from evaluation.records.meter import Meter
     from workbench.demo.measurements import LINE, search
 

@@ -5,7 +5,7 @@ import pytest
 
 from evaluation.hidden_states import hidden_states
 from evaluation.layout import Scatter, Silhouette, silhouette
-from evaluation.loss import prepare
+from evaluation.prepared import prepare
 from workbench.errors import SessionError
 from workbench.jobs import hidden_states as picture
 from workbench.plots import theme
@@ -57,13 +57,13 @@ def test_a_bounded_number_of_examples(session, monkeypatch):
 
 
 def test_a_cancelled_picture_is_not_kept(session, monkeypatch):
-    original = session.with_frozen
+    original = picture.with_frozen
 
-    def frozen(models, recipe, work):
+    def frozen(*needed):
         session.jobs.cancel(session.jobs.active()[0].id)
-        return original(models, recipe, work)
+        return original(*needed)
 
-    monkeypatch.setattr(session, "with_frozen", frozen)
+    monkeypatch.setattr(picture, "with_frozen", frozen)
     assert drawn(session, session.recipe({}), 1).state == "cancelled"
     assert picture.find(session, session.recipe({}), 1) is None
     assert [phase.complete for phase in session.ledger.phases("evaluation")] == [False]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -20,7 +21,7 @@ from workbench import processes
 from workbench.demo.build import DEMO
 from workbench.errors import SessionError
 from workbench.jobs import train
-from workbench.plans import curve, outlook, plan_files, recorded_run
+from workbench.plans import curve, outlook, plan_files, plan_text, recorded_run
 from workbench.plans import speed as training_speed
 from workbench.session.session import Session
 from workbench.session.standing import Standing
@@ -228,7 +229,6 @@ def test_a_plan_stays_inside_the_allowed_folders(trainer, text, data, world, tmp
     for old, new, line in (
         (f"base: {world / 'base'}", f"base: {outside}", "line 1, base"),
         (f"sums: {data / 'sums'}", f"sums: {outside / 'secret.jsonl'}", "line 3, sources.sums"),
-        (f"sums: {data / 'sums'}", f"sums: {{path: {data}, split: ../outside/secret}}", ""),
         (
             f"sums: {data / 'sums'}",
             f"sums: {data / 'link' / 'secret.jsonl'}",
@@ -252,18 +252,96 @@ def test_a_plan_stays_inside_the_allowed_folders(trainer, text, data, world, tmp
     ):
         changed = plan.replace(old, new, 1)
         assert changed != plan
-        if "../outside" in new and "split" in new:
-            changed = changed.replace("../outside", os.path.relpath(outside, data))
         with pytest.raises(PlanError, match="outside the folders this server may read") as caught:
             plan_files.check(trainer.workdir, trainer.folders, changed)
         assert line in str(caught.value)
     plan_files.check(trainer.workdir, trainer.folders, plan)
-    plan_files.check(
-        trainer.workdir,
-        trainer.folders,
-        plan.replace(f"sums: {data / 'sums'}", "sums: org/on-the-hub", 1),
-    )
+    for split in (
+        "../outside/secret",
+        str(outside / "secret"),
+        "link/secret",
+        "..",
+        "~/secret",
+    ):
+        changed = f"sums: {{path: {data}, split: {split}}}"
+        with pytest.raises(PlanError, match="which is a path"):
+            plan_files.check(
+                trainer.workdir, trainer.folders, plan.replace(f"sums: {data / 'sums'}", changed, 1)
+            )
+    # A name of the hub, or of a reader of files, is a path that is outside.
+    for name in ("org/on-the-hub", "text", "csv", "imagefolder", "hf://datasets/org/name"):
+        with pytest.raises(PlanError, match="outside the folders this server may read"):
+            plan_files.check(
+                trainer.workdir,
+                trainer.folders,
+                plan.replace(f"sums: {data / 'sums'}", f"sums: '{name}'", 1),
+            )
     (data / "link").unlink()
+
+
+def test_what_is_outside_is_not_told_apart_from_what_is_not_there(trainer, text, data, tmp_path):
+    (tmp_path / "there").mkdir()
+    said = []
+    for name in ("there", "none"):
+        with pytest.raises(PlanError) as caught:
+            plan_files.check(
+                trainer.workdir,
+                trainer.folders,
+                text().replace(f"sums: {data / 'sums'}", f"sums: {tmp_path / name}", 1),
+            )
+        said.append(str(caught.value).replace(name, ""))
+    assert said[0] == said[1]
+
+
+def test_links_in_the_base_or_the_data_do_not_lead_out(trainer, text, data, world, tmp_path):
+    """Also a link that is put there after the plan was checked: reading checks again."""
+    from training.plan.estimate import estimate
+
+    secret = tmp_path / "secret.jsonl"
+    write_jsonl(secret, [Example("a", "b")])
+    shutil.copytree(data / "sums", data / "linked")
+    plan = text().replace(f"sums: {data / 'sums'}", f"sums: {data / 'linked'}", 1)
+    checked = plan_files.check(trainer.workdir, trainer.folders, plan)
+    (data / "linked" / "train.jsonl").unlink()
+    (data / "linked" / "train.jsonl").symlink_to(secret)
+    with pytest.raises(PlanError, match=r"train\.jsonl is a link that leads out"):
+        plan_files.check(trainer.workdir, trainer.folders, plan)
+    with pytest.raises(PlanError, match=r"train\.jsonl is a link that leads out"):
+        estimate(checked)
+    shutil.rmtree(data / "linked")
+
+    shutil.copytree(world / "base", data / "base")
+    weights = data / "base" / "model.safetensors"
+    weights.rename(tmp_path / "model.safetensors")
+    weights.symlink_to(tmp_path / "model.safetensors")
+    plan = text().replace(f"base: {world / 'base'}", f"base: {data / 'base'}", 1)
+    with pytest.raises(PlanError, match=r"base: .*model\.safetensors is a link that leads out"):
+        plan_files.check(trainer.workdir, trainer.folders, plan)
+    shutil.rmtree(data / "base")
+
+
+def test_a_plan_in_the_workdir_that_is_a_link_is_not_shown(trainer, text, tmp_path):
+    from workbench.page.tabs.train_display import plan_of_run
+
+    plan_files.save(trainer.workdir, trainer.folders, "mine", text())
+    assert plan_of_run(trainer, "mine") == text()
+    (tmp_path / "secret").write_text("root:x:0")
+    (trainer.workdir.plans / "linked.yml").symlink_to(tmp_path / "secret")
+    assert plan_of_run(trainer, "linked") == ""
+    with pytest.raises(SessionError, match="the name of the training is"):
+        plan_of_run(trainer, "../secret")
+
+
+def test_the_fields_do_not_tell_what_is_outside(trainer, data, tmp_path):
+    from workbench.plans import plan_form
+
+    for folder in (tmp_path / "out", data / "held"):
+        write_jsonl(folder / "validation.jsonl", [Example("a", "b")])
+    new = plan_form.set_sources(
+        "", [str(tmp_path / "out"), str(data / "held")], trainer.folders.holds
+    )
+    assert plan_text.document(new)["validation"] == {"held": str(data / "held")}
+    shutil.rmtree(data / "held")
 
 
 def test_a_plan_file_is_read_under_a_root_only(trainer, text, data, tmp_path):

@@ -1,8 +1,10 @@
 """The session's promises: exact compositions, nothing lost by a failed open, overtaken work dropped, jobs that end."""
 
 import math
+import shlex
 import shutil
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,18 +13,19 @@ from safetensors.torch import load_file, save_file
 
 from merging.errors import MergingError
 from merging.recipe import read_recipe
+from workbench.cli import main
 from workbench.errors import SessionError
 from workbench.jobs import export
+from workbench.line.continuation import continuation
 from workbench.session.folders import Folders
-from workbench.session.history import STEPS, History
-from workbench.session.sizes import QUICK_EXAMPLES
+from workbench.session.opening import quick_count
+from workbench.session.reading import QUICK_COUNTS
 from workbench.session.standing import Standing
 
 
 def weights(session, recipe):
-    return session._with_module(
-        recipe, lambda module: {key: value.clone() for key, value in module.state_dict().items()}
-    )
+    with session.composed(session.models, recipe) as module:
+        return {key: value.clone() for key, value in module.state_dict().items()}
 
 
 def test_the_demo_opens_with_its_order_and_best_omegas(session):
@@ -51,14 +54,14 @@ def test_measuring_goes_from_quick_to_exact(session):
     assert list(last) == ["ada", "bob", "lora"]
     assert all(point.loss.n == 23 and not point.quick for point in last.values())
     quick = next(reading for reading in readings if len(reading.points) == 3)
-    assert all(point.quick and point.loss.n == QUICK_EXAMPLES for point in quick.points.values())
+    assert all(point.quick and point.loss.n in QUICK_COUNTS for point in quick.points.values())
 
 
 def test_an_expert_alone_recovers_all_of_its_gain(session):
-    *_, last = session.measure(session.recipe(session.preset("only:bob")))
+    *_, last = session.measure(session.recipe(session.models.preset("only:bob")))
     point = last.points["bob"]
     assert point.loss.value == point.expert.value
-    *_, last = session.measure(session.recipe(session.preset("base")))
+    *_, last = session.measure(session.recipe(session.models.preset("base")))
     assert all(point.loss.value == point.base.value for point in last.points.values())
 
 
@@ -124,22 +127,24 @@ def test_checkpoints_come_and_go(session, world):
 
 
 def test_presets(session):
-    assert session.preset("base") == (0.0, 0.0, 0.0)
-    assert session.preset("uniform") == (0.33, 0.33, 0.33)
-    assert session.preset("best") == (0.5, -0.25, 0.75)
-    assert session.preset("only:lora") == (0.0, 0.0, 1.0)
+    assert session.models.preset("base") == (0.0, 0.0, 0.0)
+    assert session.models.preset("uniform") == (0.33, 0.33, 0.33)
+    assert session.models.preset("best") == (0.5, -0.25, 0.75)
+    assert session.models.preset("only:lora") == (0.0, 0.0, 1.0)
 
 
 def test_answers_stream_and_name_their_composition(session):
     recipe = session.recipe((0.5, 0.0, 0.0))
-    whole = "".join(session.generate(recipe, "ada 3 + 0 =", max_new_tokens=7))
-    again = "".join(session.generate(recipe, "ada 3 + 0 =", max_new_tokens=7))
+    whole = "".join(continuation(session, session.models, recipe, "ada 3 + 0 =", max_new_tokens=7))
+    again = "".join(continuation(session, session.models, recipe, "ada 3 + 0 =", max_new_tokens=7))
     assert whole == again
-    assert "".join(session.generate(recipe, "ada 3", stale=lambda: True)) == ""
+    assert "".join(continuation(session, session.models, recipe, "ada 3", stale=lambda: True)) == ""
 
 
 def test_an_abandoned_answer_does_not_hold_the_module(session):
-    stream = session.generate(session.recipe((0.5, 0.0, 0.0)), "ada 3 + 0 =", max_new_tokens=64)
+    stream = continuation(
+        session, session.models, session.recipe((0.5, 0.0, 0.0)), "ada 3 + 0 =", max_new_tokens=64
+    )
     next(stream, None)
     stream.close()
     done = threading.Event()
@@ -159,9 +164,9 @@ def test_interference_is_the_loss_under_each_vector_alone(session):
 
 
 def test_geometry_is_computed_once(session):
-    geometry = session.geometry()
-    assert geometry.vectors == ("ada", "bob", "lora") and session.has_geometry
-    assert session.geometry() is geometry
+    geometry = session.models.measured_geometry()
+    assert geometry.vectors == ("ada", "bob", "lora") and session.models.has_geometry
+    assert session.models.measured_geometry() is geometry
 
 
 def test_an_export_is_verified_and_loads_as_the_live_model(session):
@@ -178,6 +183,20 @@ def test_an_export_is_verified_and_loads_as_the_live_model(session):
     assert all(torch.equal(exported[key], live[key]) for key in live)
     with pytest.raises(SessionError, match="exists already"):
         export.submit(session, recipe, "first", None)
+
+
+def test_the_card_of_an_export_makes_it_again_beside_itself(session):
+    """From the recipe that is inside: whatever is cleared from the workdir by then."""
+    recipe = session.recipe((0.5, -0.25, 0.75))
+    job = session.jobs.wait(export.submit(session, recipe, "small", "float16", 30_000).id)
+    lines = (Path(job.result) / "README.md").read_text().splitlines()
+    command = next(line for line in lines if line.startswith("    dem merge "))
+    shutil.rmtree(session.workdir.recipes)
+    assert main(shlex.split(command)[1:]) == 0
+    for file in Path(job.result).glob("*.safetensors"):
+        assert (Path(f"{job.result}-again") / file.name).read_bytes() == file.read_bytes()
+    assert len(list(Path(job.result).glob("*.safetensors"))) > 1
+    assert "--shard-gb 3e-05" in job.command and "--dtype float16" in job.command
 
 
 def test_what_rounding_costs_is_measured_for_the_dtype_asked_for(session):
@@ -200,7 +219,7 @@ def test_export_names_are_plain(session, name):
 def test_the_command_of_a_composition_names_a_recipe_that_reads_back(session):
 
     recipe = session.recipe((0.5, -0.25, 0.75))
-    assert read_recipe(session.save_recipe(recipe)).omegas == recipe.omegas
+    assert read_recipe(session.workdir.save_recipe(recipe)).omegas == recipe.omegas
 
 
 def test_folders_stay_inside_their_roots(tmp_path):
@@ -215,30 +234,6 @@ def test_folders_stay_inside_their_roots(tmp_path):
         with pytest.raises(SessionError, match="outside the folders"):
             folders.resolve(path)
     assert folders.resolve(inside / "m") == (inside / "m").resolve()
-
-
-def test_undo_and_redo_are_inverse_over_any_walk():
-    steps = [(float(i),) for i in range(1, STEPS + 30)]
-    history = History()
-    for step in steps:
-        history = history.moved(step)
-    assert history.moved(steps[-1]) is history  # settling where one stands is no step
-    assert len(history.past) == STEPS
-    walked = history
-    for _ in range(STEPS):
-        walked = walked.undone()
-    assert walked.undone() is walked
-    for _ in range(STEPS):
-        walked = walked.redone()
-    assert walked == history and walked.redone() is walked
-    assert walked.undone().moved((0.5,)).future == ()
-
-
-def test_a_step_that_could_not_be_carried_out_is_dropped_from_the_history():
-    history = History().moved("a").moved("b").moved("c")
-    assert history.dropped() == History().moved("a").moved("b")
-    first = History().moved("a")
-    assert first.dropped() is first
 
 
 def test_a_checkpoint_of_another_vocabulary_is_refused_or_leaves_the_embeddings(
@@ -270,3 +265,14 @@ def test_a_checkpoint_of_another_vocabulary_is_refused_or_leaves_the_embeddings(
         assert list(session.remove("bob").vectors) == ["tall"]  # and the choice stays
     finally:
         shutil.rmtree(tall)
+
+
+def test_the_quick_losses_take_a_time_and_not_a_number_of_examples(session):
+    full = [data.prepared["full"] for data in session.models.data.values()]
+    mean = sum(data.positions / data.datasets[0].n for data in full)  # positions of one more each
+    # At 0.12 s: twelve examples need 100 positions per second and per position of the mean.
+    assert quick_count(full, speed=100 * mean) == 12
+    assert quick_count(full, speed=99 * mean) == 8
+    assert quick_count(full, speed=10 * mean) == 8  # 0.8 s: too long, but fewer would say little
+    assert quick_count(full, speed=3 * mean) == 6  # eight would take more than two seconds
+    assert quick_count(full, speed=0.01 * mean) == 2

@@ -18,9 +18,8 @@ WEIGHED, ONE, TWO, NONE = (0.5, -0.25, 0.75), (0.5, 0.0, 0.0), (0.5, 0.0, 0.75),
 
 
 def weights(session, recipe):
-    return session._with_module(
-        recipe, lambda module: {key: value.clone() for key, value in module.state_dict().items()}
-    )
+    with session.composed(session.models, recipe) as module:
+        return {key: value.clone() for key, value in module.state_dict().items()}
 
 
 def chosen(method, **parameters):
@@ -73,7 +72,7 @@ def test_under_any_method_the_export_is_the_live_model_bit_for_bit(session, choi
     exported = AutoModelForCausalLM.from_pretrained(job.result).state_dict()
     assert all(torch.equal(exported[key], live[key]) for key in live)
     # and the file that the command line is given is that recipe, in the export too
-    saved = read_recipe(session.save_recipe(recipe))
+    saved = read_recipe(session.workdir.save_recipe(recipe))
     assert saved.digest == recipe.digest and saved.method == choice.method
     assert (job.result and read_recipe(f"{job.result}/recipe.yml").parameters) == dict(
         choice.parameters

@@ -11,19 +11,12 @@ def test_a_newer_request_of_the_same_page_makes_the_older_stale():
     assert first() and not second() and not other()
 
 
-def test_a_request_that_arrives_late_gets_no_ticket():
-    tickets = Tickets()
-    assert tickets.wish("page", 2) is not None
-    assert tickets.wish("page", 1) is None and not tickets.newest("page", 1)
-    assert tickets.newest("page", 2)
-
-
 def test_a_page_that_is_gone_leaves_only_stale_requests():
     tickets = Tickets()
     mine, beside, other = (tickets.ticket(name) for name in ("page", "page:rounding", "page2"))
     tickets.forget("page")
     assert mine() and beside() and not other()
-    assert tickets.wish("page", 1) is not None  # the name may be used again
+    assert not tickets.ticket("page")()  # the name may be used again
 
 
 def test_a_ticket_of_a_forgotten_page_stays_stale_when_the_page_comes_back():

@@ -16,13 +16,13 @@ from workbench.page.tabs import job_panel, markup
 from workbench.page.tabs.wiring import (
     QUIET,
     Board,
+    at_rest,
     current_recipe,
     one_at_a_time,
     with_error_dialog,
 )
-from workbench.session.history import History
 from workbench.session.runs import read_runs
-from workbench.session.session import Session, Standing
+from workbench.session.session import Session
 
 EMPTY = "No benchmarks yet. Choose a suite and press Run. You can keep using the sliders meanwhile."
 THIS = "this composition"
@@ -50,14 +50,12 @@ def build(session: Session, board: Board, tab: gr.Tab, timer: gr.Timer) -> list[
     panel = gr.HTML(elem_id="bench-job")
     runs = gr.HTML(elem_id="runs")
 
-    def recipe(which: str, history: History[Standing]) -> Any:
+    def recipe(which: str, digest: str) -> Any:
         if which == THIS:
-            return current_recipe(session, history)
-        return session.recipe(session.preset("base" if which == "base" else f"only:{which}"))
+            return current_recipe(session, digest)
+        return session.recipe(session.models.preset("base" if which == "base" else f"only:{which}"))
 
-    def command_of(
-        suite: str, tasks: str, limit: str, which: str, history: History[Standing]
-    ) -> Markup:
+    def command_of(suite: str, tasks: str, limit: str, which: str, digest: str) -> Markup:
         if not session.ready or not (suite or names(tasks)):
             return Markup("")
         try:
@@ -65,15 +63,13 @@ def build(session: Session, board: Board, tab: gr.Tab, timer: gr.Timer) -> list[
         # In place of the command and not as a dialog, which would open at every key press.
         except SessionError as error:
             return markup.message(str(error), "problem")
-        file = session.save_recipe(recipe(which, history))
+        file = session.workdir.save_recipe(recipe(which, digest))
         return markup.command(
             commands.bench(file, suite, names(tasks), count, session.workdir.root)
         )
 
-    def run(
-        suite: str, tasks: str, limit: str, which: str, history: History[Standing]
-    ) -> list[Any]:
-        benchmark.submit(session, recipe(which, history), suite, names(tasks), whole(limit))
+    def run(suite: str, tasks: str, limit: str, which: str, digest: str) -> list[Any]:
+        benchmark.submit(session, recipe(which, digest), suite, names(tasks), whole(limit))
         return [job_panel.panel(session, "benchmark", EMPTY), gr.Timer(active=True)]
 
     def cancel() -> list[Any]:
@@ -89,7 +85,7 @@ def build(session: Session, board: Board, tab: gr.Tab, timer: gr.Timer) -> list[
             gr.Dropdown(models, value=THIS),
         ]
 
-    asked = [suite, tasks, limit, which, board.history]
+    asked = [suite, tasks, limit, which, board.digest]
     tab.select(arrive, None, [suite, which], **QUIET).then(
         with_error_dialog(command_of), asked, line, **one_at_a_time("bench-line")
     )
@@ -101,7 +97,14 @@ def build(session: Session, board: Board, tab: gr.Tab, timer: gr.Timer) -> list[
         line,
         **one_at_a_time("bench-line"),
     )
-    go.click(with_error_dialog(run), asked, [panel, timer], trigger_mode="once", **QUIET)
+    go.click(
+        with_error_dialog(run),
+        asked,
+        [panel, timer],
+        js=at_rest(asked, board),
+        trigger_mode="once",
+        **QUIET,
+    )
     stop.click(with_error_dialog(cancel), None, [panel, timer], queue=False, **QUIET)
     return [panel, runs]
 

@@ -10,25 +10,24 @@ from markupsafe import Markup
 from workbench import commands
 from workbench.comparison.added_models import add, read_added, remove
 from workbench.comparison.collect import compare
-from workbench.comparison.contenders import contenders
 from workbench.comparison.costs import cost_table
 from workbench.comparison.table import Comparison
 from workbench.errors import SessionError
 from workbench.jobs import measure_missing
 from workbench.jobs.benchmark import BenchmarkRequest
-from workbench.page.tabs import compare_html, hidden_states, job_panel, markup, sliders
+from workbench.page.tabs import compare_html, hidden_states, job_panel, markup
 from workbench.page.tabs.benchmark import names, suites, whole
 from workbench.page.tabs.wiring import (
     LATEST,
     QUIET,
     Board,
     Updates,
+    at_rest,
     current_recipe,
     one_at_a_time,
     with_error_dialog,
 )
-from workbench.session.history import History
-from workbench.session.session import Session, Standing
+from workbench.session.session import Session
 
 KIND = "compare"
 NOTHING = "Open models first, under Models."
@@ -59,10 +58,10 @@ class Controls(NamedTuple):
     """The added models that are ticked as trained on mixed data."""
     known: tuple[str, ...]
     """All added models that the page has shown."""
-    history: History[Standing]
+    digest: str
 
 
-def build(session: Session, board: Board, pane: sliders.Pane, tab: gr.Tab, timer: gr.Timer) -> None:
+def build(session: Session, board: Board, tab: gr.Tab, timer: gr.Timer) -> None:
     """Builds the tab."""
     gr.HTML(Markup("<p class='lead'>{}</p>").format(ABOUT))
     table = gr.HTML(elem_id="compare-table")
@@ -113,13 +112,12 @@ def build(session: Session, board: Board, pane: sliders.Pane, tab: gr.Tab, timer
         elem_id="compare-mixed",
     )
     value = gr.Textbox("", visible="hidden", label="row", elem_id="compare-value")
-    use = gr.Button("use", visible="hidden", elem_id="compare-use")
     minus = gr.Button("remove", visible="hidden", elem_id="compare-remove")
     clock = gr.Timer(1.0, active=False)
     previous, known = gr.State(()), gr.State(())
     hidden_states.build(session, board, tab, timer)
 
-    asked = [suite, tasks, limit, mixed, known, board.history]
+    asked = [suite, tasks, limit, mixed, known, board.digest]
     lists = [folder, mixed, known]
     view = CompareView(table, missing, line, cost, panel, clock)
 
@@ -139,7 +137,7 @@ def build(session: Session, board: Board, pane: sliders.Pane, tab: gr.Tab, timer
 
     def measure(*values: Any) -> list[Any]:
         controls = Controls(*values)
-        comparison = _comparison(session, controls.history)
+        comparison = _comparison(session, controls.digest)
         measure_missing.submit(
             session, comparison, _benchmarks(controls), _command(session, controls)
         )
@@ -155,18 +153,6 @@ def build(session: Session, board: Board, pane: sliders.Pane, tab: gr.Tab, timer
         if not folder:
             raise SessionError("choose a model from the list first.")
         add(session, folder)
-
-    def move(value: str, history: History[Standing]) -> list[Any]:
-        rows = contenders(session, current_recipe(session, history)).contenders
-        standing = next(
-            (session.models.standing_of(row.recipe) for row in rows if row.key == value), None
-        )
-        if standing is None:
-            raise SessionError(
-                "this row cannot be made from the open models any more. "
-                "Open the tab again to refresh the table."
-            )
-        return sliders.controls_at(session, standing)
 
     tab.select(
         lambda: gr.Dropdown([("none", ""), *((name, name) for name in suites())]),
@@ -198,18 +184,15 @@ def build(session: Session, board: Board, pane: sliders.Pane, tab: gr.Tab, timer
     changes = [suite.input, *typed, mixed.input, board.digest.change]
     gr.on(changes, with_error_dialog(show), asked, view, **wire)
     clock.tick(with_error_dialog(tick), [previous, *asked], [*view, previous], **wire)
-    go.click(with_error_dialog(measure), asked, [panel, clock, timer], trigger_mode="once", **QUIET)
-    stop.click(with_error_dialog(cancel), None, [panel, clock], queue=False, **QUIET)
-    # The script that pressed the hidden button left the row's key in window.dem.value.
-    used = use.click(
-        with_error_dialog(move),
-        [value, board.history],
-        [*pane.picker.outputs, pane.column, *pane.sliders],
-        js="(_, ...rest) => [window.dem.value, ...rest]",
-        queue=False,
+    go.click(
+        with_error_dialog(measure),
+        asked,
+        [panel, clock, timer],
+        js=at_rest(asked, board),
+        trigger_mode="once",
         **QUIET,
     )
-    used.then(None, None, None, js=sliders.MOVED, **QUIET)
+    stop.click(with_error_dialog(cancel), None, [panel, clock], queue=False, **QUIET)
 
 
 def view_updates(session: Session, view: CompareView, controls: Controls) -> Updates:
@@ -220,7 +203,7 @@ def view_updates(session: Session, view: CompareView, controls: Controls) -> Upd
         message = markup.message(session.problem or NOTHING)
         empty = dict.fromkeys((view.missing, view.line, view.cost), Markup(""))
         return {view.table: message, **empty, **job}
-    comparison = _comparison(session, controls.history)
+    comparison = _comparison(session, controls.digest)
     have = read_added(session.workdir)
     todo = measure_missing.missing_measurements(comparison, _benchmarks(controls))
     costs = cost_table(session, [name for name in controls.mixed if name in have])
@@ -257,8 +240,8 @@ def list_updates(session: Session, mixed: list[str], known: tuple[str, ...]) -> 
     ]
 
 
-def _comparison(session: Session, history: History[Standing]) -> Comparison:
-    return compare(session, current=current_recipe(session, history))
+def _comparison(session: Session, digest: str) -> Comparison:
+    return compare(session, current=current_recipe(session, digest))
 
 
 def _benchmarks(controls: Controls) -> list[BenchmarkRequest]:
@@ -272,7 +255,7 @@ def _benchmarks(controls: Controls) -> list[BenchmarkRequest]:
 def _command(session: Session, controls: Controls) -> str:
     """Returns the command line that does the same."""
     models, mixed = session.models, controls.mixed
-    recipe = session.save_recipe(current_recipe(session, controls.history))
+    recipe = session.workdir.save_recipe(current_recipe(session, controls.digest))
     # All added models are the command's default, so only a part of them has to be named.
     some = mixed if mixed and len(mixed) < len(controls.known) else None
     options = commands.CompareOptions(

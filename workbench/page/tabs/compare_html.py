@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from markupsafe import Markup
 
 from plumbing import units
 from workbench.comparison.table import best_positions
+from workbench.line.contract import standing_of_recipe, state_of
 from workbench.page.tabs import markup
 from workbench.reports.comparison import cost_notes, unrecorded
 
@@ -141,25 +143,24 @@ def _seconds(line: Row) -> list[Markup]:
 
 
 def _actions(line: Row, models: Models, added: Sequence[str]) -> Markup:
-    """Returns the button of a row: remove an added model, or move the sliders to a composition.
-
-    The page's script passes the press on to the hidden button that `data-press` names.
-    """
+    """Returns the button of a row: remove an added model, or move the sliders to a composition."""
     contender = line.contender
-    button = (
-        '<button type="button" class="copy" data-press="{}" data-value="{}" '
-        'aria-label="{}">{}</button>'
-    )
     if contender.kind == "model" and contender.name in added:
         words = f"Remove {contender.name} from the comparison"
-        return Markup(button).format("compare-remove", contender.name, words, "remove")
-    if (
-        contender.folder is None
-        and contender.kind != "current"
-        and models.standing_of(contender.recipe)
-    ):
-        words = f"Move the sliders to {contender.name}"
-        return Markup(button).format("compare-use", contender.key, words, "use")
+        # The page's script passes the press on to the hidden button that `data-press` names.
+        return Markup(
+            '<button type="button" class="copy" data-press="compare-remove" data-value="{}" '
+            'aria-label="{}">remove</button>'
+        ).format(contender.name, words)
+    if contender.folder is None and contender.kind != "current":
+        standing = standing_of_recipe(contender.recipe, models)
+        if standing:
+            # The page's script moves the sliders there, as one step that can be undone.
+            state = json.dumps(state_of(standing, models), ensure_ascii=False)
+            return Markup(
+                '<button type="button" class="copy" data-go="{}" '
+                'aria-label="Move the sliders to {}">use</button>'
+            ).format(state, contender.name)
     return Markup("")
 
 

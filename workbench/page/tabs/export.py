@@ -18,12 +18,12 @@ from workbench.page.tabs.wiring import (
     LATEST,
     QUIET,
     Board,
+    at_rest,
     current_recipe,
     one_at_a_time,
     with_error_dialog,
 )
-from workbench.session.history import History
-from workbench.session.session import Session, Standing
+from workbench.session.session import Session
 
 if TYPE_CHECKING:
     from merging.analysis.rounding_cost import RoundingCost
@@ -57,15 +57,16 @@ def build(session: Session, board: Board, tab: gr.Tab, timer: gr.Timer) -> list[
     cost = gr.HTML(elem_id="rounding")
     cost_of = gr.State(("", ""))
 
-    def preflight(name: str, dtype: str, shard: float, history: History[Standing]) -> Markup:
+    def preflight(name: str, dtype: str, shard: float | None, digest: str) -> Markup:
         if not session.ready:
             return markup.message(session.problem or "Open models first, under Models.")
-        return preflight_html(session, name, dtype, current_recipe(session, history))
+        recipe = current_recipe(session, digest)
+        return preflight_html(session, name, dtype, recipe, _shard_bytes(shard))
 
-    def run(name: str, dtype: str, shard: float | None, history: History[Standing]) -> list[Any]:
-        recipe = current_recipe(session, history)
-        largest = int((shard or 5.0) * 1e9)
-        export.submit(session, recipe, name, None if dtype == STORED else dtype, largest)
+    def run(name: str, dtype: str, shard: float | None, digest: str) -> list[Any]:
+        recipe = current_recipe(session, digest)
+        chosen = None if dtype == STORED else dtype
+        export.submit(session, recipe, name, chosen, _shard_bytes(shard))
         return [job_panel.panel(session, "export", EMPTY), gr.Timer(active=True)]
 
     def cancel() -> list[Any]:
@@ -74,8 +75,8 @@ def build(session: Session, board: Board, tab: gr.Tab, timer: gr.Timer) -> list[
                 session.jobs.cancel(job.id)
         return [job_panel.panel(session, "export", EMPTY), gr.Timer(active=True)]
 
-    def measure(dtype: str, history: History[Standing], request: gr.Request) -> Iterator[list[Any]]:
-        recipe = current_recipe(session, history)
+    def measure(dtype: str, digest: str, request: gr.Request) -> Iterator[list[Any]]:
+        recipe = current_recipe(session, digest)
         stale = session.tickets.ticket(f"{request.session_hash}:rounding")
         yield [
             markup.message("Merging once without writing files.", title="Measuring"),
@@ -97,15 +98,13 @@ def build(session: Session, board: Board, tab: gr.Tab, timer: gr.Timer) -> list[
         session.tickets.ticket(f"{request.session_hash}:rounding")
         return Markup("")
 
-    def changed(
-        of: tuple[str, str], dtype: str, history: History[Standing], request: gr.Request
-    ) -> Any:
-        if of == (current_recipe(session, history).digest, dtype):
+    def changed(of: tuple[str, str], dtype: str, digest: str, request: gr.Request) -> Any:
+        if of == (current_recipe(session, digest).digest, dtype):
             # The table was requested after this change, so it is not outdated.
             return gr.skip()
         return clear(request)
 
-    asked = [name, dtype, shard, board.history]
+    asked = [name, dtype, shard, board.digest]
     tab.select(with_error_dialog(preflight), asked, before, **one_at_a_time("preflight"))
     tab.select(lambda: panel_updates(session), None, [panel], **QUIET)
     gr.on(
@@ -115,18 +114,27 @@ def build(session: Session, board: Board, tab: gr.Tab, timer: gr.Timer) -> list[
         before,
         **one_at_a_time("preflight"),
     )
-    go.click(with_error_dialog(run), asked, [panel, timer], trigger_mode="once", **QUIET)
+    go.click(
+        with_error_dialog(run),
+        asked,
+        [panel, timer],
+        js=at_rest(asked, board),
+        trigger_mode="once",
+        **QUIET,
+    )
+    weighed = [dtype, board.digest]
     weigh.click(
         with_error_dialog(measure),
-        [dtype, board.history],
+        weighed,
         [cost, cost_of],
+        js=at_rest(weighed, board),
         concurrency_limit=2,
         **QUIET,
     )
     gr.on(
         [dtype.input, board.digest.change],
         with_error_dialog(changed),
-        [cost_of, dtype, board.history],
+        [cost_of, dtype, board.digest],
         cost,
         **LATEST,
     )
@@ -140,7 +148,18 @@ def panel_updates(session: Session) -> list[Any]:
     return [job_panel.panel(session, "export", EMPTY)]
 
 
-def preflight_html(session: Session, name: str, dtype: str, recipe: Recipe) -> Markup:
+def _shard_bytes(gigabytes: float | None) -> int:
+    """Returns the largest size of a weight file in bytes; an empty field is the default."""
+    return round(gigabytes * 1e9) if gigabytes else commands.SHARD_BYTES
+
+
+def preflight_html(
+    session: Session,
+    name: str,
+    dtype: str,
+    recipe: Recipe,
+    shard_bytes: int = commands.SHARD_BYTES,
+) -> Markup:
     """Returns what an export would write and where, any problem with that, and the command."""
     from merging.recipe.formula import formula
 
@@ -166,9 +185,9 @@ def preflight_html(session: Session, name: str, dtype: str, recipe: Recipe) -> M
     listed = markup.join(
         Markup("<dt>{}</dt><dd>{}</dd>").format(key, value) for key, value in facts
     )
-    line = markup.command(
-        commands.merge(session.save_recipe(recipe), folder, None if dtype == STORED else dtype)
-    )
+    chosen = None if dtype == STORED else dtype
+    saved = session.workdir.save_recipe(recipe)
+    line = markup.command(commands.merge(saved, folder, chosen, shard_bytes))
     return Markup('<dl class="facts-list">{}</dl>{}{}').format(
         listed, markup.message(problem, "problem") if problem else "", line
     )

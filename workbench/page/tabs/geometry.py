@@ -93,16 +93,16 @@ def build(session: Session, board: Board, tab: gr.Tab) -> None:
 
     def redraw(*values: str) -> Updates:
         """Draws the maps in the new theme, if they are drawn already."""
-        return draw(*values) if session.ready and session.has_geometry else no_updates()
+        return draw(*values) if session.ready and session.models.has_geometry else no_updates()
 
     def show(*values: str) -> Iterator[Updates]:
         if not session.ready:
             text = session.problem or "Open models first, under Models."
             yield {state: markup.message(text)}
             return
-        if not session.has_geometry:
+        if not session.models.has_geometry:
             yield {state: markup.message("Reading every tensor once.", title="Measuring")}
-        geometry = session.geometry()
+        geometry = session.models.measured_geometry()
         chosen = MapValues(*values)
         parts = list(geometry.groups("part"))
         # Other models may be open than when the lists were filled.
@@ -145,7 +145,7 @@ def build(session: Session, board: Board, tab: gr.Tab) -> None:
 
 def map_updates(session: Session, maps: Maps, values: MapValues) -> Updates:
     """Returns updates of both maps and their CSV."""
-    geometry, dark = session.geometry(), values.theme == "dark"
+    geometry, dark = session.models.measured_geometry(), values.theme == "dark"
     names = list(geometry.vectors)
     matrix = geometry.cosine(
         layer=None if values.layer == WHOLE else values.layer,

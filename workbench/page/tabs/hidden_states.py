@@ -17,13 +17,13 @@ from workbench.page.tabs.wiring import (
     QUIET,
     Board,
     Updates,
+    at_rest,
     current_recipe,
     one_at_a_time,
     with_error_dialog,
 )
 from workbench.plots.hidden_states import states_figure
-from workbench.session.history import History
-from workbench.session.session import Session, Standing
+from workbench.session.session import Session
 
 THIS = "this composition"
 ABOUT = (
@@ -61,17 +61,17 @@ def build(session: Session, board: Board, tab: gr.Tab, timer: gr.Timer) -> None:
     clock = gr.Timer(1.0, active=False)
     previous = gr.State(())
 
-    def recipe(which: str, history: History[Standing]) -> Any:
+    def recipe(which: str, digest: str) -> Any:
         if which == THIS:
-            return current_recipe(session, history)
-        return session.recipe(session.preset("base" if which == "base" else f"only:{which}"))
+            return current_recipe(session, digest)
+        return session.recipe(session.models.preset("base" if which == "base" else f"only:{which}"))
 
-    def show(which: str, layer: int, by: str, theme: str, history: History[Standing]) -> Updates:
+    def show(which: str, layer: int, by: str, theme: str, digest: str) -> Updates:
         nothing = {plot: gr.Plot(visible=False), facts: Markup("")}
         if not session.ready or not session.models.data:
             return {**nothing, panel: job_panel.newest(session, hidden_states.KIND)}
         # `find` only reads a map that a job has drawn before, so every control may call it.
-        picture = hidden_states.find(session, recipe(which, history), _number(session, layer), by)
+        picture = hidden_states.find(session, recipe(which, digest), _number(session, layer), by)
         active = any(job.kind == hidden_states.KIND for job in session.jobs.active())
         job = Markup("")
         if active or picture is None:
@@ -95,8 +95,8 @@ def build(session: Session, board: Board, tab: gr.Tab, timer: gr.Timer) -> None:
             return {panel: job_panel.newest(session, hidden_states.KIND)}
         return {**show(*values), previous: now}
 
-    def draw(which: str, layer: int, by: str, history: History[Standing]) -> list[Any]:
-        hidden_states.submit(session, recipe(which, history), _number(session, layer), by)
+    def draw(which: str, layer: int, by: str, digest: str) -> list[Any]:
+        hidden_states.submit(session, recipe(which, digest), _number(session, layer), by)
         return [
             job_panel.newest(session, hidden_states.KIND),
             gr.Timer(active=True),
@@ -123,7 +123,7 @@ def build(session: Session, board: Board, tab: gr.Tab, timer: gr.Timer) -> None:
             gr.Dropdown(layers, value=-1),
         ]
 
-    asked = [which, layer, by, board.theme, board.history]
+    asked = [which, layer, by, board.theme, board.digest]
     view = [plot, facts, panel, clock]
     wire = one_at_a_time("states")
     tab.select(with_error_dialog(arrive), None, [which, layer], **QUIET).then(
@@ -137,10 +137,12 @@ def build(session: Session, board: Board, tab: gr.Tab, timer: gr.Timer) -> None:
         **wire,
     )
     clock.tick(with_error_dialog(tick), [previous, *asked], [*view, previous], **wire)
+    drawn = [which, layer, by, board.digest]
     go.click(
         with_error_dialog(draw),
-        [which, layer, by, board.history],
+        drawn,
         [panel, clock, timer],
+        js=at_rest(drawn, board),
         trigger_mode="once",
         **QUIET,
     )

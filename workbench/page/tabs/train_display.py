@@ -8,6 +8,7 @@ from typing import Any
 import gradio as gr
 from markupsafe import Markup
 
+from corpus.reach import Reach
 from training.errors import TrainingError
 from training.plan import schedule_kinds
 from workbench.commands import display_path
@@ -158,7 +159,9 @@ def first_plan(session: Session) -> str:
         plan_form.source_name(folder.path, ()): display_path(folder.path) for folder in beside
     }
     return plan_text.new(
-        display_path(base) if base else "", chosen, plan_form.validation_sources(chosen)
+        display_path(base) if base else "",
+        chosen,
+        plan_form.validation_sources(chosen, session.folders.holds),
     )
 
 
@@ -166,11 +169,11 @@ def plan_of_run(session: Session, run: str) -> str:
     """Returns the plan of an earlier run as it was written, else as it was run; "" without one."""
     from training.plan.finished_steps import PLAN
 
-    files = (
-        session.workdir.plan(run),
-        session.workdir.run(run) / PLAN,
-    )
-    return next((file.read_text("utf-8") for file in files if file.is_file()), "")
+    files = (session.workdir.plan(run), session.workdir.run(run) / PLAN)
+    # A plan may be a link, and its text is shown.
+    own = Reach((session.workdir.root.resolve(), *session.folders.roots))
+    readable = (file for file in files if own.holds(file) and file.is_file())
+    return next((file.read_text("utf-8") for file in readable), "")
 
 
 def _number(value: Any, otherwise: Any) -> Any:

@@ -185,11 +185,17 @@ def build(session: Session, tab: gr.Tab) -> Form:
         targets = [text, special, problems, chain]
         event(write(change), [text, chain, *inputs], targets, **one_at_a_time("plan"))
 
-    put(base.input, lambda text, base: plan_text.with_base(text, display_path(base)), base)
+    def with_base(text: str, base: str) -> str:
+        # display_path resolves links, and would tell where one outside leads.
+        shown = display_path(base) if session.folders.holds(base) else base
+        return plan_text.with_base(text, shown)
+
+    put(base.input, with_base, base)
     put(
         sources.input,
         lambda text, paths, *now: plan_form.set_schedule(
-            plan_form.set_sources(text, paths), plan_form.ScheduleFields(*now)
+            plan_form.set_sources(text, paths, session.folders.holds),
+            plan_form.ScheduleFields(*now),
         ),
         *scheduled,
     )

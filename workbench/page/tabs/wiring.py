@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from workbench.errors import is_user_error
-from workbench.session.history import History
-from workbench.session.session import Session, Standing
+from workbench.session.session import Session
 
 if TYPE_CHECKING:
     from merging.recipe import Recipe
@@ -22,12 +21,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 UNEXPECTED = "Unexpected error. See the server log for details."
-
-POOL = 16
-"""Number of sliders on the page; one per open vector is shown and the rest are hidden.
-
-They are created once, because sliders made later by gradio's render() would lose their values.
-"""
 
 QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 """Options of every listener: no public endpoint, no spinner over the content."""
@@ -55,14 +48,26 @@ def one_at_a_time(target: str) -> dict[str, Any]:
 class Board:
     """The components that several parts of the page read."""
 
-    history: gr.State
-    """A History of Standings. Formula, digest and losses belong to its present Standing."""
-    digest: gr.Textbox
-    """The digest of the current recipe. Tabs listen to its changes."""
+    digest: gr.HTML
+    """The digest of the composition that the page came to rest at. Tabs listen to its changes."""
     theme: gr.Textbox
     """The theme: "light" or "dark"."""
     opened: gr.Textbox
     """Changes whenever other models are opened."""
+
+
+def at_rest(asked: Sequence[Any], board: Board) -> str:
+    """Returns a script for a button that acts on the composition.
+
+    It waits until the last move has settled and puts that composition's digest among the inputs, so
+    that the button never acts on the one before.
+
+    Args:
+        asked: the inputs of the listener; `board.digest` is one of them.
+        board: the page's shared components.
+    """
+    index = [component is board.digest for component in asked].index(True)
+    return f"(...values) => window.dem.atRest(values.slice(0, {len(asked)}), {index})"
 
 
 def with_error_dialog(work: Callable[..., Any]) -> Callable[..., Any]:
@@ -110,12 +115,11 @@ def with_error_dialog(work: Callable[..., Any]) -> Callable[..., Any]:
     return once
 
 
-def current_recipe(session: Session, history: History[Standing]) -> Recipe:
-    """Returns the recipe that the page shows. Every action of the page uses it."""
-    standing = history.present or session.standing
-    return session.recipe(standing.omegas, standing.choice)
+def current_recipe(session: Session, digest: str) -> Recipe:
+    """Returns the recipe that the page shows. Every action of the page uses it.
 
-
-def omegas_of(session: Session, values: Sequence[float]) -> tuple[float, ...]:
-    """Returns the ω of the open vectors from the values of all POOL sliders; empty ones are 0."""
-    return tuple(0.0 if value is None else value for value in values[: len(session.models.names)])
+    Args:
+        session: the session.
+        digest: of that recipe; "" before the page has come to rest for the first time.
+    """
+    return session.recall(digest)

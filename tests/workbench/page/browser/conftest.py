@@ -216,14 +216,14 @@ class Steps:
 
     @staticmethod
     def exact(page, timeout=60_000):
-        """Wait until the page stands still: the model is live and every loss is of the whole validation set."""
+        """Wait until the page stands still: the model is settled and every loss is of the whole validation set."""
         try:
             page.locator("section.bullets[data-stage=exact]").wait_for(
                 state="attached", timeout=timeout
             )
-            page.locator("#state.live:not(.moving)").wait_for(timeout=timeout)
+            page.locator("#status [data-part=model][data-value=settled]").wait_for(timeout=timeout)
         except Exception as error:
-            shown = "#state, #formula > *, section.bullets, #sliders input[type=range], .toast-body"
+            shown = "#status .light, .formula, section.bullets, .omega .figures, .message"
             seen = page.eval_on_selector_all(
                 shown, "all => all.map(one => one.cloneNode().outerHTML + (one.value ?? ''))"
             )
@@ -232,57 +232,56 @@ class Steps:
 
     @staticmethod
     def on_page(page):
-        """The ω that the sliders show."""
-        return page.eval_on_selector_all(
-            "#sliders .omega input[type=range]", "all => all.map(one => +one.value)"
-        )
+        """The ω that the boxes show, as numbers."""
+        texts = page.eval_on_selector_all(".omega .figures", "all => all.map(one => one.value)")
+        return [float(text.replace("−", "-")) for text in texts]
 
     @staticmethod
     def on_server(page):
-        """The ω that the server last composed, which it wrote into the formula."""
-        return [
-            float(word) for word in page.locator(".formula").get_attribute("data-omegas").split()
-        ]
+        """The ω of the recipe that the server keeps under the digest that the page shows."""
+        return page.evaluate(
+            """async () => {
+                const digest = document.querySelector('#header .digest').textContent;
+                const answer = await fetch(`live/open?recipe=${digest}`);
+                const { state, vectors, note } = await answer.json();
+                return note ? note : vectors.map(({ name }) => state.omegas[name]);
+            }"""
+        )
 
     @staticmethod
     def settled(page, wanted, timeout=30_000):
-        """Wait until the server stands where the page stands, and the losses are those of that composition.
-
-        gradio writes one answer's components one after another: formula and header are asked for the same digest.
-        """
-        page.wait_for_function(
-            """wanted => {
-                const shown = document.querySelector('.formula').dataset;
-                const formula = shown.omegas.split(' ').map(Number);
-                const page = [...document.querySelectorAll('#sliders .omega input[type=range]')].map(one => +one.value);
-                const chart = document.querySelector('section.bullets');
-                const top = document.querySelector('#header .digest');
-                return page.every((value, i) => Math.abs(value - formula[i]) < 1e-9 && (wanted[i] == null || Math.abs(value - wanted[i]) < 1e-9))
-                    && chart && top && shown.digest === top.textContent && chart.dataset.digest === top.textContent && chart.dataset.stage === 'exact';
-            }""",
-            arg=list(wanted),
-            timeout=timeout,
-        )
+        """Wait until the page rests at these ω (None: any), with the losses of exactly that composition."""
+        try:
+            page.wait_for_function(
+                """wanted => {
+                    const shown = [...document.querySelectorAll('.omega .figures')].map(one => +one.value.replace('−', '-'));
+                    const formula = document.querySelector('.formula').dataset, chart = document.querySelector('section.bullets');
+                    const top = document.querySelector('#header .digest').textContent;
+                    const rests = document.querySelector('#status [data-part=model]').dataset.value === 'settled';
+                    return rests && wanted.every((value, i) => value == null || Math.abs(value - shown[i]) < 1e-9)
+                        && chart && top && formula.digest === top && chart.dataset.digest === top && chart.dataset.stage === 'exact'
+                        && location.hash === `#recipe=${top}`;
+                }""",
+                arg=list(wanted),
+                timeout=timeout,
+            )
+        except Exception as error:
+            error.add_note(page.evaluate("JSON.stringify({ ...dem.line.state, info: 0 })")[:2000])
+            raise
 
     @staticmethod
     def method(page, name):
         """Choose a merge method from the list."""
-        page.locator("#method input").click()
-        page.locator(f'#method [role=option][aria-label="{name}"]').click()
-        page.locator("#method-of :is(input, textarea)").wait_for(state="attached")
-        page.wait_for_function(
-            "name => document.querySelector('#method-of input, #method-of textarea').value === name",
-            arg=name,
-        )
+        page.locator("#method-choice").select_option(name)
 
     @staticmethod
     def parameter(page, name, value):
         """Write a number into a parameter's field, whose fold is opened where it is closed."""
-        fold = page.locator("#parameters > button")
-        if "open" not in fold.get_attribute("class").split():
-            fold.click()
-        page.get_by_label(name, exact=True).fill(value)
-        page.get_by_label(name, exact=True).press("Enter")
+        fold = page.locator("details.parameters")
+        if fold.get_attribute("open") is None:
+            fold.locator("summary").click()
+        page.locator(f"#parameter-{name}").fill(value)
+        page.locator(f"#parameter-{name}").press("Enter")
 
     @staticmethod
     def tab(page, name):

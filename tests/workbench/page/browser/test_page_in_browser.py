@@ -59,8 +59,7 @@ def test_a_dragged_slider_reaches_the_server_and_its_losses_the_page(open_page, 
         begin = time.monotonic()
         page.wait_for_function(
             "before => { const chart = document.querySelector('section.bullets');"
-            " return chart.dataset.digest !== before && chart.dataset.stage !== 'composing'"
-            " && chart.querySelectorAll('.row.waiting').length === 0; }",
+            " return chart.dataset.digest !== before && chart.dataset.stage !== 'behind'; }",
             arg=before,
             timeout=10_000,
         )
@@ -77,7 +76,7 @@ def test_a_dragged_slider_reaches_the_server_and_its_losses_the_page(open_page, 
 def test_typing_keys_and_reset_reach_the_server_too(open_page, steps):
     page = open_page()
     count = len(steps.on_page(page))
-    boxes = page.locator("#sliders .omega input[type=number]")
+    boxes = page.locator(".omega .figures")
     boxes.nth(1).fill("-0.37")
     boxes.nth(1).blur()
     steps.settled(page, [None, -0.37])
@@ -87,11 +86,8 @@ def test_typing_keys_and_reset_reach_the_server_too(open_page, steps):
         page.keyboard.press("ArrowRight")
     page.keyboard.press("Shift+ArrowRight")
     steps.settled(page, [0.2, -0.37])
-    page.locator("#sliders .omega .reset-button").nth(1).click()
-    page.wait_for_function(
-        "+document.querySelectorAll('#sliders .omega input[type=range]')[1].value !== -0.37"
-    )
-    steps.settled(page, [0.2])
+    page.locator(".omega .reset").nth(1).click()
+    steps.settled(page, [0.2, 0.0])
     page.locator("#preset-base").click()
     steps.settled(page, [0.0] * count)
     assert page.locator(".formula .term.zero").count() == count
@@ -115,20 +111,6 @@ def test_undo_and_redo_walk_back_and_forth(open_page, steps):
     steps.settled(page, uniform)
     page.keyboard.press("Control+Shift+z")
     steps.settled(page, [0.0] * len(start))
-
-
-@pytest.mark.slow
-def test_a_value_out_of_range_is_told_and_leaves_nothing_wrong(open_page, steps):
-    page = open_page()
-    before = steps.on_server(page)
-    box = page.locator("#sliders .omega input[type=number]").nth(2)
-    box.fill("5")
-    page.wait_for_timeout(1000)  # longer than a change rests before it is settled
-    assert steps.on_server(page) == before
-    assert "2" in box.evaluate("box => box.validationMessage")
-    box.blur()
-    steps.settled(page, [None, None, 2.0])
-    assert steps.on_server(page)[2] == 2.0
 
 
 @pytest.mark.slow

@@ -157,11 +157,11 @@ def test_sources_get_the_names_of_their_folders_and_keep_those_they_have(tmp_pat
         write_jsonl(tmp_path / name / "train.jsonl", [Example("a", "b")])
     write_jsonl(tmp_path / "one" / "validation.jsonl", [Example("a", "b")])
     paths = [str(tmp_path / name) for name in ("one", "two/one", "héllo wörld")]
-    text = plan_form.set_sources(f"sources: {{mine: {paths[1]}}}", paths)
+    text = plan_form.set_sources(f"sources: {{mine: {paths[1]}}}", paths, lambda _: True)
     found = read(text)
     assert found["sources"] == {"one": paths[0], "mine": paths[1], "h-llo-w-rld": paths[2]}
     assert found["validation"] == {"one": paths[0]}
-    assert list(read(plan_form.set_sources("", paths))["sources"]) == [
+    assert list(read(plan_form.set_sources("", paths, lambda _: True))["sources"]) == [
         "one",
         "one-2",
         "h-llo-w-rld",

@@ -1,0 +1,262 @@
+/* The left column: formula, merge method with its parameters, a slider for each vector, presets, undo and redo. */
+(() => {
+  const { h, text, swatch, message } = globalThis.dem.dom;
+  const { figures } = globalThis.dem.state;
+  const PAUSE = 700; // milliseconds after the last key in a box before its text counts
+  const REST = 1500; // milliseconds without a move before a held slider counts as at rest
+  const STEP = 0.01;
+  const now = () => performance.now();
+
+  function controls(root, line) {
+    let shown = null, parts = null, rest = 0;
+    const send = (type, more = {}) => line.event({ type, at: now(), ...more });
+
+    line.listen((state) => {
+      if (!state.info?.models) {
+        shown = null;
+        root.replaceChildren(empty(state));
+        return;
+      }
+      if (shown !== state.info) {
+        parts = build(root, state, send, line);
+        shown = state.info;
+      }
+      update(parts, state);
+      clearTimeout(rest);
+      if (state.held && state.losses?.stage === "preview") rest = setTimeout(() => send("rest"), REST);
+    });
+  }
+
+  function empty(state) {
+    if (state.server === "empty") {
+      return message("note", "Nothing is open", h("p", {}, state.note || "Choose a base and checkpoints under Models."));
+    }
+    const words = state.server === "gone" ? "The server does not answer." : "Opening the models. This takes a few seconds.";
+    return message("note", "Loading", h("p", {}, words));
+  }
+
+  function build(root, { info }, send, line) {
+    const parts = { sliders: new Map(), fields: new Map(), members: new Map(), method: null };
+    parts.formula = h("div.formula", { "aria-live": "off" });
+    parts.banner = h("div.banner", { hidden: true });
+    parts.about = h("div.about");
+    parts.refused = h("div", { "aria-live": "polite" });
+    parts.select = h("select", { id: "method-choice", onchange: (event) => send("method", { name: event.target.value }) },
+      info.methods.map((method) => h("option", { value: method.name, title: method.formula }, method.name)));
+    const [low, high] = info.range;
+    parts.list = h("div.sliders", { id: "sliders" }, info.vectors.map((vector) => {
+      const slider = build_slider(vector, low, high, send);
+      parts.sliders.set(vector.name, slider);
+      return slider.row;
+    }));
+    parts.membership = h("fieldset.members", { hidden: true }, h("legend", {}, "vectors to merge"), info.vectors.map((vector) => {
+      const box = h("input", { type: "checkbox", onchange: (event) =>
+        send("omega", { name: vector.name, value: event.target.checked ? last(line.state, vector.name) : 0 }) });
+      parts.members.set(vector.name, box);
+      return h("label", {}, box, swatch(vector.colour), vector.name);
+    }));
+    parts.undo = h("button", { type: "button", id: "undo", title: "Ctrl+Z", onclick: () => send("undo") }, "undo");
+    parts.redo = h("button", { type: "button", id: "redo", title: "Ctrl+Shift+Z", onclick: () => send("redo") }, "redo");
+    parts.best = h("button", { type: "button", id: "preset-best", onclick: () => send("go", { to: line.state.best.to }) }, "best");
+    parts.presets = h("div.presets", {}, info.presets.filter((preset) => preset.label !== "best").map((preset) =>
+      h("button", { type: "button", id: `preset-${preset.label}`, title: preset.about, onclick: () => send("go", preset) }, preset.label)), parts.best,
+      h("span.gap"), parts.undo, parts.redo);
+    const alone = h("div.alone", {}, h("span.label", {}, "use only"), info.vectors.map((vector) =>
+      h("button", { type: "button", title: vector.name, onclick: () =>
+        send("preset", { omegas: Object.fromEntries(info.vectors.map((one) => [one.name, one.name === vector.name ? 1 : 0])) }) },
+        vector.name)));
+    parts.panel = h("details.parameters", { hidden: true }, h("summary"), h("div"));
+    root.replaceChildren(
+      parts.banner, parts.formula,
+      h("div.method", {}, h("label", { for: "method-choice" }, "method"), parts.select), parts.about, parts.refused,
+      parts.membership, parts.list, parts.presets, alone,
+      h("p.hint", { id: "hint" }, "Drag a slider and watch the bars."), parts.panel,
+      h("p.quiet", {}, `Not listed: ${info.elsewhere.join(" and ")}. They need statistics of each model. Run them with a recipe file and dem merge.`));
+    return parts;
+  }
+
+  /* What a ticked vector counts: its last ω that was not 0, or 1. */
+  function last(state, name) {
+    const past = [...state.past].reverse().find((one) => one.omegas[name]);
+    return past?.omegas[name] ?? 1;
+  }
+
+  function build_slider({ name, colour, adapter }, low, high, send) {
+    const error = h("span.field-error", { role: "alert" });
+    let typing = 0;
+    const move = (value) => send("omega", { name, value: Math.min(high, Math.max(low, value)) });
+    const range = h("input", { type: "range", min: low, max: high, step: "0.0001", "aria-label": `ω of ${name}` });
+    range.addEventListener("input", () => move(+range.value));
+    range.addEventListener("pointerdown", () => send("held", { held: true }));
+    for (const end of ["pointerup", "pointercancel", "change", "blur"]) range.addEventListener(end, () => send("held", { held: false }));
+    range.addEventListener("keydown", (event) => {
+      const sign = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1, PageUp: 10, PageDown: -10 }[event.key];
+      const here = range.omega;
+      let value = null;
+      if (sign) value = here + sign * STEP * (event.shiftKey ? 10 : event.altKey ? 0.1 : 1);
+      else if (event.key === "0") value = 0;
+      else if (event.key === "Home") value = low;
+      else if (event.key === "End") value = high;
+      if (value === null || event.ctrlKey || event.metaKey) return;
+      event.preventDefault();
+      move(+value.toFixed(6)); // without the digits of 0.1 + 0.2
+    });
+    const box = h("input.figures", { type: "text", inputmode: "decimal", autocomplete: "off", "aria-label": `ω of ${name}, number` });
+    const count = () => {
+      clearTimeout(typing);
+      if (box.dirty) send("typed", { name, text: box.value });
+      box.dirty = false;
+    };
+    box.addEventListener("focus", () => box.select());
+    box.addEventListener("input", () => {
+      box.dirty = true;
+      clearTimeout(typing);
+      if (box.value.trim()) typing = setTimeout(count, PAUSE); // an empty box counts only when it is left, or on Enter
+    });
+    box.addEventListener("keydown", (event) => {
+      if (event.key === "Enter") { box.dirty = true; count(); }
+      if (event.key === "Escape") { box.dirty = false; clearTimeout(typing); send("left", { name }); box.blur(); }
+    });
+    box.addEventListener("blur", () => { if (box.value.trim()) count(); box.dirty = false; clearTimeout(typing); send("left", { name }); });
+    const reset = h("button.reset", { type: "button", title: "back to 0", "aria-label": `ω of ${name} back to 0`, onclick: () => move(0) }, "↺");
+    const row = h(`div.omega.dataset-${colour}`, { "data-name": name }, h("span.who", { title: name }, swatch(colour), h("span", {}, name)), range, box, reset, error);
+    if (adapter) row.classList.add("adapter");
+    return { row, range, box, error, low, high };
+  }
+
+  function update(parts, state) {
+    const method = state.info.methods.find((one) => one.name === state.method);
+    banner(parts.banner, state);
+    formula(parts.formula, state);
+    if (parts.select.value !== state.method) parts.select.value = state.method;
+    if (parts.method !== state.method) {
+      about(parts.about, method);
+      fields(parts, method, state);
+      parts.method = state.method;
+    }
+    parts.list.hidden = !method?.weighted;
+    parts.membership.hidden = method?.weighted ?? true;
+    for (const [name, slider] of parts.sliders) slide(slider, state.omegas[name] ?? 0, state.errors[name]);
+    for (const [name, box] of parts.members) box.checked = !!state.omegas[name];
+    for (const [name, field] of parts.fields) field.update(state.parameters[name], state.errors[name]);
+    parts.best.hidden = !state.best;
+    parts.best.title = state.best?.about ?? "";
+    parts.undo.disabled = !state.past.length;
+    parts.redo.disabled = !state.future.length;
+    refused(parts.refused, state);
+  }
+
+  function slide({ range, box, error, low, high }, value, problem) {
+    range.omega = value;
+    if (Math.abs(+range.value - value) > 5e-5) range.value = value;
+    const at = (number) => `${((Math.min(high, Math.max(low, number)) - low) / (high - low)) * 100}%`;
+    range.style.setProperty("--at", at(value));
+    range.style.setProperty("--zero", at(0));
+    range.setAttribute("aria-valuetext", figures(value));
+    // While a box is written in, its text belongs to the hand.
+    if (!problem && !(document.activeElement === box && box.dirty) && box.value !== figures(value)) box.value = figures(value);
+    box.toggleAttribute("aria-invalid", !!problem);
+    text(error, problem ? `${problem}; ${figures(value)} is kept` : "");
+  }
+
+  function banner(element, state) {
+    const kind = state.server === "behind" || state.server === "gone" ? state.server : "";
+    if (element.dataset.kind === kind && !(kind === "" && state.note !== element.dataset.note)) return;
+    element.dataset.kind = kind;
+    element.dataset.note = state.note;
+    element.hidden = !kind && !state.note;
+    element.replaceChildren();
+    if (kind === "behind") {
+      element.append(message("warning", "Other models are open", h("p", {}, "They were opened in another tab. These sliders belong to the models before; nothing is composed from them."),
+        h("button", { type: "button", id: "catch-up", onclick: () => globalThis.dem.line.open() }, "Show the open models")));
+    } else if (kind === "gone") {
+      element.append(message("warning", "The server does not answer", h("p", {}, "Your ω are kept. The page goes on as soon as the server is back.")));
+    } else if (state.note) element.append(message("note", "", h("p", {}, state.note)));
+  }
+
+  /* The formula of the last settled recipe, with the ω of now: so it follows the hand without a question to the server. */
+  function formula(element, state) {
+    const known = state.settled?.formula;
+    const names = Object.keys(state.omegas);
+    const parts = known?.parts ?? [{ text: "Θ" }];
+    element.className = `formula ${known?.columns ?? true ? "columns" : "line"}`;
+    element.dataset.digest = state.settled?.digest ?? "";
+    element.dataset.method = state.method;
+    element.dataset.omegas = names.map((name) => state.omegas[name]).join(" ");
+    const wanted = parts.map((part) => {
+      if (part.text !== undefined) return h(known?.columns && part.text.trim() ? "span.theta" : "span", {}, known?.columns ? part.text.trim() : part.text);
+      const omega = part.omega === null ? null : state.omegas[part.name] ?? part.omega;
+      const term = h("span.term", { "data-term": part.name });
+      if (omega === 0) term.classList.add("zero");
+      if (omega !== null) term.append(h("span.sign", {}, part.signs[omega < 0 ? 1 : 0]), h("b", {}, figures(Math.abs(omega))), "·");
+      term.append(h("span.name", { title: part.name }, `${part.symbol}${part.name}`));
+      return term;
+    });
+    element.replaceChildren(...wanted);
+  }
+
+  function about(element, method) {
+    const notes = [];
+    if (!method.weighted) notes.push("This method has no ω: all ticked vectors count equally.");
+    if (method.most !== null || method.least > 1) {
+      const many = `${method.most === method.least ? "exactly" : "at least"} ${method.least} vector${method.least > 1 ? "s" : ""}`;
+      notes.push(`It takes ${many}${method.weighted ? "; set ω of the others to 0" : ""}.`);
+    }
+    element.replaceChildren(h("p.algebra", {}, method.formula), ...notes.map((note) => h("p", {}, note)));
+  }
+
+  function fields(parts, method, state) {
+    const [summary, list] = parts.panel.children;
+    parts.fields.clear();
+    parts.panel.hidden = !method.parameters.length;
+    text(summary, `parameters of ${method.name}`);
+    list.replaceChildren(...method.parameters.map((param) => {
+      const field = build_field(param);
+      parts.fields.set(param.name, field);
+      return field.row;
+    }));
+    // A parameter without a default waits for a value: it must not be folded away.
+    if (method.parameters.some((param) => param.default === null && !(param.name in state.parameters))) parts.panel.open = true;
+  }
+
+  function build_field(param) {
+    const send = (value) => globalThis.dem.line.event({ type: "parameter", name: param.name, value, at: now() });
+    const id = `parameter-${param.name}`;
+    const limits = param.low !== null && param.high !== null ? `; ${param.low} to ${param.high}` : "";
+    const help = h("small", { id: `${id}-help` }, `${param.help}${limits}${param.per_vector ? "; same for all vectors" : ""}`);
+    const error = h("span.field-error", { role: "alert" });
+    let input, timer = 0;
+    if (param.kind === "word") input = h("select", { id, onchange: () => send(input.value) }, param.choices.map((choice) => h("option", { value: choice }, choice)));
+    else if (param.kind === "tick") input = h("input", { id, type: "checkbox", onchange: () => send(input.checked) });
+    else {
+      input = h("input.figures", { id, type: "text", inputmode: "decimal", autocomplete: "off", placeholder: limits.slice(2) });
+      const count = () => { clearTimeout(timer); if (input.dirty) send(input.value); input.dirty = false; };
+      input.addEventListener("input", () => { input.dirty = true; clearTimeout(timer); if (input.value.trim()) timer = setTimeout(count, PAUSE); });
+      input.addEventListener("keydown", (event) => { if (event.key === "Enter") { input.dirty = true; count(); } });
+      input.addEventListener("blur", () => { if (input.value.trim()) count(); input.dirty = false; });
+    }
+    input.setAttribute("aria-describedby", help.id);
+    const row = h("div.field", {}, h("label", { for: id }, param.name), input, help, error);
+    const update = (value, problem) => {
+      const counts = value ?? param.default;
+      if (param.kind === "tick") input.checked = !!counts;
+      else if (!problem && !(document.activeElement === input && input.dirty)) {
+        const wanted = counts === null ? "" : String(counts);
+        if (input.value !== wanted) input.value = wanted;
+      }
+      input.toggleAttribute("aria-invalid", !!problem);
+      text(error, problem ?? "");
+    };
+    return { row, update };
+  }
+
+  function refused(element, state) {
+    const words = state.refused ? state.refused.message : "";
+    if (element.dataset.words === words) return;
+    element.dataset.words = words;
+    element.replaceChildren();
+    if (words) element.append(message("problem", "Change refused", h("p", {}, words)), h("p.kept", {}, "The composition before it is still in use."));
+  }
+
+  globalThis.dem.controls = controls;
+})();

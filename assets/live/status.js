@@ -1,0 +1,51 @@
+/* The bar at the top: what is open, and the status in three parts: model, losses, server. And the answer to the prompt. */
+(() => {
+  const { h, text } = globalThis.dem.dom;
+  const { status } = globalThis.dem.state;
+  const WORDS = {
+    model: { settled: "settled", composing: "composing", waiting: "waiting", "": "–" },
+    losses: { full: "full", quick: "quick", preview: "preview", behind: "behind", "": "–" },
+    server: { here: "here", gone: "gone", behind: "other models", empty: "nothing open", loading: "loading" },
+  };
+  const GOOD = { model: "settled", losses: "full", server: "here" };
+
+  function bar(root, line) {
+    const base = h("b"), count = h("span"), digest = h("b.digest"), facts = h("span.facts", {}, h("span", {}, "base ", base), count);
+    const recipe = h("span", {}, "recipe ", digest);
+    const lights = Object.fromEntries(Object.keys(WORDS).map((key) => [key, h("span", { "data-part": key }, h("i"), h("b"))]));
+    const state = h("span.status", { id: "status", role: "status" }, ["model", "losses", "server"].map((key) => h("span.part", {}, `${key} `, lights[key])));
+    root.replaceChildren(h("div.bar", {}, h("h1", {}, "DEM workbench"), facts, recipe, state));
+    line.listen((now) => {
+      const open = now.info?.models ? now.info : null;
+      facts.hidden = !open;
+      if (open) {
+        text(base, open.base);
+        text(count, `${open.vectors.length} vector${open.vectors.length === 1 ? "" : "s"}`);
+      }
+      recipe.hidden = !now.settled;
+      text(digest, now.settled?.digest ?? "");
+      const parts = status(now);
+      for (const [key, light] of Object.entries(lights)) {
+        light.className = `light ${parts[key] === GOOD[key] ? "good" : parts[key] === "gone" || (key === "server" && parts[key] === "behind") ? "bad" : "busy"}`;
+        light.dataset.value = parts[key];
+        text(light.lastChild, WORDS[key][parts[key]] ?? "–");
+      }
+    });
+  }
+
+  function answer(root, line) {
+    const words = h("pre", { tabindex: "0" }), note = h("small");
+    const box = h("div.answer", { "aria-live": "polite" }, words, note);
+    root.replaceChildren(box);
+    line.listen((state) => {
+      const said = state.answer;
+      box.classList.toggle("growing", !!said?.growing);
+      box.classList.toggle("behind", !!said && said.digest !== state.settled?.digest);
+      text(words, said ? said.text.trimStart() || (said.growing ? "" : "(empty answer)") : "");
+      text(note, said ? `${said.tokens} tokens in ${said.seconds.toFixed(1)} s · recipe ${said.digest}` : "Enter a prompt. The answer follows the sliders.");
+    });
+  }
+
+  globalThis.dem.bar = bar;
+  globalThis.dem.answer = answer;
+})();

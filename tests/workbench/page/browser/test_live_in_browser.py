@@ -1,0 +1,276 @@
+"""The live line in a browser: two tabs, typed values, fast undo, reload, Back, a server that dies."""
+
+import json
+import shutil
+import signal
+
+import pytest
+import yaml
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory, world):
+    """A server on the little world, with a root that holds the same models under other names."""
+    from tests.workbench.page.browser.conftest import Server
+
+    folder = tmp_path_factory.mktemp("pair")
+    for name in ("base", "ada", "data"):
+        shutil.copytree(world / name, folder / "models" / f"other-{name}")
+    made = Server(folder / "workdir", [folder / "models"], world)
+    yield made
+    made.stop()
+
+
+def box(page, place):
+    return page.locator(".omega .figures").nth(place)
+
+
+def type_omega(page, place, text):
+    box(page, place).fill(text)
+    box(page, place).press("Enter")
+
+
+def status(page):
+    return page.eval_on_selector_all(
+        "#status [data-part]", "all => all.map(one => one.dataset.value)"
+    )
+
+
+def history_of(page):
+    return page.evaluate("[dem.line.state.past.length, dem.line.state.future.length]")
+
+
+def test_a_page_that_is_behind_composes_nothing_and_catches_up_by_one_button(
+    pair, open_page, steps
+):
+    one, two = open_page(at=pair), open_page(at=pair)
+    steps.settled(two, [])
+    before = two.locator("#header .digest").inner_text()
+    steps.tab(one, "Models")
+    one.locator("#pick-base input").click()
+    one.get_by_role("option", name="models/other-base").click()
+    one.locator("#pick-checkpoints input").click()
+    one.get_by_role("option", name="models/other-ada").click()
+    one.keyboard.press("Escape")
+    for token in ("bob", "lora"):
+        for button in one.locator("#pick-checkpoints .token", has_text=token).all():
+            button.locator(".token-remove").click()
+    for button in one.locator("#pick-checkpoints .token", has_text="/ada").all():
+        if "other" not in button.inner_text():
+            button.locator(".token-remove").click()
+    one.locator("#open").click()
+    one.locator("#open-report .message.done").wait_for(timeout=60_000)
+    one.wait_for_function("document.querySelectorAll('.omega').length === 1")
+    assert (
+        one.locator(".banner .message.warning").count() == 0
+    )  # no false alarm where they were opened
+    type_omega(two, 0, "0.11")
+    two.locator(".banner", has_text="Other models are open").wait_for()
+    two.keyboard.press("Control+z")
+    two.wait_for_timeout(1000)
+    assert two.locator("#header .digest").inner_text() == before
+    assert status(two)[2] == "behind"
+    two.locator("#catch-up").click()
+    two.wait_for_function("document.querySelectorAll('.omega').length === 1")
+    assert two.locator(".omega .who").inner_text() == one.locator(".omega .who").inner_text()
+    # back to the models of the world, for the tests after this one
+    pair.stop()
+    pair.start()
+
+
+def test_what_is_typed_is_shown_composed_kept_and_exported(server, open_page, steps):
+    page = open_page()
+    type_omega(page, 1, "0.127")
+    steps.settled(page, [None, 0.127])
+    assert box(page, 1).input_value() == "0.127"
+    assert "0.127·" in page.locator(".formula").inner_text().replace(" ", "")
+    assert steps.on_server(page)[1] == 0.127
+    steps.tab(page, "Export")
+    page.locator("#export-name input, #export-name textarea").fill("typed")
+    page.locator("#export-preflight code").wait_for()
+    page.locator("#export-run").click()
+    page.locator("#export-job .tick", has_text="typed").wait_for(timeout=60_000)
+    recipe = yaml.safe_load((server.workdir / "exports" / "typed" / "recipe.yml").read_text())
+    assert recipe["models"][1]["parameters"]["weight"] == 0.127
+
+
+@pytest.mark.parametrize("text", ["", "abc", "1e400", "NaN", "5", "-1.01", "0,1,2"])
+def test_what_is_no_number_is_told_beside_its_box_and_the_last_good_value_is_kept(
+    open_page, steps, text
+):
+    page = open_page()
+    type_omega(page, 0, "0.4")
+    steps.settled(page, [0.4])
+    digest = page.locator("#header .digest").inner_text()
+    type_omega(page, 0, text)
+    page.locator(".omega").first.locator(".field-error", has_text="0.40 is kept").wait_for()
+    page.wait_for_timeout(500)
+    assert page.locator("#header .digest").inner_text() == digest
+    box(page, 0).blur()
+    page.wait_for_function("document.querySelector('.omega .figures').value === '0.40'")
+    assert page.locator(".omega .field-error").first.inner_text() == ""
+    type_omega(page, 0, "−0,25")  # as people write it
+    steps.settled(page, [-0.25])
+
+
+def test_an_export_right_after_a_move_is_of_that_move(server, open_page, steps):
+    page = open_page()
+    steps.tab(page, "Export")
+    page.locator("#export-name input, #export-name textarea").fill("atonce")
+    page.locator("#export-preflight code").wait_for()
+    type_omega(page, 2, "0.333")
+    page.locator("#export-run").click()  # before anything has come back
+    page.locator("#export-job .tick", has_text="atonce").wait_for(timeout=60_000)
+    recipe = yaml.safe_load((server.workdir / "exports" / "atonce" / "recipe.yml").read_text())
+    assert recipe["models"][2]["parameters"]["weight"] == 0.333
+
+
+def test_fast_undo_and_redo_lose_nothing_and_a_run_of_keys_is_one_step(open_page, steps):
+    page = open_page()
+    page.locator("#preset-base").click()
+    steps.settled(page, [0.0])
+    for number in range(1, 6):
+        type_omega(page, 0, f"0.{number}")
+        page.wait_for_timeout(50)
+    steps.settled(page, [0.5])
+    past, _ = history_of(page)
+    page.locator("h1").click()
+    for _ in range(5):
+        page.keyboard.press("Control+z")
+        page.wait_for_timeout(150)
+    steps.settled(page, [0.0])
+    assert history_of(page) == [past - 5, 5]
+    for _ in range(5):
+        page.keyboard.press("Control+Shift+z")
+    steps.settled(page, [0.5])
+    page.locator(".omega input[type=range]").nth(1).focus()
+    for _ in range(10):
+        page.keyboard.press("ArrowRight")
+        page.wait_for_timeout(250)  # slower than the page of before could take
+    steps.settled(page, [0.5, 0.1])
+    assert history_of(page)[0] == past + 1
+
+
+def test_reload_back_and_a_second_tab_come_back_to_the_state(open_page, steps):
+    page = open_page()
+    page.locator("#preset-base").click()
+    steps.settled(page, [0.0])
+    type_omega(page, 0, "0.21")
+    steps.settled(page, [0.21])
+    type_omega(page, 0, "0.42")
+    steps.settled(page, [0.42])
+    before = history_of(page)
+    page.reload()
+    steps.exact(page)
+    steps.settled(page, [0.42])
+    assert history_of(page) == before
+    page.keyboard.press("Control+z")
+    steps.settled(page, [0.21])
+    address = page.url
+    page.go_back()
+    steps.settled(page, [0.42])
+    other = page.context.new_page()
+    other.goto(address)
+    steps.exact(other)
+    steps.settled(other, [0.21])
+    other.close()
+
+
+def test_a_server_that_dies_and_comes_back_finds_the_page_where_it_was(small, open_page, steps):
+    page = open_page(at=small)
+    type_omega(page, 0, "0.77")
+    steps.settled(page, [0.77])
+    small.process.send_signal(signal.SIGKILL)
+    small.process.wait(20)
+    page.locator("#status [data-part=server][data-value=gone]").wait_for(timeout=15_000)
+    assert status(page)[0] != "settled"
+    page.locator(".banner", has_text="does not answer").wait_for()
+    type_omega(page, 1, "0.33")
+    assert box(page, 1).input_value() == "0.33"
+    small.start()
+    steps.settled(page, [0.77, 0.33], timeout=60_000)
+    assert status(page) == ["settled", "full", "here"]
+    assert page.locator(".banner .message").count() == 0
+
+
+def test_best_and_the_star_agree(small, open_page, steps):
+    page = open_page(at=small)
+    page.locator("#preset-best").click()
+    steps.settled(page, [])
+    for number in (0.1, 0.3, 0.6):
+        type_omega(page, 0, str(number))
+        steps.settled(page, [number])
+    about = page.locator("#preset-best").get_attribute("title")
+    assert "lowest mean validation loss" in about
+    page.locator("#preset-best").click()
+    steps.settled(page, [])
+    mean = page.locator("section.bullets .mean b").inner_text()
+    assert mean in about
+    steps.tab(page, "Compare")
+    starred = page.locator("#compare-table tr", has=page.locator(".best [title]")).all_inner_texts()
+    page.locator("#compare-table tbody tr").first.wait_for()
+    head = page.locator("#compare-table thead th").all_inner_texts()
+    column = next(place for place, text in enumerate(head) if "mean" in text.lower())
+    cells = page.locator(f"#compare-table tbody tr td:nth-child({column + 1})").all_inner_texts()
+    best = [cell for cell in cells if "★" in cell]
+    assert best and all(mean in cell for cell in best), (mean, cells, starred)
+
+
+def test_errors_stand_beside_their_cause_and_no_toast_covers_a_button(open_page, steps):
+    page = open_page()
+    for text in ("x", "9", "-9", "1e999", "y"):
+        type_omega(page, 0, text)
+        page.wait_for_timeout(100)
+    assert page.locator(".toast-body").count() == 0
+    assert page.locator(".omega .field-error").first.inner_text()
+
+
+def test_nan_that_is_posted_changes_nothing(server, open_page, steps):
+    page = open_page()
+    before = steps.on_server(page)
+    for value in ("NaN", "1e999", '"0.5"', "true", "null"):
+        reply = page.evaluate(
+            """async ([value, models]) => {
+                const body = `{"page":"intruder-1","turn":${Date.now()},"models":"${models}","method":"task_arithmetic","parameters":{},"omegas":{"cot":${value}}}`;
+                const answer = await fetch('live/move', { method: 'POST', body });
+                return [answer.status, await answer.text()];
+            }""",
+            [value, page.evaluate("dem.line.state.info.models")],
+        )
+        assert reply[0] == 400 or json.loads(reply[1].splitlines()[0])["stage"] == "refused"
+    assert steps.on_server(page) == before
+
+
+def test_after_a_thousand_moves_a_hundred_undos_and_twenty_reloads_the_weights_are_the_exports(
+    small, open_page, steps
+):
+    import random
+
+    page = open_page(at=small)
+    dice = random.Random(7)
+    names = page.evaluate("dem.line.state.info.vectors.map(one => one.name)")
+    for reload in range(20):
+        for number in range(50):
+            value = round(dice.uniform(-1, 2), 4)
+            page.evaluate(
+                "([name, value, at]) => dem.line.event({ type: 'omega', name, value, at })",
+                [dice.choice(names), value, 1000 * number],
+            )
+        for _ in range(5):
+            page.keyboard.press("Control+z")
+        steps.settled(page, [], timeout=60_000)
+        if reload < 19:
+            page.reload()
+            steps.exact(page)
+    wanted = page.evaluate("dem.line.state.omegas")
+    assert dict(zip(names, steps.on_server(page), strict=True)) == wanted
+    steps.tab(page, "Export")
+    page.locator("#export-name input, #export-name textarea").fill("thousand")
+    page.locator("#export-preflight code").wait_for()
+    page.locator("#export-run").click()
+    page.locator("#export-job .tick", has_text="thousand").wait_for(timeout=60_000)
+    folder = small.workdir / "exports" / "thousand"
+    recipe = yaml.safe_load((folder / "recipe.yml").read_text())
+    assert {model["parameters"]["weight"] for model in recipe["models"]} == set(wanted.values())

@@ -1,0 +1,1 @@
+"""The live line: the page sends whole states, the server streams what follows from each."""

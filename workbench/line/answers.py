@@ -1,0 +1,169 @@
+"""What follows from a wish: composing, quick losses, an answer to the prompt, full losses."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from workbench import commands
+from workbench.line.continuation import continuation
+from workbench.line.contract import (
+    Wish,
+    mean_message,
+    point_message,
+    standing_of,
+    state_of,
+)
+from workbench.line.description import best_preset
+from workbench.line.formula_parts import formula_parts
+from workbench.line.scheduler import Phase, Rank
+from workbench.session.reading import FULL, QUICK, LossOnAxis
+from workbench.session.tickets import Stale
+
+if TYPE_CHECKING:
+    from merging.recipe import Recipe
+    from workbench.session.session import Session
+    from workbench.session.standing import Standing
+
+Message = dict[str, Any]
+
+
+class Answer:
+    """The answer to one wish, as phases for the scheduler.
+
+    Args:
+        session: the session.
+        wish: what the page wants to see.
+        settled: the recipe that the page settled last, on which a moving adapter is mounted; None
+            if there is none.
+        stale: True once the page has sent a newer wish.
+
+    Attributes:
+        recipe: the recipe of the wish, once the first step has made it.
+    """
+
+    def __init__(self, session: Session, wish: Wish, settled: Recipe | None, stale: Stale):
+        self._session, self._wish, self._settled = session, wish, settled
+        self._models, self._stale = session.models, stale
+        self.recipe: Recipe | None = None
+        self.standing: Standing | None = None
+
+    def phases(self) -> Iterator[Phase]:
+        """Yields the phases of the answer; see workbench.line.scheduler.
+
+        Their messages have the keys `stage` and `turn`, and are listed in docs/page.md.
+
+        Raises:
+            SessionError, MergingError: the wish cannot be composed. The message is for the user.
+        """
+        self.standing = standing_of(
+            {
+                "method": self._wish.method,
+                "parameters": self._wish.parameters,
+                "omegas": self._wish.omegas,
+            },
+            self._models,
+        )
+        recipe = self._models.recipe(self.standing.omegas, self.standing.choice)
+        self._models.composer.check(recipe)
+        self.recipe = recipe
+        if self._wish.held and self._settled is not None:
+            previewed: list[bool] = []
+            yield Rank.QUICK, self._preview(self._settled, recipe, previewed)
+            if previewed:
+                return
+        yield Rank.SETTLE, self._settle(recipe)
+        with self._session.spending.tally() as tally:
+            points: dict[str, LossOnAxis] = {}
+            if self._models.data:
+                yield Rank.QUICK, self._losses(recipe, QUICK, points, tally)
+            if self._wish.prompt.strip():
+                yield Rank.ANSWER, self._continuation(recipe)
+            if self._models.data:
+                yield Rank.FULL, self._losses(recipe, FULL, points, tally)
+
+    def _settle(self, recipe: Recipe) -> Iterator[Message | None]:
+        begin = time.monotonic()
+        with self._session.composed(self._models, recipe, self._stale):
+            pass
+        yield self._message("settled", recipe, seconds=time.monotonic() - begin)
+
+    def _preview(
+        self, settled: Recipe, recipe: Recipe, previewed: list[bool]
+    ) -> Iterator[Message | None]:
+        """Measures quick losses with the moving adapters mounted, without writing a weight."""
+        from merging.errors import NotMounted
+
+        try:
+            reading = self._session.preview(settled, recipe, self._stale)
+        # This move has to be composed; the next phase does so.
+        except NotMounted:
+            return
+        if reading is not None:
+            previewed.append(True)
+            yield self._message("preview", recipe) | self._bars(reading.points)
+
+    def _losses(
+        self, recipe: Recipe, size: str, points: dict[str, LossOnAxis], tally: Any
+    ) -> Iterator[Message | None]:
+        """Measures the losses on every dataset, step by step; `points` holds all that is known."""
+        steps = self._session.measuring.steps(
+            self._models, recipe, size, points, self._stale, tally
+        )
+        begin = time.monotonic()
+        for known in steps:
+            if known is None:
+                yield None
+                continue
+            points.update(known)
+            whole = not any(point.quick for point in points.values())
+            yield self._message(
+                "full" if size == FULL else "quick",
+                recipe,
+                whole=whole and len(points) == len(self._models.data),
+                seconds=time.monotonic() - begin,
+                **self._bars(points),
+            )
+        if size == FULL and self._models.data_folder:
+            saved = self._session.workdir.save_recipe(recipe)
+            command = commands.loss(saved, self._models.data_folder)
+            # This composition may be better than what was the best so far.
+            best = best_preset(self._session) if self._session.models is self._models else None
+            yield self._message("command", recipe, command=command, best=best)
+
+    def _continuation(self, recipe: Recipe) -> Iterator[Message | None]:
+        """Continues the prompt, one piece of text per step."""
+        begin, text, count = time.monotonic(), "", 0
+
+        def said(growing: bool) -> Message:
+            seconds = time.monotonic() - begin
+            more = {"text": text, "tokens": count, "seconds": seconds, "growing": growing}
+            return self._message("answer", recipe, **more)
+
+        prompt, stale = self._wish.prompt, self._stale
+        for piece in continuation(self._session, self._models, recipe, prompt, stale=stale):
+            text, count = text + piece, count + 1
+            yield said(growing=True)
+        yield said(growing=False)
+
+    def _message(self, stage: str, recipe: Recipe, **more: Any) -> Message:
+        message: Message = {
+            "turn": self._wish.turn,
+            "stage": stage,
+            "digest": recipe.digest,
+            **more,
+        }
+        if stage in ("settled", "preview"):
+            assert self.standing is not None
+            message |= {
+                "state": state_of(self.standing, self._models),
+                "formula": formula_parts(recipe),
+            }
+        return message
+
+    def _bars(self, points: Mapping[str, LossOnAxis]) -> Message:
+        return {
+            "points": {name: point_message(name, point) for name, point in points.items()},
+            "mean": mean_message(points, len(self._models.data)),
+        }

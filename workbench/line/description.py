@@ -1,0 +1,170 @@
+"""Describes to a page what is open: vectors, methods and their fields, presets, data, its state."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from workbench.commands import display_path
+from workbench.comparison.best_known import best_known
+from workbench.line.contract import (
+    ProtocolError,
+    page_of,
+    standing_of,
+    standing_of_recipe,
+    state_of,
+)
+from workbench.session.models import OMEGA_RANGE
+from workbench.session.standing import file_only_methods, live_methods
+
+if TYPE_CHECKING:
+    from merging.methods._values import Param
+    from workbench.line.page_states import PageStates
+    from workbench.session.models import Models
+    from workbench.session.session import Session
+
+
+def description(
+    session: Session, states: PageStates, page: str = "", recipe: str = ""
+) -> dict[str, Any]:
+    """Returns all that a page needs to draw its sliders and bars.
+
+    Args:
+        session: the session.
+        states: the states of pages that were kept.
+        page: the page, to return to the state that it was left in.
+        recipe: the digest of a recipe that some page showed, to begin there; it counts before the
+            page's own state.
+
+    Returns:
+        A JSON object; docs/page.md lists its keys.
+    """
+    if not session.ready:
+        loading = not session.opened.is_set()
+        return {"models": "", "loading": loading, "problem": session.problem}
+    models = session.models
+    state, note = _state(session, states, page, recipe)
+    return {
+        "models": models.key,
+        "base": display_path(models.base.path),
+        "range": list(OMEGA_RANGE),
+        "vectors": [
+            {"name": name, "colour": index % 8, "adapter": name in models.adapters}
+            for index, name in enumerate(models.names)
+        ],
+        "data": [{"name": name, "colour": colour % 8} for name, colour in _colours(models).items()],
+        "methods": [_method(name) for name in live_methods(len(models.names))],
+        "elsewhere": file_only_methods(),
+        "presets": _presets(session),
+        "prompts": [
+            {"dataset": name, "text": text}
+            for name, data in models.data.items()
+            for text in data.prompts[:3]
+        ],
+        "state": state,
+        "note": note,
+    }
+
+
+def _state(
+    session: Session, states: PageStates, page: str, recipe: str
+) -> tuple[dict[str, Any], str]:
+    """Returns the state to show, and a note if the one that was asked for cannot be shown."""
+    models = session.models
+    start = state_of(session.standing, models)
+    note = ""
+    if recipe:
+        kept = states.recipe(recipe)
+        if kept and _fits(kept, models):
+            return {**start, **kept}, ""
+        note = (
+            f"Recipe {recipe[:16]} belongs to other models than those that are open."
+            if kept
+            else f"Recipe {recipe[:16]} is not known here."
+        )
+    try:
+        kept = states.page(page_of(page)) if page else None
+    except ProtocolError:
+        kept = None
+    return ({**start, **kept}, note) if kept and _fits(kept, models) else (start, note)
+
+
+def _fits(state: Mapping[str, Any], models: Models) -> bool:
+    """Returns whether a kept state is one of the open models."""
+    from workbench.errors import is_user_error
+
+    if state.get("models") != models.key:
+        return False
+    try:
+        standing_of(state, models)
+    except Exception as error:
+        if not is_user_error(error):
+            raise
+        return False
+    return True
+
+
+def _colours(models: Models) -> dict[str, int]:
+    """Returns dataset -> colour: that of its vector, or the next free one if it has none."""
+    names, colours = models.names, {}
+    extra = len(names)
+    for name in models.data:
+        colours[name] = names.index(name) if name in names else extra
+        extra += name not in names
+    return colours
+
+
+def _presets(session: Session) -> list[dict[str, Any]]:
+    """Returns the presets: a label, what it means, and the composition that it sets."""
+    models = session.models
+
+    def preset(label: str, about: str, name: str) -> dict[str, Any]:
+        omegas = dict(zip(models.names, models.preset(name), strict=True))
+        return {"label": label, "about": about, "to": {"omegas": omegas}}
+
+    best = best_preset(session)
+    return [
+        preset("base", "all ω at 0", "base"),
+        preset("uniform", "each ω at 1 / number of vectors", "uniform"),
+        *([best] if best else []),
+    ]
+
+
+def best_preset(session: Session) -> dict[str, Any] | None:
+    """Returns the preset that sets the best known composition; None if nothing is known."""
+    best = best_known(session)
+    standing = standing_of_recipe(best.recipe, session.models) if best else None
+    if best is None or standing is None:
+        return None
+    return {"label": "best", "about": best.about, "to": state_of(standing, session.models)}
+
+
+def _method(name: str) -> dict[str, Any]:
+    from merging.methods import _contract as methods
+
+    method = methods.load(name)
+    least, most = method.vectors
+    return {
+        "name": name,
+        "formula": method.formula,
+        "weighted": method.weighted,
+        "least": least,
+        "most": most,
+        "parameters": [_field(param) for param in method.parameters if not param.file],
+    }
+
+
+def _field(param: Param) -> dict[str, Any]:
+    kind = "word" if param.choices else "tick" if param.type is bool else "number"
+    return {
+        "name": param.name,
+        "kind": kind,
+        "whole": param.type is int,
+        "choices": list(param.choices),
+        "default": param.default,
+        "low": param.low if math.isfinite(param.low) else None,
+        "high": param.high if math.isfinite(param.high) else None,
+        "help": param.help,
+        "per_vector": param.per_vector,
+    }
