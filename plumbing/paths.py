@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def assets() -> Path:
-    """Returns the folder that holds page.css, page.js, stream.js and demo/.
+    """Returns the folder that holds page.css, page.js, stream.js, live/ and demo/.
 
     In a clone this is assets/ at the top. A wheel carries it as workbench/assets/, because a
     folder `assets` beside every other installed package could belong to anybody.

@@ -7,7 +7,7 @@ from plumbing import paths
 
 def test_the_clone_has_its_assets_at_the_top() -> None:
     assert paths.assets() == Path(__file__).parents[2] / "assets"
-    assert {"page.css", "page.js", "stream.js", "demo"} <= {
+    assert {"page.css", "page.js", "stream.js", "live", "demo"} <= {
         path.name for path in paths.assets().iterdir()
     }
 

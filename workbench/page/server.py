@@ -23,7 +23,10 @@ from workbench.session.session import Session
 
 ASSETS = assets()
 SCRIPTS = ("state", "dom", "line", "controls", "bars", "status", "start")
-"""The scripts of the live line, in the order in which they need each other; then page.js."""
+"""The scripts of the live line, in the order in which they need each other.
+
+stream.js comes before them, and page.js after them.
+"""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 HEADERS = (
@@ -164,7 +167,8 @@ def launch(
 
 def scripts() -> list[str]:
     """Returns the scripts of the page, in the order in which they need each other."""
-    files = [*(ASSETS / "live" / f"{name}.js" for name in SCRIPTS), ASSETS / "page.js"]
+    live = [ASSETS / "live" / f"{name}.js" for name in SCRIPTS]
+    files = [ASSETS / "stream.js", *live, ASSETS / "page.js"]
     return [file.read_text(encoding="utf-8") for file in files]
 
 
