@@ -17,6 +17,10 @@ A wish is a POST whose answer is a stream of lines, each a JSON object. Nothing 
     };
   }
 
+  /* The part of a state that a page comes back to, also if the server was away when it was left. */
+  const kept = ({ info, method, parameters, omegas, past, future, prompt }) =>
+    ({ models: info.models, method, parameters, omegas, past, future, prompt, address: location.hash });
+
   class Line {
     constructor() {
       // A reload comes back to this page's own state; a second tab begins with a copy of what the address names.
@@ -38,6 +42,7 @@ A wish is a POST whose answer is a stream of lines, each a JSON object. Nothing 
       const [state, effects] = step(this.state, event);
       const changed = state !== this.state;
       this.state = state;
+      if (state.info?.models && event.type !== "here") sessionStorage.setItem("dem-state", JSON.stringify(kept(state)));
       if (changed || event.type === "kept") for (const listener of this.listeners) listener(state, event);
       for (const effect of effects) this[effect.do](effect);
     }
@@ -54,6 +59,9 @@ A wish is a POST whose answer is a stream of lines, each a JSON object. Nothing 
       } catch {
         return this.event({ type: "failed" });
       }
+      const own = JSON.parse(sessionStorage.getItem("dem-state") ?? "null");
+      // Unless the address was changed to another recipe meanwhile.
+      if (own && own.models === info.models && own.address === location.hash) info.state = own;
       this.event({ type: "opened", info });
     }
 

@@ -23,6 +23,10 @@ def pair(tmp_path_factory, world):
     made.stop()
 
 
+AWAY = ["net::ERR", "Connection errored out", "signal is aborted", "network error"]
+"""What the browser says while no server answers."""
+
+
 def box(page, place):
     return page.locator(".omega .figures").nth(place)
 
@@ -75,9 +79,6 @@ def test_a_page_that_is_behind_composes_nothing_and_catches_up_by_one_button(
     two.locator("#catch-up").click()
     two.wait_for_function("document.querySelectorAll('.omega').length === 1")
     assert two.locator(".omega .who").inner_text() == one.locator(".omega .who").inner_text()
-    # back to the models of the world, for the tests after this one
-    pair.stop()
-    pair.start()
 
 
 def test_what_is_typed_is_shown_composed_kept_and_exported(server, open_page, steps):
@@ -180,6 +181,7 @@ def test_reload_back_and_a_second_tab_come_back_to_the_state(open_page, steps):
 
 def test_a_server_that_dies_and_comes_back_finds_the_page_where_it_was(small, open_page, steps):
     page = open_page(at=small)
+    open_page.expected += AWAY
     type_omega(page, 0, "0.77")
     steps.settled(page, [0.77])
     small.process.send_signal(signal.SIGKILL)
@@ -229,6 +231,7 @@ def test_errors_stand_beside_their_cause_and_no_toast_covers_a_button(open_page,
 
 def test_nan_that_is_posted_changes_nothing(server, open_page, steps):
     page = open_page()
+    open_page.expected += ["status of 400"]
     before = steps.on_server(page)
     for value in ("NaN", "1e999", '"0.5"', "true", "null"):
         reply = page.evaluate(
