@@ -14,6 +14,7 @@ from evaluation.errors import LoadError
 from merging.inputs.checkpoint import Checkpoint
 from merging.live.assemble import assemble, empty_module, quiet_loading
 from merging.live.live_model import View
+from merging.live.loading_dtype import loading_dtype
 from merging.live.model_config import read_config
 from merging.live.tokenizer import read_tokenizer
 
@@ -57,8 +58,8 @@ def load(
     Args:
         folder: holds config.json, safetensors files and, to measure or chat, a tokenizer.
         checkpoint: the same folder, opened.
-        dtype: of the parameters. By default the dtype that config.json names; if it names none,
-            the dtype in which most of the weights are stored.
+        dtype: of the parameters. By default that in which transformers loads the folder; see
+            merging.live.loading_dtype.
         device: where the module is at the end. It is loaded on the CPU first.
 
     Raises:
@@ -68,12 +69,12 @@ def load(
     """
     folder = Path(folder)
     config = _config(folder, checkpoint)
-    dtype = dtype or _dtype(config, checkpoint)
+    _refuse_oversize(folder, config, checkpoint)
+    dtype = dtype or loading_dtype(folder, config, checkpoint)
     if dtype not in FLOATS:
         raise LoadError(
             f"{folder}: cannot run in {dtype}; give one of {', '.join(map(str, FLOATS))}."
         )
-    _refuse_oversize(folder, config, checkpoint)
     # The search for views loads marked tensors in the place of the weights, before the weights are
     # in memory: so it needs no more memory than the load itself.
     candidates = views.find(lambda marked: assemble(folder, marked, dtype=dtype), checkpoint, dtype)
@@ -103,20 +104,6 @@ def _config(folder: Path, checkpoint: Checkpoint) -> PreTrainedConfig:
         )
     with quiet_loading():
         return read_config(folder)
-
-
-def _dtype(config: PreTrainedConfig, checkpoint: Checkpoint) -> torch.dtype:
-    """Returns the dtype that the configuration names, or else that of most weights in the files."""
-    # In a composite configuration, the part for text may be the one that names a dtype.
-    named = getattr(config, "dtype", None) or getattr(config.get_text_config(), "dtype", None)
-    if isinstance(named, torch.dtype):
-        return named
-    elements: dict[torch.dtype, int] = {}
-    for name in checkpoint:
-        info = checkpoint.info(name)
-        if info.dtype.is_floating_point:
-            elements[info.dtype] = elements.get(info.dtype, 0) + info.numel
-    return max(elements, key=elements.__getitem__, default=torch.float32)
 
 
 def _refuse_oversize(folder: Path, config: PreTrainedConfig, checkpoint: Checkpoint) -> None:

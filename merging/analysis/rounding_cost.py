@@ -19,7 +19,8 @@ from torch import Tensor
 
 from merging.analysis.geometry import Geometry, Matrix, Table
 from merging.engine.loop import BLOCK, round_piece, unrounded_blocks
-from merging.engine.tasks import Task, tasks
+from merging.engine.task import Task
+from merging.engine.tasks import tasks
 from merging.inputs.checkpoint import Weights, dtype_of
 from merging.inputs.vector import Vector
 from merging.recipe import Recipe

@@ -21,7 +21,7 @@ from merging.dtypes import working_dtype
 from merging.engine import pieces
 from merging.engine.kernel import VectorSpan
 from merging.engine.loop import Cpu, combine_piece, round_piece
-from merging.engine.tasks import Task
+from merging.engine.task import Task
 from merging.engine.threads import Spare
 from merging.errors import DeviceError
 from merging.inputs.checkpoint import Weights, dtype_of, read_block
@@ -121,6 +121,7 @@ class Accelerator:
             start: the piece's first element in the flattened tensor.
             out: 1-D, in the task's output dtype, in the CPU's memory or on the device.
         """
+        task = task.computed
         if task.vectors and task.method.on_device:
             try:
                 with self._stages.borrowed() as stage:

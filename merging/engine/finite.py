@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from merging.engine import kernel
-from merging.engine.tasks import Task
+from merging.engine.task import Task
 from merging.inputs.checkpoint import Weights, dtype_of, read_block
 
 

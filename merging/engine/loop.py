@@ -22,7 +22,8 @@ from merging.dtypes import working_dtype
 from merging.engine import kernel, pieces
 from merging.engine.finite import explain_not_finite
 from merging.engine.stochastic_rounding import round_stochastically
-from merging.engine.tasks import Task, tasks
+from merging.engine.task import Task
+from merging.engine.tasks import tasks
 from merging.engine.threads import Spare
 from merging.engine.workspace import PIECE, Workspace
 from merging.errors import MergingError
@@ -133,6 +134,7 @@ def compute(
         out: 1-D, in the task's output dtype, as large as one of its `spans`.
         workspace: memory that no other thread uses now.
     """
+    task = task.computed
     if not task.vectors:
         # Never through float32, which cannot hold large integers: buffers come this way too.
         read_into(base, task.name, start, out, workspace.scratch)
@@ -237,7 +239,7 @@ def unrounded_blocks(
         the working dtype, or the base's own values if the tensor is copied. The next piece
         overwrites the merged values.
     """
-    workspace = Workspace(PIECE)
+    task, workspace = task.computed, Workspace(PIECE)
     job = _Job(task, base, [vectors[name] for name in task.vectors], workspace)
     for start, stop in spans(task, BLOCK):
         stored = read_block(base, task.name, start, stop)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from merging.engine.tasks import Task
+from merging.engine.task import Task
 from merging.errors import MismatchError, RecipeError
 from merging.inputs.checkpoint import Weights, shape_of
 from merging.inputs.lora_vector import Factors

@@ -3,52 +3,22 @@
 Only names, shapes and dtypes are read, unless a method computes ω from whole vectors.
 """
 
-import math
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 
 from merging.dtypes import DTYPES
 from merging.engine import recipe_statistics, restack
 from merging.engine.recipe_fit import check_filters, check_vectors
+from merging.engine.shared_tensors import shared_tensors
+from merging.engine.task import Task
 from merging.errors import RecipeError
 from merging.inputs.checkpoint import Weights, dtype_of, shape_of
-from merging.inputs.statistics import Statistics
 from merging.inputs.vector import Vector
-from merging.methods._contract import WEIGHT, Method
+from merging.methods._contract import WEIGHT
 from merging.recipe import ModelEntry, Recipe, settings
 from merging.tensor_names import is_buffer, place
-
-
-class Task(NamedTuple):
-    """All that decides one tensor of the merged model: equal tasks give equal bits."""
-
-    name: str
-    shape: tuple[int, ...]
-    out_dtype: torch.dtype
-    method: Method
-    vectors: tuple[str, ...] = ()
-    """The vectors that take part, in the recipe's order; if empty, the base's tensor is copied."""
-    omegas: tuple[float, ...] = ()
-    """One ω for each of these vectors."""
-    arguments: tuple[tuple[str, Any], ...] = ()
-    """The method's parameters, sorted by name."""
-    space: Literal["deltas", "weights"] = "deltas"
-    """What is combined: deltas, to which the base is added, or fine-tuned weights."""
-    depth: float | None = None
-    """i/(L−1) for layer i of L, 0 to 1; None outside the layers."""
-    seed: int = 0
-    """The recipe's seed."""
-    statistics: tuple[Statistics, ...] = ()
-    """The statistics of each vector, if the method needs them."""
-    stochastic: bool = False
-    """Whether to round to the output dtype stochastically; see stochastic_rounding."""
-
-    @property
-    def numel(self) -> int:
-        """Number of elements."""
-        return math.prod(self.shape)
 
 
 def tasks(recipe: Recipe, base: Weights, vectors: Mapping[str, Vector]) -> list[Task]:
@@ -73,19 +43,64 @@ def tasks(recipe: Recipe, base: Weights, vectors: Mapping[str, Vector]) -> list[
     # check_slices has refused methods that need statistics or lengths of whole models.
     if recipe.slices:
         restack.check_filters(recipe, base)
-        return [
-            _task(own, base, vectors, name, depths[name], {})
-            for name, own in restack.tensor_recipes(recipe, base)
-        ]
+        own = dict(restack.tensor_recipes(recipe, base))
+        each = [_task(own[name], base, vectors, name, depths[name], {}) for name in own]
+        return _with_twins(each, own, base, vectors, depths)
     check_filters(recipe, base)
     files = recipe_statistics.open_statistics(recipe, base, vectors)
     closed = _closed_form(recipe, base, vectors)
     resolved = [_task(recipe, base, vectors, name, depths[name], closed) for name in base]
-    if not files:
-        return resolved
+    if files:
+        resolved = [
+            task._replace(statistics=tuple(files[name] for name in task.vectors))
+            for task in resolved
+        ]
+    return _with_twins(resolved, dict.fromkeys(base, recipe), base, vectors, depths)
+
+
+def _with_twins(
+    resolved: list[Task],
+    recipes: Mapping[str, Recipe],
+    base: Weights,
+    vectors: Mapping[str, Vector],
+    depths: Mapping[str, float | None],
+) -> list[Task]:
+    """Gives every further name of a tensor the task of its first name.
+
+    Args:
+        resolved: the task of each tensor by itself.
+        recipes: the recipe at each tensor.
+        base, vectors: as for `tasks`.
+        depths: the depth of each tensor.
+
+    Raises:
+        RecipeError: if a recipe treats the names of one tensor differently.
+    """
+    first = shared_tensors(base, vectors.values())
+    by_name = {task.name: task for task in resolved}
+    for name, twin in first.items():
+        if _wishes(recipes[name], name, depths[name]) != _wishes(recipes[twin], twin, depths[twin]):
+            raise RecipeError(
+                f"{twin} and {name} are one tensor in this base, stored under both names, and the "
+                "recipe treats them differently. Give filters, include and exclude that take both "
+                "names or neither."
+            )
     return [
-        task._replace(statistics=tuple(files[name] for name in task.vectors)) for task in resolved
+        by_name[first[task.name]]._replace(name=task.name, twin_of=first[task.name])
+        if task.name in first
+        else task
+        for task in resolved
     ]
+
+
+def _wishes(recipe: Recipe, name: str, depth: float | None) -> tuple[Any, ...]:
+    """Returns all that a recipe says of one tensor."""
+    if not is_selected(recipe, name):
+        return (False,)
+    models = list(recipe.models)
+    omegas = [_omega(recipe, source, name, depth) for source in models]
+    own = _for_each_vector(recipe, models, name, depth)
+    return True, omegas, _shared(recipe, name, depth), own
 
 
 def effective_weights(

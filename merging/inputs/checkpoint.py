@@ -392,9 +392,17 @@ def dtype_of(weights: Weights, name: str) -> torch.dtype:
     return weights.info(name).dtype if isinstance(weights, Checkpoint) else weights[name].dtype
 
 
-def in_memory(weights: Weights) -> dict[str, Tensor]:
+class InMemory(dict[str, Tensor]):
+    """Weights in RAM; `config` is the config.json of their checkpoint, {} if it has none."""
+
+    config: Mapping[str, Any] = {}
+
+
+def in_memory(weights: Weights) -> InMemory:
     """Reads all weights into RAM, each in its stored dtype."""
-    return {name: weights[name] for name in weights}
+    held = InMemory({name: weights[name] for name in weights})
+    held.config = getattr(weights, "config", {})
+    return held
 
 
 def _identity(status: os.stat_result) -> tuple[int, int, int]:

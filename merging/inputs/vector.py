@@ -166,6 +166,10 @@ class DistributionVector(Vector):
         stored = read_block(*self._where(name), start, stop)
         return stored.to(working_dtype(dtype_of(self.base, name)), copy=True)
 
+    def source(self, name: str) -> str:
+        """Returns the name in `tuned` of the tensor that this vector changes."""
+        return self._source[name]
+
     def _where(self, name: str) -> tuple[Weights, str]:
         """Returns the weights that hold Θ_i's tensor: the base's for a module that Θ_i lacks."""
         return (self.tuned, self._source[name]) if name in self._source else (self.base, name)

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from merging.engine.finite import explain_not_finite
 from merging.engine.loop import Cpu, spans, tensor
-from merging.engine.tasks import Task, tasks
+from merging.engine.task import Task
+from merging.engine.tasks import tasks
 from merging.engine.threads import in_order, workers
 from merging.errors import MergingError, RecipeError
 from merging.inputs.checkpoint import Weights

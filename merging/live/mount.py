@@ -19,7 +19,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from merging.engine.tasks import Task, tasks
+from merging.engine.task import Task
+from merging.engine.tasks import tasks
 from merging.errors import MergingError, NotMounted
 from merging.inputs.lora_vector import Factors, LoraVector
 from merging.live import mount_layers

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from merging.engine import low_rank
-from merging.engine.tasks import Task
+from merging.engine.task import Task
 from merging.errors import NotMounted
 from merging.inputs.lora_vector import LoraVector
 from merging.inputs.vector import Vector

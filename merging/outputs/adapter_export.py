@@ -11,7 +11,8 @@ import torch
 from merging.adapter_keys import PREFIX
 from merging.engine import low_rank
 from merging.engine.identities import check_identities, with_identities
-from merging.engine.tasks import Task, tasks
+from merging.engine.task import Task
+from merging.engine.tasks import tasks
 from merging.errors import LoadError, MismatchError, RecipeError
 from merging.inputs.checkpoint import Checkpoint
 from merging.inputs.lora_vector import LoraVector
@@ -110,7 +111,8 @@ def _moved(
         terms = [
             (factor, adapters[name])
             for factor, name in zip(factors, task.vectors, strict=True)
-            if name in adapters and task.name in adapters[name]
+            # The further names of a tied tensor are the same parameter, which moves once.
+            if name in adapters and task.name in adapters[name] and not task.twin_of
         ]
         moved += [(task, terms)] if terms else []
     return moved

@@ -21,7 +21,8 @@ from merging.engine.identities import (
     without_identities,
 )
 from merging.engine.loop import Cpu, spans
-from merging.engine.tasks import Task, tasks
+from merging.engine.task import Task
+from merging.engine.tasks import tasks
 from merging.engine.threads import Spare, in_order, workers
 from merging.errors import ExportError
 from merging.inputs.checkpoint import Checkpoint
@@ -121,7 +122,9 @@ def export(
         )
         check_identities(recipe, base, vectors)
         recipe = with_identities(recipe, base, vectors, statistics)
-        files = written | write_side_files(staging, base, recipe, index_of(shards), side.taken)
+        floats = {task.out_dtype for task in todo if task.out_dtype.is_floating_point}
+        index, names = index_of(shards), side.taken
+        files = written | write_side_files(staging, base, recipe, index, names, floats)
         text = card(recipe, base, vectors, command, device.report(recipe.method) if device else "")
         text += left_out_note(side.left_out)
         files[CARD] = write_file(staging / CARD, text.encode(errors="replace"))

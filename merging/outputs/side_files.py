@@ -1,9 +1,11 @@
 """Writes the files of an export that are no weights: configuration, tokenizer and index."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from merging.errors import ExportError
 from merging.file_kinds import kind_by_content
@@ -13,6 +15,7 @@ from merging.inputs.vocabulary.aligned import Grown
 from merging.inputs.vocabulary.tokens import with_added_tokens
 from merging.inputs.weight_files import module_folders
 from merging.outputs.card import escape_cell
+from merging.outputs.config_file import config_json
 from merging.outputs.staging import copy_file, write_file
 from merging.paths import INDEX, MODULES
 from merging.recipe import Recipe
@@ -44,6 +47,7 @@ def write_side_files(
     recipe: Recipe,
     index: dict[str, Any] | None,
     names: Sequence[str],
+    dtypes: Collection[torch.dtype] = (),
 ) -> dict[str, tuple[int, str]]:
     """Writes the copied files and, if there are several weight files, their index.
 
@@ -53,6 +57,7 @@ def write_side_files(
         recipe: may change dtype and layers in config.json.
         index: the content of the index file; None for a single weight file.
         names: the files to copy; see side_files.
+        dtypes: the floating-point dtypes of the export's weights.
 
     Returns:
         file name -> its size in bytes and SHA-256.
@@ -74,7 +79,7 @@ def write_side_files(
                 continue
             content = source.read(FILE_BYTES)
         if name == "config.json":
-            content = _config_json(base, recipe, content)
+            content = config_json(base, recipe, content, dtypes)
         if isinstance(base, Grown):
             content = with_added_tokens(name, content, base.entries, base.rows)
         files[name] = write_file(target, content)
@@ -91,16 +96,3 @@ def left_out_note(left_out: Mapping[str, str]) -> str:
     if not left_out:
         return ""
     return f"\nNot copied from the base's folder: {escape_cell(describe_left_out(left_out))}.\n"
-
-
-def _config_json(base: Checkpoint, recipe: Recipe, content: bytes) -> bytes:
-    """Returns config.json: unchanged unless the recipe sets a dtype or restacks the layers."""
-    named = recipe.out_dtype or recipe.dtype
-    config = dict(base.config)
-    if named is not None and any(base.info(name).dtype.is_floating_point for name in base):
-        # transformers has renamed torch_dtype to dtype; most configurations have the old key.
-        keys = [key for key in ("dtype", "torch_dtype") if key in config] or ["dtype"]
-        config |= dict.fromkeys(keys, named)
-    if config == base.config and not recipe.slices:
-        return content
-    return (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode()

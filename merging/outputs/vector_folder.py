@@ -13,7 +13,7 @@ from merging.dtypes import DTYPES, nearest_dtype, working_dtype
 from merging.engine.finite import all_finite
 from merging.engine.identities import gather
 from merging.engine.loop import BLOCK
-from merging.engine.tasks import Task
+from merging.engine.task import Task
 from merging.errors import ExportError
 from merging.inputs.checkpoint import dtype_of, shape_of
 from merging.inputs.manifest import Manifest, Progress, verify

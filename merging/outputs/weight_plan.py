@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
-from merging.engine.tasks import Task
+from merging.engine.task import Task
 from merging.inputs.weight_files import folder_of
 from merging.paths import SINGLE
 

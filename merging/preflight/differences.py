@@ -16,7 +16,7 @@ from merging.inputs.vocabulary.aligned import Arranged
 from merging.inputs.vocabulary.tokens import Difference, difference, token_tables
 from merging.preflight.configs import configurations
 from merging.preflight.problem import Problem
-from merging.preflight.storage import dtypes, kept_tensors
+from merging.preflight.storage import dtypes, kept_tensors, untied_tensors
 from merging.preflight.trained_base import trained_elsewhere
 
 SAMPLE = 2**16
@@ -55,7 +55,7 @@ def compare(base: Checkpoint, vector: Vector, *, related: bool = True) -> list[P
     diff = difference(own, tuned)
     problems = _quantised(vector.name, tuned) + configurations(own, vector.name, tuned)
     problems += _heads(own, vector.name, tuned) + dtypes(own, vector.name, tuned)
-    problems += kept_tensors(own, vector.name, tuned)
+    problems += kept_tensors(own, vector.name, tuned) + untied_tensors(own, vector.name, tuned)
     if isinstance(arranged, Arranged):
         problems += (
             [Problem("warning", vector.name, f"{vector.name}: {arranged.note}")]

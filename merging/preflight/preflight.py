@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from merging.engine.tasks import Task, out_dtype_of, space_of, tasks
+from merging.engine.task import Task
+from merging.engine.tasks import out_dtype_of, space_of, tasks
 from merging.errors import MergingError, MismatchError, RecipeError
 from merging.inputs.checkpoint import Checkpoint
 from merging.inputs.vector import Vector

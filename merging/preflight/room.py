@@ -7,7 +7,7 @@ import torch
 
 from merging.dtypes import working_dtype
 from merging.engine.loop import BLOCK
-from merging.engine.tasks import Task
+from merging.engine.task import Task
 from merging.errors import ExportError
 from merging.inputs.checkpoint import Checkpoint
 from merging.outputs.staging import check_room

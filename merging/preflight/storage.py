@@ -10,6 +10,7 @@ import math
 import torch
 from torch import Tensor
 
+from merging.engine.shared_tensors import shared_tensors
 from merging.inputs.checkpoint import Checkpoint, dtype_of, read_block, shape_of
 from merging.preflight.problem import Problem
 from merging.tensor_names import is_buffer
@@ -90,6 +91,38 @@ def _step(values: Tensor) -> float:
 def _largest(values: Tensor) -> float:
     """Returns the largest finite number of a dtype; infinity for whole numbers."""
     return torch.finfo(values.dtype).max if values.is_floating_point() else math.inf
+
+
+def untied_tensors(base: Checkpoint, name: str, tuned: Checkpoint) -> list[Problem]:
+    """Returns a warning for tensors that the base ties and a checkpoint has trained apart.
+
+    Args:
+        base: Θ, which stores the tied tensor under several names.
+        name: the name of the checkpoint's vector.
+        tuned: the checkpoint.
+    """
+    apart = [
+        f"{other} (of {first})"
+        for other, first in shared_tensors(base).items()
+        if other in tuned and first in tuned and not _alike(tuned, first, other)
+    ]
+    if not apart:
+        return []
+    message = (
+        f"{name}: {listed(apart)} differ in it, and are one tensor in the base. What it learnt "
+        "under the first name is merged, for both."
+    )
+    fix = "To merge both, save the base with an untied head (tie_word_embeddings: false)."
+    return [Problem("warning", name, message, fix)]
+
+
+def _alike(weights: Checkpoint, one: str, other: str) -> bool:
+    """Returns whether two tensors of one checkpoint are equal, as far as they are compared."""
+    shape = shape_of(weights, one)
+    size = min(math.prod(shape), _MOST)
+    return shape == shape_of(weights, other) and torch.equal(
+        read_block(weights, one, 0, size), read_block(weights, other, 0, size)
+    )
 
 
 def _floats(weights: Checkpoint) -> list[str]:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from merging.engine.finite import all_finite, explain_not_finite
-from merging.engine.tasks import Task
+from merging.engine.task import Task
 from merging.methods._contract import load
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]

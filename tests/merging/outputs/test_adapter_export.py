@@ -18,7 +18,7 @@ from merging import (
 )
 from merging.engine import low_rank
 from merging.engine.identities import with_identities
-from merging.engine.tasks import Task
+from merging.engine.task import Task
 from merging.methods import _contract as methods
 from merging.opening.open import open_vector
 from merging.outputs import adapter_folder

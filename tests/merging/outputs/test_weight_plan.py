@@ -2,7 +2,7 @@
 
 import torch
 
-from merging.engine.tasks import Task
+from merging.engine.task import Task
 from merging.methods._contract import load
 from merging.outputs.weight_plan import index_of, nbytes_of, plan_weight_files
 

@@ -8,7 +8,7 @@ import torch
 
 from merging import Checkpoint, MismatchError, Recipe, prepare
 from merging.engine.loop import BLOCK
-from merging.engine.tasks import Task
+from merging.engine.task import Task
 from merging.methods._contract import load
 from merging.preflight import room
 from merging.preflight.room import disk, free_memory, memory, memory_need

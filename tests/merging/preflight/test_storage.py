@@ -88,3 +88,19 @@ def test_long_tensors_are_compared_at_their_beginning(problems, monkeypatch):
     changed = FREQUENCIES.clone()
     changed[3] += 1
     assert problems({"a.inv_freq": FREQUENCIES}, {"a.inv_freq": changed}) == []
+
+
+def test_a_tensor_that_the_base_ties_and_a_fine_tune_has_trained_apart_is_told(problems, llama):
+    table = llama(layers=1)["model.embed_tokens.weight"]
+    twice = {"lm_head.weight": table.clone()}
+    apart = problems(twice, {"lm_head.weight": table + 0.5})
+    said = [problem for problem in apart if "are one tensor in the base" in problem.text]
+    assert [problem.severity for problem in said] == ["warning"]
+    assert "of lm_head.weight" in said[0].text
+
+
+def test_a_tensor_that_stays_tied_says_nothing(problems, llama, tuned):
+    table = llama(layers=1)["model.embed_tokens.weight"]
+    moved = tuned(llama(layers=1), 1)["model.embed_tokens.weight"]
+    same = problems({"lm_head.weight": table.clone()}, {"lm_head.weight": moved.clone()})
+    assert not [problem for problem in same if "are one tensor" in problem.text]

@@ -1,0 +1,49 @@
+"""Task: all that decides one tensor of the merged model, as a value."""
+
+import math
+from typing import Any, Literal, NamedTuple
+
+import torch
+
+from merging.inputs.statistics import Statistics
+from merging.methods._contract import Method
+
+
+class Task(NamedTuple):
+    """All that decides one tensor of the merged model: equal tasks give equal bits."""
+
+    name: str
+    shape: tuple[int, ...]
+    out_dtype: torch.dtype
+    method: Method
+    vectors: tuple[str, ...] = ()
+    """The vectors that take part, in the recipe's order; if empty, the base's tensor is copied."""
+    omegas: tuple[float, ...] = ()
+    """One ω for each of these vectors."""
+    arguments: tuple[tuple[str, Any], ...] = ()
+    """The method's parameters, sorted by name."""
+    space: Literal["deltas", "weights"] = "deltas"
+    """What is combined: deltas, to which the base is added, or fine-tuned weights."""
+    depth: float | None = None
+    """i/(L−1) for layer i of L, 0 to 1; None outside the layers."""
+    seed: int = 0
+    """The recipe's seed."""
+    statistics: tuple[Statistics, ...] = ()
+    """The statistics of each vector, if the method needs them."""
+    twin_of: str = ""
+    """The first name of a tensor that the base stores under several names; "" for all others.
+
+    This tensor then has exactly the values of that one; see merging.engine.shared_tensors.
+    """
+    stochastic: bool = False
+    """Whether to round to the output dtype stochastically; see stochastic_rounding."""
+
+    @property
+    def numel(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+    @property
+    def computed(self) -> "Task":
+        """The task whose values this tensor has: masks and rounding depend on a tensor's name."""
+        return self._replace(name=self.twin_of, twin_of="") if self.twin_of else self
