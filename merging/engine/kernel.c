@@ -52,6 +52,23 @@ INLINE void added(const void *from, int32_t dtype, int apart, int first, size_t 
     }
 }
 
+/* The same for four rows of one kind, in their order; the total stays in a register from row to row. */
+INLINE void added_four(const void *const *from, int32_t dtype, int apart, int first, size_t start, size_t size,
+                       const float *restrict theta, const float *omegas, float *restrict total) {
+    const void *const a = from[0], *const b = from[1], *const c = from[2], *const d = from[3];
+    const float wa = omegas[0], wb = omegas[1], wc = omegas[2], wd = omegas[3];
+    for (size_t i = 0; i < size; i++) {
+        float va = widened(a, dtype, start + i), vb = widened(b, dtype, start + i);
+        float vc = widened(c, dtype, start + i), vd = widened(d, dtype, start + i);
+        if (apart) va -= theta[i], vb -= theta[i], vc -= theta[i], vd -= theta[i];
+        float sum = va * wa;
+        if (!first) sum = total[i] + sum;
+        sum = sum + vb * wb;
+        sum = sum + vc * wc;
+        total[i] = sum + vd * wd;
+    }
+}
+
 /* A float rounded to bfloat16: to the nearest, ties to even. NaN stays NaN. */
 INLINE uint16_t rounded(float value) {
     uint32_t bits;
@@ -215,18 +232,29 @@ static int all_reached(const source *base, size_t count, const source *rows, siz
     return 0;
 }
 
+/* Whether there are four rows from this one on, of one dtype and all with or without the base. */
+INLINE int four_alike(const source *rows, size_t count) {
+    if (count < 4) return 0;
+    for (size_t k = 1; k < 4; k++)
+        if (rows[k].dtype != rows->dtype || !rows[k].difference != !rows->difference) return 0;
+    return 1;
+}
+
 FOR_EACH_CPU void weighted_sum_of_slice(
     size_t size, const void *base, int32_t base_dtype, size_t count, const source *rows, const void *const *elements,
     const float *omegas, float divisor, float factor, void *out, int32_t out_dtype) {
 #define ADD(DTYPE, APART) \
-    if (k) added(elements[k], DTYPE, APART, 0, start, n, theta, omegas[k], total); \
+    if (four && k) added_four(elements + k, DTYPE, APART, 0, start, n, theta, omegas + k, total); \
+    else if (four) added_four(elements + k, DTYPE, APART, 1, start, n, theta, omegas + k, total); \
+    else if (k) added(elements[k], DTYPE, APART, 0, start, n, theta, omegas[k], total); \
     else added(elements[k], DTYPE, APART, 1, start, n, theta, omegas[k], total);
     float theta[RUN], total[RUN];
     for (size_t start = 0; start < size; start += RUN) {
         const size_t n = size - start < RUN ? size - start : RUN;
         for (size_t i = 0; base && i < n; i++) theta[i] = widened(base, base_dtype, start + i);
-        for (size_t k = 0; k < count; k++) {
+        for (size_t k = 0, four; k < count; k += four ? 4 : 1) {
             const int apart = base && !rows[k].difference;
+            four = (size_t)four_alike(rows + k, count - k);
             if (rows[k].dtype == BFLOAT16) {
                 if (apart) { ADD(BFLOAT16, 1) } else { ADD(BFLOAT16, 0) }
             } else {

@@ -48,8 +48,7 @@ def merge(
         base: Θ.
         vectors: the vectors that the recipe names, by those names.
 
-    Yields:
-        name and tensor, in the base's shape and the output dtype.
+    The tensors have the base's shape and the output dtype.
 
     Raises:
         RecipeError: if the recipe cannot be carried out on these weights.
@@ -127,9 +126,7 @@ def compute(
     """Computes one piece of a tensor of the merged model and rounds it into `out`.
 
     Args:
-        task: the tensor.
-        base: Θ.
-        vectors: the vectors that the task names.
+        task, base, vectors: the tensor, Θ, and the vectors that the task names.
         start: the piece's first element in the flattened tensor.
         out: 1-D, in the task's output dtype, as large as one of its `spans`.
         workspace: memory that no other thread uses now.

@@ -91,7 +91,7 @@ class DigestTree:
     def room(self, name: str, start: int, stop: int) -> Leaves | None:
         """Returns where the hashes of a part of a tensor go, for a reader that hashes by itself.
 
-        None if the part is not made of whole leaves, or if all of them are known.
+        None if the part is not made of whole leaves, or if they are known.
 
         Args:
             name: the tensor.
@@ -101,7 +101,8 @@ class DigestTree:
         if start % LEAF or (stop % LEAF and stop != self._infos[name].nbytes):
             return None
         part = self._of(name)[start // LEAF : -(-stop // LEAF)]
-        return None if part.all() else part
+        # The ends tell, as parts are read whole; to hash a leaf twice does no harm.
+        return None if not len(part) or (part[0] and part[-1]) else part
 
     def missing(self) -> Iterator[tuple[str, int, int]]:
         """Yields name, first byte and one past the last of what must still be read.
@@ -109,7 +110,10 @@ class DigestTree:
         Each is at most SPAN leaves long.
         """
         for name, info in self._infos.items():
-            unknown = np.flatnonzero(self._of(name) == 0)
+            leaves = self._of(name)
+            if leaves.all():
+                continue
+            unknown = np.flatnonzero(leaves == 0)
             # Runs of unknown leaves, cut into spans.
             runs = np.split(unknown, np.flatnonzero(np.diff(unknown) != 1) + 1)
             for run in runs:

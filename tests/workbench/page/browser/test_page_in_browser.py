@@ -143,9 +143,11 @@ def test_the_composition_answers_and_follows_the_sliders(open_page, steps):
         "d => document.querySelector('#answer-a small').textContent.includes(d)", arg=now
     )
     assert digest != now and now in note.inner_text()
-    assert (
-        page.locator("#answer-b pre").inner_text() == page.locator("#answer-a pre").inner_text()
-    )  # both are the base
+    # Both are the base; B may still be writing.
+    page.wait_for_function(
+        "document.querySelector('#answer-b pre').textContent"
+        " === document.querySelector('#answer-a pre').textContent"
+    )
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

@@ -153,7 +153,7 @@ def test_a_name_that_is_markup_stays_a_name(open_page, steps):
     page.get_by_role("option", name=re.compile("img src")).click()
     page.locator("#open").click()
     page.locator("#open-report .message.done").wait_for()
-    page.locator("#sliders label", has_text="<img src").wait_for()
+    page.locator(".omega .who", has_text="<img src").wait_for()
     steps.exact(page, 180_000)  # one more expert: the whole set of each dataset once for it
     for name in ("Compose", "Geometry", "Benchmark", "Compare", "Export", "Models"):
         steps.tab(page, name)

@@ -56,7 +56,7 @@ def test_only_what_a_row_can_do_is_offered(session, world):
     lines = compare(session, [*(line.contender for line in rows), export])
     html = str(compare_html.table_html(lines, session.models, ["<b>"]))
     assert (
-        html.count('data-press="compare-use"') == 4
+        html.count(' data-go="') == 4
     )  # base and three vectors; the sliders stand at the current one
     assert 'data-press="compare-remove" data-value="&lt;b&gt;"' in html and "<b></b>" not in html
     assert 'data-press="compare-remove"' not in str(
