@@ -161,7 +161,9 @@ def _problem(difference: _Difference, name: str, tuned: _Side, base: _Side) -> P
     if any(word in part for part in difference.path for word in _BESIDE):
         return Problem("info", name, said, "The export has the base's value.")
     if base.lacks(difference.path):
-        advice = "transformers has no such key; the values that it derives from it are compared too."
+        advice = (
+            "transformers has no such key; the values that it derives from it are compared too."
+        )
         return Problem("info", name, said, advice)
     if last == _EOS:
         advice = f"The export has the base's value, and may not stop where {name} stops."

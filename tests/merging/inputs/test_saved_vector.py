@@ -93,10 +93,16 @@ def test_the_folder_says_what_it_is(folders):
         "format": 1,
     }  # fmt: skip
     assert again.facts._asdict() == facts
-    assert verify(folders / "saved").files.keys() == {"README.md", "delta.safetensors", "vector.json"}
+    assert verify(folders / "saved").files.keys() == {
+        "README.md",
+        "delta.safetensors",
+        "vector.json",
+    }
     card = (folders / "saved" / "README.md").read_text()
     assert card.startswith("# Δcot: a distribution vector\n") and "make it again" not in card
-    assert f"digest `{base.digest[:12]}`; made from weights with digest `{vector.digest[:12]}`" in card
+    assert (
+        f"digest `{base.digest[:12]}`; made from weights with digest `{vector.digest[:12]}`" in card
+    )
     assert set(load_file(folders / "saved" / "delta.safetensors")) == set(
         base
     )  # the library reads it

@@ -503,7 +503,9 @@ def test_what_reads_back_otherwise_is_not_kept(
 ):
     vector = LoraVector(adapter(tmp_path / "s", base, [SQUARE]), base)
     right = adapter_folder.config_of
-    monkeypatch.setattr(adapter_folder, "config_of", lambda *given, **more: right(*given, **more) | change)
+    monkeypatch.setattr(
+        adapter_folder, "config_of", lambda *given, **more: right(*given, **more) | change
+    )
     with pytest.raises(ExportError, match="is not the adapter that was wanted. Please report this"):
         export_adapter(recipe({"s": 1.0}), base, {"s": vector}, tmp_path / "out")
     assert not list(tmp_path.glob("*out*"))

@@ -462,8 +462,7 @@ def test_extract_writes_an_adapter_and_reports_what_is_missing(
     assert main([*words, "--rank", "7", "--json", str(models / "fit.json")]) == 0
     out = capsys.readouterr().out
     assert (
-        " of ‖Δ‖²: norms (tensors: 1)" in out
-        and "is not in the adapter: it holds matrices" in out
+        " of ‖Δ‖²: norms (tensors: 1)" in out and "is not in the adapter: it holds matrices" in out
     )
     fit = json.loads((models / "fit.json").read_text())
     base, math = (load_file(models / name / "model.safetensors") for name in ("base", "math"))
