@@ -74,7 +74,8 @@ def _is_plain(
     lengths: Float[Tensor, "2 rows"], cosine: Float[Tensor, "rows"]
 ) -> Bool[Tensor, "rows"]:
     """Reports for which rows float32 can hold all products, and enough digits of the cosine."""
-    inside = (lengths > 1e-12) & (lengths < 1e12)
+    # mergekit raises lengths below 1e-7 to it.
+    inside = (lengths > 1e-7) & (lengths < 1e12)
     return inside.all(0) & (cosine > OPPOSITE)
 
 

@@ -43,7 +43,7 @@ def test_opposite_rows_are_a_line_in_float32_too(combine, given):
 
 @pytest.mark.parametrize("given", [{}, {"nuslerp_flatten": False}])
 def test_lengths_beyond_float32s_squares(combine, given):
-    for size in (1e30, 1e-30):
+    for size in (1e30, 1e-9, 1e-30):
         stack = [[size, 0.0], [size, size]]
         found = combine("nuslerp", stack, dtype=torch.float32, **given) / size
         share = sin(pi / 8) / sin(pi / 4)
