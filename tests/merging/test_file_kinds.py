@@ -3,6 +3,7 @@
 import bz2
 import gzip
 import io
+import itertools
 import lzma
 import marshal
 import os
@@ -127,6 +128,8 @@ def test_a_long_pickle_of_text_is_one_though_its_end_is_not_read():
         (b"\x1c\0\0\0TFL3" + bytes(20), "weights"),
         (b"\x08\x08\x12\x07pytorch\x1a\x052.0.1:", "weights"),  # ONNX
     ],
+    # By number: contents hold the time, and two processes must collect the same names.
+    ids=itertools.count(),
 )
 def test_contents(content, expected):
     assert kind(content) == expected
@@ -159,6 +162,7 @@ def test_this_interpreter_is_code():
         b"\x89PNG\r\n\x1a\n" + bytes(50),
         b"\x0a\x0e\x0a\x05<unk>\x15\0\0\0\0\x18\x02",  # SentencePiece
     ],
+    ids=itertools.count(),
 )
 def test_other_contents(content):
     assert kind(content) is None
