@@ -677,6 +677,7 @@ def test_a_task_reads_no_more_than_its_block(tmp_path, make, monkeypatch, pieces
     )
     pieces(4)
     task = next(one for one in tasks(recipe, base, vectors) if one.name == EMBED)
+    longest.clear()  # resolving has compared tensors that may be one; see shared_tensors
     assert tensor(task, base, vectors).numel() == task.numel and max(longest) <= 4
 
 
