@@ -1,5 +1,5 @@
 # Three words run everything: `make run` opens the page, `make test` runs the tests, `make check` lints and types.
-# `make test-slow` runs the rest: whole trainings, killed processes, the browser, mergekit beside us.
+# `make test-slow` runs the rest: whole trainings, killed processes, the browser, mergekit beside us. `make coverage` is `make test` with coverage.
 # `make bench` measures every claim of docs/performance.md, in about ten minutes; ARGS="--size 1.2B" at the size of the targets.
 # Each makes what it needs first: .venv with the versions of constraints.txt, the oracle's environment, a browser.
 
@@ -12,7 +12,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export GRADIO_ANALYTICS_ENABLED = False
 
-.PHONY: run test test-slow check format bench demo constraints clean
+.PHONY: run test coverage test-slow check format bench demo constraints clean
 
 run: .venv/made
 	$(BIN)/python app.py $(ARGS)
@@ -22,6 +22,10 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=2 --dist=load
 # Without --no-loadscope-reorder files would be ordered by their number of tests: the long ones of
 # the browser, which have few, would come last and leave one process idle.
 test: .venv/made-test
+	$(PYTEST) -m "not slow and not oracle" $(ARGS)
+
+# The same tests, which must reach every line and branch of merging; counting them takes half as long again.
+coverage: .venv/made-test
 	$(PYTEST) -m "not slow and not oracle" --cov=merging --cov-report=term --cov-fail-under=100 $(ARGS)
 
 test-slow: .venv/made-test .venv-mergekit/made .venv/made-browser

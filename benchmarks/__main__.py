@@ -22,6 +22,7 @@ WEIGHTED = (
     "compose_against_copy",
     "mounted_against_composed",
     "geometry_against_read",
+    "digests_on_the_way",
 )
 """The benchmarks that take --size and --weights."""
 OTHERS = {

@@ -70,7 +70,7 @@ def load(
     folder = Path(folder)
     config = _config(folder, checkpoint)
     _refuse_oversize(folder, config, checkpoint)
-    dtype = dtype or loading_dtype(folder, config, checkpoint)
+    dtype = dtype or loading_dtype(empty_module(folder, config).config, checkpoint)
     if dtype not in FLOATS:
         raise LoadError(
             f"{folder}: cannot run in {dtype}; give one of {', '.join(map(str, FLOATS))}."

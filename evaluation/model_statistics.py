@@ -132,7 +132,14 @@ def collect(
             "Look at the model's loss on this data."
         )
     names = [dataset.name for dataset in prepared.datasets]
-    norm = math.sqrt(sum(squares.values()))
+    # A parameter that the files store under several names counts once.
+    parameters = dict(loaded.module.named_parameters(remove_duplicate=False))
+    once = {
+        (id(parameters[view.parameter]), view.index): squares[name]
+        for name, view in loaded.views.items()
+        if name in tensors
+    }
+    norm = math.sqrt(sum(once.values()))
     facts = StatisticsFacts(
         kind, model, names, total, tokens, sampled, seed, norm, inputs_first, _versions()
     )

@@ -149,7 +149,7 @@ def shared(proved: ParameterViews, module: nn.Module) -> list[str]:
         owners.setdefault((region.data_ptr(), tuple(region.shape)), []).append(name)
     return [
         f"{' and '.join(names)} are one parameter in the live model; "
-        "compositions must give them equal values"
+        "a merge treats them as one tensor"
         for names in owners.values()
         if len(names) > 1
     ]

@@ -57,6 +57,11 @@ class Target(NamedTuple):
     GPT-2's Conv1D and every embedding are stored so.
     """
 
+    @property
+    def on_embedding(self) -> bool:
+        """Whether the adapted module is an embedding."""
+        return ".lora_embedding_" in self.a
+
 
 class Keys(NamedTuple):
     """The tensors of an adapter's file."""

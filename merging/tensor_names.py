@@ -6,6 +6,7 @@ never which tensors exist.
 """
 
 import re
+from collections.abc import Iterable
 from typing import NamedTuple
 
 PARTS = ("embeddings", "attention", "mlp", "norms", "head", "other")
@@ -103,6 +104,24 @@ def _part(components: list[str]) -> str:
         if "embed" in word:
             return "embeddings"
     return "other"
+
+
+def depths_of(base: Iterable[str]) -> dict[str, float | None]:
+    """Returns tensor -> i/(L−1) of its layer i of L; None outside the layers.
+
+    As in mergekit, it is 1 in a model with one layer. Each stack of layers counts for itself.
+    """
+    places = {name: place(name) for name in base}
+    last: dict[str, int] = {}
+    for position in places.values():
+        if position.layer is not None:
+            last[position.stack] = max(last.get(position.stack, 0), position.layer)
+    return {
+        name: None
+        if position.layer is None
+        else (position.layer / last[position.stack] if last[position.stack] else 1.0)
+        for name, position in places.items()
+    }
 
 
 def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:

@@ -24,6 +24,8 @@ from merging.engine import kernel
 from merging.engine.identities import gather
 from merging.engine.loop import BLOCK
 from merging.engine.pieces import Piece, fill_deltas, read_deltas
+from merging.engine.shared_tensors import shared_tensors
+from merging.engine.task_vectors import under_first_name
 from merging.engine.threads import Spare, in_order, workers
 from merging.engine.workspace import PIECE, Workspace
 from merging.inputs.checkpoint import Weights, dtype_of, read_into, shape_of
@@ -53,7 +55,7 @@ class Geometry:
 
     vectors: tuple[str, ...]
     tensors: tuple[str, ...]
-    """Names of the base's floating-point tensors, in reading order."""
+    """Names of the base's floating-point tensors, in reading order; one name for each tensor."""
     grams: Matrix
     """(tensors, vectors, vectors): ⟨Δ_i, Δ_j⟩."""
     base_squares: Matrix
@@ -149,7 +151,8 @@ def measure(
 ) -> Geometry:
     """Measures the geometry of vectors: reads each floating-point tensor once, in pieces.
 
-    The digests of base and vectors are gathered on the way; see Checkpoint.gather_digest.
+    A tensor that the base stores under several names counts once, under the first. The digests of
+    base and vectors are gathered on the way; see Checkpoint.gather_digest.
 
     Args:
         base: Θ.
@@ -160,9 +163,20 @@ def measure(
         the Gram matrices of all floating-point tensors.
     """
     gather([base, *vectors.values()])
-    tensors = reading_order([name for name in base if dtype_of(base, name).is_floating_point])
-    sizes = np.array([math.prod(shape_of(base, name)) for name in tensors], dtype=np.int64)
     ordered = list(vectors.values())
+    shared = shared_tensors(base, ordered)
+    tensors = reading_order(
+        [
+            name
+            for name in base
+            if dtype_of(base, name).is_floating_point and name == shared.get(name, (name,))[0]
+        ]
+    )
+    sizes = np.array([math.prod(shape_of(base, name)) for name in tensors], dtype=np.int64)
+    seen = {
+        name: [under_first_name(vector, shared.get(name, ())) for vector in ordered]
+        for name in tensors
+    }
     compiled = [
         kernel.reads(dtype_of(base, name)) and len(ordered) <= kernel.MOST for name in tensors
     ]
@@ -184,14 +198,14 @@ def measure(
             if compiled[row]:
                 with ExitStack() as files:
                     theta, spans = read_deltas(
-                        Piece(name, start, stop), base, ordered, workspace.reader(files)
+                        Piece(name, start, stop), base, seen[name], workspace.reader(files)
                     )
                     scratch = workspace.slices(len(ordered))
                     return piece, *kernel.inner_products(theta, spans, scratch)
             working = working_dtype(dtype_of(base, name))
             stack = workspace.rows(1 + len(ordered), stop - start, working)
             read_into(base, name, start, stack[0], workspace.scratch)
-            fill_deltas(name, start, stack, base, ordered, workspace.scratch)
+            fill_deltas(name, start, stack, base, seen[name], workspace.scratch)
             return piece, gram_of(stack[1:]).numpy(), square_of(stack[0])
 
     grams = np.zeros((len(tensors), len(vectors), len(vectors)))

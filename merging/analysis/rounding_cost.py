@@ -158,7 +158,9 @@ def rounding_cost(
         RecipeError, MismatchError: if the recipe cannot be carried out on these weights.
     """
     todo = {
-        task.name: task for task in tasks(recipe, base, vectors) if task.out_dtype.is_floating_point
+        task.name: task
+        for task in tasks(recipe, base, vectors)
+        if task.out_dtype.is_floating_point and not task.repeats
     }
     names = reading_order(list(todo))
     grams = np.zeros((len(names), 3, 3))

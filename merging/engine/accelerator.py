@@ -22,6 +22,7 @@ from merging.engine import pieces
 from merging.engine.kernel import VectorSpan
 from merging.engine.loop import Cpu, combine_piece, round_piece
 from merging.engine.task import Task
+from merging.engine.task_vectors import vectors_of
 from merging.engine.threads import Spare
 from merging.errors import DeviceError
 from merging.inputs.checkpoint import Weights, dtype_of, read_block
@@ -173,9 +174,7 @@ class _Stage:
             )
             # Θ is sent first, because the rows after it subtract it on the device.
             self._send(stack[0], start, partial(_theta, base, task.name))
-            for row, vector in zip(
-                stack[1:], [vectors[name] for name in task.vectors], strict=True
-            ):
+            for row, vector in zip(stack[1:], vectors_of(task, vectors), strict=True):
                 if task.space == "deltas":
                     self._send(row, start, partial(_delta, base, vector, task.name), stack[0])
                 else:

@@ -23,6 +23,7 @@ from merging.engine import kernel, pieces
 from merging.engine.finite import explain_not_finite
 from merging.engine.stochastic_rounding import round_stochastically
 from merging.engine.task import Task
+from merging.engine.task_vectors import statistics_at, vectors_of
 from merging.engine.tasks import tasks
 from merging.engine.threads import Spare
 from merging.engine.workspace import PIECE, Workspace
@@ -136,7 +137,7 @@ def compute(
         # Never through float32, which cannot hold large integers: buffers come this way too.
         read_into(base, task.name, start, out, workspace.scratch)
         return
-    job = _Job(task, base, [vectors[name] for name in task.vectors], workspace)
+    job = _Job(task, base, vectors_of(task, vectors), workspace)
     terms = _terms(task, base)
     # The compiled loop cuts stored weights into slices itself; all else is cut into blocks here.
     as_stored = terms is not None and all(vector.AS_STORED for vector in job.vectors)
@@ -237,7 +238,7 @@ def unrounded_blocks(
         overwrites the merged values.
     """
     task, workspace = task.computed, Workspace(PIECE)
-    job = _Job(task, base, [vectors[name] for name in task.vectors], workspace)
+    job = _Job(task, base, vectors_of(task, vectors), workspace)
     for start, stop in spans(task, BLOCK):
         stored = read_block(base, task.name, start, stop)
         if task.vectors:
@@ -278,7 +279,7 @@ def combine_piece(task: Task, start: int, stack: Tensor) -> Tensor:
     shape = (-1,) if task.method.scope == "element" else task.shape or (1,)
     seeds = tuple(seed_of(task.seed, task.name, name) for name in task.vectors)
     span = (start, start + theta.numel())
-    statistics = tuple(file.at(task.name, span, shape, theta.dtype) for file in task.statistics)
+    statistics = statistics_at(task, span, shape, theta.dtype)
     site = Site(task.name, theta.view(shape), task.depth, seeds, statistics)
     # ω stay on the CPU, also for an accelerator: methods use them as single numbers.
     omegas = torch.tensor(task.omegas, dtype=theta.dtype)

@@ -34,9 +34,18 @@ def statistics_of(recipe: Recipe) -> dict[str, Statistics]:
 
 
 def open_statistics(
-    recipe: Recipe, base: Weights, vectors: Mapping[str, Vector]
+    recipe: Recipe,
+    base: Weights,
+    vectors: Mapping[str, Vector],
+    shared: Mapping[str, tuple[str, ...]],
 ) -> dict[str, Statistics]:
     """Opens the statistics that a recipe names, by vector, and checks them from their headers.
+
+    Args:
+        recipe: the merge.
+        base: Θ.
+        vectors: the vectors that the recipe names.
+        shared: names of tensors that the base stores under several; see shared_tensors.
 
     Returns:
         vector -> its statistics; {} if the recipe's method needs none.
@@ -70,7 +79,7 @@ def open_statistics(
             )
         for name in opened.stored:
             _check_tensor(label, name, opened, base)
-    _check_same_tensors(files)
+    _check_same_tensors(files, shared)
     return files
 
 
@@ -107,14 +116,19 @@ def _check_tensor(label: str, name: str, opened: Statistics, base: Weights) -> N
         )
 
 
-def _check_same_tensors(files: Mapping[str, Statistics]) -> None:
+def _check_same_tensors(
+    files: Mapping[str, Statistics], shared: Mapping[str, tuple[str, ...]]
+) -> None:
     """Raises a MismatchError unless all files have statistics of the same tensors and axes.
 
     A tensor needs statistics of all models or of none: a weighted mean needs every model's share.
     """
     first, *rest = files.items()
     for name, other in rest:
-        ours, theirs = set(first[1].stored), set(other.stored)
+        ours, theirs = (
+            {shared.get(tensor, (tensor,))[0] for tensor in file.stored}
+            for file in (first[1], other)
+        )
         if ours != theirs:
             raise MismatchError(
                 f"{first[0]} and {name} have statistics of different tensors: "

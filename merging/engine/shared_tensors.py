@@ -8,10 +8,11 @@ that differ where the module has one.
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
+from merging.engine.declared_ties import filled_parameters
 from merging.inputs.checkpoint import Weights, dtype_of, read_block, shape_of
 from merging.inputs.vector import DistributionVector, Vector
 from merging.tensor_names import is_buffer, place
@@ -20,63 +21,103 @@ PROBE = 2**12
 """Elements that are compared first; they tell nearly all tensors apart."""
 _CACHE = "_shared_tensors"
 
+Names = tuple[str, ...]
+"""All names of one tensor, in the base's order."""
 
-def shared_tensors(base: Weights, vectors: Iterable[Vector] = ()) -> dict[str, str]:
-    """Returns each further name of a tensor -> its first name in the base's order.
 
-    Two names share a tensor if both are outside the numbered layers, and shape, dtype and all
-    values are equal. (Equal tensors of two layers are two parameters: layers were copied.)
-    Tensors of one repeated value, such as new biases and norms, may be equal by chance: they share
-    a tensor only if the fine-tuned checkpoints have equal values under both names too, and not one
-    repeated value everywhere. A head is never shared with an embedding if config.json says
-    `tie_word_embeddings: false`.
+class _Found(NamedTuple):
+    """What a base says of its own equal tensors."""
+
+    declared: list[list[str]]
+    """Names that are tied, as transformers or the configuration says."""
+    constant: list[list[str]]
+    """Names of equal tensors with one repeated value, which nobody knows to be tied."""
+    equal: list[list[str]]
+    """Names of other equal tensors of a model of which nobody says it."""
+
+
+def shared_tensors(base: Weights, vectors: Iterable[Vector] = ()) -> dict[str, Names]:
+    """Returns the names of the tensors that are stored under several: any of them -> all of them.
+
+    Two names share a tensor if shape, dtype and all values are equal and transformers ties them,
+    judging by config.json. In a model that transformers does not know they share it if they are
+    outside the numbered layers, and `tie_word_embeddings` in config.json is true, or it is missing
+    and no fine-tuned checkpoint has different values under them. If it is false, heads are apart.
+    There, tensors of one repeated value, such as new biases and norms, may be equal by chance: they
+    share a tensor only if the checkpoints have equal values too, and not one repeated value
+    everywhere.
 
     Args:
-        base: Θ. The result is kept with it, if it is a checkpoint or `in_memory`.
-        vectors: asked about tensors of one repeated value.
+        base: Θ. What it says is kept with it, if it is a checkpoint or `in_memory`.
+        vectors: those of checkpoints are asked where transformers cannot be.
     """
-    first, constant = _equal_in(base)
-    proofs = [vector for vector in vectors if isinstance(vector, DistributionVector)]
-    if not constant or not proofs:
-        return first
-    return first | _proved(constant, proofs)
+    found = _found_in(base)
+    groups = [list(group) for group in found.declared]
+    if found.constant or found.equal:
+        proofs = [vector for vector in vectors if isinstance(vector, DistributionVector)]
+        for group in found.equal:
+            groups += [kept for kept in _kept_equal(group, proofs) if len(kept) > 1]
+        for group in found.constant if proofs else ():
+            groups += [kept for kept in _moved_alike(group, proofs) if len(kept) > 1]
+    return {name: tuple(group) for group in groups for name in group}
 
 
-def _equal_in(base: Weights) -> tuple[dict[str, str], list[list[str]]]:
-    """Returns names that share a tensor, and groups of names with equal tensors of one value."""
+def _found_in(base: Weights) -> _Found:
+    """Finds equal tensors, and asks transformers which of them are tied; once for each base."""
     # The base's own identity too: a view of it copies its attributes.
     kept = getattr(base, _CACHE, None)
     if kept is not None and kept[0] == id(base):
-        found: tuple[dict[str, str], list[list[str]]] = kept[1]
-        return found
+        known: _Found = kept[1]
+        return known
     alike: dict[Any, list[str]] = {}
     for name in base:
         shape, dtype = shape_of(base, name), dtype_of(base, name)
-        weight = dtype.is_floating_point and not is_buffer(name, len(shape))
-        if weight and 0 not in shape and place(name).layer is None:
+        if dtype.is_floating_point and not is_buffer(name, len(shape)) and 0 not in shape:
             alike.setdefault((shape, dtype), []).append(name)
-    untied = _says_untied(getattr(base, "config", {}))
-    first: dict[str, str] = {}
-    constant: list[list[str]] = []
-    for names in alike.values():
-        for group in _equal_groups(base, names):
-            if _is_constant(base, group[0]):
-                constant.append(group)
-                continue
-            heads = {name for name in group if place(name).part == "head"} if untied else set()
-            for members in ([name for name in group if name not in heads], sorted(heads)):
-                first |= dict.fromkeys(members[1:], members[0]) if members else {}
+    groups = [group for names in alike.values() for group in _equal_groups(base, names)]
+    found = _sorted_out(base, {tuple(group): _is_constant(base, group[0]) for group in groups})
     if hasattr(base, "__dict__"):
-        vars(base)[_CACHE] = (id(base), (first, constant))
-    return first, constant
+        vars(base)[_CACHE] = (id(base), found)
+    return found
 
 
-def _says_untied(config: Mapping[str, Any]) -> bool:
-    """Returns whether a configuration says that head and embeddings are two parameters."""
-    levels = (config, config.get("text_config"))
-    return any(
-        isinstance(level, dict) and level.get("tie_word_embeddings") is False for level in levels
-    )
+def _sorted_out(base: Weights, groups: Mapping[Names, bool]) -> _Found:
+    """Divides groups of equal tensors; each group comes with whether it has one repeated value."""
+    outside = {group: [name for name in group if place(name).layer is None] for group in groups}
+    found = _Found([], [], [])
+    # Norms and biases inside the layers are often all ones or zeros: they alone say nothing.
+    if not any(not constant or len(outside[group]) > 1 for group, constant in groups.items()):
+        return found
+    config = getattr(base, "config", {})
+    names = [name for group in groups for name in group]
+    filled = filled_parameters(config, names, most_layers=len(base))
+    tied = _says_tied(config)
+    for group, constant in groups.items():
+        alike: dict[int, list[str]] = {}
+        for name in group:
+            if filled is not None and name in filled:
+                alike.setdefault(filled[name], []).append(name)
+        found.declared.extend(same for same in alike.values() if len(same) > 1)
+        # What transformers does not know, names decide. Equal layers were copied.
+        rest = outside[group]
+        rest = [] if filled is not None and all(name in filled for name in rest) else rest
+        parts = [rest]
+        if tied is False and not constant:
+            heads = [name for name in rest if place(name).part == "head"]
+            parts = [[name for name in rest if name not in heads], heads]
+        where = found.constant if constant else found.declared if tied else found.equal
+        where.extend(part for part in parts if len(part) > 1)
+    return found
+
+
+def _says_tied(config: Mapping[str, Any]) -> bool | None:
+    """Returns whether a configuration says that head and embeddings are one parameter, if it does.
+
+    False at one level decides, as in models of several modalities.
+    """
+    levels = [level for level in (config, config.get("text_config")) if isinstance(level, dict)]
+    said = [level["tie_word_embeddings"] for level in levels if "tie_word_embeddings" in level]
+    return all(said) if said else None
 
 
 def _equal_groups(weights: Weights, names: Sequence[str]) -> list[list[str]]:
@@ -86,8 +127,7 @@ def _equal_groups(weights: Weights, names: Sequence[str]) -> list[list[str]]:
     # By their first bytes, so that whole tensors are read only where they are probably equal.
     probes: dict[bytes, list[str]] = {}
     for name in names:
-        size = min(math.prod(shape_of(weights, name)), PROBE)
-        probe = read_block(weights, name, 0, size).cpu().contiguous()
+        probe = _probe(weights, name).cpu().contiguous()
         probes.setdefault(probe.view(torch.uint8).numpy().tobytes(), []).append(name)
     groups: list[list[str]] = []
     for likely in probes.values():
@@ -101,6 +141,11 @@ def _equal_groups(weights: Weights, names: Sequence[str]) -> list[list[str]]:
     return groups
 
 
+def _probe(weights: Weights, name: str) -> torch.Tensor:
+    """Returns the first elements of a tensor."""
+    return read_block(weights, name, 0, min(math.prod(shape_of(weights, name)), PROBE))
+
+
 def _bits(weights: Weights, name: str) -> torch.Tensor:
     """Returns a tensor as bytes: NaN equals itself there, and −0 does not equal 0."""
     return weights[name].cpu().contiguous().flatten().view(torch.uint8)
@@ -108,30 +153,46 @@ def _bits(weights: Weights, name: str) -> torch.Tensor:
 
 def _is_constant(weights: Weights, name: str) -> bool:
     """Returns whether all values of a tensor are equal."""
-    values = weights[name].flatten()
-    return bool((values == values[0]).all())
+    probe = _probe(weights, name)
+    return bool((probe == probe[0]).all()) and bool((weights[name] == probe[0]).all())
 
 
-def _proved(
-    constant: Sequence[Sequence[str]], vectors: Sequence[DistributionVector]
-) -> dict[str, str]:
-    """Returns the names with equal tensors of one value that fine-tuning has kept equal."""
-    first: dict[str, str] = {}
-    for group in constant:
-        # One vector after the other divides the group into those that it keeps equal.
-        parts: list[list[str]] = [list(group)]
-        moved: set[str] = set()
-        for vector in vectors:
-            # A name that the checkpoint does not store proves nothing.
-            stored = [name for name in group if name in vector and vector.source(name) == name]
-            parts = [
-                piece
-                for part in parts
-                for piece in _equal_groups(vector.tuned, [name for name in part if name in stored])
-            ]
-            moved |= {name for name in stored if not _is_constant(vector.tuned, name)}
+def _kept_equal(group: Sequence[str], vectors: Sequence[DistributionVector]) -> list[list[str]]:
+    """Divides names into those under which each checkpoint has equal values too."""
+    parts: list[list[str]] = [list(group)]
+    for vector in vectors:
+        alike = _alike_in(vector, tuple(group))
+        divided: list[list[str]] = []
         for part in parts:
-            if moved & set(part):
-                ordered = [name for name in group if name in part]
-                first |= dict.fromkeys(ordered[1:], ordered[0])
-    return first
+            own = [[name for name in part if name in same] for same in alike]
+            # A name that the checkpoint does not store proves nothing: it stays with the first.
+            loose = [name for name in part if not any(name in same for same in alike)]
+            own = [same for same in own if same] or [[]]
+            keep = {*own[0], *loose}
+            divided += [[name for name in part if name in keep], *own[1:]]
+        parts = divided
+    return parts
+
+
+def _moved_alike(group: Sequence[str], vectors: Sequence[DistributionVector]) -> list[list[str]]:
+    """Returns names that every checkpoint stores with equal values, and one with several values."""
+    stored = [
+        {name for same in _alike_in(vector, tuple(group)) for name in same} for vector in vectors
+    ]
+    everywhere = [name for name in group if all(name in names for names in stored)]
+    return [
+        part
+        for part in _kept_equal(everywhere, vectors)
+        if part and not all(_is_constant(vector.tuned, part[0]) for vector in vectors)
+    ]
+
+
+def _alike_in(vector: DistributionVector, group: Names) -> list[list[str]]:
+    """Divides the names that a checkpoint stores by their values; kept with the vector."""
+    known: dict[Names, list[list[str]]] = vars(vector).setdefault(_CACHE, {})
+    if group not in known:
+        stored = [name for name in group if name in vector and vector.source(name) == name]
+        same = _equal_groups(vector.tuned, stored)
+        single = [[name] for name in stored if not any(name in names for names in same)]
+        known[group] = same + single
+    return known[group]

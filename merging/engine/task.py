@@ -30,10 +30,10 @@ class Task(NamedTuple):
     """The recipe's seed."""
     statistics: tuple[Statistics, ...] = ()
     """The statistics of each vector, if the method needs them."""
-    twin_of: str = ""
-    """The first name of a tensor that the base stores under several names; "" for all others.
+    names: tuple[str, ...] = ()
+    """All names of a tensor that the base stores under several, in its order; () for all others.
 
-    This tensor then has exactly the values of that one; see merging.engine.shared_tensors.
+    The first name decides the values; see merging.engine.shared_tensors.
     """
     stochastic: bool = False
     """Whether to round to the output dtype stochastically; see stochastic_rounding."""
@@ -44,6 +44,11 @@ class Task(NamedTuple):
         return math.prod(self.shape)
 
     @property
+    def repeats(self) -> bool:
+        """Whether this is a further name of a tensor that has another name before it."""
+        return bool(self.names) and self.name != self.names[0]
+
+    @property
     def computed(self) -> "Task":
         """The task whose values this tensor has: masks and rounding depend on a tensor's name."""
-        return self._replace(name=self.twin_of, twin_of="") if self.twin_of else self
+        return self._replace(name=self.names[0]) if self.repeats else self

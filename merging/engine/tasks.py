@@ -3,7 +3,7 @@
 Only names, shapes and dtypes are read, unless a method computes ω from whole vectors.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
@@ -13,12 +13,14 @@ from merging.engine import recipe_statistics, restack
 from merging.engine.recipe_fit import check_filters, check_vectors
 from merging.engine.shared_tensors import shared_tensors
 from merging.engine.task import Task
+from merging.engine.task_vectors import check_one_move, under_first_name
 from merging.errors import RecipeError
 from merging.inputs.checkpoint import Weights, dtype_of, shape_of
+from merging.inputs.statistics import Statistics
 from merging.inputs.vector import Vector
 from merging.methods._contract import WEIGHT
 from merging.recipe import ModelEntry, Recipe, settings
-from merging.tensor_names import is_buffer, place
+from merging.tensor_names import depths_of, is_buffer
 
 
 def tasks(recipe: Recipe, base: Weights, vectors: Mapping[str, Vector]) -> list[Task]:
@@ -32,75 +34,87 @@ def tasks(recipe: Recipe, base: Weights, vectors: Mapping[str, Vector]) -> list[
     Raises:
         RecipeError: if a vector is missing, all ω of an average are 0, or a filter matches no
             tensor.
-        MismatchError: if a vector belongs to another base.
+        MismatchError: if a vector belongs to another base, or moves one tensor in two ways.
         TypeError: if `base` is a vector.
     """
     # A vector is a mapping of tensors too; as a base it would give wrong weights without an error.
     if isinstance(base, Vector):
         raise TypeError(f"{base.name} is a vector of differences; the base must be weights")
     check_vectors(recipe, base, vectors)
-    depths = _depths(base)
+    depths = depths_of(base)
+    # Only those that the recipe names: a live model may hold others, and an export does not.
+    named = [vectors[source.name] for source in recipe.models]
+    shared = shared_tensors(base, named)
+    for names in dict.fromkeys(shared.values()):
+        for vector in named:
+            check_one_move(vector, names)
+    files: Mapping[str, Statistics] = {}
+    closed: Mapping[str, float] = {}
     # check_slices has refused methods that need statistics or lengths of whole models.
     if recipe.slices:
         restack.check_filters(recipe, base)
-        own = dict(restack.tensor_recipes(recipe, base))
-        each = [_task(own[name], base, vectors, name, depths[name], {}) for name in own]
-        return _with_twins(each, own, base, vectors, depths)
-    check_filters(recipe, base)
-    files = recipe_statistics.open_statistics(recipe, base, vectors)
-    closed = _closed_form(recipe, base, vectors)
-    resolved = [_task(recipe, base, vectors, name, depths[name], closed) for name in base]
-    if files:
-        resolved = [
-            task._replace(statistics=tuple(files[name] for name in task.vectors))
-            for task in resolved
-        ]
-    return _with_twins(resolved, dict.fromkeys(base, recipe), base, vectors, depths)
+        recipes = dict(restack.tensor_recipes(recipe, base))
+    else:
+        check_filters(recipe, base)
+        recipes = dict.fromkeys(base, recipe)
+        files = recipe_statistics.open_statistics(recipe, base, vectors, shared)
+        closed = _closed_form(recipe, vectors, shared)
+    resolved: dict[str, Task] = {}
+    for name, own in recipes.items():
+        names = shared.get(name, (name,))
+        if name != names[0]:
+            _check_alike(recipes, names, name, depths)
+            resolved[name] = resolved[names[0]]._replace(name=name)
+            continue
+        seen = vectors
+        if name in shared:
+            seen = {key: under_first_name(vector, names) for key, vector in vectors.items()}
+        task = _task(own, base, seen, name, depths[name], closed)
+        statistics = tuple(files[key] for key in task.vectors) if files else ()
+        resolved[name] = task._replace(names=shared.get(name, ()), statistics=statistics)
+    return list(resolved.values())
 
 
-def _with_twins(
-    resolved: list[Task],
+def _check_alike(
     recipes: Mapping[str, Recipe],
-    base: Weights,
-    vectors: Mapping[str, Vector],
+    names: tuple[str, ...],
+    name: str,
     depths: Mapping[str, float | None],
-) -> list[Task]:
-    """Gives every further name of a tensor the task of its first name.
+) -> None:
+    """Checks that a recipe says the same of a tensor's first name and of another of its names.
 
     Args:
-        resolved: the task of each tensor by itself.
         recipes: the recipe at each tensor.
-        base, vectors: as for `tasks`.
+        names: all names of the tensor.
+        name: the other name.
         depths: the depth of each tensor.
 
     Raises:
-        RecipeError: if a recipe treats the names of one tensor differently.
+        RecipeError: if it does not; the message has all names.
     """
-    first = shared_tensors(base, vectors.values())
-    by_name = {task.name: task for task in resolved}
-    for name, twin in first.items():
-        if _wishes(recipes[name], name, depths[name]) != _wishes(recipes[twin], twin, depths[twin]):
-            raise RecipeError(
-                f"{twin} and {name} are one tensor in this base, stored under both names, and the "
-                "recipe treats them differently. Give filters, include and exclude that take both "
-                "names or neither."
-            )
-    return [
-        by_name[first[task.name]]._replace(name=task.name, twin_of=first[task.name])
-        if task.name in first
-        else task
-        for task in resolved
-    ]
+    ours, theirs = (_settings_of(recipes[each], each, depths[each]) for each in (names[0], name))
+    if ours == theirs:
+        return
+    if bool(ours) != bool(theirs):
+        taken, left = (names[0], name) if ours else (name, names[0])
+        how = f"include and exclude take {taken} and leave {left} out"
+    else:
+        how = f"its rules or gradients give {name} other settings than {names[0]}"
+    raise RecipeError(
+        f"This base stores one tensor under {len(names)} names, {', '.join(names)}; {how}. "
+        "Give filters, include and exclude that take all of these names or none, and no gradient "
+        "over them."
+    )
 
 
-def _wishes(recipe: Recipe, name: str, depth: float | None) -> tuple[Any, ...]:
-    """Returns all that a recipe says of one tensor."""
+def _settings_of(recipe: Recipe, name: str, depth: float | None) -> tuple[Any, ...]:
+    """Returns all that a recipe says of one tensor; () if it leaves the tensor as the base's."""
     if not is_selected(recipe, name):
-        return (False,)
+        return ()
     models = list(recipe.models)
     omegas = [_omega(recipe, source, name, depth) for source in models]
     own = _for_each_vector(recipe, models, name, depth)
-    return True, omegas, _shared(recipe, name, depth), own
+    return [source.name for source in models], omegas, _shared(recipe, name, depth), own
 
 
 def effective_weights(
@@ -263,33 +277,24 @@ def _omega(recipe: Recipe, source: ModelEntry, name: str, depth: float | None) -
     return float(value)
 
 
-def _closed_form(recipe: Recipe, base: Weights, vectors: Mapping[str, Vector]) -> dict[str, float]:
+def _closed_form(
+    recipe: Recipe, vectors: Mapping[str, Vector], shared: Mapping[str, tuple[str, ...]]
+) -> dict[str, float]:
     """Returns ω by vector for methods that compute it from the lengths of whole vectors.
 
-    Empty for other methods. The vectors are read for it, once: they remember their length.
+    Empty for other methods. The vectors are read for it, once: they remember their lengths. A
+    tensor with several names counts once.
     """
     closed_form = recipe.definition.closed_form
     if closed_form is None:
         return {}
-    names = [source.name for source in recipe.models]
-    return dict(
-        zip(names, closed_form(tuple(vectors[name].squared_length for name in names)), strict=True)
-    )
-
-
-def _depths(base: Iterable[str]) -> dict[str, float | None]:
-    """Returns tensor -> i/(L−1) of its layer i of L; None outside the layers.
-
-    As in mergekit, it is 1 in a model with one layer. Each stack of layers counts for itself.
-    """
-    places = {name: place(name) for name in base}
-    last: dict[str, int] = {}
-    for position in places.values():
-        if position.layer is not None:
-            last[position.stack] = max(last.get(position.stack, 0), position.layer)
-    return {
-        name: None
-        if position.layer is None
-        else (position.layer / last[position.stack] if last[position.stack] else 1.0)
-        for name, position in places.items()
+    lengths = {
+        source.name: sum(
+            length
+            for name, length in vectors[source.name].squared_lengths.items()
+            if name
+            == next(each for each in shared.get(name, (name,)) if each in vectors[source.name])
+        )
+        for source in recipe.models
     }
+    return dict(zip(lengths, closed_form(tuple(lengths.values())), strict=True))

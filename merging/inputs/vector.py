@@ -29,7 +29,7 @@ from merging.inputs.matching import match_names, renamed
 from merging.inputs.weight_files import module_notes
 
 PIECE = 2**18
-"""Elements that `squared_length` reads at once."""
+"""Elements that `squared_lengths` reads at once."""
 
 
 class Vector(Digested, Mapping[str, Tensor]):
@@ -99,15 +99,16 @@ class Vector(Digested, Mapping[str, Tensor]):
         out.copy_(self.block(name, start, start + out.numel()))
 
     @cached_property
-    def squared_length(self) -> float:
-        """‖Δ‖² over the whole model, summed in float64. The first use reads every tensor once."""
-        total = 0.0
+    def squared_lengths(self) -> dict[str, float]:
+        """‖Δ‖² of each tensor, summed in float64. The first use reads every tensor once."""
+        lengths = {}
         for name in self:
-            size = math.prod(shape_of(self.base, name))
+            size, total = math.prod(shape_of(self.base, name)), 0.0
             for start in range(0, size, PIECE):
                 values = self.block(name, start, min(start + PIECE, size)).double()
                 total += float(values @ values)
-        return total
+            lengths[name] = total
+        return lengths
 
 
 class DistributionVector(Vector):

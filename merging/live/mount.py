@@ -78,7 +78,10 @@ class Mounts:
             self._tasks = settled, tasks(settled, self.live.base, self.live.vectors)
         after = tasks(wanted, self.live.base, self.live.vectors)
         changed = change(self._tasks[1], after, self.live.vectors)
-        changed = {name: moved for name, moved in changed.items() if name in self.live.views}
+        # Several names of one tensor have one memory, to which its change is added once.
+        first = {task.name: task.computed.name for task in after}
+        once = {first[name]: name for name in reversed(changed) if name in self.live.views}
+        changed = {name: moved for name, moved in changed.items() if name in once.values()}
         parameters = [self.live.views[name].parameter for name in changed]
         if twice := [name for name in parameters if parameters.count(name) > 1]:
             raise NotMounted(

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from merging.errors import MismatchError
+from merging.loaded_config import essential, loaded_config
 from merging.opening.layer_kinds import (
     SETTING,
     TENSOR,
@@ -29,7 +30,6 @@ from merging.opening.layer_names import (
     refusal,
     tensor_text,
 )
-from merging.opening.loaded_config import essential, loaded_config
 from merging.opening.placement import Fitness, other_placements
 from merging.opening.stacked_config import (
     LayerOrigin,

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from merging.opening.loaded_config import loaded_config, quiet
+from merging.loaded_config import loaded_config, quiet
 from merging.opening.stacked_config import is_per_layer, level_of
 
 LIST, TENSOR, SETTING = "list", "tensor", "setting"

@@ -5,6 +5,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -32,8 +33,14 @@ from merging.recipe import Recipe
 from merging.recipe.formula import formula
 from plumbing.suggest import listed
 
-Term = tuple[float, LoraVector]
-"""A factor, and the adapter whose product it multiplies."""
+
+class Term(NamedTuple):
+    """One product of a sum."""
+
+    factor: float
+    adapter: LoraVector
+    tensor: str
+    """The adapter's name of the tensor; the base may have several."""
 
 
 def export_adapter(
@@ -78,7 +85,7 @@ def export_adapter(
     dtype = file_dtype(recipe.out_dtype or recipe.dtype, base, [task.name for task, _ in todo])
     # An upper bound: an adapter may have a lower rank at this tensor than its largest.
     nbytes = [
-        min(sum(adapter.rank for _, adapter in terms), rank or 2**31)
+        min(sum(term.adapter.rank for term in terms), rank or 2**31)
         * sum(task.shape)
         * dtype.itemsize
         for task, terms in todo
@@ -103,25 +110,36 @@ def export_adapter(
 def _moved(
     todo: Sequence[Task], adapters: Mapping[str, LoraVector]
 ) -> list[tuple[Task, list[Term]]]:
-    """Returns the tasks of the tensors that adapters move, each with its terms."""
+    """Returns the tasks of the tensors that adapters move, each with its terms.
+
+    A tensor that the base stores under several names has the name under which adapters move it.
+    """
     moved = []
     for task in todo:
+        # Its further names are the same parameter, which moves once.
+        if task.repeats:
+            continue
         # Also where no adapter moves anything, because a factor on the base counts everywhere.
         factors = low_rank.coefficients(task) if task.vectors else []
-        terms = [
-            (factor, adapters[name])
-            for factor, name in zip(factors, task.vectors, strict=True)
-            # The further names of a tied tensor are the same parameter, which moves once.
-            if name in adapters and task.name in adapters[name] and not task.twin_of
-        ]
-        moved += [(task, terms)] if terms else []
+        terms = []
+        for factor, name in zip(factors, task.vectors, strict=True):
+            if name not in adapters:
+                continue
+            targets = adapters[name].targets
+            own = [each for each in task.names or (task.name,) if each in targets]
+            # One that was trained with tied modules may have the tensor as the head too.
+            own = [each for each in own if targets[each].on_embedding] or own
+            terms += [Term(factor, adapters[name], own[0])] if own else []
+        moved += [(task._replace(name=terms[0].tensor), terms)] if terms else []
     return moved
 
 
 def _compose(name: str, terms: Sequence[Term], rank: int | None, dtype: torch.dtype) -> AdapterPart:
     """Computes one tensor's part: the sum of the products, truncated if a rank is given."""
-    module = _module(name, [adapter for _, adapter in terms])
-    exact = low_rank.concatenate([(factor, adapter.factors(name)) for factor, adapter in terms])
+    module = _module(terms)
+    exact = low_rank.concatenate(
+        [(term.factor, term.adapter.factors(term.tensor)) for term in terms]
+    )
     # Before the decomposition, whose own error would not name the tensor.
     for factor in exact:
         refuse_not_finite(name, factor)
@@ -176,20 +194,20 @@ def _in_memory(base: Checkpoint, names: Sequence[str]) -> LoadedModules:
         return NOT_LOADED
 
 
-def _module(name: str, adapters: Sequence[LoraVector]) -> Module:
+def _module(terms: Sequence[Term]) -> Module:
     """Returns PEFT's name of a tensor's module, as the adapters that change the tensor give it.
 
     Adapters may have been saved with paths of different lengths. The longest one is taken.
     """
     modules = set()
-    for adapter in adapters:
-        target = adapter.targets[name]
+    for term in terms:
+        target = term.adapter.targets[term.tensor]
         path, _, end = target.a.removeprefix(PREFIX).rpartition(".lora_")
         modules.add(Module(path, target.transposed, end.startswith("embedding")))
     if len({module[1:] for module in modules}) > 1:
         raise MismatchError(
-            f"{listed([adapter.name for adapter in adapters])} disagree about the orientation of "
-            f"{name!r} (fan_in_fan_out), so one of them would be added transposed. "
+            f"{listed([term.adapter.name for term in terms])} disagree about the orientation of "
+            f"{terms[0].tensor!r} (fan_in_fan_out), so one of them would be added transposed. "
             "Save the one that is wrong again with peft."
         )
     return max(modules, key=lambda module: len(module.path))

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 from merging.engine import low_rank
 from merging.engine.identities import gather
 from merging.engine.loop import BLOCK
+from merging.engine.shared_tensors import Names, shared_tensors
 from merging.errors import MismatchError, RecipeError
 from merging.inputs.checkpoint import Checkpoint, shape_of
 from merging.inputs.lora_vector import LoraVector
@@ -85,8 +86,9 @@ def extract(
     """
     _check(vector, rank, energy)
     gather([base, vector])  # the card names both by their digests
-    wanted = [name for name in vector if _kind(base, name) == "linear"]
-    found = _modules(base, wanted, _token_tables(vector, base) if embeddings else [])
+    shared = shared_tensors(base, [vector])
+    wanted = [name for name in vector if _kind(base, name) == "linear" and name not in shared]
+    found = _modules(base, wanted, _token_tables(vector, base, shared) if embeddings else [])
     modules = found.modules
     written_dtype = file_dtype(dtype, base, list(modules))
     # The ranks that an energy needs are not known before, so nothing is reserved for them.
@@ -108,7 +110,7 @@ def extract(
         f"Δ{vector.name}, {limit}",
         base_name or str(base.path),
         command,
-        left_out=_left_out(vector, base, found),
+        left_out=_left_out(vector, base, found, shared),
         generates=found.generates,
     )
     return write_adapter(out, base, parts(), about, nbytes=nbytes, progress=progress)
@@ -209,7 +211,7 @@ def _modules(base: Checkpoint, names: Sequence[str], tables: Sequence[str]) -> L
     return found
 
 
-def _token_tables(vector: Vector, base: Checkpoint) -> list[str]:
+def _token_tables(vector: Vector, base: Checkpoint, shared: Mapping[str, Names]) -> list[str]:
     """Returns the names of the token embeddings and the head that an adapter can hold.
 
     Tied matrices are refused: PEFT puts an adapter on one of two modules that share a matrix, so it
@@ -221,6 +223,12 @@ def _token_tables(vector: Vector, base: Checkpoint) -> list[str]:
         for name in token_tables(base)[1]
         if len(shape_of(base, name)) == 2 and name.endswith(".weight")
     ]
+    if together := [listed(list(shared[name])) for name in tables if name in shared]:
+        raise MismatchError(
+            f"{base.path} stores one matrix as {together[0]}, but an adapter moves only one of "
+            "its modules until it is merged. Leave --embeddings out, or merge checkpoints in full "
+            "instead of making adapters of them."
+        )
     heads = [name for name in tables if place(name).part == "head"]
     # A configuration without the key says nothing, so a model that stores no head counts as tied.
     if base.config.get("tie_word_embeddings", not heads):
@@ -245,19 +253,27 @@ def _of_another_vocabulary(vector: Vector) -> Collection[str]:
     return tuned.tables if isinstance(tuned, Arranged) else ()
 
 
-def _left_out(vector: Vector, base: Checkpoint, found: LoadedModules) -> tuple[LeftOut, ...]:
-    """Returns the tensors that the vector moves and the adapter lacks, by kind and reason."""
+def _left_out(
+    vector: Vector, base: Checkpoint, found: LoadedModules, shared: Mapping[str, Names]
+) -> tuple[LeftOut, ...]:
+    """Returns the tensors that the vector moves and the adapter lacks, by kind and reason.
+
+    A tensor that the base stores under several names counts once.
+    """
     norms: dict[tuple[str, str], list[float]] = {}
     grown = _of_another_vocabulary(vector)
     for name in vector:
-        if name not in found.modules:
+        names = [each for each in shared.get(name, (name,)) if each in vector]
+        if name not in found.modules and name == names[0]:
             size = base.info(name).numel
             blocks = (vector.block(name, at, min(at + BLOCK, size)) for at in range(0, size, BLOCK))
             # In blocks: embeddings are among these tensors, and float64 takes four times their
             # bfloat16.
             norm = math.hypot(*(float(block.double().norm()) for block in blocks))
-            why = _OTHER_TOKENS if name in grown else found.reasons.get(name, "")
-            kind = _kind(base, name)
+            kinds = [_kind(base, each) for each in names]
+            kind = "embeddings" if "embeddings" in kinds else kinds[0]
+            why = found.reasons.get(name, _SHARED if kind == "linear" and len(names) > 1 else "")
+            why = _OTHER_TOKENS if name in grown else why
             # A matrix that belongs to no linear module.
             norms.setdefault(("other" if kind == "linear" else kind, why), []).append(norm)
     return tuple(
@@ -265,6 +281,7 @@ def _left_out(vector: Vector, base: Checkpoint, found: LoadedModules) -> tuple[L
     )
 
 
+_SHARED = "several modules use one matrix, and an adapter moves only one of them"
 _OTHER_TOKENS = (
     "the checkpoint has another vocabulary, and an adapter cannot add rows; how far they moved is "
     "not counted"

@@ -18,6 +18,7 @@ from merging.errors import LoadError, cause
 from merging.inputs.checkpoint import Checkpoint
 from merging.live.assemble import quiet_loading
 from merging.live.model_config import read_config
+from merging.loaded_model import model_classes, parameters_of
 from merging.outputs.adapter_folder import Module
 
 
@@ -50,7 +51,7 @@ def loaded_modules(base: Checkpoint, names: Sequence[str]) -> LoadedModules:
         model = _empty_model(base)
         modules: dict[str, Module] = {}
         reasons: dict[str, str] = {}
-        for name, (parameter, alone) in _parameters(model, names).items():
+        for name, (parameter, alone) in parameters_of(model, names).items():
             module = _module(model, parameter, base.info(name).shape) if alone else _STACKED
             if isinstance(module, Module):
                 modules[name] = module
@@ -67,8 +68,6 @@ _STACKED = "transformers stacks, joins or splits them on loading"
 
 def _empty_model(base: Checkpoint) -> Any:
     """Returns the model that config.json describes, of the class that it names, without memory."""
-    import transformers
-
     config = read_config(base.path)
     # Even an empty model has objects for every layer, and a stranger may have written any number.
     layers = getattr(config.get_text_config(), "num_hidden_layers", 0)
@@ -77,19 +76,9 @@ def _empty_model(base: Checkpoint) -> Any:
             f"{base.path / 'config.json'} names {layers} layers; the files hold {len(base)} "
             "tensors in all. Take config.json and weights from the same model."
         )
-    names = list(config.architectures or ())
-    # A configuration without a class is of the first kind that transformers knows for its type.
-    names += [kind[config.model_type] for kind in _kinds() if config.model_type in kind]
-    found = [getattr(transformers, name, None) for name in names if isinstance(name, str)]
-    # Any name of the library may be written there, and only a model is called.
-    classes = [
-        each
-        for each in found
-        if isinstance(each, type) and issubclass(each, transformers.PreTrainedModel)
-    ]
     try:
         with torch.device("meta"):
-            return classes[0](config)
+            return model_classes(config)[0](config)
     except Exception as error:
         # The file is untrusted: sizes that do not divide, unknown activations, no class of a model.
         reason = cause(error)
@@ -97,41 +86,6 @@ def _empty_model(base: Checkpoint) -> Any:
         f"{base.path / 'config.json'}: the model cannot be made, so the paths of its modules are "
         f"unknown: {reason}. Correct it, or copy it again from the original model."
     )
-
-
-def _kinds() -> tuple[Mapping[str, str], ...]:
-    """Returns transformers' tables of model type -> class, those of models that write first."""
-    from transformers.models.auto import modeling_auto as auto
-
-    return (
-        auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
-        auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
-        auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
-        auto.MODEL_MAPPING_NAMES,
-    )
-
-
-def _parameters(model: Any, names: Sequence[str]) -> dict[str, tuple[str, bool]]:
-    """Returns for each tensor its parameter, and whether it fills the parameter alone.
-
-    The rules are those of transformers.core_model_loading.convert_and_load_state_dict_in_model.
-    """
-    from transformers.conversion_mapping import get_model_conversion_mapping
-    from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
-
-    steps = get_model_conversion_mapping(model)
-    renamings = [step for step in steps if isinstance(step, WeightRenaming)]
-    converters = [step for step in steps if isinstance(step, WeightConverter)]
-    state = model.state_dict()
-    found = {}
-    for name in names:
-        key, pattern = rename_source_key(
-            name, renamings, converters, model.base_model_prefix, state
-        )
-        if key not in state and name in state:
-            key, pattern = rename_source_key(name, [], [], model.base_model_prefix, state)
-        found[name] = key, pattern is None
-    return found
 
 
 def _module(model: Any, parameter: str, shape: tuple[int, ...]) -> Module | str:

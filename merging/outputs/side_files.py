@@ -15,7 +15,7 @@ from merging.inputs.vocabulary.aligned import Grown
 from merging.inputs.vocabulary.tokens import with_added_tokens
 from merging.inputs.weight_files import module_folders
 from merging.outputs.card import escape_cell
-from merging.outputs.config_file import config_json
+from merging.outputs.config_file import config_json, is_configuration, with_recipe_dtype
 from merging.outputs.staging import copy_file, write_file
 from merging.paths import INDEX, MODULES
 from merging.recipe import Recipe
@@ -74,12 +74,14 @@ def write_side_files(
             if kind := kind_by_content(source):
                 raise ExportError(f"{base.path / name} has become {kind}. Export again.")
             source.seek(0)
-            if name != "config.json" and not isinstance(base, Grown):
+            if not is_configuration(name, base) and not isinstance(base, Grown):
                 files[name] = copy_file(target, source, FILE_BYTES)
                 continue
             content = source.read(FILE_BYTES)
         if name == "config.json":
             content = config_json(base, recipe, content, dtypes)
+        elif is_configuration(name, base):
+            content = with_recipe_dtype(base, recipe, content)
         if isinstance(base, Grown):
             content = with_added_tokens(name, content, base.entries, base.rows)
         files[name] = write_file(target, content)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from merging.inputs.checkpoint import Checkpoint
 from merging.inputs.strict_json import read_json
-from merging.opening.loaded_config import essential, loaded_config
+from merging.loaded_config import essential, loaded_config
 from merging.preflight.problem import Problem
 
 # A difference in one of these means another architecture: an error.
@@ -53,9 +53,6 @@ _WIDE = 120
 
 class _Absent:
     """Stands for the value of a key that a document does not have."""
-
-    def __repr__(self) -> str:
-        return "nothing"
 
 
 _ABSENT = _Absent()

@@ -55,7 +55,7 @@ def compare(base: Checkpoint, vector: Vector, *, related: bool = True) -> list[P
     diff = difference(own, tuned)
     problems = _quantised(vector.name, tuned) + configurations(own, vector.name, tuned)
     problems += _heads(own, vector.name, tuned) + dtypes(own, vector.name, tuned)
-    problems += kept_tensors(own, vector.name, tuned) + untied_tensors(own, vector.name, tuned)
+    problems += kept_tensors(own, vector.name, tuned) + untied_tensors(own, vector, tuned)
     if isinstance(arranged, Arranged):
         problems += (
             [Problem("warning", vector.name, f"{vector.name}: {arranged.note}")]

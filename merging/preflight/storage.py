@@ -12,6 +12,7 @@ from torch import Tensor
 
 from merging.engine.shared_tensors import shared_tensors
 from merging.inputs.checkpoint import Checkpoint, dtype_of, read_block, shape_of
+from merging.inputs.vector import Vector
 from merging.preflight.problem import Problem
 from merging.tensor_names import is_buffer
 from plumbing.suggest import listed
@@ -93,27 +94,30 @@ def _largest(values: Tensor) -> float:
     return torch.finfo(values.dtype).max if values.is_floating_point() else math.inf
 
 
-def untied_tensors(base: Checkpoint, name: str, tuned: Checkpoint) -> list[Problem]:
+def untied_tensors(base: Checkpoint, vector: Vector, tuned: Checkpoint) -> list[Problem]:
     """Returns a warning for tensors that the base ties and a checkpoint has trained apart.
 
     Args:
         base: Θ, which stores the tied tensor under several names.
-        name: the name of the checkpoint's vector.
+        vector: the checkpoint's vector.
         tuned: the checkpoint.
     """
     apart = [
-        f"{other} (of {first})"
-        for other, first in shared_tensors(base).items()
-        if other in tuned and first in tuned and not _alike(tuned, first, other)
+        f"{other} (of {names[0]})"
+        for other, names in shared_tensors(base, [vector]).items()
+        if other != names[0]
+        and other in tuned
+        and names[0] in tuned
+        and not _alike(tuned, names[0], other)
     ]
     if not apart:
         return []
     message = (
-        f"{name}: {listed(apart)} differ in it, and are one tensor in the base. What it learnt "
-        "under the first name is merged, for both."
+        f"{vector.name}: {listed(apart)} differ in it, and are one tensor in the base. What it "
+        "learnt under the first name is merged, for both."
     )
     fix = "To merge both, save the base with an untied head (tie_word_embeddings: false)."
-    return [Problem("warning", name, message, fix)]
+    return [Problem("warning", vector.name, message, fix)]
 
 
 def _alike(weights: Checkpoint, one: str, other: str) -> bool:

@@ -15,6 +15,7 @@ from benchmarks import (
     compose_against_copy,
     copying,
     device,
+    digests_on_the_way,
     geometry_against_read,
     machine,
     merge_against_copy,
@@ -119,6 +120,14 @@ def test_merge_memory(tiny, capsys):
     (table,) = tables(capsys.readouterr().out, "merge_memory")
     assert [row[:2] for row in table[2:]] == [["112,960", "5"]]
     assert "≤ 400 MB: " in table[-1][-1]
+
+
+def test_digests_on_the_way(tiny, capsys, monkeypatch):
+    monkeypatch.delenv("DEM_CACHE", raising=False)
+    digests_on_the_way.main(tiny)
+    (table,) = tables(capsys.readouterr().out, "digests_on_the_way")
+    assert firsts(table) == ["export, taken", "geometry, taken", "digests alone"]
+    assert "DEM_CACHE" not in os.environ
 
 
 def test_geometry_against_read(tiny, capsys):

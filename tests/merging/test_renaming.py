@@ -178,3 +178,10 @@ def test_transformers_is_asked_for_names_that_differ_inside():
 def test_a_head_beside_a_renamed_model_is_left_for_who_asks():
     found = pairs(["bert.pooler.dense.weight", "classifier.weight"], ["pooler.dense.weight", "x.y"])
     assert found == {"bert.pooler.dense.weight": "pooler.dense.weight"}
+
+
+def test_a_spelling_that_explains_no_more_changes_nothing():
+    theirs, ours = ["vit.pooler.dense.weight", "odd.weight"], ["pooler.dense.weight", "x.y"]
+    found = rename(theirs, ours, config={"architectures": ["ViTModel"], "model_type": "vit"})
+    assert found == rename(theirs, ours)
+    assert "transformers" not in found.text

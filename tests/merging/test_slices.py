@@ -1,5 +1,6 @@
 """Recipes with slices: layers restacked and renumbered, with mergekit 0.1.5's numbers where it is there to be asked."""
 
+import hashlib
 import json
 from contextlib import ExitStack
 
@@ -13,6 +14,8 @@ from merging.engine.identities import with_identities
 from merging.engine.restack import comes_first, renumber
 from merging.engine.tasks import effective_weights, tasks
 from merging.errors import MismatchError, RecipeError
+from merging.inputs.digest import combined
+from merging.inputs.lora_vector import LoraVector
 from merging.opening.stacked import Stacked
 from merging.opening.stacked_config import LayerOrigin, restack_config
 from merging.recipe import parse_recipe, read_recipe, recipe_yaml
@@ -482,7 +485,12 @@ def test_an_adapter_is_merged_into_its_layers(method, roots, adapter, tmp_path):
     assert torch.equal(
         found["model.layers.4.mlp.up_proj.weight"], plain["model.layers.2.mlp.up_proj.weight"]
     )
-    assert vectors["lora"].digest not in (base.digest, vectors["a"].digest)
+    whole, lora = Checkpoint(roots[False] / "a"), LoraVector(folder, vectors["a"].tuned.whose)
+    vectors["lora"].gather_digest()
+    assert vectors["lora"].digest == combined(whole.digest, lora.digest)
+    # As earlier versions wrote it into recipes.
+    both = f"{whole.sampled_digest} {lora.sampled_digest}"
+    assert vectors["lora"].sampled_digest == hashlib.sha256(both.encode()).hexdigest()
     assert vectors["lora"].identity != vectors["a"].identity
     assert parse_recipe(recipe_yaml(recipe)) == recipe
 

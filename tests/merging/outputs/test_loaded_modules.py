@@ -13,9 +13,8 @@ from merging.errors import LoadError
 from merging.opening.open import open_vector
 from merging.outputs.adapter_export import export_adapter
 from merging.outputs.adapter_extract import extract
-from merging.outputs.loaded_modules import _parameters, loaded_modules
+from merging.outputs.loaded_modules import loaded_modules
 
-V = "parametrizations.weight.original1"
 IDS = {"vocab_size": 31, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
 SIZES = {
     "hidden_size": 14,
@@ -209,19 +208,3 @@ def test_a_model_without_a_module_that_peft_adapts(tmp_path):
         MismatchError, match=r"nothing else \(config.json describes other shapes than the files"
     ):
         extract(vector, Checkpoint(base.path), tmp_path / "out", rank=2)
-
-
-def test_a_parameter_that_is_really_called_like_an_old_one():
-    """transformers renames weight_g on loading, unless the model itself has a weight_g."""
-
-    class Odd(transformers.PreTrainedModel):
-        config_class = transformers.PreTrainedConfig
-
-        def __init__(self, config):
-            super().__init__(config)
-            self.part = torch.nn.Module()
-            self.part.weight_g = torch.nn.Parameter(torch.ones(3, 2))
-
-    odd = Odd(transformers.PreTrainedConfig())
-    assert _parameters(odd, ["part.weight_g"]) == {"part.weight_g": ("part.weight_g", True)}
-    assert _parameters(odd, ["a.weight_v"]) == {"a.weight_v": (f"a.{V}", True)}

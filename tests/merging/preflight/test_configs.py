@@ -171,6 +171,21 @@ def test_another_architecture_is_one_problem_and_its_sizes(tmp_path):
     assert "says model_type = 'qwen2', the base says 'llama'" in problems[0].message
 
 
+def test_a_class_may_have_no_defaults():
+    """transformers' configuration of Nougat cannot be made without its parts."""
+    from transformers import NougatConfig
+
+    assert configs._defaults(NougatConfig) == {}
+
+
+def test_keys_inside_lists_are_found(tmp_path):
+    base = {"parts": [{"scale": 2}]}
+    assert told(tmp_path, base, {"parts": [{"scale": 3}]}, "nobody_knows")[0][0] == "warning"
+    message = "cot: config.json says rope_parameters.rope_theta = 10000.0, the base says 500000.0."
+    tuned = {"layers": [{"rope_theta": 1}]}
+    assert ("warning", message) in told(tmp_path, {"rope_theta": 5e5}, tuned)
+
+
 def test_long_values_are_cut(tmp_path):
     ((_, message),) = told(tmp_path, {}, {"words": ["word"] * 99}, "nobody_knows")
     assert len(message) < 220 and "…" in message

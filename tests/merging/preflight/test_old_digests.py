@@ -1,5 +1,6 @@
 """The user is told where a digest of an earlier version was compared."""
 
+import hashlib
 import json
 from dataclasses import replace
 
@@ -15,8 +16,9 @@ from merging import (
     preflight,
     prepare,
 )
+from merging.engine.identities import check_identities
 from merging.engine.tasks import tasks
-from merging.inputs.statistics import StatisticsFacts
+from merging.inputs.statistics import Statistics, StatisticsFacts
 from merging.inputs.statistics import write as write_statistics
 from merging.outputs.vector_folder import save_vector
 from merging.preflight.old_digests import old_inputs, old_vectors
@@ -71,6 +73,14 @@ def test_statistics_of_an_earlier_version_still_know_their_model(folders):
     assert tasks(recipe, base, vectors)
     (told,) = old_inputs(recipe)
     assert told.subject == "cot" and told.fix == "Collect the statistics again."
+    whole = Statistics(folders / "f")
+    known = replace(recipe, inputs={"statistics of cot": whole.sampled_digest})
+    check_identities(known, base, vectors)
+    content = hashlib.sha256()  # less than one sample: each is the whole file
+    data = (folders / "f").read_bytes()
+    content.update(data[: 8 + int.from_bytes(data[:8], "little")])
+    content.update(len(data).to_bytes(8, "little") + 64 * data)
+    assert whole.sampled_digest == content.hexdigest()
     write_statistics(
         folders / "g", facts._replace(model="0" * 64), {"model.norm.weight": torch.ones(7)}
     )

@@ -621,7 +621,9 @@ class TestPrepare:
         folder("x")
         recipe = self.recipe(tmp_path, "x").with_method(method)
         monkeypatch.setattr(
-            DistributionVector, "squared_length", property(lambda self: pytest.fail("all was read"))
+            DistributionVector,
+            "squared_lengths",
+            property(lambda self: pytest.fail("all was read")),
         )
         assert prepare(recipe, out=tmp_path / "out").problems == []
 

@@ -15,9 +15,9 @@ MASK = torch.tril(torch.ones(1, 1, 5, 5))
 def problems(tmp_path, llama, tuned, write):
     """problems(base's own tensors, fine-tune's own tensors) -> what preflight says of them."""
 
-    def of(ours, theirs):
+    def of(ours, theirs, config=None):
         weights = llama(layers=1)
-        write(tmp_path / "base", weights | ours)
+        write(tmp_path / "base", weights | ours, config)
         write(tmp_path / "cot", tuned(weights, 1) | theirs)
         return preflight(tmp_path / "base", [tmp_path / "cot"]).problems
 
@@ -93,7 +93,8 @@ def test_long_tensors_are_compared_at_their_beginning(problems, monkeypatch):
 def test_a_tensor_that_the_base_ties_and_a_fine_tune_has_trained_apart_is_told(problems, llama):
     table = llama(layers=1)["model.embed_tokens.weight"]
     twice = {"lm_head.weight": table.clone()}
-    apart = problems(twice, {"lm_head.weight": table + 0.5})
+    own = {"lm_head.weight": table + 0.5}
+    apart = problems(twice, own, {"tie_word_embeddings": True})
     said = [problem for problem in apart if "are one tensor in the base" in problem.text]
     assert [problem.severity for problem in said] == ["warning"]
     assert "of lm_head.weight" in said[0].text

@@ -8,8 +8,11 @@ import torch
 
 from corpus import read_datasets
 from corpus.demo import FAMILIES, datasets, write
+from merging import open_recipe
+from merging.inputs.sampled_digest import is_sampled
 from merging.recipe import parse_recipe
 from merging.recipe.formula import formula
+from merging.recipe.yaml_file import relative_to
 from workbench.demo.build import DEMO, EXPERTS, ROOT
 from workbench.demo.results_table import table
 
@@ -103,6 +106,9 @@ def test_the_recipe_holds_the_tuned_omegas_and_relative_paths(results):
     assert [Path(source.location).as_posix() for source in recipe.models] == [
         f"assets/demo/{name}" for name in NAMES
     ]
+    # Opening it compares the digest of each input; those of an earlier version cover samples only.
+    assert not any(is_sampled(digest) for digest in recipe.inputs.values())
+    assert recipe.inputs and open_recipe(relative_to(recipe, DEMO.parents[1]))
 
 
 @pytest.fixture(scope="module")

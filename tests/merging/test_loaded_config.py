@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from merging.opening.loaded_config import essential, loaded_config
+from merging.loaded_config import essential, loaded_config
 
 
 def test_old_spellings_and_defaults_are_one():
