@@ -100,7 +100,8 @@ def test_the_version_and_the_place_of_the_demo(wheel: Path, tmp_path: Path) -> N
 def test_the_page_finds_its_files(wheel: Path, tmp_path: Path) -> None:
     code = (
         "from workbench.page import server\n"
-        "files = ['page.css', *server.SCRIPTS]\n"
+        "live = [f'live/{name}.js' for name in server.SCRIPTS]\n"
+        "files = ['page.css', 'page.js', 'stream.js', *live]\n"
         "print(*[len((server.ASSETS / file).read_text('utf-8')) for file in files])"
     )
     assert all(int(size) > 1000 for size in python(wheel, tmp_path, code).split())

@@ -174,7 +174,9 @@ A state is a plain object:
         let next = { ...state, sent: 0, server: "here" };
         if (stage === "settled") next.settled = { turn: message.turn, digest: message.digest, formula: message.formula };
         else next = { ...next, losses: losses(message), settled: { ...state.settled, formula: message.formula } };
-        const [after, effects] = state.dirty ? send(next) : [next, []];
+        // A preview that comes after the hand has let go is followed by the exact losses.
+        const late = stage === "preview" && !state.held;
+        const [after, effects] = state.dirty || late ? send(next) : [next, []];
         return stage === "settled" && !state.dirty && !state.held ? keep(after) : [after, effects];
       }
       if (stage === "quick" || stage === "full") return [{ ...state, losses: losses(message) }, []];

@@ -87,12 +87,14 @@ def compare(
     """
     from workbench import commands
     from workbench.comparison.added_models import add as keep
+    from workbench.comparison.added_models import read_added
     from workbench.comparison.collect import compare as put_together
     from workbench.comparison.contenders import contenders
     from workbench.comparison.costs import cost_table
     from workbench.jobs.measure_missing import describe, missing_measurements
     from workbench.reports import comparison
     from workbench.session.opening import open_models
+    from workbench.session.workdir import Workdir
 
     report = report_to(json_file, force)
     asked = _benchmark_requests(suite, tasks, limit)
@@ -102,7 +104,9 @@ def compare(
     models = open_models(first, [(path, None) for path in rest], data, vocabulary=vocabulary)
     recipes = [_composition(models, file) for file in recipe or ()]
     _check_added(workdir, folders, mixed or ())
-    with _session(workdir, folders, stay=measure or bool(add)) as session:
+    # Who types commands may read what was added before; a page may read below its roots only.
+    before = read_added(Workdir(workdir)).values()
+    with _session(workdir, [*folders, *before], stay=measure or bool(add)) as session:
         session.use(models)
         for folder in folders:
             keep(session, folder)

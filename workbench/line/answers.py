@@ -68,7 +68,8 @@ class Answer:
         recipe = self._models.recipe(self.standing.omegas, self.standing.choice)
         self._models.composer.check(recipe)
         self.recipe = recipe
-        if self._wish.held and self._settled is not None:
+        # A composition that is settled already needs no preview, but its exact losses.
+        if self._wish.held and self._settled is not None and recipe != self._settled:
             previewed: list[bool] = []
             yield Rank.QUICK, self._preview(self._settled, recipe, previewed)
             if previewed:
