@@ -204,11 +204,14 @@ A state is a plain object:
 
   /* A refused change is told beside its cause; the composition before it comes back. */
   function refused(state, { message, field }) {
-    const back = state.past.at(-1);
+    let last = state.past.length - 1;
+    // One that lacks a value was never composed: going back to it would be refused as well.
+    while (last >= 0 && missing({ ...state, ...state.past[last] })) last -= 1;
+    const back = state.past[last];
     const next = { ...state, sent: 0, refused: { message, field: field ?? "" } };
     if (state.dirty) return send(next);
     if (!back) return [next, []];
-    const [again, effects] = send({ ...next, ...back, past: state.past.slice(0, -1), run: null });
+    const [again, effects] = send({ ...next, ...back, past: state.past.slice(0, last), run: null });
     return [{ ...again, refused: next.refused }, effects];
   }
 

@@ -146,7 +146,7 @@ def test_a_method_without_omega_shows_which_vectors_take_part(open_page, steps):
     assert re.fullmatch(r"slerp\(Θ, Θ\w+; t 0\.25\)", formula(page))
     assert page.locator("#controls .message.problem").count() == 0
     steps.settled(page, [0.2, 0, 0, 0, 0])
-    members.nth(1).check()  # two are too many: refused, and back to one
+    members.nth(1).click()  # two are too many: refused, and back to one
     page.locator("#controls .message.problem", has_text="2 are given").wait_for()
     page.wait_for_function("document.querySelectorAll('.members input:checked').length === 1")
     plain(page, steps)
