@@ -172,7 +172,16 @@ def open_page(browser, server):
 
     def heard(page, text):
         # What gradio says of its stream when a page goes away, which closes it in the midst of its reading.
-        broken_off = "signal is aborted without reason" in text or "Connection errored out" in text
+        broken_off = any(
+            words in text
+            for words in (
+                "signal is aborted without reason",
+                "Connection errored out",
+                "Unexpected error 404",
+                "ERR_INCOMPLETE_CHUNKED_ENCODING",
+                "network error",
+            )
+        )
         # A test that kills the server, or posts nonsense on purpose, expects what the browser says of it.
         if any(words in text for words in expected):
             return

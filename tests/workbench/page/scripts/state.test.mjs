@@ -312,3 +312,15 @@ test("any interleaving comes to rest where page and server agree", () => {
     assert.ok(same(page.state, composed), `round ${round}: ${JSON.stringify(page.state.omegas)} ${JSON.stringify(composed.omegas)}`);
   }
 });
+
+test("a preview that comes after the hand has let go is followed by a wish for exact losses", () => {
+  const page = new Page();
+  page.settle();
+  page.do("held", { held: true });
+  page.do("omega", { name: "cot", value: 0.5 });
+  page.do("held", { held: false });
+  const before = page.wishes.length;
+  page.answer("preview");
+  assert.equal(page.wishes.length, before + 1);
+  assert.equal(page.wishes.at(-1).held, false);
+});
