@@ -31,6 +31,28 @@ def model_classes(config: PreTrainedConfig) -> list[type[PreTrainedModel]]:
     ]
 
 
+def layers_of(config: PreTrainedConfig) -> int:
+    """Returns the number of layers that a configuration names; 0 if it names none.
+
+    Even an empty model has objects for every layer, and a stranger may have written any number, so
+    it is compared with the tensors in the files before `empty_model`.
+    """
+    layers = getattr(config.get_text_config(), "num_hidden_layers", 0)
+    return layers if isinstance(layers, int) else 0
+
+
+def empty_model(config: PreTrainedConfig) -> Any:
+    """Returns the model that a configuration describes, without memory for weights.
+
+    Raises:
+        Exception: of any kind, as the architecture's own code raises it for an untrusted document.
+    """
+    import torch
+
+    with torch.device("meta"):
+        return model_classes(config)[0](config)
+
+
 def _kinds() -> tuple[Mapping[str, str], ...]:
     """Returns transformers' tables of model type -> class, those of models that write first."""
     from transformers.models.auto import modeling_auto as auto

@@ -7,10 +7,8 @@ parameters then, so its rules, defaults and exceptions are not repeated here.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
-
 from merging.loaded_config import loaded_config, quiet
-from merging.loaded_model import model_classes, parameters_of
+from merging.loaded_model import empty_model, layers_of, parameters_of
 
 
 def filled_parameters(
@@ -30,16 +28,11 @@ def filled_parameters(
         None if transformers does not know the model, or cannot make it.
     """
     config = loaded_config(document)
-    if config is None:
-        return None
-    layers = getattr(config.get_text_config(), "num_hidden_layers", 0)
-    # Even an empty model has objects for every layer, and a stranger may have written any number.
-    if isinstance(layers, int) and layers > most_layers:
+    if config is None or layers_of(config) > most_layers:
         return None
     with quiet():
         try:
-            with torch.device("meta"):
-                model = model_classes(config)[0](config)
+            model = empty_model(config)
         # The document is untrusted, and every architecture raises errors of its own kind for it.
         except Exception:
             return None

@@ -81,7 +81,8 @@ class Mounts:
         # Several names of one tensor have one memory, to which its change is added once.
         first = {task.name: task.computed.name for task in after}
         once = {first[name]: name for name in reversed(changed) if name in self.live.views}
-        changed = {name: moved for name, moved in changed.items() if name in once.values()}
+        kept = set(once.values())
+        changed = {name: moved for name, moved in changed.items() if name in kept}
         parameters = [self.live.views[name].parameter for name in changed]
         if twice := [name for name in parameters if parameters.count(name) > 1]:
             raise NotMounted(

@@ -18,7 +18,7 @@ from merging.errors import LoadError, cause
 from merging.inputs.checkpoint import Checkpoint
 from merging.live.assemble import quiet_loading
 from merging.live.model_config import read_config
-from merging.loaded_model import model_classes, parameters_of
+from merging.loaded_model import empty_model, layers_of, parameters_of
 from merging.outputs.adapter_folder import Module
 
 
@@ -69,16 +69,14 @@ _STACKED = "transformers stacks, joins or splits them on loading"
 def _empty_model(base: Checkpoint) -> Any:
     """Returns the model that config.json describes, of the class that it names, without memory."""
     config = read_config(base.path)
-    # Even an empty model has objects for every layer, and a stranger may have written any number.
-    layers = getattr(config.get_text_config(), "num_hidden_layers", 0)
-    if isinstance(layers, int) and layers > len(base):
+    layers = layers_of(config)
+    if layers > len(base):
         raise LoadError(
             f"{base.path / 'config.json'} names {layers} layers; the files hold {len(base)} "
             "tensors in all. Take config.json and weights from the same model."
         )
     try:
-        with torch.device("meta"):
-            return model_classes(config)[0](config)
+        return empty_model(config)
     except Exception as error:
         # The file is untrusted: sizes that do not divide, unknown activations, no class of a model.
         reason = cause(error)

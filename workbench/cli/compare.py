@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -103,10 +103,10 @@ def compare(
         folders = [located(reference) for reference in add or ()]
     models = open_models(first, [(path, None) for path in rest], data, vocabulary=vocabulary)
     recipes = [_composition(models, file) for file in recipe or ()]
-    _check_added(workdir, folders, mixed or ())
+    before = read_added(Workdir(workdir))
+    _check_added(before, folders, mixed or ())
     # Who types commands may read what was added before; a page may read below its roots only.
-    before = read_added(Workdir(workdir)).values()
-    with _session(workdir, [*folders, *before], stay=measure or bool(add)) as session:
+    with _session(workdir, [*folders, *before.values()], stay=measure or bool(add)) as session:
         session.use(models)
         for folder in folders:
             keep(session, folder)
@@ -226,18 +226,22 @@ def _session(workdir: Path, folders: Sequence[Path], stay: bool) -> "Iterator[Se
             session.close()
 
 
-def _check_added(workdir: Path, folders: Sequence[Path], mixed: Sequence[str]) -> None:
+def _check_added(before: Iterable[str], folders: Sequence[Path], mixed: Sequence[str]) -> None:
     """Check the folders of --add and the names of --mixed before anything is stored.
+
+    Args:
+        before: names of the models that were added by earlier calls.
+        folders: those of --add.
+        mixed: those of --mixed.
 
     Raises:
         SessionError: a name of --mixed is not the name of an added model.
     """
-    from workbench.comparison.added_models import contender_from_folder, read_added
+    from workbench.comparison.added_models import contender_from_folder
     from workbench.errors import SessionError
-    from workbench.session.workdir import Workdir
 
     added = [
-        *read_added(Workdir(workdir)),
+        *before,
         *(contender_from_folder(folder, folder.name).name for folder in folders),
     ]
     if unknown := [name for name in mixed if name not in added]:

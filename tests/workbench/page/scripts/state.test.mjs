@@ -324,3 +324,15 @@ test("a preview that comes after the hand has let go is followed by a wish for e
   assert.equal(page.wishes.length, before + 1);
   assert.equal(page.wishes.at(-1).held, false);
 });
+
+test("a refused parameter goes back past a composition that lacks a value, and its message stays", () => {
+  const page = new Page();
+  page.settle();
+  page.do("method", { name: "slerp" });
+  page.do("parameter", { name: "t", value: "0.25" });
+  page.answer("refused", { message: "slerp takes exactly 1 model" });
+  assert.equal(page.wishes.at(-1).method, "task_arithmetic");
+  page.settle();
+  assert.equal(page.state.refused.message, "slerp takes exactly 1 model");
+  assert.deepEqual(page.state.past, []);
+});
