@@ -15,13 +15,12 @@
   };
 
   /* Hands the digest of the composition at rest to gradio's tabs, through a component whose value it becomes. */
-  dem.hand = (props, trigger) => {
+  dem.hand = (props) => {
     let handed = "";
     const give = (state, event) => {
       if (event?.type !== "kept" || event.digest === handed) return;
       handed = event.digest;
-      props.value = handed;
-      trigger("change");
+      props.value = handed; // gradio calls the listeners of a value that changed
     };
     dem.line.listen(give);
   };

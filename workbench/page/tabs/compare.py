@@ -18,12 +18,13 @@ from workbench.jobs.benchmark import BenchmarkRequest
 from workbench.page.tabs import compare_html, hidden_states, job_panel, markup
 from workbench.page.tabs.benchmark import names, suites, whole
 from workbench.page.tabs.wiring import (
-    LATEST,
+    EACH,
     QUIET,
     Board,
     Updates,
     at_rest,
     current_recipe,
+    each_tick,
     one_at_a_time,
     with_error_dialog,
 )
@@ -160,7 +161,7 @@ def build(session: Session, board: Board, tab: gr.Tab, timer: gr.Timer) -> None:
         suite,
         **QUIET,
     )
-    listing = {"inputs": [mixed, known], "outputs": lists, **LATEST}
+    listing = {"inputs": [mixed, known], "outputs": lists, **EACH}
     listed = [
         tab.select(with_error_dialog(refresh_lists), **listing),
         board.opened.change(with_error_dialog(refresh_lists), **listing),
@@ -183,7 +184,9 @@ def build(session: Session, board: Board, tab: gr.Tab, timer: gr.Timer) -> None:
     typed = [tasks.submit, tasks.blur, limit.submit, limit.blur]
     changes = [suite.input, *typed, mixed.input, board.digest.change]
     gr.on(changes, with_error_dialog(show), asked, view, **wire)
-    clock.tick(with_error_dialog(tick), [previous, *asked], [*view, previous], **wire)
+    clock.tick(
+        with_error_dialog(tick), [previous, *asked], [*view, previous], **each_tick("compared")
+    )
     go.click(
         with_error_dialog(measure),
         asked,

@@ -37,7 +37,7 @@ def digest(**options: Any) -> gr.HTML:
     return gr.HTML(
         "",
         html_template="<span>${value}</span>",
-        js_on_load="window.dem.hand(props, trigger)",
+        js_on_load="window.dem.hand(props)",
         visible="hidden",
         **options,
     )

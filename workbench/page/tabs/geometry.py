@@ -10,7 +10,7 @@ import numpy as np
 from markupsafe import Markup
 
 from workbench.page.tabs import markup
-from workbench.page.tabs.wiring import QUIET, Board, Updates, no_updates, with_error_dialog
+from workbench.page.tabs.wiring import EACH, QUIET, Board, Updates, no_updates, with_error_dialog
 from workbench.plots import charts
 from workbench.session.session import Session
 
@@ -132,13 +132,13 @@ def build(session: Session, board: Board, tab: gr.Tab) -> None:
             return no_updates()
         return interference_updates(session, view, *known, theme == "dark")
 
-    listen = {"concurrency_limit": 2, **QUIET}
+    listen = {"concurrency_limit": 2, **EACH}
     tab.select(with_error_dialog(show), controls, [*maps, layer, part], **listen)
-    board.opened.change(lambda: [gr.Plot(visible=False), "", ""], None, view, **QUIET)
+    board.opened.change(lambda: [gr.Plot(visible=False), "", ""], None, view, **EACH)
     for control in (layer, part, rows, kind):
-        control.input(with_error_dialog(draw), controls, maps, trigger_mode="always_last", **listen)
+        control.input(with_error_dialog(draw), controls, maps, **listen)
     board.theme.change(with_error_dialog(redraw), controls, maps, **listen)
-    go.click(with_error_dialog(measure), board.theme, view, **listen)
+    go.click(with_error_dialog(measure), board.theme, view, concurrency_limit=2, **QUIET)
     for event in (tab.select, board.theme.change):
         event(with_error_dialog(show_known), board.theme, view, **listen)
 

@@ -19,6 +19,7 @@ from workbench.page.tabs.wiring import (
     Updates,
     at_rest,
     current_recipe,
+    each_tick,
     one_at_a_time,
     with_error_dialog,
 )
@@ -136,7 +137,9 @@ def build(session: Session, board: Board, tab: gr.Tab, timer: gr.Timer) -> None:
         view,
         **wire,
     )
-    clock.tick(with_error_dialog(tick), [previous, *asked], [*view, previous], **wire)
+    clock.tick(
+        with_error_dialog(tick), [previous, *asked], [*view, previous], **each_tick("states")
+    )
     drawn = [which, layer, by, board.digest]
     go.click(
         with_error_dialog(draw),

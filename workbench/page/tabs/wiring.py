@@ -24,10 +24,12 @@ UNEXPECTED = "Unexpected error. See the server log for details."
 
 QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 """Options of every listener: no public endpoint, no spinner over the content."""
-LATEST: dict[str, Any] = {"trigger_mode": "always_last", **QUIET}
-"""Options of a listener to a value: a change during a request is handled after that request.
+EACH: dict[str, Any] = {"trigger_mode": "multiple", **QUIET}
+"""Options of a listener to a value: every change is answered, also during an earlier answer.
 
-gradio's default drops such a change if the first of several events is not `change`.
+gradio's defaults do not do for this. "once" drops a change that comes during an answer.
+"always_last" sends a whole event again for each listener that was behind, so two listeners of one
+event that are both behind call each other for ever (gradio 6.31, `dispatch` in its page).
 """
 
 Updates = dict[Any, Any]
@@ -41,7 +43,12 @@ def no_updates() -> Updates:
 
 def one_at_a_time(target: str) -> dict[str, Any]:
     """Returns the options of all listeners that write `target`: they run one after another."""
-    return {"concurrency_limit": 1, "concurrency_id": target, **LATEST}
+    return {"concurrency_limit": 1, "concurrency_id": target, **EACH}
+
+
+def each_tick(target: str) -> dict[str, Any]:
+    """Returns the options of a clock's listener that writes `target`: late ticks do not pile up."""
+    return {**one_at_a_time(target), "trigger_mode": "once"}
 
 
 @dataclass(frozen=True)

@@ -228,7 +228,7 @@ class Steps:
     hostile = HOSTILE
 
     @staticmethod
-    def exact(page, timeout=60_000):
+    def exact(page, timeout=120_000):
         """Wait until the page stands still: the model is settled and every loss is of the whole validation set."""
         try:
             page.locator("section.bullets[data-stage=exact]").wait_for(
@@ -262,7 +262,7 @@ class Steps:
         )
 
     @staticmethod
-    def settled(page, wanted, timeout=30_000):
+    def settled(page, wanted, timeout=60_000):
         """Wait until the page rests at these ω (None: any), with the losses of exactly that composition."""
         try:
             page.wait_for_function(

@@ -220,6 +220,33 @@ def test_best_and_the_star_agree(small, open_page, steps):
     assert best and all(mean in cell for cell in best), (mean, cells, starred)
 
 
+def test_a_page_at_rest_asks_nothing_of_the_tabs_also_after_two_quick_rests(
+    small, open_page, steps
+):
+    page = open_page(at=small)
+    first = page.locator("#header .digest").inner_text()
+    type_omega(page, 0, "0.13")
+    steps.settled(page, [0.13])
+    asked = []
+    page.on("request", lambda request: asked.append(request.post_data or ""))
+    # A rest that is kept while the tabs are still answering to the one before.
+    page.evaluate(
+        """async first => {
+            const { line } = dem, last = line.state.settled.digest;
+            for (const digest of [first, last, first, last]) {
+                line.event({ type: "kept", digest });
+                await new Promise((go) => setTimeout(go, 40));
+            }
+        }""",
+        first,
+    )
+    page.wait_for_timeout(2_000)
+    assert any("fn_index" in text for text in asked)
+    asked.clear()
+    page.wait_for_timeout(2_000)
+    assert [text for text in asked if "fn_index" in text] == []
+
+
 def test_errors_stand_beside_their_cause_and_no_toast_covers_a_button(open_page, steps):
     page = open_page()
     for text in ("x", "9", "-9", "1e999", "y"):
