@@ -1,6 +1,6 @@
 """Runs the benchmarks, each in its own process, on weights that are made once.
 
-    python -m benchmarks [--only start slider_to_losses] [--size 1.2B] [--rounds 3]
+    python -m benchmarks [--only start live_line] [--size 1.2B] [--rounds 3]
 
 A process of its own, because the peak memory that the kernel reports for a process covers its whole
 life: it would include what earlier benchmarks needed.
@@ -27,7 +27,6 @@ WEIGHTED = (
 """The benchmarks that take --size and --weights."""
 OTHERS = {
     "start": (),
-    "slider_to_losses": (),
     "live_line": (),
     "sampler_against_step": (),
     "trainer_against_loop": (),

@@ -1,21 +1,27 @@
 """Claim: new losses are on the page 0.3 s after the last input, while ten pages do the same.
 
     python -m benchmarks.live_line [--rounds 30] [--seconds 60] [--pages 10] [--demo FOLDER]
+    python -m benchmarks.live_line --model 0.1B [--rounds 30]
 
 The page is the real one, in Chromium, with a server in a process of its own. The clock starts at
 the last input event in the browser, so it counts every wait: `first answer` is the line that says
 what was composed, `losses` the first ones of all datasets, `full losses` those of all examples.
-Each round moves one slider to a value that was not measured before.
+Each round moves one slider to a value that was not measured before. `the model alone` is the time
+of the forward passes that full losses take, in a process that does nothing else.
 
 Then a drag of 60 moves: how long the page's own thread was blocked in all, and how many states were
 composed. At the end several pages drag at once for a while; each must come to rest at its own last
 value.
+
+With --model, five experts of a model of that size with random weights take the place of the demo.
+No round waits for its full losses there: each move overtakes those of the move before.
 """
 
 import os
 import random
 import shutil
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -26,13 +32,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks import machine
+from benchmarks import machine, shapes
 
-DEMO = machine.ROOT / "assets" / "demo"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
 
-MOVE = """([name, value]) => new Promise((done) => {
+MOVE = """([name, value, full]) => new Promise((done, failed) => {
   const line = window.dem.line, begin = performance.now(), seen = {};
+  const late = () => failed(new Error(`the answer is late by 60 s: ${JSON.stringify(seen)}`));
+  const timer = setTimeout(late, 60000);
   const stop = line.listen((state, event) => {
     if (event?.type !== 'line' || event.message.turn !== state.turn) return;
     const { stage, points, whole } = event.message;
@@ -41,7 +48,8 @@ MOVE = """([name, value]) => new Promise((done) => {
       const now = (performance.now() - begin) / 1000;
       if (stage === 'settled') seen.first ??= now;
       if (all) seen.losses ??= now;
-      if (stage === 'full' && whole) { seen.full ??= now; stop(); done(seen); }
+      if (stage === 'full' && whole) seen.full ??= now;
+      if (full ? seen.full : seen.losses) { clearTimeout(timer); stop(); done(seen); }
     });
   });
   line.event({ type: 'omega', name, value, at: begin });
@@ -82,7 +90,10 @@ SWARM = """async ([seconds, seed]) => {
       await new Promise((go) => setTimeout(go, 30));
     }
     const begin = performance.now();
-    while (line.state.sent || line.state.dirty) await new Promise((go) => setTimeout(go, 10));
+    while (line.state.sent || line.state.dirty) {
+      if (performance.now() - begin > 60000) throw new Error('an answer is late by 60 s');
+      await new Promise((go) => setTimeout(go, 10));
+    }
     waits.push((performance.now() - begin) / 1000);
   }
   const { omegas, settled } = line.state;
@@ -93,46 +104,120 @@ SWARM = """async ([seconds, seed]) => {
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Open the page in a browser, move its sliders, and print how long the answers took."""
-    demo = {"type": Path, "default": DEMO, "help": "another folder with base/ and data/"}
-    pages = {"type": int, "default": 10, "help": "pages that drag at once (default: 10)"}
-    seconds = {"type": float, "default": 60, "help": "how long they drag (default: 60)"}
+    sizes = [size for size in shapes.SIZES if shapes.parameters(size) < 5e8]
     options = machine.begin(
-        __file__, __doc__, argv, rounds=30, demo=demo, pages=pages, seconds=seconds
+        __file__,
+        __doc__,
+        argv,
+        rounds=30,
+        demo={"type": Path, "default": machine.DEMO, "help": "a folder with base/ and data/"},
+        model={"choices": sizes, "help": "random weights of this size, in place of the demo"},
+        pages={"type": int, "default": 10, "help": "pages that drag at once (default: 10)"},
+        seconds={"type": float, "default": 60, "help": "how long they drag (default: 60)"},
     )
     from playwright.sync_api import sync_playwright
 
     chromium = os.environ.get("PLAYWRIGHT_CHROMIUM") or shutil.which("chromium")
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        serving(options.demo, Path(folder)) as address,
-        sync_playwright() as playwright,
-    ):
+    with tempfile.TemporaryDirectory() as name, sync_playwright() as playwright:
+        folder = Path(name)
+        demo = random_demo(folder / "demo", options.model) if options.model else options.demo
+        alone = None if options.model else model_alone(demo)
         browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-        begin = time.perf_counter()
-        page = browser.new_page()
-        page.goto(address)
-        page.locator(".omega").first.wait_for(timeout=120_000)
-        usable = time.perf_counter() - begin
-        rest(page)
-        rows = moves(page, options.rounds)
-        drag = page.evaluate(DRAG)
-        swarm = dragging(browser, address, options.pages, options.seconds)
+        with serving(demo, folder) as address:
+            page, opening = opened(browser, address)
+            rows = moves(page, options.rounds, full=not options.model)
+            show_moves(rows, alone, (0.3, 3.0) if options.model else (0.1, 0.3))
+            print(opening)
+            if not options.model:
+                show_drag(page.evaluate(DRAG))
+                show_swarm(dragging(browser, address, options.pages, options.seconds))
         browser.close()
-    targets = {"first": (0.1, 0.1), "losses": (0.3, 0.5), "full": (1.7, 1.7)}
-    table = []
-    for key, what in (("first", "first answer"), ("losses", "losses"), ("full", "full losses")):
-        took = sorted(row[key] for row in rows)
-        median, late = took[len(took) // 2], took[int(0.95 * (len(took) - 1))]
-        table.append([what, f"{median:.3f}", f"{late:.3f}", "{:g}, {:g}".format(*targets[key])])
-    machine.show(["from the last input to", "median, s", "p95, s", "targets, s"], table)
-    late = sorted(swarm["waits"])[int(0.95 * (len(swarm["waits"]) - 1))]
-    blocked, settled = drag["blocked"], drag["settled"]
-    print(f"\nsliders usable {usable:.1f} s after the server's first answer (target 3 s)")
-    print(f"a drag of 60 moves: {settled} states composed, blocked {blocked:.0f} ms (target 200)")
-    print(
-        f"{options.pages} pages for {options.seconds:g} s: {len(swarm['waits'])} rests, "
-        f"p95 {late:.2f} s (target 1), last values arrived: {swarm['arrived']} of {options.pages}"
+
+
+def opened(browser: Any, address: str) -> tuple[Any, str]:
+    """Opens the page until it rests, and says when its parts were there."""
+    begin = time.perf_counter()
+    page = browser.new_page()
+    page.goto(address)
+    loaded = time.perf_counter() - begin
+    page.locator("#controls .live").wait_for(state="attached", timeout=120_000)
+    drawn = time.perf_counter() - begin
+    page.locator(".omega").first.wait_for(timeout=120_000)
+    usable = time.perf_counter() - begin
+    page.locator("section.bullets[data-stage=exact]").wait_for(timeout=600_000)
+    rest = time.perf_counter() - begin
+    return page, (
+        f"\nfrom the server's first answer: page loaded {loaded:.1f} s, drawn by gradio "
+        f"{drawn:.1f} s, sliders usable (the models are open) {usable:.1f} s (target 3), "
+        f"all losses {rest:.1f} s"
     )
+
+
+def show_moves(
+    rows: list[dict[str, float]], alone: float | None, targets: tuple[float, float]
+) -> None:
+    """Prints the times of the moves."""
+    names = {"first": "first answer", "losses": "losses", "full": "full losses"}
+    bars = {"first": f"{targets[0]:g}", "losses": f"{targets[1]:g}", "full": "1.7"}
+    table = []
+    for key, what in names.items():
+        took = sorted(row[key] for row in rows if key in row)
+        if took:
+            median, late = statistics.median(took), took[int(0.95 * (len(took) - 1))]
+            table.append([what, f"{median:.3f}", f"{late:.3f}", bars[key]])
+    if alone is not None:
+        table.append(["the model alone", f"{alone:.3f}", "", ""])
+    machine.show(["from the last input to", "median, s", "p95, s", "target, s"], table)
+
+
+def show_drag(drag: dict[str, float]) -> None:
+    """Prints what a drag cost."""
+    print(
+        f"a drag of 60 moves: {drag['settled']:.0f} states composed, "
+        f"page blocked for {drag['blocked']:.0f} ms (target 200)"
+    )
+
+
+def show_swarm(swarm: dict[str, Any]) -> None:
+    """Prints how long the pages that drag at once waited."""
+    late = sorted(swarm["waits"])[int(0.95 * (len(swarm["waits"]) - 1))]
+    print(
+        f"{swarm['pages']} pages at once: {len(swarm['waits'])} rests, p95 {late:.2f} s "
+        f"(target 1), last values arrived: {swarm['arrived']} of {swarm['pages']}"
+    )
+
+
+def random_demo(folder: Path, size: str) -> Path:
+    """Makes a folder like the demo's, whose models have random weights of a size."""
+    data = sorted(path.name for path in (machine.DEMO / "data").iterdir() if path.is_dir())
+    shapes.make(folder, size, len(data))
+    shutil.copytree(machine.DEMO / "data", folder / "data")
+    for number, name in enumerate(data):
+        (folder / f"expert{number}").rename(folder / name)
+    for file in (machine.DEMO / "base").iterdir():
+        if "token" in file.name:
+            shutil.copy(file, folder / "base")
+    return folder
+
+
+def model_alone(demo: Path) -> float:
+    """Returns the median of seconds that the losses of all examples take, without anything else."""
+    from corpus import read_datasets
+    from evaluation.loss import Sweep
+    from evaluation.model import load
+    from evaluation.prepared import prepare
+    from merging.inputs.checkpoint import Checkpoint
+
+    loaded = load(demo / "base", checkpoint=Checkpoint(demo / "base"))
+    prepared = prepare(read_datasets(demo / "data", "validation"), loaded.tokenizer)
+    times = []
+    for _ in range(4):
+        begin = time.perf_counter()
+        sweep = Sweep(prepared.datasets)
+        while not sweep.done:
+            sweep.step(loaded.module)
+        times.append(time.perf_counter() - begin)
+    return statistics.median(times[1:])  # the first allocates memory
 
 
 @contextmanager
@@ -164,19 +249,20 @@ def serving(demo: Path, folder: Path) -> Iterator[str]:
         process.wait(20)
 
 
-def rest(page: Any) -> None:
-    """Waits until a page rests with all losses measured."""
-    page.locator("section.bullets[data-stage=exact]").wait_for(timeout=120_000)
+def moves(page: Any, rounds: int, full: bool) -> list[dict[str, float]]:
+    """Moves one slider per round and returns the seconds until each part of the answer.
 
-
-def moves(page: Any, rounds: int) -> list[dict[str, float]]:
-    """Moves one slider per round and returns the seconds until each part of the answer."""
+    Args:
+        page: the page.
+        rounds: how many moves.
+        full: whether the next move waits for the full losses of the one before.
+    """
     # The answer to the prompt is not part of the claim, and it comes before the full losses.
     page.evaluate("window.dem.line.event({ type: 'prompt', text: '' })")
     names = page.evaluate("window.dem.line.state.info.vectors.map((one) => one.name)")
     dice = random.Random(0)
     return [
-        page.evaluate(MOVE, [dice.choice(names), round(dice.uniform(-0.5, 1.5), 4)])
+        page.evaluate(MOVE, [dice.choice(names), round(dice.uniform(-0.5, 1.5), 4), full])
         for _ in range(rounds)
     ]
 
@@ -195,6 +281,7 @@ def dragging(browser: Any, address: str, count: int, seconds: float) -> dict[str
     return {
         "waits": [wait for result in results for wait in result["waits"]],
         "arrived": sum(result["arrived"] for result in results),
+        "pages": count,
     }
 
 

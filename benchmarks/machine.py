@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import psutil
 
 ROOT = Path(__file__).parents[1]
+DEMO = ROOT / "assets" / "demo"
 MAXRSS = 1 if sys.platform == "darwin" else 1024
 """Bytes in one unit of ru_maxrss: macOS counts bytes, Linux KiB."""
 SAMPLE = 0.02

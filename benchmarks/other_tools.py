@@ -21,7 +21,7 @@ from pathlib import Path
 from benchmarks import copying, machine, shapes
 
 EXPERTS = 5
-DEMO = machine.ROOT / "assets" / "demo"
+DEMO = machine.DEMO
 OURS = Path(sys.executable).parent
 MERGEKIT, FUSION = (
     machine.ROOT / name / "bin" for name in (".venv-mergekit", ".venv-fusion-bench")

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from benchmarks import machine
-from benchmarks.slider_to_losses import DEMO
 
 EXAMPLES = (1_000, 100_000, 1_000_000)
 GROUPS = 57
@@ -87,11 +86,11 @@ def _step(batch: int) -> tuple[Callable[[], Any], str]:
     from training.batching.order import collate
 
     logging.disable_progress_bar()
-    tokenizer = AutoTokenizer.from_pretrained(DEMO / "base", trust_remote_code=False)
+    tokenizer = AutoTokenizer.from_pretrained(machine.DEMO / "base", trust_remote_code=False)
     model = AutoModelForCausalLM.from_pretrained(
-        DEMO / "base", dtype=torch.float32, trust_remote_code=False
+        machine.DEMO / "base", dtype=torch.float32, trust_remote_code=False
     )
-    first = next(iter(read_datasets(DEMO / "data", "train").values()))
+    first = next(iter(read_datasets(machine.DEMO / "data", "train").values()))
     inputs = collate(
         [encode(example, tokenizer) for example in first[:batch]], tokenizer.pad_token_id
     )

@@ -17,7 +17,9 @@ var = 2 · 0.5 / 16 = 0.0625, stderr 0.25.
 
 import inspect
 import math
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -27,6 +29,10 @@ from torch.nn.functional import cross_entropy
 from evaluation.errors import DataError, Stopped
 from evaluation.onednn import OneDnnProducts
 from evaluation.prepared import Batch, Dataset, Prepared
+from merging.engine.threads import in_order, workers
+
+SMALL = 20_000_000
+"""Parameters of a model whose batches are computed side by side; see side_by_side."""
 
 
 class Loss(NamedTuple):
@@ -61,53 +67,95 @@ def losses(
     """
     check_vocabulary(module, prepared)
     for dataset in prepared.datasets:
-        sweep = Sweep(dataset)
+        sweep = Sweep([dataset])
         while not sweep.done:
             if should_stop is not None and should_stop():
                 raise Stopped(f"stopped at dataset {dataset.name!r}")
             sweep.step(module)
-        yield sweep.loss()
+        yield from sweep.losses()
 
 
 class Sweep:
-    """The loss of one dataset, measured batch by batch, so that other work can come in between.
+    """The losses of some datasets, measured in steps, so that other work can come in between.
 
     The sums are kept here and not in the module. So the module may compute something else between
     two steps, as long as each step finds it with the same weights.
 
     Args:
-        dataset: one of `Prepared.datasets`.
+        datasets: some of `Prepared.datasets`.
 
     Attributes:
         positions: token positions computed so far, with padding.
     """
 
-    def __init__(self, dataset: Dataset) -> None:
-        self._dataset, self._next = dataset, 0
+    def __init__(self, datasets: Sequence[Dataset]) -> None:
+        self._datasets = datasets
+        self._batches = deque(
+            (number, batch) for number, data in enumerate(datasets) for batch in data.batches
+        )
         # Summed in float64: a float32 sum over many tokens would lose digits.
-        self._sums = torch.zeros(dataset.n, dtype=torch.float64)
-        self._counts = torch.zeros(dataset.n, dtype=torch.float64)
+        self._sums = [torch.zeros(data.n, dtype=torch.float64) for data in datasets]
+        self._counts = [torch.zeros(data.n, dtype=torch.float64) for data in datasets]
         self.positions = 0
+        self._alone = False
 
     @property
     def done(self) -> bool:
         """Whether every batch was measured."""
-        return self._next == len(self._dataset.batches)
+        return not self._batches
 
     def step(self, module: nn.Module) -> None:
-        """Measures the next batch; see `losses` for the module."""
-        batch = self._dataset.batches[self._next]
-        selects = "logits_to_keep" in inspect.signature(module.forward).parameters
-        token_losses = _token_losses(module, batch, selects).to("cpu", torch.float64)
-        self._sums.index_add_(0, batch.examples, token_losses)
-        self._counts.index_add_(0, batch.examples, torch.ones_like(token_losses))
-        self.positions += batch.ids.numel()
-        self._next += 1
+        """Measures the next batch, or several side by side; see `losses` for the module."""
+        count = min(1 if self._alone else side_by_side(module), len(self._batches))
+        taken = [self._batches.popleft() for _ in range(count)]
+        for (number, batch), measured in zip(taken, self._measure(module, taken), strict=True):
+            token_losses = measured.to("cpu", torch.float64)
+            self._sums[number].index_add_(0, batch.examples, token_losses)
+            self._counts[number].index_add_(0, batch.examples, torch.ones_like(token_losses))
+            self.positions += batch.ids.numel()
 
-    def loss(self) -> Loss:
-        """Returns the loss, once `done`."""
-        value, stderr = ratio(self._sums, self._counts)
-        return Loss(self._dataset.name, value, stderr, self._dataset.n, self._dataset.tokens)
+    def _measure(self, module: nn.Module, taken: list[tuple[int, Batch]]) -> list[Tensor]:
+        """Returns the losses of the supervised tokens of each batch."""
+        selects = "logits_to_keep" in inspect.signature(module.forward).parameters
+        compute = partial(_token_losses, module, selects=selects)
+        batches = [batch for _, batch in taken]
+        if len(batches) > 1:
+            before = _buffers(module)
+            measured = list(in_order(batches, compute, room=len(batches), threads=len(batches)))
+            if _buffers(module) == before:
+                return measured
+            # The module writes into itself, so batches side by side may have used each other's
+            # values.
+            self._alone = True
+        return [compute(batch) for batch in batches]
+
+    def losses(self) -> list[Loss]:
+        """Returns the loss of each dataset, once `done`."""
+        return [
+            Loss(data.name, *ratio(sums, counts), data.n, data.tokens)
+            for data, sums, counts in zip(self._datasets, self._sums, self._counts, strict=True)
+        ]
+
+
+def side_by_side(module: nn.Module) -> int:
+    """Returns how many batches of a module are computed at once, each in a thread of its own.
+
+    Up to SMALL parameters on a CPU this is as many as torch has threads: an operator takes well
+    under a millisecond there, and sharing it between two threads costs more than it gains. A module
+    whose rotary frequencies depend on the length of the batch writes them into itself, so it
+    computes one batch at a time.
+    """
+    parameters = list(module.parameters())
+    small = sum(weight.numel() for weight in parameters) <= SMALL
+    # transformers tests for the same two kinds (dynamic_rope_update, modeling_rope_utils.py).
+    kinds = str([getattr(part, "rope_type", None) for part in module.modules()])
+    writes = "dynamic" in kinds or "longrope" in kinds
+    return workers() if small and not writes and parameters[0].device.type == "cpu" else 1
+
+
+def _buffers(module: nn.Module) -> list[tuple[int, int]]:
+    """Returns which buffers a module has, and how often each was written in place."""
+    return [(id(buffer), buffer._version) for buffer in module.buffers()]
 
 
 def ratio(sums: Tensor, counts: Tensor) -> tuple[float, float]:

@@ -25,7 +25,6 @@ from benchmarks import (
     mounted_against_composed,
     sampler_against_step,
     shapes,
-    slider_to_losses,
     start,
 )
 from merging.methods import _contract as methods
@@ -172,27 +171,6 @@ def test_a_model_that_does_not_fit_in_memory_gives_way_to_a_smaller_one(monkeypa
         SystemExit, match=r"13 models of 1\.2B do not fit in 1\.8 GB of free memory"
     ):
         compose_against_copy._fitting("1.2B", 13)
-
-
-def test_slider_to_losses_counts_the_examples_it_measured(tmp_path, capsys):
-    for name in ("base", "p3", "dialog"):
-        shutil.copytree(slider_to_losses.DEMO / name, tmp_path / name)
-    for name in ("p3", "dialog"):
-        file = tmp_path / "data" / name / "validation.jsonl"
-        file.parent.mkdir(parents=True)
-        rows = (
-            (slider_to_losses.DEMO / "data" / name / "validation.jsonl")
-            .read_text("utf-8")
-            .splitlines(True)
-        )
-        file.write_text("".join(rows[:14]), "utf-8")
-    slider_to_losses.main(["--rounds", "1", "--demo", str(tmp_path)])
-    (table,) = tables(capsys.readouterr().out, "slider_to_losses")
-    assert [row[:2] for row in table[2:]] == [
-        ["the composition", ""],
-        ["quick losses", "24"],
-        ["full losses", "28"],
-    ]
 
 
 def test_sampler_against_step(capsys):

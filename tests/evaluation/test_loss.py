@@ -1,6 +1,7 @@
 """Validation loss: equal to a plain float64 loop, whatever the batching, with the worked example of its docstring."""
 
 import math
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,9 @@ import pytest
 import torch
 
 from corpus.jsonl import Example
+from evaluation import loss as measured
 from evaluation.errors import DataError, Stopped
-from evaluation.loss import Loss, losses, ratio
+from evaluation.loss import SMALL, Loss, Sweep, losses, ratio, side_by_side
 from evaluation.prepared import prepare
 
 Build = Callable[..., Any]
@@ -249,3 +251,66 @@ def test_file_order_does_not_matter_to_the_value(
     back = next(losses(module, prepare({"sums": DATA["sums"][::-1]}, tokenizer)))
     assert there.value == pytest.approx(back.value, rel=1e-6)
     assert there.stderr == pytest.approx(back.stderr, rel=1e-5)
+
+
+def measure(module: Any, prepared: Any) -> list[Loss]:
+    """One sweep over all datasets."""
+    sweep = Sweep(prepared.datasets)
+    while not sweep.done:
+        sweep.step(module)
+    assert sweep.positions == prepared.positions
+    return sweep.losses()
+
+
+@pytest.mark.parametrize("threads", [2, 3, 8])
+def test_batches_side_by_side_give_the_same_bits(
+    build: Build, tokenizer: Any, monkeypatch: pytest.MonkeyPatch, threads: int
+) -> None:
+    module, prepared = build("llama"), prepare(DATA, tokenizer, batch_tokens=32)
+    assert len(prepared.datasets[0].batches) > 3
+    assert side_by_side(module) == 1  # the tests have one thread
+    alone = measure(module, prepared)
+    monkeypatch.setattr(measured, "workers", lambda: threads)
+    assert side_by_side(module) == threads
+    assert measure(module, prepared) == alone == list(losses(module, prepared))
+
+
+def test_a_large_model_is_computed_one_batch_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measured, "workers", lambda: 4)
+    with torch.device("meta"):
+        large = torch.nn.Linear(SMALL, 1)
+    assert side_by_side(large.to_empty(device="meta")) == 1
+
+
+@pytest.mark.parametrize("kind", ["dynamic", "longrope"])
+def test_a_model_whose_positions_depend_on_the_batch_is_computed_one_batch_at_a_time(
+    build: Build, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Such a rotary embedding writes its frequencies anew, by the length of the batch."""
+    rope = {"rope_type": kind, "rope_theta": 10000.0, "factor": 4.0}
+    if kind == "longrope":
+        factors = {"short_factor": [1.0] * 6, "long_factor": [float(n) for n in range(1, 7)]}
+        rope |= {"original_max_position_embeddings": 6, **factors}
+    monkeypatch.setattr(measured, "workers", lambda: 4)
+    assert side_by_side(build("llama", rope_parameters=rope)) == 1
+    assert side_by_side(build("llama")) == 4
+
+
+def test_a_model_that_writes_into_itself_is_computed_one_batch_at_a_time(
+    build: Build, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A buffer that each forward pass writes before it reads it: seen, and measured again alone."""
+    module, prepared = build("llama"), prepare(DATA, tokenizer, batch_tokens=32)
+    module.register_buffer("scale", torch.ones(()))
+
+    def scaled(part: Any, inputs: Any, output: Any) -> Any:
+        module.scale.fill_(1 + 0.01 * output.shape[1])
+        time.sleep(0.01)  # so that another batch comes in between
+        return output * module.scale
+
+    module.model.register_forward_hook(
+        lambda part, inputs, output: type(output)(last_hidden_state=scaled(part, inputs, output[0]))
+    )
+    alone = measure(module, prepared)
+    monkeypatch.setattr(measured, "workers", lambda: 4)
+    assert measure(module, prepared) == alone

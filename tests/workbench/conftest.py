@@ -94,3 +94,15 @@ def session(world, tmp_path):
     assert made.ready, made.problem
     yield made
     made.close()
+
+
+def measuring(session, recipe, stale=lambda: False):
+    """Measures a recipe as the live line does, and yields the losses that a page would show."""
+    points = {}
+    with session.spending.tally() as tally:
+        for size in ("quick", "full"):
+            for known in session.measuring.steps(
+                session.models, recipe, size, points, stale, tally
+            ):
+                points = known or points
+                yield points

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, NamedTuple
 
 from workbench.comparison.contenders import contenders, loss_sum
-from workbench.session.reading import FULL
+from workbench.session.loss_on_axis import FULL
 
 if TYPE_CHECKING:
     from merging.recipe import Recipe

@@ -15,7 +15,7 @@ from workbench.comparison.contenders import contenders, parse_run_recipe, renewe
 from workbench.comparison.costs import recorded_training
 from workbench.comparison.table import Cell, Column, Comparison, Expense, Row
 from workbench.session.keys import weights_key
-from workbench.session.reading import FULL
+from workbench.session.loss_on_axis import FULL
 from workbench.session.runs import read_runs
 
 if TYPE_CHECKING:

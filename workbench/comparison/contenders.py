@@ -18,7 +18,7 @@ from workbench.comparison.added_models import contender_from_folder, read_added
 from workbench.comparison.contender import Contender, Kind
 from workbench.errors import SessionError
 from workbench.session.keys import weights_key
-from workbench.session.reading import FULL
+from workbench.session.loss_on_axis import FULL
 from workbench.session.runs import read_runs
 from workbench.session.workdir import Workdir
 

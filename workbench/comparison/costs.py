@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from workbench.comparison.added_models import contender_from_folder, read_added
 from workbench.session.keys import weights_key
-from workbench.session.reading import FULL
+from workbench.session.loss_on_axis import FULL
 
 if TYPE_CHECKING:
     from evaluation.records.cost_table import CostTable

@@ -17,7 +17,7 @@ from workbench.errors import SessionError
 from workbench.jobs.frozen import with_frozen
 from workbench.session.job_table import Handle, Job
 from workbench.session.keys import fingerprint, weights_key
-from workbench.session.reading import FULL
+from workbench.session.loss_on_axis import FULL
 
 if TYPE_CHECKING:
     from evaluation.hidden_states import States

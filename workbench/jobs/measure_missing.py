@@ -16,8 +16,8 @@ from workbench.jobs import benchmark
 from workbench.jobs.benchmark import BenchmarkRequest
 from workbench.jobs.frozen import with_frozen
 from workbench.session.job_table import Cancelled, Handle, Job
+from workbench.session.loss_on_axis import FULL
 from workbench.session.models import Models
-from workbench.session.reading import FULL
 
 if TYPE_CHECKING:
     from evaluation.model import Loaded

@@ -18,7 +18,7 @@ from workbench.line.contract import (
 from workbench.line.description import best_preset
 from workbench.line.formula_parts import formula_parts
 from workbench.line.scheduler import Phase, Rank
-from workbench.session.reading import FULL, QUICK, LossOnAxis
+from workbench.session.loss_on_axis import FULL, QUICK, LossOnAxis
 from workbench.session.tickets import Stale
 
 if TYPE_CHECKING:
@@ -97,13 +97,14 @@ class Answer:
         from merging.errors import NotMounted
 
         try:
-            reading = self._session.preview(settled, recipe, self._stale)
+            points = self._session.preview(settled, recipe, self._stale)
         # This move has to be composed; the next phase does so.
         except NotMounted:
             return
-        if reading is not None:
+        # Without a dataset whose ends are known there is nothing to show before the settled move.
+        if points:
             previewed.append(True)
-            yield self._message("preview", recipe) | self._bars(reading.points)
+            yield self._message("preview", recipe) | self._bars(points)
 
     def _losses(
         self, recipe: Recipe, size: str, points: dict[str, LossOnAxis], tally: Any

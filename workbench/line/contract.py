@@ -19,8 +19,8 @@ from workbench.session.standing import Choice, Standing
 
 if TYPE_CHECKING:
     from merging.recipe import Recipe
+    from workbench.session.loss_on_axis import LossOnAxis
     from workbench.session.models import Models
-    from workbench.session.reading import LossOnAxis
 
 MOST_BYTES = 262_144
 """The largest message of a page."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from workbench.session.reading import FULL
+from workbench.session.loss_on_axis import FULL
 from workbench.session.tickets import Stale
 
 if TYPE_CHECKING:

@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from workbench.session.loss_cache import Entry, LossCache
+from workbench.session.loss_on_axis import FULL, QUICK, LossOnAxis
 from workbench.session.models import Models
-from workbench.session.reading import FULL, QUICK, LossOnAxis, Reading
 from workbench.session.spending import LossLedger, Tally
 from workbench.session.tickets import Stale
 
 if TYPE_CHECKING:
+    from evaluation.loss import Loss, Sweep
+    from evaluation.records.meter import Meter
     from merging.recipe import Recipe
 
 T = TypeVar("T")
 SLICE = 0.02
 """Seconds of a step on the live module; after it, another page's more urgent work may come in."""
+
+
+class _Work(NamedTuple):
+    """What all steps of one measurement share; see Losses.steps."""
+
+    models: Models
+    stale: Stale
+    tally: Tally
 
 
 class Losses:
@@ -32,35 +42,6 @@ class Losses:
 
     def __init__(self, book: LossCache, lock: AbstractContextManager[Any], spending: LossLedger):
         self._book, self._lock, self._spending = book, lock, spending
-
-    def measure(
-        self, models: Models, recipe: Recipe, *, stale: Stale, full: bool
-    ) -> Iterator[Reading]:
-        """Composes a recipe and yields its losses as they become known.
-
-        The quick losses of all datasets come first. If `full`, the losses on all examples follow,
-        one dataset after the other. It ends early, without an "exact" reading, once it is stale.
-        """
-        from evaluation.errors import Stopped
-
-        begin = time.monotonic()
-        yield Reading(recipe, "composing")
-        # Around the generator, so that the cost is written also if the page leaves in the middle.
-        with self._spending.tally() as tally:
-            try:
-                self._compose(models, recipe, stale, full, tally)
-                points: dict[str, LossOnAxis] = {}
-                for size in (QUICK, FULL) if full else (QUICK,):
-                    for step in self.steps(models, recipe, size, points, stale, tally):
-                        if step:
-                            yield Reading(recipe, "measuring", step, time.monotonic() - begin)
-                        points = step or points
-                # Measuring the ends of an axis composed other recipes in between.
-                self._compose(models, recipe, stale, full, tally)
-            except Stopped:
-                return
-            if not stale():
-                yield Reading(recipe, "exact", points, time.monotonic() - begin)
 
     def steps(
         self,
@@ -91,12 +72,17 @@ class Losses:
         Raises:
             Stopped: `stale` became true.
         """
-        points, shown = dict(points), time.monotonic()
-        for name in models.data:
-            known = self._known(models, recipe, name)
-            points[name] = known or (
-                yield from self._point(models, recipe, name, size, stale, tally)
-            )
+        from evaluation.loss import side_by_side
+
+        work, points, shown = _Work(models, stale, tally), dict(points), time.monotonic()
+        # The quick losses of a small model are measured together: more batches for its threads.
+        together = size == QUICK and side_by_side(models.loaded.module) > 1
+        names = list(models.data)
+        for group in [names] if together else [[name] for name in names]:
+            known = {name: self._known(models, recipe, name) for name in group}
+            points |= {name: point for name, point in known.items() if point}
+            missing = [name for name in group if not known[name]]
+            points |= yield from self._points(work, recipe, missing, size)
             # The quick bars of a small model move together, not one by one.
             if size == FULL or time.monotonic() - shown > 0.5:
                 shown = time.monotonic()
@@ -105,7 +91,7 @@ class Losses:
 
     def preview(
         self, models: Models, settled: Recipe, recipe: Recipe, stale: Stale
-    ) -> Reading | None:
+    ) -> dict[str, LossOnAxis] | None:
         """Returns quick losses while a slider moves, without writing a weight.
 
         The LoRA vectors that moved are mounted on the settled weights; see Composer.mounted. These
@@ -114,50 +100,37 @@ class Losses:
         because measuring them would write weights.
 
         Returns:
-            A reading, or None if it became stale or no dataset is left.
+            Losses by dataset, or None if the move became stale.
 
         Raises:
             NotMounted: this move has to be composed; the message says why.
         """
         from evaluation.errors import Stopped
-        from evaluation.loss import losses
+        from evaluation.loss import Sweep
 
-        begin = time.monotonic()
-        points: dict[str, LossOnAxis] = {}
+        ends = {name: self._known_ends(models, name, QUICK) for name in models.data}
+        known = {name: both for name, both in ends.items() if both}
+        prepared = [models.data[name].prepared[QUICK] for name in known]
+        sweep = Sweep([dataset for data in prepared for dataset in data.datasets])
         try:
             with (
                 self._lock,
                 self._spending.preview() as meter,
                 models.composer.mounted(settled, recipe, stale) as module,
             ):
-                for name, data in models.data.items():
-                    if ends := self._known_ends(models, name):
-                        loss = next(iter(losses(module, data.prepared[QUICK], should_stop=stale)))
-                        meter.count(loss.n, data.prepared[QUICK].positions, loss.tokens)
-                        points[name] = LossOnAxis(Entry(*loss), *ends, quick=True)
+                while not sweep.done:
+                    if stale():
+                        return None
+                    sweep.step(module)
+                losses = sweep.losses()
+                _count(meter, sweep, losses)
         except Stopped:
             return None
-        return (
-            Reading(recipe, "preview", points, time.monotonic() - begin)
-            if points and not stale()
-            else None
-        )
-
-    def of(
-        self,
-        models: Models,
-        recipe: Recipe,
-        dataset: str,
-        size: str = FULL,
-        stale: Stale = lambda: False,
-    ) -> Entry:
-        """Returns the loss of a recipe on one dataset, from the cache or measured now.
-
-        Raises:
-            Stopped: `stale` became true before the end.
-        """
-        with self._spending.tally() as tally:
-            return _result(self._of(models, recipe, dataset, size, stale, tally))
+        points = {
+            name: LossOnAxis(Entry(*loss), *both, quick=True)
+            for (name, both), loss in zip(known.items(), losses, strict=True)
+        }
+        return None if stale() else points
 
     def on_all(
         self, models: Models, recipe: Recipe, size: str = FULL, stale: Stale = lambda: False
@@ -168,28 +141,43 @@ class Losses:
             Stopped: `stale` became true before the end.
         """
         with self._spending.tally() as tally:
-            return {
-                name: _result(self._of(models, recipe, name, size, stale, tally))
-                for name in models.data
-            }
+            return _result(self._of(_Work(models, stale, tally), recipe, list(models.data), size))
 
     def _of(
-        self, models: Models, recipe: Recipe, dataset: str, size: str, stale: Stale, tally: Tally
-    ) -> Generator[None, None, Entry]:
-        """Measures the loss of a recipe on one dataset, in steps, unless it is known."""
+        self, work: _Work, recipe: Recipe, datasets: Sequence[str], size: str
+    ) -> Generator[None, None, dict[str, Entry]]:
+        """Measures the losses of a recipe on some datasets, in steps, unless they are known."""
+        models, identity = work.models, work.models.identity(recipe)
+        found: dict[str, Entry] = {}
+        missing: dict[str, list[str]] = {}
+        for name in datasets:
+            keys = models.data[name].keys
+            # The same examples may be open under another name, so the cached name is replaced.
+            if cached := self._book.get(identity, keys[size]):
+                found[name] = cached._replace(dataset=name)
+            else:
+                # A small dataset has the same examples in both sizes: its quick loss is a full one.
+                actual = FULL if keys[size] == keys[FULL] else size
+                missing.setdefault(actual, []).append(name)
+        for actual, names in missing.items():
+            losses = yield from self._sweep(work, recipe, names, actual)
+            for name, loss in zip(names, losses, strict=True):
+                found[name] = self._book.put(identity, models.data[name].keys[size], loss)
+        return found
+
+    def _sweep(
+        self, work: _Work, recipe: Recipe, datasets: Sequence[str], size: str
+    ) -> Generator[None, None, list[Loss]]:
+        """Measures the losses of a recipe on some datasets, in steps, and what they cost."""
         from evaluation.errors import Stopped
         from evaluation.loss import Sweep, check_vocabulary
 
-        data = models.data[dataset]
-        identity = models.identity(recipe)
-        # The same examples may be open under another name, so the cached name is replaced.
-        if cached := self._book.get(identity, data.keys[size]):
-            return cached._replace(dataset=dataset)
-        # A small dataset has the same examples in both sizes, so its quick loss is a full one.
-        actual = FULL if data.keys[size] == data.keys[FULL] else size
-        check_vocabulary(models.loaded.module, data.prepared[size])
-        sweep = Sweep(data.prepared[size].datasets[0])
-        with tally.sweep(recipe, actual) as running:
+        models, stale = work.models, work.stale
+        prepared = [models.data[name].prepared[size] for name in datasets]
+        for data in prepared:
+            check_vocabulary(models.loaded.module, data)
+        sweep = Sweep([dataset for data in prepared for dataset in data.datasets])
+        with work.tally.sweep(recipe, size) as running:
             while not sweep.done:
                 # The lock comes first: time spent waiting for another page is no cost of this one.
                 with self._lock, running() as meter:
@@ -197,69 +185,75 @@ class Losses:
                     module = models.composer.compose(recipe, stale)
                     while not sweep.done and time.monotonic() - begin < SLICE:
                         if stale():
-                            raise Stopped(f"stopped at dataset {dataset!r}")
+                            raise Stopped(f"stopped in {', '.join(datasets)}")
                         sweep.step(module)
                 if not sweep.done:
                     yield
-            loss = sweep.loss()
-            meter.count(loss.n, sweep.positions, loss.tokens)
-        return self._book.put(identity, data.keys[size], loss)
+            losses = sweep.losses()
+            _count(meter, sweep, losses)
+        return losses
 
     def ends(
-        self, models: Models, dataset: str, size: str = FULL, stale: Stale = lambda: False
-    ) -> tuple[Entry, Entry | None]:
-        """Returns the two ends of a dataset's axis.
+        self, models: Models, size: str = FULL, stale: Stale = lambda: False
+    ) -> dict[str, tuple[Entry, Entry | None]]:
+        """Returns the two ends of each dataset's axis, by name.
 
         They are the loss of the base and the loss of the vector named like the dataset at ω = 1,
         which is None if no vector has this name.
         """
         with self._spending.tally() as tally:
-            return _result(self._ends(models, dataset, size, stale, tally))
+            return _result(self._ends(_Work(models, stale, tally), list(models.data), size))
 
     def _ends(
-        self, models: Models, dataset: str, size: str, stale: Stale, tally: Tally
-    ) -> Generator[None, None, tuple[Entry, Entry | None]]:
-        expert = _expert(models, dataset)
-        base = yield from self._of(models, models.recipe({}), dataset, size, stale, tally)
-        if expert is None:
-            return base, None
-        return base, (yield from self._of(models, expert, dataset, size, stale, tally))
-
-    def _compose(
-        self, models: Models, recipe: Recipe, stale: Stale, full: bool, tally: Tally
-    ) -> None:
-        with self._lock, tally.on(recipe, FULL if full else QUICK):
-            models.composer.compose(recipe, stale)
+        self, work: _Work, datasets: Sequence[str], size: str
+    ) -> Generator[None, None, dict[str, tuple[Entry, Entry | None]]]:
+        base = yield from self._of(work, work.models.recipe({}), datasets, size)
+        ends: dict[str, tuple[Entry, Entry | None]] = {}
+        for name in datasets:
+            expert, best = _expert(work.models, name), None
+            if expert:
+                best = (yield from self._of(work, expert, [name], size))[name]
+            ends[name] = (base[name], best)
+        return ends
 
     def _known(self, models: Models, recipe: Recipe, dataset: str) -> LossOnAxis | None:
         """Returns the full loss and its ends if all were measured before, else None."""
-        base, expert = models.recipe({}), _expert(models, dataset)
-        key = models.data[dataset].keys[FULL]
-        wanted = [recipe, base, *([expert] if expert else [])]
-        parts = [self._book.get(models.identity(needed), key) for needed in wanted]
-        if any(part is None for part in parts):
-            return None
-        return LossOnAxis(parts[0], parts[1], parts[2] if expert else None, quick=False)  # type: ignore[arg-type]
+        loss = self._book.get(models.identity(recipe), models.data[dataset].keys[FULL])
+        ends = self._known_ends(models, dataset, FULL)
+        return LossOnAxis(loss, *ends, quick=False) if loss and ends else None
 
-    def _known_ends(self, models: Models, dataset: str) -> tuple[Entry, Entry | None] | None:
-        """Returns the quick ends of a dataset's axis if they were measured before, else None."""
-        key, expert = models.data[dataset].keys[QUICK], _expert(models, dataset)
+    def _known_ends(
+        self, models: Models, dataset: str, size: str
+    ) -> tuple[Entry, Entry | None] | None:
+        """Returns the ends of a dataset's axis if they were measured before, else None."""
+        key, expert = models.data[dataset].keys[size], _expert(models, dataset)
         base = self._book.get(models.identity(models.recipe({})), key)
         best = self._book.get(models.identity(expert), key) if expert else None
         return None if base is None or (expert and best is None) else (base, best)
 
-    def _point(
-        self, models: Models, recipe: Recipe, dataset: str, size: str, stale: Stale, tally: Tally
-    ) -> Generator[None, None, LossOnAxis]:
-        loss = yield from self._of(models, recipe, dataset, size, stale, tally)
-        base, expert = yield from self._ends(models, dataset, size, stale, tally)
-        is_small = models.data[dataset].keys[QUICK] == models.data[dataset].keys[FULL]
-        return LossOnAxis(loss, base, expert, quick=size == QUICK and not is_small)
+    def _points(
+        self, work: _Work, recipe: Recipe, datasets: Sequence[str], size: str
+    ) -> Generator[None, None, dict[str, LossOnAxis]]:
+        losses = yield from self._of(work, recipe, datasets, size)
+        ends = yield from self._ends(work, datasets, size)
+        return {
+            name: LossOnAxis(
+                losses[name], *ends[name], quick=size == QUICK and keys[QUICK] != keys[FULL]
+            )
+            for name in datasets
+            for keys in [work.models.data[name].keys]
+        }
 
 
 def _expert(models: Models, dataset: str) -> Recipe | None:
     """Returns the recipe of the vector named like the dataset at ω = 1, or None."""
     return models.recipe({dataset: 1.0}) if dataset in models.vectors else None
+
+
+def _count(meter: Meter, sweep: Sweep, losses: Sequence[Loss]) -> None:
+    """Adds to a meter what a sweep over whole datasets computed."""
+    n, tokens = sum(loss.n for loss in losses), sum(loss.tokens for loss in losses)
+    meter.count(n, sweep.positions, tokens)
 
 
 def _result(steps: Generator[None, None, T]) -> T:

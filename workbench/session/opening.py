@@ -13,9 +13,7 @@ from workbench.errors import SessionError
 from workbench.session.composer import Composer
 from workbench.session.folders import Folders
 from workbench.session.keys import fingerprint
-from workbench.session.memory import load_into_memory
-from workbench.session.models import DataSet, Models
-from workbench.session.reading import (
+from workbench.session.loss_on_axis import (
     ENOUGH,
     FULL,
     PATIENT_SECONDS,
@@ -23,6 +21,8 @@ from workbench.session.reading import (
     QUICK_COUNTS,
     QUICK_SECONDS,
 )
+from workbench.session.memory import load_into_memory
+from workbench.session.models import DataSet, Models
 
 if TYPE_CHECKING:
     from corpus.jsonl import Example
@@ -180,7 +180,7 @@ def _positions_per_second(module: Any, full: Mapping[str, Prepared]) -> float:
     for number, data in enumerate([next(iter(full.values())), *full.values()]):
         if number == 1:
             positions, begin = 0, time.perf_counter()
-        sweep = Sweep(data.datasets[0])
+        sweep = Sweep(data.datasets)
         sweep.step(module)
         positions += sweep.positions
         if number and time.perf_counter() - begin > QUICK_SECONDS:

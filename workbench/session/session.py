@@ -24,10 +24,10 @@ from workbench.session.folders import Folders
 from workbench.session.interference import known_interference, measure_interference
 from workbench.session.job_table import Jobs
 from workbench.session.loss_cache import Entry, LossCache
+from workbench.session.loss_on_axis import FULL, LossOnAxis
 from workbench.session.losses import Losses
 from workbench.session.models import OMEGA_RANGE, Models
 from workbench.session.opening import demo_checkpoints, open_models
-from workbench.session.reading import FULL, LossOnAxis, Reading
 from workbench.session.shown import ShownRecipes
 from workbench.session.spending import LossLedger
 from workbench.session.standing import PLAIN, Choice, Standing
@@ -37,7 +37,7 @@ from workbench.session.workdir import Workdir
 if TYPE_CHECKING:
     from merging.recipe import Recipe
 
-__all__ = ["OMEGA_RANGE", "Choice", "LossOnAxis", "Reading", "Session", "Stale", "Standing"]
+__all__ = ["OMEGA_RANGE", "Choice", "LossOnAxis", "Session", "Stale", "Standing"]
 
 log = logging.getLogger(__name__)
 
@@ -225,12 +225,6 @@ class Session:
             self.models.composer.compose(recipe, stale)
         return time.monotonic() - begin
 
-    def measure(
-        self, recipe: Recipe, *, stale: Stale = lambda: False, full: bool = True
-    ) -> Iterator[Reading]:
-        """Composes a recipe and yields its losses as they become known; see Losses.measure."""
-        return self.measuring.measure(self.models, recipe, stale=stale, full=full)
-
     @contextmanager
     def composed(
         self, models: Models, recipe: Recipe, stale: Stale = lambda: False
@@ -245,7 +239,7 @@ class Session:
 
     def preview(
         self, settled: Recipe, recipe: Recipe, stale: Stale = lambda: False
-    ) -> Reading | None:
+    ) -> dict[str, LossOnAxis] | None:
         """Returns the quick losses while adapter sliders move; see Losses.preview."""
         return self.measuring.preview(self.models, settled, recipe, stale)
 
@@ -257,7 +251,7 @@ class Session:
 
     def baselines(self, size: str = FULL) -> dict[str, tuple[Entry, Entry | None]]:
         """Returns, by dataset, the losses of the base and of its own expert; see Losses.ends."""
-        return {name: self.measuring.ends(self.models, name, size) for name in self.models.data}
+        return self.measuring.ends(self.models, size)
 
     def interference(self, stale: Stale = lambda: False) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yields the loss of each dataset under each vector alone; see measure_interference."""

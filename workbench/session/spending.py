@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING
 
 from workbench.session.keys import weights_key
-from workbench.session.reading import FULL
+from workbench.session.loss_on_axis import FULL
 
 if TYPE_CHECKING:
     from evaluation.records.ledger import Ledger, Phase

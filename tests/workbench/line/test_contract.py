@@ -20,7 +20,7 @@ from workbench.line.contract import (
     wish_of,
 )
 from workbench.session.loss_cache import Entry
-from workbench.session.reading import LossOnAxis
+from workbench.session.loss_on_axis import LossOnAxis
 from workbench.session.standing import Choice, Standing
 
 GOOD = {

@@ -3,6 +3,7 @@
 import pytest
 
 from merging.methods import _contract as methods
+from tests.workbench.conftest import measuring
 from workbench.line.contract import standing_of
 from workbench.line.description import best_preset, description
 from workbench.line.page_states import PageStates
@@ -51,7 +52,7 @@ def test_the_best_is_the_lowest_mean_loss_that_was_measured(session, tmp_path):
     assert "not measured here yet" in before["about"]
     tried = [session.recipe(omegas) for omegas in ((0.2, 0.0, 0.0), (0.5, 0.5, 0.5))]
     for recipe in tried:
-        list(session.measure(recipe))
+        list(measuring(session, recipe))
         session.workdir.save_recipe(recipe)
     named = [models.recipe({}), *(models.recipe({name: 1.0}) for name in models.names), *tried]
     means = [sum(loss.value for loss in session.losses(recipe).values()) for recipe in named]

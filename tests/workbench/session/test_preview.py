@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from merging.errors import NotMounted
+from tests.workbench.conftest import measuring
 from workbench.line.continuation import continuation
 from workbench.session.standing import Choice
 
@@ -26,23 +27,20 @@ def entries(session):
 def settled(session):
     """The recipe that the session stands at, measured: the ends of the axis are in the book."""
     recipe = session.recipe(SETTLED)
-    list(session.measure(recipe))
+    list(measuring(session, recipe))
+    session.compose(recipe)  # the ends of the axes were composed in between
     return recipe
 
 
 def test_a_preview_shows_the_quick_losses_of_the_move_and_writes_nothing(session, settled):
     before, kept = bits(session), entries(session)
     wanted = session.recipe((0.5, -0.25, -0.6))
-    reading = session.preview(settled, wanted)
-    assert (
-        reading.stage == "preview"
-        and reading.recipe == wanted
-        and list(reading.points) == ["ada", "bob", "lora"]
-    )
+    shown = session.preview(settled, wanted)
+    assert list(shown) == ["ada", "bob", "lora"]
     assert all(torch.equal(value, before[name]) for name, value in bits(session).items())
     assert entries(session) == kept, "what is not exact is not kept"
     exact = session.losses(wanted, "quick")
-    for name, point in reading.points.items():
+    for name, point in shown.items():
         assert point.quick and point.loss.n == exact[name].n
         assert point.loss.value == pytest.approx(exact[name].value, rel=1e-5)
         assert (point.base, point.expert) == session.baselines("quick")[name]
@@ -50,7 +48,7 @@ def test_a_preview_shows_the_quick_losses_of_the_move_and_writes_nothing(session
         "lora"
     ].value  # the twin: it is not what was settled
     assert abs(standing - exact["lora"].value) > 100 * abs(
-        reading.points["lora"].loss.value - exact["lora"].value
+        shown["lora"].loss.value - exact["lora"].value
     )
 
 
@@ -78,8 +76,8 @@ def test_what_was_composed_elsewhere_meanwhile_is_left_for_what_is_settled(sessi
     first = session.preview(settled, wanted)
     session.compose(session.recipe((1.0, 1.0, 0.0)))
     again = session.preview(settled, wanted)
-    assert {name: point.loss for name, point in again.points.items()} == {
-        name: point.loss for name, point in first.points.items()
+    assert {name: point.loss for name, point in again.items()} == {
+        name: point.loss for name, point in first.items()
     }
 
 
@@ -105,7 +103,7 @@ def test_without_ends_of_the_axis_nothing_is_shown(session):
     settled = session.recipe(SETTLED)
     session.compose(settled)
     before = bits(session)
-    assert session.preview(settled, session.recipe((0.5, -0.25, 0.8))) is None
+    assert session.preview(settled, session.recipe((0.5, -0.25, 0.8))) == {}
     assert all(torch.equal(value, before[name]) for name, value in bits(session).items())
 
 
@@ -130,7 +128,7 @@ def test_previews_of_one_page_and_settling_of_another_do_not_mix(session, settle
 
     def drag(number):
         try:
-            found[number] = session.preview(settled, moves[number]).points["ada"].loss.value
+            found[number] = session.preview(settled, moves[number])["ada"].loss.value
         except Exception as error:
             wrong.append(error)
 

@@ -11,15 +11,17 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from evaluation.errors import Stopped
 from merging.errors import MergingError
 from merging.recipe import read_recipe
+from tests.workbench.conftest import measuring
 from workbench.cli import main
 from workbench.errors import SessionError
 from workbench.jobs import export
 from workbench.line.continuation import continuation
 from workbench.session.folders import Folders
+from workbench.session.loss_on_axis import QUICK_COUNTS
 from workbench.session.opening import quick_count
-from workbench.session.reading import QUICK_COUNTS
 from workbench.session.standing import Standing
 
 
@@ -48,21 +50,19 @@ def test_the_live_module_is_the_same_bits_after_any_history(session):
 
 
 def test_measuring_goes_from_quick_to_exact(session):
-    readings = list(session.measure(session.recipe((0.5, 0.0, 0.0))))
-    assert [readings[0].stage, readings[-1].stage] == ["composing", "exact"]
-    last = readings[-1].points
-    assert list(last) == ["ada", "bob", "lora"]
-    assert all(point.loss.n == 23 and not point.quick for point in last.values())
-    quick = next(reading for reading in readings if len(reading.points) == 3)
-    assert all(point.quick and point.loss.n in QUICK_COUNTS for point in quick.points.values())
+    shown = list(measuring(session, session.recipe((0.5, 0.0, 0.0))))
+    assert list(shown[-1]) == ["ada", "bob", "lora"]
+    assert all(point.loss.n == 23 and not point.quick for point in shown[-1].values())
+    quick = next(points for points in shown if len(points) == 3)
+    assert all(point.quick and point.loss.n in QUICK_COUNTS for point in quick.values())
 
 
 def test_an_expert_alone_recovers_all_of_its_gain(session):
-    *_, last = session.measure(session.recipe(session.models.preset("only:bob")))
-    point = last.points["bob"]
+    *_, last = measuring(session, session.recipe(session.models.preset("only:bob")))
+    point = last["bob"]
     assert point.loss.value == point.expert.value
-    *_, last = session.measure(session.recipe(session.models.preset("base")))
-    assert all(point.loss.value == point.base.value for point in last.points.values())
+    *_, last = measuring(session, session.recipe(session.models.preset("base")))
+    assert all(point.loss.value == point.base.value for point in last.values())
 
 
 def test_what_was_measured_is_not_measured_again(session, monkeypatch):
@@ -72,20 +72,22 @@ def test_what_was_measured_is_not_measured_again(session, monkeypatch):
     def never(*values, **more):
         raise AssertionError("measured again")
 
-    monkeypatch.setattr("evaluation.loss.losses", never)
+    monkeypatch.setattr("evaluation.loss.Sweep.step", never)
     assert session.losses(recipe) == before
 
 
 def test_overtaken_work_stops_and_the_last_wish_lands(session):
     first = session.tickets.ticket("page")
-    stream = session.measure(session.recipe((0.1, 0.1, 0.1)), stale=first)
+    stream = measuring(session, session.recipe((0.1, 0.1, 0.1)), first)
     next(stream)
     second = session.tickets.ticket("page")
     other = session.tickets.ticket("another page")
     assert first() and not second() and not other()
-    assert [reading.stage for reading in stream] == []
-    *_, last = session.measure(session.recipe((0.2, 0.2, 0.2)), stale=second)
-    assert last.stage == "exact" and last.recipe.omegas["ada"] == 0.2
+    with pytest.raises(Stopped):
+        next(stream)
+    wanted = session.recipe((0.2, 0.2, 0.2))
+    *_, last = measuring(session, wanted, second)
+    assert {name: point.loss for name, point in last.items()} == session.losses(wanted)
 
 
 @pytest.mark.parametrize("omega", [math.nan, math.inf, -math.inf, 2.5, -1.01, "1"])

@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 from merging.errors import MergingError
 from merging.methods import _contract as methods
 from merging.recipe import read_recipe
+from tests.workbench.conftest import measuring
 from workbench.errors import SessionError
 from workbench.jobs import export
 from workbench.session.standing import Choice, Standing, live_methods
@@ -92,11 +93,11 @@ def test_losses_are_of_the_method_and_its_parameters(session):
     assert len(set(found)) == 3
     assert len({session.models.identity(recipe) for recipe in (plain, ties, trimmed)}) == 3
     assert [session.losses(recipe)["ada"].value for recipe in (plain, ties, trimmed)] == found
-    *_, last = session.measure(trimmed)
-    assert last.points["ada"].loss.value == found[2]
+    *_, last = measuring(session, trimmed)
+    assert last["ada"].loss.value == found[2]
     # the ends of the axis stay the base and the expert themselves
-    *_, alone = session.measure(session.recipe((1.0, 0.0, 0.0)))
-    assert last.points["ada"].expert.value == alone.points["ada"].loss.value
+    *_, alone = measuring(session, session.recipe((1.0, 0.0, 0.0)))
+    assert last["ada"].expert.value == alone["ada"].loss.value
 
 
 def test_parameters_at_their_defaults_are_no_other_composition(session):

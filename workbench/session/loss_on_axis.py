@@ -1,18 +1,13 @@
-"""Reading: what is known about the losses of a composition at one moment of its measurement.
+"""A loss between the two ends of its dataset's axis, and the two sizes of a measurement.
 
-A measurement has two sizes: a few examples of each dataset, or all of them.
+A measurement takes a few examples of each dataset, or all of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass
 
 from workbench.session.loss_cache import Entry
-
-if TYPE_CHECKING:
-    from merging.recipe import Recipe
 
 QUICK, FULL = "quick", "full"
 
@@ -25,9 +20,6 @@ Only a few numbers, so that a machine that is a little busier gives the same qui
 """
 ENOUGH, PATIENT_SECONDS = 8, 2.0
 """This many examples are taken even if they take longer than QUICK_SECONDS, up to these seconds."""
-
-Stage = Literal["preview", "composing", "measuring", "exact"]
-"""How far a Reading is: "exact" is the last one, with all losses of the composed recipe."""
 
 
 @dataclass(frozen=True)
@@ -46,20 +38,3 @@ class LossOnAxis:
     base: Entry
     expert: Entry | None
     quick: bool
-
-
-@dataclass(frozen=True)
-class Reading:
-    """What is known about a composition at one moment of its measurement.
-
-    Attributes:
-        recipe: the composition.
-        stage: how far the measurement is.
-        points: dataset -> its loss, as far as it is known.
-        seconds: time since the measurement began.
-    """
-
-    recipe: Recipe
-    stage: Stage
-    points: Mapping[str, LossOnAxis] = field(default_factory=dict)
-    seconds: float = 0.0
