@@ -14,15 +14,18 @@
     started = true;
   };
 
-  /* Hands the digest of the composition at rest to gradio's tabs, through a component whose value it becomes. */
+  /* Hands the digest of the composition at rest to gradio's tabs, through a component whose value it becomes. While Compose is
+  shown it is kept back: the other tabs would compute what nobody sees, beside the losses that the hand waits for. */
   dem.hand = (props) => {
-    let handed = "";
-    const give = (state, event) => {
-      if (event?.type !== "kept" || event.digest === handed) return;
-      handed = event.digest;
-      props.value = handed; // gradio calls the listeners of a value that changed
-    };
-    dem.line.listen(give);
+    let kept = "";
+    const give = () => { if (props.value !== kept) props.value = kept; }; // gradio calls the listeners of a value that changed
+    const composing = () => document.getElementById("tab-compose")?.offsetParent != null;
+    dem.line.listen((state, event) => {
+      if (event?.type !== "kept") return;
+      kept = event.digest;
+      if (!composing()) give();
+    });
+    document.addEventListener("click", (event) => { if (event.target.closest?.("#tabs [role=tab]")) give(); }, true);
   };
 
   /* Waits until the last move has settled and was kept, and returns the inputs of a listener with the digest of that rest. */

@@ -227,6 +227,8 @@ def test_a_page_at_rest_asks_nothing_of_the_tabs_also_after_two_quick_rests(
     first = page.locator("#header .digest").inner_text()
     type_omega(page, 0, "0.13")
     steps.settled(page, [0.13])
+    steps.tab(page, "Export")  # while Compose is shown, the other tabs are told nothing
+    page.wait_for_timeout(1_000)
     asked = []
     page.on("request", lambda request: asked.append(request.post_data or ""))
     # A rest that is kept while the tabs are still answering to the one before.
