@@ -97,7 +97,11 @@ SWARM = """async ([seconds, seed]) => {
     waits.push((performance.now() - begin) / 1000);
   }
   const { omegas, settled } = line.state;
-  const answer = await (await fetch(`live/open?recipe=${settled.digest}`)).json();
+  let answer;
+  do { // until the server has stored what the page came to rest at
+    await new Promise((go) => setTimeout(go, 100));
+    answer = await (await fetch(`live/open?recipe=${settled.digest}`)).json();
+  } while (answer.note && performance.now() < end + 60000);
   return { waits, arrived: JSON.stringify(answer.state.omegas) === JSON.stringify(omegas) };
 }"""
 

@@ -30,7 +30,7 @@ from workbench.line.page_states import PageStates
 from workbench.line.scheduler import Scheduler
 
 if TYPE_CHECKING:
-    from fastapi import FastAPI
+    from starlette.routing import BaseRoute
 
     from merging.recipe import Recipe
     from workbench.session.session import Session
@@ -198,8 +198,8 @@ async def _document(request: Request) -> Any:
         raise ProtocolError(f"the message is no JSON: {str(error)[:200]}") from None
 
 
-def add_routes(app: FastAPI, session: Session) -> Line:
-    """Adds the routes of the live line to the page's application.
+def routes(session: Session) -> tuple[Line, list[BaseRoute]]:
+    """Returns the live line of a session, and its routes for the page's application.
 
     GET  /live/open?page=…&recipe=…   what is open, and the state to show
     GET  /live/here                   that the server is here, and which models are open
@@ -207,7 +207,6 @@ def add_routes(app: FastAPI, session: Session) -> Line:
     POST /live/keep                   the state of a page at rest
 
     Args:
-        app: the application that gradio made.
         session: the session.
     """
     line = Line(session)
@@ -243,8 +242,7 @@ def add_routes(app: FastAPI, session: Session) -> Line:
             return JSONResponse({"error": str(error)}, status_code=400, headers=NO_STORE)
         return JSONResponse({"digest": digest}, headers=NO_STORE)
 
-    app.include_router(router)
-    return line
+    return line, router.routes
 
 
 async def _stream(line: Line, wish: Wish) -> AsyncIterator[bytes]:

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from plumbing.paths import assets
 from workbench.errors import SessionError
-from workbench.line.routes import add_routes
+from workbench.line.routes import routes
 from workbench.page.page import build
 from workbench.plots.theme import palette_css
 from workbench.session.session import Session
@@ -130,7 +130,9 @@ def launch(
     page = build(session)
     # More than 64 waiting requests get an error, so that no client can fill the memory.
     page.queue(max_size=64, default_concurrency_limit=4)
-    app, address, _ = page.launch(
+    line, live = routes(session)
+    session.at_close.append(line.close)
+    _, address, _ = page.launch(
         server_name=host,
         server_port=port,
         auth=auth,
@@ -147,21 +149,19 @@ def launch(
         state_session_capacity=200,
         footer_links=[],
         quiet=True,
-        # Never by gradio: the routes of the live line are added once its application exists.
-        prevent_thread_lock=True,
+        prevent_thread_lock=not block,
         app_kwargs={
+            # From the start: a page that waits for a server asks them at once.
+            "routes": live,
             "middleware": [
                 Middleware(TrustedHostMiddleware, allowed_hosts=hosts),
                 Middleware(Guard),
-            ]
+            ],
         },
         theme=theme(),
         css=palette_css() + (ASSETS / "page.css").read_text(encoding="utf-8"),
         head="".join(f"<script>{script}</script>" for script in scripts()),
     )
-    session.at_close.append(add_routes(app, session).close)
-    if block:
-        page.block_thread()
     return str(address)
 
 

@@ -7,15 +7,16 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from workbench.line.routes import add_routes
+from workbench.line.routes import routes
 from workbench.session.standing import Standing
 
 
 def app_of(session, auth=None):
-    app = FastAPI()
+    line, live = routes(session)
+    app = FastAPI(routes=live)
     # What gradio's application has; a test in the browser logs in to the real one.
     app.auth, app.auth_dependency, app.tokens, app.cookie_id = auth, None, {}, "id"
-    app.line = add_routes(app, session)
+    app.line = line
     return app
 
 
