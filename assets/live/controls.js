@@ -1,7 +1,7 @@
 /* The left column: formula, merge method with its parameters, a slider for each vector, presets, undo and redo. */
 (() => {
   const { h, text, swatch, message } = globalThis.dem.dom;
-  const { figures } = globalThis.dem.state;
+  const { figures, number } = globalThis.dem.state;
   const PAUSE = 700; // milliseconds after the last key in a box before its text counts
   const REST = 1500; // milliseconds without a move before a held slider counts as at rest
   const STEP = 0.01;
@@ -104,8 +104,9 @@
     const box = h("input.figures", { type: "text", inputmode: "decimal", autocomplete: "off", "aria-label": `ω of ${name}, number` });
     const count = () => {
       clearTimeout(typing);
-      if (box.dirty) send("typed", { name, text: box.value });
+      const typed = box.dirty;
       box.dirty = false;
+      if (typed) send("typed", { name, text: box.value });
     };
     box.addEventListener("focus", () => box.select());
     box.addEventListener("input", () => {
@@ -117,7 +118,13 @@
       if (event.key === "Enter") { box.dirty = true; count(); }
       if (event.key === "Escape") { box.dirty = false; clearTimeout(typing); send("left", { name }); box.blur(); }
     });
-    box.addEventListener("blur", () => { if (box.value.trim()) count(); box.dirty = false; clearTimeout(typing); send("left", { name }); });
+    box.addEventListener("blur", () => {
+      if (box.value.trim()) count();
+      box.dirty = false;
+      clearTimeout(typing);
+      send("left", { name });
+      box.value = figures(range.omega);
+    });
     const reset = h("button.reset", { type: "button", title: "back to 0", "aria-label": `ω of ${name} back to 0`, onclick: () => move(0) }, "↺");
     const row = h(`div.omega.dataset-${colour}`, { "data-name": name }, h("span.who", { title: name }, swatch(colour), h("span", {}, name)), range, box, reset, error);
     if (adapter) row.classList.add("adapter");
@@ -153,11 +160,14 @@
     range.style.setProperty("--at", at(value));
     range.style.setProperty("--zero", at(0));
     range.setAttribute("aria-valuetext", figures(value));
-    // While a box is written in, its text belongs to the hand.
-    if (!problem && !(document.activeElement === box && box.dirty) && box.value !== figures(value)) box.value = figures(value);
+    if (!problem && !writes(box, value) && box.value !== figures(value)) box.value = figures(value);
     box.toggleAttribute("aria-invalid", !!problem);
     text(error, problem ? `${problem}; ${figures(value)} is kept` : "");
   }
+
+  /* Whether a hand writes in a box. Its text is the hand's then: also a number that counts already stays as it was typed, because
+  writing it anew would take away the selection that the next key replaces. */
+  const writes = (box, value) => document.activeElement === box && (box.dirty || number(box.value) === value);
 
   function banner(element, state) {
     const kind = state.server === "behind" || state.server === "gone" ? state.server : "";
@@ -230,7 +240,12 @@
     else if (param.kind === "tick") input = h("input", { id, type: "checkbox", onchange: () => send(input.checked) });
     else {
       input = h("input.figures", { id, type: "text", inputmode: "decimal", autocomplete: "off", placeholder: limits.slice(2) });
-      const count = () => { clearTimeout(timer); if (input.dirty) send(input.value); input.dirty = false; };
+      const count = () => {
+        clearTimeout(timer);
+        const typed = input.dirty;
+        input.dirty = false;
+        if (typed) send(input.value);
+      };
       input.addEventListener("input", () => { input.dirty = true; clearTimeout(timer); if (input.value.trim()) timer = setTimeout(count, PAUSE); });
       input.addEventListener("keydown", (event) => { if (event.key === "Enter") { input.dirty = true; count(); } });
       input.addEventListener("blur", () => { if (input.value.trim()) count(); input.dirty = false; });
@@ -240,7 +255,7 @@
     const update = (value, problem) => {
       const counts = value ?? param.default;
       if (param.kind === "tick") input.checked = !!counts;
-      else if (!problem && !(document.activeElement === input && input.dirty)) {
+      else if (!problem && !writes(input, counts)) {
         const wanted = counts === null ? "" : String(counts);
         if (input.value !== wanted) input.value = wanted;
       }

@@ -247,7 +247,7 @@ class Steps:
     def on_page(page):
         """The ω that the boxes show, as numbers."""
         texts = page.eval_on_selector_all(".omega .figures", "all => all.map(one => one.value)")
-        return [float(text.replace("−", "-")) for text in texts]
+        return [float(text.replace("−", "-").replace(",", ".")) for text in texts]
 
     @staticmethod
     def on_server(page):
@@ -267,7 +267,7 @@ class Steps:
         try:
             page.wait_for_function(
                 """wanted => {
-                    const shown = [...document.querySelectorAll('.omega .figures')].map(one => +one.value.replace('−', '-'));
+                    const shown = [...document.querySelectorAll('.omega .figures')].map(one => +one.value.replace('−', '-').replace(',', '.'));
                     const formula = document.querySelector('.formula')?.dataset, chart = document.querySelector('section.bullets');
                     const top = document.querySelector('#header .digest')?.textContent;
                     const rests = document.querySelector('#status [data-part=model]')?.dataset.value === 'settled';

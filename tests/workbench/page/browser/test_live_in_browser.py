@@ -55,6 +55,7 @@ def test_a_page_that_is_behind_composes_nothing_and_catches_up_by_one_button(
     steps.tab(one, "Models")
     one.locator("#pick-base input").click()
     one.get_by_role("option", name="models/other-base").click()
+    one.get_by_role("option").first.wait_for(state="hidden")  # the next list has the same names
     one.locator("#pick-checkpoints input").click()
     one.get_by_role("option", name="models/other-ada").click()
     one.keyboard.press("Escape")
@@ -95,6 +96,31 @@ def test_what_is_typed_is_shown_composed_kept_and_exported(server, open_page, st
     page.locator("#export-job .tick", has_text="typed").wait_for(timeout=60_000)
     recipe = yaml.safe_load((server.workdir / "exports" / "typed" / "recipe.yml").read_text())
     assert recipe["models"][1]["parameters"]["weight"] == 0.127
+
+
+def test_what_is_selected_to_be_replaced_stays_selected_when_an_answer_comes(
+    small, open_page, steps
+):
+    page = open_page(at=small)
+    steps.method(page, "ties")
+    page.locator("details.parameters summary").click()
+    density = page.locator("#parameter-density")
+    for field, text, omega in ((box(page, 0), "0.1", 0.1), (density, "0.50", 0.3)):
+        field.fill(text)
+        field.press("Enter")
+        steps.settled(page, [omega])
+        field.evaluate("field => field.select()")
+        page.evaluate("dem.line.event({ type: 'omega', name: 'bob', value: Math.random(), at: 0 })")
+        steps.settled(page, [omega])
+        page.keyboard.type("0.3")
+        assert field.input_value() == "0.3"
+        field.press("Enter")
+    page.locator("h1").click()
+    steps.settled(page, [0.3])
+    assert box(page, 0).input_value() == "0.30"
+    assert page.evaluate("dem.line.state.parameters.density") == 0.3
+    steps.method(page, "task_arithmetic")
+    steps.settled(page, [])
 
 
 @pytest.mark.parametrize("text", ["", "abc", "1e400", "NaN", "5", "-1.01", "0,1,2"])
