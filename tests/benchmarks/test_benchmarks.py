@@ -17,6 +17,7 @@ from benchmarks import (
     device,
     digests_on_the_way,
     geometry_against_read,
+    live_line,
     machine,
     merge_against_copy,
     merge_against_mergekit,
@@ -171,6 +172,30 @@ def test_a_model_that_does_not_fit_in_memory_gives_way_to_a_smaller_one(monkeypa
         SystemExit, match=r"13 models of 1\.2B do not fit in 1\.8 GB of free memory"
     ):
         compose_against_copy._fitting("1.2B", 13)
+
+
+@pytest.mark.browser
+@pytest.mark.slow
+def test_live_line(tmp_path, capsys):
+    for name in ("base", "p3", "dialog"):
+        shutil.copytree(machine.DEMO / name, tmp_path / name)
+    for name in ("p3", "dialog"):
+        file = tmp_path / "data" / name / "validation.jsonl"
+        file.parent.mkdir(parents=True)
+        whole = (machine.DEMO / "data" / name / "validation.jsonl").read_text("utf-8")
+        file.write_text("".join(whole.splitlines(True)[:14]), "utf-8")
+    live_line.main(["--rounds", "3", "--pages", "2", "--seconds", "2", "--demo", str(tmp_path)])
+    text = capsys.readouterr().out
+    (table,) = tables(text, "live_line")
+    assert [row[0] for row in table[2:]] == [
+        "first answer",
+        "losses",
+        "full losses",
+        "the model alone",
+    ]
+    first, losses, full = (float(row[1]) for row in table[2:5])
+    assert 0 < first <= losses <= full
+    assert "last values arrived: 2 of 2" in text
 
 
 def test_sampler_against_step(capsys):
