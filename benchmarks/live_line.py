@@ -1,7 +1,6 @@
 """Claim: new losses are on the page 0.3 s after the last input, while ten pages do the same.
 
     python -m benchmarks.live_line [--rounds 30] [--seconds 60] [--pages 10] [--demo FOLDER]
-    python -m benchmarks.live_line --model 0.1B [--rounds 30]
 
 The page is the real one, in Chromium, with a server in a process of its own. The clock starts at
 the last input event in the browser, so it counts every wait: `first answer` is the line that says
@@ -12,9 +11,6 @@ of the forward passes that full losses take, in a process that does nothing else
 Then a drag of 60 moves: how long the page's own thread was blocked in all, and how many states were
 composed. At the end several pages drag at once for a while; each must come to rest at its own last
 value.
-
-With --model, five experts of a model of that size with random weights take the place of the demo.
-No round waits for its full losses there: each move overtakes those of the move before.
 """
 
 import os
@@ -32,11 +28,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks import machine, shapes
+from benchmarks import machine
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
 
-MOVE = """([name, value, full]) => new Promise((done, failed) => {
+MOVE = """([name, value]) => new Promise((done, failed) => {
   const line = window.dem.line, begin = performance.now(), seen = {};
   const late = () => failed(new Error(`the answer is late by 60 s: ${JSON.stringify(seen)}`));
   const timer = setTimeout(late, 60000);
@@ -49,7 +45,7 @@ MOVE = """([name, value, full]) => new Promise((done, failed) => {
       if (stage === 'settled') seen.first ??= now;
       if (all) seen.losses ??= now;
       if (stage === 'full' && whole) seen.full ??= now;
-      if (full ? seen.full : seen.losses) { clearTimeout(timer); stop(); done(seen); }
+      if (seen.full) { clearTimeout(timer); stop(); done(seen); }
     });
   });
   line.event({ type: 'omega', name, value, at: begin });
@@ -108,14 +104,12 @@ SWARM = """async ([seconds, seed]) => {
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Open the page in a browser, move its sliders, and print how long the answers took."""
-    sizes = [size for size in shapes.SIZES if shapes.parameters(size) < 5e8]
     options = machine.begin(
         __file__,
         __doc__,
         argv,
         rounds=30,
         demo={"type": Path, "default": machine.DEMO, "help": "a folder with base/ and data/"},
-        model={"choices": sizes, "help": "random weights of this size, in place of the demo"},
         pages={"type": int, "default": 10, "help": "pages that drag at once (default: 10)"},
         seconds={"type": float, "default": 60, "help": "how long they drag (default: 60)"},
     )
@@ -123,18 +117,14 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     chromium = os.environ.get("PLAYWRIGHT_CHROMIUM") or shutil.which("chromium")
     with tempfile.TemporaryDirectory() as name, sync_playwright() as playwright:
-        folder = Path(name)
-        demo = random_demo(folder / "demo", options.model) if options.model else options.demo
-        alone = None if options.model else model_alone(demo)
+        alone = model_alone(options.demo)
         browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-        with serving(demo, folder) as address:
+        with serving(options.demo, Path(name)) as address:
             page, opening = opened(browser, address)
-            rows = moves(page, options.rounds, full=not options.model)
-            show_moves(rows, alone, (0.3, 3.0) if options.model else (0.1, 0.3))
+            show_moves(moves(page, options.rounds), alone)
             print(opening)
-            if not options.model:
-                show_drag(page.evaluate(DRAG))
-                show_swarm(dragging(browser, address, options.pages, options.seconds))
+            show_drag(page.evaluate(DRAG))
+            show_swarm(dragging(browser, address, options.pages, options.seconds))
         browser.close()
 
 
@@ -157,20 +147,18 @@ def opened(browser: Any, address: str) -> tuple[Any, str]:
     )
 
 
-def show_moves(
-    rows: list[dict[str, float]], alone: float | None, targets: tuple[float, float]
-) -> None:
+def show_moves(rows: list[dict[str, float]], alone: float) -> None:
     """Prints the times of the moves."""
-    names = {"first": "first answer", "losses": "losses", "full": "full losses"}
-    bars = {"first": f"{targets[0]:g}", "losses": f"{targets[1]:g}", "full": "1.7"}
     table = []
-    for key, what in names.items():
-        took = sorted(row[key] for row in rows if key in row)
-        if took:
-            median, late = statistics.median(took), took[int(0.95 * (len(took) - 1))]
-            table.append([what, f"{median:.3f}", f"{late:.3f}", bars[key]])
-    if alone is not None:
-        table.append(["the model alone", f"{alone:.3f}", "", ""])
+    for key, what, target in (
+        ("first", "first answer", "0.1"),
+        ("losses", "losses", "0.3, p95 0.5"),
+        ("full", "full losses", "1.7"),
+    ):
+        took = sorted(row[key] for row in rows)
+        median, late = statistics.median(took), took[int(0.95 * (len(took) - 1))]
+        table.append([what, f"{median:.3f}", f"{late:.3f}", target])
+    table.append(["the model alone", f"{alone:.3f}", "", ""])
     machine.show(["from the last input to", "median, s", "p95, s", "target, s"], table)
 
 
@@ -189,19 +177,6 @@ def show_swarm(swarm: dict[str, Any]) -> None:
         f"{swarm['pages']} pages at once: {len(swarm['waits'])} rests, p95 {late:.2f} s "
         f"(target 1), last values arrived: {swarm['arrived']} of {swarm['pages']}"
     )
-
-
-def random_demo(folder: Path, size: str) -> Path:
-    """Makes a folder like the demo's, whose models have random weights of a size."""
-    data = sorted(path.name for path in (machine.DEMO / "data").iterdir() if path.is_dir())
-    shapes.make(folder, size, len(data))
-    shutil.copytree(machine.DEMO / "data", folder / "data")
-    for number, name in enumerate(data):
-        (folder / f"expert{number}").rename(folder / name)
-    for file in (machine.DEMO / "base").iterdir():
-        if "token" in file.name:
-            shutil.copy(file, folder / "base")
-    return folder
 
 
 def model_alone(demo: Path) -> float:
@@ -253,20 +228,14 @@ def serving(demo: Path, folder: Path) -> Iterator[str]:
         process.wait(20)
 
 
-def moves(page: Any, rounds: int, full: bool) -> list[dict[str, float]]:
-    """Moves one slider per round and returns the seconds until each part of the answer.
-
-    Args:
-        page: the page.
-        rounds: how many moves.
-        full: whether the next move waits for the full losses of the one before.
-    """
+def moves(page: Any, rounds: int) -> list[dict[str, float]]:
+    """Moves one slider per round and returns the seconds until each part of the answer."""
     # The answer to the prompt is not part of the claim, and it comes before the full losses.
     page.evaluate("window.dem.line.event({ type: 'prompt', text: '' })")
     names = page.evaluate("window.dem.line.state.info.vectors.map((one) => one.name)")
     dice = random.Random(0)
     return [
-        page.evaluate(MOVE, [dice.choice(names), round(dice.uniform(-0.5, 1.5), 4), full])
+        page.evaluate(MOVE, [dice.choice(names), round(dice.uniform(-0.5, 1.5), 4)])
         for _ in range(rounds)
     ]
 
