@@ -146,11 +146,13 @@ def side_by_side(module: nn.Module) -> int:
     computes one batch at a time.
     """
     parameters = list(module.parameters())
-    small = sum(weight.numel() for weight in parameters) <= SMALL
-    # transformers tests for the same two kinds (dynamic_rope_update, modeling_rope_utils.py).
-    kinds = str([getattr(part, "rope_type", None) for part in module.modules()])
-    writes = "dynamic" in kinds or "longrope" in kinds
-    return workers() if small and not writes and parameters[0].device.type == "cpu" else 1
+    if parameters[0].device.type != "cpu" or sum(weight.numel() for weight in parameters) > SMALL:
+        return 1
+    # One kind, or one for each kind of layer. transformers tests for the same two
+    # (dynamic_rope_update, modeling_rope_utils.py).
+    kinds = [str(getattr(part, "rope_type", "")) for part in module.modules()]
+    writes = any("dynamic" in kind or "longrope" in kind for kind in kinds)
+    return 1 if writes else workers()
 
 
 def _buffers(module: nn.Module) -> list[tuple[int, int]]:

@@ -275,11 +275,18 @@ def test_batches_side_by_side_give_the_same_bits(
     assert measure(module, prepared) == alone == list(losses(module, prepared))
 
 
-def test_a_large_model_is_computed_one_batch_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_model_or_an_accelerator_computes_one_batch_at_a_time(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = build("llama")
+    size = sum(parameter.numel() for parameter in module.parameters())
+    assert size < SMALL
     monkeypatch.setattr(measured, "workers", lambda: 4)
-    with torch.device("meta"):
-        large = torch.nn.Linear(SMALL, 1)
-    assert side_by_side(large.to_empty(device="meta")) == 1
+    monkeypatch.setattr(measured, "SMALL", size)
+    assert side_by_side(module) == 4
+    assert side_by_side(build("llama").to("meta")) == 1
+    monkeypatch.setattr(measured, "SMALL", size - 1)
+    assert side_by_side(module) == 1
 
 
 @pytest.mark.parametrize("kind", ["dynamic", "longrope"])

@@ -17,7 +17,7 @@ from workbench.page.tabs import (
     models,
     train,
 )
-from workbench.page.tabs.wiring import EACH, QUIET, Board, with_error_dialog
+from workbench.page.tabs.wiring import EVERY_CHANGE, QUIET, Board, with_error_dialog
 from workbench.session.session import Session
 
 
@@ -64,7 +64,7 @@ def build(session: Session) -> gr.Blocks:
                     export_parts = export.build(session, board, tab, clock)
         _wire_clock(session, page, clock, bench_parts, export_parts)
         # This page has opened other models: its own line asks for them at once.
-        opened.change(None, None, None, js="() => { window.dem.line.open(); }", **EACH)
+        opened.change(None, None, None, js="() => { window.dem.line.open(); }", **EVERY_CHANGE)
         toggle.click(None, None, theme, js="() => window.dem.toggleTheme()", **QUIET)
         page.load(None, None, theme, js="() => window.dem.theme()", **QUIET)
         page.unload(forget)

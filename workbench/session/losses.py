@@ -106,12 +106,10 @@ class Losses:
             NotMounted: this move has to be composed; the message says why.
         """
         from evaluation.errors import Stopped
-        from evaluation.loss import Sweep
 
         ends = {name: self._known_ends(models, name, QUICK) for name in models.data}
         known = {name: both for name, both in ends.items() if both}
-        prepared = [models.data[name].prepared[QUICK] for name in known]
-        sweep = Sweep([dataset for data in prepared for dataset in data.datasets])
+        sweep = _sweep_over(models, list(known), QUICK)
         try:
             with (
                 self._lock,
@@ -151,14 +149,11 @@ class Losses:
         found: dict[str, Entry] = {}
         missing: dict[str, list[str]] = {}
         for name in datasets:
-            keys = models.data[name].keys
             # The same examples may be open under another name, so the cached name is replaced.
-            if cached := self._book.get(identity, keys[size]):
+            if cached := self._book.get(identity, models.data[name].keys[size]):
                 found[name] = cached._replace(dataset=name)
             else:
-                # A small dataset has the same examples in both sizes: its quick loss is a full one.
-                actual = FULL if keys[size] == keys[FULL] else size
-                missing.setdefault(actual, []).append(name)
+                missing.setdefault(_actual(models, name, size), []).append(name)
         for actual, names in missing.items():
             losses = yield from self._sweep(work, recipe, names, actual)
             for name, loss in zip(names, losses, strict=True):
@@ -170,13 +165,9 @@ class Losses:
     ) -> Generator[None, None, list[Loss]]:
         """Measures the losses of a recipe on some datasets, in steps, and what they cost."""
         from evaluation.errors import Stopped
-        from evaluation.loss import Sweep, check_vocabulary
 
         models, stale = work.models, work.stale
-        prepared = [models.data[name].prepared[size] for name in datasets]
-        for data in prepared:
-            check_vocabulary(models.loaded.module, data)
-        sweep = Sweep([dataset for data in prepared for dataset in data.datasets])
+        sweep = _sweep_over(models, datasets, size)
         with work.tally.sweep(recipe, size) as running:
             while not sweep.done:
                 # The lock comes first: time spent waiting for another page is no cost of this one.
@@ -238,16 +229,35 @@ class Losses:
         ends = yield from self._ends(work, datasets, size)
         return {
             name: LossOnAxis(
-                losses[name], *ends[name], quick=size == QUICK and keys[QUICK] != keys[FULL]
+                losses[name], *ends[name], quick=_actual(work.models, name, size) == QUICK
             )
             for name in datasets
-            for keys in [work.models.data[name].keys]
         }
 
 
 def _expert(models: Models, dataset: str) -> Recipe | None:
     """Returns the recipe of the vector named like the dataset at ω = 1, or None."""
     return models.recipe({dataset: 1.0}) if dataset in models.vectors else None
+
+
+def _actual(models: Models, dataset: str, size: str) -> str:
+    """Returns FULL for a small dataset, whose few examples are all that it has; else the size."""
+    keys = models.data[dataset].keys
+    return FULL if keys[size] == keys[FULL] else size
+
+
+def _sweep_over(models: Models, datasets: Sequence[str], size: str) -> Sweep:
+    """Prepares to measure losses on some datasets.
+
+    Raises:
+        DataError: the data has tokens that the model does not know.
+    """
+    from evaluation.loss import Sweep, check_vocabulary
+
+    prepared = [models.data[name].prepared[size] for name in datasets]
+    for data in prepared:
+        check_vocabulary(models.loaded.module, data)
+    return Sweep([dataset for data in prepared for dataset in data.datasets])
 
 
 def _count(meter: Meter, sweep: Sweep, losses: Sequence[Loss]) -> None:

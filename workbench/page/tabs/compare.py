@@ -18,13 +18,13 @@ from workbench.jobs.benchmark import BenchmarkRequest
 from workbench.page.tabs import compare_html, hidden_states, job_panel, markup
 from workbench.page.tabs.benchmark import names, suites, whole
 from workbench.page.tabs.wiring import (
-    EACH,
+    EVERY_CHANGE,
     QUIET,
     Board,
     Updates,
     at_rest,
+    clock_options,
     current_recipe,
-    each_tick,
     one_at_a_time,
     with_error_dialog,
 )
@@ -161,7 +161,7 @@ def build(session: Session, board: Board, tab: gr.Tab, timer: gr.Timer) -> None:
         suite,
         **QUIET,
     )
-    listing = {"inputs": [mixed, known], "outputs": lists, **EACH}
+    listing = {"inputs": [mixed, known], "outputs": lists, **EVERY_CHANGE}
     listed = [
         tab.select(with_error_dialog(refresh_lists), **listing),
         board.opened.change(with_error_dialog(refresh_lists), **listing),
@@ -185,7 +185,7 @@ def build(session: Session, board: Board, tab: gr.Tab, timer: gr.Timer) -> None:
     changes = [suite.input, *typed, mixed.input, board.digest.change]
     gr.on(changes, with_error_dialog(show), asked, view, **wire)
     clock.tick(
-        with_error_dialog(tick), [previous, *asked], [*view, previous], **each_tick("compared")
+        with_error_dialog(tick), [previous, *asked], [*view, previous], **clock_options("compared")
     )
     go.click(
         with_error_dialog(measure),

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from plumbing import units
 from workbench.line.continuation import continuation
 from workbench.page.tabs import component
-from workbench.page.tabs.wiring import EACH, QUIET, Board, Updates, with_error_dialog
+from workbench.page.tabs.wiring import EVERY_CHANGE, QUIET, Board, Updates, with_error_dialog
 from workbench.session.session import Session, Stale
 
 ASK = "(text) => { window.dem.line.event({ type: 'prompt', text: text || '' }); }"
@@ -70,7 +70,7 @@ def build(session: Session, board: Board, boot: gr.Timer) -> None:
             boot: gr.Timer(active=False),
         }
 
-    wire = {"concurrency_limit": 4, **EACH}
+    wire = {"concurrency_limit": 4, **EVERY_CHANGE}
     for event in (send.click, prompt.submit):
         event(None, prompt, None, js=ASK, **QUIET)
     gr.on(
@@ -80,10 +80,10 @@ def build(session: Session, board: Board, boot: gr.Timer) -> None:
         answer_b,
         **wire,
     )
-    filled = examples.change(lambda text: text or "", examples, prompt, **EACH)
+    filled = examples.change(lambda text: text or "", examples, prompt, **EVERY_CHANGE)
     filled.then(None, prompt, None, js=ASK, **QUIET)
     filled.then(with_error_dialog(answer_other), [prompt, other], answer_b, **wire)
-    for event, mode in ((boot.tick, QUIET), (board.opened.change, EACH)):
+    for event, mode in ((boot.tick, QUIET), (board.opened.change, EVERY_CHANGE)):
         event(with_error_dialog(arrive), None, [examples, other, boot], **mode)
 
 

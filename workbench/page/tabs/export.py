@@ -15,7 +15,7 @@ from workbench import commands
 from workbench.jobs import export
 from workbench.page.tabs import job_panel, markup
 from workbench.page.tabs.wiring import (
-    EACH,
+    EVERY_CHANGE,
     QUIET,
     Board,
     at_rest,
@@ -136,9 +136,9 @@ def build(session: Session, board: Board, tab: gr.Tab, timer: gr.Timer) -> list[
         with_error_dialog(changed),
         [cost_of, dtype, board.digest],
         cost,
-        **EACH,
+        **EVERY_CHANGE,
     )
-    board.opened.change(with_error_dialog(clear), None, cost, **EACH)
+    board.opened.change(with_error_dialog(clear), None, cost, **EVERY_CHANGE)
     stop.click(with_error_dialog(cancel), None, [panel, timer], queue=False, **QUIET)
     return [panel]
 

@@ -10,7 +10,14 @@ import numpy as np
 from markupsafe import Markup
 
 from workbench.page.tabs import markup
-from workbench.page.tabs.wiring import EACH, QUIET, Board, Updates, no_updates, with_error_dialog
+from workbench.page.tabs.wiring import (
+    EVERY_CHANGE,
+    QUIET,
+    Board,
+    Updates,
+    no_updates,
+    with_error_dialog,
+)
 from workbench.plots import charts
 from workbench.session.session import Session
 
@@ -132,9 +139,9 @@ def build(session: Session, board: Board, tab: gr.Tab) -> None:
             return no_updates()
         return interference_updates(session, view, *known, theme == "dark")
 
-    listen = {"concurrency_limit": 2, **EACH}
+    listen = {"concurrency_limit": 2, **EVERY_CHANGE}
     tab.select(with_error_dialog(show), controls, [*maps, layer, part], **listen)
-    board.opened.change(lambda: [gr.Plot(visible=False), "", ""], None, view, **EACH)
+    board.opened.change(lambda: [gr.Plot(visible=False), "", ""], None, view, **EVERY_CHANGE)
     for control in (layer, part, rows, kind):
         control.input(with_error_dialog(draw), controls, maps, **listen)
     board.theme.change(with_error_dialog(redraw), controls, maps, **listen)

@@ -18,8 +18,8 @@ from workbench.page.tabs.wiring import (
     Board,
     Updates,
     at_rest,
+    clock_options,
     current_recipe,
-    each_tick,
     one_at_a_time,
     with_error_dialog,
 )
@@ -138,7 +138,7 @@ def build(session: Session, board: Board, tab: gr.Tab, timer: gr.Timer) -> None:
         **wire,
     )
     clock.tick(
-        with_error_dialog(tick), [previous, *asked], [*view, previous], **each_tick("states")
+        with_error_dialog(tick), [previous, *asked], [*view, previous], **clock_options("states")
     )
     drawn = [which, layer, by, board.digest]
     go.click(

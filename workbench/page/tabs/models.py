@@ -13,7 +13,7 @@ from plumbing import units
 from workbench import commands
 from workbench.errors import is_user_error
 from workbench.page.tabs import markup
-from workbench.page.tabs.wiring import EACH, QUIET, UNEXPECTED, Board, Updates, log
+from workbench.page.tabs.wiring import EVERY_CHANGE, QUIET, UNEXPECTED, Board, Updates, log
 from workbench.session.folders import ModelFolder
 from workbench.session.memory import stored_bytes
 from workbench.session.session import Session
@@ -86,7 +86,7 @@ def build(session: Session, board: Board, tab: gr.Tab, opened: Callable[[], str]
 
     tab.select(arrive, None, [now, base, checkpoints, data, line], **QUIET)
     board.opened.change(
-        lambda: [models_html(session), inspect_line(session)], None, [now, line], **EACH
+        lambda: [models_html(session), inspect_line(session)], None, [now, line], **EVERY_CHANGE
     )
     refresh.click(refresh_lists, None, [base, checkpoints, data], **QUIET)
     # The Train tab adds vectors under the same concurrency id: never two openings at once.

@@ -13,11 +13,11 @@ from workbench.errors import SessionError
 from workbench.jobs import train
 from workbench.page.tabs import job_panel, markup, train_display, train_form
 from workbench.page.tabs.wiring import (
-    EACH,
+    EVERY_CHANGE,
     QUIET,
     Board,
     Updates,
-    each_tick,
+    clock_options,
     no_updates,
     one_at_a_time,
     with_error_dialog,
@@ -151,13 +151,13 @@ def build(
     wire, wire_line = one_at_a_time("run"), one_at_a_time("train-line")
     tab.select(with_error_dialog(show), shows[:3], view, **wire)
     tab.select(with_error_dialog(lambda name: line_html(session, name)), name, line, **wire_line)
-    runs.input(with_error_dialog(load_run), runs, [name, form.text], **EACH).then(
-        with_error_dialog(form.read), form.text, form.fields, **EACH
+    runs.input(with_error_dialog(load_run), runs, [name, form.text], **EVERY_CHANGE).then(
+        with_error_dialog(form.read), form.text, form.fields, **EVERY_CHANGE
     ).then(with_error_dialog(show), shows[:3], view, **wire)
     name.change(with_error_dialog(lambda name: line_html(session, name)), name, line, **wire_line)
     for event in (name.submit, name.blur, step.input, board.theme.change):
         event(with_error_dialog(show), shows[:3], view, **wire)
-    clock.tick(with_error_dialog(refresh), shows, view, **each_tick("run"))
+    clock.tick(with_error_dialog(refresh), shows, view, **clock_options("run"))
     weigh.click(
         with_error_dialog(estimate),
         [form.text, name],

@@ -12,7 +12,7 @@ from workbench.commands import display_path
 from workbench.errors import is_user_error
 from workbench.page.tabs import markup
 from workbench.page.tabs.train_display import check_html, field_updates, first_plan, schedule_fields
-from workbench.page.tabs.wiring import EACH, QUIET, log, one_at_a_time
+from workbench.page.tabs.wiring import EVERY_CHANGE, QUIET, log, one_at_a_time
 from workbench.plans import plan_form, plan_text
 from workbench.session.session import Session
 
@@ -199,7 +199,9 @@ def build(session: Session, tab: gr.Tab) -> Form:
         ),
         *scheduled,
     )
-    kind.input(lambda kind: schedule_fields(kind), kind, [special, shares, k, single], **EACH)
+    kind.input(
+        lambda kind: schedule_fields(kind), kind, [special, shares, k, single], **EVERY_CHANGE
+    )
     # Text fields write the plan only when they are left: half a word is not a share.
     for field in (kind, special, shares, k, single):
         put(

@@ -24,7 +24,7 @@ UNEXPECTED = "Unexpected error. See the server log for details."
 
 QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 """Options of every listener: no public endpoint, no spinner over the content."""
-EACH: dict[str, Any] = {"trigger_mode": "multiple", **QUIET}
+EVERY_CHANGE: dict[str, Any] = {"trigger_mode": "multiple", **QUIET}
 """Options of a listener to a value: every change is answered, also during an earlier answer.
 
 gradio's defaults do not do for this. "once" drops a change that comes during an answer.
@@ -43,10 +43,10 @@ def no_updates() -> Updates:
 
 def one_at_a_time(target: str) -> dict[str, Any]:
     """Returns the options of all listeners that write `target`: they run one after another."""
-    return {"concurrency_limit": 1, "concurrency_id": target, **EACH}
+    return {"concurrency_limit": 1, "concurrency_id": target, **EVERY_CHANGE}
 
 
-def each_tick(target: str) -> dict[str, Any]:
+def clock_options(target: str) -> dict[str, Any]:
     """Returns the options of a clock's listener that writes `target`: late ticks do not pile up."""
     return {**one_at_a_time(target), "trigger_mode": "once"}
 
