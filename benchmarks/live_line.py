@@ -5,8 +5,10 @@
 The page is the real one, in Chromium, with a server in a process of its own. The clock starts at
 the last input event in the browser, so it counts every wait: `first answer` is the line that says
 what was composed, `losses` the first ones of all datasets, `full losses` those of all examples.
-Each round moves one slider to a value that was not measured before. `the model alone` is the time
-of the forward passes that full losses take, in a process that does nothing else.
+Each round moves one slider to a value that was not measured before. `composed` is the part of the
+first answer in which the server computes the weights. `the model alone` is the time of the forward
+passes that full losses take, in a process that does nothing else: as the server computes them, with
+torch's own threads, and with one thread.
 
 Then a drag of 60 moves: how long the page's own thread was blocked in all, and how many states were
 composed. At the end several pages drag at once for a while; each must come to rest at its own last
@@ -42,7 +44,7 @@ MOVE = """([name, value]) => new Promise((done, failed) => {
     const all = points && Object.keys(points).length === state.info.data.length;
     requestAnimationFrame(() => {
       const now = (performance.now() - begin) / 1000;
-      if (stage === 'settled') seen.first ??= now;
+      if (stage === 'settled') { seen.first ??= now; seen.composed ??= event.message.seconds; }
       if (all) seen.losses ??= now;
       if (stage === 'full' && whole) seen.full ??= now;
       if (seen.full) { clearTimeout(timer); stop(); done(seen); }
@@ -117,12 +119,14 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     chromium = os.environ.get("PLAYWRIGHT_CHROMIUM") or shutil.which("chromium")
     with tempfile.TemporaryDirectory() as name, sync_playwright() as playwright:
-        alone = model_alone(options.demo)
+        loading, alone = model_alone(options.demo)
         browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
         with serving(options.demo, Path(name)) as address:
             page, opening = opened(browser, address)
             show_moves(moves(page, options.rounds), alone)
-            print(opening)
+            print(
+                f"{opening}\nimporting torch and transformers, and loading the base: {loading:.1f} s"
+            )
             show_drag(page.evaluate(DRAG))
             show_swarm(dragging(browser, address, options.pages, options.seconds))
         browser.close()
@@ -147,18 +151,23 @@ def opened(browser: Any, address: str) -> tuple[Any, str]:
     )
 
 
-def show_moves(rows: list[dict[str, float]], alone: float) -> None:
+def late(values: Sequence[float]) -> float:
+    """Returns the 95th percentile."""
+    return sorted(values)[int(0.95 * (len(values) - 1))]
+
+
+def show_moves(rows: list[dict[str, float]], alone: dict[str, float]) -> None:
     """Prints the times of the moves."""
     table = []
     for key, what, target in (
         ("first", "first answer", "0.1"),
+        ("composed", "of it, composed", ""),
         ("losses", "losses", "0.3, p95 0.5"),
         ("full", "full losses", "1.7"),
     ):
-        took = sorted(row[key] for row in rows)
-        median, late = statistics.median(took), took[int(0.95 * (len(took) - 1))]
-        table.append([what, f"{median:.3f}", f"{late:.3f}", target])
-    table.append(["the model alone", f"{alone:.3f}", "", ""])
+        took = [row[key] for row in rows]
+        table.append([what, f"{statistics.median(took):.3f}", f"{late(took):.3f}", target])
+    table += [[f"the model alone, {how}", f"{took:.3f}", "", ""] for how, took in alone.items()]
     machine.show(["from the last input to", "median, s", "p95, s", "target, s"], table)
 
 
@@ -172,31 +181,45 @@ def show_drag(drag: dict[str, float]) -> None:
 
 def show_swarm(swarm: dict[str, Any]) -> None:
     """Prints how long the pages that drag at once waited."""
-    late = sorted(swarm["waits"])[int(0.95 * (len(swarm["waits"]) - 1))]
     print(
-        f"{swarm['pages']} pages at once: {len(swarm['waits'])} rests, p95 {late:.2f} s "
+        f"{swarm['pages']} pages at once: {len(swarm['waits'])} rests, p95 {late(swarm['waits']):.2f} s "
         f"(target 1), last values arrived: {swarm['arrived']} of {swarm['pages']}"
     )
 
 
-def model_alone(demo: Path) -> float:
-    """Returns the median of seconds that the losses of all examples take, without anything else."""
+def model_alone(demo: Path) -> tuple[float, dict[str, float]]:
+    """Returns the seconds until the base is loaded, and those of all losses, by how they are computed.
+
+    Those of the losses are medians of three passes, in turn.
+    """
+    begin = time.perf_counter()
+    import torch
+
     from corpus import read_datasets
-    from evaluation.loss import Sweep
+    from evaluation import loss
     from evaluation.model import load
     from evaluation.prepared import prepare
     from merging.inputs.checkpoint import Checkpoint
 
     loaded = load(demo / "base", checkpoint=Checkpoint(demo / "base"))
+    loading = time.perf_counter() - begin
     prepared = prepare(read_datasets(demo / "data", "validation"), loaded.tokenizer)
-    times = []
+    ways = {
+        "side by side": (loss.SMALL, torch.get_num_threads()),
+        "torch's threads": (0, torch.get_num_threads()),
+        "one thread": (0, 1),
+    }
+    times: dict[str, list[float]] = {how: [] for how in ways}
     for _ in range(4):
-        begin = time.perf_counter()
-        sweep = Sweep(prepared.datasets)
-        while not sweep.done:
-            sweep.step(loaded.module)
-        times.append(time.perf_counter() - begin)
-    return statistics.median(times[1:])  # the first allocates memory
+        for how, (loss.SMALL, threads) in ways.items():
+            torch.set_num_threads(threads)
+            begin = time.perf_counter()
+            list(loss.losses(loaded.module, prepared))
+            times[how].append(time.perf_counter() - begin)
+    loss.SMALL, threads = ways["side by side"]
+    torch.set_num_threads(threads)
+    # The first pass allocates memory.
+    return loading, {how: statistics.median(took[1:]) for how, took in times.items()}
 
 
 @contextmanager

@@ -83,7 +83,6 @@
 
   function build_slider({ name, colour, adapter }, low, high, send) {
     const error = h("span.field-error", { role: "alert" });
-    let typing = 0;
     const move = (value) => send("omega", { name, value: Math.min(high, Math.max(low, value)) });
     const range = h("input", { type: "range", min: low, max: high, step: "0.0001", "aria-label": `ω of ${name}` });
     range.addEventListener("input", () => move(+range.value));
@@ -101,30 +100,12 @@
       event.preventDefault();
       move(+value.toFixed(6)); // without the digits of 0.1 + 0.2
     });
-    const box = h("input.figures", { type: "text", inputmode: "decimal", autocomplete: "off", "aria-label": `ω of ${name}, number` });
-    const count = () => {
-      clearTimeout(typing);
-      const typed = box.dirty;
-      box.dirty = false;
-      if (typed) send("typed", { name, text: box.value });
-    };
-    box.addEventListener("focus", () => box.select());
-    box.addEventListener("input", () => {
-      box.dirty = true;
-      clearTimeout(typing);
-      if (box.value.trim()) typing = setTimeout(count, PAUSE); // an empty box counts only when it is left, or on Enter
-    });
-    box.addEventListener("keydown", (event) => {
-      if (event.key === "Enter") { box.dirty = true; count(); }
-      if (event.key === "Escape") { box.dirty = false; clearTimeout(typing); send("left", { name }); box.blur(); }
-    });
-    box.addEventListener("blur", () => {
-      if (box.value.trim()) count();
-      box.dirty = false;
-      clearTimeout(typing);
+    const box = text_box({ "aria-label": `ω of ${name}, number` }, (typed) => send("typed", { name, text: typed }), () => {
       send("left", { name });
       box.value = figures(range.omega);
     });
+    box.addEventListener("focus", () => box.select());
+    box.addEventListener("keydown", (event) => { if (event.key === "Escape") { box.dirty = false; box.blur(); } });
     const reset = h("button.reset", { type: "button", title: "back to 0", "aria-label": `ω of ${name} back to 0`, onclick: () => move(0) }, "↺");
     const row = h(`div.omega.dataset-${colour}`, { "data-name": name }, h("span.who", { title: name }, swatch(colour), h("span", {}, name)), range, box, reset, error);
     if (adapter) row.classList.add("adapter");
@@ -163,6 +144,30 @@
     if (!problem && !writes(box, value) && box.value !== figures(value)) box.value = figures(value);
     box.toggleAttribute("aria-invalid", !!problem);
     text(error, problem ? `${problem}; ${figures(value)} is kept` : "");
+  }
+
+  /* A box whose text is given to `count` after a pause, on Enter, and when the box is left; empty text on Enter only. */
+  function text_box(attributes, count, left) {
+    const box = h("input.figures", { type: "text", inputmode: "decimal", autocomplete: "off", ...attributes });
+    let pause = 0;
+    const take = () => {
+      clearTimeout(pause);
+      const typed = box.dirty;
+      box.dirty = false;
+      if (typed) count(box.value);
+    };
+    box.addEventListener("input", () => {
+      box.dirty = true;
+      clearTimeout(pause);
+      if (box.value.trim()) pause = setTimeout(take, PAUSE);
+    });
+    box.addEventListener("keydown", (event) => { if (event.key === "Enter") { box.dirty = true; take(); } });
+    box.addEventListener("blur", () => {
+      if (box.value.trim()) take();
+      box.dirty = false;
+      left();
+    });
+    return box;
   }
 
   /* Whether a hand writes in a box. Its text is the hand's then: also a number that counts already stays as it was typed, because
@@ -235,24 +240,14 @@
     const limits = param.low !== null && param.high !== null ? `; ${param.low} to ${param.high}` : "";
     const help = h("small", { id: `${id}-help` }, `${param.help}${limits}${param.per_vector ? "; same for all vectors" : ""}`);
     const error = h("span.field-error", { role: "alert" });
-    let input, timer = 0;
+    let input, shown = [];
     if (param.kind === "word") input = h("select", { id, onchange: () => send(input.value) }, param.choices.map((choice) => h("option", { value: choice }, choice)));
     else if (param.kind === "tick") input = h("input", { id, type: "checkbox", onchange: () => send(input.checked) });
-    else {
-      input = h("input.figures", { id, type: "text", inputmode: "decimal", autocomplete: "off", placeholder: limits.slice(2) });
-      const count = () => {
-        clearTimeout(timer);
-        const typed = input.dirty;
-        input.dirty = false;
-        if (typed) send(input.value);
-      };
-      input.addEventListener("input", () => { input.dirty = true; clearTimeout(timer); if (input.value.trim()) timer = setTimeout(count, PAUSE); });
-      input.addEventListener("keydown", (event) => { if (event.key === "Enter") { input.dirty = true; count(); } });
-      input.addEventListener("blur", () => { if (input.value.trim()) count(); input.dirty = false; });
-    }
+    else input = text_box({ id, placeholder: limits.slice(2) }, send, () => update(...shown));
     input.setAttribute("aria-describedby", help.id);
     const row = h("div.field", {}, h("label", { for: id }, param.name), input, help, error);
     const update = (value, problem) => {
+      shown = [value, problem];
       const counts = value ?? param.default;
       if (param.kind === "tick") input.checked = !!counts;
       else if (!problem && !writes(input, counts)) {

@@ -189,12 +189,15 @@ def test_live_line(tmp_path, capsys):
     (table,) = tables(text, "live_line")
     assert [row[0] for row in table[2:]] == [
         "first answer",
+        "of it, composed",
         "losses",
         "full losses",
-        "the model alone",
+        "the model alone, side by side",
+        "the model alone, torch's threads",
+        "the model alone, one thread",
     ]
-    first, losses, full = (float(row[1]) for row in table[2:5])
-    assert 0 < first <= losses <= full
+    first, composed, losses, full = (float(row[1]) for row in table[2:6])
+    assert 0 < composed <= first <= losses <= full
     assert "last values arrived: 2 of 2" in text
 
 
