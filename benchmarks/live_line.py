@@ -124,9 +124,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         with serving(options.demo, Path(name)) as address:
             page, opening = opened(browser, address)
             show_moves(moves(page, options.rounds), alone)
-            print(
-                f"{opening}\nimporting torch and transformers, and loading the base: {loading:.1f} s"
-            )
+            print(f"{opening}; imports and loading the base, with nothing else, {loading:.1f} s")
             show_drag(page.evaluate(DRAG))
             show_swarm(dragging(browser, address, options.pages, options.seconds))
         browser.close()
@@ -182,16 +180,20 @@ def show_drag(drag: dict[str, float]) -> None:
 def show_swarm(swarm: dict[str, Any]) -> None:
     """Prints how long the pages that drag at once waited."""
     print(
-        f"{swarm['pages']} pages at once: {len(swarm['waits'])} rests, p95 {late(swarm['waits']):.2f} s "
-        f"(target 1), last values arrived: {swarm['arrived']} of {swarm['pages']}"
+        f"{swarm['pages']} pages at once: {len(swarm['waits'])} rests, "
+        f"p95 {late(swarm['waits']):.2f} s (target 1), "
+        f"last values arrived: {swarm['arrived']} of {swarm['pages']}"
     )
 
 
 def model_alone(demo: Path) -> tuple[float, dict[str, float]]:
-    """Returns the seconds until the base is loaded, and those of all losses, by how they are computed.
+    """Returns the seconds until the base is loaded, and those of all losses.
 
-    Those of the losses are medians of three passes, in turn.
+    The losses are computed in three ways in turn; each way has the median of three passes.
     """
+    os.environ.setdefault(
+        "OMP_WAIT_POLICY", "PASSIVE"
+    )  # as in the server, before torch is imported
     begin = time.perf_counter()
     import torch
 
