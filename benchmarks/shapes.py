@@ -20,6 +20,7 @@ from typing import Any
 SIZES = {
     # (hidden, intermediate, layers, heads, key-value heads, vocabulary), as in Llama configurations
     "tiny": (64, 176, 2, 4, 2, 320),
+    "135M": (576, 1536, 30, 9, 3, 49_152),  # SmolLM2-135M
     "0.1B": (768, 2048, 12, 12, 4, 32_000),
     "0.5B": (1024, 4096, 20, 16, 8, 64_000),
     "1.2B": (2048, 8192, 16, 32, 8, 128_256),
@@ -31,9 +32,9 @@ UNTIED = ("8B",)
 
 
 def up_to(size: str) -> list[str]:
-    """Return the sizes from "0.1B" up to `size`; for "tiny" only itself."""
+    """Return the sizes from "0.1B" up to `size`; for a smaller one only itself."""
     names = list(SIZES)
-    return names[1 : names.index(size) + 1] or [size]
+    return names[names.index("0.1B") : names.index(size) + 1] or [size]
 
 
 def tensors(size: str) -> Iterator[tuple[str, tuple[int, ...]]]:

@@ -53,11 +53,9 @@ def test_a_page_that_is_behind_composes_nothing_and_catches_up_by_one_button(
     steps.settled(two, [])
     before = two.locator("#header .digest").inner_text()
     steps.tab(one, "Models")
-    one.locator("#pick-base input").click()
-    one.get_by_role("option", name="models/other-base").click()
-    one.get_by_role("option").first.wait_for(state="hidden")  # the next list has the same names
-    one.locator("#pick-checkpoints input").click()
-    one.get_by_role("option", name="models/other-ada").click()
+    for field, name in (("#pick-base", "other-base"), ("#pick-checkpoints", "other-ada")):
+        one.locator(f"{field} input").click()
+        one.locator(field).get_by_role("option", name=f"models/{name}").click()
     one.keyboard.press("Escape")
     for token in ("bob", "lora"):
         for button in one.locator("#pick-checkpoints .token", has_text=token).all():
