@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from evaluation.cpu_products import CpuProducts
 from evaluation.unpadded import EqualLengthBatch
 from merging.engine.loop import seed_of
 from merging.live.live_model import View
@@ -94,7 +95,8 @@ def _log_likelihood(module: nn.Module, example: EqualLengthBatch, seed: int | No
     # vocabulary.
     selects = "logits_to_keep" in inspect.signature(module.forward).parameters
     keep = {"logits_to_keep": example.positions.to(device)} if selects else {}
-    logits = module(input_ids=example.ids.to(device), use_cache=False, **keep).logits[0].float()
+    with CpuProducts():
+        logits = module(input_ids=example.ids.to(device), use_cache=False, **keep).logits[0].float()
     # A model whose wrapper swallowed logits_to_keep returns the logits of all positions.
     if len(logits) != len(example.positions):
         logits = logits[example.positions]

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from evaluation.errors import DataError
+from evaluation.cpu_products import CpuProducts
+from evaluation.errors import DataError, Stopped
 
 BROKEN = "\ufffd"
 """What a tokenizer decodes bytes to that are not yet a whole character."""
@@ -49,7 +50,8 @@ def generate(
             f"the prompt is {len(ids)} tokens long, the model reads at most {context}. "
             "Shorten the prompt."
         )
-    tokens = _tokens(module, ids, min(max_new_tokens, context - len(ids)), _ends(module, tokenizer))
+    count, ends = min(max_new_tokens, context - len(ids)), _ends(module, tokenizer)
+    tokens = _tokens(module, ids, count, ends, should_stop)
     return _until(_text(tokenizer, ids, tokens, should_stop), tuple(filter(None, stop)))
 
 
@@ -80,16 +82,25 @@ def _ends(module: nn.Module, tokenizer: Any) -> frozenset[int]:
     return frozenset(token for token in (tokenizer.eos_token_id, *tokens) if token is not None)
 
 
-def _tokens(module: nn.Module, ids: list[int], count: int, ends: frozenset[int]) -> Iterator[int]:
+def _tokens(
+    module: nn.Module,
+    ids: list[int],
+    count: int,
+    ends: frozenset[int],
+    should_stop: Callable[[], bool] | None,
+) -> Iterator[int]:
     """Yields up to `count` likeliest tokens after `ids`, up to a token that ends the text."""
     device = next(module.parameters()).device
     fed, cache = torch.tensor([ids], device=device), None
     for _ in range(count):
         # Not around the loop: the caller's code runs between two tokens, and inference mode would
         # leak into it.
-        with torch.inference_mode():
-            output = module(input_ids=fed, past_key_values=cache, use_cache=True)
-            token = int(output.logits[0, -1].argmax())
+        try:
+            with torch.inference_mode(), CpuProducts(should_stop):
+                output = module(input_ids=fed, past_key_values=cache, use_cache=True)
+                token = int(output.logits[0, -1].argmax())
+        except Stopped:  # a long prompt takes seconds on a large model
+            return
         if token in ends:
             return
         yield token

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from evaluation.cpu_products import CpuProducts
 from evaluation.unpadded import EqualLengthBatch
 from merging.live.live_model import View
 
@@ -33,7 +34,8 @@ def gram(
     axes = _linear_layers(module)
     with _moments(module, axes) as sums, torch.inference_mode():
         for batch in steps:
-            module(input_ids=batch.ids.to(device), use_cache=False)
+            with CpuProducts():
+                module(input_ids=batch.ids.to(device), use_cache=False)
         for total in sums.values():
             total.div_(positions)
     parameters = dict(module.named_parameters(remove_duplicate=False))

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from evaluation import harness_tasks
 from evaluation.benchmark_scores import Score, scores_of
+from evaluation.cpu_products import CpuProducts
 from evaluation.errors import DataError, TaskError
 from evaluation.harness_progress import KINDS, Progress, RequestCounter, counter
 
@@ -111,9 +112,10 @@ def run(
             # 0.5 of 0.6 s for 400 requests to a model of 4.8 million parameters (lm-eval 0.4.13).
             # bootstrap_iters=1 asks for standard errors; the function `analytic` in `_library`
             # computes them without resampling.
-            report = library.evaluate(
-                model, selection, limit=limit, bootstrap_iters=1, log_samples=False
-            )
+            with CpuProducts():
+                report = library.evaluate(
+                    model, selection, limit=limit, bootstrap_iters=1, log_samples=False
+                )
     except AssertionError as error:
         # HFLM checks the length of the context by assert.
         if "maximum sequence length" not in str(error):

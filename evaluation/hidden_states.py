@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from evaluation.cpu_products import CpuProducts
 from evaluation.errors import DataError, Stopped
 from evaluation.loss import check_vocabulary
 from evaluation.prepared import Prepared
@@ -110,9 +111,10 @@ def _layers(module: nn.Module, batch: EqualLengthBatch) -> tuple[Tensor, ...]:
         else {}
     )
     ids = batch.ids.to(next(module.parameters()).device)
-    layers: tuple[Tensor, ...] = module(
-        input_ids=ids, use_cache=False, output_hidden_states=True, **keep
-    ).hidden_states
+    with CpuProducts():
+        layers: tuple[Tensor, ...] = module(
+            input_ids=ids, use_cache=False, output_hidden_states=True, **keep
+        ).hidden_states
     return layers
 
 

@@ -26,8 +26,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from evaluation.cpu_products import CpuProducts
 from evaluation.errors import DataError, Stopped
-from evaluation.onednn import OneDnnProducts
 from evaluation.prepared import Batch, Dataset, Prepared
 from merging.engine.threads import in_order, workers
 
@@ -58,7 +58,7 @@ def losses(
     Args:
         module: any causal language model of transformers, in evaluation mode, on any device.
         prepared: what `prepare` made with this model's tokenizer.
-        should_stop: asked before each batch.
+        should_stop: asked before each batch, and before each matrix product in it.
 
     Raises:
         Stopped: `should_stop` returned True. The losses that were yielded before are valid.
@@ -68,10 +68,11 @@ def losses(
     check_vocabulary(module, prepared)
     for dataset in prepared.datasets:
         sweep = Sweep([dataset])
-        while not sweep.done:
-            if should_stop is not None and should_stop():
-                raise Stopped(f"stopped at dataset {dataset.name!r}")
-            sweep.step(module)
+        try:
+            while not sweep.done:
+                sweep.step(module, should_stop)
+        except Stopped:
+            raise Stopped(f"stopped at dataset {dataset.name!r}") from None
         yield from sweep.losses()
 
 
@@ -104,21 +105,30 @@ class Sweep:
         """Whether every batch was measured."""
         return not self._batches
 
-    def step(self, module: nn.Module) -> None:
-        """Measures the next batch, or several side by side; see `losses` for the module."""
+    def step(self, module: nn.Module, should_stop: Callable[[], bool] | None = None) -> None:
+        """Measures the next batch, or several side by side; see `losses` for the arguments.
+
+        Raises:
+            Stopped: `should_stop` returned True. The batches are then still to be measured.
+        """
+        if should_stop is not None and should_stop():
+            raise Stopped("stopped before a batch")
         count = min(1 if self._alone else side_by_side(module), len(self._batches))
-        taken = [self._batches.popleft() for _ in range(count)]
-        for (number, batch), measured in zip(taken, self._measure(module, taken), strict=True):
-            token_losses = measured.to("cpu", torch.float64)
+        taken = [self._batches[place] for place in range(count)]
+        measured = self._measure(module, [batch for _, batch in taken], should_stop)
+        for (number, batch), measured_losses in zip(taken, measured, strict=True):
+            self._batches.popleft()
+            token_losses = measured_losses.to("cpu", torch.float64)
             self._sums[number].index_add_(0, batch.examples, token_losses)
             self._counts[number].index_add_(0, batch.examples, torch.ones_like(token_losses))
             self.positions += batch.ids.numel()
 
-    def _measure(self, module: nn.Module, taken: list[tuple[int, Batch]]) -> list[Tensor]:
+    def _measure(
+        self, module: nn.Module, batches: list[Batch], should_stop: Callable[[], bool] | None
+    ) -> list[Tensor]:
         """Returns the losses of the supervised tokens of each batch."""
         selects = "logits_to_keep" in inspect.signature(module.forward).parameters
-        compute = partial(_token_losses, module, selects=selects)
-        batches = [batch for _, batch in taken]
+        compute = partial(_token_losses, module, selects=selects, should_stop=should_stop)
         if len(batches) > 1:
             before = _buffers(module)
             measured = list(in_order(batches, compute, room=len(batches), threads=len(batches)))
@@ -180,7 +190,9 @@ def ratio(sums: Tensor, counts: Tensor) -> tuple[float, float]:
 
 
 @torch.inference_mode()
-def _token_losses(module: nn.Module, batch: Batch, selects: bool) -> Tensor:
+def _token_losses(
+    module: nn.Module, batch: Batch, selects: bool, should_stop: Callable[[], bool] | None
+) -> Tensor:
     """Returns the negative log-likelihood of each supervised token, (tokens,) float32, in nats.
 
     Only columns that predict something reach the output layer. They are selected by transformers'
@@ -191,12 +203,13 @@ def _token_losses(module: nn.Module, batch: Batch, selects: bool) -> Tensor:
         module: the model.
         batch: the examples.
         selects: whether the model takes `logits_to_keep`.
+        should_stop: see CpuProducts.
     """
     device = next(module.parameters()).device
     # The sixth part, the numbers of the examples, is used on the CPU only.
     ids, columns, rows, places, targets = (part.to(device) for part in batch[:5])
     keep = {"logits_to_keep": columns} if selects else {}
-    with OneDnnProducts():
+    with CpuProducts(should_stop):
         logits = module(input_ids=ids, use_cache=False, **keep).logits
     # A model whose wrapper swallowed logits_to_keep returns all columns.
     positions = places if logits.shape[1] == len(columns) else columns[places]

@@ -101,7 +101,7 @@ def test_the_faster_products_differ_in_rounding_only(
         prepare(DATA, tokenizer),
     )
     fast = list(losses(module, prepared))
-    monkeypatch.setattr("evaluation.onednn._FUSED", None)
+    monkeypatch.setattr("evaluation.cpu_products._FUSED", None)
     for one, other in zip(fast, losses(module, prepared), strict=True):
         assert one.value == pytest.approx(other.value, rel=1e-6)
 
@@ -204,15 +204,37 @@ def test_too_long_examples_are_left_out_and_counted(build: Build, tokenizer: Any
 
 
 def test_stop(build: Build, tokenizer: Any) -> None:
-    asked = iter([False, True])
     found: list[Loss] = []
     with pytest.raises(Stopped, match="stopped at dataset 'skies'"):
         found.extend(
-            losses(build("llama"), prepare(DATA, tokenizer), should_stop=lambda: next(asked))
+            losses(build("llama"), prepare(DATA, tokenizer), should_stop=lambda: bool(found))
         )
+    assert [loss.dataset for loss in found] == ["sums"]
     generator = losses(build("llama"), prepare(DATA, tokenizer), should_stop=lambda: True)
     with pytest.raises(Stopped, match="stopped at dataset 'sums'"):
         next(generator)
+
+
+def test_a_step_that_is_stopped_inside_the_model_changes_nothing(
+    build: Build, tokenizer: Any
+) -> None:
+    module, prepared = build("llama"), prepare(DATA, tokenizer, batch_tokens=97)
+    sweep, asked = Sweep(prepared.datasets), 0
+
+    def stop_inside() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked % 7 == 0
+
+    for _ in range(4):
+        with pytest.raises(Stopped):
+            while not sweep.done:
+                sweep.step(module, stop_inside)
+    assert asked == 28
+    while not sweep.done:
+        sweep.step(module)
+    assert sweep.losses() == list(losses(module, prepared))
+    assert sweep.positions == prepared.positions
 
 
 def test_tokens_of_another_model(build: Build, tokenizer: Any) -> None:

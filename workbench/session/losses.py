@@ -117,9 +117,7 @@ class Losses:
                 models.composer.mounted(settled, recipe, stale) as module,
             ):
                 while not sweep.done:
-                    if stale():
-                        return None
-                    sweep.step(module)
+                    sweep.step(module, stale)
                 losses = sweep.losses()
                 _count(meter, sweep, losses)
         except Stopped:
@@ -164,8 +162,6 @@ class Losses:
         self, work: _Work, recipe: Recipe, datasets: Sequence[str], size: str
     ) -> Generator[None, None, list[Loss]]:
         """Measures the losses of a recipe on some datasets, in steps, and what they cost."""
-        from evaluation.errors import Stopped
-
         models, stale = work.models, work.stale
         sweep = _sweep_over(models, datasets, size)
         with work.tally.sweep(recipe, size) as running:
@@ -175,9 +171,7 @@ class Losses:
                     begin = time.monotonic()
                     module = models.composer.compose(recipe, stale)
                     while not sweep.done and time.monotonic() - begin < SLICE:
-                        if stale():
-                            raise Stopped(f"stopped in {', '.join(datasets)}")
-                        sweep.step(module)
+                        sweep.step(module, stale)
                 if not sweep.done:
                     yield
             losses = sweep.losses()
