@@ -1,7 +1,7 @@
 """A PEFT LoRA adapter as a distribution vector: ΔW = s·B·A, computed block by block as it is read.
 
 s is alpha/r, or alpha/√r with rsLoRA (Hu et al. 2021, arXiv 2106.09685; Kalajdzievski 2023, arXiv
-2312.03732). The product is exact and is never held whole in memory.
+2312.03732). The product is not held whole in memory, unless that is asked for.
 """
 
 import hashlib
@@ -84,6 +84,7 @@ class LoraVector(Vector):
         for copy, own in found.copies.items():
             _check_copy(where, (stored, copy), (base, own))
         self.rank = max(shape_of(stored, target.a)[0] for target in self.targets.values())
+        self._products: dict[str, Tensor] | None = None
         self._latest: tuple[str, Factors] | None = None
         self._chunk: tuple[str, int, Tensor] | None = None
 
@@ -98,9 +99,23 @@ class LoraVector(Vector):
         both = f"{self._opened.sampled_digest} {self._scaling}"
         return hashlib.sha256(both.encode()).hexdigest()
 
-    def hold_in_memory(self) -> None:
-        """Reads all factors and keeps them in RAM."""
+    def hold_in_memory(self, *, products: bool = False) -> None:
+        """Reads all factors and keeps them in RAM.
+
+        Args:
+            products: whether each delta is kept too, once it was computed. A composition then reads
+                it like the weights of a full checkpoint. That takes `product_bytes`.
+        """
         self.stored = in_memory(self.stored)
+        self._products = {} if products else None
+
+    @property
+    def product_bytes(self) -> int:
+        """The memory that all deltas take."""
+        return sum(
+            math.prod(shape_of(self.base, name)) * working_dtype(dtype_of(self.base, name)).itemsize
+            for name in self.targets
+        )
 
     def __getitem__(self, name: str) -> Tensor:
         shape = shape_of(self.base, name)
@@ -137,6 +152,28 @@ class LoraVector(Vector):
 
         The order of the two products is that of PEFT's get_delta_weight, so that the bits agree.
         """
+        if self._products is not None:
+            return self._product_of(self._products, name)[start:stop].clone()
+        return self._computed(name, start, stop)
+
+    def read_delta(
+        self, name: str, start: int, out: Tensor, scratch: Tensor, base: Tensor | None = None
+    ) -> None:
+        """Fills `out` with elements of Δ_i; see Vector.read_delta."""
+        if self._products is None:
+            super().read_delta(name, start, out, scratch, base)
+        else:
+            out.copy_(self._product_of(self._products, name)[start : start + out.numel()])
+
+    def _product_of(self, products: dict[str, Tensor], name: str) -> Tensor:
+        """Returns a whole delta, flattened, from those that are held."""
+        # Two threads may compute the same one at once: their bits are equal.
+        if name not in products:
+            products[name] = self._computed(name, 0, math.prod(shape_of(self.base, name)))
+        return products[name]
+
+    def _computed(self, name: str, start: int, stop: int) -> Tensor:
+        """Computes elements `start` to `stop` of a flattened delta."""
         factors = self.factors(name)
         columns = factors.right.shape[1]
         rows = max(1, CHUNK // columns)

@@ -25,6 +25,13 @@ from merging.recipe import Recipe
 if TYPE_CHECKING:
     from merging.engine.accelerator import Accelerator
 
+FEW = 2**22
+"""Elements of a composition up to which one thread computes it alone.
+
+Its pieces are small, and two threads that hand pieces to each other wait longer than they compute:
+for 38 tensors with 2 million elements, 38 instead of 29 ms were measured.
+"""
+
 Index = tuple[int | tuple[int, int], ...]
 """For each leading dimension of a parameter, a position or a (start, stop)."""
 
@@ -65,6 +72,11 @@ class _Piece(NamedTuple):
     out: Tensor
     start: int | None = None
     """Index of the first element if `out` is contiguous; None if the tensor is written whole."""
+
+
+def _size(piece: _Piece) -> int:
+    """Returns the number of elements of a piece."""
+    return piece.out.numel()
 
 
 class LiveModel:
@@ -176,35 +188,37 @@ class LiveModel:
         """Computes tensors in place, several pieces at a time; returns False if it was stopped."""
         pieces = [piece for task in changed for piece in self._pieces(task)]
         unfinished = Counter(piece.task.name for piece in pieces)
+        few = sum(map(_size, pieces)) <= FEW
         stopped = False
 
-        def begun() -> Iterator[_Piece]:
-            """Yields the pieces in turn, until it is stopped."""
+        def compute(group: list[_Piece]) -> list[_Piece]:
+            """Computes pieces until it is stopped; returns those that are done."""
             nonlocal stopped
-            for piece in pieces:
-                stopped = should_stop()
+            done = []
+            for piece in group:
+                stopped = stopped or should_stop()
                 if stopped:
-                    return
+                    break
                 # From here until its last piece is done, the tensor is a mixture of two recipes.
                 self._written.pop(piece.task.name, None)
-                yield piece
+                self._compute(piece)
+                done.append(piece)
+            return done
 
-        # A method that needs whole tensors has pieces of their size: no more is held at once than
-        # the largest of them.
-        room = max([4 * self._device.most * workers(), *(piece.out.numel() for piece in pieces)])
-        done = 0
-        for piece in in_order(
-            begun(), self._compute, size=lambda piece: piece.out.numel(), room=room
+        for done in in_order(
+            [pieces] if few else [[piece] for piece in pieces],
+            compute,
+            size=lambda group: sum(map(_size, group)),
+            # A method that needs whole tensors has pieces of their size: no more is held at once
+            # than the largest of them.
+            room=max([4 * self._device.most * workers(), *map(_size, pieces)]),
+            threads=1 if few else workers(),
         ):
-            done += 1
-            unfinished[piece.task.name] -= 1
-            if not unfinished[piece.task.name]:
-                self._written[piece.task.name] = piece.task
-            # After the last piece nothing is left to stop: the composition is complete.
-            stopped = stopped or (done < len(pieces) and should_stop())
-            if stopped:  # pieces that are being computed finish, those that wait are dropped
-                break
-        return done == len(pieces)
+            for piece in done:
+                unfinished[piece.task.name] -= 1
+                if not unfinished[piece.task.name]:
+                    self._written[piece.task.name] = piece.task
+        return not unfinished.total()
 
     def _pieces(self, task: Task) -> Iterator[_Piece]:
         """Splits a tensor into pieces, or makes it one if its memory is not contiguous."""
@@ -223,13 +237,13 @@ class LiveModel:
         else:
             yield _Piece(task, region)
 
-    def _compute(self, piece: _Piece) -> _Piece:
-        """Computes a piece into the module's memory, and returns it."""
+    def _compute(self, piece: _Piece) -> None:
+        """Computes a piece into the module's memory."""
         task, out, start = piece
         if start is None:
             out.copy_(tensor(task, self.base, self.vectors))
             self._check(piece)
-            return piece
+            return
         # Rounded to the output dtype first, then to the module's: the same bits as an export that
         # is loaded in the module's dtype.
         direct = out.dtype == task.out_dtype and self._device.reaches(out)
@@ -238,7 +252,6 @@ class LiveModel:
         if not direct:
             out.copy_(rounded)
         self._check(piece)
-        return piece
 
     def _check(self, piece: _Piece) -> None:
         """Refuses merged values that are not finite, as an export does, in the module's dtype."""

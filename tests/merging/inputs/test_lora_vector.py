@@ -138,6 +138,40 @@ def test_held_in_memory_it_reads_no_file(tmp_path, llama, adapter):
     assert vector[f"{UP}.weight"].shape == (11, 7)
 
 
+def test_products_that_are_held_have_the_same_bits_and_are_computed_once(
+    tmp_path, llama, adapter, monkeypatch
+):
+    monkeypatch.setattr("merging.inputs.lora_vector.CHUNK", 20)  # several chunks for each tensor
+    base = llama()
+    folder = adapter(tmp_path / "l", base, [UP, SQUARE])
+    plain, held = LoraVector(folder, base), LoraVector(folder, base)
+    held.hold_in_memory(products=True)
+    assert held.product_bytes == sum(4 * plain[name].numel() for name in plain)
+    computed = []
+    product = LoraVector._product
+    monkeypatch.setattr(
+        LoraVector,
+        "_product",
+        lambda self, name, factors, number, rows: (
+            computed.append((self is held, name, number))
+            or product(self, name, factors, number, rows)
+        ),
+    )
+    for name in held:
+        held[name].zero_()  # what is given out is the caller's own
+        for start, stop in ((0, 7), (5, 44), (21, 22)):
+            wanted = plain.block(name, start, stop)
+            assert torch.equal(held.block(name, start, stop), wanted)
+            filled = torch.empty(stop - start)
+            held.read_delta(name, start, filled, torch.empty(0, dtype=torch.uint8))
+            assert torch.equal(filled, wanted)
+            assert torch.equal(
+                held.weights_block(name, start, stop), plain.weights_block(name, start, stop)
+            )
+    by_held = [call for call in computed if call[0]]
+    assert len(by_held) == len(set(by_held)) > 4 and len(computed) > 2 * len(by_held)
+
+
 def test_two_threads_do_not_get_each_others_factors(tmp_path, llama, adapter):
     base = llama()
     vector = LoraVector(adapter(tmp_path / "l", base, [UP, SQUARE]), base)

@@ -22,6 +22,14 @@ from merging import (
 )
 from merging.live.live_model import resolve
 
+
+@pytest.fixture(params=["one thread", "several"], autouse=True)
+def threads(request, monkeypatch):
+    """Each law holds for small compositions, which one thread computes, and for larger ones."""
+    if request.param == "several":
+        monkeypatch.setattr("merging.live.live_model.FEW", -1)
+
+
 TARGETS = [f"model.layers.{layer}.self_attn.{side}_proj" for layer in (0, 2) for side in "qv"]
 
 

@@ -34,11 +34,16 @@ def test_all_some_or_none_are_held_and_the_composition_is_the_same(opened, monke
         and isinstance(vectors["bob"].tuned, dict)
         and isinstance(vectors["lora"].stored, dict)
     )
+    # The first composition computed its products, and the next one finds them.
+    products = vectors["lora"]._products
+    assert set(products) == set(vectors["lora"])
+    assert all(torch.equal(products[name], vectors["lora"][name].flatten()) for name in products)
 
-    some, found, weights, vectors = held(opened, monkeypatch, 2.5)
+    some, found, weights, vectors = held(opened, monkeypatch, 2.1)
     assert "; bob read from files, because " in some and "do not fit in half of" in some
     assert isinstance(vectors["ada"].tuned, dict) and not isinstance(vectors["bob"].tuned, dict)
     assert isinstance(vectors["lora"].stored, dict), "what is small fits where a larger one did not"
+    assert vectors["lora"]._products is None, "its products do not fit beside them"
     assert all(torch.equal(found[name], wanted[name]) for name in wanted)
 
     none, found, weights, vectors = held(opened, monkeypatch, 0.5)
