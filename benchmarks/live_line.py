@@ -1,6 +1,7 @@
 """Claim: new losses are on the page 0.3 s after the last input, while ten pages do the same.
 
     python -m benchmarks.live_line [--rounds 30] [--seconds 60] [--pages 10] [--demo FOLDER]
+                                   [--large 135M]
 
 The page is the real one, in Chromium, with a server in a process of its own. The clock starts at
 the last input event in the browser, so it counts every wait: `first answer` is the line that says
@@ -11,8 +12,12 @@ passes that full losses take, in a process that does nothing else: as the server
 torch's own threads, and with one thread.
 
 Then a drag of 60 moves: how long the page's own thread was blocked in all, and how many states were
-composed. At the end several pages drag at once for a while; each must come to rest at its own last
-value.
+composed. Then several pages drag at once for a while; each must come to rest at its own last value.
+The wait is counted from the moment when the hand lets go.
+
+At the end the same moves with a model of 135 million parameters in bfloat16, with random weights in
+the shapes of SmolLM2-135M, and the data of the demo. The next move comes as soon as the losses of a
+few examples are there, so each move interrupts the full losses of the one before.
 """
 
 import os
@@ -30,11 +35,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks import machine
+from benchmarks import machine, shapes
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
 
-MOVE = """([name, value]) => new Promise((done, failed) => {
+MOVE = """([name, value, last]) => new Promise((done, failed) => {
   const line = window.dem.line, begin = performance.now(), seen = {};
   const late = () => failed(new Error(`the answer is late by 60 s: ${JSON.stringify(seen)}`));
   const timer = setTimeout(late, 60000);
@@ -47,7 +52,7 @@ MOVE = """([name, value]) => new Promise((done, failed) => {
       if (stage === 'settled') { seen.first ??= now; seen.composed ??= event.message.seconds; }
       if (all) seen.losses ??= now;
       if (stage === 'full' && whole) seen.full ??= now;
-      if (seen.full) { clearTimeout(timer); stop(); done(seen); }
+      if (seen[last]) { clearTimeout(timer); stop(); done(seen); }
     });
   });
   line.event({ type: 'omega', name, value, at: begin });
@@ -82,12 +87,14 @@ SWARM = """async ([seconds, seed]) => {
   const end = performance.now() + 1000 * seconds;
   while (performance.now() < end) {
     const name = names[Math.floor(next() * names.length)];
+    line.event({ type: 'held', held: true });
     for (let n = 0; n < 10; n += 1) {
       const value = Math.round((next() * 3 - 1) * 1e4) / 1e4;
       line.event({ type: 'omega', name, value, at: performance.now() });
       await new Promise((go) => setTimeout(go, 30));
     }
     const begin = performance.now();
+    line.event({ type: 'held', held: false });
     while (line.state.sent || line.state.dirty) {
       if (performance.now() - begin > 60000) throw new Error('an answer is late by 60 s');
       await new Promise((go) => setTimeout(go, 10));
@@ -114,6 +121,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         demo={"type": Path, "default": machine.DEMO, "help": "a folder with base/ and data/"},
         pages={"type": int, "default": 10, "help": "pages that drag at once (default: 10)"},
         seconds={"type": float, "default": 60, "help": "how long they drag (default: 60)"},
+        large={
+            "choices": [*shapes.SIZES, "none"],
+            "default": "135M",
+            "help": "size of the larger model (default: 135M)",
+        },
     )
     from playwright.sync_api import sync_playwright
 
@@ -123,10 +135,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
         with serving(options.demo, Path(name)) as address:
             page, opening = opened(browser, address)
-            show_moves(moves(page, options.rounds), alone)
+            show_moves(moves(page, options.rounds, "full"), alone)
             print(f"{opening}; imports and loading the base, with nothing else, {loading:.1f} s")
             show_drag(page.evaluate(DRAG))
             show_swarm(dragging(browser, address, options.pages, options.seconds))
+        if options.large != "none":
+            with large_demo(options.large, options.demo) as folder:
+                show_large(browser, folder, Path(name) / "large", options)
         browser.close()
 
 
@@ -149,22 +164,59 @@ def opened(browser: Any, address: str) -> tuple[Any, str]:
     )
 
 
+@contextmanager
+def large_demo(size: str, demo: Path) -> Iterator[Path]:
+    """Yields a folder like that of the demo, with checkpoints of another size."""
+    names = sorted(folder.name for folder in (demo / "data").iterdir())
+    with shapes.checkpoints(size, len(names)) as folder:
+        for number, name in enumerate(names):
+            (folder / f"expert{number}").rename(folder / name)
+        shutil.copytree(demo / "data", folder / "data")
+        for file in (demo / "base").glob("*token*"):
+            shutil.copy(file, folder / "base")
+        yield folder
+
+
+def show_large(browser: Any, demo: Path, workdir: Path, options: Any) -> None:
+    """Prints the times of the moves with a larger model."""
+    with serving(demo, workdir) as address:
+        page = browser.new_page()
+        page.goto(address)
+        # The ends of the bars, base and experts, are measured once.
+        page.wait_for_function(
+            """() => { const { losses, info } = window.dem.line.state;
+            return losses && Object.keys(losses.points).length === info.data.length; }""",
+            timeout=600_000,
+        )
+        rows = moves(page, options.rounds, "losses")
+        page.close()
+    print(f"\nthe model has {shapes.parameters(options.large):,} parameters in bfloat16")
+    show_moves(rows, {}, {"first": "0.3", "losses": "3"})
+
+
 def late(values: Sequence[float]) -> float:
     """Returns the 95th percentile."""
     return sorted(values)[int(0.95 * (len(values) - 1))]
 
 
-def show_moves(rows: list[dict[str, float]], alone: dict[str, float]) -> None:
+TARGETS = {"first": "0.1", "losses": "0.3, p95 0.5", "full": "1.7"}
+
+
+def show_moves(
+    rows: list[dict[str, float]], alone: dict[str, float], targets: dict[str, str] = TARGETS
+) -> None:
     """Prints the times of the moves."""
     table = []
-    for key, what, target in (
-        ("first", "first answer", "0.1"),
-        ("composed", "of it, composed", ""),
-        ("losses", "losses", "0.3, p95 0.5"),
-        ("full", "full losses", "1.7"),
+    for key, what in (
+        ("first", "first answer"),
+        ("composed", "of it, composed"),
+        ("losses", "losses"),
+        ("full", "full losses"),
     ):
-        took = [row[key] for row in rows]
-        table.append([what, f"{statistics.median(took):.3f}", f"{late(took):.3f}", target])
+        # With a large model the next move interrupts the full losses.
+        if took := [row[key] for row in rows if key in row]:
+            median, worst = f"{statistics.median(took):.3f}", f"{late(took):.3f}"
+            table.append([what, median, worst, targets.get(key, "")])
     table += [[f"the model alone, {how}", f"{took:.3f}", "", ""] for how, took in alone.items()]
     machine.show(["from the last input to", "median, s", "p95, s", "target, s"], table)
 
@@ -253,14 +305,20 @@ def serving(demo: Path, folder: Path) -> Iterator[str]:
         process.wait(20)
 
 
-def moves(page: Any, rounds: int) -> list[dict[str, float]]:
-    """Moves one slider per round and returns the seconds until each part of the answer."""
+def moves(page: Any, rounds: int, last: str) -> list[dict[str, float]]:
+    """Moves one slider per round and returns the seconds until each part of the answer.
+
+    Args:
+        page: the page, at rest.
+        rounds: the number of moves.
+        last: the part of the answer after which the next move comes: "losses" or "full".
+    """
     # The answer to the prompt is not part of the claim, and it comes before the full losses.
     page.evaluate("window.dem.line.event({ type: 'prompt', text: '' })")
     names = page.evaluate("window.dem.line.state.info.vectors.map((one) => one.name)")
     dice = random.Random(0)
     return [
-        page.evaluate(MOVE, [dice.choice(names), round(dice.uniform(-0.5, 1.5), 4)])
+        page.evaluate(MOVE, [dice.choice(names), round(dice.uniform(-0.5, 1.5), 4), last])
         for _ in range(rounds)
     ]
 

@@ -121,8 +121,12 @@ A state is a plain object:
       if (state.held === held) return [state, []];
       const next = { ...state, held, run: null };
       if (held) return [next, []];
-      // Losses that were previewed while the hand moved are measured exactly when it rests.
-      return state.losses?.stage === "preview" ? wish(next) : state.settled && !state.sent && !state.dirty ? keep(next) : [next, []];
+      // Whoever lets go wants the exact answer: it does not wait for a preview that is on its way.
+      if (state.sent && state.dirty) return send(next);
+      // Whoever lets go wants the exact answer, and does not wait for a preview that is on its way. Losses that were
+      // previewed while the hand moved are measured exactly too.
+      if (state.sent || state.losses?.stage === "preview") return wish({ ...next, sent: 0 });
+      return state.settled && !state.dirty ? keep(next) : [next, []];
     },
     rest: (state) => (state.losses?.stage === "preview" ? wish({ ...state, held: false }) : [state, []]),
     preset: (state, { omegas }) => move({ ...state, errors: {} }, { omegas: { ...state.omegas, ...omegas } }, null, 0),
@@ -174,9 +178,7 @@ A state is a plain object:
         let next = { ...state, sent: 0, server: "here" };
         if (stage === "settled") next.settled = { turn: message.turn, digest: message.digest, formula: message.formula };
         else next = { ...next, losses: losses(message), settled: { ...state.settled, formula: message.formula } };
-        // A preview that comes after the hand has let go is followed by the exact losses.
-        const late = stage === "preview" && !state.held;
-        const [after, effects] = state.dirty || late ? send(next) : [next, []];
+        const [after, effects] = state.dirty ? send(next) : [next, []];
         return stage === "settled" && !state.dirty && !state.held ? keep(after) : [after, effects];
       }
       if (stage === "quick" || stage === "full") return [{ ...state, losses: losses(message) }, []];

@@ -184,9 +184,10 @@ def test_live_line(tmp_path, capsys):
         file.parent.mkdir(parents=True)
         whole = (machine.DEMO / "data" / name / "validation.jsonl").read_text("utf-8")
         file.write_text("".join(whole.splitlines(True)[:14]), "utf-8")
-    live_line.main(["--rounds", "3", "--pages", "2", "--seconds", "2", "--demo", str(tmp_path)])
+    words = ["--rounds", "3", "--pages", "2", "--seconds", "2", "--demo", str(tmp_path)]
+    live_line.main([*words, "--large", "tiny"])
     text = capsys.readouterr().out
-    (table,) = tables(text, "live_line")
+    table, large = tables(text, "live_line")
     assert [row[0] for row in table[2:]] == [
         "first answer",
         "of it, composed",
@@ -199,6 +200,8 @@ def test_live_line(tmp_path, capsys):
     first, composed, losses, full = (float(row[1]) for row in table[2:6])
     assert 0 < composed <= first <= losses <= full
     assert "last values arrived: 2 of 2" in text
+    assert [row[0] for row in large[2:]] == ["first answer", "of it, composed", "losses"]
+    assert all(float(row[1]) > 0 for row in large[2:])
 
 
 def test_sampler_against_step(capsys):

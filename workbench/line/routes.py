@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Depends, HTTPException, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
+from starlette.requests import ClientDisconnect
 
 from workbench.errors import is_user_error
 from workbench.line.answers import Answer
@@ -180,14 +181,18 @@ async def _document(request: Request) -> Any:
     """Returns the JSON document of a request, read up to MOST_BYTES.
 
     Raises:
-        ProtocolError: it is longer, or no JSON. NaN and infinity are JSON for Python only, so they
-            are refused.
+        ProtocolError: it is longer, or no JSON, or broken off. NaN and infinity are JSON for Python
+            only, so they are refused.
     """
     body = b""
-    async for piece in request.stream():
-        body += piece
-        if len(body) > MOST_BYTES:
-            raise ProtocolError(f"the message is longer than {MOST_BYTES:,} bytes.")
+    try:
+        async for piece in request.stream():
+            body += piece
+            if len(body) > MOST_BYTES:
+                raise ProtocolError(f"the message is longer than {MOST_BYTES:,} bytes.")
+    # A page breaks off its wish when it has a newer one.
+    except ClientDisconnect:
+        raise ProtocolError("the message was broken off.") from None
 
     def refuse(text: str) -> None:
         raise ProtocolError(f"{text} is no number.")

@@ -11,14 +11,14 @@ from workbench.session.loss_cache import Entry
 
 QUICK, FULL = "quick", "full"
 
-QUICK_SECONDS = 0.12
+QUICK_SECONDS = 0.09
 """Seconds for the quick losses of all datasets together, by the model's measured speed."""
 QUICK_COUNTS = (2, 3, 4, 6, 8, 12)
 """The numbers of examples per dataset that may be taken; always the first ones.
 
 Only a few numbers, so that a machine that is a little busier gives the same quick losses again.
 """
-ENOUGH, PATIENT_SECONDS = 8, 2.0
+ENOUGH, PATIENT_SECONDS = 6, 2.0
 """This many examples are taken even if they take longer than QUICK_SECONDS, up to these seconds."""
 
 

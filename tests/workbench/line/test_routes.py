@@ -1,5 +1,6 @@
 """The routes of the live line over HTTP: whole answers, wrong clients, logins, restarts."""
 
+import asyncio
 import json
 import threading
 
@@ -168,6 +169,37 @@ def test_a_client_that_speaks_wrongly_gets_one_sentence(client, body):
         reply = client.post(path, content=body)
         assert reply.status_code == 400
         assert reply.json()["error"]
+
+
+@pytest.mark.parametrize("path", ["/live/move", "/live/keep"])
+@pytest.mark.parametrize("first", [b"", b'{"page": "abc'])
+def test_a_page_that_leaves_in_the_middle_of_a_message_is_no_fault(app, path, first):
+    pieces = [{"type": "http.request", "body": first, "more_body": True}] if first else []
+    arrives = iter([*pieces, {"type": "http.disconnect"}])
+    sent = []
+
+    async def receive():
+        return next(arrives)
+
+    async def send(message):
+        sent.append(message)
+
+    headers = [(b"host", b"testserver"), (b"content-type", b"application/json")]
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "headers": headers,
+        "http_version": "1.1",
+        "scheme": "http",
+        "server": ("testserver", 80),
+        "client": ("testclient", 1),
+    }
+    asyncio.run(app(scope, receive, send))
+    assert sent[0]["status"] == 400
+    assert b"broken off" in sent[1]["body"]
 
 
 def test_nan_from_a_page_is_refused_whatever_the_way_in(client, session):

@@ -272,9 +272,9 @@ def test_a_checkpoint_of_another_vocabulary_is_refused_or_leaves_the_embeddings(
 def test_the_quick_losses_take_a_time_and_not_a_number_of_examples(session):
     full = [data.prepared["full"] for data in session.models.data.values()]
     mean = sum(data.positions / data.datasets[0].n for data in full)  # positions of one more each
-    # At 0.12 s: twelve examples need 100 positions per second and per position of the mean.
-    assert quick_count(full, speed=100 * mean) == 12
-    assert quick_count(full, speed=99 * mean) == 8
-    assert quick_count(full, speed=10 * mean) == 8  # 0.8 s: too long, but fewer would say little
-    assert quick_count(full, speed=3 * mean) == 6  # eight would take more than two seconds
+    # In 0.09 s: twelve examples need 133.3 positions per second and per position of the mean.
+    assert quick_count(full, speed=134 * mean) == 12
+    assert quick_count(full, speed=133 * mean) == 8
+    assert quick_count(full, speed=10 * mean) == 6  # 0.6 s: too long, but fewer would say little
+    assert quick_count(full, speed=2.9 * mean) == 4  # six would take more than two seconds
     assert quick_count(full, speed=0.01 * mean) == 2

@@ -313,16 +313,22 @@ test("any interleaving comes to rest where page and server agree", () => {
   }
 });
 
-test("a preview that comes after the hand has let go is followed by a wish for exact losses", () => {
-  const page = new Page();
-  page.settle();
-  page.do("held", { held: true });
-  page.do("omega", { name: "cot", value: 0.5 });
-  page.do("held", { held: false });
-  const before = page.wishes.length;
-  page.answer("preview");
-  assert.equal(page.wishes.length, before + 1);
-  assert.equal(page.wishes.at(-1).held, false);
+test("whoever lets go asks for the exact losses at once, and a preview that comes afterwards changes nothing", () => {
+  for (const values of [[0.5], [0.5, 0.6, 0.7]]) {
+    const page = new Page();
+    page.settle();
+    page.do("held", { held: true });
+    for (const value of values) page.do("omega", { name: "cot", value });
+    const { turn } = page.state, before = page.wishes.length;
+    page.do("held", { held: false });
+    assert.equal(page.wishes.length, before + 1);
+    assert.equal(page.wishes.at(-1).held, false);
+    assert.equal(page.wishes.at(-1).omegas.cot, values.at(-1));
+    page.do("line", { message: { turn, stage: "preview", points: {} } });
+    assert.equal(page.wishes.length, before + 1);
+    page.settle();
+    assert.deepEqual([status(page.state).model, page.wishes.length], ["settled", before + 1]);
+  }
 });
 
 test("a refused parameter goes back past a composition that lacks a value, and its message stays", () => {
