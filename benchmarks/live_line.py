@@ -138,6 +138,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             show_moves(moves(page, options.rounds, "full"), alone)
             print(f"{opening}; imports and loading the base, with nothing else, {loading:.1f} s")
             show_drag(page.evaluate(DRAG))
+            page.close()  # an open page takes time of the two cores, also at rest
             show_swarm(dragging(browser, address, options.pages, options.seconds))
         if options.large != "none":
             with large_demo(options.large, options.demo) as folder:
@@ -184,7 +185,7 @@ def show_large(browser: Any, demo: Path, workdir: Path, options: Any) -> None:
         page.goto(address)
         # The ends of the bars, base and experts, are measured once.
         page.wait_for_function(
-            """() => { const { losses, info } = window.dem.line.state;
+            """() => { const { losses, info } = window.dem?.line?.state ?? {};
             return losses && Object.keys(losses.points).length === info.data.length; }""",
             timeout=600_000,
         )
@@ -334,6 +335,8 @@ def dragging(browser: Any, address: str, count: int, seconds: float) -> dict[str
     for number, page in enumerate(pages):
         page.evaluate(f"() => {{ window.swarm = ({SWARM})([{seconds}, {number + 1}]); }}")
     results = [page.evaluate("() => window.swarm") for page in pages]
+    for page in pages:
+        page.context.close()
     return {
         "waits": [wait for result in results for wait in result["waits"]],
         "arrived": sum(result["arrived"] for result in results),

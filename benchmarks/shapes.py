@@ -19,7 +19,7 @@ from typing import Any
 
 SIZES = {
     # (hidden, intermediate, layers, heads, key-value heads, vocabulary), as in Llama configurations
-    "tiny": (64, 176, 2, 4, 2, 320),
+    "tiny": (64, 176, 2, 4, 2, 1024),
     "135M": (576, 1536, 30, 9, 3, 49_152),  # SmolLM2-135M
     "0.1B": (768, 2048, 12, 12, 4, 32_000),
     "0.5B": (1024, 4096, 20, 16, 8, 64_000),
