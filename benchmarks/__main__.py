@@ -28,6 +28,7 @@ WEIGHTED = (
 OTHERS = {
     "start": (),
     "live_line": (),
+    "half_products": (),
     "sampler_against_step": (),
     "trainer_against_loop": (),
     "method_memory": ("--rows", "2048"),

@@ -59,7 +59,7 @@ class CpuProducts(TorchFunctionMode):
         if dtype is None or kwargs.get("out") is not None or kwargs.get("out_dtype") is not None:
             return _product(func, args, kwargs)
         # Autograd keeps the factors of a product, so they may not be overwritten by the next.
-        if func is linear and not torch.is_grad_enabled():
+        if func is linear and len(args) > 1 and args[1].dim() == 2 and not torch.is_grad_enabled():
             return self._linear(*args, **kwargs)
         args = [_wide(part, dtype) for part in args]
         wide: Tensor = _product(func, args, {key: _wide(kwargs[key], dtype) for key in kwargs})
@@ -90,6 +90,7 @@ def _product(func: Any, args: Any, kwargs: Any) -> Any:
         and not torch.is_grad_enabled()  # it has no gradient
         and _plain(args[0])
         and _plain(args[1])
+        and args[1].dim() == 2
     ):
         return _FUSED(args[0], args[1], args[2] if len(args) > 2 else None, "none", [], "")
     return func(*args, **kwargs)

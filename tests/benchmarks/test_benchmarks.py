@@ -17,6 +17,7 @@ from benchmarks import (
     device,
     digests_on_the_way,
     geometry_against_read,
+    half_products,
     live_line,
     machine,
     merge_against_copy,
@@ -202,6 +203,13 @@ def test_live_line(tmp_path, capsys):
     assert "last values arrived: 2 of 2" in text
     assert [row[0] for row in large[2:]] == ["first answer", "of it, composed", "losses"]
     assert all(float(row[1]) > 0 for row in large[2:])
+
+
+def test_half_products(capsys):
+    half_products.main(["--rounds", "1", "--size", "tiny"])
+    (table,) = tables(capsys.readouterr().out, "half_products")
+    assert firsts(table) == ["float32", "bfloat16, converted", "bfloat16, torch's own"]
+    assert all(float(row[1].split()[0]) >= 0 for row in table[2:])
 
 
 def test_sampler_against_step(capsys):

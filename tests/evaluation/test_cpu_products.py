@@ -48,6 +48,14 @@ PRODUCTS: dict[str, Callable[[torch.dtype], tuple[Any, torch.Tensor]]] = {
         lambda x: functional.linear(x, normal(301, 48, dtype=x.dtype), normal(301, dtype=x.dtype)),
         normal(2, ROWS, 48, dtype=d),
     ),
+    "linear by name": lambda d: (
+        lambda x: functional.linear(input=x, weight=normal(37, 48, dtype=x.dtype)),
+        normal(ROWS, 48, dtype=d),
+    ),
+    "linear to one number": lambda d: (
+        lambda x: functional.linear(x, normal(48, dtype=x.dtype)),
+        normal(ROWS, 48, dtype=d),
+    ),
     "addmm": lambda d: (
         lambda x: torch.addmm(normal(37, dtype=x.dtype), x, normal(48, 37, dtype=x.dtype)),
         normal(ROWS, 48, dtype=d),
