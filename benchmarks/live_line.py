@@ -31,9 +31,11 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from benchmarks import machine, shapes
 
@@ -235,7 +237,8 @@ def show_swarm(swarm: dict[str, Any]) -> None:
     print(
         f"{swarm['pages']} pages at once: {len(swarm['waits'])} rests, "
         f"p95 {late(swarm['waits']):.2f} s (target 1), "
-        f"last values arrived: {swarm['arrived']} of {swarm['pages']}"
+        f"last values arrived: {swarm['arrived']} of {swarm['pages']}; "
+        f"cores busy with the browser {swarm['browser']:.2f}, with the server {swarm['server']:.2f}"
     )
 
 
@@ -324,6 +327,18 @@ def moves(page: Any, rounds: int, last: str) -> list[dict[str, float]]:
     ]
 
 
+def cpu_seconds() -> dict[str, float]:
+    """Returns the CPU seconds that the server and the browser's processes have taken so far."""
+    taken = {"server": 0.0, "browser": 0.0}
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # it ended meanwhile
+            times, words = process.cpu_times(), process.cmdline()
+            taken["server" if str(machine.ROOT / "app.py") in words else "browser"] += sum(
+                times[:2]
+            )
+    return taken
+
+
 def dragging(browser: Any, address: str, count: int, seconds: float) -> dict[str, Any]:
     """Lets several pages drag at once; returns the waits of all, and how many values arrived."""
     pages = [browser.new_context().new_page() for _ in range(count)]
@@ -331,13 +346,17 @@ def dragging(browser: Any, address: str, count: int, seconds: float) -> dict[str
         page.goto(address)
         page.locator(".omega").first.wait_for(timeout=120_000)
         page.evaluate("window.dem.line.event({ type: 'prompt', text: '' })")
+    before, begin = cpu_seconds(), time.perf_counter()
     # Started without waiting for the end, so that all drag at the same time.
     for number, page in enumerate(pages):
         page.evaluate(f"() => {{ window.swarm = ({SWARM})([{seconds}, {number + 1}]); }}")
     results = [page.evaluate("() => window.swarm") for page in pages]
+    took = time.perf_counter() - begin
+    # The processes of pages that are closed would be missing.
+    busy = {who: (seconds - before[who]) / took for who, seconds in cpu_seconds().items()}
     for page in pages:
         page.context.close()
-    return {
+    return busy | {
         "waits": [wait for result in results for wait in result["waits"]],
         "arrived": sum(result["arrived"] for result in results),
         "pages": count,

@@ -1,6 +1,7 @@
 """Every benchmark runs on models of a hundred thousand parameters and prints its table."""
 
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -119,7 +120,7 @@ def test_the_runner_names_the_benchmarks_that_failed(capfd, monkeypatch):
 def test_merge_memory(tiny, capsys):
     merge_memory.main([*tiny, "--vectors", "5"])
     (table,) = tables(capsys.readouterr().out, "merge_memory")
-    assert [row[:2] for row in table[2:]] == [["112,960", "5"]]
+    assert [row[:2] for row in table[2:]] == [["158,016", "5"]]
     assert "≤ 400 MB: " in table[-1][-1]
 
 
@@ -201,6 +202,8 @@ def test_live_line(tmp_path, capsys):
     first, composed, losses, full = (float(row[1]) for row in table[2:6])
     assert 0 < composed <= first <= losses <= full
     assert "last values arrived: 2 of 2" in text
+    busy = re.search(r"browser (\d\.\d\d), with the server (\d\.\d\d)", text)
+    assert busy and all(float(part) > 0 for part in busy.groups())
     assert [row[0] for row in large[2:]] == ["first answer", "of it, composed", "losses"]
     assert all(float(row[1]) > 0 for row in large[2:])
 
