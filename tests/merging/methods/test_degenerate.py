@@ -296,7 +296,11 @@ def drawn(name, chance):
     stack = (torch.stack(rows) * chance.choice(SCALES)).float()
     base = chance.choice([0.0, 1.0, -1.0]) * stack[0]
     omegas = [chance.choice(OMEGAS) for _ in range(count)]
-    case = Case(name, stack, omegas, base, chance.choice([{}, SPARSE, BY_ROW]))
+    given = chance.choice([{}, SPARSE, BY_ROW])
+    if name in ("dare_ties", "della"):
+        # A rescaled entry has no few bits, so rounding could decide an election that is a tie.
+        given = given | {"rescale": False}
+    case = Case(name, stack, omegas, base, given)
     refusal = case.method.refusal
     if refusal and refusal(tuple(omegas), case.arguments):
         case.omegas = [abs(omega) for omega in omegas]
