@@ -23,12 +23,12 @@ WEIGHTED = (
     "mounted_against_composed",
     "geometry_against_read",
     "digests_on_the_way",
+    "half_products",
 )
 """The benchmarks that take --size and --weights."""
 OTHERS = {
     "start": (),
     "live_line": (),
-    "half_products": (),
     "sampler_against_step": (),
     "trainer_against_loop": (),
     "method_memory": ("--rows", "2048"),

@@ -121,8 +121,6 @@ A state is a plain object:
       if (state.held === held) return [state, []];
       const next = { ...state, held, run: null };
       if (held) return [next, []];
-      // Whoever lets go wants the exact answer: it does not wait for a preview that is on its way.
-      if (state.sent && state.dirty) return send(next);
       // Whoever lets go wants the exact answer, and does not wait for a preview that is on its way. Losses that were
       // previewed while the hand moved are measured exactly too.
       if (state.sent || state.losses?.stage === "preview") return wish({ ...next, sent: 0 });

@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -127,11 +127,12 @@ def _single_threads(count: int) -> ThreadPoolExecutor:
     return pool
 
 
-class _Pools(defaultdict[int, Spare[ThreadPoolExecutor]]):
+class _Pools(dict[int, Spare[ThreadPoolExecutor]]):
     """Pools that are not in use, by their number of threads.
 
-    They are kept, because the first operators in a new thread take memory from the kernel: with new
-    threads each time, composing 2 million parameters took 1.1 times as long.
+    They are kept, because the first operators in a new thread take memory from the kernel: the
+    losses of 40 examples on 2 million parameters took 0.134 s, and 0.160 s with new threads for
+    each step.
     """
 
     def __missing__(self, count: int) -> Spare[ThreadPoolExecutor]:

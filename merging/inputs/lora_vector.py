@@ -99,15 +99,16 @@ class LoraVector(Vector):
         both = f"{self._opened.sampled_digest} {self._scaling}"
         return hashlib.sha256(both.encode()).hexdigest()
 
-    def hold_in_memory(self, *, products: bool = False) -> None:
-        """Reads all factors and keeps them in RAM.
-
-        Args:
-            products: whether each delta is kept too, once it was computed. A composition then reads
-                it like the weights of a full checkpoint. That takes `product_bytes`.
-        """
+    def hold_in_memory(self) -> None:
+        """Reads all factors and keeps them in RAM."""
         self.stored = in_memory(self.stored)
-        self._products = {} if products else None
+
+    def hold_products(self) -> None:
+        """Keeps each delta in RAM from now on, once it was computed; takes `product_bytes`.
+
+        A composition then reads it like the weights of a full checkpoint.
+        """
+        self._products = {}
 
     @property
     def product_bytes(self) -> int:

@@ -62,7 +62,7 @@ def load_into_memory(
             continue
         if held + vector.product_bytes < room:
             held += vector.product_bytes
-            vector.hold_in_memory(products=True)
+            vector.hold_products()
     total = base.nbytes + sum(map(stored_bytes, vectors.values()))
     return weights, _describe(held, in_files, total, free)
 

@@ -145,7 +145,7 @@ def test_products_that_are_held_have_the_same_bits_and_are_computed_once(
     base = llama()
     folder = adapter(tmp_path / "l", base, [UP, SQUARE])
     plain, held = LoraVector(folder, base), LoraVector(folder, base)
-    held.hold_in_memory(products=True)
+    held.hold_products()
     assert held.product_bytes == sum(4 * plain[name].numel() for name in plain)
     computed = []
     product = LoraVector._product
