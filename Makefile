@@ -1,5 +1,5 @@
 # Three words run everything: `make run` opens the page, `make test` runs the tests, `make check` lints and types.
-# `make test-slow` runs the rest: whole trainings, killed processes, the browser, mergekit beside us. `make coverage` is `make test` with coverage.
+# `make test-slow` runs the rest: whole trainings, killed processes, the browser, mergekit and trl beside us. `make coverage` is `make test` with coverage.
 # `make bench` measures every claim of docs/performance.md, in about ten minutes; ARGS="--size 1.2B" at the size of the targets.
 # Each makes what it needs first: .venv with the versions of constraints.txt, the oracle's environment, a browser.
 
@@ -28,7 +28,7 @@ test: .venv/made-test
 coverage: .venv/made-test
 	$(PYTEST) -m "not slow and not oracle" --cov=merging --cov-report=term --cov-fail-under=100 $(ARGS)
 
-test-slow: .venv/made-test .venv-mergekit/made .venv/made-browser
+test-slow: .venv/made-test .venv-mergekit/made .venv-trl/made .venv/made-browser
 	$(PYTEST) -m "slow or oracle" $(ARGS)
 
 check: .venv/made-test
@@ -63,6 +63,12 @@ demo: .venv/made
 	.venv-mergekit/bin/pip install --quiet --constraint constraints.txt mergekit==0.1.5
 	touch $@
 
+# trl is compared with, never imported: tests read its chat templates, benchmarks run its trainer.
+.venv-trl/made: constraints.txt
+	test -x .venv-trl/bin/python || $(PYTHON) -m venv .venv-trl
+	.venv-trl/bin/pip install --quiet --constraint constraints.txt trl==1.16.0
+	touch $@
+
 # fusion_bench is compared with in the README's table only (python -m benchmarks.other_tools).
 .venv-fusion-bench/made: constraints.txt
 	test -x .venv-fusion-bench/bin/python || $(PYTHON) -m venv .venv-fusion-bench
@@ -78,4 +84,4 @@ constraints:
 	$(BIN)/pip freeze --exclude-editable | sed 's/+cpu//' | LC_ALL=C sort -f > constraints.txt
 
 clean:
-	rm -rf .venv .venv-mergekit .venv-fusion-bench
+	rm -rf .venv .venv-mergekit .venv-trl .venv-fusion-bench

@@ -24,6 +24,7 @@ WEIGHTED = (
     "geometry_against_read",
     "digests_on_the_way",
     "half_products",
+    "adapter_memory",
 )
 """The benchmarks that take --size and --weights."""
 OTHERS = {
@@ -31,11 +32,12 @@ OTHERS = {
     "live_line": (),
     "sampler_against_step": (),
     "trainer_against_loop": (),
+    "packing_against_padding": (),
     "method_memory": ("--rows", "2048"),
     "device": (),
 }
 """The other benchmarks, with the options that they get here."""
-BY_HAND = ("other_tools",)
+BY_HAND = ("other_tools", "trainer_against_sft")
 """Benchmarks that run by their own command only, because they need environments of their own."""
 
 

@@ -5,15 +5,18 @@ It imports neither torch nor transformers.
 
 from corpus.counts import Counts, count
 from corpus.errors import CorpusError
-from corpus.jsonl import read_datasets, read_jsonl, read_records, write_jsonl
-from corpus.records import Chat, Example, Message, Record
-from corpus.source import Source, load
+from corpus.jsonl import dataset_files, read_datasets, read_records, write_jsonl
+from corpus.messages import Message
+from corpus.records import Chat, Example, Record
+from corpus.selection import Chosen, Selection, load, read_selection, write_selection
+from corpus.source import Source
 from corpus.subsets import PROPORTIONS, nested, share_of, split
-from corpus.tokens import Dropped, Encoded, check_template, encode, encode_all
+from corpus.tokens import Dropped, Encoded, check_template, encode, encode_all, split_chats
 
 __all__ = [
     "PROPORTIONS",
     "Chat",
+    "Chosen",
     "CorpusError",
     "Counts",
     "Dropped",
@@ -21,17 +24,21 @@ __all__ = [
     "Example",
     "Message",
     "Record",
+    "Selection",
     "Source",
     "check_template",
     "count",
+    "dataset_files",
     "encode",
     "encode_all",
     "load",
     "nested",
     "read_datasets",
-    "read_jsonl",
     "read_records",
+    "read_selection",
     "share_of",
     "split",
+    "split_chats",
     "write_jsonl",
+    "write_selection",
 ]

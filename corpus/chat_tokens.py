@@ -1,70 +1,116 @@
 """Encodes a chat by the tokenizer's own template and supervises only the assistant's turns.
 
-The supervised tokens of a turn are those that the model must write after the prompt that the same
-template makes for it:
+Which tokens are the assistant's is found in the first of these ways that works:
 
-    before = template(messages before the turn, with the generation prompt)
-    after  = template(messages up to and with the turn)
-    supervised: positions len(before) to len(after) of the whole chat
+1. The template marks them with {% generation %}, and loses nothing of them.
+2. By prefixes. The tokens of a turn are those that the model must write after the prompt that the
+   same template makes for it:
 
-This works only if `before` and `after` are, token by token, the beginning of the whole chat, which
-is checked for every turn. If they are not (for example if a template leaves the thoughts of earlier
-turns out), the template's own {% generation %} marks are used. Without such marks the chat is
-refused.
+       before = template(messages before the turn, with the generation prompt)
+       after  = template(messages up to and with the turn)
+       supervised: positions len(before) to len(after) of the whole chat
+
+   This works if `before` and `after` are, token by token, the beginning of the whole chat.
+3. Some templates write an answer in another way once the chat goes on, for example without its
+   thoughts. Then each answer becomes an example of its own: the chat up to this answer, as the
+   model sees it when it has to write it.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from itertools import takewhile
+from typing import Any, NamedTuple
 
-from corpus.errors import CorpusError
-from corpus.records import Chat, Record
-
-Tokenizer = Callable[..., Any]
-"""A transformers tokenizer, or anything with the same interface."""
-
-_MARK = re.compile(r"\{%-?\s*generation\s*-?%\}")
+from corpus.chat_template import THOUGHTS, ChatWriter, Tokenizer, has_template
+from corpus.errors import CorpusError, raise_all
+from corpus.messages import Message
+from corpus.records import Chat, Record, place
 
 
-def chat_tokens(
-    chat: Chat, tokenizer: Tokenizer, max_length: int | None = None
-) -> tuple[list[int], list[bool]] | None:
-    """Returns the chat's token ids and, per token, whether it is supervised.
+class ChatTokens(NamedTuple):
+    """The tokens of a chat, or of a chat up to one of its answers."""
 
-    White space that a template writes after the token that ends a turn is not supervised, because
-    generation has stopped by then.
+    ids: list[int]
+    supervised: list[bool]
+    """Per token, whether the loss counts it."""
+    stops: bool
+    """Whether the last answer ends in a token that is more than text, so that the model learns to
+    stop.
+    """
+
+
+def chat_tokens(chat: Chat, tokenizer: Tokenizer) -> list[ChatTokens]:
+    """Returns the tokens of a chat: of all of it, or of its `answers` one by one.
+
+    White space that a template writes after the token that ends a turn is supervised only if the
+    template marks it, because generation has stopped by then.
 
     Args:
         chat: the chat.
         tokenizer: the base's tokenizer, with a chat template.
-        max_length: the length limit in tokens; None for no limit.
-
-    Returns:
-        Two lists of equal length, or None if the chat has more than `max_length` tokens.
 
     Raises:
-        CorpusError: there is no template, the template refuses the chat, or it does not show which
-            tokens are the assistant's.
+        CorpusError: there is no template, the template refuses the chat, leaves out a part of it,
+            or does not show which tokens are the assistant's.
     """
-    template = _template(tokenizer)
-    turns = [message._asdict() for message in chat.messages]
-    (ids,) = _ids(_apply(tokenizer, [turns]))
-    if max_length is not None and len(ids) > max_length:
+    writer = ChatWriter.of(chat, tokenizer)
+    learned = [at for at, message in enumerate(chat.messages) if _is_learned(message)]
+    found = _by_marks(writer, learned) or _by_prefixes(writer, learned)
+    if isinstance(found, ChatTokens):
+        return [found]
+    parts = answers(chat)
+    # The chat is its own last part, which cannot be split any further.
+    if parts == [chat] or learned[0] == 0:
+        raise CorpusError(found)
+    return [tokens for part in parts for tokens in chat_tokens(part, tokenizer)]
+
+
+def chat_of(record: Record, tokenizer: Tokenizer) -> Chat | None:
+    """Returns a record as the chat that is encoded; None if it has a prompt and a completion.
+
+    An instruction is a chat where the tokenizer has a template.
+    """
+    if isinstance(record, Chat):
+        return record
+    if record.instruction is None or not has_template(tokenizer):
         return None
-    supervised, broken = _by_prefixes(tokenizer, turns, ids)
-    if broken is not None:
-        if not _MARK.search(template):
-            raise CorpusError(_explain_no_mask(turns, broken))
-        (marks,) = _apply(tokenizer, [turns], return_assistant_tokens_mask=True)["assistant_masks"]
-        supervised = [bool(mark) for mark in marks]
-    if not any(supervised):
-        raise CorpusError(
-            "the chat template writes no token of the assistant's turns, so there is nothing to "
-            "learn. Correct the template of the base (chat_template.jinja in its folder)."
+    return Chat(record.instruction.messages, record.label, line=record.line)
+
+
+def answers(chat: Chat) -> list[Chat]:
+    """Returns one chat for each message that is learned: the chat up to it, in which it is last."""
+    messages = chat.messages
+    return [
+        replace(
+            chat,
+            part=True,
+            messages=(
+                *(before._replace(learn=before.role != "assistant") for before in messages[:at]),
+                messages[at],
+            ),
         )
-    return ids, supervised
+        for at, message in enumerate(messages)
+        if _is_learned(message)
+    ]
+
+
+def prompt_text(chat: Chat, tokenizer: Tokenizer) -> str:
+    """Returns what a model sees before the first answer of a chat that it should learn.
+
+    Raises:
+        CorpusError: as chat_tokens.
+    """
+    writer = ChatWriter.of(chat, tokenizer)
+    first = first_answer(chat)
+    # A chat may begin with the assistant, and a template cannot write no messages.
+    return writer.text(first or 1, prompt=first > 0)
+
+
+def first_answer(chat: Chat) -> int:
+    """Returns the number of the first message that is learned, counted from 0."""
+    return next(at for at, message in enumerate(chat.messages) if _is_learned(message))
 
 
 def check_template(tokenizer: Tokenizer, records: Iterable[Record]) -> None:
@@ -74,88 +120,109 @@ def check_template(tokenizer: Tokenizer, records: Iterable[Record]) -> None:
     encode_all checks every chat.
 
     Raises:
-        CorpusError: as chat_tokens; names the record by its number, from 0.
+        CorpusError: as chat_tokens; names the first ten records by their lines, and counts all
+            that have the roles of a chat that was refused.
     """
-    seen = set()
+    refusals: dict[object, str] = {}
+    faults, total = [], 0
     for number, record in enumerate(records):
-        if not isinstance(record, Chat):
+        total += 1
+        chat = chat_of(record, tokenizer)
+        if chat is None:
             continue
-        # Templates refuse by the order of roles, such as two turns of the user in a row.
-        roles = tuple(message.role for message in record.messages)
-        if roles in seen:
-            continue
-        seen.add(roles)
-        try:
-            chat_tokens(record, tokenizer)
-        except CorpusError as error:
-            raise CorpusError(f"record {number}: {error}") from None
-
-
-def _template(tokenizer: Any) -> str:
-    """Returns the text of the template that is used."""
-    template = getattr(tokenizer, "chat_template", None)
-    # Older tokenizers have several templates by name.
-    if isinstance(template, dict):
-        template = template.get("default")
-    if not template:
-        raise CorpusError(
-            "a chat needs a chat template, and the tokenizer of the base has none. Start from a "
-            "base that has one, put a chat_template.jinja into its folder, or give the data as "
-            '"prompt" and "completion".'
+        # Templates refuse by the order of roles, such as two turns of the user in a row, and by
+        # fields that they do not know.
+        kind = (
+            bool(chat.tools),
+            tuple((message.role, message.learn, bool(message.more)) for message in chat.messages),
         )
-    return str(template)
+        if kind not in refusals:
+            refusals[kind] = ""
+            try:
+                chat_tokens(chat, tokenizer)
+            except CorpusError as error:
+                refusals[kind] = str(error)
+        if refusals[kind]:
+            faults.append(f"{place(record, number)}: {refusals[kind]}")
+    raise_all(faults, total)
 
 
-def _apply(tokenizer: Any, chats: list[list[dict[str, str]]], **options: Any) -> Any:
-    """Applies the template to chats; the result is what transformers returns."""
-    from jinja2 import TemplateError
-
-    try:
-        return tokenizer.apply_chat_template(chats, tokenize=True, return_dict=True, **options)
-    # A template raises errors by itself, and its expressions fail on messages that they were not
-    # written for.
-    except (TemplateError, ValueError, TypeError, LookupError, AttributeError) as error:
-        raise CorpusError(
-            f"the chat template of the base refuses the roles {_roles(chats[-1])}: {error}. Give "
-            "chats that it takes, for example without a system message, or a base with another "
-            "template."
-        ) from None
+def _is_learned(message: Message) -> bool:
+    return message.role == "assistant" and message.learn
 
 
-def _ids(rendered: Any) -> list[list[int]]:
-    """Returns the token ids of each chat that _apply encoded."""
-    return [list(ids) for ids in rendered["input_ids"]]
+def _by_marks(writer: ChatWriter, learned: Sequence[int]) -> ChatTokens | None:
+    """Returns the tokens with the template's own marks; None if it has none that can be used."""
+    # Only tokenizers in Rust know which characters a token comes from.
+    if not writer.has_marks or not getattr(writer.tokenizer, "is_fast", False):
+        return None
+    if any(_lost_field(writer, at) for at in learned):
+        return None
+    ids, marks = writer.marked()
+    own = [at for at, turn in enumerate(writer.turns) if turn["role"] == "assistant"]
+    if len(learned) < len(own):
+        stretches = {at for at, mark in enumerate(marks) if mark and not (at and marks[at - 1])}
+        if len(stretches) != len(own):
+            return None
+        number = -1
+        for at, mark in enumerate(marks):
+            number += at in stretches
+            marks[at] = mark and own[number] in learned
+    return _checked(writer, ids, marks) if any(marks) else None
 
 
-def _by_prefixes(
-    tokenizer: Any, turns: list[dict[str, str]], ids: list[int]
-) -> tuple[list[bool], int | None]:
-    """Returns the mask over `ids`, and the number of the first turn that prefixes do not delimit.
-
-    The number is None if all turns are found.
-    """
+def _by_prefixes(writer: ChatWriter, learned: Sequence[int]) -> ChatTokens | str:
+    """Returns the tokens of all turns that are learned, or why those of one cannot be told."""
+    changes = (
+        "what the template writes up to this message is not, token by token, the beginning of the "
+        "whole chat"
+    )
+    texts = {}
+    for at in learned:
+        if at == 0:
+            return _unknown(writer, at, "the chat begins with the assistant")
+        if (field := _lost_field(writer, at)) is not None:
+            return (
+                f"the chat template of the base leaves out the {field} of messages[{at}] (roles "
+                f"{writer.roles()}): the model would not learn it. Correct chat_template.jinja of "
+                "the base, or remove it from the data."
+            )
+        texts[at] = writer.whole if at + 1 == len(writer.turns) else writer.text(at + 1)
+        # Before anything is tokenised, because templates of this kind are common.
+        if not writer.whole.startswith(texts[at]):
+            return _unknown(writer, at, changes)
+    ids = writer.ids(writer.whole)
     supervised = [False] * len(ids)
-    own = [at for at, turn in enumerate(turns) if turn["role"] == "assistant"]
-    # A template cannot write the prompt of an empty list of messages.
-    if own[0] == 0:
-        return supervised, 0
-    befores = _ids(_apply(tokenizer, [turns[:at] for at in own], add_generation_prompt=True))
-    # A turn that ends the chat is not rendered again: its `after` is `ids`. If the chat goes on
-    # after its last answer, `afters` has one entry too many, hence strict=False.
-    ended = [turns[: at + 1] for at in own if at + 1 < len(turns)]
-    afters = [*(_ids(_apply(tokenizer, ended)) if ended else []), ids]
-    for at, before, after in zip(own, befores, afters, strict=False):
-        # Compared as tokens: as a text the prompt may be the beginning of the chat while its last
-        # token joins the answer, and the model would never see it so.
-        if (
-            not len(before) < len(after)
-            or ids[: len(before)] != before
-            or ids[: len(after)] != after
-        ):
-            return supervised, at
-        for position in range(len(before), _end(tokenizer, ids, len(before), len(after))):
+    for at in learned:
+        after = ids if texts[at] == writer.whole else writer.ids(texts[at])
+        start = _start(writer, at, ids)
+        if start is None or not start < len(after) or ids[: len(after)] != after:
+            return _unknown(writer, at, changes)
+        for position in range(start, _end(writer.tokenizer, ids, start, len(after))):
             supervised[position] = True
-    return supervised, None
+    return _checked(writer, ids, supervised)
+
+
+def _start(writer: ChatWriter, at: int, ids: list[int]) -> int | None:
+    """Returns the position of the first token that the model writes; None if it cannot be told.
+
+    Args:
+        writer: the writer of the chat.
+        at: number of the message.
+        ids: token ids of the whole chat.
+    """
+    prompt = writer.text(at, prompt=True)
+    before = writer.ids(prompt)
+    # Compared as tokens: as a text the prompt may be the beginning of the chat while its last
+    # token joins the answer, and the model would never see it so.
+    if ids[: len(before)] == before or writer.whole.startswith(prompt):
+        return len(before) if ids[: len(before)] == before else None
+    # Some prompts go on in another way than the answer, for example with the beginning of a
+    # thought. Then the answer begins where they part, after the messages before it.
+    earlier = writer.ids(writer.text(at))
+    pairs = takewhile(lambda pair: pair[0] == pair[1], zip(before, ids, strict=False))
+    common = sum(1 for _ in pairs)
+    return common if ids[: len(earlier)] == earlier and common >= len(earlier) else None
 
 
 def _end(tokenizer: Any, ids: list[int], start: int, end: int) -> int:
@@ -166,28 +233,36 @@ def _end(tokenizer: Any, ids: list[int], start: int, end: int) -> int:
     last = end
     while last > start and not tokenizer.decode([ids[last - 1]]).strip():
         last -= 1
-    special = last > start and not tokenizer.decode([ids[last - 1]], skip_special_tokens=True)
-    return last if special else end
+    return last if last > start and _is_special(tokenizer, ids[last - 1]) else end
 
 
-def _explain_no_mask(turns: list[dict[str, str]], at: int) -> str:
+def _checked(writer: ChatWriter, ids: list[int], supervised: list[bool]) -> ChatTokens:
+    """Returns the tokens, of which at least one is supervised."""
+    last = len(supervised) - 1 - supervised[::-1].index(True)
+    while last and supervised[last] and not writer.tokenizer.decode([ids[last]]).strip():
+        last -= 1
+    return ChatTokens(ids, supervised, _is_special(writer.tokenizer, ids[last]))
+
+
+def _is_special(tokenizer: Any, token: int) -> bool:
+    """Returns whether a token stands for more than its text."""
+    return not tokenizer.decode([token], skip_special_tokens=True)
+
+
+def _lost_field(writer: ChatWriter, at: int) -> str | None:
+    """Returns which text of messages[at], an answer, is not written; None if all are."""
+    turn = writer.turns[at]
+    content = turn["content"]
+    texts = {"content": content if isinstance(content, str) else content[0]["text"]}
+    texts |= {name: turn[name] for name in THOUGHTS if name in turn}
+    return next((name for name, text in texts.items() if not writer.writes(text)), None)
+
+
+def _unknown(writer: ChatWriter, at: int, why: str) -> str:
     """Says why the assistant's tokens cannot be found, and what to do."""
-    why = (
-        "the chat begins with the assistant"
-        if at == 0
-        else "what the template writes up to this message is not, token by token, the beginning of "
-        "the whole chat"
-    )
     return (
-        f"the assistant's tokens of messages[{at}] (roles {_roles(turns)}) cannot be told from the "
-        f"rest: {why}, and the template has no {{% generation %}} marks. "
+        f"the assistant's tokens of messages[{at}] (roles {writer.roles()}) cannot be told from "
+        f"the rest: {why}, and the template has no {{% generation %}} marks that tell them. "
         "Put {% generation %} … {% endgeneration %} around the assistant's text in "
-        "chat_template.jinja of the base, or give chats in which only the last message is the "
-        "assistant's."
+        "chat_template.jinja of the base, or give the message weight 0, so that it is not learned."
     )
-
-
-def _roles(turns: list[dict[str, str]]) -> str:
-    """Returns the roles of a chat as text, cut short after six."""
-    roles = [turn["role"] for turn in turns]
-    return ", ".join(roles if len(roles) <= 6 else [*roles[:5], f"… ({len(roles)} messages)"])

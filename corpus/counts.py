@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from corpus.tokens import Dropped, Encoded
+from plumbing.units import counted
 
 
 @dataclass(frozen=True)
@@ -18,12 +19,18 @@ class Counts:
         tokens: tokens of the examples, with prompt and template, without padding.
         supervised: those tokens that the loss counts. Shifting labels by one token loses none of
             them, because the first token of a text is never supervised.
+        parts: examples that are one answer of a longer chat.
+        cut: examples that were cut off at the length limit.
+        endless: examples from which the model does not learn to stop, because no token ends them.
     """
 
     examples: int
     dropped_too_long: int
     tokens: int
     supervised: int
+    parts: int = 0
+    cut: int = 0
+    endless: int = 0
 
     def __add__(self, other: Counts) -> Counts:
         return Counts(
@@ -31,6 +38,9 @@ class Counts:
             self.dropped_too_long + other.dropped_too_long,
             self.tokens + other.tokens,
             self.supervised + other.supervised,
+            self.parts + other.parts,
+            self.cut + other.cut,
+            self.endless + other.endless,
         )
 
     @property
@@ -49,32 +59,32 @@ class Counts:
         "18,818 examples, 2,500,000 tokens (900,000 supervised); 1,204 of 20,022 left out (6.0 %),
         longer than 2,048 tokens"
         """
-        used = f"{_count_noun(self.examples, 'example')}, {_count_noun(self.tokens, 'token')}"
+        used = f"{counted(self.examples, 'example')}, {counted(self.tokens, 'token')}"
         used += f" ({self.supervised:,} supervised)"
         if not self.dropped_too_long:
             return f"{used}; none left out"
-        limit = (
-            "too long" if max_length is None else f"longer than {_count_noun(max_length, 'token')}"
-        )
-        left_out = f"{self.dropped_too_long:,} of {self.examples + self.dropped_too_long:,}"
-        return f"{used}; {left_out} left out ({_percent(self.dropped_share)}), {limit}"
+        limit = "too long" if max_length is None else f"longer than {counted(max_length, 'token')}"
+        return f"{used}; {self.left_out}, {limit}"
+
+    @property
+    def left_out(self) -> str:
+        """How many records are left out, in words: "1,204 of 20,022 left out (6.0 %)"."""
+        total = self.examples + self.dropped_too_long
+        return f"{self.dropped_too_long:,} of {total:,} left out ({_percent(self.dropped_share)})"
 
 
 def count(encoded: Iterable[Encoded], dropped: Dropped) -> Counts:
     """Counts what encode_all returned."""
-    # `encoded` may be an iterator, so it is read once.
-    rows = [(len(item.ids), sum(item.supervised)) for item in encoded]
+    rows = list(encoded)
     return Counts(
         examples=len(rows),
         dropped_too_long=dropped.too_long,
-        tokens=sum(tokens for tokens, _ in rows),
-        supervised=sum(supervised for _, supervised in rows),
+        tokens=sum(len(row.ids) for row in rows),
+        supervised=sum(row.learned for row in rows),
+        parts=sum(row.part for row in rows),
+        cut=sum(row.cut for row in rows),
+        endless=sum(not row.stops for row in rows),
     )
-
-
-def _count_noun(number: int, noun: str) -> str:
-    """Returns '1 example' or '2 examples'."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def _percent(share: float) -> str:

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from corpus.errors import CorpusError
+from corpus.errors import CorpusError, raise_all
+from corpus.messages import kind
 from corpus.reach import check_plain_name
-from corpus.records import LABEL, Chat, Example, Record, kind, record, row
+from corpus.records import LABEL, Example, Record, record, row
 
-__all__ = ["ORDER_FILE", "Example", "read_datasets", "read_jsonl", "read_records", "write_jsonl"]
+__all__ = [
+    "ORDER_FILE",
+    "Example",
+    "dataset_files",
+    "read_datasets",
+    "read_records",
+    "write_jsonl",
+]
 
 ORDER_FILE = "order.json"
 """A file beside the dataset folders: a JSON list of dataset names, in the page's order."""
@@ -21,38 +33,36 @@ def read_records(path: Path | str, label_field: str = LABEL) -> list[Record]:
 
     A line is an object such as {"prompt": "2 + 2 =", "completion": " 4"} or {"messages": [{"role":
     "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]}; corpus.records lists
-    every layout. Multiple choice adds "choices" and "answer". Other fields are ignored.
+    every layout. Multiple choice adds "choices" and "answer". Fields that no layout knows are
+    ignored. The file may also be one JSON list of such objects.
 
     Args:
         path: the file, UTF-8.
         label_field: the field that names the task of a line; "" reads none.
 
     Raises:
-        CorpusError: the file is missing, empty or not UTF-8, or a line is malformed; names file,
-            line number and field.
+        CorpusError: the file is missing, empty or not UTF-8, or lines are malformed; names file,
+            line number and field of the first ten, and counts the others.
     """
-    return [item for _, item in _numbered(Path(path), label_field)]
+    path = Path(path)
+    records: list[Record] = []
+    faults: list[str] = []
+    rows = _rows(path)
+    for where, number, read in rows:
+        try:
+            records.append(replace(record(read(), where, label_field), line=number))
+        except CorpusError as error:
+            faults.append(str(error))
+    raise_all(faults, len(rows), str(path))
+    if not records:
+        raise CorpusError(
+            f"{path}: holds no examples. Write one object per line: "
+            '{"prompt": "…", "completion": " …"}.'
+        )
+    return records
 
 
-def read_jsonl(path: Path | str) -> list[Example]:
-    """Reads prompts with completions as read_records does, but refuses chats and ignores labels.
-
-    Raises:
-        CorpusError: as read_records, or a line holds a chat.
-    """
-    examples = []
-    for number, item in _numbered(Path(path), ""):
-        if isinstance(item, Chat):
-            raise CorpusError(
-                f'{path}, line {number}: holds a chat, expected "prompt" and "completion". Write '
-                'what comes before the answer as "prompt" and the answer as "completion". Chats '
-                "can only be used for training."
-            )
-        examples.append(item)
-    return examples
-
-
-def read_datasets(folder: Path | str, split: str = "validation") -> dict[str, list[Example]]:
+def read_datasets(folder: Path | str, split: str = "validation") -> dict[str, list[Record]]:
     """Reads every folder/<dataset>/<split>.jsonl, in the order of folder/order.json, else by name.
 
     Args:
@@ -60,24 +70,31 @@ def read_datasets(folder: Path | str, split: str = "validation") -> dict[str, li
         split: the name of the file in each of them.
 
     Returns:
-        dataset -> its examples.
+        dataset -> its records, examples or chats.
 
     Raises:
         CorpusError: no dataset has that split, it is a path, or a file is malformed.
     """
-    check_plain_name("split", split)
-    folder = Path(folder)
-    files = {path.parent.name: path for path in sorted(folder.glob(f"*/{split}.jsonl"))}
+    files = dataset_files(folder, split)
     if not files:
         raise CorpusError(
             f"{folder}: no file <dataset>/{split}.jsonl was found. Give a folder that holds one "
             f"folder per dataset, each with {split}.jsonl."
         )
-    order = _order(folder / ORDER_FILE)
-    names = [name for name in order if name in files] + [
-        name for name in files if name not in order
-    ]
-    return {name: read_jsonl(files[name]) for name in names}
+    return {name: read_records(file, "") for name, file in files.items()}
+
+
+def dataset_files(folder: Path | str, split: str = "validation") -> dict[str, Path]:
+    """Returns dataset -> folder/<dataset>/<split>.jsonl, in the order that `read_datasets` has.
+
+    Raises:
+        CorpusError: the split is a path, or folder/order.json is malformed.
+    """
+    check_plain_name("split", split)
+    folder = Path(folder)
+    files = {path.parent.name: path for path in sorted(folder.glob(f"*/{split}.jsonl"))}
+    first = [name for name in _order(folder / ORDER_FILE) if name in files]
+    return {name: files[name] for name in dict.fromkeys([*first, *files])}
 
 
 def write_jsonl(path: Path, records: Iterable[Record], label_field: str = LABEL) -> None:
@@ -88,11 +105,16 @@ def write_jsonl(path: Path, records: Iterable[Record], label_field: str = LABEL)
     path.write_bytes("".join(lines).encode("utf-8"))
 
 
-def _numbered(path: Path, label_field: str) -> list[tuple[int, Record]]:
-    """Returns the line number, from 1, and the record of every line that is not blank."""
-    # Decoded in one piece, so that an error names the byte's position in the file.
+Row = tuple[str, int, Callable[[], dict[str, Any]]]
+"""How messages about a record begin, its number from 1, and a function that returns its fields."""
+
+
+def _rows(path: Path) -> list[Row]:
+    """Returns the rows of a file: its lines that are not blank, or the items of its JSON list."""
+    # Decoded in one piece, so that an error names the byte's position in the file. Editors on
+    # Windows put a byte order mark in front.
     try:
-        text = path.read_bytes().decode("utf-8")
+        text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
         raise CorpusError(
             f"{path}: cannot be read ({error.strerror}). "
@@ -102,35 +124,42 @@ def _numbered(path: Path, label_field: str) -> list[tuple[int, Record]]:
         raise CorpusError(
             f"{path}: byte {error.start} is not UTF-8. Save the file as UTF-8 and try again."
         ) from None
+    if text.lstrip().startswith("["):
+        # Otherwise each line is refused by itself.
+        with suppress(ValueError):
+            return [
+                (where, number, partial(_fields, item, where))
+                for number, item in enumerate(json.loads(text), start=1)
+                for where in [f"{path}, item {number}"]
+            ]
     # str.splitlines would also split at characters that JSON allows in a string, such as U+2028.
-    lines = enumerate(text.split("\n"), start=1)
-    records = [
-        (number, _record(f"{path}, line {number}", line, label_field))
-        for number, line in lines
+    return [
+        (where, number, partial(_parsed, line, where))
+        for number, line in enumerate(text.split("\n"), start=1)
         if line.strip()
+        for where in [f"{path}, line {number}"]
     ]
-    if not records:
-        raise CorpusError(
-            f"{path}: holds no examples. Write one object per line: "
-            '{"prompt": "…", "completion": " …"}.'
-        )
-    return records
 
 
-def _record(where: str, line: str, label_field: str) -> Record:
-    """Reads the record of one line; `where` is how messages begin."""
+def _parsed(line: str, where: str) -> dict[str, Any]:
+    """Returns the fields of a line; `where` is how messages begin."""
     try:
-        fields = json.loads(line)
+        value = json.loads(line)
     except ValueError as error:
         raise CorpusError(
             f"{where}: not valid JSON ({error}). Write one JSON object per line."
         ) from None
-    if not isinstance(fields, dict):
+    return _fields(value, where)
+
+
+def _fields(value: Any, where: str) -> dict[str, Any]:
+    """Returns the fields of a record."""
+    if not isinstance(value, dict):
         raise CorpusError(
             f"{where}: expected a JSON object with prompt and completion, or with messages, "
-            f"got {kind(fields)}."
+            f"got {kind(value)}."
         )
-    return record(fields, where, label_field)
+    return value
 
 
 def _order(path: Path) -> list[str]:

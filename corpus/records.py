@@ -2,33 +2,33 @@
 
 There are four layouts, recognised by their fields. If several fit, the first in this list is used:
 
-    prompt, completion            an Example, used as it is; choices and answer are read too
+    prompt, completion            an Example, used as it is; choices and answer are read too. Two
+                                  lists of messages are a Chat, whose prompt is not learned
     messages                      a Chat: [{"role": "user", "content": "…"},
                                   {"role": "assistant", "content": "…"}]
     conversations                 a Chat: [{"from": "human", "value": "…"},
                                   {"from": "gpt", "value": "…"}]
     instruction, input, output    an Example, whose prompt is "Instruction: …", a line "Input: …"
-                                  unless that is empty, then "Output:"
+                                  unless that is empty, then "Output:". Where the base has a chat
+                                  template, it is the same as a chat
+
+corpus.messages describes what a message may hold. A chat may have `system`, a text that becomes its
+first message, and `tools`, descriptions of functions for the chat template. An instruction with one
+of these, or with `history`, a list of [what was asked, the answer], is a Chat. Prompt and
+completion have no place for them, so lines that have them are refused.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from corpus.errors import CorpusError
-
-ROLES = ("system", "user", "assistant")
-# "human" and "gpt" are ShareGPT's names.
-SPEAKERS = {
-    "system": "system",
-    "human": "user",
-    "user": "user",
-    "gpt": "assistant",
-    "assistant": "assistant",
-}
-"""Speaker in `conversations` -> role."""
+from corpus.instructions import Instruction, history, instruction, text_field
+from corpus.messages import Message, kind, message_row, messages, tools
 
 LABEL = "task"
 """The default name of the field that holds the task of a record."""
@@ -48,6 +48,9 @@ class Example:
             otherwise empty.
         answer: the index of the right choice; None if there are no choices.
         label: the task that the example belongs to, for grouping; "" if it has none.
+        line: where it is in its file, counted from 1; 0 if it is from no file.
+        instruction: the fields that prompt and completion were made of; None if the file has prompt
+            and completion. Where the base has a chat template, they are written as a chat.
     """
 
     prompt: str
@@ -55,39 +58,48 @@ class Example:
     choices: tuple[str, ...] = ()
     answer: int | None = None
     label: str = ""
-
-
-class Message(NamedTuple):
-    """One turn of a chat; `role` is "system", "user" or "assistant"."""
-
-    role: str
-    content: str
+    line: int = field(default=0, compare=False, repr=False)
+    instruction: Instruction | None = None
 
 
 @dataclass(frozen=True)
 class Chat:
-    """A conversation, of which the model learns every turn of the assistant.
+    """A conversation, of which the model learns the turns of the assistant.
 
     Attributes:
-        messages: the turns in order; at least one is the assistant's.
+        messages: the turns in order; at least one is the assistant's and learned.
         label: the task that the chat belongs to, for grouping; "" if it has none.
+        tools: the functions that the assistant may call, as JSON for the chat template; "" if none.
+        line: as in Example.
+        part: whether it is the beginning of a longer chat, of which only its last answer is
+            learned; see corpus.chat_tokens.
 
     Raises:
-        CorpusError: no message is the assistant's.
+        CorpusError: no message is the assistant's, or none of those is to be learned.
     """
 
     messages: tuple[Message, ...]
     label: str = ""
+    tools: str = ""
+    line: int = field(default=0, compare=False, repr=False)
+    part: bool = field(default=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        if not any(message.role == "assistant" for message in self.messages):
+        own = [message.learn for message in self.messages if message.role == "assistant"]
+        if not any(own):
+            none = "none of the assistant's messages of" if own else "no message of"
+            is_his = "is to be learned (weight 0)" if own else "is the assistant's"
             raise CorpusError(
-                f"no message of a chat of {len(self.messages)} is the assistant's, so there is "
-                "nothing to learn."
+                f"{none} a chat of {len(self.messages)} {is_his}, so there is nothing to learn."
             )
 
 
 Record = Example | Chat
+
+
+def place(record: Record, number: int) -> str:
+    """Returns how a message names a record: by its line, or by its number from 1 in its list."""
+    return f"line {record.line}" if record.line else f"record {number + 1}"
 
 
 def layout(fields: Mapping[str, Any]) -> Layout | None:
@@ -117,17 +129,31 @@ def record(row: Mapping[str, Any], where: str, label_field: str = LABEL) -> Reco
         CorpusError: a field is missing or has a wrong value; names `where` and the field.
     """
     label = _label(row, where, label_field)
+    for name in ("images", "videos", "audios"):
+        if row.get(name):
+            raise CorpusError(
+                f'{where}, field "{name}": only texts can be trained on. '
+                "Remove the field, or the line."
+            )
     match layout(row):
-        case "messages" | "conversations" as field:
+        case "messages" | "conversations" as name:
             if "completion" in row:
-                raise CorpusError(
-                    f'{where}: has both "{field}" and "completion". Keep one of them.'
-                )
-            return Chat(_messages(row[field], where, field), label)
+                raise CorpusError(f'{where}: has both "{name}" and "completion". Keep one of them.')
+            return _chat(row, messages(row[name], where, name), where, name, label)
         case "instruction":
-            return _instruction(row, where, label)
+            read = instruction(row, where)
+            if any(row.get(name) for name in ("system", "history", "tools")):
+                turns = [*history(row, where), *read.messages]
+                return _chat(row, turns, where, "output", label)
+            return Example(read.prompt, read.completion, label=label, instruction=read)
+        case "completion" if isinstance(row["prompt"], list) or isinstance(row["completion"], list):
+            return _conversation(row, where, label)
         case _:
-            prompt, completion = _text(row, where, "prompt"), _text(row, where, "completion")
+            _refuse_fields(row, where)
+            prompt, completion = (
+                text_field(row, where, "prompt"),
+                text_field(row, where, "completion"),
+            )
             return Example(prompt, completion, *_choices(row, where), label)
 
 
@@ -135,7 +161,10 @@ def row(record: Record, label_field: str = LABEL) -> dict[str, Any]:
     """Returns the fields of a record's line, which `record` reads back as the same record."""
     line: dict[str, Any]
     if isinstance(record, Chat):
-        line = {"messages": [message._asdict() for message in record.messages]}
+        line = {"messages": [message_row(message) for message in record.messages]}
+        line |= {"tools": json.loads(record.tools)} if record.tools else {}
+    elif record.instruction is not None:
+        line = record.instruction._asdict()
     else:
         line = {"prompt": record.prompt, "completion": record.completion}
         if record.choices:
@@ -143,98 +172,68 @@ def row(record: Record, label_field: str = LABEL) -> dict[str, Any]:
     return line | ({label_field: record.label} if record.label and label_field else {})
 
 
-def kind(value: object) -> str:
-    """Returns what a JSON value is, in words, for messages."""
-    names = {
-        dict: "an object",
-        list: "a list",
-        str: "a text",
-        bool: "true or false",
-        type(None): "null",
-    }
-    return names.get(type(value), "a number")
+def digest(records: Iterable[Record]) -> str:
+    """Returns the SHA-256 of records as JSON lines; it depends on their content and order."""
+    sha = hashlib.sha256()
+    # Sorted keys, so that the digest does not depend on how a record lists its fields.
+    for record in records:
+        sha.update(json.dumps(row(record), sort_keys=True).encode() + b"\n")
+    return sha.hexdigest()
 
 
-def _messages(turns: Any, where: str, field: str) -> tuple[Message, ...]:
-    """Reads the turns of a chat in the layout `field`."""
-    who, what = ("role", "content") if field == "messages" else ("from", "value")
-    # The `datasets` library gives a Sequence of objects as an object of lists.
-    if (
-        isinstance(turns, dict)
-        and turns
-        and all(isinstance(column, list) for column in turns.values())
-    ):
-        turns = [
-            dict(zip(turns, values, strict=False)) for values in zip(*turns.values(), strict=False)
-        ]
-    if not isinstance(turns, list) or not turns:
-        got = "an empty list" if turns == [] else kind(turns)
-        raise CorpusError(
-            f'{where}, field "{field}": expected a list of messages, got {got}. '
-            f'Write [{{"{who}": "user", "{what}": "…"}}, {{"{who}": "assistant", "{what}": "…"}}].'
-        )
-    messages = tuple(
-        _message(turn, where, f"{field}[{at}]", field) for at, turn in enumerate(turns)
-    )
-    if not any(message.role == "assistant" for message in messages):
-        raise CorpusError(
-            f'{where}, field "{field}": no message is the assistant\'s, '
-            "so there is nothing to learn."
-        )
-    return messages
+def _chat(
+    row: Mapping[str, Any], turns: Sequence[Message], where: str, name: str, label: str
+) -> Chat:
+    """Makes a chat of its messages and of the fields `system` and `tools` beside them."""
+    if row.get("history") and name != "output":
+        raise _no_place(where, "history", "Write its turns as messages")
+    system = row.get("system")
+    if system is not None and not isinstance(system, str):
+        raise CorpusError(f'{where}, field "system": expected a text, got {kind(system)}.')
+    if system and system.strip():
+        if turns[0].role not in ("system", "developer"):
+            turns = [Message("system", system), *turns]
+        elif turns[0].content != system:
+            raise CorpusError(
+                f'{where}, field "system": the first message of "{name}" is another system '
+                "message. Keep one of them."
+            )
+    described = tools(row.get("tools"), where)
+    try:
+        return Chat(tuple(turns), label, described)
+    except CorpusError as error:
+        raise CorpusError(f'{where}, field "{name}": {error}') from None
 
 
-def _message(turn: Any, where: str, field: str, style: str) -> Message:
-    """Reads one turn; `field` is its place in the line, `style` the layout."""
-    if not isinstance(turn, dict):
-        raise CorpusError(f'{where}, field "{field}": expected an object, got {kind(turn)}.')
-    # Some datasets call the field conversations and still write role and content.
-    who, what = ("role", "content") if style == "messages" or "role" in turn else ("from", "value")
-    role_of = {role: role for role in ROLES} if who == "role" else SPEAKERS
-    # A tuple compares; a dictionary would raise for a value without a hash, such as a list.
-    if turn.get(who) not in tuple(role_of):
-        got = repr(turn[who]) if isinstance(turn.get(who), str) else _got(turn, who)
-        raise CorpusError(
-            f'{where}, field "{field}.{who}": expected one of {", ".join(role_of)}, got {got}.'
-        )
-    if turn.get("tool_calls"):
-        raise CorpusError(
-            f'{where}, field "{field}.tool_calls": tool calls cannot be trained on here. '
-            f"Write them into the {what}, or remove the line."
-        )
-    content = turn.get(what)
-    if not isinstance(content, str) or not content.strip():
-        got = "an empty one" if isinstance(content, str) else _got(turn, what)
-        raise CorpusError(
-            f'{where}, field "{field}.{what}": expected a text, got {got}. '
-            "Write it or remove the line."
-        )
-    return Message(role_of[turn[who]], content)
-
-
-def _got(turn: Mapping[str, Any], field: str) -> str:
-    """Returns what a field of a turn holds, in words, or which fields there are instead."""
-    return (
-        kind(turn[field])
-        if field in turn
-        else f"nothing (the message has {', '.join(sorted(turn)) or 'no fields'})"
+def _conversation(row: Mapping[str, Any], where: str, label: str) -> Chat:
+    """Reads prompt and completion that are both lists of messages; the prompt is not learned."""
+    for name in ("prompt", "completion"):
+        if not isinstance(row[name], list):
+            raise CorpusError(
+                f'{where}, field "{name}": is {kind(row[name])}, and the other of prompt and '
+                "completion is a list of messages. Give two lists, or two texts."
+            )
+    if row.get("choices") is not None:
+        raise _no_place(where, "choices", "Give prompt and completion as texts")
+    asked = [
+        turn._replace(learn=turn.role != "assistant")
+        for turn in messages(row["prompt"], where, "prompt")
+    ]
+    return _chat(
+        row, [*asked, *messages(row["completion"], where, "completion")], where, "completion", label
     )
 
 
-def _instruction(row: Mapping[str, Any], where: str, label: str) -> Example:
-    """Reads an Example in the layout instruction, input, output."""
-    lines = [f"Instruction: {_text(row, where, 'instruction')}"]
-    text = row.get("input")
-    if text is not None and not isinstance(text, str):
-        raise CorpusError(
-            f'{where}, field "input": expected a text, got {kind(text)}. Put it in quotes.'
-        )
-    if text and text.strip():
-        lines.append(f"Input: {text}")
-    output = _text(row, where, "output")
-    # A completion begins with white space; see Example.
-    return Example(
-        "\n".join([*lines, "Output:"]), output if output[0].isspace() else f" {output}", label=label
+def _refuse_fields(row: Mapping[str, Any], where: str) -> None:
+    """Refuses what only a chat has a place for: it would be left out without a word."""
+    for name in ("system", "history", "tools"):
+        if row.get(name):
+            raise _no_place(where, name, 'Write the line as "messages"')
+
+
+def _no_place(where: str, name: str, advice: str) -> CorpusError:
+    return CorpusError(
+        f'{where}, field "{name}": this layout has no place for it. {advice}, or remove the field.'
     )
 
 
@@ -250,23 +249,6 @@ def _label(row: Mapping[str, Any], where: str, field: str) -> str:
             'quotes, or set label_field to the field that names the task, or to "".'
         )
     return str(value)
-
-
-def _text(row: Mapping[str, Any], where: str, field: str) -> str:
-    """Reads a field that must hold a text with more than white space."""
-    if field not in row:
-        fields = ", ".join(sorted(row)) or "no fields"
-        raise CorpusError(
-            f'{where}, field "{field}": missing (the line has {fields}). Add "{field}" with a text.'
-        )
-    value = row[field]
-    if not isinstance(value, str):
-        raise CorpusError(
-            f'{where}, field "{field}": expected a text, got {kind(value)}. Put it in quotes.'
-        )
-    if not value.strip():
-        raise CorpusError(f'{where}, field "{field}": empty. Write the {field} or remove the line.')
-    return value
 
 
 def _choices(row: Mapping[str, Any], where: str) -> tuple[tuple[str, ...], int | None]:

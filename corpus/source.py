@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from corpus.errors import CorpusError
+from corpus.errors import CorpusError, raise_all
 from corpus.hub_layout import check_card, check_files
 from corpus.jsonl import read_records
 from corpus.reach import ANYWHERE, Reach, check_plain_name
-from corpus.records import LABEL, Record, layout, record
+from corpus.records import LABEL, Example, Record, layout, record
 from corpus.subsets import nested, share_of
 
 LAYOUTS = '"prompt" and "completion", "messages", "conversations", or "instruction" and "output"'
@@ -28,8 +29,9 @@ class Source:
 
     Attributes:
         name: how plans, tables and groups call it.
-        path: a JSONL file; a folder that holds <split>.jsonl; a folder in the layout of hub
-            datasets; or the name of a hub dataset, "org/name". A local path wins.
+        path: a JSONL file; a selection (corpus.selection); a folder that holds <split>.jsonl; a
+            folder in the layout of hub datasets; or the name of a hub dataset, "org/name". A local
+            path wins.
         split: which part of a folder or a hub dataset; a plain name, no path.
         revision: branch, tag or commit of a hub dataset; "" is its main branch.
         config: configuration of a hub dataset, such as "main"; "" is its default. A plain name.
@@ -38,6 +40,8 @@ class Source:
         share: how much of the dataset is used, 0 < share <= 1, as nested subsets; see
             corpus.subsets. "1/4" and 0.25 become a Fraction.
         seed: decides which records a share below 1 takes.
+        plain: whether instructions are written as "Instruction: …" also where the base has a chat
+            template.
 
     Raises:
         CorpusError: an empty name, path or split; a split, configuration or revision that is a
@@ -52,6 +56,7 @@ class Source:
     label_field: str = LABEL
     share: Fraction = Fraction(1)
     seed: int = 0
+    plain: bool = False
 
     def __post_init__(self) -> None:
         for field in ("name", "path", "split"):
@@ -73,8 +78,12 @@ class Source:
         object.__setattr__(self, "share", share)
 
 
-def load(source: Source, cache: Path | None = None, *, reach: Reach = ANYWHERE) -> list[Record]:
-    """Loads the share of a source's records that is used, in the source's order.
+def load_source(
+    source: Source, cache: Path | None = None, *, reach: Reach = ANYWHERE
+) -> list[Record]:
+    """Loads the share of a source's records that is used; corpus.selection.load reads selections.
+
+    The records are in the source's order.
 
     A hub dataset is read by the `datasets` library, which downloads into its own cache. The code of
     a dataset is never run. If the hub cannot be reached, the library tries for 23 s before it gives
@@ -115,6 +124,15 @@ def load(source: Source, cache: Path | None = None, *, reach: Reach = ANYWHERE) 
             f"source {source.name}: none of the {len(records):,} records of {source.path} has the "
             f'field "{source.label_field}". Correct label_field.'
         )
+    return used_records(source, records)
+
+
+def used_records(source: Source, records: Sequence[Record]) -> list[Record]:
+    """Returns the share of a source's records that is used, in their order, each with a label.
+
+    Raises:
+        CorpusError: no record is left.
+    """
     # Sorted, so that a share of 1 is the file itself.
     indices = sorted(nested(len(records), source.share, source.seed))
     if not indices:
@@ -123,7 +141,12 @@ def load(source: Source, cache: Path | None = None, *, reach: Reach = ANYWHERE) 
             f"Give a share of at least 1/{len(records)}."
         )
     used = (records[index] for index in indices)
-    return [item if item.label else replace(item, label=source.name) for item in used]
+    used = (item if item.label else replace(item, label=source.name) for item in used)
+    return [_without_instruction(item) if source.plain else item for item in used]
+
+
+def _without_instruction(record: Record) -> Record:
+    return replace(record, instruction=None) if isinstance(record, Example) else record
 
 
 def _refuse_other_files(source: Source, path: Path) -> None:
@@ -177,17 +200,24 @@ def _read_with_datasets(source: Source, cache: Path | None, reach: Reach) -> lis
         "instruction",
         "input",
         "output",
+        "system",
+        "history",
+        "tools",
         source.label_field,
     }
     if {"choices", "answer"} <= set(columns):
         used |= {"choices", "answer"}
     table = table.select_columns([name for name in columns if name in used])
-    records = []
+    records, faults = [], []
     # The library refuses a split without rows, so there is at least one record.
     for number, row in enumerate(table):
         if names is not None and row[source.label_field] is not None:
             row[source.label_field] = names(row[source.label_field])
-        records.append(record(row, f"{where}, row {number}", source.label_field))
+        try:
+            records.append(record(row, f"{where}, row {number}", source.label_field))
+        except CorpusError as error:
+            faults.append(str(error))
+    raise_all(faults, table.num_rows, where)
     return records
 
 

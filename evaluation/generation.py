@@ -21,28 +21,31 @@ def generate(
     max_new_tokens: int = 64,
     stop: Sequence[str] = (),
     should_stop: Callable[[], bool] | None = None,
-    chat: bool = False,
+    written: bool = False,
 ) -> Iterator[str]:
     """Continues a prompt with the likeliest token at each step.
 
     Args:
         module: a causal language model in evaluation mode.
         tokenizer: the tokenizer of the model.
-        prompt: plain text; with `chat`, one user turn for the tokenizer's chat template.
+        prompt: the text to continue.
         max_new_tokens: the limit; fewer tokens are made if the model's context ends before.
         stop: the text ends before the first of these strings.
         should_stop: asked before each token.
-        chat: whether the chat template is applied.
+        written: whether a chat template wrote the prompt, so that it has its special tokens
+            already.
 
     Yields:
         Non-empty pieces of text, each as soon as it is certain. Joined they are the continuation,
         without special tokens and without half characters.
 
     Raises:
-        DataError: the prompt is empty or fills the model's context, or `chat` is True and the
-            tokenizer has no template. Raised by the call itself, before the first piece.
+        DataError: the prompt is empty or fills the model's context. Raised by the call itself,
+            before the first piece.
     """
-    ids = _encode(tokenizer, prompt, chat)
+    ids = list(tokenizer(prompt, add_special_tokens=not written)["input_ids"])
+    if not ids:
+        raise DataError("the prompt holds no token. Write at least one character.")
     # Not every configuration names a limit.
     context = getattr(module.config, "max_position_embeddings", None) or len(ids) + max_new_tokens
     if len(ids) >= context:
@@ -53,25 +56,6 @@ def generate(
     count, ends = min(max_new_tokens, context - len(ids)), _ends(module, tokenizer)
     tokens = _tokens(module, ids, count, ends, should_stop)
     return _until(_text(tokenizer, ids, tokens, should_stop), tuple(filter(None, stop)))
-
-
-def _encode(tokenizer: Any, prompt: str, chat: bool) -> list[int]:
-    """Returns the token ids of a prompt; see `generate` for the errors."""
-    if chat:
-        if not getattr(tokenizer, "chat_template", None):
-            raise DataError(
-                "this tokenizer has no chat template. "
-                "Write the prompt out, or add chat_template.jinja."
-            )
-        turns = [{"role": "user", "content": prompt}]
-        ids = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=True)[
-            "input_ids"
-        ]
-    else:
-        ids = tokenizer(prompt)["input_ids"]
-    if not ids:
-        raise DataError("the prompt holds no token. Write at least one character.")
-    return list(ids)
 
 
 def _ends(module: nn.Module, tokenizer: Any) -> frozenset[int]:

@@ -4,10 +4,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from corpus.jsonl import Example
+from corpus.errors import CorpusError
+from corpus.records import Record
 from corpus.tokens import Encoded, encode_all
 from evaluation.errors import DataError
 
@@ -70,7 +72,7 @@ class Prepared:
 
 
 def prepare(
-    datasets: Mapping[str, Sequence[Example]],
+    datasets: Mapping[str, Sequence[Record]],
     tokenizer: Any,
     *,
     limit: int | None = None,
@@ -80,7 +82,8 @@ def prepare(
     """Tokenises datasets once, and batches their examples by length.
 
     Args:
-        datasets: name of a dataset -> its examples. Results come in this order.
+        datasets: name of a dataset -> its examples. Results come in this order. Of a chat the
+            tokens count that training learns; see corpus.tokens.
         tokenizer: the tokenizer of the model.
         limit: use only the first `limit` examples of each dataset, so that a quick measurement
             takes the same subset every time.
@@ -92,6 +95,7 @@ def prepare(
 
     Raises:
         DataError: there are no datasets, `limit` is below 1, or no example of a dataset is left.
+        CorpusError: the tokenizer's template cannot write a chat.
     """
     if not datasets:
         raise DataError("no datasets were given. Give at least one dataset with one example.")
@@ -103,9 +107,12 @@ def prepare(
         max_length = tokenizer.model_max_length
     prepared, dropped, largest = [], {}, 0
     for name, examples in datasets.items():
-        encoded, counts = encode_all(examples[:limit], tokenizer, max_length)
+        try:
+            encoded, counts = encode_all(examples[:limit], tokenizer, max_length)
+        except CorpusError as error:
+            raise CorpusError(f"dataset {name!r}, {error}") from None
         # The first token has no prediction, so an example without another one cannot be scored.
-        encoded = [_without_tail(item) for item in encoded if any(item.supervised[1:])]
+        encoded = [_without_tail(item) for item in encoded if item.supervised[1:].any()]
         if not encoded:
             raise DataError(
                 f"dataset {name!r}: none of {counts.total} examples can be scored "
@@ -113,7 +120,7 @@ def prepare(
                 "Give shorter examples or a larger max_length."
             )
         dropped[name] = counts.total - len(encoded)
-        largest = max(largest, *(max(item.ids) for item in encoded))
+        largest = max(largest, *(int(item.ids.max()) for item in encoded))
         batches = tuple(_batch(encoded, members) for members in _by_length(encoded, batch_tokens))
         prepared.append(
             Dataset(name, len(encoded), sum(len(batch.targets) for batch in batches), batches)
@@ -126,7 +133,7 @@ def _without_tail(item: Encoded) -> Encoded:
 
     The earlier predictions of a causal model do not depend on them.
     """
-    end = len(item.supervised) - item.supervised[::-1].index(True)
+    end = int(np.flatnonzero(item.supervised)[-1]) + 1
     return Encoded(item.ids[:end], item.supervised[:end])
 
 
@@ -146,16 +153,16 @@ def _by_length(encoded: list[Encoded], batch_tokens: int) -> Iterator[list[int]]
 def _batch(encoded: list[Encoded], members: list[int]) -> Batch:
     """Returns a batch of the examples `members`, of which the first is the longest."""
     length = len(encoded[members[0]].ids) - 1  # the last token is only predicted, never read
-    ids, predicted = [], []
+    ids = np.empty((len(members), length), np.int64)
+    predicted = []
     for row, number in enumerate(members):
         tokens, supervised = encoded[number].ids, encoded[number].supervised
         # The last token serves as padding, because not every tokenizer has a token for it.
-        ids.append((tokens[:-1] + [tokens[-1]] * length)[:length])
-        predicted += [
-            (row, position - 1, tokens[position], number)
-            for position in range(1, len(tokens))
-            if supervised[position]
-        ]
-    rows, positions, targets, examples = torch.tensor(predicted).unbind(1)
+        ids[row], ids[row, : len(tokens) - 1] = tokens[-1], tokens[:-1]
+        at = np.flatnonzero(supervised[1:])
+        predicted.append(
+            np.stack([np.full_like(at, row), at, tokens[at + 1], np.full_like(at, number)])
+        )
+    rows, positions, targets, examples = torch.from_numpy(np.concatenate(predicted, axis=1))
     columns, places = torch.unique(positions, return_inverse=True)
-    return Batch(torch.tensor(ids), columns, rows, places, targets, examples)
+    return Batch(torch.from_numpy(ids), columns, rows, places, targets, examples)

@@ -16,6 +16,11 @@ def size(nbytes: float) -> str:
     return f"{nbytes:.1f} TB"
 
 
+def counted(count: int, noun: str) -> str:
+    """Returns '1 example' or '2,000 examples'."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def number(value: float, digits: int = 3) -> str:
     """Returns a measured number with fixed decimals; an em dash if it is not finite.
 

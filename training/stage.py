@@ -9,48 +9,10 @@ from pathlib import Path
 from typing import Literal, get_args, get_type_hints
 
 from corpus.records import Record
+from training.adapter import Lora
+from training.choices import Optimiser, Schedule, TooLong
 from training.errors import TrainingError
-
-
-@dataclass(frozen=True)
-class Lora:
-    """Settings of a LoRA adapter (Hu et al., 2021, arXiv 2106.09685).
-
-    Each weight W of the targets becomes W + scale · B·A, and only A and B are trained.
-
-    Attributes:
-        rank: inner size of B·A, 1 or more.
-        alpha: numerator of the scale, which is alpha / rank, or alpha / √rank with `rslora`;
-            twice the rank if None.
-        dropout: share of the inputs of each target that its adapter ignores in a step, at least 0
-            and below 1.
-        targets: endings of the names of the modules that get an adapter; every linear layer
-            except the output layer if empty.
-        rslora: whether to use the rank-stabilised scale (Kalajdzievski, 2023, arXiv 2312.03732).
-
-    Raises:
-        TrainingError: rank, alpha or dropout is out of its range.
-    """
-
-    rank: int
-    alpha: float | None = None
-    dropout: float = 0.0
-    targets: tuple[str, ...] = ()
-    rslora: bool = False
-
-    def __post_init__(self) -> None:
-        if self.rank < 1:
-            raise TrainingError(
-                f"the rank of a LoRA adapter is {self.rank}; expected 1 or more, for example 16."
-            )
-        if self.alpha is not None and not (math.isfinite(self.alpha) and self.alpha > 0):
-            raise TrainingError(
-                f"alpha of a LoRA adapter is {self.alpha}; expected a number above 0, or None."
-            )
-        if not 0 <= self.dropout < 1:
-            raise TrainingError(
-                f"dropout of a LoRA adapter is {self.dropout}; expected at least 0 and below 1."
-            )
+from training.numbers import check_numbers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,14 +32,22 @@ class Stage:
         epochs: number of passes over the examples; fractions are allowed. The last step is filled
             up from the next pass.
         rate: highest learning rate.
-        schedule: how the learning rate falls after the warm-up.
+        schedule: how the learning rate falls after the warm-up; the names are transformers'.
+        schedule_options: numbers that a schedule takes, such as min_lr_rate of
+            cosine_with_min_lr; see transformers' get_scheduler.
         warmup: share of the steps over which the learning rate rises from 0, 0 to 1.
         batch: examples per device in one forward pass.
         accumulation: batches per step and device. A step of batch · accumulation examples needs
             the memory of one batch only.
-        decay: weight decay of AdamW.
+        optimiser: the optimiser; the names are transformers'. Those with bnb, paged, lion or
+            ademamix need the package bitsandbytes.
+        decay: weight decay of the optimiser.
+        beta1: decay rate of AdamW's first average.
         beta2: decay rate of AdamW's second average. The usual 0.999 averages over about 1,000
             steps, more than a short run has; hence the lower default.
+        clip: largest norm of a step's gradient; a longer one is scaled down. No limit if None.
+        noise: size α of the noise that is added to the embeddings in each step (NEFTune,
+            arXiv 2310.05914); 0 for none.
         seed: seed of the order of examples, of dropout, and of the adapter's first weights.
         lora: the adapter to train; None trains the weights themselves.
         adapter: folder of a LoRA adapter to continue. It must be on the same base and have the
@@ -85,14 +55,21 @@ class Stage:
         frozen: patterns of names of parameters that are not trained, such as "*embed_tokens*".
         precision: "bf16" computes in bfloat16 where that is safe, about twice as fast on recent
             CPUs. The trained weights are float32 with either value.
+        base_dtype: dtype in which the weights below an adapter are held. "auto" is bfloat16 if the
+            base's files are and precision is "bf16", and otherwise float32. bfloat16 takes half of
+            the memory. Weights that are trained themselves are float32.
+        attention: implementation of attention; transformers chooses it if "auto".
         checkpointing: whether to compute activations again in the backward pass instead of
             keeping them, which takes less memory and more time.
-        max_length: largest number of tokens of an example; longer ones are left out. The
-            tokenizer's limit if None.
+        max_length: largest number of tokens of an example. The tokenizer's limit if None.
+        too_long: "drop" leaves longer examples out. "cut" cuts them off, which teaches half
+            answers; an example of which no supervised token remains is left out.
         save_dtype: dtype of the saved weights. bfloat16 has 8 bits of mantissa, so a bfloat16 file
             loses part of each small delta, and a distribution vector consists of these deltas.
         order: "shuffle" draws at random. "by_length" draws 16 batches together and cuts them by
             length, so that less is padded.
+        packing: whether the examples of a batch share rows, with little or no padding. No example
+            attends to another, so the weights are the same up to rounding.
         groups: the group number of each example. Each step then comes from one group (CommonIT,
             arXiv 2410.03077). No groups if None.
         leftover: treatment of a group's examples that do not fill a step; see
@@ -103,6 +80,11 @@ class Stage:
             always measured; only the last one if None.
         keep: which weights to write: "best" has the lowest mean validation loss, "last" is the
             last step.
+        patience: number of measurements without a lower mean validation loss after which the run
+            ends early; only with keep="best". Never if None.
+        keep_epochs: whether to keep a checkpoint at the end of every pass over the examples, with
+            the averages of the optimiser; see training.run.epochs. Each takes 3 times the space of
+            the trained weights.
         save_every: number of steps between two saved states, from which an unfinished run can
             continue. A state takes 3 to 4 times the space of the trained weights.
         device: "auto" takes an accelerator if there is one.
@@ -120,37 +102,49 @@ class Stage:
     steps: int | None = None
     epochs: float | None = None
     rate: float = 6e-4
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    schedule: Schedule = "cosine"
+    schedule_options: Mapping[str, float] = field(default_factory=dict)
     warmup: float = 0.05
     batch: int = 32
     accumulation: int = 1
+    optimiser: Optimiser = "adamw_torch_fused"
     decay: float = 0.01
+    beta1: float = 0.9
     beta2: float = 0.95
+    clip: float | None = 1.0
+    noise: float = 0.0
     seed: int = 0
     lora: Lora | None = None
     adapter: Path | None = None
     frozen: tuple[str, ...] = ()
     precision: Literal["fp32", "bf16"] = "bf16"
+    base_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = "auto"
     checkpointing: bool = False
     max_length: int | None = None
+    too_long: TooLong = "drop"
     save_dtype: Literal["float32", "bfloat16"] = "float32"
     order: Literal["shuffle", "by_length"] = "shuffle"
+    packing: bool = False
     groups: tuple[int, ...] | None = None
     leftover: Literal["fill", "drop", "mix"] = "fill"
     group_weights: tuple[float, ...] | None = None
     evaluate_every: int | None = None
     keep: Literal["best", "last"] = "last"
+    patience: int | None = None
+    keep_epochs: bool = False
     save_every: int = 500
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
     def __post_init__(self) -> None:
         # Single values first, because the checks after them calculate with several.
         _check_choices(self)
-        _check_numbers(self)
+        check_numbers(self)
         _check_length_of_run(self)
         _check_data(self)
         _check_groups(self)
         _check_keep(self)
+        _check_dtype(self)
 
 
 def _check_choices(stage: Stage) -> None:
@@ -168,35 +162,17 @@ def _check_choices(stage: Stage) -> None:
             )
 
 
-def _check_numbers(stage: Stage) -> None:
-    minimums = {
-        "batch": 1,
-        "accumulation": 1,
-        "save_every": 1,
-        "evaluate_every": 1,
-        "max_length": 2,
-        "seed": 0,
-    }
-    for name, minimum in minimums.items():
-        value = getattr(stage, name)
-        # bool is a subclass of int, and `batch: true` is a mistake.
-        if value is not None and (
-            isinstance(value, bool) or not isinstance(value, int) or value < minimum
-        ):
-            raise TrainingError(f"{name} is {value!r}; expected a whole number, {minimum} or more.")
-    for name, low, high in (
-        ("warmup", 0, 1),
-        ("decay", 0, math.inf),
-        ("rate", 0, math.inf),
-        ("beta2", 0, 1),
-    ):
-        value = getattr(stage, name)
-        # Written so that NaN, which compares False with every number, is outside.
-        inside = low <= value <= high if name == "warmup" else low <= value < high
-        if not inside or (name == "rate" and value == 0):
-            limits = f"above {low}" if name == "rate" else f"at least {low}"
-            upper = {"warmup": " and at most 1", "beta2": " and below 1"}.get(name, "")
-            raise TrainingError(f"{name} is {value!r}; expected a number {limits}{upper}.")
+def _check_dtype(stage: Stage) -> None:
+    if stage.base_dtype == "bfloat16" and stage.lora is None:
+        raise TrainingError(
+            'base_dtype is "bfloat16" and lora is None: weights that are trained are float32. '
+            "Give lora, or leave base_dtype out."
+        )
+    if stage.base_dtype == "bfloat16" and stage.precision == "fp32":
+        raise TrainingError(
+            'base_dtype is "bfloat16" and precision is "fp32", which computes in float32. '
+            'Set precision="bf16", or leave base_dtype out.'
+        )
 
 
 def _check_length_of_run(stage: Stage) -> None:
@@ -272,6 +248,11 @@ def _check_groups(stage: Stage) -> None:
 
 
 def _check_keep(stage: Stage) -> None:
+    if stage.patience is not None and stage.keep != "best":
+        raise TrainingError(
+            f'patience is {stage.patience} and keep is "{stage.keep}": a run that ends early keeps '
+            'its best weights. Set keep="best", or no patience.'
+        )
     if stage.keep == "best" and not (stage.validation and stage.evaluate_every):
         missing = "evaluate_every" if stage.validation else "validation"
         raise TrainingError(

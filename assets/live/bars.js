@@ -1,7 +1,7 @@
 /* The bars: for each dataset, the share of its expert's gain that the composition keeps. They are never emptied: what is behind
 the sliders is dimmed in place until its new value comes. */
 (() => {
-  const { h, text, swatch, message, command } = globalThis.dem.dom;
+  const { h, text, swatch, message, command, painter } = globalThis.dem.dom;
   const { status } = globalThis.dem.state;
   const AXIS = [-0.4, 1.25]; // shares; 0 is the base, 1 the dataset's expert
   const MINUS = "−";
@@ -11,16 +11,19 @@ the sliders is dimmed in place until its new value comes. */
   const three = (value) => (value === null || value === undefined ? "—" : signed(value, 3));
 
   function bars(root, line) {
-    let shown = null, rows = new Map(), frame = 0, parts = null;
+    let shown = null, rows = new Map(), parts = null;
+    const paint = painter((state) => draw(parts, rows, state));
     line.listen((state) => {
-      if (!state.info?.models) {
+      if (!state.info?.vectors) {
         shown = null;
+        paint.cancel();
         const words = state.server === "empty" ? state.note || "Choose a base and checkpoints under Models." : "Opening the models. This takes a few seconds.";
         root.replaceChildren(message("note", state.server === "empty" ? "Nothing is open" : "Loading", h("p", {}, words)));
         return;
       }
       if (!state.info.data.length) {
         shown = null;
+        paint.cancel();
         root.replaceChildren(message("note", "No validation data", h("p", {}, "Choose a data folder under Models to see the losses. It has one folder per dataset, each with a validation.jsonl of prompts and completions.")));
         return;
       }
@@ -28,9 +31,7 @@ the sliders is dimmed in place until its new value comes. */
         [parts, rows] = build(root, state.info);
         shown = state.info;
       }
-      // Several lines may arrive within one frame; the last one is drawn.
-      cancelAnimationFrame(frame);
-      frame = requestAnimationFrame(() => draw(parts, rows, state));
+      paint(state);
     });
   }
 
@@ -61,10 +62,14 @@ the sliders is dimmed in place until its new value comes. */
     section.classList.toggle("preview", how === "preview");
     section.dataset.digest = losses?.digest ?? "";
     section.dataset.stage = how === "full" ? "exact" : how;
-    for (const [name, row] of rows) draw_row(row, name, losses?.points[name]);
+    for (const [name, row] of rows) {
+      const point = losses?.points[name];
+      // Most events leave the losses as they are.
+      if (row.point !== point || !point) draw_row(row, name, row.point = point);
+    }
     const points = Object.values(losses?.points ?? {}), n = points.reduce((sum, point) => sum + point.n, 0);
     const words = { full: `n = ${n}`, quick: `quick, n = ${n}; full set follows`, preview: `preview, n = ${n}; exact when you stop`, behind: "measuring…" };
-    text(sizes, words[how] ?? "measuring…");
+    text(sizes, words[how] ?? (state.info.models ? "measuring…" : "the models are being opened…"));
     draw_mean(mean, losses?.mean);
     const wanted = how === "full" ? state.command : "";
     if (foot.dataset.command !== wanted) {
@@ -107,7 +112,7 @@ the sliders is dimmed in place until its new value comes. */
   }
 
   function draw_mean(element, mean) {
-    const words = mean ? `mean loss of ${mean.datasets} datasets, nats per token` : "mean loss";
+    const words = mean ? `mean loss of ${mean.datasets} dataset${mean.datasets === 1 ? "" : "s"}, nats per token` : "mean loss";
     const key = JSON.stringify(mean ?? null);
     if (element.dataset.key === key) return;
     element.dataset.key = key;

@@ -1,6 +1,6 @@
 /* The left column: formula, merge method with its parameters, a slider for each vector, presets, undo and redo. */
 (() => {
-  const { h, text, swatch, message } = globalThis.dem.dom;
+  const { h, text, swatch, message, painter } = globalThis.dem.dom;
   const { figures, number } = globalThis.dem.state;
   const PAUSE = 700; // milliseconds after the last key in a box before its text counts
   const REST = 1500; // milliseconds without a move before a held slider counts as at rest
@@ -10,22 +10,29 @@
   function controls(root, line) {
     let shown = null, parts = null, rest = 0;
     const send = (type, more = {}) => line.event({ type, at: now(), ...more });
+    const paint = painter((state) => update(parts, state));
 
     line.listen((state) => {
-      if (!state.info?.models) {
+      // A slider that is held is moved by the browser itself; all else is drawn before anybody can ask for it.
+      const waits = state.held && shown === state.info;
+      if (!waits) paint.cancel();
+      if (!state.info?.vectors) {
         shown = null;
         root.replaceChildren(empty(state));
         return;
       }
-      if (shown !== state.info) {
-        parts = build(root, state, send, line);
-        shown = state.info;
-      }
-      update(parts, state);
+      // Sliders that are there already stay, because a hand may hold one while the models are being opened.
+      if (shown !== state.info && layout(shown) !== layout(state.info)) parts = build(root, state, send, line);
+      if (waits) paint(state);
+      else update(parts, state);
+      shown = state.info;
       clearTimeout(rest);
       if (state.held && state.losses?.stage === "preview") rest = setTimeout(() => send("rest"), REST);
     });
   }
+
+  /* All of what is open that decides how the column is built. */
+  const layout = (info) => info && JSON.stringify([info.range, info.vectors, info.methods, info.elsewhere]);
 
   function empty(state) {
     if (state.server === "empty") {
@@ -45,7 +52,7 @@
       info.methods.map((method) => h("option", { value: method.name, title: method.formula }, method.name)));
     const [low, high] = info.range;
     parts.list = h("div.sliders", { id: "sliders" }, info.vectors.map((vector) => {
-      const slider = build_slider(vector, low, high, send);
+      const slider = build_slider(vector, low, high, send, line);
       parts.sliders.set(vector.name, slider);
       return slider.row;
     }));
@@ -81,7 +88,7 @@
     return past?.omegas[name] ?? 1;
   }
 
-  function build_slider({ name, colour, adapter }, low, high, send) {
+  function build_slider({ name, colour, adapter }, low, high, send, line) {
     const error = h("span.field-error", { role: "alert" });
     const move = (value) => send("omega", { name, value: Math.min(high, Math.max(low, value)) });
     const range = h("input", { type: "range", min: low, max: high, step: "0.0001", "aria-label": `ω of ${name}` });
@@ -90,7 +97,7 @@
     for (const end of ["pointerup", "pointercancel", "change", "blur"]) range.addEventListener(end, () => send("held", { held: false }));
     range.addEventListener("keydown", (event) => {
       const sign = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1, PageUp: 10, PageDown: -10 }[event.key];
-      const here = range.omega;
+      const here = line.state.omegas[name];
       let value = null;
       if (sign) value = here + sign * STEP * (event.shiftKey ? 10 : event.altKey ? 0.1 : 1);
       else if (event.key === "0") value = 0;
@@ -102,7 +109,7 @@
     });
     const box = text_box({ "aria-label": `ω of ${name}, number` }, (typed) => send("typed", { name, text: typed }), () => {
       send("left", { name });
-      box.value = figures(range.omega);
+      box.value = figures(line.state.omegas[name]);
     });
     box.addEventListener("focus", () => box.select());
     box.addEventListener("keydown", (event) => { if (event.key === "Escape") { box.dirty = false; box.blur(); } });
@@ -135,12 +142,14 @@
   }
 
   function slide({ range, box, error, low, high }, value, problem) {
-    range.omega = value;
+    if (range.omega !== value) {
+      const at = (number) => `${((Math.min(high, Math.max(low, number)) - low) / (high - low)) * 100}%`;
+      range.omega = value;
+      range.style.setProperty("--at", at(value));
+      range.style.setProperty("--zero", at(0));
+      range.setAttribute("aria-valuetext", figures(value));
+    }
     if (Math.abs(+range.value - value) > 5e-5) range.value = value;
-    const at = (number) => `${((Math.min(high, Math.max(low, number)) - low) / (high - low)) * 100}%`;
-    range.style.setProperty("--at", at(value));
-    range.style.setProperty("--zero", at(0));
-    range.setAttribute("aria-valuetext", figures(value));
     if (!problem && !writes(box, value) && box.value !== figures(value)) box.value = figures(value);
     box.toggleAttribute("aria-invalid", !!problem);
     text(error, problem ? `${problem}; ${figures(value)} is kept` : "");
@@ -191,23 +200,32 @@
 
   /* The formula of the last settled recipe, with the ω of now: so it follows the hand without a question to the server. */
   function formula(element, state) {
-    const known = state.settled?.formula;
-    const names = Object.keys(state.omegas);
-    const parts = known?.parts ?? [{ text: "Θ" }];
-    element.className = `formula ${known?.columns ?? true ? "columns" : "line"}`;
+    const plain = state.method === "task_arithmetic" && !Object.keys(state.parameters).length;
+    const known = state.settled?.formula ?? (plain ? state.info.formula : null);
+    const columns = known?.columns ?? true, parts = known?.parts ?? [{ text: "Θ" }];
     element.dataset.digest = state.settled?.digest ?? "";
     element.dataset.method = state.method;
-    element.dataset.omegas = names.map((name) => state.omegas[name]).join(" ");
-    const wanted = parts.map((part) => {
-      if (part.text !== undefined) return h(known?.columns && part.text.trim() ? "span.theta" : "span", {}, known?.columns ? part.text.trim() : part.text);
-      const omega = part.omega === null ? null : state.omegas[part.name] ?? part.omega;
-      const term = h("span.term", { "data-term": part.name });
-      if (omega === 0) term.classList.add("zero");
-      if (omega !== null) term.append(h("span.sign", {}, part.signs[omega < 0 ? 1 : 0]), h("b", {}, figures(Math.abs(omega))), "·");
-      term.append(h("span.name", { title: part.name }, `${part.symbol}${part.name}`));
-      return term;
-    });
-    element.replaceChildren(...wanted);
+    element.dataset.omegas = Object.values(state.omegas).join(" ");
+    const shape = JSON.stringify([columns, parts.map((part) => ({ ...part, omega: part.omega === null }))]);
+    if (element.shape !== shape) {
+      element.shape = shape;
+      element.className = `formula ${columns ? "columns" : "line"}`;
+      element.terms = [];
+      element.replaceChildren(...parts.map((part) => {
+        if (part.text !== undefined) return h(columns && part.text.trim() ? "span.theta" : "span", {}, columns ? part.text.trim() : part.text);
+        const sign = h("span.sign"), figure = h("b"), name = h("span.name", { title: part.name }, `${part.symbol}${part.name}`);
+        if (part.omega === null) return h("span.term", { "data-term": part.name }, name);
+        const term = h("span.term", { "data-term": part.name }, sign, figure, "·", name);
+        element.terms.push({ part, term, sign, figure });
+        return term;
+      }));
+    }
+    for (const { part, term, sign, figure } of element.terms) {
+      const omega = state.omegas[part.name] ?? part.omega;
+      term.classList.toggle("zero", omega === 0);
+      text(sign, part.signs[omega < 0 ? 1 : 0]);
+      text(figure, figures(Math.abs(omega)));
+    }
   }
 
   function about(element, method) {

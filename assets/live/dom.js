@@ -30,5 +30,50 @@
     h("div.cli", {}, h("span", { "aria-hidden": "true" }, "$"), h("code", { tabindex: "0" }, line),
       h("button.copy", { type: "button", "data-copy": line, "aria-label": "Copy the command" }, "copy"));
 
-  globalThis.dem.dom = { h, text, swatch, message, command };
+  const LATE = 50; // milliseconds from asking for a frame until it is drawn, from which on the machine counts as busy
+
+  /* Returns a function that draws the newest state in the next frame. On a busy machine it then leaves twice as long
+  until the next one as that frame took, so that drawing does not hold up the answers that it waits for. */
+  function painter(draw) {
+    let newest = null, waits = false, busy = false, frame = 0, timer = 0, free = 0;
+    const painted = new MessageChannel(); // its message is received after the frame was laid out and painted
+    painted.port1.onmessage = ({ data: begin }) => {
+      const took = performance.now() - begin;
+      free = took > LATE ? performance.now() + 2 * took : 0;
+      busy = false;
+      if (waits) next();
+    };
+    const ask = () => {
+      const begin = performance.now();
+      timer = 0;
+      frame = requestAnimationFrame(() => {
+        frame = 0;
+        waits = false;
+        draw(newest);
+        painted.port2.postMessage(begin);
+      });
+    };
+    const next = () => {
+      busy = true;
+      const left = free - performance.now();
+      if (left > 0) timer = setTimeout(ask, left);
+      else ask();
+    };
+    const paint = (state) => {
+      newest = state;
+      waits = true;
+      if (!busy) next();
+    };
+    paint.cancel = () => {
+      waits = false;
+      if (!frame && !timer) return;
+      clearTimeout(timer);
+      cancelAnimationFrame(frame);
+      frame = timer = 0;
+      busy = false;
+    };
+    return paint;
+  }
+
+  globalThis.dem.dom = { h, text, swatch, message, command, painter };
 })();

@@ -5,6 +5,7 @@ A wish is a POST whose answer is a stream of lines, each a JSON object. Nothing 
   const { empty, step } = globalThis.dem.state;
   const BEAT = 2000; // milliseconds between two questions whether the server is here
   const PATIENCE = 4000; // milliseconds after which a question without an answer counts as none
+  const PAUSE = 300; // milliseconds until a state is stored for a reload, and until a rest gets an entry of the browser's history
   const token = () => Array.from(crypto.getRandomValues(new Uint8Array(9)), (byte) => byte.toString(36).padStart(2, "0")).join("");
 
   /* Splits chunks of text into whole lines, each parsed; a line that is cut between two chunks waits for its end. */
@@ -42,9 +43,16 @@ A wish is a POST whose answer is a stream of lines, each a JSON object. Nothing 
       const [state, effects] = step(this.state, event);
       const changed = state !== this.state;
       this.state = state;
-      if (state.info?.models && event.type !== "here") sessionStorage.setItem("dem-state", JSON.stringify(kept(state)));
+      if (state.info?.models && event.type !== "here") this.storing ??= setTimeout(() => this.store(), PAUSE);
       if (changed || event.type === "kept") for (const listener of this.listeners) listener(state, event);
       for (const effect of effects) this[effect.do](effect);
+    }
+
+    /* Stores the state for a reload. Not at each event: the history may be long, and a hand makes sixty events a second. */
+    store() {
+      clearTimeout(this.storing);
+      this.storing = undefined;
+      if (this.state.info?.models) sessionStorage.setItem("dem-state", JSON.stringify(kept(this.state)));
     }
 
     async open() {
@@ -60,8 +68,10 @@ A wish is a POST whose answer is a stream of lines, each a JSON object. Nothing 
         return this.event({ type: "failed" });
       }
       const own = JSON.parse(sessionStorage.getItem("dem-state") ?? "null");
+      const names = (omegas) => Object.keys(omegas).sort().join("\n");
+      const fits = own && (info.models ? own.models === info.models : info.vectors && names(own.omegas) === names(info.state.omegas));
       // Unless the address was changed to another recipe meanwhile.
-      if (own && own.models === info.models && own.address === location.hash) info.state = own;
+      if (fits && own.address === location.hash) info.state = own;
       this.event({ type: "opened", info });
     }
 
@@ -101,10 +111,15 @@ A wish is a POST whose answer is a stream of lines, each a JSON object. Nothing 
     }
 
     /* The address names the recipe; Back and Forward go through the recipes that the page came to rest at. */
-    async address({ digest }) {
-      const hash = `#recipe=${digest}`;
-      if (hash === location.hash) return;
-      history[location.hash.startsWith("#recipe=") ? "pushState" : "replaceState"](null, "", hash);
+    address({ digest }) {
+      clearTimeout(this.addressing);
+      this.addressing = setTimeout(() => {
+        const hash = `#recipe=${digest}`, { settled, sent, dirty, held } = this.state;
+        if (sent || dirty || held) return this.address({ digest }); // the hand may come back to it, which is no new rest
+        if (settled?.digest !== digest || hash === location.hash) return;
+        history[location.hash.startsWith("#recipe=") ? "pushState" : "replaceState"](null, "", hash);
+        this.store(); // with the address
+      }, PAUSE);
     }
 
     async returned() {
@@ -135,6 +150,7 @@ A wish is a POST whose answer is a stream of lines, each a JSON object. Nothing 
       };
       setTimeout(beat, 400);
       addEventListener("popstate", () => this.returned());
+      addEventListener("pagehide", () => this.store());
       document.addEventListener("visibilitychange", () => { if (!document.hidden) this.beat(); });
     }
   }

@@ -3,6 +3,12 @@
   const { dem } = globalThis;
   dem.line = new dem.Line();
   let started = false;
+  const start = () => {
+    if (!started) dem.line.start();
+    started = true;
+  };
+  // At once: gradio takes a second or more to build the page. On the login page there is nothing to ask for yet.
+  if (!globalThis.gradio_config?.auth_required) start();
 
   /* Called by the components' js_on_load, with the part of the page that they show. */
   dem.mount = (part, element) => {
@@ -10,8 +16,7 @@
     if (!root || root.dataset.part) return;
     root.dataset.part = part;
     dem[part](root, dem.line);
-    if (!started) dem.line.start();
-    started = true;
+    start();
   };
 
   /* Hands the digest of the composition at rest to gradio's tabs, through a component whose value it becomes. While Compose is
@@ -19,11 +24,12 @@
   dem.hand = (props) => {
     let kept = "";
     const give = () => { if (props.value !== kept) props.value = kept; }; // gradio calls the listeners of a value that changed
-    const composing = () => document.getElementById("tab-compose")?.offsetParent != null;
+    // Until gradio has drawn the tabs, Compose is the one that will be shown.
+    const composing = () => document.getElementById("tab-compose-button")?.getAttribute("aria-selected") !== "false";
     dem.line.listen((state, event) => {
-      if (event?.type !== "kept") return;
-      kept = event.digest;
-      if (!composing()) give();
+      if (event && event.type !== "kept") return;
+      kept = event?.digest ?? state.settled?.digest ?? ""; // it may have come to rest before gradio was there
+      if (event && !composing()) give();
     });
     document.addEventListener("click", (event) => { if (event.target.closest?.("#tabs [role=tab]")) give(); }, true);
   };

@@ -1,7 +1,8 @@
 /* The state of a page as a pure state machine: events in, a new state and effects out. It touches neither page nor network.
 
 A state is a plain object:
-  info      what is open, as /live/open describes it; null before
+  info      what is open or, if its key `models` is empty, is being opened, as /live/open describes it; null before
+  announced the composition that the page began with while the models were being opened; null once they are open
   method, parameters, omegas     the composition that the page shows; parameters and omegas by name
   past, future                   the compositions before and after it, for undo and redo
   turn      counts the wishes; every message of the server names the turn that it answers
@@ -31,7 +32,7 @@ A state is a plain object:
   const empty = () => ({
     info: null, method: "task_arithmetic", parameters: {}, omegas: {}, past: [], future: [], turn: 0, sent: 0, dirty: false,
     settled: null, losses: null, answer: null, refused: null, errors: {}, server: "loading", kept: null, prompt: "",
-    run: null, held: false, opening: false, note: "", command: "", best: null,
+    run: null, held: false, opening: false, note: "", command: "", best: null, announced: null,
   });
 
   /* A number as people type it: a comma for the point, a true minus sign. null if it is none. */
@@ -68,9 +69,9 @@ A state is a plain object:
   /* Sends now, or marks the state to be sent when the wish on its way has settled: so one wish is on its way at a time,
      and the server composes at most one state more than it answers. */
   function wish(state) {
-    if (!state.info?.models || state.server === "behind" || state.server === "empty") return [state, []];
+    if (!state.info?.vectors || state.server === "behind" || state.server === "empty") return [state, []];
     if (missing(state)) return [{ ...state, dirty: false }, []];
-    return state.sent ? [{ ...state, dirty: true }, []] : send(state);
+    return state.sent || !state.info.models ? [{ ...state, dirty: true }, []] : send(state);
   }
 
   /* Moves to a composition. `run` names what is moved; moves of one thing that follow each other quickly are one step. */
@@ -87,19 +88,36 @@ A state is a plain object:
     return rest;
   }
 
+  /* What a page begins with: the state that the server has for it. */
+  function beginning(state, { past = [], future = [], prompt = "", ...rest }) {
+    return { ...composition(rest), past, future, prompt: prompt || state.prompt, losses: null, settled: null, answer: null };
+  }
+
+  /* The models are open now. What was moved before is moved again, on the state that the server has. */
+  function resumed(state, start) {
+    const { announced } = state;
+    if (!announced || same(state, announced)) return start;
+    if (same(start, announced)) return { ...start, ...composition(state), past: state.past, future: state.future };
+    const moved = Object.entries(state.omegas).filter(([name, value]) => name in start.omegas && value !== announced.omegas[name]);
+    const { method, parameters } = same({ ...state, omegas: null }, { ...announced, omegas: null }) ? start : state;
+    const to = { method, parameters, omegas: { ...start.omegas, ...Object.fromEntries(moved) } };
+    return { ...start, ...to, past: [...start.past, composition(start)].slice(-STEPS), future: [] };
+  }
+
   const events = {
     /* /live/open has answered. A page that comes back keeps what it shows, if the same models are open. */
     opened(state, { info }) {
       if (!info.models) {
-        const server = info.loading ? "loading" : "empty";
-        return [{ ...state, info: state.info?.models ? state.info : info, server, note: info.problem ?? "", sent: 0 }, []];
+        const next = { ...state, server: info.loading ? "loading" : "empty", note: info.problem ?? "", sent: 0 };
+        // Models that were open stay. Those that are being opened are asked for again and again, and a hand may move them.
+        if (state.info?.models || (info.loading && state.info?.vectors)) return [next, []];
+        if (!info.vectors) return [{ ...next, info, announced: null, dirty: false }, []];
+        return [{ ...next, info, ...beginning(state, info.state), announced: composition(info.state) }, []];
       }
-      const returns = state.info?.models === info.models;
-      const { past = [], future = [], prompt = "", ...rest } = info.state;
-      const start = returns ? {} : { ...composition(rest), past, future, prompt: prompt || state.prompt,
-        losses: null, settled: null, answer: null };
-      return wish({ ...state, info, server: "here", note: info.note ?? "", sent: 0, errors: {}, refused: null, run: null,
-        held: false, opening: false, best: info.presets?.find((one) => one.label === "best") ?? null, ...start });
+      const start = state.info?.models === info.models ? {} : resumed(state, beginning(state, info.state));
+      const hand = state.announced ? {} : { errors: {}, run: null, held: false };
+      return wish({ ...state, ...hand, info, server: "here", note: info.note ?? "", sent: 0, refused: null, opening: false,
+        announced: null, best: info.presets?.find((one) => one.label === "best") ?? null, ...start });
     },
     omega(state, { name, value, at, run = `omega ${name}` }) {
       if (!(name in state.omegas)) return [state, []];

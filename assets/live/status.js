@@ -16,7 +16,7 @@
     const state = h("span.status", { id: "status", role: "status" }, ["model", "losses", "server"].map((key) => h("span.part", {}, `${key} `, lights[key])));
     root.replaceChildren(h("div.bar", {}, h("h1", {}, "DEM workbench"), facts, recipe, state));
     line.listen((now) => {
-      const open = now.info?.models ? now.info : null;
+      const open = now.info?.vectors ? now.info : null;
       facts.hidden = !open;
       if (open) {
         text(base, open.base);
@@ -42,7 +42,7 @@
       box.classList.toggle("growing", !!said?.growing);
       box.classList.toggle("behind", !!said && said.digest !== state.settled?.digest);
       text(words, said ? said.text.trimStart() || (said.growing ? "" : "(empty answer)") : "");
-      text(note, said ? `${said.tokens} tokens in ${said.seconds.toFixed(1)} s · recipe ${said.digest}` : "Enter a prompt. The answer follows the sliders.");
+      text(note, said ? `${said.tokens} token${said.tokens === 1 ? "" : "s"} in ${said.seconds.toFixed(1)} s · recipe ${said.digest}` : "Enter a prompt. The answer follows the sliders.");
     });
   }
 

@@ -13,6 +13,7 @@ import pytest
 
 from benchmarks import __main__ as runner
 from benchmarks import (
+    adapter_memory,
     compose_against_copy,
     copying,
     device,
@@ -26,6 +27,7 @@ from benchmarks import (
     merge_memory,
     method_memory,
     mounted_against_composed,
+    packing_against_padding,
     sampler_against_step,
     shapes,
     start,
@@ -206,6 +208,20 @@ def test_live_line(tmp_path, capsys):
     assert busy and all(float(part) > 0 for part in busy.groups())
     assert [row[0] for row in large[2:]] == ["first answer", "of it, composed", "losses"]
     assert all(float(row[1]) > 0 for row in large[2:])
+
+
+def test_adapter_memory(capsys):
+    adapter_memory.main(["--rounds", "1", "--size", "tiny", "--length", "16"])
+    (table,) = tables(capsys.readouterr().out, "adapter_memory")
+    assert firsts(table) == ["peak, MB", "update, s"]
+    assert all(float(row[at].split()[0]) > 0 for row in table[2:] for at in (1, 2))
+
+
+def test_packing_against_padding(capsys):
+    packing_against_padding.main(["--rounds", "1", "--steps", "4"])
+    (table,) = tables(capsys.readouterr().out, "packing_against_padding")
+    assert firsts(table) == ["packing", "by_length", "shuffle"]
+    assert all(float(row[1].split()[0]) > 0 for row in table[2:])
 
 
 def test_half_products(capsys):

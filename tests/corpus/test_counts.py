@@ -4,7 +4,10 @@ import pytest
 
 from corpus import Counts, Dropped, Encoded, Example, count, encode_all
 
-ROWS = [Encoded([5, 6, 7], [False, True, True]), Encoded([5, 6, 7, 8], [False, False, False, True])]
+ROWS = [
+    Encoded.of([5, 6, 7], [False, True, True]),
+    Encoded.of([5, 6, 7, 8], [False, False, False, True]),
+]
 
 
 def test_worked_example():

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from corpus import Chat, CorpusError, Example, Message, Source, load, nested, write_jsonl
+from corpus.instructions import Instruction
 from corpus.reach import Reach
 from corpus.source import _explain
 
@@ -140,7 +141,12 @@ def test_a_source_that_says_nothing_is_refused(fields, words):
         ),
         (
             [{"instruction": "Add.", "input": "", "output": "4", "text": "all"}],
-            Example("Instruction: Add.\nOutput:", " 4", label="mine"),
+            Example(
+                "Instruction: Add.\nOutput:",
+                " 4",
+                label="mine",
+                instruction=Instruction("Add.", "", "4"),
+            ),
         ),
     ],
 )
@@ -182,7 +188,7 @@ def test_columns_that_are_not_needed_are_never_decoded(hub, read):
     [
         ([{"question": "a", "reply": "b"}], {}, ["made (train) has the columns question, reply", '"messages"', "JSONL file"]),
         ([{"prompt": "a", "completion": " b"}, {"prompt": "a", "completion": None}], {}, ['row 1, field "completion"', "null"]),
-        ([{"messages": [*CHAT, {"role": "tool", "content": "x"}]}], {}, ["row 0", '"messages[2].role"', "'tool'"]),
+        ([{"messages": [*CHAT, {"role": "function", "content": "x"}]}], {}, ["row 0", '"messages[2].role"', "'function'"]),
         ([{"prompt": "a", "completion": " b"}], {"split": "test"}, ["split 'test'", "['train']"]),
         ([{"prompt": "a", "completion": " b"}], {"config": "main"}, ["configuration 'main'", "Available: ['default']"]),
         ([{"prompt": "a", "completion": " b"}], {"split": "train[:0]"}, ["split 'train[:0]'", "corresponds to no data. Give"]),

@@ -21,14 +21,29 @@ class Letters:
 
 def test_only_the_completion_and_the_end_are_supervised():
     encoded = encode(Example("ab", " c"), Letters())
-    assert encoded == Encoded([0, 97, 98, 32, 99, 1], [False, False, False, True, True, True])
+    assert encoded == Encoded.of([0, 97, 98, 32, 99, 1], [False, False, False, True, True, True])
 
 
 def test_a_tokenizer_without_an_end_token_gets_none():
     class Endless(Letters):
         eos_token_id = None
 
-    assert encode(Example("a", "b"), Endless()) == Encoded([0, 97, 98], [False, False, True])
+    assert encode(Example("a", "b"), Endless()) == Encoded.of([0, 97, 98], [False, False, True])
+
+
+class Ending(Letters):
+    """Ends every text with its end token, as some tokenizers of translation models do."""
+
+    def __call__(self, text, add_special_tokens=True):
+        ids = super().__call__(text, add_special_tokens=add_special_tokens)["input_ids"]
+        return {"input_ids": [*ids, self.eos_token_id] if add_special_tokens else ids}
+
+
+def test_no_end_token_stands_between_prompt_and_completion():
+    assert encode(Example("2+2=", "4"), Ending()) == encode(Example("2+2=", "4"), Letters())
+    own_end = chr(Letters.eos_token_id)
+    kept = encode(Example(f"2{own_end}", "4"), Ending())
+    assert kept.ids[:3].tolist() == [0, ord("2"), Letters.eos_token_id]
 
 
 def test_long_examples_are_counted_and_never_cut():
@@ -54,7 +69,7 @@ def test_the_demo_tokenizer_adds_nothing_and_keeps_the_boundary(tokenizer):
                     + tokenizer(example.completion)["input_ids"]
                 )
                 whole = tokenizer(example.prompt + example.completion)["input_ids"]
-                assert apart == whole == encode(example, tokenizer).ids[:-1]
+                assert apart == whole == encode(example, tokenizer).ids[:-1].tolist()
                 assert encode(example, tokenizer).ids[-1] == tokenizer.eos_token_id
                 assert len(whole) <= tokenizer.model_max_length - 64
 

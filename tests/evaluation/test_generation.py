@@ -107,16 +107,19 @@ def test_the_context_ends_the_text(build: Build, tokenizer: Any) -> None:
         generate(module, tokenizer, "")
 
 
-def test_chat_template_only_when_asked(build: Build, tokenizer: Any) -> None:
-    import copy
+def test_a_prompt_that_a_template_wrote_gets_no_second_begin(
+    build: Build, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tokenizers.processors import TemplateProcessing
 
-    module = build("llama-tied", seed=5)
-    with pytest.raises(DataError, match="has no chat template"):
-        generate(module, tokenizer, "the sky", chat=True)
-    talking = copy.deepcopy(tokenizer)
-    talking.chat_template = "{% for m in messages %}the answer {{ m.content }}{% endfor %} yes"
-    asked = list(generate(module, talking, "the sky", chat=True, max_new_tokens=9))
-    assert asked == list(generate(module, tokenizer, "the answer the sky yes", max_new_tokens=9))
-    assert list(generate(module, talking, "the sky", max_new_tokens=9)) == list(
-        generate(module, tokenizer, "the sky", max_new_tokens=9)
+    module, begin = build("llama-tied", seed=5), (tokenizer.pad_token, tokenizer.pad_token_id)
+    plain = list(generate(module, tokenizer, "the sky", max_new_tokens=9))
+    monkeypatch.setattr(
+        tokenizer.backend_tokenizer,
+        "post_processor",
+        TemplateProcessing(f"{begin[0]} $A", None, [begin]),
     )
+    begun = list(generate(module, tokenizer, "the sky", max_new_tokens=9))
+    assert list(generate(module, tokenizer, "the sky", written=True, max_new_tokens=9)) == plain
+    with_begin = begin[0] + "the sky"
+    assert list(generate(module, tokenizer, with_begin, written=True, max_new_tokens=9)) == begun

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from corpus import CorpusError
 from corpus.jsonl import Example
 from evaluation import loss as measured
 from evaluation.errors import DataError, Stopped
@@ -90,6 +91,47 @@ def test_equals_a_plain_loop_whatever_the_batches(
             value, rel=3e-7 if exact else 1e-6
         )  # cross_entropy itself is float32
         assert loss.stderr == pytest.approx(stderr, rel=1e-4, nan_ok=True)
+
+
+TEMPLATE = (
+    "{% for m in messages %}{{ m.role }} {{ m.content }} . {% endfor %}"
+    "{% if add_generation_prompt %}assistant {% endif %}"
+)
+
+
+def test_chats_are_measured_on_the_tokens_that_training_learns(
+    build: Build, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against the labels of a batch of the trainer, in a plain loop in float64."""
+    from corpus import Chat, Message, encode
+    from training.batching.order import collate
+
+    monkeypatch.setattr(tokenizer, "chat_template", TEMPLATE)
+    turns = [
+        (Message("user", example.prompt), Message("assistant", example.completion, learn=learn))
+        for example, learn in zip(DATA["sums"], [True, False, True] * 5, strict=False)
+    ]
+    chats = [
+        Chat((*one, *other))
+        for one, other in zip(turns[::2], turns[1::2], strict=False)
+        if one[1].learn or other[1].learn
+    ]
+    module = build("llama").requires_grad_(False)
+    (found,) = losses(module, prepare({"chats": [*chats, DATA["skies"][0]]}, tokenizer))
+    total, count = 0.0, 0
+    for record in (*chats, DATA["skies"][0]):
+        batch = collate([encode(record, tokenizer)], 0)
+        logits = module.double()(batch["input_ids"]).logits[0, :-1]
+        labels = batch["labels"][0, 1:]
+        total += float(torch.nn.functional.cross_entropy(logits, labels, reduction="sum"))
+        count += int((labels != -100).sum())
+    assert found.n == len(chats) + 1 and found.tokens == count
+    assert found.value == pytest.approx(total / count, rel=1e-5)
+    monkeypatch.setattr(tokenizer, "chat_template", None)
+    with pytest.raises(
+        CorpusError, match="(?s)dataset 'chats', .*record 1; record 2.* needs a chat template"
+    ):
+        prepare({"chats": chats}, tokenizer)
 
 
 @pytest.mark.parametrize("family", ["llama-tied", "gpt2", "phi", "mixtral"])

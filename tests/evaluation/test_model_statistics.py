@@ -87,7 +87,7 @@ def fisher_by_a_plain_loop(module: nn.Module, items: list[Any]) -> dict[str, Ten
     sums = {name: torch.zeros_like(parameter) for name, parameter in module.named_parameters()}
     for item in items:
         module.zero_grad()
-        logs = module(input_ids=torch.tensor([item.ids])).logits[0].log_softmax(-1)
+        logs = module(input_ids=torch.tensor([item.ids.tolist()])).logits[0].log_softmax(-1)
         sum(
             logs[at - 1, item.ids[at]] for at in range(1, len(item.ids)) if item.supervised[at]
         ).backward()
@@ -109,7 +109,7 @@ def gram_by_a_plain_loop(module: nn.Module, items: list[Any]) -> dict[str, Tenso
     for item in items:
         last = max(at for at in range(len(item.ids)) if item.supervised[at])
         with torch.no_grad():
-            module(input_ids=torch.tensor([item.ids[:last]]))
+            module(input_ids=torch.tensor([item.ids[:last].tolist()]))
     return {
         name: torch.cat(rows).T @ torch.cat(rows) / len(torch.cat(rows))
         for name, rows in seen.items()
@@ -184,7 +184,7 @@ def test_gram_of_the_head_is_that_of_the_last_hidden_states(
     model = loaded(saved("llama"))
     one = {"sky": WORDS["sky"][:1]}
     collect(model, prepare(one, tokenizer), "gram", tmp_path / "x", model="abc")
-    ids = torch.tensor([encoded(tokenizer)[4].ids[:-1]])
+    ids = torch.tensor([encoded(tokenizer)[4].ids[:-1].tolist()])
     with torch.no_grad():
         x = model.module(input_ids=ids, output_hidden_states=True).hidden_states[-1][0].double()
     found = load_file(tmp_path / "x")["lm_head.weight"]
@@ -235,7 +235,7 @@ def test_parts_have_no_padding_and_every_example_once(tokenizer: Any) -> None:
         for key, item in zip(keys, items, strict=True):
             at = [place for place, on in enumerate(item.supervised) if on]
             assert found[key] == (
-                item.ids[: at[-1]],
+                item.ids[: at[-1]].tolist(),
                 [place - 1 for place in at],
                 [item.ids[place] for place in at],
             )
@@ -273,7 +273,7 @@ def test_the_mean_over_draws_is_the_expected_information(
     item = encode(example, tokenizer)
     prepared = prepare({"one": [example]}, tokenizer)
     weight = model.module.get_parameter("model.norm.weight").requires_grad_(True)
-    logs = model.module(input_ids=torch.tensor([item.ids])).logits[0].log_softmax(-1)
+    logs = model.module(input_ids=torch.tensor([item.ids.tolist()])).logits[0].log_softmax(-1)
     wanted = torch.zeros(())
     for at in (place - 1 for place, on in enumerate(item.supervised) if on):
         for log in logs[at]:

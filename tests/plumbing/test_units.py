@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from plumbing.units import number, percent, seconds, size
+from plumbing.units import counted, number, percent, seconds, size
 
 
 @pytest.mark.parametrize(
@@ -34,3 +34,12 @@ def test_shares_and_measured_numbers_have_a_true_minus_sign():
     assert [percent(share) for share in (0.525, -0.1, -0.001)] == ["52 %", "−10 %", "0 %"]
     assert [number(value) for value in (0.5, -1.25, math.nan)] == ["0.500", "−1.250", "—"]
     assert number(-1.256, 2) == "−1.26"
+
+
+def test_a_count_with_its_noun():
+    assert [counted(count, "token") for count in (0, 1, 2, 1234)] == [
+        "0 tokens",
+        "1 token",
+        "2 tokens",
+        "1,234 tokens",
+    ]

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from corpus import Example
-from training.stage import Lora, Stage, TrainingError
+from training.adapter import Lora
+from training.stage import Stage, TrainingError
 
 ONE = (Example("a", " b"),)
 GROUPS = {"groups": (0,) * 35}

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from itertools import chain, count, islice
+from itertools import chain, count, islice, takewhile
 from random import Random
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from corpus.tokens import Encoded
 from training.errors import TrainingError
 from training.stage import Stage
+
+if TYPE_CHECKING:
+    from training.batching.group_sampler import GroupBlockSampler
 
 POOL = 16
 """Number of batches that are drawn together and sorted by length.
@@ -67,6 +70,30 @@ def order(
         else shuffled_batches(own, rehearsed, stage)
     )
     return Order(list(islice(drawn, steps * batches_per_step)), steps)
+
+
+def pass_ends(
+    stage: Stage, own: int, groups: Sequence[int], processes: int, steps: int
+) -> list[int]:
+    """Returns the update at which each complete pass over a stage's own examples ends.
+
+    A pass that ends within an update ends with this update.
+
+    Args:
+        stage: the stage.
+        own: number of its own examples that are used.
+        groups: as in `order`.
+        processes: as in `order`.
+        steps: number of updates of the run.
+    """
+    batches_per_step = stage.accumulation * processes
+    if groups:
+        sampler = _sampler(stage, groups, batches_per_step)
+        examples, per_step = len(sampler), sampler.block
+    else:
+        examples, per_step = own, (stage.batch - _replay_count(stage)) * batches_per_step
+    ends = (-(-number * examples // per_step) for number in count(1))
+    return list(takewhile(lambda end: end <= steps, ends))
 
 
 def _replay_count(stage: Stage) -> int:
@@ -140,10 +167,8 @@ def _passes(indices: range, rng: Random) -> Iterator[int]:
 
 def _grouped_order(stage: Stage, groups: Sequence[int], batches_per_step: int) -> Order:
     """Returns the batches of a stage whose every step comes from one group."""
-    from training.batching.group_sampler import GroupBlockSampler
-
-    block = stage.batch * batches_per_step
-    sampler = GroupBlockSampler(groups, block, stage.seed, stage.leftover, stage.group_weights)
+    sampler = _sampler(stage, groups, batches_per_step)
+    block = sampler.block
     if len(sampler) % block:
         raise TrainingError(
             f"an epoch of groups has {len(sampler)} examples, which is no multiple of {block}."
@@ -159,6 +184,13 @@ def _grouped_order(stage: Stage, groups: Sequence[int], batches_per_step: int) -
     flat = chain.from_iterable(map(epoch, count()))
     rows = [list(islice(flat, stage.batch)) for _ in range(steps * batches_per_step)]
     return Order(rows, steps)
+
+
+def _sampler(stage: Stage, groups: Sequence[int], batches_per_step: int) -> GroupBlockSampler:
+    from training.batching.group_sampler import GroupBlockSampler
+
+    block = stage.batch * batches_per_step
+    return GroupBlockSampler(groups, block, stage.seed, stage.leftover, stage.group_weights)
 
 
 class FixedBatches(list[list[int]]):
@@ -191,9 +223,8 @@ def collate(rows: Sequence[Encoded], pad: int) -> dict[str, Any]:
     mask = torch.zeros((len(rows), longest), dtype=torch.long)
     for index, row in enumerate(rows):
         length = len(row.ids)
-        ids[index, :length] = torch.tensor(row.ids)
+        tokens = torch.from_numpy(row.ids)
+        ids[index, :length] = tokens
         mask[index, :length] = 1
-        labels[index, :length] = torch.tensor(row.ids).masked_fill(
-            ~torch.tensor(row.supervised), -100
-        )
+        labels[index, :length] = tokens.masked_fill(~torch.from_numpy(row.supervised), -100)
     return {"input_ids": ids, "attention_mask": mask, "labels": labels}

@@ -13,7 +13,6 @@ Steps that are finished already are reused.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -31,8 +30,10 @@ from training.plan.sources import plain_value
 from training.run import record
 from training.run.cost import Spent
 from training.run.finetune import Trained, run
+from training.run.launch import is_main, process_count
 from training.run.record import CurvePoint
 from training.run.saved_state import write_json
+from training.run.shared import Shared
 
 
 class Moment(NamedTuple):
@@ -135,13 +136,14 @@ def run_plan(
         TrainingStopped: should_stop returned True; the finished steps and the state are kept.
     """
     watching = Watching(progress, should_stop, on_log, on_step)
-    steps = estimate(plan, out, resume=resume, states=states)
-    if _is_main():
+    shared = Shared()
+    steps = estimate(plan, out, resume=resume, states=states, shared=shared)
+    if is_main():
         out.mkdir(parents=True, exist_ok=True)
         (out / PLAN).write_text(plan_yaml(plan), "utf-8")
     _wait_for_processes(steps)
     identities = finished_steps.plan_identities(
-        [(ready.step, ready.stage) for ready in steps], _process_count()
+        [(ready.step, ready.stage) for ready in steps], process_count()
     )
     total = sum(ready.tokens for ready in steps if ready.standing != "done")
     before, finished = 0, []
@@ -155,10 +157,10 @@ def run_plan(
                     "The finished steps are kept."
                 )
             clock = _Clock(ready, number, len(steps), before, total)
-            made = _train(ready, out, watching, clock)
+            made = _train(ready, out, watching, clock, shared)
             before += ready.tokens
         # After every step, so that plan.json lists what the folder holds if a later step fails.
-        if _is_main():
+        if is_main():
             _record(out, made, identities[ready.name])
         if made.new:
             on_step(made)
@@ -182,7 +184,9 @@ class _Clock(NamedTuple):
         return Moment(self.ready.name, self.number, self.of, done, updates, loss, share)
 
 
-def _train(ready: StepForecast, out: Path, watching: Watching, clock: _Clock) -> Made:
+def _train(
+    ready: StepForecast, out: Path, watching: Watching, clock: _Clock, shared: Shared
+) -> Made:
     folder = out / ready.name
     trained: Trained = run(
         ready.origin.of(ready.stage, out),
@@ -193,6 +197,7 @@ def _train(ready: StepForecast, out: Path, watching: Watching, clock: _Clock) ->
         resume=True,
         should_stop=watching.should_stop,
         on_log=lambda point: watching.on_log(ready.name, point),
+        shared=shared,
     )
     return Made(ready, folder, trained.spent, trained.curve, new=True)
 
@@ -246,6 +251,10 @@ def describe_step(ready: StepForecast) -> dict[str, Any]:
         "groups": dict(zip(ready.groups.labels, ready.groups.sizes, strict=True))
         if ready.groups
         else None,
+        "remarks": ready.remarks,
+        "blocks of an epoch": {share.label: share._asdict() for share in ready.blocks.groups}
+        if ready.blocks
+        else None,
         "updates": ready.steps,
         "seen": {
             "examples": ready.examples,
@@ -261,7 +270,7 @@ def _wait_for_processes(steps: Sequence[StepForecast]) -> None:
 
     A process that went ahead would begin a step that another one then takes for unfinished.
     """
-    if _process_count() > 1:
+    if process_count() > 1:
         import torch
         from accelerate import PartialState
 
@@ -269,11 +278,3 @@ def _wait_for_processes(steps: Sequence[StepForecast]) -> None:
         # trainer's.
         on_cpu = not torch.cuda.is_available() or steps[0].stage.device == "cpu"
         PartialState(cpu=on_cpu).wait_for_everyone()
-
-
-def _process_count() -> int:
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def _is_main() -> bool:
-    return os.environ.get("RANK", "0") == "0"

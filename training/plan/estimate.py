@@ -6,7 +6,6 @@ for step in estimate(read_plan("plan.yml")):
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -30,6 +29,8 @@ from training.plan.plan import Plan
 from training.plan.schedules import Step, counts
 from training.plan.settings import stage_arguments
 from training.plan.step_origin import origins, refusal
+from training.run.launch import process_count
+from training.run.shared import Shared
 from training.stage import Stage
 
 
@@ -70,6 +71,7 @@ def estimate(
     resume: bool = False,
     states: States | None = None,
     processes: int | None = None,
+    shared: Shared | None = None,
 ) -> list[StepForecast]:
     """Returns the steps of a plan with their data and cost; nothing is trained or written.
 
@@ -79,25 +81,28 @@ def estimate(
             are taken into account. None if there is no such folder.
         resume: whether unfinished steps in `out` may continue.
         states: computes hidden states; see training.plan.grouping.States.
-        processes: number of processes that will share each step. If None, it is read from
-            WORLD_SIZE, which `accelerate launch` sets.
+        processes: number of processes that will share each step. If None, it is what a launcher
+            has started; see training.run.launch.
+        shared: keeps the tokens and the base for the training; nothing is kept if None.
 
     Raises:
         PlanError: with everything that is wrong.
+        TrainingError: a launcher has started processes that cannot find each other.
     """
     # A collection of its own, because the same plan may be estimated again.
     faults = Faults(plan.faults.file, plan.faults.lines)
     if processes is None:
-        processes = int(os.environ.get("WORLD_SIZE", "1"))
+        processes = process_count()
+    shared = Shared() if shared is None else shared
     context = _PlanContext(
         plan,
         material.load_all(plan, faults),
-        material.open_measure(plan, faults),
+        material.open_measure(plan, shared, faults),
         states,
         processes,
         faults,
     )
-    _measure_all(context)
+    context = _measure_all(context)
     steps = _steps(plan, faults)
     origin_of = origins(steps, _adapters(plan, steps))
     prepared = [_prepare(step, context) for step in steps]
@@ -122,7 +127,8 @@ def estimate(
         ]
     # The model is loaded last, because that takes longest; cheaper faults are reported first.
     faults.raise_any()
-    check_on_model([(step.stage, step.longest) for step in forecasts if step.longest], faults)
+    longest = [(step.stage, step.longest) for step in forecasts if step.longest]
+    check_on_model(longest, shared, faults)
     faults.raise_any()
     return forecasts
 
@@ -145,18 +151,28 @@ def _adapters(plan: Plan, steps: Sequence[Step]) -> dict[str, Mapping[str, Any] 
     return {step.name: plan.settings_of(step).get("lora") for step in steps}
 
 
-def _measure_all(context: _PlanContext) -> None:
-    """Tokenises every set under the plan's own limit.
+def _measure_all(context: _PlanContext) -> _PlanContext:
+    """Tokenises every set under the plan's own limit, and splits chats that need several examples.
 
     So a fault is reported once for its source, and not once for each step that uses the source.
     """
-    # Anchors are only encoded as vectors, so no limit applies to them.
+    if context.measure is None:
+        return context
+    split = dict(context.records)
+    # Anchors are only encoded as vectors, so they stay as they are, and no limit applies to them.
     for keys, records in context.records.items():
-        if context.measure is not None and keys[0] in entries.SPLITS:
+        if keys[0] in entries.SPLITS:
             try:
-                context.measure(records, context.plan.settings.get("max_length"))
-            except (CorpusError, TrainingError) as error:
+                split[keys] = context.measure.split(records)
+            except CorpusError as error:
                 context.faults.add(keys, str(error))
+                del split[keys]
+                continue
+            try:
+                context.measure(split[keys], context.plan.settings)
+            except TrainingError as error:
+                context.faults.add(keys, str(error))
+    return replace(context, records=split)
 
 
 def _prepare(step: Step, context: _PlanContext) -> StepForecast | None:
@@ -213,7 +229,7 @@ def _measure_step(
     """Completes a step with its groups, its tokens and its number of updates."""
 
     def lengths(name: str) -> Lengths:
-        return measure(context.records["sources", name], settings.get("max_length"))
+        return measure(context.records["sources", name], settings)
 
     parts = {
         name: material.select_lengths(lengths(name), chosen) for name, chosen in indices.items()

@@ -79,6 +79,7 @@ def settings_that_matter(
     Returns:
         These settings, the number of examples per step, and each digest as "data: <name>".
     """
+    settings = record.with_defaults(settings)
     kept = {name: value for name, value in settings.items() if name not in NEUTRAL}
     parts = dict(data)
     # Validation draws no random number, so it changes the weights only if it chooses them.

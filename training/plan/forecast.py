@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from operator import itemgetter
 
 from corpus import Record
 from corpus.counts import Counts
 from corpus.grouping import Groups
+from plumbing.units import counted
 from training.batching import order as batches
 from training.batching.group_blocks import EpochBlocks
 from training.errors import TrainingError
@@ -16,6 +18,7 @@ from training.plan.finished_steps import Standing
 from training.plan.material import Lengths
 from training.plan.schedules import Step
 from training.plan.step_origin import StepOrigin
+from training.run import memory
 from training.stage import Stage
 
 
@@ -34,6 +37,8 @@ class StepForecast:
         supervised: number of these tokens that the loss counts.
         groups: CommonIT's groups of the examples that fit; None without group_by.
         blocks: the blocks of each group in an epoch; None without group_by.
+        repeats: number of updates in which an example comes more than once, and how often one comes
+            at most in one update.
         longest: number of tokens of the longest example that fits, and that example.
         standing: whether the step is new, begun or done; see training.plan.finished_steps.
         origin: the step whose weights or adapter it starts from; see training.plan.step_origin.
@@ -51,6 +56,7 @@ class StepForecast:
     examples: int = 0
     tokens: int = 0
     supervised: int = 0
+    repeats: tuple[int, int] = (0, 1)
     longest: tuple[int, Record] | None = None
     standing: Standing = "new"
     origin: StepOrigin = field(default_factory=StepOrigin)
@@ -81,6 +87,60 @@ class StepForecast:
                 "folder to be sure"
             )
         return "; and ".join(notes)
+
+    @property
+    def remarks(self) -> list[str]:
+        """What happens that a reader may not expect, a sentence each.
+
+        Which examples are left out, cut or parts of chats, which teach no end, how groups fill
+        their updates, which updates hold an example more than once, and whether it computes in a
+        dtype that is slow here.
+        """
+        remarks = [
+            f"source {name}: {counts.left_out}, too long."
+            for name, counts in self.sources.items()
+            if counts.dropped_too_long
+        ]
+        remarks += [
+            f"source {name}: {counts.cut:,} of {counted(counts.examples, 'example')} are cut off "
+            "at max_length, so the end of their answers is not learned."
+            for name, counts in self.sources.items()
+            if counts.cut
+        ]
+        remarks += [
+            f"source {name}: {counts.parts:,} of {counted(counts.examples, 'example')} are single "
+            "answers of chats, because the chat template of the base writes an answer in another "
+            "way once the chat goes on."
+            for name, counts in self.sources.items()
+            if counts.parts
+        ]
+        remarks += [
+            f"source {name}: no special token ends the last answer of {counts.endless:,} of "
+            f"{counted(counts.examples, 'example')}, so the model does not learn to stop. Let "
+            "chat_template.jinja of the base end an answer with a special token of its tokenizer; "
+            "for prompts and completions, give the tokenizer an eos_token."
+            for name, counts in self.sources.items()
+            if counts.endless
+        ]
+        if self.blocks and (self.blocks.repeated or self.blocks.unused or self.blocks.mixed):
+            remarks.append(f"an epoch has {self.blocks}.")
+        updates, most = self.repeats
+        if updates:
+            advice = (
+                "Take fewer groups, a smaller batch, or leftover: mix."
+                if self.blocks
+                else "Take more examples, or a smaller batch or accumulation."
+            )
+            remarks.append(
+                f"{updates:,} of {self.steps:,} updates hold an example more than once, up to "
+                f"{most} times, so they learn from fewer examples than the others. {advice}"
+            )
+        if self.stage.precision == "bf16" and memory.computes_slowly(self.stage.device):
+            remarks.append(
+                "the CPU has no instructions for bfloat16, so an update takes 10 to 20 times as "
+                "long as in float32. Set precision: fp32."
+            )
+        return remarks
 
 
 def forecast(ready: StepForecast, own: Lengths, rehearsed: Lengths, processes: int) -> StepForecast:
@@ -122,9 +182,27 @@ def forecast(ready: StepForecast, own: Lengths, rehearsed: Lengths, processes: i
         examples=len(processed),
         tokens=sum(tokens[index] for index in processed),
         supervised=sum(supervised[index] for index in processed),
+        repeats=_repeats(order, [*_used(stage.examples, own), *_used(stage.replay, rehearsed)]),
         # The length of a record that is too long is -1, so it is never the longest.
         longest=max(
             zip(own.tokens + rehearsed.tokens, stage.examples + stage.replay, strict=True),
             key=itemgetter(0),
         ),
     )
+
+
+def _used(records: Sequence[Record], lengths: Lengths) -> list[int]:
+    """Returns what identifies each record that fits; a source taken twice has the same ones."""
+    return [
+        id(record) for record, tokens in zip(records, lengths.tokens, strict=True) if tokens >= 0
+    ]
+
+
+def _repeats(order: batches.Order, used: Sequence[int]) -> tuple[int, int]:
+    """Returns StepForecast.repeats; `used` are the identities that the order numbers."""
+    rows = len(order.rows) // order.steps
+    most = [
+        max(Counter(used[index] for row in order.rows[at : at + rows] for index in row).values())
+        for at in range(0, len(order.rows), rows)
+    ]
+    return sum(times > 1 for times in most), max(most)

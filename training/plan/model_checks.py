@@ -9,22 +9,27 @@ from corpus import Record
 from training.errors import TrainingError
 from training.plan.faults import Faults
 from training.run.setup import quiet, set_up
+from training.run.shared import Shared
 from training.stage import Stage
 
 
-def check_on_model(stages: Sequence[tuple[Stage, tuple[int, Record]]], faults: Faults) -> None:
+def check_on_model(
+    stages: Sequence[tuple[Stage, tuple[int, Record]]], shared: Shared, faults: Faults
+) -> None:
     """Prepares a first step for each way of training in a plan, and reports what is refused.
 
-    Loading a model takes seconds to minutes, so stages that train in the same way share one check.
-    It uses the longest example of these stages, because that needs the most memory.
+    The check computes three short rows, so stages that train in the same way share one. It uses
+    the longest example of these stages, because that needs the most memory.
 
     Args:
         stages: each stage with the number of tokens of its longest example, and that example.
+        shared: keeps the model for the first step.
         faults: gets what is refused.
     """
     ways: dict[str, tuple[Stage, tuple[int, Record]]] = {}
     for stage, longest in stages:
-        # The settings on which the memory, the parameter names and the device depend.
+        # The settings on which the memory, the parameter names and the device depend, and those
+        # that only the training's own parts can check.
         way = repr(
             (
                 stage.lora,
@@ -33,6 +38,12 @@ def check_on_model(stages: Sequence[tuple[Stage, tuple[int, Record]]], faults: F
                 stage.checkpointing,
                 stage.batch,
                 stage.device,
+                stage.base_dtype,
+                stage.attention,
+                stage.optimiser,
+                stage.packing,
+                stage.schedule,
+                stage.schedule_options,
             )
         )
         if way not in ways or longest[0] > ways[way][1][0]:
@@ -40,7 +51,7 @@ def check_on_model(stages: Sequence[tuple[Stage, tuple[int, Record]]], faults: F
     for stage, (_, record) in ways.values():
         try:
             with quiet():
-                set_up(_stage_of_one(stage, record))
+                set_up(_stage_of_one(stage, record), shared, trains=False)
         except TrainingError as error:
             faults.add(("settings",), str(error))
 

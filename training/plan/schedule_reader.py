@@ -47,9 +47,9 @@ class ScheduleReader:
             problem = (
                 f"kind is {kind!r}; {nearest(kind, list(KEYS))}"
                 if "kind" in raw
-                else "kind is missing."
+                else f"kind is missing; known: {', '.join(KEYS)}"
             )
-            self.faults.add((*keys, "kind"), f"{problem} Known: {', '.join(KEYS)}.")
+            self.faults.add((*keys, "kind"), problem)
             return None
         known = ["kind", *KEYS[kind], "settings", "each"]
         for key in raw:

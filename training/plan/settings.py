@@ -19,10 +19,11 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from plumbing.strict_yaml import Keys
 from plumbing.suggest import nearest
+from training.adapter import Lora
 from training.plan.faults import Faults
 from training.plan.schedule_reader import ScheduleReader
 from training.plan.sources import NOWHERE_ELSE, Lookup, source
-from training.stage import Lora, Stage
+from training.stage import Stage
 
 DATA = ("base", "base_name", "adapter", "examples", "validation", "groups")
 """Fields of a Stage that a plan fills in from its sources and its steps."""
@@ -183,6 +184,10 @@ def _fits(value: Any, hint: Any) -> bool:
         return any(_fits(value, member) for member in get_args(hint))
     if get_origin(hint) is Literal:
         return value in get_args(hint)
+    if get_origin(hint) is Mapping:
+        return isinstance(value, dict) and all(
+            _fits(item, get_args(hint)[1]) for item in value.values()
+        )
     if get_origin(hint) is tuple:
         return isinstance(value, list) and all(_fits(item, get_args(hint)[0]) for item in value)
     # bool is a subclass of int, so true and false would pass as numbers.
@@ -197,6 +202,8 @@ def _type_in_words(hint: Any) -> str:
         return " or ".join(_type_in_words(member) for member in get_args(hint))
     if get_origin(hint) is Literal:
         return ", ".join(map(str, get_args(hint)[:-1])) + f" or {get_args(hint)[-1]}"
+    if get_origin(hint) is Mapping:
+        return f"names with their values, each {_type_in_words(get_args(hint)[1])}"
     if get_origin(hint) is tuple:
         return "a list, each " + _type_in_words(get_args(hint)[0])
     names = {

@@ -115,7 +115,9 @@ def source(
         # type(), because isinstance takes true for a whole number.
         elif key == "seed" and type(value) is not int:
             faults.add((*keys, key), f"is {value!r}, expected a whole number.")
-        elif key not in ("seed", "share") and not isinstance(value, str):
+        elif key == "plain" and not isinstance(value, bool):
+            faults.add((*keys, key), f"is {value!r}, expected true or false.")
+        elif key not in ("seed", "share", "plain") and not isinstance(value, str):
             faults.add((*keys, key), f"is {value!r}, expected a text; put it in quotes.")
         else:
             kept[key] = value

@@ -26,8 +26,21 @@ class Base(NamedTuple):
     tokenizer: Any
     weights: Checkpoint
 
-    def load(self) -> Any:
-        """Returns the model in float32, with every parameter trainable that can be.
+    @property
+    def dtype(self) -> str:
+        """The dtype of most of its weights, such as "bfloat16"."""
+        sizes: dict[str, int] = {}
+        for name in self.weights:
+            info = self.weights.info(name)
+            dtype = str(info.dtype).removeprefix("torch.")
+            sizes[dtype] = sizes.get(dtype, 0) + info.numel
+        return max(sizes, key=sizes.__getitem__)
+
+    def load(self, dtype: str = "float32") -> Any:
+        """Returns the model, with every parameter trainable that can be.
+
+        Args:
+            dtype: of the parameters, "float32" or "bfloat16".
 
         Raises:
             TrainingError: the weights do not fit the configuration, or cannot be read.
@@ -35,7 +48,7 @@ class Base(NamedTuple):
         import torch
 
         try:
-            return assemble(self.folder, self.weights, dtype=torch.float32, trainable=True)
+            return assemble(self.folder, self.weights, dtype=getattr(torch, dtype), trainable=True)
         except MergingError as error:
             raise TrainingError(str(error)) from None
 

@@ -86,7 +86,7 @@ class StepCallback(TrainerCallback):  # type: ignore[misc]
         tokens = sum(len(example.ids) for example in examples)
         run.meter.examples += len(examples)
         run.meter.tokens += tokens
-        run.meter.supervised += sum(sum(example.supervised) for example in examples)
+        run.meter.supervised += sum(example.learned for example in examples)
         self.counted += tokens
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:

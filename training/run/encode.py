@@ -14,6 +14,7 @@ from corpus.errors import CorpusError
 from corpus.records import Record
 from corpus.tokens import Encoded, encode_all
 from training.errors import TrainingError
+from training.run.shared import Shared
 from training.stage import Stage
 
 UNLIMITED = 10**9
@@ -43,13 +44,14 @@ class Data(NamedTuple):
         return self.own + self.rehearsed
 
 
-def encode_stage(stage: Stage, tokenizer: Any, config: Any) -> Data:
+def encode_stage(stage: Stage, tokenizer: Any, config: Any, shared: Shared) -> Data:
     """Tokenises all data of a stage.
 
     Args:
         stage: the stage.
         tokenizer: the tokenizer of its base.
         config: the transformers configuration of its base.
+        shared: remembers the tokens of every record.
 
     Raises:
         TrainingError: no record of a dataset fits, or a token is not in the model's vocabulary.
@@ -59,13 +61,16 @@ def encode_stage(stage: Stage, tokenizer: Any, config: Any) -> Data:
     sets: dict[str, Sequence[Record]] = {"examples": stage.examples, "replay": stage.replay}
     sets |= {f"validation/{name}": records for name, records in stage.validation.items()}
     rows: dict[str, list[Encoded]] = {}
+    known = shared.known(tokenizer)
     counts: dict[str, Counts] = {}
     for name, records in sets.items():
         try:
             # One chat per sequence of roles comes first: a template that refuses it is reported
             # before thousands of records are encoded.
-            check_template(tokenizer, records)
-            rows[name], dropped = encode_all(records, tokenizer, limit)
+            check_template(tokenizer, [record for record in records if record not in known])
+            rows[name], dropped = encode_all(
+                records, tokenizer, limit, known, cut=stage.too_long == "cut"
+            )
         except CorpusError as error:
             raise CorpusError(f"{name}: {error}") from None
         if records and not rows[name]:
@@ -104,7 +109,7 @@ def _check_vocabulary(rows: Mapping[str, Sequence[Encoded]], config: Any) -> Non
     On an accelerator, an index out of range would crash the whole process.
     """
     vocabulary = getattr(config.get_text_config(), "vocab_size", None)
-    largest = max(max(row.ids) for dataset in rows.values() for row in dataset)
+    largest = max(int(row.ids.max()) for dataset in rows.values() for row in dataset)
     if vocabulary is not None and largest >= vocabulary:
         raise TrainingError(
             f"token {largest} occurs in the data, and the base knows {vocabulary} tokens. "

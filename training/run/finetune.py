@@ -8,15 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from corpus.counts import Counts
-from training.batching.order import Order
+from training.adapter import Lora
+from training.batching.order import Order, pass_ends
 from training.errors import TrainingError, TrainingStopped
 from training.run import record
 from training.run.cost import Spent
-from training.run.lora import tidy_adapter
+from training.run.launch import is_sharded, leaves_unused
 from training.run.record import CurvePoint
+from training.run.rights import give_usual_rights
 from training.run.saved_state import State, write_json
 from training.run.setup import StageSetup, quiet, set_up
-from training.stage import Lora, Stage
+from training.run.shared import Shared
+from training.stage import Stage
 
 if TYPE_CHECKING:
     from training.run.trainer import StageTrainer
@@ -57,6 +60,7 @@ def run(
     resume: bool = False,
     should_stop: Callable[[], bool] = lambda: False,
     on_log: Callable[[CurvePoint], None] | None = None,
+    shared: Shared | None = None,
 ) -> Trained:
     """Trains a stage and writes its checkpoint or adapter to the new folder `out`.
 
@@ -77,6 +81,7 @@ def run(
             run begins.
         should_stop: called after every step; True saves the state and ends the run.
         on_log: called with each new point of the curve.
+        shared: what the stage shares with other stages of a plan; nothing if None.
 
     Raises:
         TrainingError: `out` exists, the stage cannot be run on this base or in this memory, or the
@@ -88,7 +93,7 @@ def run(
     if out.exists():
         raise TrainingError(f"{out}: exists already. Give a new folder; nothing is overwritten.")
     with quiet():
-        ready = set_up(stage)
+        ready = set_up(stage, shared)
         state = State(out)
         before = state.open(_run_facts(stage, ready.processes, state.run), resume=resume)
 
@@ -131,6 +136,7 @@ def _train(
 ) -> Trained:
     """Trains a prepared stage from the state `before`, or from the first step if it is None."""
     from training.run.context import Hooks, RunContext
+    from training.run.epochs import EpochCallback
     from training.run.trainer import StageTrainer
 
     model, state = ready.model, State(out)
@@ -149,17 +155,23 @@ def _train(
         # transformers before 5.20 has only the older name, and later versions warn about it.
         getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)()
     settings = _arguments(stage, ready.order, state.folder, ready.device)
+    if ready.processes > 1 and not is_sharded():
+        # Looking for unused parameters breaks checkpointing, as transformers' own default says.
+        settings.ddp_find_unused_parameters = not stage.checkpointing and leaves_unused(
+            model, ready.data.own[0].ids.tolist()
+        )
     trainer = StageTrainer(context, Hooks(on_point, should_stop), model, settings)
+    if stage.keep_epochs:
+        own, steps = len(ready.data.own), ready.order.steps
+        ends = pass_ends(stage, own, ready.data.groups, ready.processes, steps)
+        trainer.add_callback(EpochCallback(trainer, ready.tokenizer, ends, use_cache))
     trainer.train(resume_from_checkpoint=str(before) if before else None)
     if trainer.stopped:
         raise TrainingStopped(
             f"stopped after step {trainer.state.global_step} of {ready.order.steps}; "
             f"the state is saved in {state.folder}. resume=True continues from there."
         )
-    # The trainer turned the cache off; saved like that, the model would generate without it and
-    # compute every earlier token again.
-    model.config.use_cache = use_cache
-    return _write(trainer, ready, out)
+    return _write(trainer, ready, out, use_cache)
 
 
 def _arguments(stage: Stage, batches: Order, folder: Path, device: str) -> Any:
@@ -176,10 +188,15 @@ def _arguments(stage: Stage, batches: Order, folder: Path, device: str) -> Any:
         lr_scheduler_type=stage.schedule
         if stage.schedule != "constant"
         else "constant_with_warmup",
+        lr_scheduler_kwargs=dict(stage.schedule_options),
         # In steps: a share of 1 would be taken for one step.
         warmup_steps=round(stage.warmup * batches.steps),
+        optim=stage.optimiser,
         weight_decay=stage.decay,
+        adam_beta1=stage.beta1,
         adam_beta2=stage.beta2,
+        max_grad_norm=stage.clip or 0.0,
+        neftune_noise_alpha=stage.noise or None,
         seed=stage.seed,
         bf16=stage.precision == "bf16",
         # Otherwise the Trainer logs an average in the place of a NaN loss, and a diverged run goes
@@ -203,9 +220,11 @@ def _arguments(stage: Stage, batches: Order, folder: Path, device: str) -> Any:
     return settings
 
 
-def _write(trainer: StageTrainer, ready: StageSetup, out: Path) -> Trained:
+def _write(trainer: StageTrainer, ready: StageSetup, out: Path, use_cache: Any) -> Trained:
     """Writes the checkpoint in the main process, while the others wait."""
     import torch
+
+    from training.run.epochs import move_epochs, write_model
 
     run, model = trainer.run, trainer.accelerator.unwrap_model(trainer.model)
     stage, best = run.stage, trainer.state.best_global_step if run.stage.keep == "best" else None
@@ -218,14 +237,13 @@ def _write(trainer: StageTrainer, ready: StageSetup, out: Path) -> Trained:
         # Renamed when it is complete, so that nobody finds half a checkpoint in `out`.
         staged = out.with_name(out.name + ".partial")
         shutil.rmtree(staged, ignore_errors=True)
-        model.save_pretrained(staged, state_dict=weights)
-        ready.tokenizer.save_pretrained(staged)
-        if stage.lora is not None:
-            tidy_adapter(staged, stage.base_name or stage.base.as_posix())
+        write_model(trainer, ready.tokenizer, staged, weights, use_cache)
         document = record.document(
             stage, ready.data.counts, spent, curve, best or ready.order.steps
         )
         write_json(staged / record.NAME, document)
+        give_usual_rights(staged)
+        move_epochs(run.state, staged)
         staged.rename(out)
         # Only after the renaming: until then the state is all that is left if the process is
         # killed.

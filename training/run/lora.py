@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 from merging.errors import CheckpointError
 from merging.inputs.checkpoint import Checkpoint
 from merging.inputs.lora_config import base_model_of, read_adapter
+from training.adapter import Lora
 from training.errors import TrainingError
 from training.run import record as facts
-from training.stage import Lora, Stage
+from training.stage import Stage
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,6 +46,7 @@ def add_adapter(model: Any, lora: Lora) -> None:
         TrainingError: a target matches no module of the model.
     """
     from peft import LoraConfig
+    from peft.tuners.tuners_utils import cast_adapter_dtype
 
     names = [name for name, _ in model.named_modules() if name]
     # PEFT raises only if no target matches at all, so a misspelt one among others would go
@@ -68,6 +70,8 @@ def add_adapter(model: Any, lora: Lora) -> None:
     )
     # Not get_peft_model: that of peft 0.21 reads a property that transformers 5.23 warns about.
     model.add_adapter(settings)
+    # On a base in bfloat16, A and B are in bfloat16 too, in which small steps of AdamW are lost.
+    cast_adapter_dtype(model, "default")
 
 
 def adapter_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from corpus.counts import Counts
-from corpus.records import Record, row
+from corpus.records import digest
 from merging.errors import MergingError
 from merging.inputs.checkpoint import Checkpoint
 from merging.inputs.sampled_digest import is_sampled, sampled_identity
@@ -46,6 +46,17 @@ class CurvePoint(NamedTuple):
     """Without padding, and without the time for validation and saving."""
     validation: Mapping[str, float] = {}
     """Name of a validation set -> nats per supervised token."""
+    accuracy: Mapping[str, float] = {}
+    """Name of a validation set -> share of its supervised tokens that were the likeliest ones."""
+
+    def validation_text(self) -> str:
+        """Returns the validation losses in words: "math 1.234 (41 % of tokens right), …"."""
+        words = []
+        for name, loss in self.validation.items():
+            right = self.accuracy.get(name)
+            share = "" if right is None else f" ({100 * right:.0f} % of tokens right)"
+            words.append(f"{name} {loss:.3f}{share}")
+        return ", ".join(words)
 
 
 def settings(stage: Stage) -> dict[str, Any]:
@@ -61,6 +72,18 @@ def settings(stage: Stage) -> dict[str, Any]:
     return plain
 
 
+def with_defaults(recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns recorded settings with those that an earlier version did not have yet."""
+    defaults: dict[str, Any] = {}
+    for field in fields(Stage):
+        if field.name not in (*DATA, *START):
+            if field.default_factory is not MISSING:
+                defaults[field.name] = field.default_factory()
+            elif field.default is not MISSING:
+                defaults[field.name] = field.default
+    return defaults | dict(recorded)
+
+
 def digests(stage: Stage) -> dict[str, str]:
     """Returns the SHA-256 of each part of a stage's data; the order of the records counts.
 
@@ -71,15 +94,6 @@ def digests(stage: Stage) -> dict[str, str]:
     if stage.groups is not None:
         parts["groups"] = hashlib.sha256(repr(stage.groups).encode()).hexdigest()
     return parts
-
-
-def digest(records: Iterable[Record]) -> str:
-    """Returns the SHA-256 of records as JSON lines; it depends on their content and order."""
-    sha = hashlib.sha256()
-    # Sorted keys, so that the digest does not depend on how a record lists its fields.
-    for record in records:
-        sha.update(json.dumps(row(record), sort_keys=True).encode() + b"\n")
-    return sha.hexdigest()
 
 
 def identity(folder: Path) -> str:
@@ -154,14 +168,14 @@ def curve_point(logs: Mapping[str, Any], step: int) -> CurvePoint | None:
         logs: name -> value, as the trainer logs them.
         step: the step of the entry.
     """
-    validation = {
-        key.partition("/")[2]: loss for key, loss in logs.items() if key.startswith("validation/")
-    }
+    validation, accuracy = (
+        {key.partition("/")[2]: value for key, value in logs.items() if key.startswith(f"{kind}/")}
+        for kind in ("validation", "accuracy")
+    )
     if "loss" not in logs and not validation:
         return None
-    return CurvePoint(
-        step, logs.get("loss"), logs.get("learning_rate"), logs.get("tokens_per_second"), validation
-    )
+    rate, speed = logs.get("learning_rate"), logs.get("tokens_per_second")
+    return CurvePoint(step, logs.get("loss"), rate, speed, validation, accuracy)
 
 
 def curve(history: Sequence[Mapping[str, Any]]) -> tuple[CurvePoint, ...]:
@@ -173,6 +187,8 @@ def curve(history: Sequence[Mapping[str, Any]]) -> tuple[CurvePoint, ...]:
             # The trainer logs the training loss and the validation of a step as two entries.
             old = points.get(point.step, point)
             points[point.step] = (
-                old._replace(validation=point.validation) if point.validation else point
+                old._replace(validation=point.validation, accuracy=point.accuracy)
+                if point.validation
+                else point
             )
     return tuple(points.values())

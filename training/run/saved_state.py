@@ -4,6 +4,7 @@
                    checkpoint-<step>/  a state that the trainer wrote; whole.json, written last,
                                        lists its files and their sizes
                    best-<step>/        the weights with the lowest validation loss so far
+                   epoch-<number>/     the checkpoint at the end of an epoch, with keep_epochs
 
 A process that is killed while it saves leaves a state without whole.json. This state is removed,
 and the state before it is still there.
@@ -21,6 +22,7 @@ from typing import Any
 from plumbing.atomic import flush, write_whole
 from training.errors import TrainingError
 from training.run.cost import Spent
+from training.run.record import with_defaults
 
 RUN, WHOLE = "run.json", "whole.json"
 """Files of the folder: the stage of the run, and in each state the mark that it is complete."""
@@ -66,7 +68,9 @@ class State:
                 f"{self.step(begun)} steps of which are saved. "
                 "Give resume=True to continue it, or remove that folder to start anew."
             )
-        saved = self.run
+        # An earlier version recorded fewer settings; the new ones had their defaults.
+        new = {name: value for name, value in with_defaults({}).items() if name in document}
+        saved = new | self.run
         if different := [
             name for name in {*saved, *document} if saved.get(name) != document.get(name)
         ]:
@@ -96,6 +100,10 @@ class State:
     def step(folder: Path | None) -> int:
         """Returns the number of steps before a saved state or saved weights; 0 for None."""
         return int(folder.name.rpartition("-")[2]) if folder is not None else 0
+
+    def epoch(self, number: int) -> Path:
+        """Returns the folder of the checkpoint at the end of an epoch, counted from 1."""
+        return self.folder / f"epoch-{number}"
 
     def best(self, step: int) -> Path:
         """Returns the folder of the best weights, which are those of step `step`."""
@@ -137,8 +145,8 @@ class State:
         shutil.rmtree(self.folder)
 
     def _sweep(self) -> None:
-        """Removes incomplete states."""
-        for folder in self.folder.glob("checkpoint-*"):
+        """Removes incomplete states, and what was not written to its end of an epoch."""
+        for folder in [*self.folder.glob("checkpoint-*"), *self.folder.glob("epoch-*.partial")]:
             if not _is_whole(folder):
                 # Every process of a launch does this, and another one may be faster.
                 shutil.rmtree(folder, ignore_errors=True)

@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
+import heapq
+import importlib.util
 import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatch
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 from plumbing.units import size
 from training.batching.order import Order, order
+from training.choices import Optimiser
 from training.errors import TrainingError
 from training.run import memory
-from training.run.base import open_base
+from training.run.base import Base, open_base
 from training.run.cost import StageMeter
 from training.run.encode import Data, encode_stage
+from training.run.launch import is_sharded, process_count
 from training.run.lora import add_adapter, check_start, set_adapter
+from training.run.packing_check import check_packing
+from training.run.shared import Shared
 from training.stage import Stage
 
 log = logging.getLogger(__name__)
+
+OF_BITSANDBYTES = tuple(
+    name
+    for name in get_args(Optimiser)
+    if any(part in name for part in ("bnb", "paged", "lion", "ademamix"))
+)
+"""Optimisers that are in the package bitsandbytes."""
 
 
 class StageSetup(NamedTuple):
@@ -35,10 +48,15 @@ class StageSetup(NamedTuple):
     """Measures the cost since the preparation began."""
 
 
-def set_up(stage: Stage) -> StageSetup:
+def set_up(stage: Stage, shared: Shared | None = None, *, trains: bool = True) -> StageSetup:
     """Loads the data and the model of a stage, and checks that they fit.
 
     The cheapest checks come first.
+
+    Args:
+        stage: the stage.
+        shared: what it shares with other stages; nothing if None.
+        trains: whether the model will be trained. Otherwise its weights remain as they are.
 
     Raises:
         TrainingError: the stage cannot be run on this base, on this device or in this memory.
@@ -46,20 +64,18 @@ def set_up(stage: Stage) -> StageSetup:
     """
     import torch
 
+    shared = Shared() if shared is None else shared
     base = open_base(stage.base)
+    _check_optimiser(stage.optimiser)
+    _check_schedule(stage)
     if stage.adapter is not None:
         check_start(stage.adapter, stage)
-    device, processes = _choose_device(stage), int(os.environ.get("WORLD_SIZE", 1))
+    device, processes = _choose_device(stage), process_count()
     meter = StageMeter("training", device, processes)
-    data = encode_stage(stage, base.tokenizer, base.config)
-    # Before the base is loaded: the system would end the process without a message.
-    memory.check(
-        memory.FLOAT * base.weights.numel,
-        memory.free_bytes("cpu"),
-        f"the base in float32, {stage.base},",
-        "Close other programs, or train a smaller base.",
-    )
-    model = base.load()
+    data = encode_stage(stage, base.tokenizer, base.config, shared)
+    unchanged = stage.lora is not None or not trains
+    model = shared.load(base, _base_dtype(stage, base), unchanged=unchanged)
+    _set_attention(model, stage.attention)
     # Seeded after the loader, which may draw numbers, and before the random weights of an adapter.
     torch.manual_seed(stage.seed)
     # Before the adapter is added: patterns are written for the base's own parameter names.
@@ -68,6 +84,8 @@ def set_up(stage: Stage) -> StageSetup:
         add_adapter(model, stage.lora)
     if stage.adapter is not None:
         set_adapter(model, stage.adapter)
+    if stage.packing:
+        check_packing(model, data.own)
     _check_memory(stage, model, data, device, processes)
     # After the check of memory: for a batch that is far too large, this list alone would not fit.
     own, rehearsed = ([len(row.ids) for row in rows] for rows in (data.own, data.rehearsed))
@@ -87,6 +105,59 @@ def _choose_device(stage: Stage) -> str:
     if stage.device == "cpu" or not has_cuda:
         return "cpu"
     return f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
+
+
+def _check_optimiser(name: str) -> None:
+    """Refuses an optimiser whose package is not installed."""
+    if name in OF_BITSANDBYTES and importlib.util.find_spec("bitsandbytes") is None:
+        raise TrainingError(
+            f'optimiser is "{name}", which needs the package bitsandbytes, and it is not '
+            "installed. Install it (pip install bitsandbytes), or give another optimiser, such as "
+            "adamw_torch_fused or adafactor."
+        )
+
+
+def _check_schedule(stage: Stage) -> None:
+    """Refuses options that the schedule does not take, or lacks."""
+    import torch
+    from transformers import get_scheduler
+
+    try:
+        get_scheduler(
+            stage.schedule if stage.schedule != "constant" else "constant_with_warmup",
+            torch.optim.SGD([torch.zeros(1)], 1.0),
+            num_warmup_steps=0,
+            num_training_steps=stage.steps or 1000,
+            scheduler_specific_kwargs=dict(stage.schedule_options),
+        )
+    except (TypeError, ValueError) as error:
+        given = ", ".join(stage.schedule_options) or "none"
+        raise TrainingError(
+            f'schedule is "{stage.schedule}" with schedule_options {given}, which transformers '
+            f"refuses: {error}. Give the options that it names, or another schedule."
+        ) from None
+
+
+def _base_dtype(stage: Stage, base: Base) -> str:
+    """Returns the dtype in which the base's weights are held, "float32" or "bfloat16"."""
+    if stage.base_dtype != "auto":
+        return stage.base_dtype
+    held_low = stage.lora is not None and stage.precision == "bf16" and base.dtype == "bfloat16"
+    return "bfloat16" if held_low else "float32"
+
+
+def _set_attention(model: Any, name: str) -> None:
+    """Chooses the implementation of attention."""
+    if name == "auto":
+        return
+    try:
+        model.set_attn_implementation(name)
+    # ImportError for a package that is not installed, ValueError for a model that cannot use it.
+    except (ImportError, ValueError) as error:
+        raise TrainingError(
+            f'attention is "{name}", which cannot be used here: {error} '
+            'Give "sdpa", "eager" or "auto".'
+        ) from None
 
 
 def _freeze(model: Any, patterns: tuple[str, ...]) -> None:
@@ -109,14 +180,18 @@ def _freeze(model: Any, patterns: tuple[str, ...]) -> None:
 def _check_memory(stage: Stage, model: Any, data: Data, device: str, processes: int) -> None:
     """Refuses a stage whose step does not fit in memory, and warns if it hardly fits."""
     longest = max(len(row.ids) for row in data.all)
-    sharded = os.environ.get("ACCELERATE_USE_FSDP", "false") == "true"
+    rows, length = stage.batch, longest
+    if stage.packing and stage.attention == "flash_attention_2":
+        # One row of a batch: at most its longest examples together.
+        rows, length = 1, sum(heapq.nlargest(stage.batch, (len(row.ids) for row in data.all)))
     need = memory.estimate(
         model,
-        stage.batch,
-        longest,
+        rows,
+        length,
         bf16=stage.precision == "bf16",
         checkpointing=stage.checkpointing,
-        shards=processes if sharded else 1,
+        shards=processes if is_sharded() else 1,
+        averages=memory.averages(stage.optimiser),
     )
     # On a CPU the weights are already loaded, and the processes of one machine share its memory.
     total = need.total

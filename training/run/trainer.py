@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +14,12 @@ from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainingArguments
 
 from training.batching.order import FixedBatches, collate
+from training.batching.packing import pack, pack_rows
 from training.errors import TrainingError
 from training.run.callback import StepCallback
 from training.run.context import Hooks, RunContext
 from training.run.cost import Spent
-from training.run.validation import validation_losses
+from training.run.validation import validation_scores
 
 WEIGHTS = "trained.safetensors"
 """File of a saved state that holds the trained weights, by the names of the module's parameters.
@@ -61,9 +64,12 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         """Returns a loader of the stage's batches, which deals them to the processes in turn."""
         rows = FixedBatches(self.run.order.rows, self.run.stage.batch)
         data: Any = self.run.data.all
-        loader: Any = DataLoader(
-            data, batch_sampler=rows, collate_fn=lambda items: collate(items, self.run.pad)
-        )
+        make: Callable[..., dict[str, Any]] = partial(collate, pad=self.run.pad)
+        if self.run.stage.packing:
+            # FlashAttention takes a single row, and costs nothing for what it may not see.
+            flash = self.run.stage.attention == "flash_attention_2"
+            make = pack if flash else partial(pack_rows, pad=self.run.pad)
+        loader: Any = DataLoader(data, batch_sampler=rows, collate_fn=make)
         return self.accelerator.prepare(loader)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -73,7 +79,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         super().log(logs, start_time)
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
-        """Measures the loss on each validation set, and keeps the weights if their mean is lowest.
+        """Measures each validation set, and keeps the weights if the mean of the losses is lowest.
 
         Returns:
             Name of a validation set -> nats per supervised token.
@@ -82,12 +88,15 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         # As many positions as the largest training batch has, so that validation needs less memory.
         budget = run.stage.batch * max(len(row.ids) for row in run.data.all)
         # The wrapped model, because with FSDP the bare one holds only a part of each weight.
-        losses = validation_losses(
+        scores = validation_scores(
             self.model_wrapped, run.data.validation, run.pad, budget, self.accelerator
         )
+        losses = {name: score.loss for name, score in scores.items()}
         mean = sum(losses.values()) / len(losses)
         self.log(
-            {f"validation/{name}": loss for name, loss in losses.items()} | {"validation": mean}
+            {f"validation/{name}": loss for name, loss in losses.items()}
+            | {f"accuracy/{name}": score.accuracy for name, score in scores.items()}
+            | {"validation": mean}
         )
         best = self.state.best_metric
         # These two fields are part of a saved state, so a resumed run still knows its best step.
@@ -95,6 +104,13 @@ class StageTrainer(Trainer):  # type: ignore[misc]
             self.keep_best()
             self.state.best_metric = mean
             self.state.best_global_step = self.state.global_step
+        if run.stage.patience is not None and run.stage.evaluate_every is not None:
+            waited = self.state.global_step - (self.state.best_global_step or 0)
+            if waited >= run.stage.patience * run.stage.evaluate_every:
+                self.control.should_training_stop = True
+                # The run is finished, whatever else was asked for at this step. A state of this
+                # step would continue.
+                self.control.should_save = self.steps.stopped = False
         # The Trainer's own `evaluate`, which this one replaces, calls the callbacks too.
         self.control = self.callback_handler.on_evaluate(
             self.args, self.state, self.control, losses

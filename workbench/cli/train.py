@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from plumbing.shell import shell_line, shell_path
+from training.run.launch import is_main
 from workbench.cli.app import command
 from workbench.cli.output import Force, Json, Report, note, report_to
 from workbench.cli.shared import ledger_of, progress_bar
@@ -98,7 +99,7 @@ def _dry_run(plan: Path, out: Path, resume: bool, workdir: Path | None, report: 
 
     with _ledger(workdir) as ledger:
         steps = outlook(read_plan(plan), out, ledger, resume=resume)
-    if _is_main():
+    if is_main():
         report.show(training.outlook(steps))
         files = {"plan": str(plan), "out": str(out)}
         report.write({**files, **training.outlook_as_data(steps)})
@@ -128,14 +129,14 @@ def _train(
         try:
             made = run_recorded(read, out, watcher, resume=resume, ledger=ledger)
         except TrainingStopped:
-            if _is_main() and not worker:
+            if is_main() and not worker:
                 note(
                     f"stopped; the whole state is saved in {out}. The same command with --resume "
                     "goes on from there."
                 )
             raise typer.Exit(stop.code or 130) from None
     _leave_group()
-    if _is_main():
+    if is_main():
         if not worker:
             report.show(training.made(made))
         steps = training.made_as_data(made)
@@ -199,7 +200,7 @@ def _watching(worker: bool, stop: _Stop) -> "Iterator[Watcher]":
             should_stop=stop,
         )
         return
-    with progress_bar() if _is_main() else nullcontext() as bar:
+    with progress_bar() if is_main() else nullcontext() as bar:
         task = bar.add_task("reading", total=None) if bar else None
 
         def on_moment(moment: "Moment") -> None:
@@ -211,8 +212,7 @@ def _watching(worker: bool, stop: _Stop) -> "Iterator[Watcher]":
 
 
 def _point_line(step: str, point: "CurvePoint") -> str:
-    losses = ", ".join(f"{name} {loss:.3f}" for name, loss in point.validation.items())
-    return f"{step}, update {point.step}: validation loss {losses}"
+    return f"{step}, update {point.step}: validation loss {point.validation_text()}"
 
 
 def _step_line(made: "Made") -> str:
@@ -235,16 +235,16 @@ def _one_message(worker: bool) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if not is_user_error(error) or (_is_main() and not worker):
+        if not is_user_error(error) or (is_main() and not worker):
             raise
-        if _is_main():
+        if is_main():
             _event(error=str(error))
         raise typer.Exit(2) from None
 
 
 def _ledger(workdir: Path | None) -> AbstractContextManager[Any]:
     """Return the ledger of a workdir, if one is given; in the main process only."""
-    return ledger_of(workdir if _is_main() else None)
+    return ledger_of(workdir if is_main() else None)
 
 
 def _leave_group() -> None:
@@ -253,7 +253,3 @@ def _leave_group() -> None:
 
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
-
-
-def _is_main() -> bool:
-    return os.environ.get("RANK", "0") == "0"

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 import corpus.demo as families
 from corpus import Example
 from plumbing.paths import assets
-from training.stage import Lora, Stage
+from training.adapter import Lora
+from training.stage import Stage
 from workbench.comparison.costs import recorded_training
 from workbench.demo.measurements import measure, recipe_of
 from workbench.demo.results_table import table

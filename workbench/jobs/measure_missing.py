@@ -268,7 +268,9 @@ def _check_tokenizer(models: Models, contender: Contender, loaded: Loaded) -> No
     """
     # A vocabulary may be equal and the rules differ, so a few prompts are encoded as well.
     mine, other = models.loaded.tokenizer, loaded.tokenizer
-    prompts = [prompt for data in models.data.values() for prompt in data.prompts]
+    prompts = [
+        prompt.written or prompt.text for data in models.data.values() for prompt in data.prompts
+    ]
     alike = other is not None and mine.get_vocab() == other.get_vocab()
     if not alike or any(
         mine(prompt)["input_ids"] != other(prompt)["input_ids"] for prompt in prompts

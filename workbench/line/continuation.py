@@ -31,24 +31,33 @@ def continuation(
         session: the session.
         models: the open models.
         recipe: the composition.
-        prompt: the text to continue.
+        prompt: what a person typed or chose; see corpus.prompts.
         stale: asked before each piece; True ends the text.
         max_new_tokens: the longest text, in tokens.
 
     Raises:
         SessionError: the base has no tokenizer.
         DataError: the prompt is empty or fills the model's context.
+        CorpusError: the chat template refuses the prompt.
     """
+    from corpus.prompts import ask
     from evaluation.errors import Stopped
     from evaluation.generation import generate
 
     tokenizer = models.tokenizer()
+    offered = [each for data in models.data.values() for each in data.prompts]
+    asked = ask(prompt, offered, tokenizer)
     pieces: Iterator[str] | None = None
     while not stale():
         try:
             with session.composed(models, recipe, stale) as module:
                 pieces = pieces or generate(
-                    module, tokenizer, prompt, max_new_tokens=max_new_tokens, should_stop=stale
+                    module,
+                    tokenizer,
+                    asked.text,
+                    max_new_tokens=max_new_tokens,
+                    should_stop=stale,
+                    written=asked.written,
                 )
                 piece = next(pieces, None)
         except Stopped:

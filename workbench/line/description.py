@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from workbench.commands import display_path
 from workbench.comparison.best_known import best_known
 from workbench.line.contract import (
-    ProtocolError,
-    page_of,
     standing_of,
     standing_of_recipe,
     state_of,
 )
+from workbench.line.formula_parts import formula_parts
 from workbench.session.models import OMEGA_RANGE
-from workbench.session.standing import file_only_methods, live_methods
+from workbench.session.standing import file_only_methods, live_methods, uniform
 
 if TYPE_CHECKING:
     from merging.methods._values import Param
@@ -31,7 +30,7 @@ def description(
     """Returns all that a page needs to draw its sliders and bars.
 
     Args:
-        session: the session.
+        session: the session, with open models; see workbench.line.announcement for one without.
         states: the states of pages that were kept.
         page: the page, to return to the state that it was left in.
         recipe: the digest of a recipe that some page showed, to begin there; it counts before the
@@ -40,29 +39,18 @@ def description(
     Returns:
         A JSON object; docs/page.md lists its keys.
     """
-    if not session.ready:
-        loading = not session.opened.is_set()
-        return {"models": "", "loading": loading, "problem": session.problem}
     models = session.models
     state, note = _state(session, states, page, recipe)
     return {
         "models": models.key,
         "base": display_path(models.base.path),
         "range": list(OMEGA_RANGE),
-        "vectors": [
-            {"name": name, "colour": index % 8, "adapter": name in models.adapters}
-            for index, name in enumerate(models.names)
-        ],
-        "data": [{"name": name, "colour": colour % 8} for name, colour in _colours(models).items()],
-        "methods": [_method(name) for name in live_methods(len(models.names))],
-        "elsewhere": file_only_methods(),
+        "vectors": vector_rows(models.names, models.adapters),
+        "data": dataset_rows(models.names, models.data),
+        **fields_of_methods(len(models.names)),
         "presets": _presets(session),
-        "prompts": [
-            {"dataset": name, "text": text}
-            for name, data in models.data.items()
-            for text in data.prompts[:3]
-        ],
         "state": state,
+        "formula": formula_parts(models.recipe({})),
         "note": note,
     }
 
@@ -83,10 +71,7 @@ def _state(
             if kept
             else f"Recipe {recipe[:16]} is not known here."
         )
-    try:
-        kept = states.page(page_of(page)) if page else None
-    except ProtocolError:
-        kept = None
+    kept = states.page(page)
     return ({**start, **kept}, note) if kept and _fits(kept, models) else (start, note)
 
 
@@ -105,30 +90,43 @@ def _fits(state: Mapping[str, Any], models: Models) -> bool:
     return True
 
 
-def _colours(models: Models) -> dict[str, int]:
-    """Returns dataset -> colour: that of its vector, or the next free one if it has none."""
-    names, colours = models.names, {}
-    extra = len(names)
-    for name in models.data:
-        colours[name] = names.index(name) if name in names else extra
-        extra += name not in names
-    return colours
+def vector_rows(names: Sequence[str], adapters: Sequence[str]) -> list[dict[str, Any]]:
+    """Returns what the page is told of each vector."""
+    return [
+        {"name": name, "colour": index % 8, "adapter": name in adapters}
+        for index, name in enumerate(names)
+    ]
+
+
+def dataset_rows(vectors: Sequence[str], datasets: Iterable[str]) -> list[dict[str, Any]]:
+    """Returns the datasets with their colours: that of the vector, or the next free one."""
+    rows, extra = [], len(vectors)
+    for name in datasets:
+        rows.append(
+            {"name": name, "colour": (vectors.index(name) if name in vectors else extra) % 8}
+        )
+        extra += name not in vectors
+    return rows
+
+
+def plain_presets(names: Sequence[str]) -> list[dict[str, Any]]:
+    """Returns the presets for which nothing has to be measured.
+
+    A preset is a label, what it means, and the composition that it sets.
+    """
+    return [
+        {"label": label, "about": about, "to": {"omegas": dict.fromkeys(names, omega)}}
+        for label, about, omega in (
+            ("base", "all ω at 0", 0.0),
+            ("uniform", "each ω at 1 / number of vectors", uniform(len(names))),
+        )
+    ]
 
 
 def _presets(session: Session) -> list[dict[str, Any]]:
-    """Returns the presets: a label, what it means, and the composition that it sets."""
-    models = session.models
-
-    def preset(label: str, about: str, name: str) -> dict[str, Any]:
-        omegas = dict(zip(models.names, models.preset(name), strict=True))
-        return {"label": label, "about": about, "to": {"omegas": omegas}}
-
+    """Returns all presets."""
     best = best_preset(session)
-    return [
-        preset("base", "all ω at 0", "base"),
-        preset("uniform", "each ω at 1 / number of vectors", "uniform"),
-        *([best] if best else []),
-    ]
+    return [*plain_presets(session.models.names), *([best] if best else [])]
 
 
 def best_preset(session: Session) -> dict[str, Any] | None:
@@ -138,6 +136,14 @@ def best_preset(session: Session) -> dict[str, Any] | None:
     if best is None or standing is None:
         return None
     return {"label": "best", "about": best.about, "to": state_of(standing, session.models)}
+
+
+def fields_of_methods(vectors: int) -> dict[str, Any]:
+    """Returns the methods that run live on this many vectors, and those that run elsewhere only."""
+    return {
+        "methods": [_method(name) for name in live_methods(vectors)],
+        "elsewhere": file_only_methods(),
+    }
 
 
 def _method(name: str) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.requests import ClientDisconnect
 
 from workbench.errors import is_user_error
+from workbench.line.announcement import announcement
 from workbench.line.answers import Answer
 from workbench.line.contract import (
     MOST_BYTES,
@@ -224,7 +225,8 @@ def routes(session: Session) -> tuple[Line, list[BaseRoute]]:
 
     @router.get("/open")
     def opened(page: str = "", recipe: str = "") -> Response:
-        return JSONResponse(description(session, line.states, page, recipe), headers=NO_STORE)
+        describe = description if session.ready else announcement
+        return JSONResponse(describe(session, line.states, page, recipe), headers=NO_STORE)
 
     @router.post("/move")
     async def move(request: Request) -> Response:

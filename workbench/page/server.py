@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import sys
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -225,11 +228,35 @@ def serve(
                 f"--port {port}: nothing can listen there on {host} ({cause}). Give another --port."
             ) from None
         print(f"DEM workbench: {address}", flush=True)  # noqa: T201
-        threading.Event().wait()
-    except KeyboardInterrupt:
-        pass
+        code = _wait_for_signal()
     finally:
         session.close()
+    _end_process(code)
+
+
+def _wait_for_signal() -> int:
+    """Returns the exit code of the process once a signal asks it to end."""
+    try:
+        while True:
+            # Python runs the handler of a signal in this thread only, and a signal that another
+            # thread has received does not wake it.
+            time.sleep(1)
+    except KeyboardInterrupt:
+        return 0
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else 0
+
+
+def _end_process(code: int) -> None:
+    """Ends the process at once: other threads may still compute for a page.
+
+    The interpreter would end such a thread at its next step of Python; inside torch's code that
+    aborts the process.
+    """
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _check_host(host: str, login: bool) -> None:

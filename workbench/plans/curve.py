@@ -48,7 +48,7 @@ def curves(out: Path) -> dict[str, list[CurvePoint]]:
         points = by_step.setdefault(row["of"], [])
         # The validation loss is measured after the update and logged as a point of its own.
         if points and points[-1].step == point.step and point.loss is None:
-            points[-1] = points[-1]._replace(validation=point.validation)
+            points[-1] = points[-1]._replace(validation=point.validation, accuracy=point.accuracy)
             continue
         # A resumed run starts at its last saved state, which may be before the last logged update.
         while points and points[-1].step >= point.step:

@@ -19,6 +19,7 @@ from training.plan.forecast import StepForecast
 from training.run import memory, record
 from training.run.memory import Need
 from training.run.saved_state import State
+from training.run.shared import Shared
 from training.stage import Stage
 from workbench.plans.speed import WAY, Speed, shorten, speed_from_ledger, time_steps
 
@@ -80,6 +81,7 @@ class StepOutlook:
                 "supervised": ready.supervised,
             },
             "updates": ready.steps,
+            "remarks": ready.remarks,
             "memory_bytes": self.need.total,
             "seconds": self.seconds,
             "seconds_are": self.speed.source if self.speed and ready.standing != "done" else None,
@@ -110,7 +112,7 @@ class Outlook:
 def outlook(plan: Plan, out: Path, ledger: Ledger | None = None, *, resume: bool = True) -> Outlook:
     """Returns the outlook of a plan. It reads the data and loads the model, but writes nothing.
 
-    The model is loaded once for each set of settings on which the speed depends.
+    The model is loaded once, and once more for each way of training that is timed.
 
     Args:
         plan: the plan.
@@ -123,9 +125,13 @@ def outlook(plan: Plan, out: Path, ledger: Ledger | None = None, *, resume: bool
     """
     from workbench.plans.recorded_run import states
 
-    steps = estimate(plan, out, resume=resume, states=states)
+    shared = Shared()
+    steps = estimate(plan, out, resume=resume, states=states, shared=shared)
     try:
-        needs, speeds = _needs(steps), _speeds(steps, ledger)
+        needs = _needs(steps, shared)
+        # Timing loads the base anew, as each full fine-tune does, and two take more memory than it.
+        del shared
+        speeds = _speeds(steps, ledger)
     finally:
         _give_back()
     return Outlook(
@@ -163,7 +169,7 @@ def _longest(ready: StepForecast) -> int:
     return ready.longest[0] if ready.longest else 0
 
 
-def _needs(steps: Sequence[StepForecast]) -> dict[str, Need]:
+def _needs(steps: Sequence[StepForecast], shared: Shared) -> dict[str, Need]:
     """Returns step name -> memory; one model is set up for all steps of one way of training."""
     from training.run.setup import quiet, set_up
 
@@ -185,14 +191,18 @@ def _needs(steps: Sequence[StepForecast]) -> dict[str, Need]:
             accumulation=1,
         )
         with quiet():
-            model = set_up(shorten(alone, 1)).model
+            model = set_up(shorten(alone, 1), shared, trains=False).model
         for ready in some:
+            rows, length = stage.batch, _longest(ready)
+            if stage.packing and stage.attention == "flash_attention_2":
+                rows, length = 1, rows * length
             needs[ready.name] = memory.estimate(
                 model,
-                stage.batch,
-                _longest(ready),
+                rows,
+                length,
                 bf16=stage.precision == "bf16",
                 checkpointing=stage.checkpointing,
+                averages=memory.averages(stage.optimiser),
             )
     return needs
 

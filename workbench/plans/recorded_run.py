@@ -10,7 +10,6 @@ Besides the files of training.plan.carry_out, the folder of a run holds
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from training.run import record
 from training.run.cost import Spent
+from training.run.launch import is_main
 from training.run.record import CurvePoint
 from training.run.saved_state import RUN, State
 from workbench.commands import display_path
@@ -74,7 +74,7 @@ def run_recorded(
     from training.plan.carry_out import run_plan
 
     # accelerate launch runs this in one process per device, and a step is to have one row.
-    main = os.environ.get("RANK", "0") == "0"
+    main = is_main()
     _refuse_other_process(out)
     # Read now, because the run replaces the saved states, and `_write` must not count their cost
     # twice.

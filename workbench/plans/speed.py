@@ -19,7 +19,17 @@ if TYPE_CHECKING:
     from training.run.record import CurvePoint
 
 How = Literal["measured", "timed"]
-WAY = ("lora", "frozen", "precision", "checkpointing", "batch")
+WAY = (
+    "lora",
+    "frozen",
+    "precision",
+    "checkpointing",
+    "batch",
+    "base_dtype",
+    "attention",
+    "optimiser",
+    "packing",
+)
 """Settings on which the speed depends, besides the base and the device."""
 EARLIER = 5
 """How many earlier trainings count, the newest ones."""
@@ -63,7 +73,10 @@ def speed_from_ledger(stage: Stage, ledger: Ledger) -> Speed | None:
         if not row.complete or row.device != device or row.processes != 1:
             continue
         content = _training_record(Path(row.output))
-        if content is None or any(content["settings"].get(name) != settings[name] for name in WAY):
+        if content is None:
+            continue
+        known = record.with_defaults(content["settings"])
+        if any(known[name] != settings[name] for name in WAY):
             continue
         pace = [
             point["tokens_per_second"]

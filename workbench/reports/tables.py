@@ -10,6 +10,7 @@ import numpy as np
 from merging.methods import _contract as merge_methods
 from merging.recipe import recipe_yaml
 from merging.recipe.formula import formula
+from plumbing.units import counted
 from workbench.reports.text_table import table
 
 if TYPE_CHECKING:
@@ -33,14 +34,9 @@ def verdict(opened: "Opened") -> str:
     }
     models = len(opened.vectors)
     if count["error"]:
-        return f"not compatible: {_counted(count['error'], 'error')} (see above)"
-    result = f"compatible: {_counted(models, 'checkpoint')} can be merged into the base"
-    return f"{result}, with {_counted(count['warning'], 'warning')}" if count["warning"] else result
-
-
-def _counted(number: int, noun: str) -> str:
-    """Returns "1 error" or "2 errors"."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+        return f"not compatible: {counted(count['error'], 'error')} (see above)"
+    result = f"compatible: {counted(models, 'checkpoint')} can be merged into the base"
+    return f"{result}, with {counted(count['warning'], 'warning')}" if count["warning"] else result
 
 
 def geometry(measured: "Geometry") -> str:

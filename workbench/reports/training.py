@@ -11,6 +11,7 @@ from workbench.reports.text_table import table
 
 if TYPE_CHECKING:
     from training.plan.carry_out import Made
+    from training.plan.forecast import StepForecast
     from workbench.plans.outlook import Outlook, StepOutlook
 
 HEAD = ("step", "examples", "left out", "tokens", "supervised", "updates", "memory", "time")
@@ -58,10 +59,14 @@ def total(estimate: Outlook) -> str:
 
 
 def notes(estimate: Outlook) -> list[str]:
-    """Returns one sentence per step that has a note, such as why it must be trained anew."""
-    return [
-        f"{line.ready.name} is {line.ready.note}." for line in estimate.lines if line.ready.note
-    ]
+    """Returns the sentences on each step: why it must be trained anew, what its data lack."""
+    return [sentence for line in estimate.lines for sentence in _sentences(line.ready)]
+
+
+def _sentences(ready: StepForecast) -> list[str]:
+    """Returns the note and the remarks on a step, each with its name."""
+    note = [f"{ready.name} is {ready.note}."] if ready.note else []
+    return [*note, *(f"{ready.name}: {remark}" for remark in ready.remarks)]
 
 
 def outlook(estimate: Outlook) -> str:
@@ -86,7 +91,7 @@ def made(steps: Sequence[Made]) -> str:
     for step in steps:
         # A point that was logged for its validation alone has no training loss.
         losses = [point.loss for point in step.curve if point.loss is not None]
-        measured = [point.validation for point in step.curve if point.validation]
+        measured = [point for point in step.curve if point.validation]
         rows.append(
             [
                 step.ready.name,
@@ -98,8 +103,9 @@ def made(steps: Sequence[Made]) -> str:
         )
         # Validation losses and folders are of any length, so they are no columns of the table.
         if measured:
-            validation = ", ".join(f"{name} {loss:.3f}" for name, loss in measured[-1].items())
-            details.append(f"{step.ready.name}: validation loss {validation}")
+            details.append(f"{step.ready.name}: validation loss {measured[-1].validation_text()}")
+        if step.new:
+            details += [f"{step.ready.name}: {remark}" for remark in step.ready.remarks]
         details.append(f"{step.ready.name}: folder {step.folder}")
     return "\n".join([table(rows), *details])
 
@@ -113,6 +119,7 @@ def made_as_data(steps: Sequence[Made]) -> list[dict[str, Any]]:
             "parent": step.ready.step.parent,
             "folder": str(step.folder),
             "new": step.new,
+            "remarks": step.ready.remarks,
             "spent": asdict(step.spent),
             "curve": [
                 {key: value for key, value in point._asdict().items() if value not in (None, {})}

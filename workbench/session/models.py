@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 from workbench.errors import SessionError
 from workbench.session.composer import Composer
 from workbench.session.keys import fingerprint
-from workbench.session.standing import PLAIN, Choice
+from workbench.session.standing import PLAIN, Choice, uniform
 
 if TYPE_CHECKING:
+    from corpus.prompts import Prompt
     from evaluation.model import Loaded
     from evaluation.prepared import Prepared
     from merging.analysis.geometry import Geometry
@@ -40,7 +41,7 @@ class DataSet:
     name: str
     prepared: Mapping[str, Prepared]
     keys: Mapping[str, str]
-    prompts: tuple[str, ...]
+    prompts: tuple[Prompt, ...]
 
 
 @dataclass(frozen=True)
@@ -192,8 +193,7 @@ class Models:
         if name == "base":
             return (0.0,) * len(self.names)
         if name == "uniform":
-            # Two decimals, because the sliders move in steps of 0.01 and could not show 1/3.
-            return (round(1 / len(self.names), 2),) * len(self.names)
+            return (uniform(len(self.names)),) * len(self.names)
         if name == "best":
             if self.best is None:
                 raise SessionError(

@@ -25,10 +25,9 @@ from workbench.session.memory import load_into_memory
 from workbench.session.models import DataSet, Models
 
 if TYPE_CHECKING:
-    from corpus.jsonl import Example
+    from corpus.records import Record
     from evaluation.model import Loaded
     from evaluation.prepared import Prepared
-    from merging.inputs.vector import Vector
 
 
 def open_models(
@@ -98,7 +97,7 @@ def open_models(
         base=opened,
         vectors=vectors,
         start=start,
-        best=_best(base, vectors, reach),
+        best=best_omegas(base, list(vectors), reach),
         loaded=loaded,
         composer=Composer(base, loaded, weights, all_vectors),
         data=_datasets(data, loaded) if data else {},
@@ -108,8 +107,14 @@ def open_models(
     )
 
 
-def _best(base: Path, vectors: Mapping[str, Vector], reach: Reach) -> Mapping[str, float] | None:
-    """Returns the ω of the recipe.yml beside the base, or None if it names other vectors."""
+def best_omegas(base: Path, names: Sequence[str], reach: Reach) -> Mapping[str, float] | None:
+    """Returns the ω of the recipe.yml beside the base, or None if it names other vectors.
+
+    Args:
+        base: the base's folder.
+        names: the names of the vectors.
+        reach: the files that may be read.
+    """
     from merging.errors import MergingError
     from merging.recipe import read_recipe
 
@@ -124,8 +129,8 @@ def _best(base: Path, vectors: Mapping[str, Vector], reach: Reach) -> Mapping[st
         return None
     usable = all(isinstance(omega, int | float) for omega in omegas.values())
     return (
-        {name: float(omegas[name]) for name in vectors}
-        if usable and set(omegas) == set(vectors)
+        {name: float(omegas[name]) for name in names}
+        if usable and set(omegas) == set(names)
         else None
     )
 
@@ -189,20 +194,30 @@ def _positions_per_second(module: Any, full: Mapping[str, Prepared]) -> float:
 
 
 def _dataset(
-    name: str, examples: Sequence[Example], tokenizer: Any, full: Prepared, quick: int
+    name: str, examples: Sequence[Record], tokenizer: Any, full: Prepared, quick: int
 ) -> DataSet:
+    from corpus.chat_tokens import chat_of
+    from corpus.prompts import prompts
+    from corpus.records import Example, row
     from evaluation.prepared import prepare
+
+    def content(record: Record) -> Any:
+        """Returns all of a record that decides its loss."""
+        if chat_of(record, tokenizer) is not None:
+            # Raise v2 if the same template gives the same chat other tokens or another mask.
+            return [row(record, ""), str(tokenizer.chat_template), "v2"]
+        assert isinstance(record, Example)
+        return record.prompt, record.completion
 
     sizes = {QUICK: min(quick, len(examples)), FULL: len(examples)}
     few = prepare({name: examples}, tokenizer, limit=sizes[QUICK])
     # The key covers the examples and not their file, so an edited file never shows an old loss.
     # Raise v1 if the loss of the same examples is computed in another way.
     keys = {
-        size: fingerprint([[(e.prompt, e.completion) for e in examples[:limit]], "v1"])
+        size: fingerprint([[content(record) for record in examples[:limit]], "v1"])
         for size, limit in sizes.items()
     }
-    prompts = tuple(example.prompt for example in examples[:5])
-    return DataSet(name, {QUICK: few, FULL: full}, keys, prompts)
+    return DataSet(name, {QUICK: few, FULL: full}, keys, prompts(examples, tokenizer, 5))
 
 
 def demo_checkpoints(demo: Path, folders: Folders) -> list[Path]:

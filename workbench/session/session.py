@@ -62,6 +62,7 @@ class Session:
         at_close: called when the session closes, before anything else ends.
         opened: set once models are open, or the demo could not be opened.
         problem: why the demo could not be opened; "" if nothing failed.
+        announced: the checkpoints of the demo, from when it begins to be opened.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Session:
         self.device = device
         self.opened = threading.Event()
         self.problem = ""
+        self.announced: Sequence[Path] = ()
         self.book = LossCache(self.workdir.losses, log.warning)
         self.ledger = Ledger(self.workdir.ledger, log.warning)
         self.spending = LossLedger(self.ledger, device)
@@ -116,8 +118,9 @@ class Session:
         try:
             if self.demo is None:
                 return
-            paths = demo_checkpoints(self.demo, self.folders)
-            self.open(self.demo / "base", [(path, None) for path in paths], self.demo / "data")
+            self.announced = demo_checkpoints(self.demo, self.folders)
+            named = [(path, None) for path in self.announced]
+            self.open(self.demo / "base", named, self.demo / "data")
         except Exception as error:
             log.exception("the demo could not be opened")
             self.problem = f"the demo could not be opened: {error}"

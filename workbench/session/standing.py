@@ -69,6 +69,12 @@ class Standing:
     choice: Choice = PLAIN
 
 
+def uniform(vectors: int) -> float:
+    """Returns the ω that each of so many vectors has in the preset "uniform"."""
+    # Two decimals, because the sliders move in steps of 0.01 and could not show 1/3.
+    return round(1 / vectors, 2)
+
+
 def live_methods(vectors: int) -> list[str]:
     """Returns the methods that can run live on this number of vectors; DEM's two come first.
 

@@ -119,7 +119,7 @@ def test_accelerate_finds_what_it_asks_a_batch_sampler_for():
 
 
 def test_collate_by_hand():
-    rows = [Encoded([5, 6, 7], [False, True, True]), Encoded([8, 9], [False, True])]
+    rows = [Encoded.of([5, 6, 7], [False, True, True]), Encoded.of([8, 9], [False, True])]
     batch = collate(rows, pad=0)
     assert batch["input_ids"].tolist() == [[5, 6, 7], [8, 9, 0]]
     assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 1, 0]]

@@ -14,12 +14,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from corpus import tokens
 from training.errors import TrainingError, TrainingStopped
 from training.plan.carry_out import run_plan
 from training.plan.estimate import estimate
 from training.plan.faults import PlanError
 from training.plan.plan_file import parse_plan, read_plan
 from training.run import record as facts
+from training.run.base import Base
 
 SETTINGS = "{epochs: 1, rate: 3e-3, batch: 4, precision: fp32, device: cpu}"
 DMT = "{kind: dmt, special: [math, code], general: [general], k: %s}"
@@ -56,6 +58,38 @@ def test_without_replay_dmt_is_mixed_sequential_bit_for_bit(plan, tmp_path):
     assert [step["identity"] for step in records[0].values()] == [
         step["identity"] for step in records[1].values()
     ]
+
+
+@pytest.mark.slow
+def test_a_plan_encodes_each_record_once_and_reads_an_unchanged_base_once(
+    plan, home, tmp_path, monkeypatch
+):
+    encoded, reads = [], []
+    encode, load = tokens._examples, Base.load
+    monkeypatch.setattr(
+        tokens, "_examples", lambda record, *rest: encoded.append(record) or encode(record, *rest)
+    )
+    monkeypatch.setattr(
+        Base, "load", lambda base, dtype: reads.append(base.folder) or load(base, dtype)
+    )
+
+    def carry_out(name, schedule, more=""):
+        encoded.clear()
+        reads.clear()
+        settings = "{steps: 1, batch: 4, precision: fp32, device: cpu" + more + "}"
+        validation = "validation: {math: held/math.jsonl, code: held/code.jsonl}\n"
+        return run_plan(plan(schedule, settings, validation), tmp_path / name)
+
+    made = carry_out("full", "{kind: sequential, order: [math, code, general]}")
+    assert len(made) == 3
+    assert len(encoded) == len(set(encoded)) == 96 + 14  # sources and validation sets
+    # The check and the first step share the base; the others start from what the last one wrote.
+    assert reads == [home / "base", made[0].folder, made[1].folder]
+    carry_out("adapters", "{kind: experts}", ", lora: 2")
+    assert len(encoded) == len(set(encoded)) == 96 + 14
+    assert reads == [home / "base"]
+    carry_out("experts", "{kind: experts}")
+    assert reads == [home / "base"] * 3
 
 
 @pytest.mark.slow

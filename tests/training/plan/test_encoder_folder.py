@@ -69,7 +69,7 @@ def test_grouping_checks_a_folder_before_the_library_opens_it(folder, tmp_path):
     settings = {"metric": "kmeans", "count": 2, "encoder": "sentence_transformers"}
     grouping = Grouping(settings | {"model": str(folder)}, tmp_path)
     with pytest.raises(TrainingError, match=r"has no modules\.json"):
-        grouping([Example("a", " b")], Lengths([2], [1]))
+        grouping([Example("a", " b")], Lengths([2], [1], [0], [0], [1]))
 
 
 def test_a_folder_of_too_many_files_is_refused(folder, monkeypatch):

@@ -1,6 +1,7 @@
 """What is known of a plan before its first step: examples, tokens, groups, and every refusal, with nothing written."""
 
 import json
+import shutil
 from fractions import Fraction
 
 import pytest
@@ -42,9 +43,9 @@ def test_tokens_are_those_of_a_plain_loop(home, plan):
     rows = [encode(example, tokenizer) for example in ready.stage.examples]
     assert ready.taken == {"code": 24, "math": 20} and ready.steps == 22
     assert ready.sources["code"].tokens == sum(len(row.ids) for row in rows[:24])
-    assert ready.sources["math"].supervised == sum(sum(row.supervised) for row in rows[24:])
+    assert ready.sources["math"].supervised == sum(row.learned for row in rows[24:])
     assert (ready.examples, ready.tokens) == (88, 2 * sum(len(row.ids) for row in rows))
-    assert ready.supervised == 2 * sum(sum(row.supervised) for row in rows)
+    assert ready.supervised == 2 * sum(row.learned for row in rows)
     assert ready.longest[0] == max(len(row.ids) for row in rows)
 
 
@@ -132,6 +133,33 @@ def test_groups_of_what_fits_and_weights_by_name(plan):
         fits = example.label != "hex" or group == hexes or group == 0
         assert fits and (example.label == "hex" or ready.groups.labels[group] == example.label)
     assert {share.label: share.blocks for share in ready.blocks.groups}["chat"] == 0
+
+
+def test_what_groups_do_to_the_data_is_said(plan):
+    """Groups of 32, 20, 24 and 20 in updates of 32: three of the four are filled by repeating 12, 8 and 12 examples."""
+    settings = SETTINGS.replace("batch: 4", "batch: 32") % ", group_by: task"
+    (ready,) = estimate(plan("{kind: mixing}", settings))
+    assert ready.repeats == (3, 2)
+    blocks, repeats = ready.remarks
+    assert "32 of 128 places repeat an example (25.0%)" in blocks
+    assert repeats.startswith("3 of 4 updates hold an example more than once, up to 2 times")
+    assert "leftover: mix" in repeats
+    (even,) = estimate(plan("{kind: mixing}", SETTINGS % ", group_by: task"))
+    assert even.repeats == (0, 1) and even.remarks == []
+
+
+def test_an_example_that_an_update_holds_twice_is_told_also_without_groups(plan):
+    """A source at 5/2 has each of its 24 examples two or three times; an update of 48 must hold some of them twice."""
+    settings = SETTINGS.replace("batch: 4", "batch: 24, accumulation: 2") % ""
+    (twice,) = estimate(plan("{kind: mixing, shares: {code: 5/2}}", settings))
+    updates, most = twice.repeats
+    assert updates == twice.steps and 2 <= most <= 4
+    (remark,) = twice.remarks
+    assert "Take more examples, or a smaller batch" in remark
+    (cut,) = estimate(plan("{kind: experts, sources: [code]}", SETTINGS % ", max_length: 14"))
+    counts = cut.sources["code"]
+    (remark,) = cut.remarks
+    assert remark.startswith(f"source code: {counts.dropped_too_long} of 24 left out (")
 
 
 @pytest.mark.parametrize(
@@ -243,6 +271,52 @@ def test_memory_is_refused_with_the_numbers(plan, monkeypatch):
     assert "settings: a step of 4 examples of up to" in found[0]
 
 
+def test_a_dtype_that_is_slow_here_is_told(plan, monkeypatch):
+    schedule = "{kind: mixing}"
+    for slow in (True, False):
+        monkeypatch.setattr(
+            "torch.ops.mkldnn._is_mkldnn_bf16_supported", lambda slow=slow: not slow
+        )
+        for precision in ("bf16", "fp32"):
+            settings = f"{{epochs: 1, batch: 4, device: cpu, precision: {precision}}}"
+            (ready,) = estimate(plan(schedule, settings))
+            told = [remark for remark in ready.remarks if "no instructions for bfloat16" in remark]
+            assert bool(told) == (slow and precision == "bf16")
+
+
+def test_parts_of_chats_cut_examples_and_endless_ones_are_told(home, tmp_path, text):
+    """Four chats of two answers, whose template writes the first answer anew once the chat goes on."""
+    base = tmp_path / "base"
+    shutil.copytree(home / "base", base)
+    (base / "chat_template.jinja").write_text(
+        "{% for m in messages %}{{ m.role }}: {{ m.content }}{% if loop.last and m.role == 'assistant' %}.{% endif %}\n"
+        "{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}",
+        "utf-8",
+    )
+    turns = [Message("user", "hi"), Message("assistant", "hello")]
+    chats = [
+        Chat((*turns, Message("user", f"say {n}"), Message("assistant", f"{n}"))) for n in range(4)
+    ]
+    write_jsonl(tmp_path / "chats.jsonl", chats)
+    plain = (
+        f"base: {base}\nsources: {{chats: {tmp_path}/chats.jsonl}}\nschedule: {{kind: mixing}}\n"
+        "settings: {epochs: 1, batch: 2, device: cpu, precision: fp32%s}\n"
+    )
+    (ready,) = estimate(parse_plan(plain % "", home=tmp_path))
+    counts = ready.sources["chats"]
+    assert (counts.examples, counts.parts, counts.endless, counts.cut) == (8, 8, 8, 0)
+    parts, endless = ready.remarks
+    assert "source chats: 8 of 8 examples are single answers of chats" in parts
+    assert "no special token ends the last answer of 8 of 8 examples" in endless
+    assert [len(record.messages) for record in ready.stage.examples] == [2, 4] * 4
+    longest = ready.longest[0]
+    cut_to = f", max_length: {longest - 1}, too_long: cut"
+    (cut,) = estimate(parse_plan(plain % cut_to, home=tmp_path))
+    counts = cut.sources["chats"]
+    assert counts.examples == 8 and counts.cut >= 1 and cut.longest[0] == longest - 1
+    assert f"{counts.cut} of 8 examples are cut off at max_length" in cut.remarks[0]
+
+
 def test_a_template_that_is_not_there(home, tmp_path, text):
     write_jsonl(
         tmp_path / "chats.jsonl", [Chat((Message("user", "hi"), Message("assistant", "hello")))] * 8
@@ -322,3 +396,13 @@ def test_a_folder_that_was_trained_otherwise(home, plan, tmp_path):
     )
     assert less.sources["code"].share == Fraction(1, 2)
     assert "its examples are different" in refused(less, out=tmp_path)[0]
+
+
+def test_the_schedule_of_every_step_is_checked_before_the_first(plan):
+    """Two steps that differ in their schedules only: the second one's is refused too."""
+    schedule = (
+        "{kind: experts, each: {code: {schedule: cosine_with_min_lr},"
+        " math: {schedule: polynomial, schedule_options: {power: 2}}}}"
+    )
+    found = refused(plan(schedule, "{epochs: 1, batch: 4, device: cpu, precision: fp32}"))
+    assert len(found) == 1 and "cosine_with_min_lr" in found[0]

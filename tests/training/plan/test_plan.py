@@ -7,11 +7,11 @@ import pytest
 from corpus import Example, write_jsonl
 from corpus.source import Source
 from plumbing.strict_yaml import MAX_CHARACTERS
+from training.adapter import Lora
 from training.errors import TrainingError
 from training.plan.faults import PlanError
 from training.plan.plan_file import parse_plan, plan_yaml, read_plan
 from training.plan.settings import stage_arguments
-from training.stage import Lora
 
 HEAD = """base: b
 sources: {math: m.jsonl, code: c.jsonl, general: g.jsonl}
@@ -45,7 +45,7 @@ def test_a_plan_by_hand(tmp_path, monkeypatch):
 base: models/base
 sources:
   math: near.jsonl
-  code: {path: data/code, share: 1/2, seed: 3, label_field: kind}
+  code: {path: data/code, share: 1/2, seed: 3, label_field: kind, plain: true}
 validation:
   math: far.jsonl
 settings: {epochs: 3, rate: 2e-5, lora: 16, frozen: ["*embed*"]}
@@ -61,7 +61,9 @@ subset_seed: 7
     assert found.base == "models/base"
     assert found.sources == {
         "math": Source("math", "plans/near.jsonl"),  # beside the plan
-        "code": Source("code", "data/code", share=Fraction(1, 2), seed=3, label_field="kind"),
+        "code": Source(
+            "code", "data/code", share=Fraction(1, 2), seed=3, label_field="kind", plain=True
+        ),
     }
     assert found.validation == {"math": Source("math", "far.jsonl", split="validation")}
     assert found.settings == {
@@ -155,7 +157,7 @@ schedule: {kind: dtm}
         """plan.yml, line 5, sources.a/b: a name is made of letters, digits, - and _: it becomes part of a folder's name.""",
         """plan.yml, line 7, settings.epoch: unknown setting; did you mean 'epochs'?""",
         """plan.yml, line 8, settings.rate: is 'fast', expected a number.""",
-        """plan.yml, line 9, schedule.kind: kind is 'dtm'; did you mean 'dmt'? Known: experts, mixing, sequential, mixed_sequential, dmt, proportions.""",
+        """plan.yml, line 9, schedule.kind: kind is 'dtm'; did you mean 'dmt'?""",
     )
     with pytest.raises(
         PlanError, match=r"^8 things to correct; nothing was trained\.\nplan\.yml, line 1"
@@ -201,7 +203,7 @@ def test_no_key_of_a_plan_leads_out_of_a_limited_reach(tmp_path, monkeypatch, ke
 @pytest.mark.parametrize(
     ("rest", "words"),
     [
-        ("schedule: {}", "schedule.kind: kind is missing"),
+        ("schedule: {}", "schedule.kind: kind is missing; known: experts, mixing"),
         ("schedule: []", "schedule: is an empty list"),
         ("schedule: dmt", "schedule: is 'dmt', expected keys and values"),
         (
@@ -338,6 +340,10 @@ def test_no_key_of_a_plan_leads_out_of_a_limited_reach(tmp_path, monkeypatch, ke
             "is 'x', expected a whole number",
         ),
         ("schedule: {kind: mixing}\nvalidation: {math: {path: a, share: 2}}", "outside 0 to 1"),
+        (
+            "schedule: {kind: mixing}\nvalidation: {math: {path: a, plain: 1}}",
+            "validation.math.plain: is 1, expected true or false",
+        ),
     ],
 )
 def test_one_fault_one_message(rest, words):

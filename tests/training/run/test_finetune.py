@@ -156,32 +156,38 @@ def test_the_curve_falls_and_is_told_as_it_is_known(stage, tmp_path):
     assert all(point.tokens_per_second > 0 for point in made.curve)
 
 
-def loss_of(folder, records):
-    """Mean over supervised tokens, one record at a time, in float64."""
+def scores_of(folder, records):
+    """Loss and accuracy: means over supervised tokens, one record at a time, in float64."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64).eval()
-    total = count = 0
+    total = right = count = 0
     for record in records:
         row = encode(record, tokenizer)
         with torch.no_grad():
-            logs = model(torch.tensor([row.ids])).logits[0].log_softmax(-1)
+            logs = model(torch.tensor([row.ids.tolist()])).logits[0].log_softmax(-1)
         for place, (token, supervised) in enumerate(zip(row.ids, row.supervised, strict=True)):
             total -= float(logs[place - 1, token]) if supervised else 0.0
-            count += supervised
-    return total / count
+            right += bool(supervised) and int(logs[place - 1].argmax()) == int(token)
+            count += int(supervised)
+    return total / count, right / count
 
 
 def test_validation_is_the_mean_over_supervised_tokens_of_each_dataset(stage, replay, tmp_path):
     long = (Example("one two three four five six seven", " eight nine ten"), Example("a", " b"))
     stage = replace(
-        stage, validation={"sums": stage.examples[:7], "long": long, "say": replay}, batch=3
-    )
+        stage, validation={"sums": stage.examples[:7], "long": long, "say": replay}, batch=3,
+        steps=40,
+    )  # fmt: skip
     made = run(stage, tmp_path / "out")
-    assert made.curve[-1].step == 3
+    last = made.curve[-1]
+    assert last.step == 40 and last.loss is not None
     for name, records in stage.validation.items():
-        assert made.curve[-1].validation[name] == pytest.approx(
-            loss_of(made.folder, records), rel=1e-5
-        )
+        loss, accuracy = scores_of(made.folder, records)
+        assert last.validation[name] == pytest.approx(loss, rel=1e-5)
+        assert last.accuracy[name] == pytest.approx(accuracy, rel=1e-12)
+    assert 0 < last.accuracy["sums"] < 1  # so that a wrong count would be seen
+    shown = last.validation_text()
+    assert f"sums {last.validation['sums']:.3f} ({100 * last.accuracy['sums']:.0f} % of" in shown
 
 
 def test_measuring_changes_no_bit(stage, tmp_path):
@@ -217,7 +223,7 @@ def test_the_best_weights_are_kept(stage, replay, tmp_path, lora):
         load_file(made.folder / name), load_file(run(stage, tmp_path / "last").folder / name)
     )
     if lora is None:
-        assert loss_of(made.folder, replay) == pytest.approx(measured[best], rel=1e-5)
+        assert scores_of(made.folder, replay)[0] == pytest.approx(measured[best], rel=1e-5)
 
 
 def test_the_folder_holds_a_checkpoint_and_what_is_needed_to_repeat_it(stage, tmp_path):
@@ -232,6 +238,9 @@ def test_the_folder_holds_a_checkpoint_and_what_is_needed_to_repeat_it(stage, tm
         "dropped_too_long": 0,
         "tokens": 281,
         "supervised": 106,
+        "parts": 0,
+        "cut": 0,
+        "endless": 0,
     }
     assert facts["counts"]["validation/v"]["examples"] == 2
     assert facts["settings"]["steps"] == 3 and facts["settings"]["lora"] is None
@@ -241,6 +250,7 @@ def test_the_folder_holds_a_checkpoint_and_what_is_needed_to_repeat_it(stage, tm
     assert (len(facts["data"]["examples"]), len(facts["base"]["identity"])) == (64, 32)
     assert [point["step"] for point in facts["curve"]] == [1, 2, 3]
     assert facts["versions"]["torch"] == torch.__version__
+    assert len({file.stat().st_mode for file in made.folder.iterdir()}) == 1  # weights as the rest
 
 
 def test_tokens_are_counted_as_often_as_they_are_seen(stage, tmp_path):
@@ -360,7 +370,7 @@ def test_chats_are_trained_on_with_a_template_and_refused_without(stage, tmp_pat
     chats = tuple(
         Chat((Message("user", f"{n} ?"), Message("assistant", f"{n + 1}"))) for n in range(6)
     )
-    with pytest.raises(CorpusError, match="examples: record 0: .*template"):
+    with pytest.raises(CorpusError, match="(?s)examples: .*record 1; record 2.*template"):
         run(replace(stage, examples=chats), tmp_path / "out")
     base = shutil.copytree(stage.base, tmp_path / "base")
     template = "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}</s>{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"

@@ -7,6 +7,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from plumbing.units import size
+from training.adapter import Lora
 from training.errors import TrainingError
 from training.run.lora import add_adapter
 from training.run.memory import (
@@ -19,7 +20,6 @@ from training.run.memory import (
     interpolate,
     weights_on_disk,
 )
-from training.stage import Lora
 
 
 @pytest.fixture

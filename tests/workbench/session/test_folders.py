@@ -108,7 +108,7 @@ def test_the_recipe_beside_a_base_that_is_a_root_itself_is_not_read(copies, tmp_
     read = []
     is_file = Path.is_file
     monkeypatch.setattr(Path, "is_file", lambda path: read.append(os.fspath(path)) or is_file(path))
-    opening._best(copies / "base", {}, Folders([copies / "base"]).reach)
+    opening.best_omegas(copies / "base", [], Folders([copies / "base"]).reach)
     assert read == []
-    opening._best(copies / "base", {}, Folders([copies]).reach)
+    opening.best_omegas(copies / "base", [], Folders([copies]).reach)
     assert str(copies / "recipe.yml") in read

@@ -11,6 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from corpus import Chat, CorpusError, Message, write_jsonl
+from corpus.prompts import Prompt
 from evaluation.errors import Stopped
 from merging.errors import MergingError
 from merging.recipe import read_recipe
@@ -22,6 +24,7 @@ from workbench.line.continuation import continuation
 from workbench.session.folders import Folders
 from workbench.session.loss_on_axis import QUICK_COUNTS
 from workbench.session.opening import quick_count
+from workbench.session.session import Session
 from workbench.session.standing import Standing
 
 
@@ -278,3 +281,36 @@ def test_the_quick_losses_take_a_time_and_not_a_number_of_examples(session):
     assert quick_count(full, speed=10 * mean) == 6  # 0.6 s: too long, but fewer would say little
     assert quick_count(full, speed=2.9 * mean) == 4  # six would take more than two seconds
     assert quick_count(full, speed=0.01 * mean) == 2
+
+
+def test_chats_are_data_to_measure_where_the_base_has_a_template(world, tmp_path):
+    place = shutil.copytree(world, tmp_path / "world")
+    chat = Chat(
+        (
+            Message("user", "ab"),
+            Message("assistant", "ba"),
+            Message("user", "b"),
+            Message("assistant", "a"),
+        )
+    )
+    write_jsonl(place / "data" / "talk" / "validation.jsonl", [chat] * 3)
+    made = Session([place], tmp_path / "workdir")
+    folders = place / "base", [(place / "ada", None)], place / "data"
+    with pytest.raises(
+        CorpusError,
+        match="(?s)dataset 'talk', 3 of 3 records.*line 1; line 2; line 3: a chat needs a chat template",
+    ):
+        made.open(*folders)
+    assert not made.ready
+    template = place / "base" / "chat_template.jinja"
+    template.write_text(
+        "{% for m in messages %}{{ m.role }}:{{ m.content }};{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}"
+    )
+    talk = made.open(*folders).data["talk"]
+    assert talk.prompts[0] == Prompt("ab", "user:ab;assistant:")
+    assert talk.prepared["full"].datasets[0].n == 3
+    losses = made.losses(made.recipe([0.5]))
+    assert losses["talk"].value > 0
+    template.write_text(template.read_text().replace(";", "."))
+    assert made.open(*folders).data["talk"].keys != talk.keys
+    made.close()

@@ -9,6 +9,7 @@ from typing import Any
 import gradio as gr
 from markupsafe import Markup
 
+from corpus.prompts import Prompt, uses_template
 from plumbing import units
 from workbench.line.continuation import continuation
 from workbench.page.tabs import component
@@ -17,6 +18,12 @@ from workbench.session.session import Session, Stale
 
 ASK = "(text) => { window.dem.line.event({ type: 'prompt', text: text || '' }); }"
 """Hands the prompt to the live line, whose answers follow the sliders."""
+
+
+HINT = Markup(
+    "<small>Asked as a message in the base's chat template. Text with its special tokens is taken "
+    "as it is.</small>"
+)
 
 
 def build(session: Session, board: Board, boot: gr.Timer) -> None:
@@ -35,6 +42,7 @@ def build(session: Session, board: Board, boot: gr.Timer) -> None:
                 placeholder="Enter a prompt. The answer follows the sliders.",
                 container=False,
             )
+            hint = gr.HTML(elem_id="ask-hint", visible=False)
             send = gr.Button("Ask", variant="primary", size="sm", elem_id="send")
             gr.HTML(Markup('<h3><span class="ab">A</span> this composition</h3>'))
             component.live("answer", elem_id="answer-a")
@@ -58,14 +66,18 @@ def build(session: Session, board: Board, boot: gr.Timer) -> None:
     def arrive() -> Updates:
         if not session.ready:
             return {boot: gr.Timer(active=not session.opened.is_set())}
+        offered = [each for data in session.models.data.values() for each in data.prompts]
+        tokenizer = session.models.loaded.tokenizer
+        is_chat = tokenizer is not None and uses_template(offered, tokenizer)
         prompts = [
-            (f"{name}: {text if len(text) < 70 else text[:69] + '…'}", text)
+            (label(name, prompt), prompt.text)
             for name, data in session.models.data.items()
-            for text in data.prompts[:3]
+            for prompt in data.prompts[:3]
         ]
         first = prompts[0][1] if prompts else None
         return {
             examples: gr.Dropdown(prompts, value=first, visible=bool(prompts)),
+            hint: gr.HTML(HINT, visible=is_chat),
             other: gr.Dropdown(["base", *session.models.names], value="base"),
             boot: gr.Timer(active=False),
         }
@@ -84,7 +96,14 @@ def build(session: Session, board: Board, boot: gr.Timer) -> None:
     filled.then(None, prompt, None, js=ASK, **QUIET)
     filled.then(with_error_dialog(answer_other), [prompt, other], answer_b, **wire)
     for event, mode in ((boot.tick, QUIET), (board.opened.change, EVERY_CHANGE)):
-        event(with_error_dialog(arrive), None, [examples, other, boot], **mode)
+        event(with_error_dialog(arrive), None, [examples, hint, other, boot], **mode)
+
+
+def label(dataset: str, prompt: Prompt) -> str:
+    """Returns how the list of examples names a prompt, in one line."""
+    text = prompt.text if len(prompt.text) < 70 else prompt.text[:69] + "…"
+    before = f" (after {units.counted(prompt.before, 'message')})" if prompt.before else ""
+    return f"{dataset}: {text}{before}"
 
 
 def stream_answer_html(
@@ -100,7 +119,8 @@ def stream_answer_html(
     if not stale():
         spent = units.seconds(time.monotonic() - begin)
         yield answer_html(
-            text or "(empty answer)", f"{count} tokens in {spent} · recipe {recipe.digest}"
+            text if text.strip() else "(empty answer)",
+            f"{units.counted(count, 'token')} in {spent} · recipe {recipe.digest}",
         )
 
 

@@ -63,7 +63,7 @@ def build(session: Session, board: Board, tab: gr.Tab, opened: Callable[[], str]
             text = "Choose a base and at least one checkpoint that was fine-tuned from it."
             yield {report: markup.message(text, "problem", "Nothing was opened")}
             return
-        count = f"{len(chosen)} checkpoint{'' if len(chosen) == 1 else 's'}"
+        count = units.counted(len(chosen), "checkpoint")
         text = f"Reading {commands.display_path(base)} and {count}."
         yield {report: markup.message(text, title="Opening")}
         try:

@@ -118,7 +118,7 @@ def build(
             numeric=range(1, 8),
             label="Estimate",
         )
-        text = ". ".join([report_training.total(outlook), *report_training.notes(outlook)])
+        text = " ".join([f"{report_training.total(outlook)}.", *report_training.notes(outlook)])
         yield Markup('{}<p class="facts-line" id="train-total">{}</p>').format(table, text)
 
     def begin(resume: bool) -> Callable[..., list[Any]]:
@@ -245,10 +245,7 @@ def facts_html(step: str, points: list[Any]) -> Markup:
     words += [f"training loss {trained[-1].loss:.3f}"] if trained else []
     if trained and trained[-1].tokens_per_second:
         words += [f"{trained[-1].tokens_per_second:,.0f} tokens/s"]
-    words += [
-        f"validation {name} {loss:.3f}"
-        for name, loss in (measured[-1].validation.items() if measured else ())
-    ]
+    words += [f"validation loss {measured[-1].validation_text()}"] if measured else []
     return Markup('<p class="facts-line">{}</p>').format(" · ".join(words))
 
 

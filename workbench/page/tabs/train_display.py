@@ -13,12 +13,12 @@ from training.errors import TrainingError
 from training.plan import schedule_kinds
 from workbench.commands import display_path
 from workbench.errors import is_user_error
-from workbench.page.tabs import markup
+from workbench.page.tabs import markup, train_advanced
 from workbench.page.tabs.wiring import UNEXPECTED, log
 from workbench.plans import plan_files, plan_form, plan_text
 from workbench.session.session import Session
 
-FIELDS = 18
+FIELDS = 18 + len(train_advanced.ADVANCED)
 """Number of components that `field_updates` writes, including the message under the text."""
 
 
@@ -65,6 +65,7 @@ def field_updates(session: Session, text: str) -> list[Any]:
         _number(settings.get("seed"), 0),
         _number(settings.get("evaluate_every"), None),
         plan_form.group_metric(settings.get("group_by")),
+        *train_advanced.values(settings),
         check_html(session, text),
     ]
 

@@ -10,7 +10,7 @@ import gradio as gr
 
 from workbench.commands import display_path
 from workbench.errors import is_user_error
-from workbench.page.tabs import markup
+from workbench.page.tabs import markup, train_advanced
 from workbench.page.tabs.train_display import check_html, field_updates, first_plan, schedule_fields
 from workbench.page.tabs.wiring import EVERY_CHANGE, QUIET, log, one_at_a_time
 from workbench.plans import plan_form, plan_text
@@ -113,6 +113,7 @@ def build(session: Session, tab: gr.Tab) -> Form:
         group = gr.Dropdown(
             GROUPS, value="", label="Group batches by", elem_id="train-group", min_width=200
         )
+    advanced = train_advanced.build()
     text = gr.Code(
         "",
         language="yaml",
@@ -139,6 +140,7 @@ def build(session: Session, tab: gr.Tab) -> Form:
         seed,
         every,
         group,
+        *advanced,
         problems,
     ]
 
@@ -231,6 +233,14 @@ def build(session: Session, tab: gr.Tab) -> Form:
                 text, **{key: value or None if key != "seed" else value}
             ),
             number,
+        )
+    for setting, field in zip(train_advanced.ADVANCED, advanced, strict=True):
+        # A number is written when the box is left, a choice when it is made.
+        is_number = not setting.choices and setting.hint is not bool
+        put(
+            field.blur if is_number else field.input,
+            lambda text, value, key=setting.key: train_advanced.write(text, key, value),
+            field,
         )
     text.blur(read_edited, text, [*fields, chain], **one_at_a_time("plan"))
     tab.select(arrive, text, [text, *fields], **QUIET)

@@ -225,6 +225,39 @@ def test_a_server_that_dies_and_comes_back_finds_the_page_where_it_was(small, op
     assert page.locator(".banner .message").count() == 0
 
 
+def test_sliders_can_be_moved_while_the_models_are_opened(small, open_page, steps):
+    page = open_page(at=small)
+    type_omega(page, 0, "0.66")
+    steps.settled(page, [0.66])
+    page.close()
+    small.stop()
+    small.start()
+    # Waits in the page, where each state is seen: asking from outside could come too late.
+    page = open_page(at=small, ready=False)
+    page.locator(".omega input[type=range]").first.wait_for()
+    held = page.evaluate("""async () => {
+      const { line } = dem, slider = document.querySelector('.omega input[type=range]');
+      const early = { models: line.state.info.models, server: line.state.server };
+      slider.dispatchEvent(new PointerEvent('pointerdown'));
+      let value = 0;
+      while (!line.state.info.models || value < 0.3) { // the models are opened under the hand
+        value += 0.01;
+        slider.value = value;
+        slider.dispatchEvent(new Event('input'));
+        await new Promise((go) => setTimeout(go, 50));
+      }
+      slider.dispatchEvent(new PointerEvent('pointerup'));
+      return { ...early, value: slider.value, attached: slider.isConnected };
+    }""")
+    assert (held["models"], held["server"], held["attached"]) == ("", "loading", True)
+    steps.settled(page, [float(held["value"])], timeout=60_000)
+    assert status(page)[2] == "here"
+    assert history_of(page) == [1, 0]
+    page.locator("#undo").click()
+    before = page.evaluate("Object.values(dem.line.state.omegas)")
+    steps.settled(page, before)
+
+
 def test_best_and_the_star_agree(small, open_page, steps):
     page = open_page(at=small)
     page.locator("#preset-best").click()
@@ -270,11 +303,17 @@ def test_a_page_at_rest_asks_nothing_of_the_tabs_also_after_two_quick_rests(
         }""",
         first,
     )
+    # Tabs that give each other the two digests in turn never become quiet. How long an answer
+    # takes depends on the machine.
     page.wait_for_timeout(2_000)
     assert any("fn_index" in text for text in asked)
-    asked.clear()
-    page.wait_for_timeout(2_000)
-    assert [text for text in asked if "fn_index" in text] == []
+    for _ in range(15):
+        asked.clear()
+        page.wait_for_timeout(2_000)
+        late = [text for text in asked if "fn_index" in text]
+        if not late:
+            break
+    assert late == []
 
 
 def test_errors_stand_beside_their_cause_and_no_toast_covers_a_button(open_page, steps):

@@ -135,7 +135,8 @@ def test_a_training_is_stopped_resumed_over_a_reload_and_added_to_the_sliders(
     choose(page, "#train-runs", "mine")
     page.locator("#train-job .job.done").wait_for(timeout=240_000)
     page.locator("#train-facts", has_text="cot, update 120 · training loss").wait_for()
-    assert "validation cot" in page.locator("#train-facts").inner_text()
+    facts = page.locator("#train-facts").inner_text()
+    assert "validation loss cot " in facts and " % of tokens right" in facts
     page.wait_for_function(
         "document.querySelector('#train-curve .js-plotly-plot').data.length === 2"
     )

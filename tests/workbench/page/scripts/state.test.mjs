@@ -6,7 +6,7 @@ import vm from "node:vm";
 
 const SCRIPT = process.env.DEM_ASSETS + "/live/state.js";
 vm.runInThisContext(readFileSync(SCRIPT, "utf8"), SCRIPT);
-const { empty, step, status, number, figures, same } = globalThis.dem.state;
+const { empty, step, status, number, figures, same, composition } = globalThis.dem.state;
 
 const METHODS = [
   { name: "task_arithmetic", parameters: [] },
@@ -341,4 +341,73 @@ test("a refused parameter goes back past a composition that lacks a value, and i
   page.settle();
   assert.equal(page.state.refused.message, "slerp takes exactly 1 model");
   assert.deepEqual(page.state.past, []);
+});
+
+const announced = (state = {}) => ({ ...info("", ["cot", "p3"], state), loading: true });
+const open = (page, state = {}, names = undefined) => page.do("opened", { info: info("m1", names, state) });
+
+test("sliders that are announced move, nothing is asked, and the models open on what was moved", () => {
+  const page = new Page(announced({ omegas: { cot: 0.7, p3: 0.4 } }));
+  page.do("omega", { name: "cot", value: 0.5 });
+  page.do("opened", { info: announced({ omegas: { cot: 0.7, p3: 0.4 } }) }); // asked again: nothing changes
+  page.do("preset", { omegas: { p3: 0.2 } });
+  page.do("undo");
+  assert.deepEqual(page.effects, []);
+  assert.deepEqual(status(page.state), { model: "waiting", losses: "", server: "loading" });
+  open(page, { omegas: { cot: 0.7, p3: 0.4 } });
+  assert.deepEqual(page.wishes.map(({ omegas }) => omegas), [{ cot: 0.5, p3: 0.4 }]);
+  page.settle();
+  page.do("redo");
+  assert.deepEqual(page.state.omegas, { cot: 0.5, p3: 0.2 });
+  for (let steps = 0; steps < 2; steps += 1) page.do("undo");
+  assert.deepEqual(page.state.omegas, { cot: 0.7, p3: 0.4 });
+});
+
+test("what the server has for the page and what was moved meanwhile are both kept, one step apart", () => {
+  const past = [{ method: "task_arithmetic", parameters: {}, omegas: { cot: 0.1, p3: 0.1 } }];
+  const page = new Page(announced());
+  page.do("omega", { name: "cot", value: 0.5 });
+  open(page, { method: "ties", parameters: { density: 0.4 }, omegas: { cot: 0.9, p3: 0.8 }, past });
+  assert.deepEqual(composition(page.state), { method: "ties", parameters: { density: 0.4 }, omegas: { cot: 0.5, p3: 0.8 } });
+  page.settle();
+  page.do("undo");
+  assert.deepEqual(page.state.omegas, { cot: 0.9, p3: 0.8 });
+  page.do("undo");
+  assert.deepEqual(page.state.omegas, { cot: 0.1, p3: 0.1 });
+  const chosen = new Page(announced());
+  chosen.do("method", { name: "ties" });
+  chosen.do("parameter", { name: "density", value: "0.6" });
+  open(chosen, { omegas: { cot: 0.9, p3: 0.8 } });
+  assert.deepEqual(composition(chosen.state), { method: "ties", parameters: { density: 0.6 }, omegas: { cot: 0.9, p3: 0.8 } });
+});
+
+test("an untouched page shows what the server has, and moves of vectors that are not open are dropped", () => {
+  const page = new Page(announced());
+  open(page, { omegas: { cot: 0.9, p3: 0.8 } });
+  assert.deepEqual(page.state.omegas, { cot: 0.9, p3: 0.8 });
+  assert.equal(page.state.past.length, 0);
+  const other = new Page(announced());
+  other.do("omega", { name: "cot", value: 0.5 });
+  other.do("omega", { name: "p3", value: 0.25 });
+  open(other, {}, ["p3", "sni"]);
+  assert.deepEqual(other.state.omegas, { p3: 0.25, sni: 0 });
+});
+
+test("one drag across the opening is one step, text in error stays, and a failed opening takes the sliders away", () => {
+  const page = new Page(announced());
+  page.do("held", { held: true });
+  page.do("omega", { name: "cot", value: 0.1 });
+  open(page);
+  page.do("omega", { name: "cot", value: 0.2, at: 9000 });
+  assert.equal(page.state.held, true);
+  assert.equal(page.state.past.length, 1);
+  const typed = new Page(announced());
+  typed.do("typed", { name: "cot", text: "abc" });
+  open(typed);
+  assert.match(typed.state.errors.cot, /not a number/);
+  const failed = new Page(announced());
+  failed.do("omega", { name: "cot", value: 0.1 });
+  failed.do("opened", { info: { models: "", loading: false, problem: "no weights" } });
+  assert.equal(failed.state.info.vectors, undefined);
+  assert.deepEqual([failed.state.server, failed.state.note, failed.state.dirty], ["empty", "no weights", false]);
 });

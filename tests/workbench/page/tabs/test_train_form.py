@@ -206,7 +206,10 @@ def test_the_fields_follow_the_text_and_say_what_is_wrong(world, tmp_path):
         )
         assert "plan, line" not in wrong
         broken = train_display.field_updates(session, "a: [")
-        assert broken[2:-1] == [gr.skip()] * 15 and "not valid YAML" in broken[-1]
+        assert (
+            broken[2:-1] == [gr.skip()] * (train_display.FIELDS - 3)
+            and "not valid YAML" in broken[-1]
+        )
         hostile = train_display.field_updates(session, text.replace("experts", "'<img src=x>'"))[-1]
         assert "<img" not in hostile and "&lt;img" in hostile
         assert (
