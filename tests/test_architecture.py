@@ -27,7 +27,8 @@ MAY_IMPORT = {
 
 TRAINING_MAY = ("merging.inputs", "merging.live.assemble", "merging.live.model_config")
 TRAINING_MAY += ("merging.live.tokenizer", "merging.errors", "merging.file_kinds")
-"""What training imports of merging: the readers of files, and the one door to a model in memory."""
+TRAINING_MAY += ("merging.tensor_names",)
+"""What training imports of merging: readers of files and names, one door to a model in memory."""
 
 HEAVY = {"gradio", "lm_eval", "transformers", "peft", "accelerate", "datasets", "plotly"}
 HEAVY |= {"sklearn", "optuna", "sentence_transformers"}

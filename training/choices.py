@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 Schedule = Literal[
     "cosine",
@@ -36,6 +36,18 @@ Optimiser = Literal[
 ]
 """Optimisers of transformers that are part of torch, of transformers, or of bitsandbytes."""
 
+OF_BITSANDBYTES = tuple(
+    name
+    for name in get_args(Optimiser)
+    if any(part in name for part in ("bnb", "paged", "lion", "ademamix"))
+)
+"""Optimisers that are in the package bitsandbytes."""
+
+BaseDtype = Literal["auto", "float32", "bfloat16", "nf4"]
+"""How the weights below an adapter are held; nf4 has 4 bits."""
+
+Tracker = Literal["tensorboard", "trackio", "wandb"]
+"""Programs that show the curves of trainings; each is the name of its package too."""
 
 TooLong = Literal["drop", "cut"]
 """Examples longer than the limit are left out, or cut off."""

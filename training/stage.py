@@ -6,11 +6,11 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, get_args, get_type_hints
+from typing import Literal, get_args, get_origin, get_type_hints
 
 from corpus.records import Record
 from training.adapter import Lora
-from training.choices import Optimiser, Schedule, TooLong
+from training.choices import BaseDtype, Optimiser, Schedule, TooLong, Tracker
 from training.errors import TrainingError
 from training.numbers import check_numbers
 
@@ -57,8 +57,11 @@ class Stage:
             CPUs. The trained weights are float32 with either value.
         base_dtype: dtype in which the weights below an adapter are held. "auto" is bfloat16 if the
             base's files are and precision is "bf16", and otherwise float32. bfloat16 takes half of
-            the memory. Weights that are trained themselves are float32.
+            the memory, and "nf4" an eighth for linear layers (QLoRA, arXiv 2305.14314), with the
+            package bitsandbytes. Weights that are trained themselves are float32.
         attention: implementation of attention; transformers chooses it if "auto".
+        liger: whether to use the kernels of the package liger-kernel, which need less memory; on
+            accelerators only.
         checkpointing: whether to compute activations again in the backward pass instead of
             keeping them, which takes less memory and more time.
         max_length: largest number of tokens of an example. The tokenizer's limit if None.
@@ -87,6 +90,9 @@ class Stage:
             the trained weights.
         save_every: number of steps between two saved states, from which an unfinished run can
             continue. A state takes 3 to 4 times the space of the trained weights.
+        report_to: programs besides training.json that get the curve while the run trains. The
+            files of "tensorboard" are in <out>.tensorboard; "trackio" and "wandb" are set up by
+            their own environment variables.
         device: "auto" takes an accelerator if there is one.
 
     Raises:
@@ -118,8 +124,9 @@ class Stage:
     adapter: Path | None = None
     frozen: tuple[str, ...] = ()
     precision: Literal["fp32", "bf16"] = "bf16"
-    base_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    base_dtype: BaseDtype = "auto"
     attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = "auto"
+    liger: bool = False
     checkpointing: bool = False
     max_length: int | None = None
     too_long: TooLong = "drop"
@@ -134,6 +141,7 @@ class Stage:
     patience: int | None = None
     keep_epochs: bool = False
     save_every: int = 500
+    report_to: tuple[Tracker, ...] = ()
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
     def __post_init__(self) -> None:
@@ -150,23 +158,24 @@ class Stage:
 def _check_choices(stage: Stage) -> None:
     # Derived from the types, so that the choices of a field are written once.
     for name, hint in get_type_hints(Stage).items():
-        choices = get_args(hint)
-        # get_args also returns the members of unions and tuples; only a Literal has text members.
-        if (
-            choices
-            and all(isinstance(choice, str) for choice in choices)
-            and getattr(stage, name) not in choices
-        ):
-            raise TrainingError(
-                f"{name} is {getattr(stage, name)!r}; expected one of: {', '.join(choices)}."
-            )
+        several = get_origin(hint) is tuple
+        choices = get_args(get_args(hint)[0] if several else hint)
+        # get_args also returns the members of unions; only a Literal has text members.
+        if not choices or not all(isinstance(choice, str) for choice in choices):
+            continue
+        given = getattr(stage, name)
+        if several and not isinstance(given, tuple):
+            raise TrainingError(f"{name} is {given!r}; expected a tuple, such as {choices[:1]!r}.")
+        for value in given if several else (given,):
+            if value not in choices:
+                raise TrainingError(f"{name} is {value!r}; expected one of: {', '.join(choices)}.")
 
 
 def _check_dtype(stage: Stage) -> None:
-    if stage.base_dtype == "bfloat16" and stage.lora is None:
+    if stage.base_dtype in ("bfloat16", "nf4") and stage.lora is None:
         raise TrainingError(
-            'base_dtype is "bfloat16" and lora is None: weights that are trained are float32. '
-            "Give lora, or leave base_dtype out."
+            f'base_dtype is "{stage.base_dtype}" and lora is None: weights that are trained are '
+            "float32. Give lora, or leave base_dtype out."
         )
     if stage.base_dtype == "bfloat16" and stage.precision == "fp32":
         raise TrainingError(

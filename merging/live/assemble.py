@@ -34,6 +34,7 @@ def assemble(
     dtype: torch.dtype,
     device: str | torch.device = "cpu",
     trainable: bool = False,
+    quantization: Any = None,
 ) -> nn.Module:
     """Returns a module with the configuration of `folder` and the weights in `tensors`.
 
@@ -48,6 +49,8 @@ def assemble(
         device: where the module is moved once it is assembled.
         trainable: whether parameters require a gradient, except those that the architecture itself
             keeps fixed, such as tables of sines. None does if False.
+        quantization: transformers' configuration of a quantised model, such as BitsAndBytesConfig;
+            each weight is quantised on `device` as it is read. Not quantised if None.
 
     Returns:
         The module in evaluation mode.
@@ -57,6 +60,10 @@ def assemble(
             names it), or a configuration file cannot be read.
     """
     folder = Path(folder)
+    quantised: dict[str, Any] = {}
+    if quantization is not None:
+        # Without a map, transformers would take an accelerator whenever there is one.
+        quantised = {"quantization_config": quantization, "device_map": {"": str(device)}}
     with quiet_loading():
         from transformers import GenerationConfig
 
@@ -72,6 +79,7 @@ def assemble(
                 trust_remote_code=False,
                 use_safetensors=True,
                 output_loading_info=True,
+                **quantised,
             )
         except RuntimeError as error:
             # Raised for shapes that differ and for failed conversions. The text begins with a

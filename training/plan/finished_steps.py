@@ -20,7 +20,7 @@ Standing = Literal["new", "begun", "done"]
 PLAN, RECORD = "plan.yml", "plan.json"
 """Files of a plan's folder: the plan that was carried out last, and the list of its steps."""
 
-NEUTRAL = ("save_every", "device", "checkpointing", "batch", "accumulation")
+NEUTRAL = ("save_every", "device", "checkpointing", "batch", "accumulation", "liger", "report_to")
 """Settings that change the result by rounding only.
 
 Of batch and accumulation, only the product matters.

@@ -42,6 +42,8 @@ def check_on_model(
                 stage.attention,
                 stage.optimiser,
                 stage.packing,
+                stage.liger,
+                stage.report_to,
                 stage.schedule,
                 stage.schedule_options,
             )

@@ -14,7 +14,29 @@ from merging.inputs.checkpoint import Checkpoint
 from merging.live.assemble import assemble
 from merging.live.model_config import read_config
 from merging.live.tokenizer import read_tokenizer
+from merging.tensor_names import place
 from training.errors import TrainingError
+
+
+class Held(NamedTuple):
+    """How the weights of a base are held in memory."""
+
+    dtype: str = "float32"
+    """Of every weight that is not quantised: "float32" or "bfloat16"."""
+    four_bit: bool = False
+    """Whether the matrices of linear layers, except the output layer, are held in NF4: 4 bits per
+    weight, and a scale for each 64 of them (QLoRA, arXiv 2305.14314, section 3)."""
+    device: str = "cpu"
+    """Where the weights are read to."""
+
+    @property
+    def name(self) -> str:
+        """The name of the dtype in a plan: "float32", "bfloat16" or "nf4"."""
+        return "nf4" if self.four_bit else self.dtype
+
+
+PLAIN = Held()
+"""Every weight in float32, on the CPU."""
 
 
 class Base(NamedTuple):
@@ -36,21 +58,69 @@ class Base(NamedTuple):
             sizes[dtype] = sizes.get(dtype, 0) + info.numel
         return max(sizes, key=sizes.__getitem__)
 
-    def load(self, dtype: str = "float32") -> Any:
+    def nbytes(self, held: Held) -> int:
+        """Returns the bytes of the weights when they are held in this way."""
+        wide, narrow = (2 if held.dtype == "bfloat16" else 4), 0.5 + 1 / 64
+        total = 0.0
+        for name in self.weights:
+            info = self.weights.info(name)
+            linear = len(info.shape) == 2 and place(name).part not in ("embeddings", "head")
+            total += info.numel * (narrow if held.four_bit and linear else wide)
+        return round(total)
+
+    def load(self, held: Held = PLAIN) -> Any:
         """Returns the model, with every parameter trainable that can be.
 
-        Args:
-            dtype: of the parameters, "float32" or "bfloat16".
-
         Raises:
-            TrainingError: the weights do not fit the configuration, or cannot be read.
+            TrainingError: the weights do not fit the configuration, or cannot be read. Nothing in
+                the model can be held in 4 bits.
         """
         import torch
 
+        dtype = getattr(torch, held.dtype)
         try:
-            return assemble(self.folder, self.weights, dtype=getattr(torch, dtype), trainable=True)
+            model = assemble(
+                self.folder,
+                self.weights,
+                dtype=dtype,
+                device=held.device,
+                trainable=True,
+                quantization=_nf4(dtype) if held.four_bit else None,
+            )
         except MergingError as error:
             raise TrainingError(str(error)) from None
+        if held.four_bit and not _keep_unpacked(model):
+            raise TrainingError(
+                f'base_dtype is "nf4", and {self.folder} has no linear layer that can be held in 4 '
+                'bits. Give base_dtype="bfloat16".'
+            )
+        return model
+
+
+def _nf4(dtype: Any) -> Any:
+    """Returns transformers' configuration of 4-bit weights that compute in a dtype."""
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        # The scales are quantised too, to 8 bits.
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
+
+
+def _keep_unpacked(model: Any) -> int:
+    """Keeps 4-bit weights in the layout that can be trained on; returns how many layers have any.
+
+    On CPUs with AVX-512 for bfloat16, the first validation would change the layout for good. Later
+    updates would then get wrong gradients, with no more than a warning (bitsandbytes 0.50,
+    Linear4bit.forward).
+    """
+    layers = [each for each in model.modules() if hasattr(each, "support_avx512bf16_for_cpu")]
+    for layer in layers:
+        layer.support_avx512bf16_for_cpu = False
+    return len(layers)
 
 
 def open_base(folder: Path) -> Base:

@@ -115,8 +115,8 @@ def _run_facts(stage: Stage, processes: int, begun: Mapping[str, Any]) -> dict[s
         begun: these facts of an unfinished run; its identities may be of an earlier version.
     """
     settings = record.settings(stage)
-    # Saving more or less often does not change the weights.
-    del settings["save_every"]
+    # Saving more or less often, or telling more programs, does not change the weights.
+    del settings["save_every"], settings["report_to"]
     folders = {"base": stage.base, "adapter": stage.adapter}
     start = {
         name: record.identity_like(folder, begun.get(name, ""))
@@ -161,11 +161,23 @@ def _train(
             model, ready.data.own[0].ids.tolist()
         )
     trainer = StageTrainer(context, Hooks(on_point, should_stop), model, settings)
+    if "tensorboard" in stage.report_to and trainer.args.should_save:
+        trainer.add_callback(_tensorboard(out, state.step(before)))
     if stage.keep_epochs:
         own, steps = len(ready.data.own), ready.order.steps
         ends = pass_ends(stage, own, ready.data.groups, ready.processes, steps)
         trainer.add_callback(EpochCallback(trainer, ready.tokenizer, ends, use_cache))
-    trainer.train(resume_from_checkpoint=str(before) if before else None)
+    try:
+        trainer.train(resume_from_checkpoint=str(before) if before else None)
+    except Exception as error:
+        # They begin with the first step, and want to be logged in, or reached.
+        tracker = type(error).__module__.partition(".")[0]
+        if tracker not in stage.report_to:
+            raise
+        raise TrainingError(
+            f"report_to names {tracker}, which refuses: {error} Set it up as its own documentation "
+            f"says (wandb login, or WANDB_MODE=offline), or leave {tracker} out."
+        ) from None
     if trainer.stopped:
         raise TrainingStopped(
             f"stopped after step {trainer.state.global_step} of {ready.order.steps}; "
@@ -206,7 +218,9 @@ def _arguments(stage: Stage, batches: Order, folder: Path, device: str) -> Any:
         logging_strategy="no",
         eval_strategy="no",
         save_strategy="no",
-        report_to=[],
+        report_to=[name for name in stage.report_to if name != "tensorboard"],
+        run_name=folder.name.removesuffix(".training"),
+        use_liger_kernel=stage.liger,
         disable_tqdm=True,
         dataloader_num_workers=0,
         # torch warns about pinned memory on a machine without an accelerator.
@@ -218,6 +232,21 @@ def _arguments(stage: Stage, batches: Order, folder: Path, device: str) -> Any:
     # batch over all devices that it sees.
     settings._n_gpu = min(settings.n_gpu, 1)
     return settings
+
+
+def _tensorboard(out: Path, done: int) -> Any:
+    """Returns transformers' callback for TensorBoard, whose files outlast the run's states.
+
+    Args:
+        out: the run's folder.
+        done: number of steps that the run has done before. Points of later steps, of a run that was
+            killed after its last saved state, are hidden.
+    """
+    from torch.utils.tensorboard import SummaryWriter
+    from transformers.integrations import TensorBoardCallback
+
+    folder = out.with_name(out.name + ".tensorboard")
+    return TensorBoardCallback(SummaryWriter(str(folder), purge_step=done + 1 if done else None))
 
 
 def _write(trainer: StageTrainer, ready: StageSetup, out: Path, use_cache: Any) -> Trained:

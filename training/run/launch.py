@@ -17,8 +17,15 @@ def process_count(environment: Mapping[str, str] = os.environ) -> int:
 
     Raises:
         TrainingError: a launcher was asked for several processes, and what they need to find each
-            other is missing: each of them, or the only one, would train by itself.
+            other is missing: each of them, or the only one, would train by itself. Or it was asked
+            for DeepSpeed.
     """
+    if environment.get("ACCELERATE_USE_DEEPSPEED", "false") == "true":
+        raise TrainingError(
+            "accelerate launch was asked for DeepSpeed, whose states this training cannot save and "
+            "continue. Configure FSDP instead, which splits the model over the devices too "
+            "(accelerate config; the README has the configuration)."
+        )
     if "WORLD_SIZE" in environment:
         return int(environment["WORLD_SIZE"])
     how = (

@@ -47,6 +47,7 @@ def add_adapter(model: Any, lora: Lora) -> None:
     """
     from peft import LoraConfig
     from peft.tuners.tuners_utils import cast_adapter_dtype
+    from transformers.pytorch_utils import Conv1D
 
     names = [name for name, _ in model.named_modules() if name]
     # PEFT raises only if no target matches at all, so a misspelt one among others would go
@@ -66,6 +67,11 @@ def add_adapter(model: Any, lora: Lora) -> None:
         lora_dropout=lora.dropout,
         target_modules=list(lora.targets) or "all-linear",
         use_rslora=lora.rslora,
+        # Said for the base's own layers: in 4 bits, those of a GPT-2 have been replaced.
+        fan_in_fan_out=any(
+            issubclass(getattr(module, "source_cls", type(module)), Conv1D)
+            for module in model.modules()
+        ),
         task_type="CAUSAL_LM",
     )
     # Not get_peft_model: that of peft 0.21 reads a property that transformers 5.23 warns about.

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import heapq
-import importlib.util
 import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatch
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 from plumbing.units import size
 from training.batching.order import Order, order
-from training.choices import Optimiser
 from training.errors import TrainingError
+from training.packages import check_packages
 from training.run import memory
-from training.run.base import Base, open_base
+from training.run.base import Base, Held, open_base
 from training.run.cost import StageMeter
 from training.run.encode import Data, encode_stage
 from training.run.launch import is_sharded, process_count
@@ -26,13 +25,6 @@ from training.run.shared import Shared
 from training.stage import Stage
 
 log = logging.getLogger(__name__)
-
-OF_BITSANDBYTES = tuple(
-    name
-    for name in get_args(Optimiser)
-    if any(part in name for part in ("bnb", "paged", "lion", "ademamix"))
-)
-"""Optimisers that are in the package bitsandbytes."""
 
 
 class StageSetup(NamedTuple):
@@ -66,15 +58,15 @@ def set_up(stage: Stage, shared: Shared | None = None, *, trains: bool = True) -
 
     shared = Shared() if shared is None else shared
     base = open_base(stage.base)
-    _check_optimiser(stage.optimiser)
+    device, processes = _choose_device(stage), process_count()
+    check_packages(stage, device, sharded=is_sharded())
     _check_schedule(stage)
     if stage.adapter is not None:
         check_start(stage.adapter, stage)
-    device, processes = _choose_device(stage), process_count()
     meter = StageMeter("training", device, processes)
     data = encode_stage(stage, base.tokenizer, base.config, shared)
     unchanged = stage.lora is not None or not trains
-    model = shared.load(base, _base_dtype(stage, base), unchanged=unchanged)
+    model = shared.load(base, _held(stage, base, device), unchanged=unchanged)
     _set_attention(model, stage.attention)
     # Seeded after the loader, which may draw numbers, and before the random weights of an adapter.
     torch.manual_seed(stage.seed)
@@ -107,16 +99,6 @@ def _choose_device(stage: Stage) -> str:
     return f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
 
 
-def _check_optimiser(name: str) -> None:
-    """Refuses an optimiser whose package is not installed."""
-    if name in OF_BITSANDBYTES and importlib.util.find_spec("bitsandbytes") is None:
-        raise TrainingError(
-            f'optimiser is "{name}", which needs the package bitsandbytes, and it is not '
-            "installed. Install it (pip install bitsandbytes), or give another optimiser, such as "
-            "adamw_torch_fused or adafactor."
-        )
-
-
 def _check_schedule(stage: Stage) -> None:
     """Refuses options that the schedule does not take, or lacks."""
     import torch
@@ -138,12 +120,15 @@ def _check_schedule(stage: Stage) -> None:
         ) from None
 
 
-def _base_dtype(stage: Stage, base: Base) -> str:
-    """Returns the dtype in which the base's weights are held, "float32" or "bfloat16"."""
+def _held(stage: Stage, base: Base, device: str) -> Held:
+    """Returns how the base's weights are held while the stage trains."""
+    low = stage.lora is not None and stage.precision == "bf16"
+    if stage.base_dtype == "nf4":
+        # Read onto the device that trains: 4-bit weights are not moved to another one.
+        return Held("bfloat16" if low else "float32", four_bit=True, device=device)
     if stage.base_dtype != "auto":
-        return stage.base_dtype
-    held_low = stage.lora is not None and stage.precision == "bf16" and base.dtype == "bfloat16"
-    return "bfloat16" if held_low else "float32"
+        return Held(stage.base_dtype)
+    return Held("bfloat16" if low and base.dtype == "bfloat16" else "float32")
 
 
 def _set_attention(model: Any, name: str) -> None:

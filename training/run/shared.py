@@ -15,7 +15,7 @@ from typing import Any
 
 from corpus.tokens import Known
 from training.run import memory
-from training.run.base import Base
+from training.run.base import PLAIN, Base, Held
 from training.run.record import identity
 
 
@@ -33,12 +33,12 @@ class Shared:
         self._key: Hashable = None
         self._known: dict[Hashable, Known] = {}
 
-    def load(self, base: Base, dtype: str = "float32", *, unchanged: bool) -> Any:
+    def load(self, base: Base, held: Held = PLAIN, *, unchanged: bool) -> Any:
         """Returns the model of a base, with every parameter trainable that can be.
 
         Args:
             base: the opened base.
-            dtype: of the parameters, "float32" or "bfloat16".
+            held: how its weights are held.
             unchanged: whether the caller leaves the base's own weights as they are. Adapters, and
                 other values of `requires_grad`, do not count.
 
@@ -47,18 +47,18 @@ class Shared:
         """
         # By the identity too, because another training may have written the folder anew.
         config = base.config.to_json_string(use_diff=False)
-        key = (base.folder, identity(base.folder), config, dtype)
+        key = (base.folder, identity(base.folder), config, held)
         if self._key != key:
             # Before the next one is read, so that there are never two in memory.
             self._module = self._key = None
             # The system would end the process without a message.
             memory.check(
-                memory.FLOAT // (2 if dtype == "bfloat16" else 1) * base.weights.numel,
-                memory.free_bytes("cpu"),
-                f"the base in {dtype}, {base.folder},",
+                base.nbytes(held),
+                memory.free_bytes(held.device),
+                f"the base in {held.name}, {base.folder},",
                 "Close other programs, or train a smaller base.",
             )
-            self._module, self._key = base.load(dtype), key
+            self._module, self._key = base.load(held), key
         module = self._module
         if unchanged:
             return twin(module)
@@ -80,9 +80,11 @@ def twin(module: Any) -> Any:
     """
     from torch.nn import Parameter
 
-    # deepcopy takes these for copies that it has already made.
+    # deepcopy takes these for copies that it has already made. A quantised weight is of a class of
+    # its own, never trained, and stays where it is, so it need not be copied at all.
     memo: dict[int, Any] = {
-        id(each): Parameter(each.detach(), each.requires_grad) for each in module.parameters()
+        id(each): Parameter(each.detach(), each.requires_grad) if type(each) is Parameter else each
+        for each in module.parameters()
     }
     return copy.deepcopy(module, memo)
 

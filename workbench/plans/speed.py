@@ -29,6 +29,7 @@ WAY = (
     "attention",
     "optimiser",
     "packing",
+    "liger",
 )
 """Settings on which the speed depends, besides the base and the device."""
 EARLIER = 5

@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from training.adapter import Lora
 from training.run.finetune import run
 
 ROOT = Path(__file__).parents[3]
@@ -55,3 +56,18 @@ def test_two_processes_make_one_checkpoint_and_go_on_after_a_stop(pair, tmp_path
         max((one[name] - moved[name]).abs().max() for name in one) > 1e-3
     )  # the tolerance is small beside it
     assert not (tmp_path / "two.training").exists()
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_adapter_on_a_base_in_four_bits(stage, tmp_path):
+    four = replace(
+        stage, steps=4, batch=2, lora=Lora(2), base_dtype="nf4", precision="fp32", save_every=2
+    )
+    assert launched(four, tmp_path / "two", stop_at=3) == ["stopped", "stopped"]
+    assert len(launched(four, tmp_path / "two", resume=True)) == 2
+    alone = run(replace(four, accumulation=2), tmp_path / "one")
+    two, one = (
+        load_file(folder / "adapter_model.safetensors")
+        for folder in (tmp_path / "two", alone.folder)
+    )
+    assert all(torch.allclose(two[name], one[name], atol=2e-5, rtol=0) for name in one)

@@ -40,6 +40,11 @@ def test_processes_that_cannot_find_each_other_are_refused(environment, words):
         process_count(environment)
 
 
+def test_deepspeed_is_refused_with_what_takes_its_place():
+    with pytest.raises(TrainingError, match=r"DeepSpeed, whose states.*Configure FSDP"):
+        process_count(TORCHRUN | {"ACCELERATE_USE_DEEPSPEED": "true"})
+
+
 def test_the_first_process_writes():
     assert is_main({}) and is_main({"RANK": "0"}) and not is_main(TORCHRUN)
 

@@ -10,12 +10,12 @@ from safetensors.torch import load_file, save_file
 from transformers import get_scheduler
 
 from training.adapter import Lora
-from training.choices import Optimiser, Schedule
+from training.choices import OF_BITSANDBYTES, Optimiser, Schedule
 from training.errors import TrainingError, TrainingStopped
 from training.run import memory
 from training.run.finetune import run
 from training.run.saved_state import State
-from training.run.setup import OF_BITSANDBYTES, quiet, set_up
+from training.run.setup import quiet, set_up
 
 OPTIONS = {
     "cosine_with_min_lr": {"min_lr_rate": 0.1},
@@ -107,13 +107,6 @@ def test_sgd_is_the_rate_times_the_clipped_gradient(stage, tmp_path):
     assert length(0.01) == pytest.approx(0.5 * 0.01, rel=1e-3)
     assert length(0.02) == pytest.approx(0.5 * 0.02, rel=1e-3)
     assert length(None) > 0.1
-
-
-@pytest.mark.parametrize("name", OF_BITSANDBYTES)
-def test_an_optimiser_whose_package_is_missing_is_refused(stage, name, monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    with pytest.raises(TrainingError, match=f'"{name}", which needs the package bitsandbytes'):
-        set_up(replace(stage, optimiser=name))
 
 
 def test_the_averages_of_optimisers_in_bytes_per_weight():
@@ -263,3 +256,70 @@ def test_examples_may_be_cut_off(stage, tmp_path):
     assert counts.dropped_too_long == 0
     assert counts.cut == dropped.counts["examples"].dropped_too_long
     assert counts.tokens == dropped.counts["examples"].tokens + 8 * counts.cut
+
+
+def test_tensorboard_gets_the_curve(stage, tmp_path):
+    """The files stay beside the run, and a continued run goes on in them."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    told = replace(
+        stage, report_to=("tensorboard",), validation={"v": stage.examples[:5]}, save_every=1
+    )
+    asked = []
+    with pytest.raises(TrainingStopped):
+        run(told, tmp_path / "out", should_stop=lambda: asked.append(1) or len(asked) == 2)
+    made = run(told, tmp_path / "out", resume=True)
+    read = EventAccumulator(str(tmp_path / "out.tensorboard")).Reload()
+    shown = {point.step: point.value for point in read.Scalars("train/loss")}
+    assert shown == pytest.approx({point.step: point.loss for point in made.curve if point.loss})
+    last = read.Scalars("train/validation/v")[-1]
+    assert (last.step, last.value) == (3, pytest.approx(made.curve[-1].validation["v"]))
+
+
+def test_a_tracker_that_refuses_is_named(stage, tmp_path, monkeypatch):
+    """Such as wandb where nobody has logged in: an error of its own class ends the first step."""
+    from transformers.integrations import TensorBoardCallback
+
+    refusal = type("UsageError", (Exception,), {"__module__": "tensorboard.errors"})
+
+    def refuse(*_, **__):
+        raise refusal("No API key configured.")
+
+    monkeypatch.setattr(TensorBoardCallback, "on_train_begin", refuse)
+    with pytest.raises(TrainingError, match="names tensorboard, which refuses: No API key"):
+        run(replace(stage, report_to=("tensorboard",)), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_report_to_is_no_part_of_what_a_run_is(stage, tmp_path):
+    """An unfinished run may be continued without it."""
+    asked = []
+    with pytest.raises(TrainingStopped):
+        run(stage, tmp_path / "out", should_stop=lambda: asked.append(1) or len(asked) == 2)
+    told = replace(stage, report_to=("tensorboard",))
+    assert run(told, tmp_path / "out", resume=True).folder.is_dir()
+
+
+@pytest.mark.parametrize(
+    ("value", "words"), [("wandb", "expected a tuple"), (("wand",), "is 'wand'; expected one of")]
+)
+def test_trackers_that_are_none_are_refused(stage, value, words):
+    with pytest.raises(TrainingError, match=f"report_to .*{words}"):
+        replace(stage, report_to=value)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Paged optimizers are not supported on CPU")
+@pytest.mark.parametrize("name", OF_BITSANDBYTES)
+def test_every_optimiser_of_bitsandbytes_lowers_the_loss_and_continues(stage, tmp_path, name):
+    longer = replace(stage, optimiser=name, steps=6, save_every=2, keep_epochs=True, rate=3e-3)
+    whole = run(longer, tmp_path / "whole")
+    assert losses(whole)[-1] < losses(whole)[0]
+    asked = []
+    with pytest.raises(TrainingStopped):
+        run(longer, tmp_path / "cut", should_stop=lambda: asked.append(1) or len(asked) == 3)
+    resumed = run(longer, tmp_path / "cut", resume=True)
+    assert all(
+        torch.equal(weights(resumed.folder)[key], tensor)
+        for key, tensor in weights(whole.folder).items()
+    )
