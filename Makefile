@@ -40,7 +40,7 @@ format: .venv/made-test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: .venv/made .venv-mergekit/made
+bench: .venv/made-browser .venv-mergekit/made
 	$(BIN)/python -m benchmarks $(ARGS)
 
 demo: .venv/made

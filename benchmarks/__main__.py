@@ -25,6 +25,7 @@ WEIGHTED = (
     "digests_on_the_way",
     "half_products",
     "adapter_memory",
+    "half_training",
 )
 """The benchmarks that take --size and --weights."""
 OTHERS = {

@@ -20,6 +20,7 @@ from benchmarks import (
     digests_on_the_way,
     geometry_against_read,
     half_products,
+    half_training,
     live_line,
     machine,
     merge_against_copy,
@@ -214,7 +215,7 @@ def test_adapter_memory(capsys):
     adapter_memory.main(["--rounds", "1", "--size", "tiny", "--length", "16"])
     (table,) = tables(capsys.readouterr().out, "adapter_memory")
     assert firsts(table) == ["peak, MB", "update, s"]
-    assert all(float(row[at].split()[0]) > 0 for row in table[2:] for at in (1, 2))
+    assert all(float(row[at].split()[0]) > 0 for row in table[2:] for at in (1, 2, 3))
 
 
 def test_packing_against_padding(capsys):
@@ -229,6 +230,13 @@ def test_half_products(capsys):
     (table,) = tables(capsys.readouterr().out, "half_products")
     assert firsts(table) == ["float32", "bfloat16, converted", "bfloat16, torch's own"]
     assert all(float(row[1].split()[0]) >= 0 for row in table[2:])
+
+
+def test_half_training(capsys):
+    half_training.main(["--rounds", "1", "--size", "tiny"])
+    (table,) = tables(capsys.readouterr().out, "half_training")
+    assert firsts(table) == ["an adapter on tiny"] * 2 + ["all of 1.9M"] * 2
+    assert all(float(row[at].split()[0]) > 0 for row in table[2:] for at in (2, 3))
 
 
 def test_sampler_against_step(capsys):

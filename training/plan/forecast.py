@@ -137,7 +137,7 @@ class StepForecast:
             )
         if self.stage.precision == "bf16" and memory.computes_slowly(self.stage.device):
             remarks.append(
-                "the CPU has no instructions for bfloat16, so an update takes 10 to 20 times as "
+                "the CPU has no instructions for bfloat16, so an update takes 5 to 20 times as "
                 "long as in float32. Set precision: fp32."
             )
         return remarks

@@ -12,6 +12,7 @@ is the need of a step; HEAP says how much larger the process may grow.
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any, NamedTuple
 
 from plumbing.units import size
 from training.errors import TrainingError
+from training.stage import Stage
 
 PROBES = (8, 16, 32)
 """Lengths in tokens of the rows that are measured; their cost is small compared with one step."""
@@ -98,6 +100,19 @@ def estimate(
         -(-round(averages * trained) // shards),
         always + rows * (per_row + 2 * logits),
     )
+
+
+def batch_shape(stage: Stage, lengths: Sequence[int]) -> tuple[int, int]:
+    """Returns the number of rows of the largest batch, and the number of tokens of its longest row.
+
+    Args:
+        stage: the stage.
+        lengths: numbers of tokens of its examples.
+    """
+    if stage.packing and stage.attention == "flash_attention_2":
+        # One row of a batch: at most its longest examples together.
+        return 1, sum(heapq.nlargest(stage.batch, lengths))
+    return stage.batch, max(lengths)
 
 
 def averages(optimiser: str) -> float:
@@ -232,8 +247,7 @@ def _left_in_group(folder: Path) -> list[int]:
 def computes_slowly(device: str) -> bool:
     """Returns whether products in bfloat16 run in a plain loop, for want of instructions.
 
-    Measured on a CPU with AVX2 only, in updates: 34 instead of 1.7 s for an adapter on 135 million
-    parameters, and 6.1 instead of 0.5 s for all of 1.9 million.
+    `python -m benchmarks.half_training` measures what that costs: 5 to 20 times the time.
 
     Args:
         device: the device of a stage, "auto", "cpu" or "cuda".

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 import logging
 import os
 from collections.abc import Iterator
@@ -164,15 +163,10 @@ def _freeze(model: Any, patterns: tuple[str, ...]) -> None:
 
 def _check_memory(stage: Stage, model: Any, data: Data, device: str, processes: int) -> None:
     """Refuses a stage whose step does not fit in memory, and warns if it hardly fits."""
-    longest = max(len(row.ids) for row in data.all)
-    rows, length = stage.batch, longest
-    if stage.packing and stage.attention == "flash_attention_2":
-        # One row of a batch: at most its longest examples together.
-        rows, length = 1, sum(heapq.nlargest(stage.batch, (len(row.ids) for row in data.all)))
+    lengths = [len(row.ids) for row in data.all]
     need = memory.estimate(
         model,
-        rows,
-        length,
+        *memory.batch_shape(stage, lengths),
         bf16=stage.precision == "bf16",
         checkpointing=stage.checkpointing,
         shards=processes if is_sharded() else 1,
@@ -184,7 +178,7 @@ def _check_memory(stage: Stage, model: Any, data: Data, device: str, processes: 
         total = (need.total - need.weights) * int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     room = memory.free_bytes(device)
     what = (
-        f"a step of {stage.batch} examples of up to {longest} tokens ({need.in_words()}) "
+        f"a step of {stage.batch} examples of up to {max(lengths)} tokens ({need.in_words()}) "
         f"on {device}"
     )
     advice = (

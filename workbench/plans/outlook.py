@@ -193,13 +193,9 @@ def _needs(steps: Sequence[StepForecast], shared: Shared) -> dict[str, Need]:
         with quiet():
             model = set_up(shorten(alone, 1), shared, trains=False).model
         for ready in some:
-            rows, length = stage.batch, _longest(ready)
-            if stage.packing and stage.attention == "flash_attention_2":
-                rows, length = 1, rows * length
             needs[ready.name] = memory.estimate(
                 model,
-                rows,
-                length,
+                *memory.batch_shape(stage, [_longest(ready)] * stage.batch),
                 bf16=stage.precision == "bf16",
                 checkpointing=stage.checkpointing,
                 averages=memory.averages(stage.optimiser),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, get_args, get_type_hints
+from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
 import gradio as gr
 
@@ -26,7 +26,10 @@ class Advanced(NamedTuple):
     @property
     def default(self) -> Any:
         """The value of a plan that does not name the setting."""
-        return next(each.default for each in dataclasses.fields(Stage) if each.name == self.key)
+        value: Any = next(
+            each.default for each in dataclasses.fields(Stage) if each.name == self.key
+        )
+        return list(value) if self.several else value
 
     @property
     def hint(self) -> Any:
@@ -34,12 +37,20 @@ class Advanced(NamedTuple):
         return get_type_hints(Stage)[self.key]
 
     @property
+    def several(self) -> bool:
+        """Whether it may be several of its choices at once."""
+        return get_origin(self.hint) is tuple
+
+    @property
     def choices(self) -> tuple[str, ...]:
         """The texts that it may be; () for a number, and for yes or no."""
-        return tuple(each for each in get_args(self.hint) if isinstance(each, str))
+        of = get_args(self.hint)[0] if self.several else self.hint
+        return tuple(each for each in get_args(of) if isinstance(each, str))
 
     def shown(self, value: Any) -> Any:
         """Returns the value that the field shows for a plan's value, which may be anything."""
+        if self.several:
+            return [each for each in self.choices if isinstance(value, list) and each in value]
         if self.choices:
             return value if value in self.choices else self.default
         kind = bool if self.hint is bool else int | float
@@ -60,9 +71,16 @@ ADVANCED = (
     Advanced("checkpointing", "Less memory, more time (checkpointing)"),
     Advanced("base_dtype", "Dtype of a frozen base"),
     Advanced("attention", "Attention"),
+    Advanced("beta1", "β1 of AdamW"),
+    Advanced("beta2", "β2 of AdamW"),
+    Advanced("leftover", "Rest of a group"),
+    Advanced("save_dtype", "Dtype of saved weights"),
+    Advanced("save_every", "Save state every N steps"),
+    Advanced("report_to", "Curves also to"),
     Advanced("keep", "Weights to keep"),
     Advanced("patience", "Patience, measurements"),
     Advanced("keep_epochs", "Keep a checkpoint of each epoch"),
+    Advanced("liger", "Liger kernels (accelerators only)"),
 )
 """The fields in their order."""
 
@@ -74,8 +92,12 @@ def build() -> list[Any]:
         with gr.Row(elem_id="train-advanced-fields"):
             for each in ADVANCED:
                 if each.choices:
-                    options = {"choices": list(each.choices), "value": each.default}
-                    components[each.key] = gr.Dropdown(**options, **_named(each))
+                    components[each.key] = gr.Dropdown(
+                        list(each.choices),
+                        value=each.default,
+                        multiselect=each.several,
+                        **_named(each),
+                    )
                 elif each.hint is not bool:
                     components[each.key] = gr.Number(each.default, **_named(each))
         with gr.Row(elem_id="train-advanced-choices"):
