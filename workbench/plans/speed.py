@@ -182,6 +182,8 @@ def shorten(stage: Stage, examples: int) -> Stage:
         keep="last",
         groups=None,
         group_weights=None,
+        # Nobody wants to see the curve of a few steps beside those of trainings.
+        report_to=(),
         # One more step than is timed, so that the run never ends by itself and writes a checkpoint.
         steps=TIMED + 1,
         epochs=None,

@@ -4,7 +4,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from corpus import Example
+from training.stage import Stage
 from workbench.plans.outlook import _validated
+from workbench.plans.speed import shorten
 
 
 @pytest.mark.parametrize(
@@ -19,3 +22,9 @@ def test_each_evaluation_of_a_run_is_counted_once(updates, every, evaluations):
     assert len(decided) == evaluations
     stage = SimpleNamespace(evaluate_every=every, validation={"a": [1, 2, 3], "b": [4]})
     assert _validated(SimpleNamespace(steps=updates, stage=stage)) == 4 * evaluations
+
+
+def test_the_steps_that_are_timed_are_reported_nowhere(tmp_path):
+    examples = tuple(Example(f"{n}", f" {n}") for n in range(9))
+    stage = Stage(base=tmp_path, examples=examples, steps=9, report_to=("wandb", "tensorboard"))
+    assert shorten(stage, 3).report_to == ()
