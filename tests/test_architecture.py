@@ -67,7 +67,7 @@ FLOORS = {
     "training": [{"training"}, {"training/batching"}, {"training/run"}, {"training/plan"}],
     "workbench": [
         {"workbench"},
-        {"workbench/plots", "workbench/session"},
+        {"workbench/plots", "workbench/session", "workbench/gguf"},
         {"workbench/comparison", "workbench/plans"},
         {"workbench/line"},
         {"workbench/jobs", "workbench/reports", "workbench/demo"},

@@ -269,9 +269,11 @@ def _explain_no_weights(path: Path, files: list[str]) -> str:
         file.name for pattern in ("*.gguf", "*.onnx", "*.h5") for file in path.glob(pattern)
     )
     if other:
+        converted = next((name for name in other if name.endswith(".gguf")), None)
+        advice = f" Convert it once: dem convert {path / converted} OUT." if converted else ""
         return (
             f"{path} holds {listed(other)}; only safetensors weights in full precision can be "
-            "merged."
+            f"merged.{advice}"
         )
     names = sorted(file.name for file in path.iterdir())
     return f"{path} holds no safetensors weights ({listed(names) if names else 'it is empty'})."

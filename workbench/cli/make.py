@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from workbench.cli.app import command
-from workbench.cli.output import Force, Json, report_to
+from workbench.cli.output import Force, Json, note, report_to
 from workbench.cli.shared import (
     Base,
     NewFolder,
@@ -246,3 +246,31 @@ def verify(
     typer.echo(
         f"{folder}: {len(manifest.files)} files, {manifest.nbytes / 1e6:,.1f} MB, all as written"
     )
+
+
+@command(
+    "Merge", "dem convert model.Q8_0.gguf model", "dem convert model.gguf base --dtype bfloat16"
+)
+def convert(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE.gguf",
+            help="A GGUF file of a language model; needs the package gguf.",
+        ),
+    ],
+    out: NewFolder,
+    dtype: Annotated[
+        str,
+        dtype_option("Dtype of the weights: float32 (default), bfloat16 or float16."),
+    ] = "float32",
+) -> None:
+    """Turn a GGUF file into a folder that can be a base or a checkpoint."""
+    from workbench.gguf.convert import convert as convert_gguf
+
+    done = convert_gguf(file, out, dtype)
+    for each in done.notes:
+        note(each)
+    stored = ", ".join(sorted(done.types, key=lambda name: -done.types[name]))
+    was = "; the inputs were quantised" if done.quantised else ""
+    typer.echo(f"{out}: {done.parameters:,} weights in {dtype}, from {stored}{was}")

@@ -15,7 +15,7 @@ from workbench.cli.help import PANELS
 
 ROOT = Path(__file__).parents[3]
 PANEL_OF = {
-    "Merge": ["merge", "extract", "vector", "verify"],
+    "Merge": ["merge", "extract", "vector", "verify", "convert"],
     "Inspect": ["inspect", "weights", "rounding", "methods"],
     "Measure": ["compare", "loss", "bench", "statistics"],
     "Train": ["train"],
