@@ -1,11 +1,13 @@
 """Claim: a LoRA run on a base in bfloat16 takes at most 40 % of the memory of one in float32.
 
     python -m benchmarks.adapter_memory [--size 135M] [--length 64] [--rounds 3]
+    python -m benchmarks.adapter_memory --base $(dem real base)
 
-A model with random weights in bfloat16 trains an adapter of rank 8 for three updates, one row per
-update, in bfloat16 on the CPU. Each run has a process of its own. Its peak is counted from what the
-process holds once everything is imported. The columns are values of base_dtype. "float32" is how
-every run was before there was a choice; nf4 has 4 bits, and needs the package bitsandbytes.
+A model in bfloat16, with random weights unless a base is named, trains an adapter of rank 8 for
+three updates, one row per update, in bfloat16 on the CPU. Each run has a process of its own. Its
+peak is counted from what the process holds once everything is imported. The columns are values of
+base_dtype. "float32" is how every run was before there was a choice; nf4 has 4 bits, and needs the
+package bitsandbytes.
 """
 
 import json
@@ -25,9 +27,12 @@ DTYPES = ("float32", "bfloat16", "nf4")
 def main(argv: Sequence[str] | None = None) -> None:
     """Run all ways in turn, and print the peaks and the seconds of an update."""
     length = {"type": int, "default": 64, "help": "tokens of a row (default: 64)"}
-    options = machine.begin(__file__, __doc__, argv, rounds=3, size="135M", length=length)
+    given = {"type": Path, "metavar": "FOLDER", "help": "a base in bfloat16, instead of --size"}
+    options = machine.begin(
+        __file__, __doc__, argv, rounds=3, size="135M", length=length, base=given
+    )
     with tempfile.TemporaryDirectory() as scratch:
-        base = random_base(options.size, options.weights or Path(scratch))
+        base = options.base or random_base(options.size, options.weights or Path(scratch))
         costs = machine.in_turn(
             options.rounds,
             {dtype: lambda dtype=dtype: _run(base, dtype, options.length) for dtype in DTYPES},

@@ -68,7 +68,7 @@ FLOORS = {
     "workbench": [
         {"workbench"},
         {"workbench/plots", "workbench/session", "workbench/gguf"},
-        {"workbench/comparison", "workbench/plans"},
+        {"workbench/comparison", "workbench/plans", "workbench/real"},
         {"workbench/line"},
         {"workbench/jobs", "workbench/reports", "workbench/demo"},
         {"workbench/page/tabs"},

@@ -227,7 +227,7 @@ def main(arguments: list[str]) -> int:
         # An ended process cleans up what it has staged, as an interrupted one does.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     # A group without a verb shows what verbs it has.
-    arguments = [*arguments, "--help"] if arguments in ([], ["demo"]) else arguments
+    arguments = [*arguments, "--help"] if arguments in ([], ["demo"], ["real"]) else arguments
     quiet = QUIET.set(False)
     try:
         # Not standalone: Typer would print its usage errors in a box, and without `error: `.

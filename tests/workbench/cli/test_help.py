@@ -19,7 +19,7 @@ PANEL_OF = {
     "Inspect": ["inspect", "weights", "rounding", "methods"],
     "Measure": ["compare", "loss", "bench", "statistics"],
     "Train": ["train"],
-    "Page": ["ui", "demo"],
+    "Page": ["ui", "demo", "real"],
 }
 
 
@@ -60,7 +60,7 @@ def test_the_verbs_are_listed_by_panel(capsys: pytest.CaptureFixture[str]) -> No
     }
 
 
-@pytest.mark.parametrize("words", ["", "demo", *verbs()])
+@pytest.mark.parametrize("words", ["", "demo", "real", *verbs()])
 def test_each_help_has_two_flags_80_columns_and_no_types(
     words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -84,7 +84,8 @@ def test_the_check_of_types_can_fail(capsys: pytest.CaptureFixture[str]) -> None
 
 def test_without_words_the_help_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     assert helped(capsys, []) == helped(capsys, ["--help"])
-    assert helped(capsys, ["demo"]) == helped(capsys, ["demo", "--help"])
+    for group in ("demo", "real"):
+        assert helped(capsys, [group]) == helped(capsys, [group, "--help"])
 
 
 def examples(command: Any) -> list[str]:
@@ -128,7 +129,8 @@ def run_examples(names: list[str], folder: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("names", [QUICK, SLOW], ids=["quick", "slow"])
 def test_the_examples_work(names: list[str], tmp_path: Path) -> None:
-    """All but those of `ui`, which serves until it is ended, and `demo build`, which takes long."""
+    """All but those of `ui`, which serves until it is ended, of `demo build`, which takes long, and
+    of `convert` and `real`, which need files of their own (tests/workbench/gguf, tests/workbench/real)."""
     run_examples(names, tmp_path)
 
 

@@ -1,0 +1,1 @@
+"""A real base without a hub: an instruction-tuned model from a Python package."""
