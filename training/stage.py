@@ -53,11 +53,12 @@ class Stage:
         adapter: folder of a LoRA adapter to continue. It must be on the same base and have the
             same rank, alpha, targets and rslora; the optimiser starts anew. A new adapter if None.
         frozen: patterns of names of parameters that are not trained, such as "*embed_tokens*".
-        precision: "bf16" computes in bfloat16 where that is safe, about twice as fast on recent
-            CPUs. The trained weights are float32 with either value.
+        precision: "bf16" computes in bfloat16 where that is safe, and in float32 on CPUs without
+            instructions for bfloat16, unless `base_dtype` is "bfloat16". The trained weights are
+            float32 with either value.
         base_dtype: dtype in which the weights below an adapter are held. "auto" is bfloat16 if the
-            base's files are and precision is "bf16", and otherwise float32. bfloat16 takes half of
-            the memory, and "nf4" an eighth for linear layers (QLoRA, arXiv 2305.14314), with the
+            base's files are and the run computes in it, and otherwise float32. bfloat16 takes half
+            of the memory, and "nf4" an eighth for linear layers (QLoRA, arXiv 2305.14314), with the
             package bitsandbytes. Weights that are trained themselves are float32.
         attention: implementation of attention; transformers chooses it if "auto".
         liger: whether to use the kernels of the package liger-kernel, which need less memory; on

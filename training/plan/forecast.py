@@ -135,10 +135,10 @@ class StepForecast:
                 f"{updates:,} of {self.steps:,} updates hold an example more than once, up to "
                 f"{most} times, so they learn from fewer examples than the others. {advice}"
             )
-        if self.stage.precision == "bf16" and memory.computes_slowly(self.stage.device):
+        if self.stage.base_dtype == "bfloat16" and memory.computes_slowly(self.stage.device):
             remarks.append(
-                "the CPU has no instructions for bfloat16, so an update takes 5 to 20 times as "
-                "long as in float32. Set precision: fp32."
+                "the CPU has no instructions for bfloat16, so on a base that is held in it an "
+                "update takes about 20 times as long. Leave base_dtype out if memory allows."
             )
         return remarks
 

@@ -14,6 +14,7 @@ from training.errors import TrainingError, TrainingStopped
 from training.run import record
 from training.run.cost import Spent
 from training.run.launch import is_sharded, leaves_unused
+from training.run.memory import in_bfloat16
 from training.run.record import CurvePoint
 from training.run.rights import give_usual_rights
 from training.run.saved_state import State, write_json
@@ -210,7 +211,7 @@ def _arguments(stage: Stage, batches: Order, folder: Path, device: str) -> Any:
         max_grad_norm=stage.clip or 0.0,
         neftune_noise_alpha=stage.noise or None,
         seed=stage.seed,
-        bf16=stage.precision == "bf16",
+        bf16=in_bfloat16(stage, device),
         # Otherwise the Trainer logs an average in the place of a NaN loss, and a diverged run goes
         # on.
         logging_nan_inf_filter=False,
@@ -268,7 +269,12 @@ def _write(trainer: StageTrainer, ready: StageSetup, out: Path, use_cache: Any) 
         shutil.rmtree(staged, ignore_errors=True)
         write_model(trainer, ready.tokenizer, staged, weights, use_cache)
         document = record.document(
-            stage, ready.data.counts, spent, curve, best or ready.order.steps
+            stage,
+            ready.data.counts,
+            spent,
+            curve,
+            best or ready.order.steps,
+            "bfloat16" if in_bfloat16(stage, ready.device) else "float32",
         )
         write_json(staged / record.NAME, document)
         give_usual_rights(staged)

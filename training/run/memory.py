@@ -258,6 +258,21 @@ def computes_slowly(device: str) -> bool:
     return on_cpu and not torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
+def in_bfloat16(stage: Stage, device: str) -> bool:
+    """Returns whether a stage computes in bfloat16 on a device; it computes in float32 otherwise.
+
+    Where products in bfloat16 would be slow, only a base that was asked to be held in it makes a
+    stage compute in it.
+
+    Args:
+        stage: the stage.
+        device: where it trains; see `computes_slowly`.
+    """
+    if stage.precision == "fp32":
+        return False
+    return stage.base_dtype == "bfloat16" or not computes_slowly(device)
+
+
 def weights_on_disk(folder: Path) -> int:
     """Returns the bytes of a checkpoint's weights as float32; 0 if the folder holds no checkpoint.
 

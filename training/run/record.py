@@ -127,6 +127,7 @@ def document(
     spent: Spent,
     curve: Sequence[CurvePoint],
     best_step: int | None,
+    computed_in: str,
 ) -> dict[str, Any]:
     """Returns the content of training.json.
 
@@ -136,6 +137,7 @@ def document(
         spent: cost of the training.
         curve: points of its loss curve.
         best_step: step of the weights that were written.
+        computed_in: dtype of most products, which precision alone does not tell.
     """
     return {
         "base": {
@@ -149,6 +151,7 @@ def document(
         "data": digests(stage),
         "counts": {name: asdict(part) for name, part in counts.items()},
         "kept_step": best_step,
+        "computed_in": computed_in,
         "spent": asdict(spent),
         "curve": [
             {key: value for key, value in point._asdict().items() if value not in (None, {})}

@@ -121,7 +121,7 @@ def _check_schedule(stage: Stage) -> None:
 
 def _held(stage: Stage, base: Base, device: str) -> Held:
     """Returns how the base's weights are held while the stage trains."""
-    low = stage.lora is not None and stage.precision == "bf16"
+    low = stage.lora is not None and memory.in_bfloat16(stage, device)
     if stage.base_dtype == "nf4":
         # Read onto the device that trains: 4-bit weights are not moved to another one.
         return Held("bfloat16" if low else "float32", four_bit=True, device=device)
@@ -167,7 +167,7 @@ def _check_memory(stage: Stage, model: Any, data: Data, device: str, processes: 
     need = memory.estimate(
         model,
         *memory.batch_shape(stage, lengths),
-        bf16=stage.precision == "bf16",
+        bf16=memory.in_bfloat16(stage, device),
         checkpointing=stage.checkpointing,
         shards=processes if is_sharded() else 1,
         averages=memory.averages(stage.optimiser),

@@ -196,7 +196,7 @@ def _needs(steps: Sequence[StepForecast], shared: Shared) -> dict[str, Need]:
             needs[ready.name] = memory.estimate(
                 model,
                 *memory.batch_shape(stage, [_longest(ready)] * stage.batch),
-                bf16=stage.precision == "bf16",
+                bf16=memory.in_bfloat16(stage, stage.device),
                 checkpointing=stage.checkpointing,
                 averages=memory.averages(stage.optimiser),
             )

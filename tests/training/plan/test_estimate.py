@@ -277,11 +277,11 @@ def test_a_dtype_that_is_slow_here_is_told(plan, monkeypatch):
         monkeypatch.setattr(
             "torch.ops.mkldnn._is_mkldnn_bf16_supported", lambda slow=slow: not slow
         )
-        for precision in ("bf16", "fp32"):
-            settings = f"{{epochs: 1, batch: 4, device: cpu, precision: {precision}}}"
+        for dtype in ("auto", "bfloat16"):
+            settings = f"{{epochs: 1, batch: 4, device: cpu, lora: 2, base_dtype: {dtype}}}"
             (ready,) = estimate(plan(schedule, settings))
             told = [remark for remark in ready.remarks if "no instructions for bfloat16" in remark]
-            assert bool(told) == (slow and precision == "bf16")
+            assert bool(told) == (slow and dtype == "bfloat16")
 
 
 def test_parts_of_chats_cut_examples_and_endless_ones_are_told(home, tmp_path, text):

@@ -18,6 +18,7 @@ from plumbing.units import size
 from training.batching.order import collate, order
 from training.run import memory
 from training.run.finetune import Lora, TrainingError, TrainingStopped, run
+from training.run.memory import in_bfloat16
 from training.run.setup import set_up
 
 
@@ -64,7 +65,7 @@ def plain_loop(stage):
         ]
         count = sum((batch["labels"][:, 1:] != -100).sum() for batch in mine)
         for batch in mine:
-            with torch.autocast("cpu", torch.bfloat16, enabled=stage.precision == "bf16"):
+            with torch.autocast("cpu", torch.bfloat16, enabled=in_bfloat16(stage, "cpu")):
                 logits = model(
                     batch["input_ids"], attention_mask=batch["attention_mask"]
                 ).logits.float()

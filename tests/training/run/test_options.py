@@ -168,12 +168,31 @@ def dtypes(model):
     }
 
 
-def test_a_frozen_base_is_held_as_its_files_are(stage, low):
+@pytest.fixture(params=[True, False], ids=["quick halves", "slow halves"])
+def halves_are_quick(request, monkeypatch):
+    """Whether the CPU has instructions for bfloat16."""
+    monkeypatch.setattr("torch.ops.mkldnn._is_mkldnn_bf16_supported", lambda: request.param)
+    return request.param
+
+
+def test_where_halves_are_slow_a_stage_computes_in_float32(stage, tmp_path, halves_are_quick):
+    made = {name: run(replace(stage, precision=name), tmp_path / name) for name in ("bf16", "fp32")}
+    assert (losses(made["bf16"]) == losses(made["fp32"])) is not halves_are_quick
+    told = {
+        name: json.loads((each.folder / "training.json").read_text("utf-8"))["computed_in"]
+        for name, each in made.items()
+    }
+    assert told == {"bf16": "bfloat16" if halves_are_quick else "float32", "fp32": "float32"}
+
+
+def test_a_frozen_base_is_held_as_its_files_are(stage, low, halves_are_quick):
     adapter = replace(stage, lora=Lora(2), precision="bf16")
+    by_default = replace(adapter, base=low)
     cases = {
-        torch.bfloat16: [replace(adapter, base=low), replace(adapter, base_dtype="bfloat16")],
+        torch.bfloat16: [replace(adapter, base_dtype="bfloat16"), *[by_default] * halves_are_quick],
         torch.float32: [
             adapter,
+            *[by_default] * (not halves_are_quick),
             replace(adapter, base=low, precision="fp32"),
             replace(adapter, base=low, base_dtype="float32"),
             replace(stage, base=low, precision="bf16"),
@@ -194,7 +213,8 @@ def test_an_adapter_on_a_half_base_learns_as_on_a_whole_one(stage, low, tmp_path
         validation={"v": stage.examples},
     )  # fmt: skip
     half, whole = (
-        run(replace(adapter, base_dtype=dtype), tmp_path / dtype) for dtype in ("auto", "float32")
+        run(replace(adapter, base_dtype=dtype), tmp_path / dtype)
+        for dtype in ("bfloat16", "float32")
     )
     first, last = half.curve[0].loss, half.curve[-1].validation["v"]
     assert last == pytest.approx(whole.curve[-1].validation["v"], rel=0.02) and last < 0.7 * first
