@@ -117,7 +117,9 @@ def _keep_unpacked(model: Any) -> int:
     updates would then get wrong gradients, with no more than a warning (bitsandbytes 0.50,
     Linear4bit.forward).
     """
-    layers = [each for each in model.modules() if hasattr(each, "support_avx512bf16_for_cpu")]
+    from bitsandbytes.nn import Linear4bit
+
+    layers = [each for each in model.modules() if isinstance(each, Linear4bit)]
     for layer in layers:
         layer.support_avx512bf16_for_cpu = False
     return len(layers)

@@ -50,7 +50,7 @@ def model_card(
         f"- Architecture in the file: `{_plain(facts['architecture'])}`",
         f"- Weights: {total:,}, written in {dtype}; in the file: {stored}",
         f"- SHA-256 of the file: `{sha256}`",
-        *(f"- {note}" for note in facts["notes"]),
+        *(f"- {_plain(note)}" for note in facts["notes"]),
         "",
     ]
     return "\n".join(lines)
@@ -58,4 +58,4 @@ def model_card(
 
 def _plain(text: str) -> str:
     """Returns a text of the file without anything that is markup."""
-    return re.sub(r"[^\w .,:()+-]", "", " ".join(text.split()))[:200].strip()
+    return re.sub(r"[^\w .,:;'()+-]", "", " ".join(text.split()))[:200].strip()

@@ -41,7 +41,8 @@ def main(request: dict[str, Any]) -> dict[str, Any]:
         return {"refused": _too_much(request["memory"])}
     # The file decides what goes wrong in the libraries that read it, so anything may be raised.
     except Exception as error:
-        text = " ".join(str(error).split())
+        # Without what could steer a terminal: the text may quote the file.
+        text = "".join(each for each in " ".join(str(error).split()) if each.isprintable())
         if "memory" in text.lower():
             return {"refused": _too_much(request["memory"])}
         return {
@@ -136,7 +137,11 @@ def _check_complete(content: Any, model: Any) -> None:
 
 
 def _save(model: Any, out: Path, dtype: str) -> None:
-    """Writes the weights and the configuration of a model."""
+    """Writes the weights and the configuration of a model.
+
+    Raises:
+        Refused: a value is too large for the dtype.
+    """
     import numpy as np
     import torch
 
@@ -153,7 +158,11 @@ def _save(model: Any, out: Path, dtype: str) -> None:
             # In the file it is a float32: 9.999999747378752e-06 was 1e-05.
             setattr(config, name, float(str(np.float32(value))))
     config.dtype = getattr(torch, dtype)
-    weights = {name: tensor.to(config.dtype) for name, tensor in model.state_dict().items()}
+    weights = {}
+    for name, tensor in model.state_dict().items():
+        weights[name] = tensor.to(config.dtype)
+        if not weights[name].isfinite().all():
+            raise Refused(f"{name} has values that {dtype} cannot hold. Give bfloat16 or float32.")
     with torch.device("meta"):
         fresh = type(model)(config)
     fresh.load_state_dict(weights, assign=True)

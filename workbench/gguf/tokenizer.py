@@ -34,8 +34,8 @@ def save_tokenizer(content: Any, folder: str, out: Path, notes: list[str]) -> No
         )
     elif split is not None and split not in (*SPLIT_AS_GPT2, *_known_splits()):
         notes.append(
-            f"The file's way of splitting text, {split}, is not known to transformers, which does "
-            "it as GPT-2 does. Compare tokens with those of the original tokenizer."
+            f"The file's way of splitting text, {split!r}, is not known to transformers, which "
+            "does it as GPT-2 does. Compare tokens with those of the original tokenizer."
         )
     tokenizer.save_pretrained(out)
 

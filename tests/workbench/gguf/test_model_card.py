@@ -24,10 +24,12 @@ def test_a_card_says_what_was_quantised():
 
 def test_texts_of_a_file_are_no_markup():
     hostile = FACTS | {
+        "notes": ["a [note](x) `of` the file's\x1b[2J"],
         "name": "# [free](http://x)\n<script>",
         "license": "mit\nmalware: yes",
         "architecture": "`x`",
     }
     card = model_card(hostile, "a`b](c).gguf", "", "float32", True)
     assert "\n# free(http:x) script\n" in card and "<" not in card and "](" not in card
+    assert "- a note(x) of the file's2J\n" in card
     assert front(card) == {"library_name": "transformers"}

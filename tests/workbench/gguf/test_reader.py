@@ -65,6 +65,13 @@ def test_halves_are_rounded_once(make, tmp_path):
     )
 
 
+def test_values_that_a_dtype_cannot_hold_are_refused(make, tmp_path):
+    make(tmp_path / "f", change=put(**{"output_norm.weight": np.full(64, 1e5, np.float32)}))
+    read(tmp_path / "f", tmp_path / "out", "bfloat16")
+    with pytest.raises(Refused, match=r"norm.weight has values that float16 cannot hold"):
+        read(tmp_path / "f", tmp_path / "half", "float16")
+
+
 def test_texts_have_the_tokens_of_the_original_tokenizer(make, blank, tmp_path):
     make(tmp_path / "f")
     read(tmp_path / "f", tmp_path / "out", "float32")
@@ -159,7 +166,7 @@ def test_a_way_of_splitting_that_is_not_known_is_told(make, tmp_path):
 
     make(tmp_path / "f", change=change)
     (note,) = read(tmp_path / "f", tmp_path / "out", "float32")["notes"]
-    assert "poro-chat, is not known" in note
+    assert "'poro-chat', is not known" in note
 
 
 def test_an_architecture_that_transformers_does_not_read(tmp_path):
