@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterator
 
 from training.choices import OF_BITSANDBYTES
 from training.errors import TrainingError
@@ -18,53 +19,62 @@ def check_packages(stage: Stage, device: str, *, sharded: bool) -> None:
         sharded: whether the processes share one copy of the model (FSDP).
 
     Raises:
-        TrainingError: a package is missing, or cannot run here; the message names the setting.
+        TrainingError: packages are missing, or cannot run here; the message names all settings.
     """
+    if faults := list(_faults(stage, device, sharded)):
+        raise TrainingError(" ".join(faults))
+
+
+def _faults(stage: Stage, device: str, sharded: bool) -> Iterator[str]:
+    """Yields a message for each setting that cannot be used."""
     if stage.optimiser in OF_BITSANDBYTES:
-        _check_installed(
+        yield from _missing(
             f'optimiser is "{stage.optimiser}"',
             "bitsandbytes",
             "give another optimiser, such as adamw_torch_fused or adafactor",
         )
     if stage.base_dtype == "nf4":
-        _check_four_bit(sharded)
-    if stage.liger:
-        if device == "cpu":
-            raise TrainingError(
-                "liger is true, and its kernels run on accelerators only; this training is on the "
-                "CPU. Leave liger out."
-            )
-        _check_installed("liger is true", "liger-kernel", "leave liger out")
+        yield from _without_four_bit(sharded)
+    if stage.liger and device == "cpu":
+        yield (
+            "liger is true, and its kernels run on accelerators only; this training is on the CPU. "
+            "Leave liger out."
+        )
+    elif stage.liger:
+        yield from _missing("liger is true", "liger-kernel", "leave liger out")
     for name in stage.report_to:
-        _check_installed(f"report_to names {name}", name, f"leave {name} out")
+        yield from _missing(f"report_to names {name}", name, f"leave {name} out")
 
 
-def _check_installed(reason: str, package: str, otherwise: str) -> None:
-    """Refuses a package that is not installed."""
+def _missing(reason: str, package: str, otherwise: str) -> Iterator[str]:
+    """Yields a message if a package is not installed."""
     if importlib.util.find_spec(package.replace("-", "_")) is None:
-        raise TrainingError(
+        yield (
             f"{reason}, which needs the package {package}, and it is not installed. "
             f"Install it (pip install {package}), or {otherwise}."
         )
 
 
-def _check_four_bit(sharded: bool) -> None:
-    """Refuses 4-bit weights where bitsandbytes cannot hold them."""
+def _without_four_bit(sharded: bool) -> Iterator[str]:
+    """Yields messages if bitsandbytes cannot hold 4-bit weights here."""
     otherwise = 'give base_dtype="bfloat16"'
-    _check_installed('base_dtype is "nf4"', "bitsandbytes", otherwise)
+    missing = list(_missing('base_dtype is "nf4"', "bitsandbytes", otherwise))
+    yield from missing
     if sharded:
-        raise TrainingError(
+        yield (
             'base_dtype is "nf4", and the processes share one copy of the model (FSDP), which '
             "cannot split 4-bit weights. Start them without FSDP, each with a copy of its own, or "
             f"{otherwise}."
         )
+    if missing:
+        return
     from transformers.integrations import validate_bnb_backend_availability
 
     try:
         validate_bnb_backend_availability(raise_exception=True)
     # ImportError and OSError for a package whose native part does not load.
     except (ImportError, OSError, RuntimeError) as error:
-        raise TrainingError(
+        yield (
             f'base_dtype is "nf4", which bitsandbytes cannot run here: {error} '
             f"{otherwise[0].upper()}{otherwise[1:]}."
-        ) from None
+        )

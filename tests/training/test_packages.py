@@ -39,6 +39,15 @@ def test_a_missing_package_is_named_with_its_setting(plain, monkeypatch, change,
         check_packages(replace(plain, **change), "cuda:0", sharded=False)
 
 
+def test_all_missing_packages_are_named_at_once(plain, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    asked = replace(plain, **FOUR_BIT, optimiser="lion_8bit", report_to=("trackio", "wandb"))
+    with pytest.raises(TrainingError) as error:
+        check_packages(asked, "cpu", sharded=False)
+    for words in ('optimiser is "lion_8bit"', 'base_dtype is "nf4"', "trackio", "wandb"):
+        assert words in str(error.value)
+
+
 def test_liger_is_refused_on_a_cpu(plain):
     with pytest.raises(TrainingError, match="liger is true.*accelerators only.*Leave liger out"):
         check_packages(replace(plain, liger=True), "cpu", sharded=False)
