@@ -102,6 +102,10 @@ def place(record: Record, number: int) -> str:
     return f"line {record.line}" if record.line else f"record {number + 1}"
 
 
+MEDIA = ("image", "images", "video", "videos", "audio", "audios")
+"""Fields of rows that are about more than their texts; such rows are refused."""
+
+
 def layout(fields: Mapping[str, Any]) -> Layout | None:
     """Returns which of the four layouts a line has, by its field names; None if it has none.
 
@@ -129,7 +133,7 @@ def record(row: Mapping[str, Any], where: str, label_field: str = LABEL) -> Reco
         CorpusError: a field is missing or has a wrong value; names `where` and the field.
     """
     label = _label(row, where, label_field)
-    for name in ("images", "videos", "audios"):
+    for name in MEDIA:
         if row.get(name):
             raise CorpusError(
                 f'{where}, field "{name}": only texts can be trained on. '

@@ -13,7 +13,7 @@ from corpus.errors import CorpusError, raise_all
 from corpus.hub_layout import check_card, check_files
 from corpus.jsonl import read_records
 from corpus.reach import ANYWHERE, Reach, check_plain_name
-from corpus.records import LABEL, Example, Record, layout, record
+from corpus.records import LABEL, MEDIA, Example, Record, layout, record
 from corpus.subsets import nested, share_of
 
 LAYOUTS = '"prompt" and "completion", "messages", "conversations", or "instruction" and "output"'
@@ -207,18 +207,31 @@ def _read_with_datasets(source: Source, cache: Path | None, reach: Reach) -> lis
     }
     if {"choices", "answer"} <= set(columns):
         used |= {"choices", "answer"}
+    media = {name: _filled(table, name) for name in MEDIA if name in columns}
     table = table.select_columns([name for name in columns if name in used])
     records, faults = [], []
     # The library refuses a split without rows, so there is at least one record.
     for number, row in enumerate(table):
         if names is not None and row[source.label_field] is not None:
             row[source.label_field] = names(row[source.label_field])
+        row |= {name: filled[number] for name, filled in media.items()}
         try:
             records.append(record(row, f"{where}, row {number}", source.label_field))
         except CorpusError as error:
             faults.append(str(error))
     raise_all(faults, table.num_rows, where)
     return records
+
+
+def _filled(table: Any, column: str) -> list[bool]:
+    """Returns which rows of a column hold anything, without decoding pictures or sound."""
+    import pyarrow.compute as pc
+
+    values = table.data.column(column)
+    filled = pc.is_valid(values)
+    if str(values.type).startswith(("list", "large_list")):
+        filled = pc.and_(filled, pc.greater(pc.fill_null(pc.list_value_length(values), 0), 0))
+    return [bool(each) for each in filled.to_pylist()]
 
 
 def _table(source: Source, cache: Path | None, reach: Reach) -> Any:

@@ -192,6 +192,8 @@ def test_labels_are_read_from_the_field_that_is_asked_for():
         ({"messages": TURNS, "tools": ["f"]}, ['"tools"', "a list of objects", "a list"]),
         ({"messages": TURNS, "history": [["a", "b"]]}, ['"history"', "no place", "as messages"]),
         ({"conversations": TURNS, "images": ["a.png"]}, ['"images"', "only texts"]),
+        ({"conversations": TURNS, "image": "a.png"}, ['"image"', "only texts"]),
+        ({"prompt": "a", "completion": " b", "audio": {"path": "a.wav"}}, ['"audio"', "only texts"]),
         ({"instruction": "a", "output": "b", "system": ["c"]}, ['"system"', "a text, got a list"]),
         ({"instruction": "a", "output": "b", "history": "c"}, ['"history[0]"', "two texts", "a text"]),
         ({"instruction": "a", "output": "b", "history": [["c", "d"], ["e"]]}, ['"history[1]"', "two texts", "a list"]),

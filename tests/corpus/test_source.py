@@ -183,6 +183,23 @@ def test_columns_that_are_not_needed_are_never_decoded(hub, read):
     assert read(hub(rows, features=features)) == [Example("a", " b", label="mine")]
 
 
+def test_rows_about_pictures_are_refused_and_those_without_one_are_read(hub, read):
+    """The pictures, which are none, are not decoded for that."""
+    from datasets import Features, Image, Sequence, Value
+
+    features = Features(
+        {"prompt": Value("string"), "completion": Value("string"),
+         "image": Image(), "images": Sequence(Image())}
+    )  # fmt: skip
+    picture = {"bytes": b"no picture", "path": None}
+    row = {"prompt": "a", "completion": " b", "image": None, "images": []}
+    assert len(read(hub([row, row | {"images": None}], features=features))) == 2
+    with pytest.raises(CorpusError) as caught:
+        read(hub([row, row | {"image": picture}, row | {"images": [picture]}], features=features))
+    told = 'row 1, field "image"; row 2, field "images": only texts'
+    assert told in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("rows", "fields", "words"),
     [
