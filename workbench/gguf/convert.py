@@ -99,6 +99,15 @@ def _check(file: Path, out: Path, dtype: str) -> None:
             f"{file} does not begin with the bytes GGUF, so it is no GGUF file. A folder of "
             "safetensors needs no conversion."
         )
+    check_package()
+
+
+def check_package() -> None:
+    """Refuses to go on without the package that reads GGUF files.
+
+    Raises:
+        SessionError: it is not installed.
+    """
     if importlib.util.find_spec("gguf") is None:
         raise SessionError(
             "reading a GGUF file needs the package gguf, and it is not installed. "

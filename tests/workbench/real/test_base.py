@@ -38,6 +38,14 @@ def test_without_the_package_and_a_network_both_ways_are_named(cache, monkeypatc
     assert list(cache.iterdir()) == []
 
 
+def test_without_the_package_that_reads_it_nothing_is_fetched(cache, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda *_: None)
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("it was fetched"))
+    with pytest.raises(SessionError, match="needs the package gguf.*pip install gguf"):
+        real_base()
+    assert not cache.exists()
+
+
 @pytest.mark.parametrize("content", [b"no zip", None], ids=["damaged", "of another version"])
 def test_a_wheel_without_the_model_is_named(cache, content):
     cache.mkdir()
