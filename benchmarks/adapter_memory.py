@@ -18,8 +18,13 @@ import tempfile
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from benchmarks import machine, shapes
+
+if TYPE_CHECKING:
+    from corpus import Example
+    from training.stage import Stage
 
 DTYPES = ("float32", "bfloat16", "nf4")
 
@@ -74,8 +79,6 @@ def _run(base: Path, dtype: str, length: int) -> machine.Cost:
 def train(base: str, dtype: str, length: int) -> None:
     """Train an adapter in this process; print its peak in bytes and the seconds of an update."""
     import resource
-    import statistics
-    import time
 
     import bitsandbytes  # noqa: F401
     import peft  # noqa: F401
@@ -83,17 +86,14 @@ def train(base: str, dtype: str, length: int) -> None:
     import torch
     import transformers  # noqa: F401
 
-    from corpus import Example
     from training.adapter import Lora
-    from training.run.finetune import run
     from training.run.trainer import StageTrainer  # noqa: F401
     from training.stage import Stage
 
     torch.set_num_threads(1)
     stage = Stage(
         base=Path(base),
-        # Digits, of which the demo's tokenizer makes a token each.
-        examples=(Example("1", " " + "2" * (length - 3)),),
+        examples=(row_of_digits(length),),
         steps=3,
         batch=1,
         lora=Lora(8),
@@ -101,15 +101,34 @@ def train(base: str, dtype: str, length: int) -> None:
         max_length=length,
         device="cpu",
     )
-    before, times = psutil.Process().memory_info().rss, []
+    before = psutil.Process().memory_info().rss
+    seconds = update_seconds(stage)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * machine.MAXRSS - before
+    print(json.dumps([peak, seconds]))
+
+
+def row_of_digits(length: int) -> "Example":
+    """Return an example of this many tokens: digits, each of which is one."""
+    from corpus import Example
+
+    return Example("1", " " + "2" * (length - 3))
+
+
+def update_seconds(stage: "Stage") -> float:
+    """Train a stage in this process, and return the median seconds of an update but the first."""
+    import statistics
+    import time
+
+    from training.run.finetune import run
+
+    times: list[float] = []
     with tempfile.TemporaryDirectory() as out:
         run(
             stage,
             Path(out) / "out",
             should_stop=lambda: times.append(time.perf_counter()) or False,  # type: ignore[func-returns-value]
         )
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * machine.MAXRSS - before
-    print(json.dumps([peak, statistics.median(b - a for a, b in pairwise(times))]))
+    return statistics.median(b - a for a, b in pairwise(times))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import machine
-from benchmarks.adapter_memory import random_base
+from benchmarks.adapter_memory import random_base, row_of_digits, update_seconds
 
 PRECISIONS = {
     "bf16": {"precision": "bf16"},
@@ -94,36 +94,22 @@ def _run(base: Path, what: str, cpu: str, column: str) -> machine.Cost:
 
 def train(base: str, settings: dict[str, str], adapter: bool) -> None:
     """Train in this process; print the median seconds of an update."""
-    import statistics
-    import time
-    from itertools import pairwise
-
     import torch
 
-    from corpus import Example
     from training.adapter import Lora
-    from training.run.finetune import run
     from training.stage import Stage
 
     torch.set_num_threads(1)
     stage = Stage(
         base=Path(base),
-        # Digits, of which the tokenizers make a token each.
-        examples=(Example("1", " " + "2" * (LENGTH - 3)),) * ROWS,
+        examples=(row_of_digits(LENGTH),) * ROWS,
         steps=STEPS + 1,
         batch=ROWS,
         lora=Lora(8) if adapter else None,
         device="cpu",
         **settings,  # type: ignore[arg-type]
     )
-    times: list[float] = []
-    with tempfile.TemporaryDirectory() as out:
-        run(
-            stage,
-            Path(out) / "out",
-            should_stop=lambda: times.append(time.perf_counter()) or False,  # type: ignore[func-returns-value]
-        )
-    print(json.dumps(statistics.median(b - a for a, b in pairwise(times))))
+    print(json.dumps(update_seconds(stage)))
 
 
 if __name__ == "__main__":

@@ -53,12 +53,12 @@ def check_on_model(
     for stage, (_, record) in ways.values():
         try:
             with quiet():
-                set_up(_stage_of_one(stage, record), shared, trains=False)
+                set_up(stage_of_one(stage, record), shared, trains=False)
         except TrainingError as error:
             faults.add(("settings",), str(error))
 
 
-def _stage_of_one(stage: Stage, longest: Record) -> Stage:
+def stage_of_one(stage: Stage, longest: Record) -> Stage:
     """Returns the stage reduced to one step on one example, without groups and validation."""
     return replace(
         stage,

@@ -274,7 +274,7 @@ def _write(trainer: StageTrainer, ready: StageSetup, out: Path, use_cache: Any) 
             spent,
             curve,
             best or ready.order.steps,
-            "bfloat16" if in_bfloat16(stage, ready.device) else "float32",
+            "bfloat16" if trainer.args.bf16 else "float32",
         )
         write_json(staged / record.NAME, document)
         give_usual_rights(staged)

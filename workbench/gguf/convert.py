@@ -11,16 +11,15 @@ import hashlib
 import importlib.util
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import psutil
-
+from merging.outputs.staging import staging_folder
 from plumbing.units import size
+from training.run.memory import free_bytes
 from training.run.rights import give_usual_rights
 from workbench.errors import SessionError
 from workbench.gguf.model_card import model_card
@@ -66,20 +65,16 @@ def convert(file: Path, out: Path, dtype: str = "float32") -> Converted:
 
     Raises:
         SessionError: the file cannot be read or converted, or `out` exists. Nothing is written.
+        ExportError: there is no room for `out`, or its parent is no folder.
     """
     _check(file, out, dtype)
-    staged = out.with_name(out.name + ".partial")
-    shutil.rmtree(staged, ignore_errors=True)
-    try:
+    # The result is larger than the file; how much, only the reader knows.
+    with staging_folder(out, file.stat().st_size) as staged:
         facts = _read(file, staged, dtype)
         done = Converted(out, facts["parameters"], facts["types"], tuple(facts["notes"]))
         card = model_card(facts, file.name, _sha256(file), dtype, done.quantised)
         (staged / "README.md").write_text(card, "utf-8")
         give_usual_rights(staged)
-        staged.rename(out)
-    except BaseException:
-        shutil.rmtree(staged, ignore_errors=True)
-        raise
     return done
 
 
@@ -118,7 +113,7 @@ def check_package() -> None:
 def _read(file: Path, staged: Path, dtype: str) -> dict[str, Any]:
     """Runs the reader, which writes the folder, and returns what it says about the file."""
     nbytes = file.stat().st_size
-    most = min(psutil.virtual_memory().available, MEMORY_AT_LEAST + MEMORY_PER_BYTE * nbytes)
+    most = min(free_bytes("cpu"), MEMORY_AT_LEAST + MEMORY_PER_BYTE * nbytes)
     request = {"file": str(file.resolve()), "out": str(staged), "dtype": dtype, "memory": most}
     # Without an accelerator, whose libraries map more memory than the limit, and without the hub.
     environment = os.environ | {

@@ -17,6 +17,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from merging.errors import cause
+from plumbing.units import size
 from workbench.gguf.header import NAME, ROPE_FACTORS, Refused, field
 from workbench.gguf.positions import set_positions
 from workbench.gguf.tokenizer import save_tokenizer
@@ -42,7 +44,7 @@ def main(request: dict[str, Any]) -> dict[str, Any]:
     # The file decides what goes wrong in the libraries that read it, so anything may be raised.
     except Exception as error:
         # Without what could steer a terminal: the text may quote the file.
-        text = "".join(each for each in " ".join(str(error).split()) if each.isprintable())
+        text = "".join(each for each in cause(error) if each.isprintable())
         if "memory" in text.lower():
             return {"refused": _too_much(request["memory"])}
         return {
@@ -52,8 +54,6 @@ def main(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _too_much(nbytes: int) -> str:
-    from plumbing.units import size
-
     return (
         f"reading it takes more than {size(nbytes)} of memory. Close other programs, or convert it "
         "on a machine with more memory."

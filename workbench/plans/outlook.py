@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 from corpus.counts import Counts
 from training.plan.estimate import estimate
 from training.plan.forecast import StepForecast
+from training.plan.model_checks import stage_of_one
 from training.run import memory, record
 from training.run.memory import Need
 from training.run.saved_state import State
 from training.run.shared import Shared
 from training.stage import Stage
-from workbench.plans.speed import WAY, Speed, shorten, speed_from_ledger, time_steps
+from workbench.plans.speed import WAY, Speed, speed_from_ledger, time_steps
 
 if TYPE_CHECKING:
     from evaluation.records.ledger import Ledger
@@ -177,21 +178,11 @@ def _needs(steps: Sequence[StepForecast], shared: Shared) -> dict[str, Need]:
     for some in _by_way(steps):
         stage, longest = some[0].stage, some[0].longest
         assert longest is not None  # estimate refuses a step of which nothing fits
-        # The model is set up for its sizes only, so one example is enough. It is the longest one,
-        # because that one decides the memory of a batch.
-        alone = replace(
-            stage,
-            examples=(longest[1],),
-            # A Stage wants one group number per example, so the groups go with the examples.
-            groups=None,
-            group_weights=None,
-            replay=(),
-            replay_share=0.0,
-            batch=1,
-            accumulation=1,
-        )
+        # The model is set up for its sizes only, so a batch of one example is enough. It is the
+        # longest one, because that one decides the memory of a batch.
+        alone = replace(stage_of_one(stage, longest[1]), batch=1, accumulation=1)
         with quiet():
-            model = set_up(shorten(alone, 1), shared, trains=False).model
+            model = set_up(alone, shared, trains=False).model
         for ready in some:
             needs[ready.name] = memory.estimate(
                 model,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from merging.errors import ExportError
 from merging.inputs.checkpoint import Checkpoint
 from training.run.base import open_base
 from workbench.errors import SessionError
@@ -138,6 +139,8 @@ def test_what_is_no_gguf_file_is_refused_before_it_is_read(file, tmp_path, monke
     ):
         with pytest.raises(SessionError, match=words):
             convert(given, tmp_path / out, dtype)
+    with pytest.raises(ExportError, match="nowhere is not a folder. Make it first"):
+        convert(file, tmp_path / "nowhere" / "out")
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(SessionError, match="needs the package gguf.*pip install gguf"):
         convert(file, tmp_path / "out")
