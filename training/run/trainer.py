@@ -15,6 +15,7 @@ from transformers import PrinterCallback, Trainer, TrainingArguments
 
 from training.batching.order import FixedBatches, collate
 from training.batching.packing import pack, pack_rows
+from training.batching.supervised import selects_logits, supervised_only
 from training.errors import TrainingError
 from training.run.callback import StepCallback
 from training.run.context import Hooks, RunContext
@@ -49,6 +50,9 @@ class StageTrainer(Trainer):  # type: ignore[misc]
     ) -> None:
         self.run = run
         self.steps = StepCallback(run, hooks, self._spent_by_all, self._any_process)
+        bare = model.get_base_model() if hasattr(model, "get_base_model") else model
+        # The kernels of liger never make the logits at all.
+        self._selects = not run.stage.liger and selects_logits(bare)
         super().__init__(
             model=model, args=settings, train_dataset=run.data.all, callbacks=[self.steps]
         )
@@ -71,6 +75,11 @@ class StageTrainer(Trainer):  # type: ignore[misc]
             make = pack if flash else partial(pack_rows, pad=self.run.pad)
         loader: Any = DataLoader(data, batch_sampler=rows, collate_fn=make)
         return self.accelerator.prepare(loader)
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """Computes the loss of a batch; see training.batching.supervised."""
+        batch = supervised_only(inputs) if self._selects else inputs
+        return super().compute_loss(model, batch, *args, **kwargs)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Logs, and adds tokens per second to a training loss."""
