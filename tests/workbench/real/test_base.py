@@ -9,7 +9,9 @@ import pytest
 from workbench.cli import main
 from workbench.errors import SessionError
 from workbench.real import base as module
-from workbench.real.base import FILE, MODULE, NAME, WHEEL, real_base
+from workbench.real.base import FILE, MODULE, NAME, PACKAGE, real_base
+
+WHEEL = PACKAGE.wheel
 
 
 @pytest.fixture
