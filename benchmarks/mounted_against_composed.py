@@ -1,7 +1,7 @@
 """Claim: moving an adapter's slider costs less if the adapter is mounted than if it is composed.
 
     python -m benchmarks.mounted_against_composed
-        [--size 1.2B] [--rounds 5] [--rank 16] [--positions 512] [--device cuda]
+        [--size 1.2B] [--rounds 5] [--rank 16] [--positions 512] [--device cuda] [--demo FOLDER]
 
 One module of random bfloat16 weights, on the device that is named, has two adapters on every linear
 layer of its blocks; everything else is in RAM. Each move sets the ω of one adapter; then a batch of
@@ -12,6 +12,8 @@ it is what each way adds.
 
 The layers run in the order of a block, but without attention: q, k, v, o, then gate, up, down, each
 on inputs of its own width. Attention would cost the same in all three cases.
+
+With --demo the module and two adapters are those of a folder with base/, such as `dem real path`.
 """
 
 import json
@@ -40,17 +42,21 @@ def main(argv: Sequence[str] | None = None) -> None:
         "help": "tokens of the batch (default: 512, as when losses are measured on a CPU)",
     }
     device = {"default": "cpu", "help": "where the module is, as torch names it (default: cpu)"}
-    more = {"rank": rank, "positions": positions, "device": device}
+    demo = {"type": Path, "help": "a folder with base/ and two adapters (default: random weights)"}
+    more = {"rank": rank, "positions": positions, "device": device, "demo": demo}
     options = machine.begin(__file__, __doc__, argv, rounds=5, size="0.5B", **more)
     import torch
 
     from merging.live.mount import Mounts
 
-    with (
-        shapes.checkpoints(options.size, 0, options.weights) as folder,
-        TemporaryDirectory() as adapters,
-    ):
-        live = _live(folder / "base", Path(adapters), options.rank, options.device)
+    if options.demo:
+        live, options.rank = _opened(options.demo, options.device)
+    else:
+        with (
+            shapes.checkpoints(options.size, 0, options.weights) as folder,
+            TemporaryDirectory() as adapters,
+        ):
+            live = _live(folder / "base", Path(adapters), options.rank, options.device)
     generator = torch.Generator().manual_seed(1)
     # One input per width, shared by all layers of that width.
     widths = {layer.in_features for layer in _linear(live.module)}
@@ -92,8 +98,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _show(options: Any, costs: dict[str, list[machine.Cost]], live: "LiveModel") -> None:
     layers = _linear(live.module)
     changed = sum(layer.weight.numel() for layer in layers)
+    parameters = sum(values.numel() for values in live.base.values())
     print(
-        f"{shapes.parameters(options.size):,} parameters, {changed:,} of them in {len(layers)} "
+        f"{parameters:,} parameters, {changed:,} of them in {len(layers)} "
         f"layers that the adapters change (rank {options.rank}); {options.positions} positions, "
         f"module on {options.device}\n"
     )
@@ -120,7 +127,11 @@ def _forward(module: "nn.Module", inputs: dict[int, Any]) -> None:
 def _linear(module: "nn.Module") -> list[Any]:
     from torch import nn
 
-    return [layer for layer in module.modules() if isinstance(layer, nn.Linear)]
+    return [
+        layer
+        for name, layer in module.named_modules()
+        if isinstance(layer, nn.Linear) and "layers" in name.split(".")
+    ]
 
 
 def _recipe(*omegas: float) -> "Recipe":
@@ -129,6 +140,24 @@ def _recipe(*omegas: float) -> "Recipe":
     return Recipe.compose(
         "base", {name: name for name in ADAPTERS}, dict(zip(ADAPTERS, omegas, strict=True))
     )
+
+
+def _opened(demo: Path, device: str) -> tuple["LiveModel", int]:
+    """Return the live model of a folder with its first two adapters, and their rank."""
+    from evaluation.model import load
+    from merging import Checkpoint, LiveModel, LoraVector, in_memory
+
+    checkpoint = Checkpoint(demo / "base")
+    loaded = load(demo / "base", checkpoint=checkpoint, device=device)
+    folders = [file.parent for file in sorted(demo.glob("*/adapter_config.json"))][:2]
+    vectors = {
+        name: LoraVector(folder, checkpoint, name)
+        for name, folder in zip(ADAPTERS, folders, strict=True)
+    }
+    for vector in vectors.values():
+        vector.hold_in_memory()
+    rank = json.loads((folders[0] / "adapter_config.json").read_text("utf-8"))["r"]
+    return LiveModel(loaded.module, in_memory(checkpoint), vectors, loaded.views), int(rank)
 
 
 def _live(folder: Path, adapters: Path, rank: int, device: str) -> "LiveModel":

@@ -1,4 +1,4 @@
-"""Where the shipped files are: the page's stylesheet and scripts, and the demo."""
+"""Where the shipped files are: the page's stylesheet and scripts, and both demos."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def assets() -> Path:
-    """Returns the folder that holds page.css, page.js, stream.js, live/ and demo/.
+    """Returns the folder that holds page.css, page.js, stream.js, live/, demo/ and real/.
 
     In a clone this is assets/ at the top. A wheel carries it as workbench/assets/, because a
     folder `assets` beside every other installed package could belong to anybody.

@@ -8,7 +8,7 @@ from typing import Any
 
 from corpus.real.item import Item
 
-LARGEST = 400
+LARGEST = 99
 """Largest number in a question."""
 
 
@@ -16,7 +16,7 @@ def items(seed: int, count: int) -> list[Item]:
     """Returns different questions with worked answers.
 
     >>> items(0, 1)[0].answer
-    '47 + 385 = 432\\n432 - 29 = 403\\nThe answer is 403.'
+    '47 + 85 = 132\\n132 - 29 = 103\\nThe answer is 103.'
 
     Args:
         seed: of the numbers.

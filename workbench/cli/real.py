@@ -82,8 +82,8 @@ def real_build(
 
     It takes about 90 minutes on two cores. A build that was interrupted goes on where it was.
     """
-    from workbench.real.build import build
     from workbench.real.plan import REAL
+    from workbench.real.whole_build import build
 
     with progress_bar() as bar:
         task = bar.add_task("real demo")

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import lru_cache
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -22,7 +22,7 @@ from workbench.real.search import BASE, FULL_ROW, MIXED, OWN, Found
 
 if TYPE_CHECKING:
     from merging import Recipe
-    from workbench.real.measurements import Measurements
+    from workbench.real.rows import Measurements
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class BuildFolder:
 class Part(NamedTuple):
     """One part of a build."""
 
-    kind: Literal["train", "ends", "search", "row"]
+    kind: Literal["train", "ends", "search", "row", "said"]
     seed: int
     label: str = ""
     """What is trained, searched or measured."""
@@ -79,12 +79,16 @@ def run_all(parts: Iterable[Part], place: BuildFolder) -> Iterator[Result]:
     with ProcessPoolExecutor(
         workers, mp_context=get_context("spawn"), initializer=_one_thread
     ) as pool:
-        waiting = [pool.submit(run_part, part, place) for part in parts]
         try:
+            waiting = [pool.submit(run_part, part, place) for part in parts]
             for done in as_completed(waiting):
                 yield done.result()
-        finally:
-            pool.shutdown(cancel_futures=True)
+        except BaseException:
+            # The pool would wait for a part, which may take minutes. A training leaves a saved
+            # state at most, and everything else is made again.
+            for child in active_children():
+                child.terminate()
+            raise
 
 
 def run_part(part: Part, place: BuildFolder) -> Result:
@@ -102,7 +106,7 @@ def _one_thread() -> None:
 
 def _train(part: Part, place: BuildFolder) -> None:
     from training.run.finetune import run
-    from workbench.real.measurements import records
+    from workbench.real.rows import records
 
     data = records(place.data, "train", EXPERTS)
     stage = plan.stages(place.base, data, part.seed)[part.label]
@@ -132,10 +136,14 @@ def _row(part: Part, place: BuildFolder) -> Any:
             return measurements.row(label, Found(**part.known) if part.known else None)
 
 
+def _said(part: Part, place: BuildFolder) -> Any:
+    return _measurements(place, part.seed).said(Found(**part.known).omegas)
+
+
 @lru_cache(maxsize=1)
 def _measurements(place: BuildFolder, seed: int) -> Measurements:
     """Loads the base once for all parts of a seed that follow each other in a process."""
-    from workbench.real.measurements import Measurements
+    from workbench.real.rows import Measurements
 
     return Measurements(place.recipe(seed), place.data, place.folder / "scratch", seed)
 
@@ -145,4 +153,5 @@ _DO: dict[str, Callable[[Part, BuildFolder], Any]] = {
     "ends": _ends,
     "search": _search,
     "row": _row,
+    "said": _said,
 }

@@ -39,9 +39,6 @@ IN_FULL = f"{FULL}-in-full"
 TRAININGS = ("mixed", IN_FULL, *EXPERTS)
 """Names of the trainings of a seed, the longest first."""
 
-EPOCHS = {"trivia": 2.0, "talk": 2.0}
-"""Passes over the small datasets; one over the others."""
-
 SETTINGS: dict[str, Any] = {
     "batch": 6,
     "rate": 5e-4,
@@ -59,8 +56,8 @@ FULL_RATE = 5e-5
 def stages(base: Path, data: dict[str, tuple[Record, ...]], seed: int) -> dict[str, Stage]:
     """Returns every training of one seed, by name.
 
-    The adapter on mixed data sees each dataset as often as its expert does, so it is trained on as
-    many tokens as the experts together.
+    Each sees its examples once. So the adapter on mixed data is trained on as many tokens as the
+    experts together.
 
     Args:
         base: folder of the base.
@@ -71,19 +68,14 @@ def stages(base: Path, data: dict[str, tuple[Record, ...]], seed: int) -> dict[s
     made = {
         name: Stage(
             examples=data[name],
-            epochs=EPOCHS.get(name, 1.0),
+            epochs=1.0,
             lora=Lora(RANK),
             save_dtype="bfloat16",
             **common,
         )
         for name in EXPERTS
     }
-    mixed = tuple(
-        example
-        for name in EXPERTS
-        for _ in range(int(EPOCHS.get(name, 1)))
-        for example in data[name]
-    )
-    made["mixed"] = replace(made[EXPERTS[0]], examples=mixed, epochs=1.0)
+    mixed = tuple(example for name in EXPERTS for example in data[name])
+    made["mixed"] = replace(made[EXPERTS[0]], examples=mixed)
     full = replace(made[FULL], lora=None, rate=FULL_RATE, save_dtype="float32")
     return made | {IN_FULL: full}

@@ -6,7 +6,7 @@ from pathlib import Path
 from corpus.messages import Message
 from corpus.real.datasets import EXPERTS
 from corpus.records import Chat
-from workbench.real.plan import EPOCHS, IN_FULL, TRAININGS, stages
+from workbench.real.plan import IN_FULL, TRAININGS, stages
 
 
 def test_the_mixed_adapter_sees_what_the_experts_see():
@@ -24,5 +24,4 @@ def test_the_mixed_adapter_sees_what_the_experts_see():
         for example in data[name]:
             seen[example] += int(made[name].epochs)
     assert Counter(made["mixed"].examples) == seen and made["mixed"].epochs == 1
-    assert max(seen.values()) == max(EPOCHS.values())
     assert made[IN_FULL].lora is None and made[IN_FULL].examples == made["sums"].examples

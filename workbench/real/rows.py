@@ -11,16 +11,19 @@ from typing import TYPE_CHECKING, Any
 from corpus.real.datasets import EXPERTS, UNSEEN, VERDICTS
 from corpus.records import Record
 from corpus.source import Source, load_source
-from workbench.real.answers import verdict
 from workbench.real.search import (
+    BASE,
     METHODS,
     ONE,
+    OWN,
+    TUNED,
     Composition,
     Found,
     merged_vector,
     search,
     share_of_gain,
 )
+from workbench.real.verdicts import LONGEST, NEW_TOKENS, answers, verdict
 
 if TYPE_CHECKING:
     from evaluation.model import Loaded
@@ -58,13 +61,17 @@ class TestSplit:
         from evaluation.prepared import prepare
 
         self._prepared: Prepared = prepare(records(data, "test", ALL), tokenizer)
-        self._rows = {
+        self._rows: dict[str, list[dict[str, Any]]] = {
             name: [
                 json.loads(line)
                 for line in (data / name / "test.jsonl").read_text("utf-8").splitlines()
             ]
-            for name in VERDICTS
+            for name in EXPERTS
         }
+
+    def first(self, name: str) -> dict[str, Any]:
+        """Returns the first line of a dataset."""
+        return self._rows[name][0]
 
     def cells(self, loaded: Loaded, names: Sequence[str] = ALL) -> Cells:
         """Measures a model on some datasets."""
@@ -166,6 +173,30 @@ class Measurements:
         return cells | {
             UNSEEN: {key: sum(each[key] for each in unseen) / len(unseen) for key in unseen[0]}
         }
+
+    def said(self, omegas: Mapping[str, float]) -> dict[str, dict[str, str]]:
+        """Asks base, own expert and composition the first test question of each dataset.
+
+        Args:
+            omegas: of the composition.
+
+        Returns:
+            Dataset -> the question, the answer in the data, and what each of the three said.
+        """
+        experts = self._compose(self._recipe)
+        made: dict[str, dict[str, str]] = {}
+        for name in EXPERTS:
+            question, answer = (turn["content"] for turn in self._test.first(name)["messages"])
+            made[name] = {"question": question, "answer": answer}
+            for who, each in ((BASE, {}), (OWN, {name: 1.0}), (TUNED, omegas)):
+                experts.apply(each)
+                [made[name][who]] = answers(
+                    self._loaded.module,
+                    self._loaded.tokenizer,
+                    [question],
+                    max_new_tokens=NEW_TOKENS.get(name, LONGEST),
+                )
+        return made
 
     def alone(self, folder: Path, names: Sequence[str] = ALL) -> Cells:
         """Measures one adapter on the base, or one model of the same architecture."""

@@ -1,6 +1,7 @@
 """The whole build on a tiny base: resumable, complete, and the same again."""
 
 import json
+from multiprocessing import active_children
 
 import pytest
 
@@ -9,8 +10,8 @@ from corpus.real.item import Item
 from corpus.real.sums import items
 from workbench.cli import main
 from workbench.errors import SessionError
-from workbench.real import answers, measurements, parts, plan, search
-from workbench.real import build as module
+from workbench.real import parts, plan, rows, search, verdicts
+from workbench.real import whole_build as module
 from workbench.real.base import RealBase
 from workbench.real.search import BASE, LABELS, SEARCHED
 
@@ -23,8 +24,10 @@ def small(tiny_base, monkeypatch):
     monkeypatch.setattr(module.plan, "PACKAGES", {})
     monkeypatch.setattr(module, "run_all", in_this_process)
     monkeypatch.setattr(search, "BUDGET", 4)
-    monkeypatch.setattr(measurements, "QUICK", 2)
-    monkeypatch.setattr(answers, "NEW_TOKENS", dict.fromkeys(answers.NEW_TOKENS, 3))
+    monkeypatch.setattr(rows, "QUICK", 2)
+    for each in (verdicts, rows):
+        monkeypatch.setattr(each, "NEW_TOKENS", dict.fromkeys(verdicts.NEW_TOKENS, 3))
+        monkeypatch.setattr(each, "LONGEST", 3)
     parts._measurements.cache_clear()
     yield
     parts._measurements.cache_clear()
@@ -74,7 +77,7 @@ def test_a_build_goes_on_where_it_was_and_ships_what_is_needed(
     told = []
     text = module.build(out, seeds=(0,), progress=lambda *what: told.append(what))
     assert ran[:3] == [f"search {label} 0" for label in SEARCHED[2:]]
-    assert ran[3:] == [f"row {BASE} 0", *(f"row {label} 0" for label in LABELS)]
+    assert ran[3:] == [f"row {BASE} 0", "said 0", *(f"row {label} 0" for label in LABELS)]
     assert told[-1][1] == told[-1][2]
     assert (out / "RESULTS.md").read_text("utf-8") == text
     assert sorted(each.name for each in out.iterdir()) == sorted(
@@ -111,6 +114,7 @@ def test_parts_run_in_processes_of_their_own(tiny_base, tmp_path):
     place = parts.BuildFolder(tmp_path, tiny_base)
     with pytest.raises(Exception, match="calls"):
         list(parts.run_all([parts.Part("train", 0, "calls")], place))
+    assert active_children() == []  # they would go on for minutes
 
 
 def test_every_package_of_the_plan_has_files():

@@ -11,6 +11,9 @@ from corpus.real.datasets import VERDICTS
 NEW_TOKENS = {"calls": 96, "sums": 60, "problems": 128, "trivia": 12}
 """Name of a dataset -> the most tokens of an answer, enough for nearly all right ones."""
 
+LONGEST = 40
+"""The most tokens of an answer without a verdict."""
+
 ASKED = {"calls": 40, "sums": 40, "problems": 20, "trivia": 40}
 """Name of a dataset -> how many questions of the test split are asked, from the first.
 

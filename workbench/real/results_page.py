@@ -54,6 +54,13 @@ def table(results: Mapping[str, Any]) -> str:
         "",
         *_sentences(rows, results),
         "",
+        "## What they say",
+        "",
+        "The first question of each test split, asked to the base, the dataset's own expert and "
+        f"the composition ({TUNED}) of seed {results['seeds'][0]}; greedy, and cut off at the "
+        "most tokens of an answer.",
+        "",
+        *_said(results["said"]),
     ]
     return "\n".join(lines)
 
@@ -177,3 +184,19 @@ def _time(results: Mapping[str, Any]) -> str:
 
 def _range(values: Sequence[float]) -> str:
     return f"{min(values):.0f} to {max(values):.0f}"
+
+
+def _said(said: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """Returns a paragraph with a list for each dataset."""
+    lines = []
+    for name, each in said.items():
+        lines += [f"**{name}**: {_one_line(each['question'])}", ""]
+        who = {"base": BASE, "expert": OWN, "composition": TUNED, "the data": "answer"}
+        lines += [f"- {label}: `{_one_line(each[key])}`" for label, key in who.items()]
+        lines.append("")
+    return lines
+
+
+def _one_line(text: str) -> str:
+    """Returns a text in one line, with a mark where its lines end, and without marks of code."""
+    return " ⏎ ".join(line.strip() for line in text.replace("`", "'").splitlines() if line.strip())

@@ -1,7 +1,7 @@
 """The table: means over seeds, errors over examples, and sentences that follow the numbers."""
 
 from corpus.real.datasets import EXPERTS, UNSEEN, VERDICTS
-from workbench.real.results_table import table
+from workbench.real.results_page import table
 from workbench.real.search import BASE, FULL_ROW, LABELS, MIXED, OWN, TUNED
 
 
@@ -22,7 +22,19 @@ def results(dem=1.5, mixing=1.6):
         rows[f"search {TUNED} {seed}"] = {"omegas": dict.fromkeys(EXPERTS, 0.7)}
     seconds = {f"train {name} {seed}": 100.0 for name in (*EXPERTS, "mixed") for seed in (0, 1)}
     seconds |= {f"search {TUNED} {seed}": 30.0 for seed in (0, 1)}
-    return {"seeds": [0, 1], "budget": 10, "base": row(3.0), "rows": rows, "seconds": seconds}
+    said = {
+        name: dict.fromkeys(("question", "answer", BASE, OWN), "one\n`two`") for name in EXPERTS
+    }
+    for name in EXPERTS:
+        said[name][TUNED] = f"said of {name}"
+    return {
+        "seeds": [0, 1],
+        "budget": 10,
+        "base": row(3.0),
+        "rows": rows,
+        "seconds": seconds,
+        "said": said,
+    }
 
 
 def line(text, label):
@@ -52,3 +64,9 @@ def test_the_sentences_follow_the_numbers():
     worse = table(results(dem=1.9))
     assert "The mean loss of DEM is not lower than" in worse
     assert "the five experts 500 to 500" in text and "All parts together took 21 minutes" in text
+
+
+def test_what_was_said_is_in_one_line_each():
+    text = table(results())
+    assert "**calls**: one ⏎ 'two'\n\n- base: `one ⏎ 'two'`\n" in text
+    assert "- composition: `said of talk`" in text

@@ -6,7 +6,7 @@ import torch
 from evaluation.generation import generate
 from evaluation.model import load
 from merging import Checkpoint
-from workbench.real.answers import answers, verdict
+from workbench.real.verdicts import answers, verdict
 
 
 @pytest.fixture(scope="module")
@@ -32,5 +32,5 @@ def test_a_verdict_counts_right_answers(loaded, monkeypatch):
     """3 of 4: √(0.75 · 0.25 / 3) = 0.25."""
     rows = [{"messages": [{"content": str(n)}], "accepted": str(n)} for n in (1, 2, 3, 9)]
     said = iter([["It is 1.", "2", "3 or 3", "8"]])
-    monkeypatch.setattr("workbench.real.answers.answers", lambda *_, **__: next(said))
+    monkeypatch.setattr("workbench.real.verdicts.answers", lambda *_, **__: next(said))
     assert verdict(loaded.module, loaded.tokenizer, "sums", rows) == (0.75, 0.25, 4)

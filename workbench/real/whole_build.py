@@ -14,7 +14,7 @@ from workbench.errors import SessionError
 from workbench.real import plan
 from workbench.real.base import cache, real_base
 from workbench.real.parts import BuildFolder, Part, run_all
-from workbench.real.results_table import table
+from workbench.real.results_page import table
 from workbench.real.search import BASE, BUDGET, LABELS, SEARCHED, TUNED
 from workbench.real.wheels import read, wheel
 
@@ -59,6 +59,7 @@ def build(
     work.run(
         [
             Part("row", seeds[0], BASE),
+            Part("said", seeds[0], "", work.kept[f"search {TUNED} {seeds[0]}"]),
             *(
                 Part("row", seed, label, work.kept.get(f"search {label} {seed}"))
                 for seed in seeds
@@ -90,7 +91,7 @@ class _Build:
             )
         self.place, self._seeds, self._progress = BuildFolder(folder, base.folder), seeds, progress
         per_seed = len(plan.TRAININGS) + 1 + len(SEARCHED) + len(LABELS)
-        self._all = 2 + len(seeds) * per_seed
+        self._all = 3 + len(seeds) * per_seed
         self._state = folder / "state.json"
         state = json.loads(self._state.read_text("utf-8")) if self._state.exists() else {}
         self.kept: dict[str, Any] = state.get("rows", {})
@@ -126,6 +127,7 @@ class _Build:
             "budget": BUDGET,
             "formula": formula(recipe),
             "base": self.kept[f"row {BASE} {first}"],
+            "said": self.kept[f"said {first}"],
             "rows": self.kept,
             "seconds": self._seconds,
         }
