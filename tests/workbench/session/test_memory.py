@@ -39,6 +39,14 @@ def test_all_some_or_none_are_held_and_the_composition_is_the_same(opened, monke
     assert set(products) == set(vectors["lora"])
     assert all(torch.equal(products[name], vectors["lora"][name].flatten()) for name in products)
 
+    room = 9 * opened()[0].nbytes
+    for more, place in ((1.1, True), (0.9, False)):
+        monkeypatch.setattr(memory, "PRODUCTS", more * vectors["lora"].product_bytes / room)
+        words, found, _, again = held(opened, monkeypatch, 9)
+        assert "read from files" not in words
+        assert (again["lora"]._products is not None) is place, "products have a share of their own"
+        assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+
     some, found, weights, vectors = held(opened, monkeypatch, 2.1)
     assert "; bob read from files, because " in some and "do not fit in half of" in some
     assert isinstance(vectors["ada"].tuned, dict) and not isinstance(vectors["bob"].tuned, dict)
