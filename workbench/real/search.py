@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -77,7 +78,8 @@ class Composition:
         from merging import LiveModel, open_recipe
 
         _, vectors = open_recipe(recipe)
-        self._recipe, self._module = recipe, loaded.module
+        # The base's own dtype is bfloat16, to which each composition would be rounded.
+        self._recipe, self._module = replace(recipe, out_dtype="float32"), loaded.module
         self._live = LiveModel(loaded.module, base, vectors, loaded.views)
 
     @property
@@ -154,8 +156,6 @@ def merged_vector(recipe: Recipe, label: str, out: Path, seed: int) -> Recipe:
         out: the folder to write.
         seed: of methods that draw at random.
     """
-    from dataclasses import replace
-
     from merging import Recipe, export, open_recipe
 
     method = METHODS[label]

@@ -1,10 +1,13 @@
 """The search keeps to its budget, and a merged vector times λ is the method at λ."""
 
+import shutil
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from evaluation.model import load
 from merging import Checkpoint, Recipe, export, in_memory, open_recipe
@@ -54,8 +57,6 @@ def recipe(tiny_base, tiny_adapter, tmp_path_factory):
 @pytest.mark.parametrize("label", METHODS)
 def test_a_merged_vector_times_lambda_is_the_method_at_lambda(recipe, label, tmp_path):
     """The oracle exports the method with λ itself."""
-    from dataclasses import replace
-
     made = merged_vector(recipe, label, tmp_path / "made", seed=3)
     method = METHODS[label]
     at = replace(
@@ -84,3 +85,19 @@ def test_the_newest_composition_of_a_module_is_right_whatever_was_there(recipe):
     Composition(held, loaded, recipe).apply({})
     for name, view in loaded.views.items():
         assert torch.equal(loaded.module.get_parameter(view.parameter), base[name])
+
+
+def test_a_composition_on_a_base_in_bfloat16_is_not_rounded_to_it(recipe, tmp_path):
+    shutil.copytree(recipe.base, tmp_path / "base")
+    held = {name: weight.bfloat16() for name, weight in Checkpoint(recipe.base).items()}
+    save_file(held, tmp_path / "base" / "model.safetensors", {"format": "pt"})
+    low = replace(
+        recipe,
+        base=str(tmp_path / "base"),
+        models=tuple(replace(each, path=str(tmp_path / "base")) for each in recipe.models),
+    )
+    base = Checkpoint(low.base)
+    loaded = load(low.base, checkpoint=base, dtype=torch.float32)
+    Composition(in_memory(base), loaded, low).apply({"one": 1.0})
+    weight = loaded.module.get_parameter("model.layers.0.mlp.up_proj.weight")
+    assert not torch.equal(weight, weight.bfloat16().float())
