@@ -8,7 +8,7 @@ from corpus.real.near_duplicates import NEAR
 HEAD = """# The data of the real demo
 
 Five datasets of different kinds, and one that no expert sees. `dem real build` makes them again
-from the packages below; `sums` is generated.
+from the packages below; `sums` is generated. LICENCES.md has the licences.
 
 | dataset | what it asks | from | licence |
 |---|---|---|---|

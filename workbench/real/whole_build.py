@@ -10,6 +10,7 @@ from typing import Any
 
 from corpus.real.card import card
 from corpus.real.datasets import EXPERTS, FILES, datasets, write
+from corpus.real.licences import LICENCES
 from workbench.errors import SessionError
 from workbench.real import plan
 from workbench.real.base import cache, real_base
@@ -111,6 +112,7 @@ class _Build:
         shutil.rmtree(self.place.data, ignore_errors=True)
         write(self.place.data, made.datasets)
         (self.place.data / "README.md").write_text(card(made), "utf-8")
+        (self.place.data / "LICENCES.md").write_text(LICENCES, "utf-8")
         self._keep("data", {name: each._asdict() for name, each in made.counts.items()})
 
     def finish(self) -> str:

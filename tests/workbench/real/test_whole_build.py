@@ -83,6 +83,7 @@ def test_a_build_goes_on_where_it_was_and_ships_what_is_needed(
     assert sorted(each.name for each in out.iterdir()) == sorted(
         ["RESULTS.md", "data", "recipe.yml", "results.json", *EXPERTS]
     )
+    assert "MIT License" in (out / "data" / "LICENCES.md").read_text("utf-8")
     for name in EXPERTS:
         assert sorted(each.name for each in (out / name).iterdir()) == sorted(module.SHIPPED)
     recipe = (out / "recipe.yml").read_text("utf-8")
