@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import subprocess
 import sys
 import tempfile
 from types import SimpleNamespace
@@ -118,6 +119,27 @@ def test_the_runner_names_the_benchmarks_that_failed(capfd, monkeypatch):
     with pytest.raises(SystemExit, match="failed: method_memory"):
         runner.main(["--only", "method_memory"])
     assert "invalid int value: 'none'" in capfd.readouterr().err
+
+
+def test_the_runner_runs_some_once_more_on_the_real_demo(monkeypatch):
+    ran = []
+
+    def done(words, **_):
+        ran.append(words[3:])
+        return subprocess.CompletedProcess(words, 0, "there\n")
+
+    monkeypatch.setattr(runner.subprocess, "run", done)
+    runner.main(["--only", "live_line", "start", "--rounds", "2"])
+    assert ran == [
+        ["real", "path"],
+        ["--rounds", "2"],
+        ["--demo", "there", "--large", "none", "--rounds", "2"],
+        ["--rounds", "2"],
+    ]
+    monkeypatch.setattr(runner.importlib.util, "find_spec", lambda name: None)
+    ran.clear()
+    runner.main(["--only", "live_line"])
+    assert ran == [[]]
 
 
 def test_merge_memory(tiny, capsys):
