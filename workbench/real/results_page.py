@@ -32,7 +32,7 @@ def table(results: Mapping[str, Any]) -> str:
         "# The real demo, measured",
         "",
         f"SmolLM2-135M-Instruct, five adapters of rank 8, and what is composed of them. "
-        f"Every number is the mean over {seeds} seeds of training, on the same test split "
+        f"Every loss is the mean over {seeds} seeds of training, on the same test split "
         f"({', '.join(f'{name} {n}' for name, n in sizes.items())} examples). ω, and λ of the "
         f"other methods, are tuned on the validation split, with {results['budget']} compositions "
         "each. Made by `dem real build`.",
@@ -48,9 +48,10 @@ def table(results: Mapping[str, Any]) -> str:
         "",
         "Percent ± standard error, of greedy answers. A call is right if a verifier accepts it, a "
         "sum or a word problem if its last number is right, an answer to trivia if it has the "
-        f"words. The first {_asked(results['base'])} questions of the test split are asked.",
+        f"words. The first {_asked(results['base'])} questions of the test split are asked, to the "
+        f"models of seed {results['seeds'][0]}.",
         "",
-        *_table(rows, (*VERDICTS, "mean"), _right),
+        *_table({label: each[:1] for label, each in rows.items()}, (*VERDICTS, "mean"), _right),
         "",
         *_sentences(rows, results),
         "",
@@ -86,7 +87,13 @@ def _loss(rows: Sequence[Row], name: str) -> str:
 
 
 def _right(rows: Sequence[Row], name: str) -> str:
-    return _cell(rows, name, tuple(VERDICTS), ("right", "right_stderr"), 100, 1)
+    if name != "mean" or any(each not in rows[0] for each in VERDICTS):
+        return _cell(rows, name, tuple(VERDICTS), ("right", "right_stderr"), 100, 1)
+    [row] = rows
+    mean = sum(row[each]["right"] for each in VERDICTS) / len(VERDICTS)
+    # The datasets have no question in common, so their errors are independent.
+    error = math.sqrt(sum(row[each]["right_stderr"] ** 2 for each in VERDICTS)) / len(VERDICTS)
+    return f"{100 * mean:.1f} ± {100 * error:.1f}"
 
 
 def _cell(

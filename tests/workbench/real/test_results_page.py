@@ -42,11 +42,14 @@ def line(text, label):
 
 
 def test_a_row_has_means_over_seeds_and_errors_over_examples():
-    """1.5 and 1.7 have the mean 1.6; their standard deviation is 0.2 / √2 = 0.141."""
+    """1.5 and 1.7 have the mean 1.6; their standard deviation is 0.2 / √2 = 0.141.
+
+    The mean of four shares with errors of 5 has one of √(4 · 25) / 4 = 2.5.
+    """
     loss = line(table(results()), TUNED)
     assert loss == (f"| {TUNED} | " + "1.600 ± 0.100 | " * 5 + "1.600 ± 0.141 | 1.600 ± 0.100 |")
     right = [one for one in table(results()).splitlines() if one.startswith(f"| {TUNED} ")][1]
-    assert right == f"| {TUNED} | " + "50.0 ± 5.0 | " * 4 + "50.0 ± 0.0 |"
+    assert right == f"| {TUNED} | " + "50.0 ± 5.0 | " * 4 + "50.0 ± 2.5 |"
 
 
 def test_what_was_not_measured_is_a_dash():
