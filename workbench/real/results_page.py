@@ -185,7 +185,7 @@ def _time(results: Mapping[str, Any]) -> str:
         f"- Seconds on one core, for one seed: the five experts {_range(experts)}, the adapter on "
         f"mixed data {_range(mixed)}, one search of ω or λ "
         f"{_range([value for key, value in seconds.items() if key.startswith('search')])}. All "
-        f"parts together took {sum(seconds.values()) / 60:.0f} minutes, two at a time."
+        f"parts add up to {sum(seconds.values()) / 60:.0f} minutes, of which two ran at a time."
     )
 
 

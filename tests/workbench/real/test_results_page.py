@@ -66,7 +66,7 @@ def test_the_sentences_follow_the_numbers():
     assert f"lowest mean loss of all compositions is that of {TUNED}." in text
     worse = table(results(dem=1.9))
     assert "The mean loss of DEM is not lower than" in worse
-    assert "the five experts 500 to 500" in text and "All parts together took 21 minutes" in text
+    assert "the five experts 500 to 500" in text and "All parts add up to 21 minutes" in text
 
 
 def test_what_was_said_is_in_one_line_each():
