@@ -105,3 +105,23 @@ def test_the_shipped_composition_has_the_losses_of_the_table(results, monkeypatc
     for loss in losses(loaded.module, prepared):
         assert loss.value == pytest.approx(row[loss.dataset]["loss"], abs=1e-3)
         assert loss.stderr == pytest.approx(row[loss.dataset]["loss_stderr"], abs=1e-3)
+
+
+def test_the_readme_shows_rows_of_the_table():
+    """Its first columns are the losses, and the last two are shares of right answers."""
+    losses, right = (REAL / "RESULTS.md").read_text("utf-8").split("## Right answers")
+    readme = (REAL.parents[1] / "README.md").read_text("utf-8")
+    for here, there in {
+        "base": "base",
+        "five adapters, each on its own dataset": "own expert",
+        "**one merged model**, ω tuned": TUNED,
+        "one adapter on the mixed data": "data mixing",
+    }.items():
+        *shown, calls, sums = cells(readme, here)
+        assert shown == [cell.split(" ± ")[0] for cell in cells(losses, there)]
+        assert [calls, sums] == [f"{cell.split(' ± ')[0]} %" for cell in cells(right, there)[:2]]
+
+
+def cells(text, label):
+    row = next(line for line in text.splitlines() if line.startswith(f"| {label} |"))
+    return [cell.strip() for cell in row.strip("|").split("|")][1:]
