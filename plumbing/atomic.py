@@ -1,8 +1,9 @@
-"""Writes small files whole: a reader sees the old content or the new content, never half of it."""
+"""Writes files and replaces folders whole: a reader sees the old content or the new, never half."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 from pathlib import Path
 
@@ -32,6 +33,22 @@ def write_whole(file: Path, text: str, *, durable: bool = False) -> None:
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
+
+
+def replace_folder(out: Path, staged: Path) -> None:
+    """Puts a finished folder in the place of `out`, which need not exist.
+
+    Args:
+        out: the folder to replace.
+        staged: the finished folder, on the same disk; it is renamed to `out`.
+    """
+    # Renamed before it is deleted, so that `out` is missing only between two renames.
+    old = out.with_name(out.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
+    if out.exists():
+        out.rename(old)
+    staged.rename(out)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def check_writable(file: Path) -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import corpus.demo as families
 from corpus import Example
+from plumbing.atomic import replace_folder
 from plumbing.paths import assets
 from training.adapter import Lora
 from training.stage import Stage
@@ -119,7 +120,10 @@ def build(
         json.dumps(results, indent=1, ensure_ascii=False) + "\n", "utf-8"
     )
     (staged / "RESULTS.md").write_text(table(results), "utf-8")
-    _replace(out, staged)
+    # What does not ship.
+    shutil.rmtree(staged / "mixed", ignore_errors=True)
+    (staged / SECONDS).unlink(missing_ok=True)
+    replace_folder(out, staged)
     return table(results)
 
 
@@ -236,16 +240,3 @@ def _run(stage: Stage, out: Path, report: _Report, share: float) -> float:
         # A build that must not be continued has removed its folder, so no old state is left.
         run(stage, out, step, resume=True)
     return round(time.perf_counter() - started, 1)
-
-
-def _replace(out: Path, staged: Path) -> None:
-    """Puts the finished build in the place of `out`, without the parts that do not ship."""
-    shutil.rmtree(staged / "mixed", ignore_errors=True)
-    (staged / SECONDS).unlink(missing_ok=True)
-    # Renamed before it is deleted, so that `out` is missing only between two renames.
-    old = out.with_name(out.name + ".old")
-    shutil.rmtree(old, ignore_errors=True)
-    if out.exists():
-        out.rename(old)
-    staged.rename(out)
-    shutil.rmtree(old, ignore_errors=True)

@@ -6,6 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
+from plumbing.atomic import write_whole
 from workbench.errors import SessionError
 from workbench.real.base import RealBase, cache, real_base
 from workbench.real.plan import REAL
@@ -38,7 +39,7 @@ def page_folder(out: Path | None = None) -> tuple[Path, RealBase]:
         if path.is_file() and path.name != "recipe.yml":
             _copy(path, folder / path.relative_to(REAL))
     recipe = (REAL / "recipe.yml").read_text("utf-8")
-    (folder / "recipe.yml").write_text(_placed(recipe, folder), "utf-8")
+    write_whole(folder / "recipe.yml", _placed(recipe, folder))
     return folder, base._replace(folder=folder / "base")
 
 

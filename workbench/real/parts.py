@@ -123,17 +123,15 @@ def _search(part: Part, place: BuildFolder) -> Any:
 
 def _row(part: Part, place: BuildFolder) -> Any:
     measurements = _measurements(place, part.seed)
-    match part.label:
-        case label if label == BASE:
-            return measurements.composed({})
-        case label if label == OWN:
-            return measurements.own_experts()
-        case label if label == MIXED:
-            return measurements.alone(place.trained(part.seed, "mixed"))
-        case label if label == FULL_ROW:
-            return measurements.alone(place.trained(part.seed, plan.IN_FULL), (plan.FULL, UNSEEN))
-        case label:
-            return measurements.row(label, Found(**part.known) if part.known else None)
+    if part.label == BASE:
+        return measurements.composed({})
+    if part.label == OWN:
+        return measurements.own_experts()
+    if part.label == MIXED:
+        return measurements.alone(place.trained(part.seed, "mixed"))
+    if part.label == FULL_ROW:
+        return measurements.alone(place.trained(part.seed, plan.IN_FULL), (plan.FULL, UNSEEN))
+    return measurements.row(part.label, Found(**part.known) if part.known else None)
 
 
 def _said(part: Part, place: BuildFolder) -> Any:

@@ -11,6 +11,7 @@ from typing import Any
 from corpus.real.card import card
 from corpus.real.datasets import EXPERTS, FILES, datasets, write
 from corpus.real.licences import LICENCES
+from plumbing.atomic import replace_folder, write_whole
 from workbench.errors import SessionError
 from workbench.real import plan
 from workbench.real.base import cache, real_base
@@ -69,7 +70,7 @@ def build(
         ]
     )
     text = work.finish()
-    _replace(out, work.place.folder)
+    replace_folder(out, work.place.folder)
     return text
 
 
@@ -168,20 +169,6 @@ class _Build:
         self.kept[key] = value
         if seconds is not None:
             self._seconds[key] = seconds
-        # Written beside and renamed, so that an interruption leaves the former state.
-        partial = self._state.with_suffix(".new")
         state = {"rows": self.kept, "seconds": self._seconds}
-        partial.write_text(json.dumps(state, ensure_ascii=False), "utf-8")
-        partial.replace(self._state)
+        write_whole(self._state, json.dumps(state, ensure_ascii=False))
         self._progress(key, len(self.kept), self._all)
-
-
-def _replace(out: Path, staged: Path) -> None:
-    """Puts the finished build in the place of `out`."""
-    old = out.with_name(out.name + ".old")
-    shutil.rmtree(old, ignore_errors=True)
-    # Renamed before it is deleted, so that `out` is missing only between two renames.
-    if out.exists():
-        out.rename(old)
-    staged.rename(out)
-    shutil.rmtree(old, ignore_errors=True)
