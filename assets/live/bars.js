@@ -94,7 +94,7 @@ the sliders is dimmed in place until its new value comes. */
     const [start, end] = [0, value].sort((one, other) => one - other);
     place(bar, start, end);
     place(error, value - spread, value + spread);
-    fill(share, known ? `${signed(100 * value, 0)} %` : "—", known ? `±${Math.round(100 * spread)}` : "", "b");
+    fill(share, known ? `${signed(100 * value, 0)} %` : "—", known && point.share_stderr !== null ? `±${Math.round(100 * spread)}` : "", "b");
     fill(loss, three(point.loss), `±${three(point.stderr)}`);
     loss.title = `base ${three(point.base)}, expert ${three(point.expert)}`;
     track.setAttribute("aria-label", `${name}: ${known ? `${Math.round(100 * value)} % of its expert's gain, ` : ""}loss ${three(point.loss)}, standard error ${three(point.stderr)}, ${point.quick ? "quick, " : ""}${point.n} examples`);

@@ -22,7 +22,10 @@ class Schema(NamedTuple):
     version: int
     """Stored as SQLite's user_version, from 1. A file with a higher version is refused."""
     statements: str
-    """CREATE statements separated by semicolons, which are run on a new file."""
+    """CREATE statements separated by semicolons, which are run on a file of an older version.
+
+    A new file has version 0. From version 2 on each says IF NOT EXISTS.
+    """
     holds: str
     """What the file holds, for messages; for example 'run history'."""
 
@@ -128,7 +131,7 @@ class Database:
         return connection
 
     def _migrate(self, connection: sqlite3.Connection) -> None:
-        """Creates the tables of a new file.
+        """Creates the tables that a new file, or one of an older version, lacks.
 
         Raises:
             StoreError: a newer version of this program made the file.
@@ -136,7 +139,7 @@ class Database:
         # The lock is taken at once, because two processes may start on the same new file.
         connection.execute("BEGIN IMMEDIATE")
         version = connection.execute("PRAGMA user_version").fetchone()[0]
-        if version == 0:
+        if version < self.schema.version:
             for statement in filter(str.strip, self.schema.statements.split(";")):
                 connection.execute(statement)
             connection.execute(f"PRAGMA user_version = {self.schema.version}")

@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 Message = dict[str, Any]
 
 
+TEXT = 0.25
+"""Seconds for the answer to the prompt, for each second in which quick losses are measured."""
+
+
 class Answer:
     """The answer to one wish, as phases for the scheduler.
 
@@ -77,12 +81,20 @@ class Answer:
         yield Rank.SETTLE, self._settle(recipe)
         with self._session.spending.tally() as tally:
             points: dict[str, LossOnAxis] = {}
-            if self._models.data:
-                yield Rank.QUICK, self._losses(recipe, QUICK, points, tally)
-            if self._wish.prompt.strip():
-                yield Rank.ANSWER, self._continuation(recipe)
-            if self._models.data:
-                yield Rank.FULL, self._losses(recipe, FULL, points, tally)
+            text = self._continuation(recipe) if self._wish.prompt.strip() else iter(())
+            if not self._models.data:
+                yield Rank.ANSWER, text
+                return
+            measuring = self._session.measuring
+            here = measuring.alone(self._models, recipe, QUICK, self._stale, tally)
+            yield Rank.QUICK, _with_pieces_of(text, here)
+            # The ends of the axes are other compositions: between two of them each token would wait
+            # for a composition of its own.
+            if not measuring.knows_ends(self._models, QUICK):
+                yield Rank.ANSWER, text
+            yield Rank.QUICK, self._losses(recipe, QUICK, points, tally)
+            yield Rank.ANSWER, text
+            yield Rank.FULL, self._losses(recipe, FULL, points, tally)
 
     def _settle(self, recipe: Recipe) -> Iterator[Message | None]:
         begin = time.monotonic()
@@ -169,3 +181,22 @@ class Answer:
             "points": {name: point_message(name, point) for name, point in points.items()},
             "mean": mean_message(points, len(self._models.data)),
         }
+
+
+def _with_pieces_of(
+    text: Iterator[Message | None], steps: Iterator[None]
+) -> Iterator[Message | None]:
+    """Takes all the steps, and after each some pieces of a text, so that it begins at once."""
+    while True:
+        begin = time.monotonic()
+        if next(steps, _END) is _END:
+            return
+        yield None
+        now = time.monotonic()
+        until = now + TEXT * (now - begin)
+        while now < until and (piece := next(text, None)) is not None:
+            yield piece
+            now = time.monotonic()
+
+
+_END = object()

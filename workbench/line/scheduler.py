@@ -3,12 +3,16 @@
 Work on the live module is cut into steps of some 20 ms. After each step the scheduler asks again
 what is most urgent. So a newer move of one page overtakes the full losses of another, and pages
 that want the same kind of work are served in turn.
+
+Each change of the page composes another recipe. On a large model that takes longer than a step, so
+there a page is served for some steps before it is another one's turn.
 """
 
 from __future__ import annotations
 
 import itertools
 import threading
+import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
@@ -27,6 +31,9 @@ class Rank(IntEnum):
     FULL = 3
     """Losses of all examples."""
 
+
+LONG, TURN = 0.1, 4
+"""A page whose first step took more than LONG seconds is served for TURN times as long."""
 
 Phase = tuple[Rank, Iterator[Any]]
 """A rank and steps of that rank. Each `next()` is one step; it yields a message, or None."""
@@ -58,6 +65,8 @@ class Scheduler:
         self._steps = itertools.count(1)
         self._thread: threading.Thread | None = None
         self._stopping = False
+        # The page whose turn it is among those of equal rank, and when its turn ends.
+        self._turn, self._until = "", 0.0
 
     def submit(
         self,
@@ -122,14 +131,33 @@ class Scheduler:
                 while not (self._tasks or self._replaced or self._stopping):
                     self._ready.wait()
                 replaced, self._replaced = self._replaced, []
-                chosen = min(self._tasks.items(), key=lambda item: _urgency(item[1]), default=None)
+                chosen = min(self._tasks.items(), key=self._urgency, default=None)
                 stopping = self._stopping
             for task in replaced:
                 _close(task)
             if stopping:
                 return
             if chosen is not None:
-                self._step(*chosen)
+                self._serve(*chosen)
+
+    def _serve(self, page: str, task: _Task) -> None:
+        """Carries out one step of a task, with which a turn of its page may begin."""
+        rank, begin = _rank(task), time.monotonic()
+        begins = not self._has_turn(page)
+        self._step(page, task)
+        # Settling comes before everything else, so it needs no turn and ends none.
+        if begins and rank is not Rank.SETTLE:
+            now = time.monotonic()
+            turn = TURN * (now - begin) if now - begin > LONG else 0.0
+            self._turn, self._until = page, now + turn
+
+    def _has_turn(self, page: str) -> bool:
+        return page == self._turn and time.monotonic() < self._until
+
+    def _urgency(self, item: tuple[str, _Task]) -> tuple[Rank, bool, int]:
+        """Returns a sort key: the rank of the next step, whose turn it is, who was served last."""
+        page, task = item
+        return _rank(task), not self._has_turn(page), task.served
 
     def _step(self, page: str, task: _Task) -> None:
         """Carries out one step of a task; ends the task if it was its last, or failed."""
@@ -178,8 +206,7 @@ def _close(task: _Task) -> None:
             iterator.close()
 
 
-def _urgency(task: _Task) -> tuple[int, int]:
-    """Returns a sort key: the rank of the next step, then how long ago the task was served."""
+def _rank(task: _Task) -> Rank:
+    """Returns the rank of a task's next step."""
     # The rank of a phase that has not begun is not known, and asking for it costs nothing.
-    rank = task.current[0] if task.current else Rank.SETTLE
-    return rank, task.served
+    return task.current[0] if task.current else Rank.SETTLE

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 
 class Measured(Protocol):
-    """A loss with its standard error; evaluation.loss.Loss is one."""
+    """A loss with those of its examples; evaluation.loss.Loss is one."""
 
     @property
     def value(self) -> float: ...  # noqa: D102
@@ -17,6 +17,8 @@ class Measured(Protocol):
     def stderr(self) -> float: ...  # noqa: D102
     @property
     def n(self) -> int: ...  # noqa: D102
+    @property
+    def sums(self) -> tuple[float, ...]: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Gain:
     None if no expert is known, or if the expert is no better than the base.
     """
     share_stderr: float | None
-    """Standard error of `share`."""
+    """Standard error of `share`; None if the losses of single examples are not known."""
 
 
 def gain(dataset: str, here: Measured, base: Measured, expert: Measured | None) -> Gain:
@@ -49,7 +51,10 @@ def gain(dataset: str, here: Measured, base: Measured, expert: Measured | None) 
         share = (base - composition) / (base - expert)
 
     Worked example: base 1.0, expert 0.2, composition 0.4 gives (1.0 - 0.4) / (1.0 - 0.2) = 75 %.
-    The standard error is that of the composition's loss; the two ends of the axis count as fixed.
+
+    The standard error compares the three models example by example, because an example that is hard
+    for one of them is hard for all: the share is a ratio of two sums over the examples, of which
+    evaluation.loss.ratio gives the error.
 
     Args:
         dataset: name of the dataset.
@@ -60,6 +65,9 @@ def gain(dataset: str, here: Measured, base: Measured, expert: Measured | None) 
     # An expert that is no better than the base, but for rounding, leaves no axis to draw on.
     width = base.value - expert.value if expert is not None else 0.0
     share = (base.value - here.value) / width if width > 1e-9 else None
+    error = None
+    if share is not None and expert is not None and here.sums and base.sums and expert.sums:
+        error = _ratio_error(here.sums, base.sums, expert.sums)
     # A model that overflows has a loss that is infinite or NaN, and no bar can show that.
     return Gain(
         dataset,
@@ -69,8 +77,20 @@ def gain(dataset: str, here: Measured, base: Measured, expert: Measured | None) 
         base.value,
         expert.value if expert is not None else None,
         share if share is not None and math.isfinite(share) else None,
-        here.stderr / width if width > 1e-9 else None,
+        error,
     )
+
+
+def _ratio_error(here: Sequence[float], base: Sequence[float], expert: Sequence[float]) -> float:
+    """Returns the standard error of Σ (base - here) / Σ (base - expert)."""
+    import torch
+
+    from evaluation.loss import ratio
+
+    start = torch.tensor(base, dtype=torch.float64)
+    gained = start - torch.tensor(here, dtype=torch.float64)
+    possible = start - torch.tensor(expert, dtype=torch.float64)
+    return ratio(gained, possible)[1]
 
 
 def gains(

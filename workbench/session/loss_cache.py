@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from evaluation.records.database import Database, Schema
 
-# IF NOT EXISTS: files that were made before the table had a version already hold this table.
-_TABLE = """
+# IF NOT EXISTS: files of version 1, and those from before the table had a version, have the first.
+# A table of its own for the examples, because files of version 1 have losses without them.
+_TABLES = """
 CREATE TABLE IF NOT EXISTS losses (
   composition TEXT NOT NULL, data TEXT NOT NULL, dataset TEXT NOT NULL, value REAL NOT NULL,
   stderr REAL NOT NULL, n INTEGER NOT NULL, tokens INTEGER NOT NULL,
   PRIMARY KEY (composition, data)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS examples (
+  composition TEXT NOT NULL, data TEXT NOT NULL, sums BLOB NOT NULL, counts BLOB NOT NULL,
+  PRIMARY KEY (composition, data)) WITHOUT ROWID;
 """
-SCHEMA = Schema(1, _TABLE, "loss cache")
+SCHEMA = Schema(2, _TABLES, "loss cache")
 
 
 class Entry(NamedTuple):
@@ -27,6 +32,9 @@ class Entry(NamedTuple):
         stderr: standard error of `value`, in the same unit.
         n: number of examples.
         tokens: number of supervised tokens.
+        sums: the summed loss of each example, in nats; empty if an older version of this program
+            measured the loss.
+        counts: the number of supervised tokens of each example, likewise.
     """
 
     dataset: str
@@ -34,6 +42,8 @@ class Entry(NamedTuple):
     stderr: float
     n: int
     tokens: int
+    sums: tuple[float, ...] = ()
+    counts: tuple[int, ...] = ()
 
 
 class LossCache:
@@ -62,18 +72,22 @@ class LossCache:
             data: DataSet.keys of the examples.
         """
         rows = self._database.rows(
-            "SELECT dataset, value, stderr, n, tokens FROM losses"
+            "SELECT dataset, value, stderr, n, tokens, sums, counts FROM losses"
+            " LEFT JOIN examples USING (composition, data)"
             " WHERE composition = ? AND data = ?",
             (composition, data),
         )
-        return Entry(*rows[0]) if rows else None
+        if not rows:
+            return None
+        *whole, sums, counts = rows[0]
+        return Entry(*whole, tuple(array("d", sums or b"")), tuple(array("q", counts or b"")))
 
     def put(self, composition: str, data: str, entry: Iterable[Any]) -> Entry:
         """Stores a loss under the keys of `get` and returns it as an Entry.
 
         Args:
             composition, data: see `get`.
-            entry: the five values of an Entry, in its order.
+            entry: the values of an Entry, in its order.
 
         Raises:
             StoreError: the file cannot be written now.
@@ -83,8 +97,13 @@ class LossCache:
             connection.execute(
                 # Two pages, or two servers on one workdir, may measure the same loss at once.
                 "INSERT OR REPLACE INTO losses VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (composition, data, *kept),
+                (composition, data, *kept[:5]),
             )
+            if kept.sums:
+                connection.execute(
+                    "INSERT OR REPLACE INTO examples VALUES (?, ?, ?, ?)",
+                    (composition, data, array("d", kept.sums), array("q", kept.counts)),
+                )
         return kept
 
     def close(self) -> None:

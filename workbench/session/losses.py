@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from workbench.session.loss_cache import Entry, LossCache
 from workbench.session.loss_on_axis import FULL, QUICK, LossOnAxis
@@ -15,10 +15,8 @@ from workbench.session.tickets import Stale
 
 if TYPE_CHECKING:
     from evaluation.loss import Loss, Sweep
-    from evaluation.records.meter import Meter
     from merging.recipe import Recipe
 
-T = TypeVar("T")
 SLICE = 0.02
 """Seconds of a step on the live module; after it, another page's more urgent work may come in."""
 
@@ -72,22 +70,46 @@ class Losses:
         Raises:
             Stopped: `stale` became true.
         """
-        from evaluation.loss import side_by_side
-
         work, points, shown = _Work(models, stale, tally), dict(points), time.monotonic()
-        # The quick losses of a small model are measured together: more batches for its threads.
-        together = size == QUICK and side_by_side(models.loaded.module) > 1
-        names = list(models.data)
-        for group in [names] if together else [[name] for name in names]:
-            known = {name: self._known(models, recipe, name) for name in group}
-            points |= {name: point for name, point in known.items() if point}
-            missing = [name for name in group if not known[name]]
-            points |= yield from self._points(work, recipe, missing, size)
-            # The quick bars of a small model move together, not one by one.
-            if size == FULL or time.monotonic() - shown > 0.5:
-                shown = time.monotonic()
-                yield dict(points)
-        yield dict(points)
+        known = {name: self._known(models, recipe, name) for name in models.data}
+        points |= {name: point for name, point in known.items() if point}
+        missing = [name for name in models.data if not known[name]]
+        here, base, best = dict[str, Entry](), dict[str, Entry](), dict[str, Entry]()
+        experts = {name: expert for name in missing if (expert := _expert(models, name))}
+
+        def complete() -> dict[str, LossOnAxis]:
+            return {
+                name: LossOnAxis(
+                    here[name], base[name], best.get(name), _actual(models, name, size) == QUICK
+                )
+                for name in missing
+                if name in here and name in base and (name in best or name not in experts)
+            }
+
+        # One recipe after another, because each change of the recipe is a composition.
+        waves = [(recipe, missing, here), (models.recipe({}), missing, base)]
+        waves += [(expert, [name], best) for name, expert in experts.items()]
+        count = 0
+        for asked, names, found in waves:
+            for _ in self._of(work, asked, names, size, found):
+                new = complete()
+                # The quick bars of a small model move together, not one by one.
+                if len(new) > count and (size == FULL or time.monotonic() - shown > 0.5):
+                    count, shown = len(new), time.monotonic()
+                    yield points | new
+                else:
+                    yield None
+        yield points | complete()
+
+    def alone(
+        self, models: Models, recipe: Recipe, size: str, stale: Stale, tally: Tally
+    ) -> Iterator[None]:
+        """Measures the losses of a recipe in steps, without the ends of the axes; see `steps`."""
+        yield from self._of(_Work(models, stale, tally), recipe, list(models.data), size, {})
+
+    def knows_ends(self, models: Models, size: str) -> bool:
+        """Returns whether both ends of every dataset's axis were measured before."""
+        return all(self._known_ends(models, name, size) for name in models.data)
 
     def preview(
         self, models: Models, settled: Recipe, recipe: Recipe, stale: Stale
@@ -116,10 +138,14 @@ class Losses:
                 self._spending.preview() as meter,
                 models.composer.mounted(settled, recipe, stale) as module,
             ):
+                losses = []
                 while not sweep.done:
-                    sweep.step(module, stale)
-                losses = sweep.losses()
-                _count(meter, sweep, losses)
+                    losses += sweep.step(module, stale)
+                meter.count(
+                    sum(loss.n for loss in losses),
+                    sweep.positions,
+                    sum(loss.tokens for loss in losses),
+                )
         except Stopped:
             return None
         points = {
@@ -136,15 +162,25 @@ class Losses:
         Raises:
             Stopped: `stale` became true before the end.
         """
+        found: dict[str, Entry] = {}
         with self._spending.tally() as tally:
-            return _result(self._of(_Work(models, stale, tally), recipe, list(models.data), size))
+            for _ in self._of(_Work(models, stale, tally), recipe, list(models.data), size, found):
+                pass
+        return found
 
     def _of(
-        self, work: _Work, recipe: Recipe, datasets: Sequence[str], size: str
-    ) -> Generator[None, None, dict[str, Entry]]:
-        """Measures the losses of a recipe on some datasets, in steps, unless they are known."""
+        self,
+        work: _Work,
+        recipe: Recipe,
+        datasets: Sequence[str],
+        size: str,
+        found: dict[str, Entry],
+    ) -> Iterator[None]:
+        """Adds the losses of a recipe on some datasets to `found`, each as soon as it is known.
+
+        Those that are not in the cache are measured in steps; it yields after each.
+        """
         models, identity = work.models, work.models.identity(recipe)
-        found: dict[str, Entry] = {}
         missing: dict[str, list[str]] = {}
         for name in datasets:
             # The same examples may be open under another name, so the cached name is replaced.
@@ -153,30 +189,35 @@ class Losses:
             else:
                 missing.setdefault(_actual(models, name, size), []).append(name)
         for actual, names in missing.items():
-            losses = yield from self._sweep(work, recipe, names, actual)
-            for name, loss in zip(names, losses, strict=True):
-                found[name] = self._book.put(identity, models.data[name].keys[size], loss)
-        return found
+            for losses in self._sweep(work, recipe, names, actual):
+                for loss in losses:
+                    key = models.data[loss.dataset].keys[size]
+                    found[loss.dataset] = self._book.put(identity, key, loss)
+                yield
 
     def _sweep(
         self, work: _Work, recipe: Recipe, datasets: Sequence[str], size: str
-    ) -> Generator[None, None, list[Loss]]:
-        """Measures the losses of a recipe on some datasets, in steps, and what they cost."""
+    ) -> Iterator[list[Loss]]:
+        """Measures the losses of a recipe on some datasets, and what they cost.
+
+        Yields:
+            After each step the losses of the datasets that it finished, in their order.
+        """
         models, stale = work.models, work.stale
-        sweep = _sweep_over(models, datasets, size)
+        sweep, counted = _sweep_over(models, datasets, size), 0
         with work.tally.sweep(recipe, size) as running:
             while not sweep.done:
+                known: list[Loss] = []
                 # The lock comes first: time spent waiting for another page is no cost of this one.
                 with self._lock, running() as meter:
                     begin = time.monotonic()
                     module = models.composer.compose(recipe, stale)
                     while not sweep.done and time.monotonic() - begin < SLICE:
-                        sweep.step(module, stale)
-                if not sweep.done:
-                    yield
-            losses = sweep.losses()
-            _count(meter, sweep, losses)
-        return losses
+                        known += sweep.step(module, stale)
+                for loss in known:
+                    meter.count(loss.n, sweep.positions - counted, loss.tokens)
+                    counted = sweep.positions
+                yield known
 
     def ends(
         self, models: Models, size: str = FULL, stale: Stale = lambda: False
@@ -186,20 +227,16 @@ class Losses:
         They are the loss of the base and the loss of the vector named like the dataset at ω = 1,
         which is None if no vector has this name.
         """
+        base, best = dict[str, Entry](), dict[str, Entry]()
         with self._spending.tally() as tally:
-            return _result(self._ends(_Work(models, stale, tally), list(models.data), size))
-
-    def _ends(
-        self, work: _Work, datasets: Sequence[str], size: str
-    ) -> Generator[None, None, dict[str, tuple[Entry, Entry | None]]]:
-        base = yield from self._of(work, work.models.recipe({}), datasets, size)
-        ends: dict[str, tuple[Entry, Entry | None]] = {}
-        for name in datasets:
-            expert, best = _expert(work.models, name), None
-            if expert:
-                best = (yield from self._of(work, expert, [name], size))[name]
-            ends[name] = (base[name], best)
-        return ends
+            work = _Work(models, stale, tally)
+            for _ in self._of(work, models.recipe({}), list(models.data), size, base):
+                pass
+            for name in models.data:
+                if expert := _expert(models, name):
+                    for _ in self._of(work, expert, [name], size, best):
+                        pass
+        return {name: (base[name], best.get(name)) for name in models.data}
 
     def _known(self, models: Models, recipe: Recipe, dataset: str) -> LossOnAxis | None:
         """Returns the full loss and its ends if all were measured before, else None."""
@@ -215,18 +252,6 @@ class Losses:
         base = self._book.get(models.identity(models.recipe({})), key)
         best = self._book.get(models.identity(expert), key) if expert else None
         return None if base is None or (expert and best is None) else (base, best)
-
-    def _points(
-        self, work: _Work, recipe: Recipe, datasets: Sequence[str], size: str
-    ) -> Generator[None, None, dict[str, LossOnAxis]]:
-        losses = yield from self._of(work, recipe, datasets, size)
-        ends = yield from self._ends(work, datasets, size)
-        return {
-            name: LossOnAxis(
-                losses[name], *ends[name], quick=_actual(work.models, name, size) == QUICK
-            )
-            for name in datasets
-        }
 
 
 def _expert(models: Models, dataset: str) -> Recipe | None:
@@ -252,19 +277,3 @@ def _sweep_over(models: Models, datasets: Sequence[str], size: str) -> Sweep:
     for data in prepared:
         check_vocabulary(models.loaded.module, data)
     return Sweep([dataset for data in prepared for dataset in data.datasets])
-
-
-def _count(meter: Meter, sweep: Sweep, losses: Sequence[Loss]) -> None:
-    """Adds to a meter what a sweep over whole datasets computed."""
-    n, tokens = sum(loss.n for loss in losses), sum(loss.tokens for loss in losses)
-    meter.count(n, sweep.positions, tokens)
-
-
-def _result(steps: Generator[None, None, T]) -> T:
-    """Returns the result of a generator after taking all of its steps."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            result: T = end.value
-            return result

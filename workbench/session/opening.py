@@ -13,14 +13,7 @@ from workbench.errors import SessionError
 from workbench.session.composer import Composer
 from workbench.session.folders import Folders
 from workbench.session.keys import fingerprint
-from workbench.session.loss_on_axis import (
-    ENOUGH,
-    FULL,
-    PATIENT_SECONDS,
-    QUICK,
-    QUICK_COUNTS,
-    QUICK_SECONDS,
-)
+from workbench.session.loss_on_axis import FULL, QUICK, QUICK_SECONDS, quick_counts
 from workbench.session.memory import load_into_memory
 from workbench.session.models import DataSet, Models
 
@@ -148,32 +141,12 @@ def _datasets(folder: Path, loaded: Loaded) -> dict[str, DataSet]:
     full = {
         name: prepare({name: examples}, loaded.tokenizer) for name, examples in datasets.items()
     }
-    count = quick_count(list(full.values()), _positions_per_second(loaded.module, full))
+    lengths = [data.positions / data.datasets[0].n for data in full.values()]
+    counts = quick_counts(lengths, _positions_per_second(loaded.module, full))
     return {
         name: _dataset(name, examples, loaded.tokenizer, full[name], count)
-        for name, examples in datasets.items()
+        for (name, examples), count in zip(datasets.items(), counts, strict=True)
     }
-
-
-def quick_count(full: Sequence[Prepared], speed: float) -> int:
-    """Returns how many examples of each dataset the quick losses take.
-
-    As many as QUICK_COUNTS has for which all datasets together take QUICK_SECONDS at most. On a
-    slow model so few examples say little, so then up to ENOUGH are taken if they need no more than
-    PATIENT_SECONDS.
-
-    Args:
-        full: each dataset with all of its examples.
-        speed: token positions per second that the model computes.
-    """
-    mean = sum(data.positions / data.datasets[0].n for data in full)
-    fast = [count for count in QUICK_COUNTS if count * mean <= QUICK_SECONDS * speed]
-    patient = [
-        count
-        for count in QUICK_COUNTS
-        if count <= ENOUGH and count * mean <= PATIENT_SECONDS * speed
-    ]
-    return max([*fast, *patient], default=QUICK_COUNTS[0])
 
 
 def _positions_per_second(module: Any, full: Mapping[str, Prepared]) -> float:

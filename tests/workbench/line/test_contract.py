@@ -126,7 +126,13 @@ def test_a_point_has_the_share_of_the_gain_and_no_number_that_json_lacks():
     point = LossOnAxis(entry("cot", 0.4), entry("cot", 1.0), entry("cot", 0.2), quick=True)
     message = point_message("cot", point)
     assert message["share"] == pytest.approx(0.75)  # (1.0 − 0.4) / (1.0 − 0.2)
-    assert message["share_stderr"] == pytest.approx(0.0125)
+    assert message["share_stderr"] is None
+    sums = [
+        entry("cot", value)._replace(sums=sums)
+        for value, sums in ((0.4, (2.0, 4.0)), (1.0, (4.0, 8.0)), (0.2, (3.0, 5.0)))
+    ]
+    known = point_message("cot", LossOnAxis(*sums, quick=True))
+    assert known["share_stderr"] == 0.25  # gained (2, 4) of (1, 3) possible
     assert message["quick"] is True
     broken = LossOnAxis(entry("cot", math.nan, math.inf), entry("cot", 1.0), None, quick=False)
     assert point_message("cot", broken)["loss"] is None

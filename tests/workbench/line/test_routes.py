@@ -89,6 +89,16 @@ def test_a_prompt_is_answered_by_the_composition(client):
     assert said[-1]["digest"] == lines[0]["digest"]
 
 
+def test_an_answer_begins_before_the_quick_losses_are_there(client, session):
+    name = session.models.names[0]
+    for turn, omega in enumerate((0.31, 0.32)):  # first with unknown ends of the axes
+        lines = answers(client, wish(client, turn, omegas={name: omega}, prompt="Question: 2 + 3?"))
+        stages = [line["stage"] for line in lines]
+        assert stages[0] == "settled"
+        assert stages.index("answer") < stages.index("quick") < stages.index("full")
+        assert [line["growing"] for line in lines if line["stage"] == "answer"][-1] is False
+
+
 def test_an_older_wish_is_dropped_and_a_newer_one_overtakes(client, app, session):
     answers(client, wish(client, turn=5))
     assert answers(client, wish(client, turn=4))[0]["stage"] == "stale"

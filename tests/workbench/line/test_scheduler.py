@@ -112,6 +112,49 @@ def test_pages_that_want_the_same_kind_of_work_are_served_in_turn(scheduler):
     assert log == ["one", "two", "three"] * 3
 
 
+def test_a_page_with_long_steps_is_served_for_some_of_them_in_a_row(scheduler, monkeypatch):
+    """Each change of the page would compose another recipe, which takes longer than a step."""
+    monkeypatch.setattr("workbench.line.scheduler.LONG", 0.01)
+    log, go = [], threading.Event()
+
+    def first():
+        go.wait(5)
+        yield None
+
+    def switching(name):
+        for _ in range(8):
+            composes = log[-1:] != [name]
+            log.append(name)
+            time.sleep(0.05 if composes else 0.002)
+            yield None
+
+    gate = start(scheduler, "gate", iter([(Rank.SETTLE, first())]))
+    watches = [start(scheduler, n, iter([(Rank.QUICK, switching(n))])) for n in ("one", "two")]
+    go.set()
+    assert gate.over.wait(5) and all(watch.over.wait(5) for watch in watches)
+    assert log == ["one"] * 8 + ["two"] * 8  # 8 steps last less than 4 times the first
+
+
+def test_a_turn_ends_and_urgent_work_does_not_wait_for_its_end(scheduler, monkeypatch):
+    monkeypatch.setattr("workbench.line.scheduler.LONG", 0.01)
+    log, begun = [], threading.Event()
+
+    def slow(name, count):
+        for _ in range(count):
+            log.append(name)
+            begun.set()
+            time.sleep(0.02)
+            yield None
+
+    watches = [start(scheduler, "one", iter([(Rank.QUICK, slow("one", 40))]))]
+    assert begun.wait(5)
+    watches.append(start(scheduler, "two", iter([(Rank.QUICK, slow("two", 2))])))
+    watches.append(start(scheduler, "three", numbers(Rank.SETTLE, 1, log, "settle")))
+    assert all(watch.over.wait(5) for watch in watches)
+    assert log.index("settle") < log.index("two") < 40  # a turn is four times the first step
+    assert log[-1] == "one"
+
+
 def test_an_error_ends_its_own_task_only(scheduler):
     def broken():
         yield "first"

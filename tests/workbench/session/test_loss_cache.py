@@ -6,7 +6,7 @@ import sqlite3
 from workbench.session.loss_cache import Entry, LossCache
 from workbench.session.session import Session
 
-ENTRY = Entry("cot", 1.25, 0.5, 7, 31)
+ENTRY = Entry("cot", 1.25, 0.5, 2, 31, (30.0, 8.75), (20, 11))
 
 
 def test_a_loss_is_found_under_its_two_keys_only(tmp_path):
@@ -33,6 +33,22 @@ def test_a_file_from_before_it_had_a_version_keeps_its_losses(tmp_path):
         db.execute("PRAGMA user_version = 0")
     db.close()
     again = LossCache(path)
+    assert again.get("composition", "data") == ENTRY
+    again.close()
+
+
+def test_a_file_of_version_1_keeps_its_losses_and_takes_those_of_examples(tmp_path):
+    path = tmp_path / "losses.sqlite"
+    cache = LossCache(path)
+    cache.put("composition", "data", ENTRY)
+    cache.close()
+    with sqlite3.connect(path) as db:
+        db.execute("DROP TABLE examples")
+        db.execute("PRAGMA user_version = 1")
+    db.close()
+    again = LossCache(path)
+    assert again.get("composition", "data") == ENTRY._replace(sums=(), counts=())
+    again.put("composition", "data", ENTRY)
     assert again.get("composition", "data") == ENTRY
     again.close()
 

@@ -22,8 +22,6 @@ from workbench.errors import SessionError
 from workbench.jobs import export
 from workbench.line.continuation import continuation
 from workbench.session.folders import Folders
-from workbench.session.loss_on_axis import QUICK_COUNTS
-from workbench.session.opening import quick_count
 from workbench.session.session import Session
 from workbench.session.standing import Standing
 
@@ -57,7 +55,7 @@ def test_measuring_goes_from_quick_to_exact(session):
     assert list(shown[-1]) == ["ada", "bob", "lora"]
     assert all(point.loss.n == 23 and not point.quick for point in shown[-1].values())
     quick = next(points for points in shown if len(points) == 3)
-    assert all(point.quick and point.loss.n in QUICK_COUNTS for point in quick.values())
+    assert all(point.quick and 2 <= point.loss.n < 23 for point in quick.values())
 
 
 def test_an_expert_alone_recovers_all_of_its_gain(session):
@@ -270,17 +268,6 @@ def test_a_checkpoint_of_another_vocabulary_is_refused_or_leaves_the_embeddings(
         assert list(session.remove("bob").vectors) == ["tall"]  # and the choice stays
     finally:
         shutil.rmtree(tall)
-
-
-def test_the_quick_losses_take_a_time_and_not_a_number_of_examples(session):
-    full = [data.prepared["full"] for data in session.models.data.values()]
-    mean = sum(data.positions / data.datasets[0].n for data in full)  # positions of one more each
-    # In 0.09 s: twelve examples need 133.3 positions per second and per position of the mean.
-    assert quick_count(full, speed=134 * mean) == 12
-    assert quick_count(full, speed=133 * mean) == 8
-    assert quick_count(full, speed=10 * mean) == 6  # 0.6 s: too long, but fewer would say little
-    assert quick_count(full, speed=2.9 * mean) == 4  # six would take more than two seconds
-    assert quick_count(full, speed=0.01 * mean) == 2
 
 
 def test_chats_are_data_to_measure_where_the_base_has_a_template(world, tmp_path):
