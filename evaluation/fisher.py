@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from evaluation.cpu_products import CpuProducts
 from evaluation.unpadded import EqualLengthBatch
 from merging.engine.loop import seed_of
-from merging.live.live_model import View
+from merging.live.live_model import View, region
 
 
 def fisher(
@@ -50,7 +50,7 @@ def fisher(
     for total in sums.values():
         total.div_(examples)
     return {
-        name: _region(sums[id(used[view.parameter])], view)
+        name: region(sums[id(used[view.parameter])], view)
         for name, view in views.items()
         if view.parameter in used
     }
@@ -111,10 +111,3 @@ def _log_likelihood(module: nn.Module, example: EqualLengthBatch, seed: int | No
         targets = torch.multinomial(logs.detach().exp().cpu(), 1, generator=generator)[:, 0]
     total: Tensor = logs.gather(1, targets.to(device)[:, None]).sum()
     return total
-
-
-def _region(values: Tensor, view: View) -> Tensor:
-    """Returns the part of a parameter's statistics that is a file tensor, oriented as the file."""
-    steps = tuple(slice(*step) if isinstance(step, tuple) else step for step in view.index)
-    region = values[steps] if steps else values
-    return region.transpose(-2, -1) if view.transposed else region

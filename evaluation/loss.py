@@ -135,14 +135,17 @@ class Sweep:
             self.positions += batch.ids.numel()
         left = {number for number, _ in self._batches}
         finished = sorted({number for number, _ in taken} - left)
-        return [self._loss(number) for number in finished]
+        return [
+            loss_of(self._datasets[number], self._sums[number], self._counts[number])
+            for number in finished
+        ]
 
     def _measure(
         self, module: nn.Module, batches: list[Batch], should_stop: Callable[[], bool] | None
     ) -> list[Tensor]:
         """Returns the losses of the supervised tokens of each batch."""
         selects = "logits_to_keep" in inspect.signature(module.forward).parameters
-        compute = partial(_token_losses, module, selects=selects, should_stop=should_stop)
+        compute = partial(_without_gradients, module, selects=selects, should_stop=should_stop)
         if len(batches) > 1:
             before = _buffers(module)
             measured = list(in_order(batches, compute, room=len(batches), threads=len(batches)))
@@ -153,12 +156,17 @@ class Sweep:
             self._alone = True
         return [compute(batch) for batch in batches]
 
-    def _loss(self, number: int) -> Loss:
-        """Returns the loss of the dataset with this number, once its batches were measured."""
-        data, sums, counts = self._datasets[number], self._sums[number], self._counts[number]
-        whole = ratio(sums, counts)
-        each = tuple(sums.tolist()), tuple(map(int, counts.tolist()))
-        return Loss(data.name, *whole, data.n, data.tokens, *each)
+
+def loss_of(dataset: Dataset, sums: Tensor, counts: Tensor) -> Loss:
+    """Returns the loss on a dataset.
+
+    Args:
+        dataset: its name and its numbers are taken.
+        sums: (n,) float64, the summed loss of each example.
+        counts: (n,) float64, the number of supervised tokens of each example.
+    """
+    each = tuple(sums.tolist()), tuple(map(int, counts.tolist()))
+    return Loss(dataset.name, *ratio(sums, counts), dataset.n, dataset.tokens, *each)
 
 
 def side_by_side(module: nn.Module) -> int:
@@ -205,10 +213,18 @@ def ratio(sums: Tensor, counts: Tensor) -> tuple[float, float]:
 
 
 @torch.inference_mode()
-def _token_losses(
+def _without_gradients(
     module: nn.Module, batch: Batch, selects: bool, should_stop: Callable[[], bool] | None
 ) -> Tensor:
-    """Returns the negative log-likelihood of each supervised token, (tokens,) float32, in nats.
+    return token_losses(module, batch, selects, should_stop)
+
+
+def token_losses(
+    module: nn.Module, batch: Batch, selects: bool, should_stop: Callable[[], bool] | None
+) -> Tensor:
+    """Returns the negative log-likelihood of each supervised token, (tokens,), in nats.
+
+    It is float32, or float64 if the model is.
 
     Only columns that predict something reach the output layer. They are selected by transformers'
     own `logits_to_keep`, so each architecture's scaling and capping of logits is applied; every
@@ -228,7 +244,8 @@ def _token_losses(
         logits = module(input_ids=ids, use_cache=False, **keep).logits
     # A model whose wrapper swallowed logits_to_keep returns all columns.
     positions = places if logits.shape[1] == len(columns) else columns[places]
-    return cross_entropy(logits[rows, positions].float(), targets, reduction="none")
+    wide = torch.promote_types(logits.dtype, torch.float32)
+    return cross_entropy(logits[rows, positions].to(wide), targets, reduction="none")
 
 
 def vocabulary_size(module: nn.Module) -> int:

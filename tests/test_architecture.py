@@ -63,7 +63,11 @@ FLOORS = {
         {"merging/preflight"},
     ],
     "corpus": [{"corpus"}, {"corpus/demo", "corpus/real"}],
-    "evaluation": [{"evaluation"}, {"evaluation/records"}, {"evaluation/search"}],
+    "evaluation": [
+        {"evaluation"},
+        {"evaluation/records", "evaluation/landscape"},
+        {"evaluation/search"},
+    ],
     "training": [{"training"}, {"training/batching"}, {"training/run"}, {"training/plan"}],
     "workbench": [
         {"workbench"},

@@ -57,12 +57,16 @@ class View:
 def resolve(module: nn.Module, view: View) -> Tensor:
     """Returns the module's own storage that a view names, in the orientation of the file."""
     path, _, leaf = view.parameter.rpartition(".")
-    region: Tensor = getattr(module.get_submodule(path), leaf)
+    parameter: Tensor = getattr(module.get_submodule(path), leaf)
     # autograd refuses to write in place to a parameter that requires a gradient.
-    region = region.detach()
+    return region(parameter.detach(), view)
+
+
+def region(values: Tensor, view: View) -> Tensor:
+    """Returns the part of a tensor of a parameter's shape that a view names, as the file has it."""
     steps = tuple(slice(*step) if isinstance(step, tuple) else step for step in view.index)
-    region = region[steps] if steps else region
-    return region.transpose(-2, -1) if view.transposed else region
+    part = values[steps] if steps else values
+    return part.transpose(-2, -1) if view.transposed else part
 
 
 class _Piece(NamedTuple):

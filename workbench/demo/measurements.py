@@ -102,7 +102,7 @@ def search(
         The best ω of each expert, the best single ω for all of them, and all trials.
     """
     from evaluation.loss import losses
-    from evaluation.search import CoordinateSearch
+    from evaluation.search import CoordinateSearch, Space, Trial
 
     def measured(omegas: Mapping[str, float]) -> dict[str, float]:
         live.apply(zero.with_omegas(omegas))
@@ -126,10 +126,12 @@ def search(
 
     # Not dict.fromkeys(names, omega), because mypy reads that as a dictionary of None.
     line = min(LINE, key=lambda omega: score({name: omega for name in names}))  # noqa: C420
-    searcher = CoordinateSearch(dict.fromkeys(names, line), step=0.2, smallest=0.05, high=1.2)
+    space = Space(dict.fromkeys(names, (0.0, 1.2)))
+    searcher = CoordinateSearch(space, dict.fromkeys(names, line), step=0.2, smallest=0.05)
     while (point := searcher.ask()) is not None:
-        searcher.tell(point, score(point))
+        searcher.tell(Trial(point, score(point)))
         step(len(searcher.trials), len(searcher.trials) + 20)
+    assert searcher.best is not None
     return searcher.best.point, line, searcher.trials
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 
-class Measured(Protocol):
+class LossLike(Protocol):
     """A loss with those of its examples; evaluation.loss.Loss is one."""
 
     @property
@@ -45,7 +45,7 @@ class Gain:
     """Standard error of `share`; None if the losses of single examples are not known."""
 
 
-def gain(dataset: str, here: Measured, base: Measured, expert: Measured | None) -> Gain:
+def gain(dataset: str, here: LossLike, base: LossLike, expert: LossLike | None) -> Gain:
     """Returns the share of an expert's gain that a composition recovers on a dataset.
 
         share = (base - composition) / (base - expert)
@@ -94,7 +94,7 @@ def _ratio_error(here: Sequence[float], base: Sequence[float], expert: Sequence[
 
 
 def gains(
-    here: Mapping[str, Measured], base: Mapping[str, Measured], experts: Mapping[str, Measured]
+    here: Mapping[str, LossLike], base: Mapping[str, LossLike], experts: Mapping[str, LossLike]
 ) -> list[Gain]:
     """Returns the rows of the bullet chart for the datasets whose base loss is known.
 

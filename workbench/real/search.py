@@ -108,13 +108,14 @@ def search(measure: Measure, names: Sequence[str], score: Callable[..., float]) 
         names: of the ω.
         score: of the losses that `measure` returns; lower is better.
     """
-    from evaluation.search import CoordinateSearch
+    from evaluation.search import CoordinateSearch, Space, Trial
 
     known: dict[float, float] = {
         omega: score(measure(dict.fromkeys(names, omega))) for omega in LINE
     }
     line = min(known, key=lambda omega: known[omega])
-    searcher = CoordinateSearch(dict.fromkeys(names, line), step=0.2, smallest=0.05)
+    space = Space(dict.fromkeys(names, (0.0, 1.5)))
+    searcher = CoordinateSearch(space, dict.fromkeys(names, line), step=0.2, smallest=0.05)
     spent = len(LINE)
     while (point := searcher.ask()) is not None:
         values = set(point.values())
@@ -124,7 +125,8 @@ def search(measure: Measure, names: Sequence[str], score: Callable[..., float]) 
             if spent == BUDGET:
                 break
             told, spent = score(measure(point)), spent + 1
-        searcher.tell(point, told)
+        searcher.tell(Trial(point, told))
+    assert searcher.best is not None
     return Found(searcher.best.point, spent)
 
 

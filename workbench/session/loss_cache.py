@@ -79,8 +79,9 @@ class LossCache:
         )
         if not rows:
             return None
-        *whole, sums, counts = rows[0]
-        return Entry(*whole, tuple(array("d", sums or b"")), tuple(array("q", counts or b"")))
+        dataset, value, stderr, n, tokens, sums, counts = rows[0]
+        each = tuple(array("d", sums or b"")), tuple(array("q", counts or b""))
+        return Entry(dataset, value, stderr, n, tokens, *each)
 
     def put(self, composition: str, data: str, entry: Iterable[Any]) -> Entry:
         """Stores a loss under the keys of `get` and returns it as an Entry.

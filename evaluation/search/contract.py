@@ -1,0 +1,157 @@
+"""What all searchers share: a space of named ω, trials, and the way to ask and to tell."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Point = dict[str, float]
+"""Name of a coordinate -> its value."""
+
+DIGITS = 4
+"""Points are rounded to this many decimals, so that a point that is reached in two ways is
+recognised and not measured twice."""
+
+
+class Measured(NamedTuple):
+    """What was measured of a point."""
+
+    losses: Mapping[str, float]
+    """Dataset -> its loss, in nats per token."""
+    gradients: Mapping[str, Mapping[str, float]] | None = None
+    """Dataset -> coordinate -> the derivative of its loss; None if they were not asked for."""
+
+
+class Trial(NamedTuple):
+    """A point with its score; lower is better."""
+
+    point: Point
+    score: float
+    """Infinity if the measurement failed."""
+    measured: Measured | None = None
+    """None if the measurement failed, or the searcher needs scores only."""
+
+
+@dataclass(frozen=True)
+class Space:
+    """The box that is searched.
+
+    Attributes:
+        bounds: name of a coordinate -> its lowest and its highest value. Equal ones freeze it.
+
+    Raises:
+        ValueError: there is no coordinate, or a bound is no finite number or below the other one.
+    """
+
+    bounds: Mapping[str, tuple[float, float]]
+
+    def __post_init__(self) -> None:
+        if not self.bounds:
+            raise ValueError(
+                'a search needs at least one coordinate, for example {"cot": (0, 1)}; got none.'
+            )
+        for name, (low, high) in self.bounds.items():
+            if not (math.isfinite(low) and math.isfinite(high) and low <= high):
+                raise ValueError(f"expected low <= high for {name}, got {low} and {high}.")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The coordinates."""
+        return tuple(self.bounds)
+
+    @property
+    def free(self) -> tuple[str, ...]:
+        """The coordinates that are not frozen."""
+        return tuple(name for name, (low, high) in self.bounds.items() if low < high)
+
+    @property
+    def box(self) -> NDArray[np.float64]:
+        """(coordinates, 2): lowest and highest values."""
+        return np.array(list(self.bounds.values()), dtype=np.float64)
+
+    def inside(self, point: Mapping[str, float]) -> Point:
+        """Returns a point moved into the box and rounded to DIGITS decimals."""
+        # Adding 0.0 turns -0.0 into 0.0, which is the same point.
+        return {
+            name: round(min(max(float(point[name]), low), high), DIGITS) + 0.0
+            for name, (low, high) in self.bounds.items()
+        }
+
+    def named(self, values: Sequence[float] | NDArray[np.float64]) -> Point:
+        """Returns the point of some values in the order of the coordinates; see `inside`."""
+        return self.inside(dict(zip(self.bounds, map(float, values), strict=True)))
+
+
+class Searcher(ABC):
+    """Proposes points of a space, one after another, and learns what was measured there.
+
+        while (point := searcher.ask()) is not None:
+            searcher.tell(Trial(point, score))
+
+    It knows nothing of models. The same arguments and the same answers give the same points, so a
+    search that was interrupted is continued by running it again with what was measured already.
+
+    Args:
+        space: the box to search.
+
+    Attributes:
+        GRADIENTS: whether it learns from derivatives; `Trial.measured` should then have them.
+        trials: everything that was told, in order.
+    """
+
+    GRADIENTS: ClassVar[bool] = False
+
+    def __init__(self, space: Space) -> None:
+        self.space = space
+        self.trials: list[Trial] = []
+        self._scores: dict[tuple[float, ...], float] = {}
+        # A generator keeps its place between `ask` and `tell`. Made by the first `ask`, because the
+        # searcher has its settings only after this.
+        self._walk: Iterator[Point] | None = None
+        self._pending: Point | None = None
+
+    def ask(self) -> Point | None:
+        """Returns the next point to measure, never one that was told before; None at the end.
+
+        Before it was told, the same point is returned again.
+        """
+        if self._pending is None:
+            self._walk = self._walk or self._points()
+            self._pending = next(self._walk, None)
+        return None if self._pending is None else dict(self._pending)
+
+    def tell(self, trial: Trial) -> None:
+        """Records the trial of the point that `ask` returned last.
+
+        Raises:
+            ValueError: it is of another point.
+        """
+        if self._pending is None or trial.point != self._pending:
+            raise ValueError(
+                f"tell() takes the point that ask() returned last, {self.ask()}; got {trial.point}."
+            )
+        # NaN compares as neither lower nor higher, so a failed trial would stop the search.
+        score = math.inf if math.isnan(trial.score) else trial.score
+        self.trials.append(trial._replace(score=score))
+        self._scores[tuple(trial.point.values())] = score
+        self._pending = None
+
+    @property
+    def best(self) -> Trial | None:
+        """The trial with the lowest score; None before the first one, or if all failed."""
+        done = [trial for trial in self.trials if trial.score < math.inf]
+        return min(done, key=lambda trial: trial.score, default=None)
+
+    def score_of(self, point: Point) -> float | None:
+        """Returns the score that was told for a point; None if there is none."""
+        return self._scores.get(tuple(point.values()))
+
+    @abstractmethod
+    def _points(self) -> Iterator[Point]:
+        """Yields points inside the space that have no score; each has one when it is resumed."""

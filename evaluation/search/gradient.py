@@ -1,0 +1,104 @@
+"""Gradient search: a quasi-Newton method in a box, from one loss and gradient per point."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize  # type: ignore[import-untyped]
+
+from evaluation.search.contract import Point, Searcher, Space, Trial
+from evaluation.search.objective import Objective
+
+RADIUS, SMALLEST, LARGEST = 0.3, 0.01, 1.0
+"""First, smallest and largest size of a step in each ω."""
+
+Floats = NDArray[np.float64]
+
+
+class GradientSearch(Searcher):
+    """Minimises a local quadratic model of the score, whose curvature it learns on the way.
+
+    The curvature is updated by the formula of Broyden, Fletcher, Goldfarb and Shanno with Powell's
+    damping (Nocedal and Wright, Numerical Optimization, 2006, procedure 18.2). A step that lowers
+    the score is taken; one that gains less than a quarter of what the model expects halves the
+    trust region (their algorithm 4.1). It ends when the region is below SMALLEST.
+
+    Args:
+        space: the box to search.
+        objective: of the losses; lower is better.
+        start: the first point.
+    """
+
+    GRADIENTS = True
+
+    def __init__(self, space: Space, objective: Objective, start: Mapping[str, float]) -> None:
+        super().__init__(space)
+        self._objective, self._start = objective, space.inside(start)
+
+    def _points(self) -> Iterator[Point]:
+        names = self.space.names
+        yield self._start
+        here = self.trials[-1]
+        if here.score == np.inf:
+            return
+        gradient, radius = self._gradient(here), RADIUS
+        # On the scale of the first step: along the gradient to the edge of the trust region.
+        curvature = np.eye(len(names)) * max(np.abs(gradient).max(), 1e-6) / radius
+        while radius >= SMALLEST:
+            at = np.array([here.point[name] for name in names])
+            point = self.space.named(at + self._step(at, gradient, curvature, radius))
+            step = np.array([point[name] for name in names]) - at
+            expected = -float(gradient @ step + 0.5 * step @ curvature @ step)
+            if expected <= 0 or self.score_of(point) is not None:
+                radius /= 2
+                continue
+            yield point
+            there, length = self.trials[-1], float(np.abs(step).max())
+            if there.score == np.inf:
+                radius = length / 2
+                continue
+            new = self._gradient(there)
+            curvature = _damped(curvature, step, new - gradient)
+            gained = here.score - there.score
+            if gained < 0.25 * expected:
+                radius = length / 2
+            elif gained > 0.75 * expected and length > 0.99 * radius:
+                radius = min(2 * radius, LARGEST)
+            if gained > 0:
+                here, gradient = there, new
+
+    def _gradient(self, trial: Trial) -> Floats:
+        """Returns the derivatives of the score with respect to each ω."""
+        assert trial.measured is not None and trial.measured.gradients is not None
+        total = np.zeros(len(self.space.names))
+        for dataset, by in self._objective.slope(trial.measured.losses).items():
+            slopes = trial.measured.gradients[dataset]
+            total += by * np.array([slopes[name] for name in self.space.names])
+        return total
+
+    def _step(self, at: Floats, gradient: Floats, curvature: Floats, radius: float) -> Floats:
+        """Returns the minimum of the quadratic model in the box and the trust region."""
+        low, high = self.space.box.T
+        bounds = np.stack([np.maximum(low - at, -radius), np.minimum(high - at, radius)], axis=1)
+
+        def model(step: Floats) -> tuple[float, Floats]:
+            bent = curvature @ step
+            return float(gradient @ step + 0.5 * step @ bent), gradient + bent
+
+        return np.asarray(
+            minimize(model, np.zeros_like(at), jac=True, method="L-BFGS-B", bounds=bounds).x
+        )
+
+
+def _damped(curvature: Floats, step: Floats, change: Floats) -> Floats:
+    """Returns the curvature after a step that changed the gradient so; it stays positive."""
+    bent = curvature @ step
+    along = float(step @ bent)
+    if along <= 0:
+        return curvature
+    product = float(step @ change)
+    share = 1.0 if product >= 0.2 * along else 0.8 * along / (along - product)
+    mixed = share * change + (1 - share) * bent
+    return curvature - np.outer(bent, bent) / along + np.outer(mixed, mixed) / float(step @ mixed)

@@ -1,0 +1,220 @@
+"""What every searcher keeps to: its box, no point twice, frozen coordinates, failures, resuming."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from evaluation.search.contract import Measured, Space, Trial
+from evaluation.search.coordinate import CoordinateSearch
+from evaluation.search.gradient import GradientSearch
+from evaluation.search.greedy import GreedySearch
+from evaluation.search.grid import GridSearch
+from evaluation.search.objective import mean_loss
+from evaluation.search.simplex import SimplexSearch
+from evaluation.search.surrogate import SurrogateSearch
+
+NAMES = ("a", "b", "c")
+BOX = Space(dict.fromkeys(NAMES, (0.0, 1.0)))
+START = dict.fromkeys(NAMES, 0.5)
+CENTRES = {"x": (0.8, 0.3, 0.1), "y": (0.4, 0.9, 0.2)}
+
+
+def measured(point):
+    """Two datasets with bowls at CENTRES, each with its own curvature."""
+    losses, gradients = {}, {}
+    for scale, (dataset, centre) in enumerate(CENTRES.items(), 1):
+        away = {name: point[name] - middle for name, middle in zip(NAMES, centre, strict=True)}
+        losses[dataset] = 1.0 + scale * sum(value**2 for value in away.values())
+        gradients[dataset] = {name: 2 * scale * value for name, value in away.items()}
+    return Measured(losses, gradients)
+
+
+def bent(got):
+    """The same losses and slopes through exp, so that they are no quadratics."""
+    losses = {name: math.exp(loss) for name, loss in got.losses.items()}
+    return Measured(
+        losses,
+        {k: {n: losses[k] * slope for n, slope in row.items()} for k, row in got.gradients.items()},
+    )
+
+
+def searchers(space=BOX, start=START):
+    objective = mean_loss(CENTRES)
+    return {
+        "coordinate": CoordinateSearch(space, start),
+        "grid": GridSearch(space, 3),
+        "simplex": SimplexSearch(space, 4),
+        "greedy": GreedySearch(space, 3),
+        "gradient": GradientSearch(space, objective, start),
+        "surrogate": SurrogateSearch(space, objective, start),
+    }
+
+
+KINDS = list(searchers())
+
+
+def run(search, budget=200, measure=measured):
+    while len(search.trials) < budget and (point := search.ask()) is not None:
+        got = measure(point)
+        score = math.nan if got is None else mean_loss(CENTRES).score(got.losses)
+        search.tell(Trial(point, score, got))
+    return search
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_point_is_asked_twice_and_all_lie_in_the_box(kind):
+    search = run(searchers()[kind])
+    asked = [tuple(trial.point.values()) for trial in search.trials]
+    assert len(set(asked)) == len(asked) >= 3
+    assert all(0 <= value <= 1 for point in asked for value in point)
+    assert search.best.score == min(trial.score for trial in search.trials)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_same_answers_give_the_same_points(kind):
+    first, again = (run(searchers()[kind], 12) for _ in range(2))
+    assert first.trials == again.trials
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_question_stands_until_it_is_answered(kind):
+    search = searchers()[kind]
+    point = search.ask()
+    assert search.ask() == point and search.best is None
+    other = {**point, "a": 0.123}
+    with pytest.raises(ValueError, match=r"tell\(\) takes the point that ask\(\) returned last"):
+        search.tell(Trial(other, 1.0))
+    search.tell(Trial(point, 1.0, measured(point)))
+    assert search.ask() != point
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "simplex"])
+def test_a_frozen_coordinate_stays(kind):
+    space = Space({"a": (0.0, 1.0), "b": (0.25, 0.25), "c": (-1.0, 1.0)})
+    search = run(searchers(space)[kind])
+    assert {trial.point["b"] for trial in search.trials} == {0.25}
+    assert len(search.trials) >= 3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_failed_trials_do_not_end_a_search(kind):
+    search = searchers()[kind]
+    fails = iter([False, True, True])
+
+    def sometimes(point):
+        # No bowl, so that no searcher is at the end after three points.
+        return None if next(fails, False) else bent(measured(point))
+
+    run(search, 30, sometimes)
+    failed = [trial.score == math.inf for trial in search.trials]
+    assert failed[:4] == [False, True, True, False]
+    assert search.best.score < math.inf
+
+
+@pytest.mark.parametrize("kind", ["coordinate", "gradient", "surrogate"])
+def test_the_optimum_of_a_bowl_is_found(kind):
+    search = run(searchers()[kind], 40)
+    best = [(1 * x + 2 * y) / 3 for x, y in zip(*CENTRES.values(), strict=True)]
+    tolerance = 0.05 if kind == "coordinate" else 0.01
+    assert list(search.best.point.values()) == pytest.approx(best, abs=tolerance)
+
+
+@pytest.mark.parametrize("kind", ["gradient", "surrogate"])
+def test_the_optimum_at_a_bound_is_found(kind):
+    space = Space({"a": (0.0, 0.3), "b": (0.9, 1.5), "c": (-1.0, 0.0)})
+    search = run(searchers(space)[kind], 30)
+    assert search.best.point == pytest.approx({"a": 0.3, "b": 0.9, "c": 0.0}, abs=0.005)
+
+
+def test_gradients_are_asked_for_by_those_that_learn_from_them():
+    assert {kind for kind, search in searchers().items() if search.GRADIENTS} == {
+        "gradient",
+        "surrogate",
+    }
+
+
+def test_a_surrogate_search_without_gradients_finds_the_optimum_too():
+    search = run(searchers()["surrogate"], 40, lambda point: Measured(measured(point).losses))
+    assert search.best.score == pytest.approx(
+        run(searchers()["surrogate"], 20).best.score, abs=2e-3
+    )
+
+
+def test_a_grid_has_the_corners_and_its_size():
+    search = run(GridSearch(BOX, 3))
+    assert len(search.trials) == len(search) == 27
+    points = [tuple(trial.point.values()) for trial in search.trials]
+    assert points[0] == (0, 0, 0) and points[1] == (0, 0, 0.5) and points[-1] == (1, 1, 1)
+
+
+def test_a_simplex_has_all_points_of_its_lattice():
+    points = [tuple(trial.point.values()) for trial in run(SimplexSearch(BOX, 4)).trials]
+    assert len(points) == math.comb(6, 2)
+    assert all(sum(point) == pytest.approx(1) for point in points)
+    with pytest.raises(ValueError, match="sum to 4"):
+        SimplexSearch(BOX, 4, total=4)
+
+
+def test_greedy_adds_the_best_vector_first_and_stops_when_none_helps():
+    """Gains by hand, of one dataset: a alone 3, b alone 2, both 4, and c always costs 1."""
+
+    def loss(point):
+        a, b, c = (point[name] for name in NAMES)
+        return Measured({"x": 10 - 3 * a - 2 * b + a * b + c})
+
+    def go(order):
+        search = GreedySearch(BOX, 2, order)
+        while (point := search.ask()) is not None:
+            got = loss(point)
+            search.tell(Trial(point, got.losses["x"], got))
+        return [tuple(step.values()) for step in search.added], len(search.trials)
+
+    assert go(None) == ([(1, 0, 0), (1, 1, 0)], 7)  # base; a, b, c; ab, ac; abc
+    assert go(("c", "b", "a")) == ([(0, 1, 0), (1, 1, 0)], 4)
+    with pytest.raises(ValueError, match="'d', which is no coordinate"):
+        GreedySearch(BOX, 2, ["d"])
+
+
+@pytest.mark.parametrize(
+    "bounds", [{}, {"a": (1.0, 0.0)}, {"a": (0.0, math.inf)}, {"a": (math.nan, 1.0)}]
+)
+def test_a_box_that_is_none_is_refused(bounds):
+    with pytest.raises(ValueError, match="at least one coordinate|expected low <= high for a"):
+        Space(bounds)
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(0, 1000))
+def test_a_surrogate_search_beats_the_grid_on_any_quadratic(seed):
+    """Known losses whose optimum can be computed, five ω, 25 evaluations with derivatives for 3."""
+    chance = np.random.default_rng(seed)
+    names = [f"v{number}" for number in range(5)]
+    space = Space(dict.fromkeys(names, (0.0, 1.0)))
+    roots = chance.normal(size=(3, 5, 5)) / 2
+    curvatures = roots @ roots.transpose(0, 2, 1) + 0.1 * np.eye(5)
+    centres = chance.uniform(0, 1, (3, 5))
+    objective = mean_loss(dict.fromkeys("xyz"))
+
+    def measure(point):
+        away = np.array(list(point.values())) - centres
+        slopes = np.einsum("kij,kj->ki", curvatures, away)
+        losses = 0.5 + 0.5 * (away * slopes).sum(1)
+        return Measured(
+            dict(zip("xyz", losses.tolist(), strict=True)),
+            {
+                key: dict(zip(names, row.tolist(), strict=True))
+                for key, row in zip("xyz", slopes, strict=True)
+            },
+        )
+
+    search = SurrogateSearch(space, objective, dict.fromkeys(names, 0.5))
+    while len(search.trials) < 8 and (point := search.ask()) is not None:
+        got = measure(point)
+        search.tell(Trial(point, objective.score(got.losses), got))
+    grid = np.array(np.meshgrid(*[np.linspace(0, 1, 6)] * 5)).reshape(5, -1).T
+    away = grid[None] - centres[:, None]
+    best = (0.5 + 0.5 * np.einsum("kqi,kij,kqj->kq", away, curvatures, away)).mean(0).min()
+    assert search.best.score <= 1.01 * best
