@@ -72,7 +72,7 @@ FLOORS = {
     "workbench": [
         {"workbench"},
         {"workbench/plots", "workbench/session", "workbench/gguf"},
-        {"workbench/comparison", "workbench/plans", "workbench/real"},
+        {"workbench/comparison", "workbench/plans", "workbench/real", "workbench/search"},
         {"workbench/line"},
         {"workbench/jobs", "workbench/reports", "workbench/demo"},
         {"workbench/page/tabs"},

@@ -1,4 +1,4 @@
-"""The covariance of a function and of its derivatives between points; see surrogate.py.
+"""The covariance of a function and of its derivatives between points; see loss_surrogate.py.
 
     k(x, y) = τ₀² + τ₁² Σ xᵢyᵢ + q Σ_{i≤j} xᵢxⱼ yᵢyⱼ + exp(−‖x − y‖² / 2ℓ²)
 

@@ -1,6 +1,6 @@
 """Surrogate search: measures where a model of the losses, fitted to all trials, expects the best.
 
-Each dataset's loss has its own surrogate (evaluation.landscape.surrogate). The objective is that of
+Each dataset's loss has its own surrogate (evaluation.landscape.loss_surrogate). The objective is that of
 the losses that they expect, so an objective that the losses do not add up to works as well.
 """
 
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize  # type: ignore[import-untyped]
 
-from evaluation.landscape.surrogate import Surrogate, one_thread
+from evaluation.landscape.loss_surrogate import Surrogate, one_thread
 from evaluation.search.contract import Measured, Point, Searcher, Space, Trial
 from evaluation.search.objective import Objective
 

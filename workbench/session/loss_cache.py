@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from evaluation.records.database import Database, Schema
 
 # IF NOT EXISTS: files of version 1, and those from before the table had a version, have the first.
-# A table of its own for the examples, because files of version 1 have losses without them.
+# Tables of their own for examples and slopes, because most losses of version 1 have neither.
 _TABLES = """
 CREATE TABLE IF NOT EXISTS losses (
   composition TEXT NOT NULL, data TEXT NOT NULL, dataset TEXT NOT NULL, value REAL NOT NULL,
@@ -19,6 +19,9 @@ CREATE TABLE IF NOT EXISTS losses (
 CREATE TABLE IF NOT EXISTS examples (
   composition TEXT NOT NULL, data TEXT NOT NULL, sums BLOB NOT NULL, counts BLOB NOT NULL,
   PRIMARY KEY (composition, data)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS slopes (
+  composition TEXT NOT NULL, data TEXT NOT NULL, vector TEXT NOT NULL, value REAL NOT NULL,
+  PRIMARY KEY (composition, data, vector)) WITHOUT ROWID;
 """
 SCHEMA = Schema(2, _TABLES, "loss cache")
 
@@ -81,7 +84,7 @@ class LossCache:
             return None
         dataset, value, stderr, n, tokens, sums, counts = rows[0]
         each = tuple(array("d", sums or b"")), tuple(array("q", counts or b""))
-        return Entry(dataset, value, stderr, n, tokens, *each)
+        return Entry(dataset, float(value), float(stderr), n, tokens, *each)
 
     def put(self, composition: str, data: str, entry: Iterable[Any]) -> Entry:
         """Stores a loss under the keys of `get` and returns it as an Entry.
@@ -98,7 +101,9 @@ class LossCache:
             connection.execute(
                 # Two pages, or two servers on one workdir, may measure the same loss at once.
                 "INSERT OR REPLACE INTO losses VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (composition, data, *kept[:5]),
+                # SQLite has no NaN and stores NULL in its place, which the table refuses; as a text
+                # it stays what it is. A single example has no error, and a broken model no loss.
+                (composition, data, *(str(v) if v != v else v for v in kept[:5])),
             )
             if kept.sums:
                 connection.execute(
@@ -106,6 +111,34 @@ class LossCache:
                     (composition, data, array("d", kept.sums), array("q", kept.counts)),
                 )
         return kept
+
+    def slopes(self, composition: str, data: str) -> dict[str, float]:
+        """Returns the derivatives of a loss that are known: a vector's identity -> ∂L/∂ω.
+
+        Args:
+            composition, data: see `get`.
+        """
+        rows = self._database.rows(
+            "SELECT vector, value FROM slopes WHERE composition = ? AND data = ?",
+            (composition, data),
+        )
+        return dict(rows)
+
+    def put_slopes(self, composition: str, data: str, slopes: Mapping[str, float]) -> None:
+        """Stores derivatives of a loss.
+
+        Args:
+            composition, data: see `get`.
+            slopes: identity of a vector -> the derivative with respect to its ω.
+
+        Raises:
+            StoreError: the file cannot be written now.
+        """
+        with self._database.writing() as connection:
+            connection.executemany(
+                "INSERT OR REPLACE INTO slopes VALUES (?, ?, ?, ?)",
+                [(composition, data, vector, value) for vector, value in slopes.items()],
+            )
 
     def close(self) -> None:
         """Closes the file. Closing it again does nothing."""

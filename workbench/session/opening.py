@@ -93,7 +93,7 @@ def open_models(
         best=best_omegas(base, list(vectors), reach),
         loaded=loaded,
         composer=Composer(base, loaded, weights, all_vectors),
-        data=_datasets(data, loaded) if data else {},
+        data=open_data(data, loaded) if data else {},
         data_folder=data,
         memory=memory,
         notes=(*(f"{p.subject}: {p.text}" for p in problems), *loaded.notes),
@@ -128,7 +128,17 @@ def best_omegas(base: Path, names: Sequence[str], reach: Reach) -> Mapping[str, 
     )
 
 
-def _datasets(folder: Path, loaded: Loaded) -> dict[str, DataSet]:
+def open_data(folder: Path, loaded: Loaded, split: str = "validation") -> dict[str, DataSet]:
+    """Reads and tokenises one split of the datasets in a folder.
+
+    Args:
+        folder: holds DATASET/<split>.jsonl.
+        loaded: the model, with its tokenizer.
+        split: the name of the files.
+
+    Raises:
+        CorpusError, EvaluationError, SessionError: the data cannot be measured with this model.
+    """
     from corpus.jsonl import read_datasets
     from evaluation.prepared import prepare
 
@@ -137,7 +147,7 @@ def _datasets(folder: Path, loaded: Loaded) -> dict[str, DataSet]:
             "the base has no tokenizer, so its loss cannot be measured. "
             "Copy tokenizer.json and tokenizer_config.json into its folder."
         )
-    datasets = read_datasets(folder)
+    datasets = read_datasets(folder, split)
     full = {
         name: prepare({name: examples}, loaded.tokenizer) for name, examples in datasets.items()
     }

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[3]
 PANEL_OF = {
     "Merge": ["merge", "extract", "vector", "verify", "convert"],
     "Inspect": ["inspect", "weights", "rounding", "methods"],
-    "Measure": ["compare", "loss", "bench", "statistics"],
+    "Measure": ["compare", "loss", "bench", "search", "statistics"],
     "Train": ["train"],
     "Page": ["ui", "demo", "real"],
 }
@@ -108,6 +108,7 @@ def test_each_verb_has_two_examples_of_itself(
 
 QUICK = ["inspect", "weights", "rounding", "methods", "demo path"]
 SLOW = ["merge", "extract", "vector", "verify", "loss", "bench", "compare", "statistics", "train"]
+SLOW += ["search"]
 
 
 def run_examples(names: list[str], folder: Path) -> None:

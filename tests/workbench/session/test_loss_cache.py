@@ -1,6 +1,7 @@
 """Losses are kept by composition and examples; a damaged file is replaced by an empty one and reported."""
 
 import logging
+import math
 import sqlite3
 
 from workbench.session.loss_cache import Entry, LossCache
@@ -22,6 +23,25 @@ def test_a_loss_is_found_under_its_two_keys_only(tmp_path):
     again = LossCache(path)
     assert again.get("composition", "data") == newer
     again.close()
+
+
+def test_a_loss_that_is_no_number_is_kept(tmp_path):
+    cache = LossCache(tmp_path / "losses.sqlite")
+    broken = Entry("cot", math.nan, math.nan, 1, 3, (math.inf,), (3,))
+    cache.put("composition", "data", broken)
+    kept = cache.get("composition", "data")
+    assert math.isnan(kept.value) and math.isnan(kept.stderr) and kept[3:] == broken[3:]
+    cache.close()
+
+
+def test_derivatives_are_kept_by_vector(tmp_path):
+    cache = LossCache(tmp_path / "losses.sqlite")
+    assert cache.slopes("composition", "data") == {}
+    cache.put_slopes("composition", "data", {"ada": 0.5, "bob": -0.25})
+    cache.put_slopes("composition", "data", {"bob": 0.125})
+    assert cache.slopes("composition", "data") == {"ada": 0.5, "bob": 0.125}
+    assert cache.slopes("data", "composition") == {}
+    cache.close()
 
 
 def test_a_file_from_before_it_had_a_version_keeps_its_losses(tmp_path):

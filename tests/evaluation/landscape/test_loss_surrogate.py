@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluation.landscape.surrogate import Surrogate
+from evaluation.landscape.loss_surrogate import Surrogate
 
 N = 3
 

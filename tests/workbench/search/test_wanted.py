@@ -1,0 +1,63 @@
+"""What a search may be asked for, and the objective that it means."""
+
+import pytest
+
+from evaluation.search.objective import PENALTY
+from workbench.errors import SessionError
+from workbench.search.wanted import Wanted
+
+NAMES = ("cot", "p3")
+BASE, EXPERTS = {"cot": 1.0, "p3": 2.0, "talk": 3.0}, {"cot": 0.2, "p3": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"aim": "shares"}, r"no aim of a search is called 'shares'; did you mean 'share'\?"),
+        ({"method": "tpes"}, "no method of a search is called 'tpes'"),
+        ({"low": 1.0}, "from 1 to 1; expected a lower and a higher number within -1 and 2"),
+        ({"high": 3.0}, "from 0 to 3"),
+        ({"low": float("nan")}, "from nan to 1"),
+        ({"budget": 0}, "the budget is 0"),
+        ({"levels": 1}, "1 values of each ω are no search"),
+    ],
+)
+def test_settings_out_of_range_are_refused(settings, words):
+    with pytest.raises(SessionError, match=words):
+        Wanted(**settings)
+
+
+def test_the_first_point_is_uniform_and_frozen_vectors_stay():
+    wanted = Wanted(start={"p3": 0.3}, frozen=("p3",))
+    assert wanted.first(NAMES) == {"cot": 0.5, "p3": 0.3}
+    assert wanted.space(NAMES).bounds == {"cot": (0.0, 1.0), "p3": (0.3, 0.3)}
+    assert Wanted(low=0.6).first(NAMES) == {"cot": 0.6, "p3": 0.6}
+
+
+def test_aims_and_limits():
+    here = {"cot": 0.6, "p3": 2.1, "talk": 3.0}  # cot keeps 50 %, p3 loses 10 %
+    share = Wanted(limited=False).objective(BASE, EXPERTS)
+    assert share.score(here) == pytest.approx(-0.2)
+    limited = Wanted().objective(BASE, EXPERTS)
+    assert limited.score(here) == pytest.approx(-0.2 + PENALTY * 0.1)
+    assert Wanted(aim="loss", limited=False).objective(BASE, EXPERTS).score(here) == pytest.approx(
+        1.9
+    )
+    assert Wanted(aim="regret", limited=False).objective(BASE, EXPERTS).score(
+        here
+    ) == pytest.approx(1.1)
+    weighted = Wanted(weights={"cot": 1.0}, limited=False).objective(BASE, EXPERTS)
+    assert weighted.score(here) == pytest.approx(-0.5)
+
+
+def test_an_aim_that_needs_an_expert_says_so():
+    for aim in ("share", "regret"):
+        with pytest.raises(SessionError, match="no expert is better than the base"):
+            Wanted(aim=aim).objective(BASE, {})
+    assert Wanted(aim="loss").objective(BASE, {}).score(BASE) == pytest.approx(2.0)
+
+
+def test_a_simplex_outside_the_bounds_is_no_search():
+    wanted = Wanted(method="simplex", low=0.7)
+    with pytest.raises(SessionError, match="no ω between"):
+        wanted.searcher(NAMES, wanted.objective(BASE, EXPERTS), [])

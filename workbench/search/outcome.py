@@ -1,0 +1,67 @@
+"""What came out of a search: the best ω on each dataset, and how well the losses are predicted."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from workbench.plots.bullets import Gain, gain
+from workbench.session.loss_on_axis import FULL
+
+if TYPE_CHECKING:
+    from merging.recipe import Recipe
+    from workbench.search.running import Search
+    from workbench.session.models import Models
+    from workbench.session.session import Session
+
+
+def gains_on(session: Session, models: Models, recipe: Recipe, split: str = "") -> list[Gain]:
+    """Returns what a composition gives on each dataset, between base and expert.
+
+    Args:
+        session: the session; what it measured before is read.
+        models: its open models.
+        recipe: the composition.
+        split: the examples that are measured; "" for those that are open.
+
+    Raises:
+        CorpusError: no dataset has this split.
+    """
+    from workbench.session.opening import open_data
+
+    if split:
+        assert models.data_folder is not None
+        models = replace(models, data=open_data(models.data_folder, models.loaded, split))
+    ends = session.measuring.ends(models, FULL)
+    here = session.measuring.on_all(models, recipe, FULL)
+    return [gain(name, loss, *ends[name]) for name, loss in here.items()]
+
+
+def left_out_r2(search: Search) -> dict[str, float]:
+    """Returns, by dataset, the R² of the surrogates for trials that were left out of their fits.
+
+    It is NaN where fewer than three trials, or trials with equal losses, tell nothing.
+    """
+    from evaluation.search.surrogate import fit
+
+    if search.searcher is None:
+        return {}
+    told = [trial for trial in search.searcher.trials if trial.measured is not None]
+    if not told:
+        return {}
+    models = fit(search.searcher.space, told)
+    return {dataset: model.r2() for dataset, model in models.items()}
+
+
+def as_data(search: Search) -> list[dict[str, Any]]:
+    """Returns all trials for JSON, in the order in which they were measured."""
+    assert search.searcher is not None
+    return [
+        {
+            "omegas": trial.point,
+            "score": trial.score if trial.measured else None,
+            "losses": dict(trial.measured.losses) if trial.measured else None,
+            "gradients": trial.measured.gradients if trial.measured else None,
+        }
+        for trial in search.searcher.trials
+    ]

@@ -1,0 +1,154 @@
+"""Runs a search on the open models: asks the searcher, measures, tells, until the budget is spent.
+
+A search needs no state of its own. The searcher proposes the same points for the same answers, and
+what was measured is in the workdir. So a search that was interrupted goes on when it is run again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from workbench.errors import SessionError
+from workbench.search.points import GRADIENT_COST, Points
+from workbench.search.wanted import Wanted
+from workbench.session.loss_on_axis import FULL
+from workbench.session.tickets import Stale
+
+if TYPE_CHECKING:
+    from evaluation.search import Searcher, Trial
+    from evaluation.search.objective import Objective
+    from workbench.session.loss_cache import Entry
+    from workbench.session.models import Models
+    from workbench.session.session import Session
+
+FAILURES = 5
+"""So many points in a row that cannot be measured end a search."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a search has done so far.
+
+    Attributes:
+        trial: the last point.
+        best: the best one; None if all failed.
+        spent: evaluations so far, without the ends of the axes.
+    """
+
+    trial: Trial
+    best: Trial | None
+    spent: int
+
+
+class Search:
+    """One search of ω.
+
+    Args:
+        session: the session.
+        models: its open models, with data.
+        wanted: what is searched for.
+
+    Attributes:
+        ends: dataset -> the losses of the base and of its own expert (None if it has none).
+        searcher: with all trials.
+        objective: what is minimised.
+        spent: evaluations so far.
+        problem: why the search ended early; "" if it did not.
+
+    Raises:
+        SessionError: no data are open, or what is wanted does not fit the models.
+    """
+
+    def __init__(self, session: Session, models: Models, wanted: Wanted) -> None:
+        if not models.data:
+            raise SessionError(
+                "a search measures losses, and no data are open. "
+                "Give a folder with DATASET/validation.jsonl."
+            )
+        self._session, self._models, self.wanted = session, models, wanted
+        self.points = Points(session, models)
+        self.names = tuple(models.names)
+        wanted.space(self.names)  # raises before anything is measured
+        if wanted.method == "gradient" and not self.points.has_gradients:
+            raise SessionError(
+                "this model is loaded anew for each composition, so derivatives cannot be "
+                "computed. Search with another method, such as coordinate."
+            )
+        self.ends: Mapping[str, tuple[Entry, Entry | None]] = {}
+        self.searcher: Searcher | None = None
+        self.objective: Objective | None = None
+        self.spent, self.problem = 0, ""
+
+    @property
+    def best(self) -> Trial | None:
+        """The best trial so far."""
+        return self.searcher.best if self.searcher else None
+
+    def steps(self, stale: Stale = lambda: False) -> Iterator[Step]:
+        """Searches, and yields after each point.
+
+        Raises:
+            Stopped: `stale` became true. What was measured is kept.
+            SessionError: the aim needs an expert that is better than the base.
+        """
+        searcher = self._begin(stale)
+        gradients = searcher.GRADIENTS and self.points.has_gradients
+        cost, failures = GRADIENT_COST if gradients else 1, 0
+        while self.spent + cost <= self.wanted.budget and failures < FAILURES:
+            point = searcher.ask()
+            if point is None:
+                break
+            trial = self._trial(point, gradients, stale)
+            searcher.tell(trial)
+            self.spent += cost
+            failures = failures + 1 if trial.score == math.inf else 0
+            yield Step(searcher.trials[-1], searcher.best, self.spent)
+        if failures == FAILURES:
+            self.problem = (
+                f"{FAILURES} compositions in a row have losses that are not finite, the last one "
+                f"at ω = {', '.join(f'{omega:g}' for omega in searcher.trials[-1].point.values())}."
+                " Give narrower bounds."
+            )
+
+    def _begin(self, stale: Stale) -> Searcher:
+        """Measures the ends of the axes, and makes the objective and the searcher of them."""
+        from evaluation.search import Measured, Trial
+
+        self.ends = self._session.measuring.ends(self._models, FULL, stale)
+        base = {name: start.value for name, (start, _) in self.ends.items()}
+        experts = {name: best.value for name, (_, best) in self.ends.items() if best is not None}
+        self.objective = self.wanted.objective(base, experts)
+        # The base was measured on all datasets anyway, so the surrogate learns from it.
+        zero = dict.fromkeys(self.names, 0.0)
+        known = [Trial(zero, self.objective.score(base), Measured(base))]
+        self.searcher = self.wanted.searcher(self.names, self.objective, known)
+        return self.searcher
+
+    def _trial(self, point: dict[str, float], gradients: bool, stale: Stale) -> Trial:
+        """Measures a point. One whose weights or losses are not finite has the score infinity."""
+        from evaluation.search import Trial
+        from merging.errors import MergingError
+
+        assert self.objective is not None
+        try:
+            measured = self.points.measure(point, gradients, stale)
+        except MergingError:
+            return Trial(point, math.inf)
+        if not all(map(math.isfinite, measured.losses.values())):
+            return Trial(point, math.inf)
+        return Trial(point, self.objective.score(measured.losses), measured)
+
+    def at_bounds(self) -> list[str]:
+        """Returns the vectors whose best ω is at a bound that is not 0: a wider range may help."""
+        if self.best is None:
+            return []
+        return [
+            name
+            for name, omega in self.best.point.items()
+            if omega in (self.wanted.low, self.wanted.high)
+            and omega != 0
+            and name not in self.wanted.frozen
+        ]

@@ -1,0 +1,156 @@
+"""What a search is asked for: the objective, the method, its budget and its bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, get_args
+
+from workbench.errors import SessionError
+from workbench.session.models import OMEGA_RANGE
+from workbench.session.standing import uniform
+
+if TYPE_CHECKING:
+    from evaluation.search import Searcher, Space, Trial
+    from evaluation.search.objective import Losses, Objective
+
+Aim = Literal["share", "loss", "regret"]
+Method = Literal["surrogate", "gradient", "coordinate", "greedy", "grid", "simplex"]
+AIMS: tuple[Aim, ...] = get_args(Aim)
+METHODS: tuple[Method, ...] = get_args(Method)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What to search for.
+
+    Attributes:
+        aim: "share": the mean share of each expert's gain; "loss": the mean loss; "regret": the
+            largest share of an expert's gain that is missing.
+        method: the searcher.
+        budget: the most evaluations; see workbench.search.points.GRADIENT_COST.
+        low, high: the bounds of every ω.
+        start: the first ω; 1 / n each if not given. The grid, simplex and greedy methods have none.
+        frozen: vectors whose ω stays as `start` has it.
+        limited: whether no dataset may be worse than the base.
+        weights: dataset -> its preference, for the aim "share"; all alike if empty.
+        levels: values of each ω for the grid and greedy methods, steps of the simplex.
+        seed: of random starts.
+
+    Raises:
+        SessionError: an attribute is out of its range.
+    """
+
+    aim: Aim = "share"
+    method: Method = "surrogate"
+    budget: int = 40
+    low: float = 0.0
+    high: float = 1.0
+    start: Mapping[str, float] = field(default_factory=dict)
+    frozen: tuple[str, ...] = ()
+    limited: bool = True
+    weights: Mapping[str, float] = field(default_factory=dict)
+    levels: int = 6
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        from plumbing.suggest import nearest
+
+        for value, known, what in ((self.aim, AIMS, "aim"), (self.method, METHODS, "method")):
+            if value not in known:
+                raise SessionError(
+                    f"no {what} of a search is called {value!r}; {nearest(value, known)}"
+                )
+        lowest, highest = OMEGA_RANGE
+        if not lowest <= self.low < self.high <= highest:
+            raise SessionError(
+                f"ω is searched from {self.low:g} to {self.high:g}; expected a lower and a higher "
+                f"number within {lowest:g} and {highest:g}."
+            )
+        if self.budget < 1:
+            raise SessionError(f"the budget is {self.budget} evaluations; expected at least 1.")
+        if self.levels < 2:
+            raise SessionError(f"{self.levels} values of each ω are no search; give 2 or more.")
+
+    def first(self, names: tuple[str, ...]) -> dict[str, float]:
+        """Returns the first point."""
+        each = min(max(uniform(len(names)), self.low), self.high)
+        return {name: self.start.get(name, each) for name in names}
+
+    def space(self, names: tuple[str, ...]) -> Space:
+        """Returns the box that is searched."""
+        from evaluation.search import Space
+
+        first = self.first(names)
+        if unknown := sorted({*self.frozen, *self.start} - set(names)):
+            raise SessionError(f"no vector is called {unknown[0]!r}; open are {', '.join(names)}.")
+        return Space(
+            {
+                name: (first[name], first[name]) if name in self.frozen else (self.low, self.high)
+                for name in names
+            }
+        )
+
+    def objective(self, base: Losses, experts: Losses) -> Objective:
+        """Returns what is minimised.
+
+        Args:
+            base: dataset -> loss of the base.
+            experts: dataset -> loss of its own expert, where there is one.
+
+        Raises:
+            SessionError: the aim needs an expert that is better than the base.
+        """
+        from evaluation.search import objective
+
+        try:
+            if self.aim == "loss":
+                inner: Objective = objective.mean_loss(base)
+            elif self.aim == "share":
+                inner = objective.mean_share(base, experts, self.weights or None)
+            else:
+                inner = objective.worst_regret(base, experts)
+        except ValueError as error:
+            raise SessionError(str(error)) from None
+        if not self.limited:
+            return inner
+        known = {name: loss for name, loss in experts.items() if loss < base[name]}
+        units = {name: base[name] - known[name] if name in known else 1.0 for name in base}
+        return objective.Limited(inner, base, units)
+
+    def searcher(self, names: tuple[str, ...], wanted: Objective, known: list[Trial]) -> Searcher:
+        """Returns the searcher.
+
+        Args:
+            names: of the ω.
+            wanted: what `objective` returned.
+            known: trials that were measured before; only the surrogate learns from them.
+
+        Raises:
+            SessionError: the settings make no search.
+        """
+        from evaluation.search.coordinate import CoordinateSearch
+        from evaluation.search.gradient import GradientSearch
+        from evaluation.search.greedy import GreedySearch
+        from evaluation.search.grid import GridSearch
+        from evaluation.search.simplex import SimplexSearch
+        from evaluation.search.surrogate import SurrogateSearch
+
+        space, first = self.space(names), self.first(names)
+        try:
+            made: Searcher
+            if self.method == "surrogate":
+                made = SurrogateSearch(space, wanted, first, known=known, seed=self.seed)
+            elif self.method == "gradient":
+                made = GradientSearch(space, wanted, first)
+            elif self.method == "coordinate":
+                made = CoordinateSearch(space, first)
+            elif self.method == "greedy":
+                made = GreedySearch(space, self.levels)
+            elif self.method == "grid":
+                made = GridSearch(space, self.levels)
+            else:
+                made = SimplexSearch(space, self.levels)
+        except ValueError as error:
+            raise SessionError(str(error)) from None
+        return made
