@@ -78,13 +78,21 @@ class Answer:
             yield Rank.QUICK, self._preview(self._settled, recipe, previewed)
             if previewed:
                 return
-        yield Rank.SETTLE, self._settle(recipe)
+        points: dict[str, LossOnAxis] = {}
         with self._session.spending.tally() as tally:
-            points: dict[str, LossOnAxis] = {}
-            text = self._continuation(recipe) if self._wish.prompt.strip() else iter(())
-            if not self._models.data:
-                yield Rank.ANSWER, text
-                return
+            # An answer of the base beside this one would else take the module between two tokens.
+            with self._session.urgent.held():
+                yield Rank.SETTLE, self._settle(recipe)
+                yield from self._until_quick(recipe, points, tally)
+            if self._models.data:
+                yield Rank.FULL, self._losses(recipe, FULL, points, tally)
+
+    def _until_quick(
+        self, recipe: Recipe, points: dict[str, LossOnAxis], tally: Any
+    ) -> Iterator[Phase]:
+        """Yields the phases of the quick losses and of the answer to the prompt."""
+        text = self._continuation(recipe) if self._wish.prompt.strip() else iter(())
+        if self._models.data:
             measuring = self._session.measuring
             here = measuring.alone(self._models, recipe, QUICK, self._stale, tally)
             yield Rank.QUICK, _with_pieces_of(text, here)
@@ -93,8 +101,7 @@ class Answer:
             if not measuring.knows_ends(self._models, QUICK):
                 yield Rank.ANSWER, text
             yield Rank.QUICK, self._losses(recipe, QUICK, points, tally)
-            yield Rank.ANSWER, text
-            yield Rank.FULL, self._losses(recipe, FULL, points, tally)
+        yield Rank.ANSWER, text
 
     def _settle(self, recipe: Recipe) -> Iterator[Message | None]:
         begin = time.monotonic()

@@ -1,7 +1,8 @@
-"""Continues a prompt with a composition, and frees the live module between two pieces of text."""
+"""Continues a prompt with a composition, and frees the live module between pieces of text."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,10 @@ if TYPE_CHECKING:
     from workbench.session.session import Session
 
 
+BURST = 4
+"""An answer that gives way keeps the module for this many times as long as composing took."""
+
+
 def continuation(
     session: Session,
     models: Models,
@@ -21,6 +26,7 @@ def continuation(
     *,
     stale: Stale = lambda: False,
     max_new_tokens: int = 64,
+    gives_way: bool = False,
 ) -> Iterator[str]:
     """Yields a composition's continuation of a prompt, piece by piece.
 
@@ -34,6 +40,8 @@ def continuation(
         prompt: what a person typed or chose; see corpus.prompts.
         stale: asked before each piece; True ends the text.
         max_new_tokens: the longest text, in tokens.
+        gives_way: whether it waits while a page waits for something else. It then composes once
+            for several pieces: with a composition for each, neither would come forward.
 
     Raises:
         SessionError: the base has no tokenizer.
@@ -49,6 +57,9 @@ def continuation(
     asked = ask(prompt, offered, tokenizer)
     pieces: Iterator[str] | None = None
     while not stale():
+        if gives_way:
+            session.urgent.wait(stale)
+        begin = time.monotonic()
         try:
             with session.composed(models, recipe, stale) as module:
                 pieces = pieces or generate(
@@ -59,9 +70,12 @@ def continuation(
                     should_stop=stale,
                     written=asked.written,
                 )
-                piece = next(pieces, None)
+                until = time.monotonic() + BURST * (time.monotonic() - begin) * gives_way
+                burst = [next(pieces, None)]
+                while burst[-1] is not None and time.monotonic() < until and not session.urgent:
+                    burst.append(next(pieces, None))
         except Stopped:
             return
-        if piece is None:
+        yield from (piece for piece in burst if piece is not None)
+        if burst[-1] is None:
             return
-        yield piece

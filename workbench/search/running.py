@@ -29,7 +29,7 @@ FAILURES = 5
 
 
 @dataclass(frozen=True)
-class Step:
+class SearchStep:
     """What a search has done so far.
 
     Attributes:
@@ -87,7 +87,7 @@ class Search:
         """The best trial so far."""
         return self.searcher.best if self.searcher else None
 
-    def steps(self, stale: Stale = lambda: False) -> Iterator[Step]:
+    def steps(self, stale: Stale = lambda: False) -> Iterator[SearchStep]:
         """Searches, and yields after each point.
 
         Raises:
@@ -105,7 +105,7 @@ class Search:
             searcher.tell(trial)
             self.spent += cost
             failures = failures + 1 if trial.score == math.inf else 0
-            yield Step(searcher.trials[-1], searcher.best, self.spent)
+            yield SearchStep(searcher.trials[-1], searcher.best, self.spent)
         if failures == FAILURES:
             self.problem = (
                 f"{FAILURES} compositions in a row have losses that are not finite, the last one "

@@ -31,7 +31,7 @@ from workbench.session.opening import demo_checkpoints, open_models
 from workbench.session.shown import ShownRecipes
 from workbench.session.spending import LossLedger
 from workbench.session.standing import PLAIN, Choice, Standing
-from workbench.session.tickets import Stale, Tickets
+from workbench.session.tickets import Stale, Tickets, Urgent
 from workbench.session.workdir import Workdir
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ class Session:
         spending: writes the cost of measured losses to the ledger.
         shown: the recipes that pages show, by digest.
         tickets: tells which request of a page is the newest.
+        urgent: held while a page waits for its composition, its quick losses or its answer.
         at_close: called when the session closes, before anything else ends.
         opened: set once models are open, or the demo could not be opened.
         problem: why the demo could not be opened; "" if nothing failed.
@@ -89,6 +90,7 @@ class Session:
         self.shown = ShownRecipes()
         self._open_lock = threading.Lock()
         self.tickets = Tickets()
+        self.urgent = Urgent()
         self.at_close: list[Callable[[], None]] = []
 
     # the open models

@@ -1,10 +1,12 @@
-"""Tickets: tell which request of a page is the newest, so that work for older ones can stop."""
+"""Tickets and Urgent: tell long work when nobody waits for it any longer, and when to wait."""
 
 from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 Stale = Callable[[], bool]
 """Called by long work between two steps; True once nobody waits for its result any longer."""
@@ -42,3 +44,38 @@ class Tickets:
             # open.
             for key in [key for key in self._newest if key.split(":")[0] == client]:
                 del self._newest[key]
+
+
+class Urgent:
+    """Tells whether a page waits for something, so that work that can wait gives way.
+
+    May be used from any thread.
+    """
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Makes other work wait while the block lasts."""
+        with self._changed:
+            self._count += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._count -= 1
+                self._changed.notify_all()
+
+    def __bool__(self) -> bool:
+        """Whether somebody is in a `held` block."""
+        return self._count > 0
+
+    def wait(self, stale: Stale, most: float = 5.0) -> None:
+        """Waits until nobody is in a `held` block or `stale` is true, at most so many seconds."""
+        end = time.monotonic() + most
+        with self._changed:
+            # It is asked again now and then, because nobody notifies of a newer request.
+            while self._count and not stale() and time.monotonic() < end:
+                self._changed.wait(0.1)

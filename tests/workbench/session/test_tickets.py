@@ -1,6 +1,11 @@
-"""Which request of a page is the newest."""
+"""Which request of a page is the newest, and who gives way to whom."""
 
-from workbench.session.tickets import Tickets
+import threading
+import time
+
+import pytest
+
+from workbench.session.tickets import Tickets, Urgent
 
 
 def test_a_newer_request_of_the_same_page_makes_the_older_stale():
@@ -26,3 +31,33 @@ def test_a_ticket_of_a_forgotten_page_stays_stale_when_the_page_comes_back():
     again = [tickets.ticket("page") for _ in range(3)]
     assert [stale() for stale in old] == [True, True, True]
     assert [stale() for stale in again] == [True, True, False]
+
+
+def test_work_that_can_wait_waits_until_nothing_is_urgent():
+    urgent, done = Urgent(), threading.Event()
+
+    def later():
+        urgent.wait(lambda: False, most=30)
+        done.set()
+
+    assert not urgent
+    with urgent.held():
+        with urgent.held():
+            thread = threading.Thread(target=later)
+            thread.start()
+        assert urgent and not done.wait(0.2)
+    assert done.wait(5) and not urgent
+    thread.join()
+
+
+def test_nobody_waits_for_ever():
+    urgent = Urgent()
+    with urgent.held():
+        begin = time.monotonic()
+        urgent.wait(lambda: True, most=30)
+        urgent.wait(lambda: False, most=0.2)
+        assert time.monotonic() - begin < 5
+    urgent.wait(lambda: False, most=30)
+    with pytest.raises(ValueError), urgent.held():
+        raise ValueError
+    assert not urgent

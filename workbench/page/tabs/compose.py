@@ -111,7 +111,8 @@ def stream_answer_html(
 ) -> Iterator[Markup]:
     """Yields the growing answer as HTML with token count and time, and at the end the recipe."""
     begin, text, count = time.monotonic(), "", 0
-    for piece in continuation(session, session.models, recipe, prompt, stale=stale):
+    pieces = continuation(session, session.models, recipe, prompt, stale=stale, gives_way=True)
+    for piece in pieces:
         text, count = text + piece, count + 1
         yield answer_html(
             text, f"{count} tokens, {units.seconds(time.monotonic() - begin)}", growing=True
