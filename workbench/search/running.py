@@ -81,11 +81,15 @@ class Search:
         self.searcher: Searcher | None = None
         self.objective: Objective | None = None
         self.spent, self.problem = 0, ""
+        self._base: Trial | None = None
+        self._reason = ""
 
     @property
     def best(self) -> Trial | None:
-        """The best trial so far."""
-        return self.searcher.best if self.searcher else None
+        """The best trial so far; the base itself if it is in the space and nothing is better."""
+        told = self.searcher.best if self.searcher else None
+        tried = [trial for trial in (told, self._base) if trial is not None]
+        return min(tried, key=lambda trial: trial.score, default=None)
 
     def steps(self, stale: Stale = lambda: False) -> Iterator[SearchStep]:
         """Searches, and yields after each point.
@@ -97,6 +101,11 @@ class Search:
         searcher = self._begin(stale)
         gradients = searcher.GRADIENTS and self.points.has_gradients
         cost, failures = GRADIENT_COST if gradients else 1, 0
+        if self.wanted.budget < cost:
+            raise SessionError(
+                f"the budget is {self.wanted.budget} evaluations, and one with derivatives counts "
+                f"as {cost}. Give more, or search with another method, such as coordinate."
+            )
         while self.spent + cost <= self.wanted.budget and failures < FAILURES:
             point = searcher.ask()
             if point is None:
@@ -105,12 +114,12 @@ class Search:
             searcher.tell(trial)
             self.spent += cost
             failures = failures + 1 if trial.score == math.inf else 0
-            yield SearchStep(searcher.trials[-1], searcher.best, self.spent)
+            yield SearchStep(searcher.trials[-1], self.best, self.spent)
         if failures == FAILURES:
+            last = ", ".join(f"{omega:g}" for omega in searcher.trials[-1].point.values())
             self.problem = (
-                f"{FAILURES} compositions in a row have losses that are not finite, the last one "
-                f"at ω = {', '.join(f'{omega:g}' for omega in searcher.trials[-1].point.values())}."
-                " Give narrower bounds."
+                f"{FAILURES} compositions in a row could not be measured, the last one at ω = "
+                f"{last}: {self._reason} Narrower bounds may help."
             )
 
     def _begin(self, stale: Stale) -> Searcher:
@@ -123,8 +132,9 @@ class Search:
         self.objective = self.wanted.objective(base, experts)
         # The base was measured on all datasets anyway, so the surrogate learns from it.
         zero = dict.fromkeys(self.names, 0.0)
-        known = [Trial(zero, self.objective.score(base), Measured(base))]
-        self.searcher = self.wanted.searcher(self.names, self.objective, known)
+        start = Trial(zero, self.objective.score(base), Measured(base))
+        self.searcher = self.wanted.searcher(self.names, self.objective, [start])
+        self._base = start if self.searcher.space.inside(zero) == zero else None
         return self.searcher
 
     def _trial(self, point: dict[str, float], gradients: bool, stale: Stale) -> Trial:
@@ -135,19 +145,21 @@ class Search:
         assert self.objective is not None
         try:
             measured = self.points.measure(point, gradients, stale)
-        except MergingError:
+        except MergingError as error:
+            self._reason = str(error)
             return Trial(point, math.inf)
-        if not all(map(math.isfinite, measured.losses.values())):
-            return Trial(point, math.inf)
+        for dataset, loss in measured.losses.items():
+            if not math.isfinite(loss):
+                self._reason = f"its loss on {dataset} is {loss}."
+                return Trial(point, math.inf)
         return Trial(point, self.objective.score(measured.losses), measured)
 
     def at_bounds(self) -> list[str]:
         """Returns the vectors whose best ω is at a bound that is not 0: a wider range may help."""
-        if self.best is None:
-            return []
+        best = self.best
         return [
             name
-            for name, omega in self.best.point.items()
+            for name, omega in (best.point.items() if best else ())
             if omega in (self.wanted.low, self.wanted.high)
             and omega != 0
             and name not in self.wanted.frozen

@@ -166,7 +166,7 @@ class Losses:
         with self._spending.tally() as tally:
             for _ in self._of(_Work(models, stale, tally), recipe, list(models.data), size, found):
                 pass
-        return found
+        return {name: found[name] for name in models.data}
 
     def _of(
         self,

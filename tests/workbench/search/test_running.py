@@ -105,8 +105,26 @@ def test_losses_that_are_not_finite_fail_and_five_in_a_row_end_a_search(session,
     found, steps = searched(session, replace(LOSS, method="grid", budget=30))
     assert len(steps) == 1 + FAILURES
     assert steps[-1].trial.score == math.inf and steps[-1].best == steps[0].trial
-    assert "5 compositions in a row have losses that are not finite" in found.problem
+    assert "5 compositions in a row could not be measured" in found.problem
+    assert "its loss on ada is nan" in found.problem
     assert found.best is not None
+
+
+def test_where_nothing_helps_the_base_is_the_best(session):
+    found, steps = searched(
+        session, replace(LOSS, low=-1.0, high=0.0, method="grid", levels=2, budget=7)
+    )
+    base = np.mean([start.value for start, _ in found.ends.values()])
+    assert found.best.score == pytest.approx(min(base, min(step.trial.score for step in steps)))
+    harmful, _ = searched(
+        session, replace(LOSS, low=1.9, high=2.0, method="grid", levels=2, budget=2)
+    )
+    assert set(harmful.best.point.values()) <= {1.9, 2.0}  # the base is not in this space
+
+
+def test_a_budget_below_one_evaluation_is_refused(session):
+    with pytest.raises(SessionError, match="the budget is 2 evaluations, and one with derivatives"):
+        searched(session, replace(LOSS, budget=2))
 
 
 def test_weights_that_are_not_finite_fail_the_trial_only(world, tmp_path):
