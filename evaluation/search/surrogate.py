@@ -1,7 +1,7 @@
 """Surrogate search: measures where a model of the losses, fitted to all trials, expects the best.
 
-Each dataset's loss has its own surrogate (evaluation.landscape.loss_surrogate). The objective is that of
-the losses that they expect, so an objective that the losses do not add up to works as well.
+Each dataset's loss has its own surrogate (evaluation.landscape.loss_surrogate). The objective is
+computed from the losses that they expect, so it may be any function of them, such as the worst.
 """
 
 from __future__ import annotations
