@@ -50,7 +50,7 @@ def search(
         list[str] | None,
         typer.Option(metavar="NAME", help="A vector that keeps the recipe's ω; repeatable."),
     ] = None,
-    resume_from: Annotated[
+    from_recipe: Annotated[
         bool, typer.Option("--from-recipe", help="Begin at the ω of the recipe.")
     ] = False,
     unlimited: Annotated[
@@ -97,7 +97,7 @@ def search(
         budget=budget,
         low=low,
         high=high,
-        start=_plain_omegas(given) if resume_from or freeze else {},
+        start=_plain_omegas(given) if from_recipe or freeze else {},
         frozen=tuple(freeze or ()),
         limited=not unlimited,
         levels=levels,

@@ -218,3 +218,43 @@ def test_a_surrogate_search_beats_the_grid_on_any_quadratic(seed):
     away = grid[None] - centres[:, None]
     best = (0.5 + 0.5 * np.einsum("kqi,kij,kqj->kq", away, curvatures, away)).mean(0).min()
     assert search.best.score <= 1.01 * best
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_planted_useless_and_harmful_vectors_are_found(seed):
+    """Ten useful vectors, five useless, five harmful: 40 points with derivatives, so 120 evaluations.
+
+    A useful vector lowers one of five losses, a harmful one raises all, and every pair of vectors
+    disturbs a little; a useless one costs by its size only.
+    """
+    chance, n, names = np.random.default_rng(seed), 20, [f"v{number}" for number in range(20)]
+    help_of = np.zeros((5, n))
+    help_of[np.arange(10) % 5, np.arange(10)] = 1
+    help_of[:, 15:] = -chance.uniform(0.3, 1, (5, 5))
+    mixed = chance.normal(size=(5, n, n)) * 0.05
+    cost = np.einsum("kij,klj->kil", mixed, mixed) + 0.15 * np.eye(n)
+    cost[:, 10:15, 10:15] += 0.5 * np.eye(5)
+    objective = mean_loss(dict.fromkeys("abcde"))
+
+    def measure(point):
+        x = np.array(list(point.values()))
+        margin, bent = 1.5 - 2 * help_of @ x, cost @ x
+        losses = np.logaddexp(0, margin) + 0.5 * bent @ x
+        slopes = bent - 2 * help_of / (1 + np.exp(-margin))[:, None]
+        return Measured(
+            dict(zip("abcde", losses.tolist(), strict=True)),
+            {
+                key: dict(zip(names, row.tolist(), strict=True))
+                for key, row in zip("abcde", slopes, strict=True)
+            },
+        )
+
+    search = SurrogateSearch(
+        Space(dict.fromkeys(names, (-1.0, 1.0))), objective, dict.fromkeys(names, 0.05)
+    )
+    while len(search.trials) < 40 and (point := search.ask()) is not None:
+        got = measure(point)
+        search.tell(Trial(point, objective.score(got.losses), got))
+    best = list(search.best.point.values())
+    assert min(best[:10]) > 0 > max(best[15:])
+    assert max(map(abs, best[10:15])) < 0.05
