@@ -134,13 +134,13 @@ def mean_share(
     Args:
         base: dataset -> loss of the base; datasets without an expert are ignored.
         experts: dataset -> loss of its own expert.
-        weights: dataset -> its preference; all alike if not given.
+        weights: dataset -> its preference, 1 for those that are left out.
 
     Raises:
         ValueError: no expert is better than the base.
     """
     units = gains(base, experts)
-    preferences = {name: 1.0 if weights is None else weights.get(name, 0.0) for name in units}
+    preferences = {name: (weights or {}).get(name, 1.0) for name in units}
     total = sum(preferences.values())
     if total <= 0:
         raise ValueError("the preferences of the datasets with an expert sum to 0.")

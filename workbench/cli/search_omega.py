@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -40,6 +41,10 @@ def search(
             metavar="NAME", help="share (of each expert's gain), loss (mean) or regret (largest)."
         ),
     ] = "share",
+    prefer: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=W", help="A dataset's weight in the share; repeatable."),
+    ] = None,
     budget: Annotated[
         int,
         typer.Option(metavar="N", min=1, help="Evaluations; one with derivatives counts as 3."),
@@ -53,6 +58,16 @@ def search(
     from_recipe: Annotated[
         bool, typer.Option("--from-recipe", help="Begin at the ω of the recipe.")
     ] = False,
+    add: Annotated[
+        str, typer.Option(metavar="FOLDER", help="One more vector; the others move by --reach.")
+    ] = "",
+    remove: Annotated[
+        str, typer.Option(metavar="NAME", help="A vector to leave out; the others move by --reach.")
+    ] = "",
+    reach: Annotated[
+        float | None,
+        typer.Option(metavar="X", help="How far ω of the recipe may move (--add, --remove: 0.2)."),
+    ] = None,
     unlimited: Annotated[
         bool, typer.Option("--unlimited", help="A dataset may get worse than the base.")
     ] = False,
@@ -68,7 +83,7 @@ def search(
     ] = Path("workdir"),
     report_split: Annotated[
         str,
-        typer.Option(metavar="NAME", help="Split of the report; none of it takes part in it."),
+        typer.Option(metavar="NAME", help="Split of the report; the search never sees it."),
     ] = "test",
     json_file: Json = None,
     force: Force = False,
@@ -78,6 +93,7 @@ def search(
     Every composition that is measured stays in the workdir. A search that was interrupted goes on
     when the same command is run again.
     """
+    from plumbing.suggest import nearest
     from workbench.errors import SessionError
     from workbench.search.running import Search
     from workbench.search.wanted import Wanted
@@ -91,19 +107,28 @@ def search(
     if out is not None and out.exists() and not force:
         raise SessionError(f"{out} exists already. Give another file, or --force.")
     given = recipe_from(recipe)
+    before = _plain_omegas(given) if add or remove else None
+    if remove and remove not in given.omegas:
+        hint = nearest(remove, given.omegas)
+        raise SessionError(f"the recipe has no {remove!r} to remove; {hint}")
     wanted = Wanted(
         aim=aim,  # type: ignore[arg-type]
         method=method,  # type: ignore[arg-type]
         budget=budget,
         low=low,
         high=high,
-        start=_plain_omegas(given) if from_recipe or freeze else {},
-        frozen=tuple(freeze or ()),
+        frozen=(*(freeze or ()), *([remove] if remove else [])),
+        reach=0.2 if reach is None and before is not None else reach,
         limited=not unlimited,
+        weights=dict(map(_preference, prefer or ())),
         levels=levels,
         seed=seed,
     )
-    with _opened(given, data, workdir) as (session, models):
+    with _opened(given, add, data, workdir) as (session, models):
+        added = models.names[-1] if add else ""
+        if from_recipe or wanted.frozen or wanted.reach is not None:
+            start = {**_plain_omegas(given), **{name: 0.0 for name in (added, remove) if name}}
+            wanted = replace(wanted, start=start, added=added)
         found = Search(session, models, wanted)
         _run(found, session)
         best = found.best
@@ -115,8 +140,26 @@ def search(
             _write(result, out)
         shown = _show(found, session, models, result, report_split)
         report.show(shown.pop("text"))
+        if before is not None:
+            shown["before"] = {"omegas": before, "score": found.score_of(before)}
+            report.show(f"\nScore {shown['before']['score']:.4f} before, {best.score:.4f} after")
         report.show(f"\nThe recipe is {saved}")
         report.write({"recipe": str(saved), **shown})
+
+
+def _preference(text: str) -> tuple[str, float]:
+    """Return the dataset and the weight of NAME=W.
+
+    Raises:
+        SessionError: it has another form.
+    """
+    from workbench.errors import SessionError
+
+    name, _, weight = text.rpartition("=")
+    try:
+        return name, float(weight)
+    except ValueError:
+        raise SessionError(f"--prefer is {text!r}, expected NAME=W such as cot=2.") from None
 
 
 def _plain_omegas(recipe: "Recipe") -> dict[str, float]:
@@ -134,8 +177,10 @@ def _plain_omegas(recipe: "Recipe") -> dict[str, float]:
 
 
 @contextmanager
-def _opened(recipe: "Recipe", data: Path, workdir: Path) -> "Iterator[tuple[Session, Models]]":
-    """Open a session with the models of a recipe.
+def _opened(
+    recipe: "Recipe", add: str, data: Path, workdir: Path
+) -> "Iterator[tuple[Session, Models]]":
+    """Open a session with the models of a recipe, and perhaps one more.
 
     Raises:
         SessionError: the recipe is no plain sum of vectors of one base.
@@ -145,6 +190,10 @@ def _opened(recipe: "Recipe", data: Path, workdir: Path) -> "Iterator[tuple[Sess
     from workbench.session.session import Session
     from workbench.session.standing import PLAIN
 
+    if recipe.slices or recipe.include or recipe.exclude:
+        raise SessionError(
+            "a search composes whole vectors, and this recipe has slices or filters of tensors."
+        )
     if recipe.method != PLAIN.method or recipe.parameters or recipe.base is None:
         raise SessionError(
             f"a search composes Θ + Σ ωᵢ Δᵢ, and this recipe has the method {recipe.method}. "
@@ -153,7 +202,10 @@ def _opened(recipe: "Recipe", data: Path, workdir: Path) -> "Iterator[tuple[Sess
         )
     with resolver() as located:
         base = located(recipe.base)
-        checkpoints = [(located(each.lora or each.location), each.name) for each in recipe.models]
+        checkpoints: list[tuple[Path, str | None]] = [
+            (located(each.lora or each.location), each.name) for each in recipe.models
+        ]
+        checkpoints += [(located(add), None)] if add else []
     models = open_models(base, checkpoints, data, vocabulary=recipe.vocabulary)
     session = Session([base, *(path for path, _ in checkpoints), data], workdir)
     try:
@@ -186,8 +238,6 @@ def _show(
     found: "Search", session: "Session", models: "Models", result: "Recipe", split: str
 ) -> dict[str, Any]:
     """Return the result as text, and what JSON holds of it."""
-    from dataclasses import asdict
-
     from corpus.jsonl import dataset_files
     from workbench.reports import search_tables
     from workbench.search.outcome import as_data, gains_on, left_out_r2

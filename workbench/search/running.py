@@ -122,6 +122,11 @@ class Search:
                 f"{last}: {self._reason} Narrower bounds may help."
             )
 
+    def score_of(self, omegas: Mapping[str, float], stale: Stale = lambda: False) -> float:
+        """Returns the score of any composition, once the search has begun."""
+        assert self.objective is not None
+        return self.objective.score(self.points.measure(omegas, False, stale).losses)
+
     def _begin(self, stale: Stale) -> Searcher:
         """Measures the ends of the axes, and makes the objective and the searcher of them."""
         from evaluation.search import Measured, Trial

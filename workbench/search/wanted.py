@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, get_args
@@ -32,8 +33,10 @@ class Wanted:
         low, high: the bounds of every ω.
         start: the first ω; 1 / n each if not given. The grid, simplex and greedy methods have none.
         frozen: vectors whose ω stays as `start` has it.
+        reach: how far the ω of `start` may move; None for as far as the bounds.
+        added: a vector that `reach` does not hold for.
         limited: whether no dataset may be worse than the base.
-        weights: dataset -> its preference, for the aim "share"; all alike if empty.
+        weights: dataset -> its preference, for the aim "share"; 1 for those that are left out.
         levels: values of each ω for the grid and greedy methods, steps of the simplex.
         seed: of random starts.
 
@@ -48,6 +51,8 @@ class Wanted:
     high: float = 1.0
     start: Mapping[str, float] = field(default_factory=dict)
     frozen: tuple[str, ...] = ()
+    reach: float | None = None
+    added: str = ""
     limited: bool = True
     weights: Mapping[str, float] = field(default_factory=dict)
     levels: int = 6
@@ -67,6 +72,14 @@ class Wanted:
                 f"ω is searched from {self.low:g} to {self.high:g}; expected a lower and a higher "
                 f"number within {lowest:g} and {highest:g}."
             )
+        if self.reach is not None and not self.reach > 0:
+            raise SessionError(f"ω may move by {self.reach:g}; expected a number above 0.")
+        if bad := [name for name, weight in self.weights.items() if not 0 <= weight < math.inf]:
+            raise SessionError(
+                f"the preference of {bad[0]} is {self.weights[bad[0]]:g}; give 0 or more."
+            )
+        if self.weights and self.aim != "share":
+            raise SessionError(f"preferences are for the aim share, and the aim is {self.aim}.")
         if self.budget < 1:
             raise SessionError(f"the budget is {self.budget} evaluations; expected at least 1.")
         if self.levels < 2:
@@ -84,12 +97,17 @@ class Wanted:
         first = self.first(names)
         if unknown := sorted({*self.frozen, *self.start} - set(names)):
             raise SessionError(f"no vector is called {unknown[0]!r}; open are {', '.join(names)}.")
-        return Space(
-            {
-                name: (first[name], first[name]) if name in self.frozen else (self.low, self.high)
-                for name in names
-            }
-        )
+        return Space({name: self._bounds(name, omega) for name, omega in first.items()})
+
+    def _bounds(self, name: str, omega: float) -> tuple[float, float]:
+        """Returns the lowest and the highest value of an ω that begins at `omega`."""
+        if name in self.frozen:
+            return omega, omega
+        if self.reach is None or name == self.added or name not in self.start:
+            return self.low, self.high
+        # An ω outside the bounds begins at the nearest one.
+        near = min(max(omega, self.low), self.high)
+        return max(self.low, near - self.reach), min(self.high, near + self.reach)
 
     def objective(self, base: Losses, experts: Losses) -> Objective:
         """Returns what is minimised.
@@ -102,12 +120,18 @@ class Wanted:
             SessionError: the aim needs an expert that is better than the base.
         """
         from evaluation.search import objective
+        from plumbing.suggest import nearest
 
+        for name in self.weights:
+            if name not in experts:
+                raise SessionError(
+                    f"no dataset with an expert is called {name!r}; {nearest(name, experts)}"
+                )
         try:
             if self.aim == "loss":
                 inner: Objective = objective.mean_loss(base)
             elif self.aim == "share":
-                inner = objective.mean_share(base, experts, self.weights or None)
+                inner = objective.mean_share(base, experts, self.weights)
             else:
                 inner = objective.worst_regret(base, experts)
         except ValueError as error:

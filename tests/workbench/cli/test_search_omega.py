@@ -56,6 +56,7 @@ def test_frozen_vectors_keep_the_omega_of_the_recipe(call, tmp_path: Path) -> No
         (["--report-split", "validation"], "the split that the search itself measures"),
         (["--freeze", "eve"], "no vector is called 'eve'"),
         (["--low", "2"], "from 2 to 1"),
+        (["--prefer", "ada:2"], "--prefer is 'ada:2', expected NAME=W"),
         (["--data", "nowhere"], "nowhere"),
     ],
 )
@@ -74,3 +75,45 @@ def test_a_recipe_of_another_method_is_refused(call, world, tmp_path: Path, caps
     finally:
         other.unlink()
     assert "this recipe has the method ties" in capsys.readouterr().err
+
+
+def test_a_vector_is_added_near_the_recipe_and_removed_again(
+    world, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    """The incremental learning of the paper's table 5."""
+    monkeypatch.chdir(world)
+    two = tmp_path / "two.yml"
+    two.write_text(
+        "merge_method: task_arithmetic\nbase_model: base\nmodels:\n"
+        "  - {model: ada, parameters: {weight: 0.5}}\n  - {model: base+lora, parameters: {weight: 0.3}}\n"
+    )
+    three, result = tmp_path / "three.yml", tmp_path / "result.json"
+    common = ["--data", "data", "--workdir", str(tmp_path / "w"), "--aim", "loss", "--unlimited"]
+    common += ["--budget", "9", "--json", str(result), "--force"]
+    assert main(["search", str(two), "--add", "bob", "--out", str(three), *common]) == 0
+    assert "before," in capsys.readouterr().out
+    found = json.loads(result.read_text())
+    trials = [trial["omegas"] for trial in found["trials"]]
+    assert trials[0] == {"ada": 0.5, "lora": 0.3, "bob": 0.0}
+    # What the recipe has is moved by 0.2 at most, the new one over the whole range.
+    assert all(
+        abs(point["ada"] - 0.5) <= 0.2 and abs(point["lora"] - 0.3) <= 0.2 for point in trials
+    )
+    assert found["before"]["score"] == pytest.approx(found["trials"][0]["score"], rel=1e-6)
+    assert found["score"] <= found["before"]["score"]
+    assert main(["search", str(three), "--remove", "ada", *common]) == 0
+    found = json.loads(result.read_text())
+    assert {trial["omegas"]["ada"] for trial in found["trials"]} == {0.0}
+    assert main(["search", str(three), "--remove", "adda", *common]) == 2
+    assert "the recipe has no 'adda' to remove; did you mean 'ada'?" in capsys.readouterr().err
+
+
+def test_a_recipe_with_filters_is_refused(call, world, capsys) -> None:
+    text = (world / "recipe.yml").read_text().replace("dem: {", "dem: {include: ['*.mlp.*'], ")
+    other = world / "filtered.yml"
+    other.write_text(text)
+    try:
+        assert main(["search", "filtered.yml", "--data", "data"]) == 2
+    finally:
+        other.unlink()
+    assert "slices or filters" in capsys.readouterr().err

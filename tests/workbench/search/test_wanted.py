@@ -18,6 +18,9 @@ BASE, EXPERTS = {"cot": 1.0, "p3": 2.0, "talk": 3.0}, {"cot": 0.2, "p3": 1.0}
         ({"low": 1.0}, "from 1 to 1; expected a lower and a higher number within -1 and 2"),
         ({"high": 3.0}, "from 0 to 3"),
         ({"low": float("nan")}, "from nan to 1"),
+        ({"reach": 0.0}, "ω may move by 0"),
+        ({"weights": {"cot": -1.0}}, "the preference of cot is -1; give 0 or more"),
+        ({"weights": {"cot": 2.0}, "aim": "loss"}, "the aim is loss"),
         ({"budget": 0}, "the budget is 0"),
         ({"levels": 1}, "1 values of each ω are no search"),
     ],
@@ -34,6 +37,13 @@ def test_the_first_point_is_uniform_and_frozen_vectors_stay():
     assert Wanted(low=0.6).first(NAMES) == {"cot": 0.6, "p3": 0.6}
 
 
+def test_near_a_recipe_only_the_added_vector_has_the_whole_range():
+    wanted = Wanted(start={"cot": 0.9, "p3": 0.0}, reach=0.2, added="p3")
+    assert wanted.space(NAMES).bounds == {"cot": (pytest.approx(0.7), 1.0), "p3": (0.0, 1.0)}
+    outside = Wanted(start={"cot": 1.5, "p3": -0.5}, reach=0.1)
+    assert outside.space(NAMES).bounds == {"cot": (0.9, 1.0), "p3": (0.0, 0.1)}
+
+
 def test_aims_and_limits():
     here = {"cot": 0.6, "p3": 2.1, "talk": 3.0}  # cot keeps 50 %, p3 loses 10 %
     share = Wanted(limited=False).objective(BASE, EXPERTS)
@@ -46,7 +56,7 @@ def test_aims_and_limits():
     assert Wanted(aim="regret", limited=False).objective(BASE, EXPERTS).score(
         here
     ) == pytest.approx(1.1)
-    weighted = Wanted(weights={"cot": 1.0}, limited=False).objective(BASE, EXPERTS)
+    weighted = Wanted(weights={"p3": 0.0}, limited=False).objective(BASE, EXPERTS)
     assert weighted.score(here) == pytest.approx(-0.5)
 
 
@@ -55,6 +65,11 @@ def test_an_aim_that_needs_an_expert_says_so():
         with pytest.raises(SessionError, match="no expert is better than the base"):
             Wanted(aim=aim).objective(BASE, {})
     assert Wanted(aim="loss").objective(BASE, {}).score(BASE) == pytest.approx(2.0)
+
+
+def test_a_preference_for_no_dataset_is_refused():
+    with pytest.raises(SessionError, match=r"called 'cott'; did you mean 'cot'\?"):
+        Wanted(weights={"cott": 2.0}).objective(BASE, EXPERTS)
 
 
 def test_a_simplex_outside_the_bounds_is_no_search():
