@@ -36,7 +36,7 @@ NEVER = {
     "plumbing": HEAVY | {"torch", "huggingface_hub"},
     "merging": HEAVY | {"huggingface_hub"},
     "corpus": HEAVY - {"datasets"} | {"torch"},
-    "evaluation": {"gradio", "plotly", "peft", "accelerate"},
+    "evaluation": {"gradio", "plotly", "peft", "accelerate", "optuna", "cmaes"},
     "training": {"gradio", "plotly", "lm_eval"},
     "workbench": set(),
 }
@@ -47,6 +47,8 @@ DOORS = {
     "peft": {"training/run/lora.py", "merging/outputs/loaded_modules.py"},
     "sentence_transformers": {"corpus/text_encoders.py"},
     "gradio": {"workbench/page"},
+    "optuna": {"evaluation/search"},
+    "cmaes": {"evaluation/search/cma.py"},
     "huggingface_hub": {"merging/inputs/hub.py"},
 }
 """Dependency -> the only files, or folders, that import it."""

@@ -32,7 +32,8 @@ def search(
     method: Annotated[
         str,
         typer.Option(
-            metavar="NAME", help="surrogate, gradient, coordinate, greedy, grid or simplex."
+            metavar="NAME",
+            help="surrogate, gradient, coordinate, greedy, grid, simplex, tpe, gp, nsga or cma.",
         ),
     ] = "surrogate",
     aim: Annotated[

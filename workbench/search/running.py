@@ -138,7 +138,7 @@ class Search:
         # The base was measured on all datasets anyway, so the surrogate learns from it.
         zero = dict.fromkeys(self.names, 0.0)
         start = Trial(zero, self.objective.score(base), Measured(base))
-        self.searcher = self.wanted.searcher(self.names, self.objective, [start])
+        self.searcher = self.wanted.searcher(self.names, list(base), self.objective, [start])
         self._base = start if self.searcher.space.inside(zero) == zero else None
         return self.searcher
 

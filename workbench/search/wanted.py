@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from workbench.errors import SessionError
 from workbench.session.models import OMEGA_RANGE
@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from evaluation.search.objective import Losses, Objective
 
 Aim = Literal["share", "loss", "regret"]
-Method = Literal["surrogate", "gradient", "coordinate", "greedy", "grid", "simplex"]
+Method = Literal[
+    "surrogate", "gradient", "coordinate", "greedy", "grid", "simplex", "tpe", "gp", "nsga", "cma"
+]
 AIMS: tuple[Aim, ...] = get_args(Aim)
 METHODS: tuple[Method, ...] = get_args(Method)
 
@@ -142,39 +144,51 @@ class Wanted:
         units = {name: base[name] - known[name] if name in known else 1.0 for name in base}
         return objective.Limited(inner, base, units)
 
-    def searcher(self, names: tuple[str, ...], wanted: Objective, known: list[Trial]) -> Searcher:
+    def searcher(
+        self,
+        names: tuple[str, ...],
+        datasets: Sequence[str],
+        wanted: Objective,
+        known: Sequence[Trial],
+    ) -> Searcher:
         """Returns the searcher.
 
         Args:
             names: of the ω.
+            datasets: whose losses are measured.
             wanted: what `objective` returned.
-            known: trials that were measured before; only the surrogate learns from them.
+            known: trials that were measured before, such as the base; all methods that model
+                their scores learn from them.
 
         Raises:
             SessionError: the settings make no search.
         """
+        from evaluation.search.cma import CmaSearch
         from evaluation.search.coordinate import CoordinateSearch
+        from evaluation.search.gp import GpSearch
         from evaluation.search.gradient import GradientSearch
         from evaluation.search.greedy import GreedySearch
         from evaluation.search.grid import GridSearch
+        from evaluation.search.nsga import NsgaSearch
         from evaluation.search.simplex import SimplexSearch
         from evaluation.search.surrogate import SurrogateSearch
+        from evaluation.search.tpe import TpeSearch
 
         space, first = self.space(names), self.first(names)
+        more: dict[str, Any] = {"known": known, "seed": self.seed}
         try:
-            made: Searcher
-            if self.method == "surrogate":
-                made = SurrogateSearch(space, wanted, first, known=known, seed=self.seed)
-            elif self.method == "gradient":
-                made = GradientSearch(space, wanted, first)
-            elif self.method == "coordinate":
-                made = CoordinateSearch(space, first)
-            elif self.method == "greedy":
-                made = GreedySearch(space, self.levels)
-            elif self.method == "grid":
-                made = GridSearch(space, self.levels)
-            else:
-                made = SimplexSearch(space, self.levels)
+            makers: dict[Method, Callable[[], Searcher]] = {
+                "surrogate": lambda: SurrogateSearch(space, wanted, first, **more),
+                "gradient": lambda: GradientSearch(space, wanted, first),
+                "coordinate": lambda: CoordinateSearch(space, first),
+                "greedy": lambda: GreedySearch(space, self.levels),
+                "grid": lambda: GridSearch(space, self.levels),
+                "simplex": lambda: SimplexSearch(space, self.levels),
+                "tpe": lambda: TpeSearch(space, first, **more),
+                "gp": lambda: GpSearch(space, first, **more),
+                "nsga": lambda: NsgaSearch(space, first, datasets, **more),
+                "cma": lambda: CmaSearch(space, first, seed=self.seed),
+            }
+            return makers[self.method]()
         except ValueError as error:
             raise SessionError(str(error)) from None
-        return made

@@ -7,14 +7,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from evaluation.search.cma import CmaSearch
 from evaluation.search.contract import Measured, Space, Trial
 from evaluation.search.coordinate import CoordinateSearch
+from evaluation.search.gp import GpSearch
 from evaluation.search.gradient import GradientSearch
 from evaluation.search.greedy import GreedySearch
 from evaluation.search.grid import GridSearch
+from evaluation.search.nsga import NsgaSearch
 from evaluation.search.objective import mean_loss
 from evaluation.search.simplex import SimplexSearch
 from evaluation.search.surrogate import SurrogateSearch
+from evaluation.search.tpe import TpeSearch
 
 NAMES = ("a", "b", "c")
 BOX = Space(dict.fromkeys(NAMES, (0.0, 1.0)))
@@ -50,13 +54,17 @@ def searchers(space=BOX, start=START):
         "greedy": GreedySearch(space, 3),
         "gradient": GradientSearch(space, objective, start),
         "surrogate": SurrogateSearch(space, objective, start),
+        "tpe": TpeSearch(space, start),
+        "gp": GpSearch(space, start),
+        "nsga": NsgaSearch(space, start, list(CENTRES), population=6),
+        "cma": CmaSearch(space, start),
     }
 
 
 KINDS = list(searchers())
 
 
-def run(search, budget=200, measure=measured):
+def run(search, budget=40, measure=measured):
     while len(search.trials) < budget and (point := search.ask()) is not None:
         got = measure(point)
         score = math.nan if got is None else mean_loss(CENTRES).score(got.losses)
@@ -127,6 +135,26 @@ def test_the_optimum_at_a_bound_is_found(kind):
     space = Space({"a": (0.0, 0.3), "b": (0.9, 1.5), "c": (-1.0, 0.0)})
     search = run(searchers(space)[kind], 30)
     assert search.best.point == pytest.approx({"a": 0.3, "b": 0.9, "c": 0.0}, abs=0.005)
+
+
+@pytest.mark.parametrize("kind", ["tpe", "gp", "cma"])
+def test_the_libraries_come_near_the_optimum_of_a_bowl(kind):
+    search = run(searchers()[kind], 60)
+    exact = run(searchers()["surrogate"], 20).best.score
+    start = search.trials[0].score
+    assert (search.best.score - exact) / (start - exact) < 0.2
+
+
+def test_the_front_is_what_no_other_trial_beats():
+    search = run(searchers()["nsga"], 40)
+    losses = [tuple(trial.measured.losses.values()) for trial in search.trials]
+    front = [tuple(trial.measured.losses.values()) for trial in search.front]
+    assert 2 <= len(front) < len(losses)
+    for mine in front:
+        assert not any(x <= mine[0] and y <= mine[1] and (x, y) != mine for x, y in losses)
+    assert min(losses) in front and min(losses, key=lambda both: both[1])[1] in [
+        y for _, y in front
+    ]
 
 
 def test_gradients_are_asked_for_by_those_that_learn_from_them():

@@ -72,7 +72,13 @@ def test_a_preference_for_no_dataset_is_refused():
         Wanted(weights={"cott": 2.0}).objective(BASE, EXPERTS)
 
 
+def test_cma_of_one_free_vector_is_no_search():
+    wanted = Wanted(method="cma", frozen=("p3",))
+    with pytest.raises(SessionError, match="CMA-ES needs two free ω or more, got 1"):
+        wanted.searcher(NAMES, list(BASE), wanted.objective(BASE, EXPERTS), [])
+
+
 def test_a_simplex_outside_the_bounds_is_no_search():
     wanted = Wanted(method="simplex", low=0.7)
     with pytest.raises(SessionError, match="no ω between"):
-        wanted.searcher(NAMES, wanted.objective(BASE, EXPERTS), [])
+        wanted.searcher(NAMES, list(BASE), wanted.objective(BASE, EXPERTS), [])

@@ -1,0 +1,93 @@
+"""Searches by the samplers of optuna, behind the interface of the other searchers."""
+
+from __future__ import annotations
+
+import warnings
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from evaluation.search.contract import Point, Searcher, Space, Trial
+
+if TYPE_CHECKING:
+    from optuna.samplers import BaseSampler
+
+REPEATS = 100
+"""So many points in a row that were told already end a search: nothing new is left to sample."""
+
+
+class OptunaSearch(Searcher):
+    """A search whose points a sampler of optuna proposes.
+
+    The study is in memory: a search that is run again gets the same points, because the sampler
+    has a seed and is told the same values.
+
+    Args:
+        space: the box to search.
+        start: the first point.
+        known: trials that were measured before; the sampler learns from them.
+        seed: of the sampler.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        start: Mapping[str, float],
+        *,
+        known: Sequence[Trial] = (),
+        seed: int = 0,
+    ) -> None:
+        super().__init__(space)
+        self._start, self._known, self._seed = space.inside(start), known, seed
+
+    @abstractmethod
+    def _sampler(self) -> BaseSampler:
+        """Returns the sampler."""
+
+    def _values(self, trial: Trial) -> list[float]:
+        """Returns what is minimised of a trial that did not fail."""
+        return [trial.score]
+
+    def _directions(self) -> int:
+        """Returns how many values a trial has."""
+        return 1
+
+    def _points(self) -> Iterator[Point]:
+        import optuna
+        from optuna.distributions import BaseDistribution, FloatDistribution
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        box: dict[str, BaseDistribution] = {
+            name: FloatDistribution(*self.space.bounds[name]) for name in self.space.free
+        }
+        with warnings.catch_warnings():
+            # It warns that an option may change between versions; the version is pinned.
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            study = optuna.create_study(
+                directions=["minimize"] * self._directions(), sampler=self._sampler()
+            )
+        for trial in self._known:
+            if trial.score < np.inf and self.space.inside(trial.point) == trial.point:
+                study.add_trial(
+                    optuna.trial.create_trial(
+                        params={name: trial.point[name] for name in box},
+                        distributions=box,
+                        values=self._values(trial),
+                    )
+                )
+        study.enqueue_trial({name: self._start[name] for name in box})
+        repeated = 0
+        while repeated < REPEATS:
+            asked = study.ask(box)
+            point = self.space.inside({**self._start, **asked.params})
+            repeated += 1
+            if self.score_of(point) is None:
+                yield point
+                repeated = 0
+            told = next(trial for trial in reversed(self.trials) if trial.point == point)
+            if told.score < np.inf:
+                study.tell(asked, self._values(told))
+            else:
+                study.tell(asked, state=optuna.trial.TrialState.FAIL)
