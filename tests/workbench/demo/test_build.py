@@ -163,7 +163,7 @@ def test_a_search_counts_what_it_costs(live, monkeypatch):
     monkeypatch.setattr(
         evaluation.search,
         "CoordinateSearch",
-        lambda at, **more: whole(at, **more | {"smallest": 0.2}),
+        lambda *at, **more: whole(*at, **more | {"smallest": 0.2}),
     )
     model, zero, tokenizer = live
     data = {

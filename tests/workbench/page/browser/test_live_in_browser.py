@@ -225,30 +225,37 @@ def test_a_server_that_dies_and_comes_back_finds_the_page_where_it_was(small, op
     assert page.locator(".banner .message").count() == 0
 
 
+MOVED_WHILE_OPENING = """async () => {
+  const { line } = dem, slider = document.querySelector('.omega input[type=range]');
+  const early = { models: line.state.info.models, server: line.state.server };
+  slider.dispatchEvent(new PointerEvent('pointerdown'));
+  let value = 0;
+  while (!line.state.info.models || value < 0.3) { // the models are opened under the hand
+    value += 0.01;
+    slider.value = value;
+    slider.dispatchEvent(new Event('input'));
+    await new Promise((go) => setTimeout(go, 50));
+  }
+  slider.dispatchEvent(new PointerEvent('pointerup'));
+  return { ...early, value: slider.value, attached: slider.isConnected };
+}"""
+
+
 def test_sliders_can_be_moved_while_the_models_are_opened(small, open_page, steps):
     page = open_page(at=small)
     type_omega(page, 0, "0.66")
     steps.settled(page, [0.66])
-    page.close()
-    small.stop()
-    small.start()
-    # Waits in the page, where each state is seen: asking from outside could come too late.
-    page = open_page(at=small, ready=False)
-    page.locator(".omega input[type=range]").first.wait_for()
-    held = page.evaluate("""async () => {
-      const { line } = dem, slider = document.querySelector('.omega input[type=range]');
-      const early = { models: line.state.info.models, server: line.state.server };
-      slider.dispatchEvent(new PointerEvent('pointerdown'));
-      let value = 0;
-      while (!line.state.info.models || value < 0.3) { // the models are opened under the hand
-        value += 0.01;
-        slider.value = value;
-        slider.dispatchEvent(new Event('input'));
-        await new Promise((go) => setTimeout(go, 50));
-      }
-      slider.dispatchEvent(new PointerEvent('pointerup'));
-      return { ...early, value: slider.value, attached: slider.isConnected };
-    }""")
+    # Where other work keeps both cores busy, the browser may come after the models: then once more.
+    for _ in range(3):
+        page.close()
+        small.stop()
+        small.start()
+        # Waits in the page, where each state is seen: asking from outside could come too late.
+        page = open_page(at=small, ready=False)
+        page.locator(".omega input[type=range]").first.wait_for()
+        held = page.evaluate(MOVED_WHILE_OPENING)
+        if held["models"] == "":
+            break
     assert (held["models"], held["server"], held["attached"]) == ("", "loading", True)
     steps.settled(page, [float(held["value"])], timeout=60_000)
     assert status(page)[2] == "here"
