@@ -35,6 +35,10 @@ SMALL = 500_000_000
 """Parameters of a model whose batches are computed side by side; see side_by_side."""
 
 
+WIDE = 2**22
+"""Logits that are converted to float32 at once."""
+
+
 class Loss(NamedTuple):
     """The loss of one model on one dataset."""
 
@@ -245,7 +249,16 @@ def token_losses(
     # A model whose wrapper swallowed logits_to_keep returns all columns.
     positions = places if logits.shape[1] == len(columns) else columns[places]
     wide = torch.promote_types(logits.dtype, torch.float32)
-    return cross_entropy(logits[rows, positions].to(wide), targets, reduction="none")
+
+    def losses(part: slice) -> Tensor:
+        picked = logits[rows[part], positions[part]].to(wide)
+        return cross_entropy(picked, targets[part], reduction="none")
+
+    # In float32 the logits of a batch and their softmax take three times as much memory as in
+    # bfloat16. A backward pass keeps them all anyway, and would have a gradient for each piece.
+    step = len(targets) if torch.is_grad_enabled() else max(1, WIDE // logits.shape[-1])
+    starts = range(0, len(targets), step)
+    return torch.cat([losses(slice(start, start + step)) for start in starts])
 
 
 def vocabulary_size(module: nn.Module) -> int:

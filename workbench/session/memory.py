@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from merging.inputs.vector import Vector
 
 
-PRODUCTS = 1 / 8
+PRODUCTS = 1 / 10
 """Share of the memory for weights that products may take.
 
 A product is some hundred times as large as its factors, and saves 0.1 s of a composition of 135
