@@ -111,11 +111,6 @@ class Surrogate:
             self._fit = self._likeliest()
             self._stretch = self._calibrate()
 
-    @property
-    def length(self) -> float:
-        """ℓ, how far a measurement tells of its surroundings."""
-        return self._fit.length
-
     def predict(self, points: Floats) -> Predicted:
         """Returns the losses that are expected at (q, n) points, with their errors."""
         at = np.asarray(points, dtype=np.float64)
@@ -131,8 +126,8 @@ class Surrogate:
     def at(self, point: Floats) -> tuple[float, Floats]:
         """Returns the expected loss at one point (n,), and its derivatives (n,).
 
-        They are those of `predict` and `slope`, from sums that are prepared once: an optimiser asks
-        for them hundreds of times.
+        The loss is that of `predict`, from sums that are prepared once: an optimiser asks for it
+        hundreds of times.
         """
         return self.expansion.at(np.asarray(point, dtype=np.float64))
 

@@ -47,9 +47,7 @@ class CmaSearch(Searcher):
                 point = self.space.inside({**self._start, **moved})
                 if self.score_of(point) is None:
                     yield point
-                score = self.score_of(point)
-                assert score is not None
-                generation.append((sampled, score))
+                generation.append((sampled, self._told(point)))
             # The package wants finite values; a failed point is the worst of its generation.
             known = [score for _, score in generation if score < np.inf]
             worst = max(known, default=0.0) + 1.0

@@ -152,6 +152,10 @@ class Searcher(ABC):
         """Returns the score that was told for a point; None if there is none."""
         return self._scores.get(tuple(point.values()))
 
+    def _told(self, point: Point) -> float:
+        """Returns the score of a point that was asked for and told."""
+        return self._scores[tuple(point.values())]
+
     @abstractmethod
     def _points(self) -> Iterator[Point]:
         """Yields points inside the space that have no score; each has one when it is resumed."""

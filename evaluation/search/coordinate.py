@@ -64,8 +64,3 @@ class CoordinateSearch(Searcher):
                         break
             if not moved:
                 step /= 2
-
-    def _told(self, point: Point) -> float:
-        score = self.score_of(point)
-        assert score is not None
-        return score

@@ -66,8 +66,3 @@ class GreedySearch(Searcher):
     def _values(self, name: str) -> list[float]:
         low, high = self.space.bounds[name]
         return [float(value) for value in np.linspace(low, high, self._levels).round(DIGITS)]
-
-    def _told(self, point: Point) -> float:
-        score = self.score_of(point)
-        assert score is not None
-        return score

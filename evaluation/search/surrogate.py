@@ -63,8 +63,7 @@ class SurrogateSearch(Searcher):
 
     def surrogates(self) -> dict[str, Surrogate]:
         """Returns a surrogate for each dataset, fitted to all trials that did not fail."""
-        told = [trial for trial in self._usable() if trial.measured is not None]
-        return fit(self.space, told)
+        return fit(self.space, self._usable())
 
     def _points(self) -> Iterator[Point]:
         yield self._start
@@ -89,9 +88,8 @@ class SurrogateSearch(Searcher):
             if self._is_known(point):
                 point, gain = self._nearby(best.point), 0.0
             yield point
-            score = self.score_of(point)
-            assert score is not None
-            idle = idle + 1 if best.score - score < self._enough and gain < self._enough else 0
+            gained = best.score - self._told(point)
+            idle = idle + 1 if gained < self._enough and gain < self._enough else 0
 
     def _usable(self) -> list[Trial]:
         return [trial for trial in (*self._known, *self.trials) if trial.score < np.inf]
@@ -142,7 +140,7 @@ def fit(space: Space, trials: Sequence[Trial]) -> dict[str, Surrogate]:
 
     Args:
         space: names the coordinates, in the order of the surrogates' points.
-        trials: with what was measured; at least one.
+        trials: at least one with what was measured; those without are left out.
     """
     told = [(trial.point, trial.measured) for trial in trials if trial.measured is not None]
     points = np.array([[point[name] for name in space.names] for point, _ in told])
