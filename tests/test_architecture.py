@@ -74,7 +74,8 @@ FLOORS = {
     "workbench": [
         {"workbench"},
         {"workbench/plots", "workbench/session", "workbench/gguf"},
-        {"workbench/comparison", "workbench/plans", "workbench/real", "workbench/search"},
+        {"workbench/search", "workbench/plans", "workbench/real"},
+        {"workbench/comparison"},
         {"workbench/line"},
         {"workbench/jobs", "workbench/reports", "workbench/demo"},
         {"workbench/page/tabs"},

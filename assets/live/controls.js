@@ -2,6 +2,7 @@
 (() => {
   const { h, text, swatch, message, painter } = globalThis.dem.dom;
   const { figures, number } = globalThis.dem.state;
+  const { strips } = globalThis.dem;
   const PAUSE = 700; // milliseconds after the last key in a box before its text counts
   const REST = 1500; // milliseconds without a move before a held slider counts as at rest
   const STEP = 0.01;
@@ -114,9 +115,10 @@
     box.addEventListener("focus", () => box.select());
     box.addEventListener("keydown", (event) => { if (event.key === "Escape") { box.dirty = false; box.blur(); } });
     const reset = h("button.reset", { type: "button", title: "back to 0", "aria-label": `ω of ${name} back to 0`, onclick: () => move(0) }, "↺");
-    const row = h(`div.omega.dataset-${colour}`, { "data-name": name }, h("span.who", { title: name }, swatch(colour), h("span", {}, name)), range, box, reset, error);
+    const strip = strips.build(low, high);
+    const row = h(`div.omega.dataset-${colour}`, { "data-name": name }, h("span.who", { title: name }, swatch(colour), h("span", {}, name)), strip.root, range, box, reset, error);
     if (adapter) row.classList.add("adapter");
-    return { row, range, box, error, low, high };
+    return { row, range, box, error, low, high, strip };
   }
 
   function update(parts, state) {
@@ -132,6 +134,7 @@
     parts.list.hidden = !method?.weighted;
     parts.membership.hidden = method?.weighted ?? true;
     for (const [name, slider] of parts.sliders) slide(slider, state.omegas[name] ?? 0, state.errors[name]);
+    strips.draw(parts.sliders, state);
     for (const [name, box] of parts.members) box.checked = !!state.omegas[name];
     for (const [name, field] of parts.fields) field.update(state.parameters[name], state.errors[name]);
     parts.best.hidden = !state.best;

@@ -110,6 +110,20 @@ A wish is a POST whose answer is a stream of lines, each a JSON object. Nothing 
       if (kept) this.event({ type: "kept", ...kept });
     }
 
+    /* Asks for the forecast. If more is learned meanwhile, it asks once more. */
+    async forecast() {
+      if (this.asking) { this.again = true; return; }
+      this.asking = true;
+      try {
+        do {
+          this.again = false;
+          const answer = await fetch("live/forecast");
+          if (answer.ok) this.event({ type: "forecast", forecast: new globalThis.dem.Forecast(await answer.json()) });
+        } while (this.again);
+      } catch { /* the server is gone: the next beat says so, and what was known still predicts */ }
+      this.asking = false;
+    }
+
     /* The address names the recipe; Back and Forward go through the recipes that the page came to rest at. */
     address({ digest }) {
       clearTimeout(this.addressing);

@@ -11,13 +11,15 @@ A state is a plain object:
   settled   { turn, digest, formula } of the last composition that the server has carried out
   losses    { digest, stage, points, mean, whole } of the last losses; they stay, dimmed, until newer ones come
   best      the preset of the best known composition; null if there is none
+  forecast  predicts the losses of any ω, see forecast.js; null before the server has sent one
   answer    { digest, text, tokens, seconds, growing } to the prompt
   refused   { message, field } if the last change was refused
   errors    field -> message, for text that is no number
   server    "here", "gone", "behind" (other models are open), "empty" (none are) or "loading"
   kept      the composition that was stored last, so that it is not stored twice
 
-`step(state, event)` returns [state, effects]. Effects are { do: "send" | "keep" | "open" | "address" } with what they need. */
+`step(state, event)` returns [state, effects]. Effects are { do: "send" | "keep" | "open" | "address" | "forecast" } with what they
+need. */
 (() => {
   const STEPS = 100; // how many moves can be undone
   const RUN = 800; // milliseconds within which moves of one slider are one step
@@ -32,7 +34,7 @@ A state is a plain object:
   const empty = () => ({
     info: null, method: "task_arithmetic", parameters: {}, omegas: {}, past: [], future: [], turn: 0, sent: 0, dirty: false,
     settled: null, losses: null, answer: null, refused: null, errors: {}, server: "loading", kept: null, prompt: "",
-    run: null, held: false, opening: false, note: "", command: "", best: null, announced: null,
+    run: null, held: false, opening: false, note: "", command: "", best: null, announced: null, forecast: null,
   });
 
   /* A number as people type it: a comma for the point, a true minus sign. null if it is none. */
@@ -116,8 +118,9 @@ A state is a plain object:
       }
       const start = state.info?.models === info.models ? {} : resumed(state, beginning(state, info.state));
       const hand = state.announced ? {} : { errors: {}, run: null, held: false };
-      return wish({ ...state, ...hand, info, server: "here", note: info.note ?? "", sent: 0, refused: null, opening: false,
+      const [next, effects] = wish({ ...state, ...hand, info, server: "here", note: info.note ?? "", sent: 0, refused: null, opening: false,
         announced: null, best: info.presets?.find((one) => one.label === "best") ?? null, ...start });
+      return [next, [...effects, { do: "forecast" }]];
     },
     omega(state, { name, value, at, run = `omega ${name}` }) {
       if (!(name in state.omegas)) return [state, []];
@@ -199,9 +202,11 @@ A state is a plain object:
       }
       if (stage === "quick" || stage === "full") return [{ ...state, losses: losses(message) }, []];
       if (stage === "command") return [{ ...state, command: message.command, best: message.best ?? state.best }, []];
+      if (stage === "learned") return [state, [{ do: "forecast" }]];
       if (stage === "answer") return [{ ...state, answer: message }, []];
       return [state, []];
     },
+    forecast: (state, { forecast }) => [{ ...state, forecast }, []],
     /* The line broke: the server is gone, or the network. The page keeps its state and asks again. */
     failed: (state, { turn }) =>
       turn === state.turn || turn === undefined ? [{ ...state, server: "gone", sent: 0, dirty: true }, []] : [state, []],

@@ -75,12 +75,30 @@ class Expansion(NamedTuple):
         return float(loss), slope + bumps @ self.slopes / self.length**2
 
 
+class Spread(NamedTuple):
+    """From what the error of an expected loss follows, beside the measured points; see `predict`.
+
+    The error is √(scale · v), where v is the variance of the process with these settings, given
+    the measured points.
+    """
+
+    quadratic: float
+    """The variance of the quadratic coefficients, in units of the remainder's."""
+    length: float
+    """ℓ"""
+    noise: float
+    """The variance of a measurement, likewise."""
+    scale: float
+    """The variance of the remainder, times the square of how far errors were off."""
+
+
 class _Fit(NamedTuple):
     """The process under one choice of its settings."""
 
     likelihood: float
     quadratic: float
     length: float
+    noise: float
     factor: tuple[Floats, bool]
     weights: Floats
     """K⁻¹ · measurements."""
@@ -150,6 +168,12 @@ class Surrogate:
             self._fit.length,
         )
 
+    @property
+    def spread(self) -> Spread:
+        """The settings from which `predict` computes its errors."""
+        fit = self._fit
+        return Spread(fit.quadratic, fit.length, fit.noise, fit.variance * self._stretch**2)
+
     def left_out(self) -> Predicted:
         """Returns what is expected at each measured point without its own numbers.
 
@@ -207,7 +231,7 @@ class Surrogate:
                 variance = max(float(self._rows @ weights) / count, 1e-20)
                 logs = np.log(np.diag(factor[0])).sum()
                 likelihood = -0.5 * count * np.log(variance) - logs
-                fits.append(_Fit(likelihood, quadratic, length, factor, weights, variance))
+                fits.append(_Fit(likelihood, quadratic, length, noise, factor, weights, variance))
         return max(fits, key=lambda fit: fit.likelihood)
 
     def _calibrate(self) -> float:

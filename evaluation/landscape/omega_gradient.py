@@ -9,6 +9,7 @@ derivatives.
 
 import inspect
 import math
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -54,33 +55,114 @@ def slopes(
 ) -> Iterator[Slope]:
     """Computes the loss and its derivatives on each dataset, and yields each as soon as known.
 
-    The gradients of the module's parameters are held for one dataset at a time, in float32; each
-    vector is read once for each dataset. The module's own weights stay as they are.
+    The module's own weights stay as they are. See SlopeSweep for the arguments, the memory and the
+    errors.
+
+    Args:
+        module, views, vectors: see SlopeSweep.
+        prepared: what `prepare` made with this model's tokenizer.
+        should_stop: see SlopeSweep.step.
+    """
+    check_vocabulary(module, prepared)
+    for dataset in prepared.datasets:
+        sweep = SlopeSweep(module, views, vectors, dataset)
+        while not sweep.done:
+            sweep.step(should_stop)
+        yield sweep.slope()
+
+
+class SlopeSweep:
+    """The loss on one dataset with its derivatives, in steps, so that other work can come between.
+
+    The sums are kept here and not in the module. So the module may compute something else between
+    two steps, as long as each step finds it with the same weights.
+
+    The gradients of the module's parameters are held while the sweep lasts, in float32.
 
     Args:
         module: holds a sum of the vectors, Θ + Σ ωᵢ Δᵢ, with any ω; in evaluation mode.
         views: name of a file tensor -> where it lies in the module.
         vectors: the Δᵢ, in any order, which is that of the result.
-        prepared: what `prepare` made with this model's tokenizer.
-        should_stop: asked before each batch, and before each matrix product in it.
+        dataset: one of `Prepared.datasets`.
 
-    Raises:
-        Stopped: `should_stop` returned True. What was yielded before is valid.
-        DataError: a token is outside the model's vocabulary.
+    Attributes:
+        positions: token positions computed so far, with padding.
     """
-    check_vocabulary(module, prepared)
-    held = _parameters(module, views, vectors)
-    names = _names(views, vectors, held)
-    for dataset in prepared.datasets:
-        with _requiring_gradients(list(held.values())):
-            loss, sums = _sums(module, list(held.values()), dataset, should_stop)
-        by_parameter = dict(zip(held, sums, strict=True))
-        values = torch.zeros(len(vectors), len(names), dtype=torch.float64)
+
+    def __init__(
+        self,
+        module: nn.Module,
+        views: Mapping[str, View],
+        vectors: Sequence[Vector],
+        dataset: Dataset,
+    ) -> None:
+        self._module, self._views, self._vectors, self._dataset = module, views, vectors, dataset
+        self._held = _parameters(module, views, vectors)
+        self._batches = deque(dataset.batches)
+        # In float32 at least: in bfloat16 a sum over batches would lose the small ones.
+        self._sums = [
+            torch.zeros_like(parameter, dtype=torch.promote_types(parameter.dtype, torch.float32))
+            for parameter in self._held.values()
+        ]
+        self._examples = torch.zeros(dataset.n, dtype=torch.float64)
+        self._counts = torch.zeros(dataset.n, dtype=torch.float64)
+        self.positions = 0
+
+    @property
+    def done(self) -> bool:
+        """Whether every batch was computed."""
+        return not self._batches
+
+    def step(self, should_stop: Callable[[], bool] | None = None) -> None:
+        """Computes the next batch, or several side by side.
+
+        Args:
+            should_stop: asked before each batch, and before each matrix product in it.
+
+        Raises:
+            Stopped: `should_stop` returned True. The sweep cannot go on after this.
+            DataError: a token is outside the model's vocabulary.
+        """
+        parameters = list(self._held.values())
+        selects = "logits_to_keep" in inspect.signature(self._module.forward).parameters
+
+        def compute(batch: Batch) -> tuple[Tensor, tuple[Tensor | None, ...]]:
+            if should_stop is not None and should_stop():
+                raise Stopped(f"stopped at dataset {self._dataset.name!r}")
+            # A thread of the pool has gradients switched on; the caller's may be in inference mode.
+            with torch.inference_mode(False), torch.enable_grad():
+                losses = token_losses(self._module, batch, selects, should_stop)
+                gradients = torch.autograd.grad(losses.sum(), parameters, allow_unused=True)
+            return losses.detach().to("cpu", torch.float64), gradients
+
+        count = min(side_by_side(self._module), len(self._batches))
+        taken = [self._batches.popleft() for _ in range(count)]
+        with _requiring_gradients(parameters):
+            measured = (
+                in_order(taken, compute, room=count, threads=count)
+                if count > 1
+                else map(compute, taken)
+            )
+            for batch, (losses, gradients) in zip(taken, measured, strict=True):
+                self._examples.index_add_(0, batch.examples, losses)
+                self._counts.index_add_(0, batch.examples, torch.ones_like(losses))
+                self.positions += batch.ids.numel()
+                for total, gradient in zip(self._sums, gradients, strict=True):
+                    if gradient is not None:
+                        total.add_(gradient.detach())
+
+    def slope(self) -> Slope:
+        """Returns the result, once the sweep is `done`; each vector is read once for it."""
+        names = _names(self._views, self._vectors, self._held)
+        by_parameter = dict(zip(self._held, self._sums, strict=True))
+        values = torch.zeros(len(self._vectors), len(names), dtype=torch.float64)
         for column, name in enumerate(names):
-            gradient = region(by_parameter[views[name].parameter], views[name])
-            for row, vector in enumerate(vectors):
+            view = self._views[name]
+            gradient = region(by_parameter[view.parameter], view)
+            for row, vector in enumerate(self._vectors):
                 values[row, column] = _product(vector, name, gradient)
-        yield Slope(loss, names, values / dataset.tokens)
+        loss = loss_of(self._dataset, self._examples, self._counts)
+        return Slope(loss, names, values / self._dataset.tokens)
 
 
 def _parameters(
@@ -121,46 +203,6 @@ def _requiring_gradients(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
     finally:
         for parameter, required in zip(parameters, before, strict=True):
             parameter.requires_grad_(required)
-
-
-def _sums(
-    module: nn.Module,
-    parameters: Sequence[nn.Parameter],
-    dataset: Dataset,
-    should_stop: Callable[[], bool] | None,
-) -> tuple[Loss, list[Tensor]]:
-    """Returns the loss on a dataset, and the gradient of its sum over tokens, in float32."""
-    selects = "logits_to_keep" in inspect.signature(module.forward).parameters
-
-    def compute(batch: Batch) -> tuple[Tensor, tuple[Tensor | None, ...]]:
-        if should_stop is not None and should_stop():
-            raise Stopped(f"stopped at dataset {dataset.name!r}")
-        # A thread of the pool has gradients switched on; the caller's may be in inference mode.
-        with torch.inference_mode(False), torch.enable_grad():
-            losses = token_losses(module, batch, selects, should_stop)
-            gradients = torch.autograd.grad(losses.sum(), parameters, allow_unused=True)
-        return losses.detach().to("cpu", torch.float64), gradients
-
-    # In float32 at least: in bfloat16 a sum over batches would lose the small ones.
-    sums = [
-        torch.zeros_like(parameter, dtype=torch.promote_types(parameter.dtype, torch.float32))
-        for parameter in parameters
-    ]
-    examples = torch.zeros(dataset.n, dtype=torch.float64)
-    counts = torch.zeros(dataset.n, dtype=torch.float64)
-    count = side_by_side(module)
-    measured = (
-        in_order(dataset.batches, compute, room=count, threads=count)
-        if count > 1
-        else map(compute, dataset.batches)
-    )
-    for batch, (losses, gradients) in zip(dataset.batches, measured, strict=True):
-        examples.index_add_(0, batch.examples, losses)
-        counts.index_add_(0, batch.examples, torch.ones_like(losses))
-        for total, gradient in zip(sums, gradients, strict=True):
-            if gradient is not None:
-                total.add_(gradient.detach())
-    return loss_of(dataset, examples, counts), sums
 
 
 def _product(vector: Vector, name: str, gradient: Tensor) -> float:

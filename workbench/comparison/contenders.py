@@ -17,6 +17,7 @@ from corpus.reach import Reach
 from workbench.comparison.added_models import contender_from_folder, read_added
 from workbench.comparison.contender import Contender, Kind
 from workbench.errors import SessionError
+from workbench.search.measured import measured_points
 from workbench.session.keys import weights_key
 from workbench.session.loss_on_axis import FULL
 from workbench.session.runs import read_runs
@@ -67,6 +68,10 @@ def contenders(
     measured = {
         weights_key(recipe): recipe for recipe in _measured(session) if fits(models, recipe)
     }
+    points = measured_points(session.book, models)
+    # A search may have measured thousands; those beyond the lowest are only counted.
+    lowest = filter(None, (point.recipe(models) for point in points[: most + len(by_key) + 1]))
+    measured |= {weights_key(recipe): recipe for recipe in lowest}
     for recipe in [*recipes, *(recipe for recipe in benchmarked.values() if fits(models, recipe))]:
         by_key.setdefault(
             weights_key(recipe),
@@ -77,10 +82,11 @@ def contenders(
     for key in best[:most]:
         recipe = new[key]
         by_key[key] = Contender(formula(recipe), "recipe", recipe, models.identity(recipe))
-    if len(best) > most:
+    listed = {contender.identity for contender in by_key.values()}
+    every = {models.identity(recipe) for recipe in new.values()} | {point.key for point in points}
+    if hidden := every - listed:
         notes.append(
-            "measured compositions that are not shown, as their mean loss is higher: "
-            f"{len(best) - most}"
+            f"measured compositions that are not shown, as their mean loss is higher: {len(hidden)}"
         )
     reach = Reach((*session.folders.roots, session.workdir.exports.resolve()), hub=False)
     for name, kind, folder in _folders(session.workdir):

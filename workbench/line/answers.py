@@ -18,6 +18,7 @@ from workbench.line.contract import (
 from workbench.line.description import best_preset
 from workbench.line.formula_parts import formula_parts
 from workbench.line.scheduler import Phase, Rank
+from workbench.search.points import Points
 from workbench.session.loss_on_axis import FULL, QUICK, LossOnAxis
 from workbench.session.tickets import Stale
 
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 Message = dict[str, Any]
 
 
+SMALL = 16_000_000
+"""Parameters of a model whose derivatives are measured while nobody waits: as many gradients in
+float32 take 64 MB. On a larger model they come from a search only."""
 TEXT = 0.25
 """Seconds for the answer to the prompt, for each second in which quick losses are measured."""
 
@@ -86,6 +90,9 @@ class Answer:
                 yield from self._until_quick(recipe, points, tally)
             if self._models.data:
                 yield Rank.FULL, self._losses(recipe, FULL, points, tally)
+        # Not in the tally: derivatives have rows of their own in the ledger.
+        for omegas in self._without_slopes():
+            yield Rank.SLOPES, self._slopes(recipe, omegas)
 
     def _until_quick(
         self, recipe: Recipe, points: dict[str, LossOnAxis], tally: Any
@@ -152,6 +159,26 @@ class Answer:
             # This composition may be better than what was the best so far.
             best = best_preset(self._session) if self._session.models is self._models else None
             yield self._message("command", recipe, command=command, best=best)
+        if size == FULL:
+            yield self._message("learned", recipe)
+
+    def _without_slopes(self) -> list[Mapping[str, float]]:
+        """Returns the points whose derivatives are worth measuring while nobody waits.
+
+        They are this composition and the base. It is [] where that would take long or much memory.
+        """
+        assert self.standing is not None
+        points = Points(self._session, self._models, self.standing.choice)
+        size = sum(each.numel() for each in self._models.loaded.module.parameters())
+        if not (self._models.data and points.has_gradients and size <= SMALL):
+            return []
+        names = self._models.names
+        both = dict(zip(names, self.standing.omegas, strict=True)), dict.fromkeys(names, 0.0)
+        return [omegas for omegas in both if not points.has_slopes(omegas)]
+
+    def _slopes(self, recipe: Recipe, omegas: Mapping[str, float]) -> Iterator[Message | None]:
+        yield from Points(self._session, self._models).slope_steps(omegas, self._stale)
+        yield self._message("learned", recipe)
 
     def _continuation(self, recipe: Recipe) -> Iterator[Message | None]:
         """Continues the prompt, one piece of text per step."""

@@ -30,6 +30,7 @@ from workbench.line.contract import (
 from workbench.line.description import description
 from workbench.line.page_states import PageStates
 from workbench.line.scheduler import Scheduler
+from workbench.search.forecast import Forecasts
 
 if TYPE_CHECKING:
     from starlette.routing import BaseRoute
@@ -66,6 +67,7 @@ class Line:
     def __init__(self, session: Session):
         self._session = session
         self._scheduler = Scheduler()
+        self.forecasts = Forecasts(session.book)
         self.states = PageStates(session.workdir.pages, log.warning)
         self._pages: OrderedDict[str, _Page] = OrderedDict()
         self._lock = threading.Lock()
@@ -209,6 +211,7 @@ def routes(session: Session) -> tuple[Line, list[BaseRoute]]:
 
     GET  /live/open?page=…&recipe=…   what is open, and the state to show
     GET  /live/here                   that the server is here, and which models are open
+    GET  /live/forecast               what predicts the losses of any slider position
     POST /live/move                   a Wish; answered by lines of JSON
     POST /live/keep                   the state of a page at rest
 
@@ -227,6 +230,11 @@ def routes(session: Session) -> tuple[Line, list[BaseRoute]]:
     def opened(page: str = "", recipe: str = "") -> Response:
         describe = description if session.ready else announcement
         return JSONResponse(describe(session, line.states, page, recipe), headers=NO_STORE)
+
+    @router.get("/forecast")
+    def predicted() -> Response:
+        document = line.forecasts.of(session.models) if session.ready else {"datasets": {}}
+        return JSONResponse(document, headers=NO_STORE)
 
     @router.post("/move")
     async def move(request: Request) -> Response:

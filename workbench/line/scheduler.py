@@ -30,6 +30,8 @@ class Rank(IntEnum):
     """The next tokens of an answer to a prompt."""
     FULL = 3
     """Losses of all examples."""
+    SLOPES = 4
+    """Derivatives of these losses, from which predictions become better."""
 
 
 LONG, TURN = 0.1, 4

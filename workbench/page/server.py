@@ -25,7 +25,7 @@ from workbench.plots.theme import palette_css
 from workbench.session.session import Session
 
 ASSETS = assets()
-SCRIPTS = ("state", "dom", "line", "controls", "bars", "status", "start")
+SCRIPTS = ("state", "dom", "forecast", "line", "strips", "controls", "bars", "status", "start")
 """The scripts of the live line, in the order in which they need each other.
 
 stream.js comes before them, and page.js after them.

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from workbench.search.measured import slopes_of
 from workbench.session.loss_on_axis import FULL
 from workbench.session.standing import PLAIN, Choice
 from workbench.session.tickets import Stale
 
 if TYPE_CHECKING:
+    from evaluation.landscape.omega_gradient import Slope
     from evaluation.search import Measured
     from merging.recipe import Recipe
-    from workbench.session.models import Models
+    from workbench.session.models import DataSet, Models
     from workbench.session.session import Session
 
 GRADIENT_COST = 3
@@ -57,51 +59,67 @@ class Points:
         recipe = self.recipe(omegas)
         book, identity = self._session.book, self._models.identity(recipe)
         known = [book.get(identity, data.keys[FULL]) for data in self._models.data.values()]
-        slopes = self._slopes(identity)
+        slopes = slopes_of(book, self._models, identity)
         if gradients and slopes is None:
             self.measured += 1
-            self._measure_slopes(recipe, identity, stale)
-            slopes = self._slopes(identity)
+            for _ in self.slope_steps(omegas, stale):
+                pass
+            slopes = slopes_of(book, self._models, identity)
         elif None in known:
             self.measured += 1
         losses = self._session.losses(recipe, FULL, stale)
         return Measured({name: loss.value for name, loss in losses.items()}, slopes)
 
-    def _slopes(self, identity: str) -> dict[str, dict[str, float]] | None:
-        """Returns the derivatives by dataset and vector; None unless all are known."""
-        found: dict[str, dict[str, float]] = {}
-        for dataset, data in self._models.data.items():
-            known = self._session.book.slopes(identity, data.keys[FULL])
-            if any(vector.identity not in known for vector in self._models.vectors.values()):
-                return None
-            found[dataset] = {
-                name: known[vector.identity] for name, vector in self._models.vectors.items()
-            }
-        return found
+    def has_slopes(self, omegas: Mapping[str, float]) -> bool:
+        """Returns whether the derivatives at a point were measured on all datasets."""
+        identity = self._models.identity(self.recipe(omegas))
+        return slopes_of(self._session.book, self._models, identity) is not None
 
-    def _measure_slopes(self, recipe: Recipe, identity: str, stale: Stale) -> None:
-        """Measures and stores the losses with their derivatives, dataset after dataset."""
-        from evaluation.landscape.omega_gradient import slopes
+    def slope_steps(self, omegas: Mapping[str, float], stale: Stale) -> Iterator[None]:
+        """Measures the losses of a point with their derivatives in steps, and stores them.
+
+        The live module is free between two steps. Each step composes the point again if somebody
+        else has used the module meanwhile. Datasets that were measured before are left out.
+
+        Raises:
+            Stopped: `stale` became true; datasets that were measured before are kept.
+        """
+        from evaluation.landscape.omega_gradient import SlopeSweep
+        from evaluation.loss import check_vocabulary
         from evaluation.records.meter import Meter
         from workbench.session.keys import weights_key
 
-        models, book = self._models, self._session.book
-        vectors = list(models.vectors.values())
+        models, recipe = self._models, self.recipe(omegas)
+        identity, vectors = models.identity(recipe), list(models.vectors.values())
+        self._session.measuring.describe(models, recipe)
         meter = Meter(self._session.device)
         try:
             for data in models.data.values():
-                # The live module is free between two datasets, for the pages.
-                with self._session.composed(models, recipe, stale) as module, meter.running():
-                    prepared = data.prepared[FULL]
-                    (slope,) = slopes(
-                        module, models.loaded.views, vectors, prepared, should_stop=stale
-                    )
-                meter.count(slope.loss.n, prepared.positions, slope.loss.tokens)
-                book.put(identity, data.keys[FULL], slope.loss)
-                values = slope.gradient.tolist()
-                by_vector = {v.identity: by for v, by in zip(vectors, values, strict=True)}
-                book.put_slopes(identity, data.keys[FULL], by_vector)
+                known = self._session.book.slopes(identity, data.keys[FULL])
+                if known.keys() >= set(models.identities.values()):
+                    continue
+                prepared = data.prepared[FULL]
+                check_vocabulary(models.loaded.module, prepared)
+                (dataset,) = prepared.datasets
+                sweep = None
+                while sweep is None or not sweep.done:
+                    with self._session.composed(models, recipe, stale) as module, meter.running():
+                        sweep = sweep or SlopeSweep(module, models.loaded.views, vectors, dataset)
+                        sweep.step(stale)
+                    yield
+                with meter.running():
+                    slope = sweep.slope()
+                meter.count(slope.loss.n, sweep.positions, slope.loss.tokens)
+                self._store(identity, data, slope)
         # Also after an error: the time was spent.
         finally:
             phase = meter.phase("search", "gradients", digest=weights_key(recipe))
             self._session.ledger.add_all([phase])
+
+    def _store(self, identity: str, data: DataSet, slope: Slope) -> None:
+        book, key = self._session.book, data.keys[FULL]
+        book.put(identity, key, slope.loss)
+        values = slope.gradient.tolist()
+        book.put_slopes(
+            identity, key, dict(zip(self._models.identities.values(), values, strict=True))
+        )

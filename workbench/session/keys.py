@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -48,6 +49,31 @@ def weights_key(recipe: Recipe) -> str:
     }
     base = recipe.inputs.get("base") or recipe.base
     return fingerprint([base, parts, settings, scope, statistics])[:16]
+
+
+def parts_text(recipe: Recipe, identities: Mapping[str, str]) -> str | None:
+    """Returns what a composition of the open models is made of, as JSON.
+
+    From it the sliders are found again for any set of open models that has these vectors:
+    {"method": …, "parameters": {…}, "vectors": {name: [identity, ω]}}. Vectors at ω = 0 are left
+    out. A vector of a method without ω has the ω 1.
+
+    Args:
+        recipe: the composition.
+        identities: name of an open vector -> its identity.
+
+    Returns:
+        The text, or None for a recipe that sliders cannot show, such as one with ω per layer.
+    """
+    vectors = {}
+    for name, omega in recipe.omegas.items():
+        if name not in identities or omega == 0.0:
+            continue
+        if not (omega is None or isinstance(omega, int | float)):
+            return None
+        vectors[name] = [identities[name], 1.0 if omega is None else float(omega)]
+    settings = {"method": recipe.method, "parameters": dict(recipe.parameters), "vectors": vectors}
+    return json.dumps(settings, sort_keys=True, default=str)
 
 
 def _input_digest(recipe: Recipe, name: str) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,8 +22,10 @@ CREATE TABLE IF NOT EXISTS examples (
 CREATE TABLE IF NOT EXISTS slopes (
   composition TEXT NOT NULL, data TEXT NOT NULL, vector TEXT NOT NULL, value REAL NOT NULL,
   PRIMARY KEY (composition, data, vector)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS compositions (
+  composition TEXT PRIMARY KEY, base TEXT NOT NULL, parts TEXT NOT NULL) WITHOUT ROWID;
 """
-SCHEMA = Schema(2, _TABLES, "loss cache")
+SCHEMA = Schema(3, _TABLES, "loss cache")
 
 
 class Entry(NamedTuple):
@@ -47,6 +49,20 @@ class Entry(NamedTuple):
     tokens: int
     sums: tuple[float, ...] = ()
     counts: tuple[int, ...] = ()
+
+
+class Described(NamedTuple):
+    """A composition whose losses are stored, and what it is made of.
+
+    Attributes:
+        key: Models.identity of its recipe.
+        parts: what keys.parts_text returned for it.
+        losses: its losses in nats per token, in the order of the examples that were asked for.
+    """
+
+    key: str
+    parts: str
+    losses: tuple[float, ...]
 
 
 class LossCache:
@@ -139,6 +155,44 @@ class LossCache:
                 "INSERT OR REPLACE INTO slopes VALUES (?, ?, ?, ?)",
                 [(composition, data, vector, value) for vector, value in slopes.items()],
             )
+
+    def describe(self, composition: str, base: str, parts: str) -> None:
+        """Stores what a composition is made of, so that `compositions` lists it.
+
+        Args:
+            composition: see `get`.
+            base: identity of the base.
+            parts: see workbench.session.keys.parts_text.
+
+        Raises:
+            StoreError: the file cannot be written now.
+        """
+        with self._database.writing() as connection:
+            connection.execute(
+                "INSERT OR IGNORE INTO compositions VALUES (?, ?, ?)", (composition, base, parts)
+            )
+
+    def compositions(self, base: str, data: Sequence[str]) -> list[Described]:
+        """Returns the described compositions of a base that have a loss on all of these examples.
+
+        Args:
+            base: identity of the base.
+            data: DataSet.keys of the examples, at least one.
+        """
+        places = ", ".join("?" * len(data))
+        rows = self._database.rows(
+            "SELECT composition, parts, data, value FROM compositions JOIN losses"
+            f" USING (composition) WHERE base = ? AND data IN ({places})",
+            (base, *data),
+        )
+        found: dict[str, tuple[str, dict[str, float]]] = {}
+        for composition, parts, key, value in rows:
+            found.setdefault(composition, (parts, {}))[1][key] = float(value)
+        return [
+            Described(key, parts, tuple(losses[each] for each in data))
+            for key, (parts, losses) in found.items()
+            if losses.keys() >= set(data)
+        ]
 
     def close(self) -> None:
         """Closes the file. Closing it again does nothing."""

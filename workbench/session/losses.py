@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from workbench.session.keys import parts_text
 from workbench.session.loss_cache import Entry, LossCache
 from workbench.session.loss_on_axis import FULL, QUICK, LossOnAxis
 from workbench.session.models import Models
@@ -40,6 +41,8 @@ class Losses:
 
     def __init__(self, book: LossCache, lock: AbstractContextManager[Any], spending: LossLedger):
         self._book, self._lock, self._spending = book, lock, spending
+        # A file of an older version has losses of compositions that it does not describe.
+        self._described: set[str] = set()
 
     def steps(
         self,
@@ -188,12 +191,20 @@ class Losses:
                 found[name] = cached._replace(dataset=name)
             else:
                 missing.setdefault(_actual(models, name, size), []).append(name)
+        self.describe(models, recipe)
         for actual, names in missing.items():
             for losses in self._sweep(work, recipe, names, actual):
                 for loss in losses:
                     key = models.data[loss.dataset].keys[size]
                     found[loss.dataset] = self._book.put(identity, key, loss)
                 yield
+
+    def describe(self, models: Models, recipe: Recipe) -> None:
+        """Stores what a composition is made of, once; see LossCache.describe."""
+        identity = models.identity(recipe)
+        if identity not in self._described and (parts := parts_text(recipe, models.identities)):
+            self._book.describe(identity, models.base.identity, parts)
+            self._described.add(identity)
 
     def _sweep(
         self, work: _Work, recipe: Recipe, datasets: Sequence[str], size: str

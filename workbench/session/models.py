@@ -129,6 +129,11 @@ class Models:
         data = [(name, data.keys) for name, data in self.data.items()]
         return fingerprint([str(self.base.path), self.base.identity, vectors, data])[:16]
 
+    @cached_property
+    def identities(self) -> dict[str, str]:
+        """Name of a vector -> what identifies its files."""
+        return {name: vector.identity for name, vector in self.vectors.items()}
+
     def omegas(self, by_name: Mapping[str, float]) -> tuple[float, ...]:
         """Returns the ω of all vectors in the order of the sliders, checked; see `recipe`."""
         return tuple(self._validate(by_name).values())
@@ -168,7 +173,7 @@ class Models:
                 f"{method} combines the vectors whose ω is not 0, and all are 0. "
                 "Choose one vector or more."
             )
-        # The digest of a vector that takes no part would make equal compositions different recipes.
+        # A digest of a vector that takes no part would make equal compositions different recipes.
         present = {"base", *(source.name for source in models)}
         if methods.load(method).base_role == "vector":
             models.append(ModelEntry(self.start.base or "", self.base_name))
@@ -211,11 +216,8 @@ class Models:
                 f"this page has {len(omegas)} ω, but {len(self.names)} vectors are open: other "
                 "models were opened. Reload this page."
             )
-        by_name = (
-            dict(omegas)
-            if isinstance(omegas, Mapping)
-            else dict(zip(self.names, omegas, strict=True))
-        )
+        given = omegas if isinstance(omegas, Mapping) else zip(self.names, omegas, strict=True)
+        by_name = dict(given)
         low, high = OMEGA_RANGE
         for name, omega in by_name.items():
             if name not in self.vectors:
@@ -234,12 +236,10 @@ class Models:
     def identity(self, recipe: Recipe) -> str:
         """Returns the key under which the losses of a composition are cached.
 
-        It is the SHA-256 of the identities of the files, the ω that are not 0, the method and its
-        settings. See keys.weights_key for the key of runs and of the ledger.
+        It covers the files, the ω that are not 0, the method and its settings. Runs and the ledger
+        have another key, keys.weights_key.
         """
-        identities = {name: vector.identity for name, vector in self.vectors.items()} | {
-            self.base_name: self.base.identity
-        }
+        identities = self.identities | {self.base_name: self.base.identity}
         parts = [
             # The name counts too: the random masks of DARE and its relatives depend on it.
             (identities[source.name], source.name, dict(source.parameters))

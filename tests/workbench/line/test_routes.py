@@ -67,7 +67,9 @@ def test_a_move_is_settled_then_quick_then_full(client, session):
     assert {key: point["loss"] for key, point in full["points"].items()} == {
         key: pytest.approx(loss.value) for key, loss in measured.items()
     }
-    assert "dem loss" in lines[-1]["command"]
+    (command,) = [line for line in lines if line["stage"] == "command"]
+    assert "dem loss" in command["command"]
+    assert lines[-1]["stage"] == "learned"
 
 
 def test_the_live_module_holds_what_was_settled(client, session):

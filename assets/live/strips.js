@@ -1,0 +1,80 @@
+/* The strip behind each slider: how much lower than the base's the mean loss is expected to be along this ω, with the others as they
+stand. All strips have one scale, so a high one matters more. And the arrow below: which way, and how steeply, it falls from here. */
+(() => {
+  const { h } = globalThis.dem.dom;
+  const SAMPLES = 41, WIDTH = 100, HEIGHT = 32;
+  const ARROW = 28; // pixels of the longest arrow
+  const SVG = "http://www.w3.org/2000/svg";
+
+  function build(low, high) {
+    const picture = document.createElementNS(SVG, "svg");
+    picture.setAttribute("viewBox", `0 0 ${WIDTH} ${HEIGHT}`);
+    picture.setAttribute("preserveAspectRatio", "none");
+    const [outside, inside] = ["outside", "inside"].map((name) => {
+      const path = document.createElementNS(SVG, "path");
+      path.setAttribute("class", name);
+      picture.append(path);
+      return path;
+    });
+    const arrow = h("i", { hidden: true });
+    const root = h("div.strip", { "aria-hidden": "true" }, picture, arrow);
+    const values = Array.from({ length: SAMPLES }, (_, place) => low + (high - low) * place / (SAMPLES - 1));
+    return { root, inside, outside, arrow, values };
+  }
+
+  /* An area under heights from 0 to 1, of the values for which `counts` holds. */
+  function area(values, heights, counts) {
+    let path = "", open = null;
+    values.forEach((value, place) => {
+      const x = WIDTH * place / (values.length - 1), y = HEIGHT * (1 - heights[place]);
+      if (counts(value)) path += open === null ? `M${x} ${HEIGHT}L${x} ${y.toFixed(2)}` : `L${x} ${y.toFixed(2)}`;
+      else if (open !== null) path += `L${open} ${HEIGHT}Z`;
+      open = counts(value) ? x : null;
+    });
+    return open === null ? path : `${path}L${open} ${HEIGHT}Z`;
+  }
+
+  let drawn = new WeakMap(); // sliders -> what they show
+
+  function draw(sliders, state) {
+    const forecast = state.forecast?.fits(state) ? state.forecast : null;
+    const key = forecast && JSON.stringify(state.omegas), last = drawn.get(sliders);
+    if (last?.forecast === forecast && last?.key === key) return;
+    drawn.set(sliders, { forecast, key });
+    if (!forecast) {
+      for (const { strip } of sliders.values()) {
+        strip.inside.setAttribute("d", "");
+        strip.outside.setAttribute("d", "");
+        strip.arrow.hidden = true;
+      }
+      return;
+    }
+    const floor = forecast.score(forecast.place({})), slopes = forecast.slopes(state.omegas);
+    const rows = [...sliders].map(([name, { strip }]) => {
+      const which = forecast.names.indexOf(name);
+      const trusted = (value) => value >= forecast.low[which] - 0.05 && value <= forecast.high[which] + 0.05;
+      return { name, strip, trusted, gains: forecast.along(state.omegas, name, strip.values).map((score) => score - floor) };
+    });
+    const top = Math.max(1e-6, ...rows.flatMap(({ strip, trusted, gains }) => gains.filter((_, place) => trusted(strip.values[place]))));
+    const steepest = Math.max(...Object.values(slopes).map(Math.abs), 1e-9);
+    for (const { name, strip, trusted, gains } of rows) {
+      const heights = gains.map((gain) => Math.min(1, Math.max(0, gain / top)));
+      strip.inside.setAttribute("d", area(strip.values, heights, trusted));
+      strip.outside.setAttribute("d", area(strip.values, heights, () => true));
+      point(strip, state.omegas[name], slopes[name], steepest, top);
+    }
+  }
+
+  /* An arrow that would gain less than a hundredth of what there is to gain, over a tenth of ω, is none. */
+  function point({ arrow, values }, omega, slope, steepest, top) {
+    const flat = Math.abs(slope) * 0.1 < 0.01 * top;
+    arrow.hidden = flat;
+    if (flat) return;
+    const [low, high] = [values[0], values.at(-1)];
+    arrow.className = slope < 0 ? "down" : "up";
+    arrow.style.left = `${(Math.min(high, Math.max(low, omega)) - low) / (high - low) * 100}%`;
+    arrow.style.width = `${Math.max(4, ARROW * Math.abs(slope) / steepest)}px`;
+  }
+
+  globalThis.dem.strips = { build, draw };
+})();
