@@ -64,6 +64,13 @@ def loss(recipe: Path, data: Path) -> str:
     return _line("loss", _path(recipe), "--data", _path(data))
 
 
+def search(recipe: Path, data: Path, workdir: Path, options: Sequence[str]) -> str:
+    """Returns the command that searches the ω of a recipe; see Wanted.options for its options."""
+    return _line(
+        "search", _path(recipe), "--data", _path(data), "--workdir", _path(workdir), *options
+    )
+
+
 def bench(recipe: Path, suite: str, tasks: Sequence[str], limit: int | None, workdir: Path) -> str:
     """Returns the command that benchmarks one recipe and keeps its runs in the workdir."""
     selection = ("--tasks", ",".join(tasks)) if tasks else ("--suite", suite)

@@ -7,11 +7,11 @@ import os
 from pathlib import Path
 
 RUNNING = "running.json"
-"""File in the folder of a training run: [pid, start time] of the process that trains there."""
+"""File in the folder of a training run or a search: [pid, start time] of its process."""
 
 
-def training_process(out: Path) -> int | None:
-    """Returns the pid of the process that trains in a folder now, or None if there is none."""
+def running_process(out: Path) -> int | None:
+    """Returns the pid of the process that works in a folder now, or None if there is none."""
     import psutil
 
     try:

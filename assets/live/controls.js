@@ -2,7 +2,7 @@
 (() => {
   const { h, text, swatch, message, painter } = globalThis.dem.dom;
   const { figures, number } = globalThis.dem.state;
-  const { strips } = globalThis.dem;
+  const { strips, finding } = globalThis.dem;
   const PAUSE = 700; // milliseconds after the last key in a box before its text counts
   const REST = 1500; // milliseconds without a move before a held slider counts as at rest
   const STEP = 0.01;
@@ -65,9 +65,10 @@
     }));
     parts.undo = h("button", { type: "button", id: "undo", title: "Ctrl+Z", onclick: () => send("undo") }, "undo");
     parts.redo = h("button", { type: "button", id: "redo", title: "Ctrl+Shift+Z", onclick: () => send("redo") }, "redo");
+    parts.finding = finding.build(line);
     parts.best = h("button", { type: "button", id: "preset-best", onclick: () => send("go", { to: line.state.best.to }) }, "best");
     parts.presets = h("div.presets", {}, info.presets.filter((preset) => preset.label !== "best").map((preset) =>
-      h("button", { type: "button", id: `preset-${preset.label}`, title: preset.about, onclick: () => send("go", preset) }, preset.label)), parts.best,
+      h("button", { type: "button", id: `preset-${preset.label}`, title: preset.about, onclick: () => send("go", preset) }, preset.label)), parts.best, parts.finding.button,
       h("span.gap"), parts.undo, parts.redo);
     const alone = h("div.alone", {}, h("span.label", {}, "use only"), info.vectors.map((vector) =>
       h("button", { type: "button", title: vector.name, onclick: () =>
@@ -77,7 +78,7 @@
     root.replaceChildren(
       parts.banner, parts.formula,
       h("div.method", {}, h("label", { for: "method-choice" }, "method"), parts.select), parts.about, parts.refused,
-      parts.membership, parts.list, parts.presets, alone,
+      parts.membership, parts.list, parts.presets, parts.finding.note, alone,
       h("p.hint", { id: "hint" }, "Drag a slider and watch the bars."), parts.panel,
       h("p.quiet", {}, `Not listed: ${info.elsewhere.join(" and ")}. They need statistics of each model. Run them with a recipe file and dem merge.`));
     return parts;
@@ -135,6 +136,7 @@
     parts.membership.hidden = method?.weighted ?? true;
     for (const [name, slider] of parts.sliders) slide(slider, state.omegas[name] ?? 0, state.errors[name]);
     strips.draw(parts.sliders, state);
+    finding.draw(parts.finding, state);
     for (const [name, box] of parts.members) box.checked = !!state.omegas[name];
     for (const [name, field] of parts.fields) field.update(state.parameters[name], state.errors[name]);
     parts.best.hidden = !state.best;

@@ -2,7 +2,7 @@
 
 A wish is a POST whose answer is a stream of lines, each a JSON object. Nothing here decides anything: see state.js. */
 (() => {
-  const { empty, step } = globalThis.dem.state;
+  const { empty, step, active } = globalThis.dem.state;
   const BEAT = 2000; // milliseconds between two questions whether the server is here
   const PATIENCE = 4000; // milliseconds after which a question without an answer counts as none
   const PAUSE = 300; // milliseconds until a state is stored for a reload, and until a rest gets an entry of the browser's history
@@ -124,6 +124,19 @@ A wish is a POST whose answer is a stream of lines, each a JSON object. Nothing 
       this.asking = false;
     }
 
+    /* Begins a search of ω, or ends the one that runs. What is not wanted has its default. */
+    search = (wanted) => this.asked("live/search", { models: this.state.info.models, omegas: this.state.omegas, wanted });
+    stopSearch = () => this.asked("live/search/stop", {});
+
+    async asked(route, body) {
+      try {
+        const answer = await fetch(route, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body) });
+        const said = await answer.json();
+        if (route === "live/search") this.event({ type: "finding", ...(answer.ok ? { search: said } : { error: said.error }) });
+        else this.beat();
+      } catch { this.event({ type: "failed" }); }
+    }
+
     /* The address names the recipe; Back and Forward go through the recipes that the page came to rest at. */
     address({ digest }) {
       clearTimeout(this.addressing);
@@ -160,7 +173,7 @@ A wish is a POST whose answer is a stream of lines, each a JSON object. Nothing 
       this.open();
       const beat = async () => {
         if (!document.hidden) await (this.state.info?.models ? this.beat() : this.open());
-        setTimeout(beat, this.state.info?.models ? BEAT : 400);
+        setTimeout(beat, !this.state.info?.models ? 400 : active(this.state.search) ? BEAT / 2 : BEAT);
       };
       setTimeout(beat, 400);
       addEventListener("popstate", () => this.returned());

@@ -13,6 +13,8 @@ A state is a plain object:
   best      the preset of the best known composition; null if there is none
   forecast  predicts the losses of any ω, see forecast.js; null before the server has sent one
   answer    { digest, text, tokens, seconds, growing } to the prompt
+  search    how far the newest search of ω is, as the server tells with each beat; null if there was none
+  finding   the search that this page has asked for: { id, composition } or { error }; null if none
   refused   { message, field } if the last change was refused
   errors    field -> message, for text that is no number
   server    "here", "gone", "behind" (other models are open), "empty" (none are) or "loading"
@@ -35,6 +37,7 @@ need. */
     info: null, method: "task_arithmetic", parameters: {}, omegas: {}, past: [], future: [], turn: 0, sent: 0, dirty: false,
     settled: null, losses: null, answer: null, refused: null, errors: {}, server: "loading", kept: null, prompt: "",
     run: null, held: false, opening: false, note: "", command: "", best: null, announced: null, forecast: null,
+    search: null, finding: null,
   });
 
   /* A number as people type it: a comma for the point, a true minus sign. null if it is none. */
@@ -212,16 +215,46 @@ need. */
       turn === state.turn || turn === undefined ? [{ ...state, server: "gone", sent: 0, dirty: true }, []] : [state, []],
     /* The answer to a wish has ended. If it never settled, it was dropped for a newer one. */
     ended: (state, { turn }) => (state.sent === turn ? (state.dirty ? send({ ...state, sent: 0 }) : [{ ...state, sent: 0 }, []]) : [state, []]),
-    here(state, { models }) {
-      if (!state.info?.models) return [state, [{ do: "open" }]];
-      if (!models) return [{ ...state, server: "loading", sent: 0 }, []]; // the server was started anew
-      if (models !== state.info.models) return [state.opening ? state : { ...state, server: "behind" }, []];
-      return state.server === "here" ? [state, []] : wish({ ...state, server: "here", sent: 0 });
+    here(state, { models, search }) {
+      const [told, effects] = searched(state, search ?? null);
+      const [next, more] = beaten(told, models);
+      return [next, [...effects, ...more]];
     },
+    /* The server has begun the search that this page asked for, or refused it. */
+    finding: (state, { search, error }) =>
+      [search ? { ...state, search, finding: { id: search.id, composition: composition(state) } } : { ...state, finding: { error } }, []],
+    /* Several ω at once, such as those that a preference gives; moves with the same run are one step. */
+    omegas: (state, { omegas, at, run }) => move({ ...state, errors: {} }, { omegas: { ...state.omegas, ...omegas } }, run, at),
     /* This page opens other models: what it shows will be replaced, and is not behind. */
     opening: (state, { opening }) => [{ ...state, opening }, []],
     kept: (state, { digest }) => [state, [{ do: "address", digest }]],
   };
+
+  /* The server answers, and these models are open. */
+  function beaten(state, models) {
+    if (!state.info?.models) return [state, [{ do: "open" }]];
+    if (!models) return [{ ...state, server: "loading", sent: 0 }, []]; // the server was started anew
+    if (models !== state.info.models) return [state.opening ? state : { ...state, server: "behind" }, []];
+    return state.server === "here" ? [state, []] : wish({ ...state, server: "here", sent: 0 });
+  }
+
+  const active = (search) => ["queued", "running", "cancelling"].includes(search?.state);
+
+  /* How the search goes. What it measures joins the forecast; where the page that asked for it was not moved since, its end sets
+     the best ω, as one step. */
+  function searched(state, search) {
+    const before = state.search, next = { ...state, search };
+    if (JSON.stringify(before) === JSON.stringify(search)) return [state, []];
+    if (search?.models !== state.info?.models || before?.id !== search.id) return [next, []];
+    const effects = search.trials > before.trials ? [{ do: "forecast" }] : [];
+    if (active(search) || !active(before)) return [next, effects];
+    effects.push({ do: "open" }); // its best may be the best of all now
+    const mine = state.finding?.id === search.id && same(state, state.finding.composition);
+    if (!mine || search.state !== "done" || !search.omegas) return [next, effects];
+    const plain = { method: "task_arithmetic", parameters: {}, omegas: { ...state.omegas, ...search.omegas } };
+    const [moved, more] = move(next, plain, null, 0);
+    return [moved, [...effects, ...more]];
+  }
 
   const losses = ({ digest, stage, points, mean, whole = false }) => ({ digest, stage, points, mean, whole });
 
@@ -262,5 +295,5 @@ need. */
     return { model, losses: measured, server: state.server };
   }
 
-  globalThis.dem = Object.assign(globalThis.dem ?? {}, { state: { empty, step, status, number, figures, same, composition } });
+  globalThis.dem = Object.assign(globalThis.dem ?? {}, { state: { empty, step, status, number, figures, same, composition, active } });
 })();

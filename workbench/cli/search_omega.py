@@ -1,5 +1,6 @@
 """The command that searches ω."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from workbench.search.running import Search
     from workbench.session.models import Models
     from workbench.session.session import Session
+
+NICE = 10
+"""How far a search steps back that a page has started."""
 
 
 @command(
@@ -88,6 +92,7 @@ def search(
     ] = "test",
     json_file: Json = None,
     force: Force = False,
+    record: Annotated[Path | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Search the ω of a recipe on the validation split, and report the best on the test split.
 
@@ -131,7 +136,7 @@ def search(
             start = {**_plain_omegas(given), **{name: 0.0 for name in (added, remove) if name}}
             wanted = replace(wanted, start=start, added=added)
         found = Search(session, models, wanted)
-        _run(found, session)
+        _run(found, session, record)
         best = found.best
         if best is None:
             raise SessionError(found.problem or "no composition could be measured.")
@@ -216,18 +221,27 @@ def _opened(
         session.close()
 
 
-def _run(found: "Search", session: "Session") -> None:
+def _run(found: "Search", session: "Session", record: Path | None) -> None:
     """Search, with a line of progress; Ctrl-C keeps what was measured."""
-    budget = found.wanted.budget
+    from workbench.search.record import SearchRecord
+
+    budget, kept = found.wanted.budget, SearchRecord(record) if record else None
+    # The page on the same machine goes first. Windows has no nice.
+    if kept and hasattr(os, "nice"):
+        os.nice(NICE)
     try:
         with progress_bar() as bar:
             task = bar.add_task("base and experts", total=budget)
             for step in found.steps():
                 score = f", best {step.best.score:.4f}" if step.best else ""
                 bar.update(task, description=f"searching{score}", completed=step.spent)
+                if kept:
+                    kept.write_step(found)
     except BaseException:
         note(f"stopped; what was measured is kept in {session.workdir.root}")
         raise
+    if kept:
+        kept.write_step(found)
     if found.problem:
         warn(found.problem)
     for name in found.at_bounds():

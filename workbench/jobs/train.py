@@ -20,7 +20,7 @@ from workbench import commands
 from workbench.errors import SessionError
 from workbench.jobs.train_process import TrainProcess
 from workbench.plans import plan_files
-from workbench.processes import training_process
+from workbench.processes import running_process
 from workbench.session.job_table import Handle, Job
 from workbench.session.standing import Standing
 
@@ -76,7 +76,7 @@ def submit(session: Session, file: Path, name: str, *, resume: bool = False) -> 
         if (job.kind, job.key) == (KIND, str(out)):
             return job  # a second click starts nothing
     plan = plan_files.read(session.workdir, session.folders, file)
-    if pid := training_process(out):
+    if pid := running_process(out):
         raise SessionError(
             f"process {pid} already trains {name}. Wait for it, or stop it where it was started."
         )

@@ -30,7 +30,9 @@ from workbench.line.contract import (
 from workbench.line.description import description
 from workbench.line.page_states import PageStates
 from workbench.line.scheduler import Scheduler
+from workbench.line.search_routes import begin, trials
 from workbench.search.forecast import Forecasts
+from workbench.search.process import status, stop
 
 if TYPE_CHECKING:
     from starlette.routing import BaseRoute
@@ -212,6 +214,8 @@ def routes(session: Session) -> tuple[Line, list[BaseRoute]]:
     GET  /live/open?page=…&recipe=…   what is open, and the state to show
     GET  /live/here                   that the server is here, and which models are open
     GET  /live/forecast               what predicts the losses of any slider position
+    GET  /live/trials                 the compositions that were measured
+    POST /live/search                 starts a search of ω; /live/search/stop ends it
     POST /live/move                   a Wish; answered by lines of JSON
     POST /live/keep                   the state of a page at rest
 
@@ -224,7 +228,7 @@ def routes(session: Session) -> tuple[Line, list[BaseRoute]]:
     @router.get("/here")
     def here() -> Response:
         key = session.models.key if session.ready else ""
-        return JSONResponse({"models": key}, headers=NO_STORE)
+        return JSONResponse({"models": key, "search": status(session)}, headers=NO_STORE)
 
     @router.get("/open")
     def opened(page: str = "", recipe: str = "") -> Response:
@@ -235,6 +239,20 @@ def routes(session: Session) -> tuple[Line, list[BaseRoute]]:
     def predicted() -> Response:
         document = line.forecasts.of(session.models) if session.ready else {"datasets": {}}
         return JSONResponse(document, headers=NO_STORE)
+
+    @router.get("/trials")
+    def measured() -> Response:
+        document = trials(session) if session.ready else {"trials": []}
+        return JSONResponse(document, headers=NO_STORE)
+
+    @router.post("/search")
+    async def search(request: Request) -> Response:
+        return await _done(request, lambda document: begin(session, document))
+
+    @router.post("/search/stop")
+    async def stop_search() -> Response:
+        await asyncio.to_thread(stop, session)
+        return JSONResponse(await asyncio.to_thread(status, session), headers=NO_STORE)
 
     @router.post("/move")
     async def move(request: Request) -> Response:
@@ -248,16 +266,21 @@ def routes(session: Session) -> tuple[Line, list[BaseRoute]]:
 
     @router.post("/keep")
     async def keep(request: Request) -> Response:
-        try:
-            document = await _document(request)
-            digest = await asyncio.to_thread(line.keep, document)
-        except Exception as error:
-            if not is_user_error(error):
-                raise
-            return JSONResponse({"error": str(error)}, status_code=400, headers=NO_STORE)
-        return JSONResponse({"digest": digest}, headers=NO_STORE)
+        return await _done(request, lambda document: {"digest": line.keep(document)})
 
     return line, router.routes
+
+
+async def _done(request: Request, work: Callable[[Any], dict[str, Any]]) -> Response:
+    """Answers with what some work makes of the request's document; 400 if the work refuses it."""
+    try:
+        document = await _document(request)
+        answer = await asyncio.to_thread(work, document)
+    except Exception as error:
+        if not is_user_error(error):
+            raise
+        return JSONResponse({"error": str(error)}, status_code=400, headers=NO_STORE)
+    return JSONResponse(answer, headers=NO_STORE)
 
 
 async def _stream(line: Line, wish: Wish) -> AsyncIterator[bytes]:

@@ -22,10 +22,14 @@ from workbench.errors import SessionError
 from workbench.line.routes import routes
 from workbench.page.page import build
 from workbench.plots.theme import palette_css
+from workbench.search.process import find
 from workbench.session.session import Session
 
 ASSETS = assets()
-SCRIPTS = ("state", "dom", "forecast", "line", "strips", "controls", "bars", "status", "start")
+SCRIPTS = (
+    *("state", "dom", "forecast", "line", "strips", "finding", "controls", "bars", "status"),
+    "start",
+)
 """The scripts of the live line, in the order in which they need each other.
 
 stream.js comes before them, and page.js after them.
@@ -135,6 +139,7 @@ def launch(
     page.queue(max_size=64, default_concurrency_limit=4)
     line, live = routes(session)
     session.at_close.append(line.close)
+    find(session)
     _, address, _ = page.launch(
         server_name=host,
         server_port=port,

@@ -23,7 +23,7 @@ from training.run.saved_state import RUN, State
 from workbench.commands import display_path
 from workbench.errors import SessionError
 from workbench.plans.curve import append
-from workbench.processes import RUNNING, this_process, training_process
+from workbench.processes import RUNNING, running_process, this_process
 
 if TYPE_CHECKING:
     from corpus import Record
@@ -255,7 +255,7 @@ def _write(
 
 def _refuse_other_process(out: Path) -> None:
     """Raises SessionError if another process trains in the folder."""
-    if pid := training_process(out):
+    if pid := running_process(out):
         raise SessionError(
             f"{display_path(out)}: process {pid} trains there now. "
             "Wait for it, stop it, or give another folder."

@@ -87,6 +87,23 @@ class Wanted:
         if self.levels < 2:
             raise SessionError(f"{self.levels} values of each ω are no search; give 2 or more.")
 
+    def options(self) -> list[str]:
+        """Returns the options of `dem search` that ask for this, without those that are defaults.
+
+        The start is that of the recipe, if there is one here.
+        """
+        plain = Wanted()
+        words = []
+        for name in ("method", "aim", "budget", "low", "high", "reach", "levels", "seed"):
+            if (value := getattr(self, name)) != getattr(plain, name):
+                text = f"{value:g}" if isinstance(value, float) else str(value)
+                # A negative number would be read as an option.
+                words.append(f"--{name}={text}")
+        words += [f"--freeze={name}" for name in self.frozen]
+        words += [f"--prefer={name}={weight:g}" for name, weight in self.weights.items()]
+        words += ["--from-recipe"] if self.start else []
+        return words + ([] if self.limited else ["--unlimited"])
+
     def first(self, names: tuple[str, ...]) -> dict[str, float]:
         """Returns the first point."""
         each = min(max(uniform(len(names)), self.low), self.high)
@@ -110,6 +127,14 @@ class Wanted:
         # An ω outside the bounds begins at the nearest one.
         near = min(max(omega, self.low), self.high)
         return max(self.low, near - self.reach), min(self.high, near + self.reach)
+
+    def words(self, score: float) -> str:
+        """Returns what a score says, for the user."""
+        if self.aim == "loss":
+            return f"mean loss {score:.4f}"
+        if self.aim == "share":
+            return f"mean share {-100 * score:.1f} %"
+        return f"largest regret {100 * score:.1f} %"
 
     def objective(self, base: Losses, experts: Losses) -> Objective:
         """Returns what is minimised.

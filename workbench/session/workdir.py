@@ -70,6 +70,11 @@ class Workdir:
         return self.root / "trained"
 
     @property
+    def searches(self) -> Path:
+        """The folder of searches that run in processes of their own."""
+        return self.root / "searches"
+
+    @property
     def exports(self) -> Path:
         """The folder of exported models."""
         return self.root / "exports"

@@ -140,13 +140,13 @@ def test_stopped_and_resumed_from_the_page_it_comes_out_the_same(trainer, text, 
         trainer, plan_files.save(trainer.workdir, trainer.folders, "cut", plan), "cut"
     )
     until(lambda: len(curve.curves(out).get("sums", ())) > 1)
-    assert processes.training_process(out)
+    assert processes.running_process(out)
     with pytest.raises(SessionError, match=r"process \d+ trains there now"):
         carried(plan, out, resume=True)
     train.stop(trainer, "cut")
     job = waited(trainer, job)
     assert job.state == "cancelled", (job.error, trainer.jobs.tail(job.id))
-    assert processes.training_process(out) is None
+    assert processes.running_process(out) is None
     (step,) = train.steps(out)
     assert (step.name, step.state) == ("sums", "begun") and 1 < step.saved < 30
     part = trainer.ledger.phases("training")
@@ -186,7 +186,7 @@ def test_a_process_that_is_killed_is_told_and_loses_nothing_that_was_saved(train
         trainer, plan_files.save(trainer.workdir, trainer.folders, "killed", plan), "killed"
     )
     until(lambda: any(step.saved for step in train.steps(out)))
-    os.kill(processes.training_process(out), signal.SIGKILL)
+    os.kill(processes.running_process(out), signal.SIGKILL)
     job = waited(trainer, job)
     assert job.state == "failed"
     assert (
@@ -194,7 +194,7 @@ def test_a_process_that_is_killed_is_told_and_loses_nothing_that_was_saved(train
         and "memory ran out" in job.error
         and "Resume" in job.error
     )
-    assert processes.training_process(out) is None
+    assert processes.running_process(out) is None
     before = train.steps(out)[0].saved
     resumed = carried(plan, out, trainer.ledger, resume=True)
     assert before and resumed[0].spent.examples == 240

@@ -201,7 +201,7 @@ def view_updates(session: Session, view: TrainView, shown: Shown, before: Any) -
     now = (shown.run, chosen, dark, len(points), tuple(curves), tuple(done))
     jobs = [job for job in session.jobs.active() if job.kind == train.KIND]
     # A process that is no job of this server may train here too, such as `dem train`.
-    active = any(job.active for job in jobs) or processes.training_process(out)
+    active = any(job.active for job in jobs) or processes.running_process(out)
     updates: Updates = {
         view.panel: jobs_html(session, shown.run),
         view.drawn: now,
@@ -255,11 +255,11 @@ def jobs_html(session: Session, name: str) -> Markup:
     job = train.last_job(session, name)
     begun = [step for step in train.steps(out) if step.state == "begun"]
     note = Markup("")
-    if begun and not (job and job.active) and not processes.training_process(out):
+    if begun and not (job and job.active) and not processes.running_process(out):
         saved = ", ".join(f"{step.name} at update {step.saved}" for step in begun)
         note = markup.message(f"{STOPPED} Saved: {saved}.", title="Not finished")
     if job is None:
-        if pid := processes.training_process(out):
+        if pid := processes.running_process(out):
             return markup.message(
                 f"Process {pid}, started outside this page, is training this run.",
                 title="Running",

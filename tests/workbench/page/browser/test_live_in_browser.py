@@ -272,6 +272,10 @@ def test_best_and_the_star_agree(small, open_page, steps):
     for number in (0.1, 0.3, 0.6):
         type_omega(page, 0, str(number))
         steps.settled(page, [number])
+    # The best comes with the command, after the last losses.
+    page.wait_for_function(
+        "document.querySelector('#chart code')?.textContent.includes(dem.line.state.settled.digest)"
+    )
     about = page.locator("#preset-best").get_attribute("title")
     assert "lowest mean validation loss" in about
     page.locator("#preset-best").click()

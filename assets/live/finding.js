@@ -1,0 +1,44 @@
+/* Find ω: the button beside the presets, and how the search goes that it begins. */
+(() => {
+  const { h, text } = globalThis.dem.dom;
+  const { active } = globalThis.dem.state;
+  const ABOUT = "Search for the ω with the largest mean share of each expert's gain: up to 40 evaluations, no dataset worse than the base";
+
+  const seconds = (value) => (value < 90 ? `${Math.round(value)} s` : `${Math.round(value / 60)} min`);
+
+  /* How a search goes, in one sentence. */
+  function words(search) {
+    const best = search.score ? `, best ${search.score}` : "";
+    if (search.state === "queued" || (active(search) && !search.budget)) return "Search: opening the models in a process of its own";
+    if (search.state === "cancelling") return "Search: stopping";
+    if (search.state === "running") return `Search: ${search.spent} of ${search.budget} evaluations${best}${search.left ? `, about ${seconds(search.left)} left` : ""}`;
+    if (search.state === "done") return `Search done: ${search.result}`;
+    if (search.state === "failed") return `Search failed: ${search.error}`;
+    return `Search stopped after ${search.spent} evaluations${best}. What it measured is kept.`;
+  }
+
+  function build(line) {
+    const button = h("button", { type: "button", id: "find-omega", title: ABOUT, onclick: () => line.search({}) }, "Find ω");
+    const said = h("span"), stop = h("button", { type: "button", id: "find-stop", onclick: line.stopSearch }, "stop");
+    const share = h("i"), bar = h("div.progress", {}, share), hint = h("p");
+    const note = h("div.finding", { hidden: true, role: "status" }, h("p", {}, said, stop), bar, hint);
+    return { button, note, said, stop, bar, share, hint };
+  }
+
+  function draw({ button, note, said, stop, bar, share, hint }, state) {
+    const { search, finding, info } = state, runs = active(search);
+    button.hidden = !info.data?.length;
+    button.disabled = runs || !info.models;
+    // A search that ended before this page was there is no news.
+    const shown = search && search.models === info.models && (runs || finding?.id === search.id) ? search : null;
+    note.hidden = !shown && !finding?.error;
+    if (note.hidden) return;
+    note.classList.toggle("problem", !shown || shown.state === "failed");
+    text(said, shown ? words(shown) : finding.error);
+    text(hint, shown?.problem ?? "");
+    stop.hidden = bar.hidden = !runs;
+    if (runs) share.style.width = `${shown.budget ? 100 * shown.spent / shown.budget : 0}%`;
+  }
+
+  globalThis.dem.finding = { build, draw, words };
+})();

@@ -1,0 +1,211 @@
+"""Searches in processes of their own: begun by a page, they outlive it and its server.
+
+A job of the workdir follows the process. When a server starts, it finds the processes that still
+search, and follows them again. To stop a search is to end its process: all that was measured is
+kept, and the same search goes on from there when it is asked for again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from workbench import commands
+from workbench.errors import SessionError
+from workbench.search.record import LOG, RESULT, SearchRecord
+from workbench.search.wanted import Wanted
+from workbench.session.job_table import Cancelled, Handle, Job
+from workbench.session.keys import fingerprint
+
+if TYPE_CHECKING:
+    from merging.recipe import Recipe
+    from workbench.session.session import Session
+
+KIND = "search"
+"""The kind of the job."""
+ROOT = Path(__file__).resolve().parents[2]
+"""The folder that holds the packages, for the child's PYTHONPATH."""
+POLL_SECONDS = 0.3
+"""How long to wait before looking at the process again."""
+
+
+def submit(session: Session, recipe: Recipe, wanted: Wanted) -> Job:
+    """Starts a search in a process of its own, or goes on with one that was stopped.
+
+    Args:
+        session: with open models and data; the process measures into its workdir.
+        recipe: names the base and the vectors; the search begins at its ω if `wanted` has a start.
+        wanted: what to search for.
+
+    Returns:
+        The job that follows the process. If this search runs already, that is its job.
+
+    Raises:
+        SessionError: no data are open, another search runs, or what is wanted does not fit.
+    """
+    models = session.models
+    if models.data_folder is None:
+        raise SessionError(
+            "a search measures losses, and no data are open. Choose a data folder under Models."
+        )
+    wanted.space(tuple(models.names))  # raises if what is wanted does not fit the vectors
+    saved, options = session.workdir.save_recipe(recipe), wanted.options()
+    folder = session.workdir.searches / fingerprint([models.key, recipe.digest, options])[:12]
+    for job in session.jobs.active():
+        if job.kind == KIND and job.key == str(folder):
+            return job
+        if job.kind == KIND:
+            raise SessionError("another search runs. Stop it, or wait for its end.")
+    command = commands.search(saved, models.data_folder, session.workdir.root, options)
+    words = [str(saved), "--data", str(models.data_folder), "--workdir", str(session.workdir.root)]
+    folder.mkdir(parents=True, exist_ok=True)
+    about = {"title": _title(wanted), "command": command, "models": models.key}
+    (folder / "about.json").write_text(json.dumps(about), "utf-8")
+
+    def work(handle: Handle) -> str:
+        # One that another server of this workdir has started is followed, and not started twice.
+        process = None if SearchRecord(folder).pid else _start(folder, [*words, *options])
+        return _follow(session, folder, process, handle)
+
+    return session.jobs.submit(KIND, about["title"], work, key=str(folder), command=command)
+
+
+def find(session: Session) -> list[Job]:
+    """Follows the searches of the workdir that run without a job; returns their jobs."""
+    followed = {job.key for job in session.jobs.active() if job.kind == KIND}
+    jobs = []
+    for file in sorted(session.workdir.searches.glob("*/about.json")):
+        folder = file.parent
+        if str(folder) in followed or not SearchRecord(folder).pid:
+            continue
+        about = json.loads(file.read_text("utf-8"))
+
+        def work(handle: Handle, folder: Path = folder) -> str:
+            return _follow(session, folder, None, handle)
+
+        more = {"key": str(folder), "command": about["command"]}
+        jobs.append(session.jobs.submit(KIND, about["title"], work, **more))
+    return jobs
+
+
+def status(session: Session) -> dict[str, Any] | None:
+    """Returns how far the newest search is, as JSON for a page; None if there was none."""
+    job = next(iter(session.jobs.recent(KIND, limit=1)), None)
+    if job is None:
+        return None
+    folder = Path(job.key)
+    progress = SearchRecord(folder).progress()
+    return {
+        "id": job.id,
+        "state": job.state,
+        "title": job.title,
+        "command": job.command,
+        "error": job.error,
+        "result": job.result,
+        "seconds": job.seconds(),
+        "left": job.eta(),
+        "models": _about(folder).get("models", ""),
+        "spent": progress.spent if progress else 0,
+        "budget": progress.budget if progress else 0,
+        "trials": progress.trials if progress else 0,
+        "score": progress.score if progress else "",
+        "omegas": progress.omegas if progress else None,
+        "problem": progress.problem if progress else "",
+    }
+
+
+def stop(session: Session) -> None:
+    """Asks the running search to end; what it measured is kept."""
+    for job in session.jobs.active():
+        if job.kind == KIND:
+            session.jobs.cancel(job.id)
+
+
+def _title(wanted: Wanted) -> str:
+    aim = {"share": "mean share", "loss": "mean loss", "regret": "largest regret"}[wanted.aim]
+    return f"ω by {aim}, {wanted.method}, {wanted.budget} evaluations"
+
+
+def _about(folder: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads((folder / "about.json").read_text("utf-8")))
+    except (OSError, ValueError):
+        return {}
+
+
+def _start(folder: Path, words: Sequence[str]) -> subprocess.Popen[bytes]:
+    """Starts `dem search` in a session of its own: the end of the server does not end it."""
+    (folder / RESULT).unlink(missing_ok=True)
+    # A list and no shell, so that no name can become a command.
+    line = [sys.executable, "-W", "ignore", "-m", "workbench.cli", "search", *words]
+    line += ["--record", str(folder), "--json", str(folder / RESULT), "--force"]
+    # The child must run this very program, also from a checkout that is not installed.
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    with (folder / LOG).open("wb") as log:
+        process = subprocess.Popen(
+            line,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    # Not by the child, whose imports take seconds in which another server may start.
+    SearchRecord(folder).begin(process.pid)
+    return process
+
+
+def _follow(
+    session: Session, folder: Path, process: subprocess.Popen[bytes] | None, handle: Handle
+) -> str:
+    """Reports the progress of a search until its process ends, and returns what it found.
+
+    Raises:
+        Cancelled: the job was cancelled, and the process is ended; or the server ends, and the
+            process goes on.
+        SessionError: the search failed; the message is its own last line.
+    """
+    record = SearchRecord(folder)
+    while (process.poll() is None) if process else record.pid:
+        if handle.should_stop:
+            if session.jobs.get(handle.id).state == "cancelling":
+                _end(process, record)
+            raise Cancelled
+        if progress := record.progress():
+            best = f", best {progress.score}" if progress.score else ""
+            message = f"{progress.spent} of {progress.budget} evaluations{best}"
+            handle.progress(progress.spent, progress.budget, message)
+        time.sleep(POLL_SECONDS)
+    result, progress = record.result(), record.progress()
+    record.end()
+    if result is None or progress is None:
+        raise SessionError(record.tail() or "the process that searches has ended.")
+    return f"{progress.trials} compositions, best {progress.score}{_on_test(result)}"
+
+
+def _end(process: subprocess.Popen[bytes] | None, record: SearchRecord) -> None:
+    if process is not None:
+        process.terminate()
+        process.wait()
+    elif pid := record.pid:
+        os.kill(pid, signal.SIGTERM)
+    record.end()
+
+
+def _on_test(result: dict[str, Any]) -> str:
+    """Returns what the best gives on the split that the search never saw; "" without one."""
+    for name, rows in result["splits"].items():
+        if name == "validation":
+            continue
+        shares = [row["share"] for row in rows if row["share"] is not None]
+        mean = sum(row["loss"] for row in rows) / len(rows)
+        share = f"mean share {100 * sum(shares) / len(shares):.1f} %, " if shares else ""
+        return f"; on {name}: {share}mean loss {mean:.4f}"
+    return ""
