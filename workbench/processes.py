@@ -16,8 +16,11 @@ def running_process(out: Path) -> int | None:
 
     try:
         pid, started = json.loads((out / RUNNING).read_text("utf-8"))
-        # The system reuses pids; the start time, in seconds since the epoch, tells them apart.
-        return int(pid) if abs(psutil.Process(pid).create_time() - started) < 1 else None
+        process = psutil.Process(pid)
+        # The system reuses pids; the start time, in seconds since the epoch, tells them apart. One
+        # that has ended is a zombie until its parent asks for it.
+        lives = process.status() != psutil.STATUS_ZOMBIE
+        return int(pid) if lives and abs(process.create_time() - started) < 1 else None
     except (OSError, ValueError, psutil.Error):  # no file, or the process was killed
         return None
 

@@ -63,8 +63,8 @@
       parts.members.set(vector.name, box);
       return h("label", {}, box, swatch(vector.colour), vector.name);
     }));
-    parts.undo = h("button", { type: "button", id: "undo", title: "Ctrl+Z", onclick: () => send("undo") }, "undo");
-    parts.redo = h("button", { type: "button", id: "redo", title: "Ctrl+Shift+Z", onclick: () => send("redo") }, "redo");
+    parts.undo = h("button", { type: "button", id: "undo", title: "Ctrl+Z", "aria-label": "undo", onclick: () => send("undo") }, "↶");
+    parts.redo = h("button", { type: "button", id: "redo", title: "Ctrl+Shift+Z", "aria-label": "redo", onclick: () => send("redo") }, "↷");
     parts.finding = finding.build(line);
     parts.best = h("button", { type: "button", id: "preset-best", onclick: () => send("go", { to: line.state.best.to }) }, "best");
     parts.presets = h("div.presets", {}, info.presets.filter((preset) => preset.label !== "best").map((preset) =>

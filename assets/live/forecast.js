@@ -173,7 +173,7 @@ b that with the new point, U = L⁻¹H with their features H, and g = φ − U�
 
   class Forecast {
     constructor({ names = [], points = [], sloped = [], low = [], high = [], datasets = {}, models = "", count = 0 }) {
-      Object.assign(this, { names, low, high, models, count });
+      Object.assign(this, { names, points, low, high, models, count });
       const shared = { points, sloped };
       this.datasets = new Map(Object.entries(datasets).map(([name, own]) => [name, new Surrogate(shared, own)]));
     }

@@ -50,6 +50,8 @@ def build(session: Session) -> gr.Blocks:
             ):
                 with gr.Tab("Compose", elem_id="tab-compose", render_children=True):
                     compose.build(session, board, boot)
+                with gr.Tab("Search", elem_id="tab-search", render_children=True):
+                    component.live("search", elem_id="search")
                 with gr.Tab("Models", elem_id="tab-models", render_children=True) as tab:
                     models.build(session, board, tab, stamp)
                 with gr.Tab("Geometry", elem_id="tab-geometry", render_children=True) as tab:

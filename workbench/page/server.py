@@ -27,8 +27,8 @@ from workbench.session.session import Session
 
 ASSETS = assets()
 SCRIPTS = (
-    *("state", "dom", "forecast", "line", "strips", "finding", "controls", "bars", "status"),
-    "start",
+    *("state", "dom", "forecast", "optimum", "line", "strips", "finding", "controls", "bars"),
+    *("status", "parallel", "front", "search", "start"),
 )
 """The scripts of the live line, in the order in which they need each other.
 

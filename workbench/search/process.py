@@ -35,6 +35,10 @@ ROOT = Path(__file__).resolve().parents[2]
 POLL_SECONDS = 0.3
 """How long to wait before looking at the process again."""
 
+_CHILDREN: dict[Path, subprocess.Popen[bytes]] = {}
+"""Folder -> the process that this one has started there. Kept, because one that has ended stays in
+the system's table until its parent has asked for it."""
+
 
 def submit(session: Session, recipe: Recipe, wanted: Wanted) -> Job:
     """Starts a search in a process of its own, or goes on with one that was stopped.
@@ -71,8 +75,9 @@ def submit(session: Session, recipe: Recipe, wanted: Wanted) -> Job:
 
     def work(handle: Handle) -> str:
         # One that another server of this workdir has started is followed, and not started twice.
-        process = None if SearchRecord(folder).pid else _start(folder, [*words, *options])
-        return _follow(session, folder, process, handle)
+        if not SearchRecord(folder).pid:
+            _start(folder, [*words, *options])
+        return _follow(session, folder, handle)
 
     return session.jobs.submit(KIND, about["title"], work, key=str(folder), command=command)
 
@@ -88,7 +93,7 @@ def find(session: Session) -> list[Job]:
         about = json.loads(file.read_text("utf-8"))
 
         def work(handle: Handle, folder: Path = folder) -> str:
-            return _follow(session, folder, None, handle)
+            return _follow(session, folder, handle)
 
         more = {"key": str(folder), "command": about["command"]}
         jobs.append(session.jobs.submit(KIND, about["title"], work, **more))
@@ -140,7 +145,7 @@ def _about(folder: Path) -> dict[str, Any]:
         return {}
 
 
-def _start(folder: Path, words: Sequence[str]) -> subprocess.Popen[bytes]:
+def _start(folder: Path, words: Sequence[str]) -> None:
     """Starts `dem search` in a session of its own: the end of the server does not end it."""
     (folder / RESULT).unlink(missing_ok=True)
     # A list and no shell, so that no name can become a command.
@@ -159,12 +164,10 @@ def _start(folder: Path, words: Sequence[str]) -> subprocess.Popen[bytes]:
         )
     # Not by the child, whose imports take seconds in which another server may start.
     SearchRecord(folder).begin(process.pid)
-    return process
+    _CHILDREN[folder] = process
 
 
-def _follow(
-    session: Session, folder: Path, process: subprocess.Popen[bytes] | None, handle: Handle
-) -> str:
+def _follow(session: Session, folder: Path, handle: Handle) -> str:
     """Reports the progress of a search until its process ends, and returns what it found.
 
     Raises:
@@ -173,29 +176,31 @@ def _follow(
         SessionError: the search failed; the message is its own last line.
     """
     record = SearchRecord(folder)
-    while (process.poll() is None) if process else record.pid:
+    while record.pid:
         if handle.should_stop:
             if session.jobs.get(handle.id).state == "cancelling":
-                _end(process, record)
+                end(folder)
             raise Cancelled
         if progress := record.progress():
             best = f", best {progress.score}" if progress.score else ""
             message = f"{progress.spent} of {progress.budget} evaluations{best}"
             handle.progress(progress.spent, progress.budget, message)
         time.sleep(POLL_SECONDS)
+    end(folder)
     result, progress = record.result(), record.progress()
-    record.end()
     if result is None or progress is None:
         raise SessionError(record.tail() or "the process that searches has ended.")
     return f"{progress.trials} compositions, best {progress.score}{_on_test(result)}"
 
 
-def _end(process: subprocess.Popen[bytes] | None, record: SearchRecord) -> None:
-    if process is not None:
-        process.terminate()
-        process.wait()
-    elif pid := record.pid:
+def end(folder: Path) -> None:
+    """Ends the process that searches in a folder, if one does, and waits for its end."""
+    record = SearchRecord(folder)
+    if pid := record.pid:
         os.kill(pid, signal.SIGTERM)
+    # Only its parent can wait for it.
+    if child := _CHILDREN.pop(folder, None):
+        child.wait()
     record.end()
 
 

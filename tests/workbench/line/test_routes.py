@@ -292,7 +292,7 @@ def test_a_page_before_the_models_are_open_is_told_so(tmp_path):
     app = app_of(session)
     client = TestClient(app)
     try:
-        assert client.get("/live/here").json() == {"models": ""}
+        assert client.get("/live/here").json() == {"models": "", "search": None}
         assert client.get("/live/open").json()["loading"] is True
         session.open_demo()
         assert client.get("/live/open").json()["loading"] is False

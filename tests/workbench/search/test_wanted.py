@@ -82,3 +82,45 @@ def test_a_simplex_outside_the_bounds_is_no_search():
     wanted = Wanted(method="simplex", low=0.7)
     with pytest.raises(SessionError, match="no ω between"):
         wanted.searcher(NAMES, list(BASE), wanted.objective(BASE, EXPERTS), [])
+
+
+def test_its_options_ask_the_command_line_for_the_same():
+    import inspect
+
+    from workbench.cli.search_omega import search
+
+    assert Wanted().options() == []
+    wanted = Wanted(
+        aim="share",
+        method="tpe",
+        budget=12,
+        low=-0.5,
+        high=1.5,
+        start={"cot": 0.3, "p3": 0.1},
+        frozen=("cot",),
+        reach=0.25,
+        limited=False,
+        weights={"p3": 2.0},
+        levels=4,
+        seed=7,
+    )
+    options = wanted.options()
+    assert options == [
+        *("--method=tpe", "--budget=12", "--low=-0.5", "--high=1.5", "--reach=0.25"),
+        *("--levels=4", "--seed=7", "--freeze=cot", "--prefer=p3=2", "--from-recipe"),
+        "--unlimited",
+    ]
+    known = {f"--{name.replace('_', '-')}" for name in inspect.signature(search).parameters}
+    assert {option.split("=")[0] for option in options} <= known
+
+
+@pytest.mark.parametrize(
+    ("aim", "score", "words"),
+    [
+        ("share", -0.462, "mean share 46.2 %"),
+        ("loss", 0.5381, "mean loss 0.5381"),
+        ("regret", 0.31, "largest regret 31.0 %"),
+    ],
+)
+def test_a_score_in_words(aim, score, words):
+    assert Wanted(aim=aim).words(score) == words

@@ -411,3 +411,55 @@ test("one drag across the opening is one step, text in error stays, and a failed
   assert.equal(failed.state.info.vectors, undefined);
   assert.deepEqual([failed.state.server, failed.state.note, failed.state.dirty], ["empty", "no weights", false]);
 });
+
+const running = { id: 4, state: "running", models: "m1", trials: 0, spent: 0, budget: 9, omegas: null };
+
+test("a search that this page asked for ends with its best ω, as one step", () => {
+  const page = new Page();
+  page.settle();
+  page.do("finding", { search: running });
+  const asks = (effects) => effects.map((effect) => effect.do).filter((name) => name !== "send");
+  assert.deepEqual(asks(page.do("here", { models: "m1", search: { ...running, trials: 1, spent: 3 } })), ["forecast"]);
+  assert.deepEqual(asks(page.do("here", { models: "m1", search: { ...running, trials: 1, spent: 3 } })), []);
+  const done = { ...running, state: "done", trials: 2, spent: 6, omegas: { cot: 0.4, p3: 0.7 } };
+  assert.deepEqual(asks(page.do("here", { models: "m1", search: done })), ["forecast", "open"]);
+  assert.deepEqual(page.state.omegas, { cot: 0.4, p3: 0.7 });
+  assert.equal(page.state.past.length, 1);
+  page.do("undo");
+  assert.deepEqual(page.state.omegas, { cot: 0, p3: 0 });
+});
+
+test("sliders that were moved since stay where they are, and so do those of a page that did not ask", () => {
+  const done = { ...running, state: "done", trials: 2, omegas: { cot: 0.4, p3: 0.7 } };
+  const moved = new Page();
+  moved.do("finding", { search: running });
+  moved.do("omega", { name: "cot", value: 0.2 });
+  moved.do("here", { models: "m1", search: done });
+  assert.deepEqual(moved.state.omegas, { cot: 0.2, p3: 0 });
+  const other = new Page();
+  other.do("here", { models: "m1", search: running });
+  other.do("here", { models: "m1", search: done });
+  assert.deepEqual(other.state.omegas, { cot: 0, p3: 0 });
+  for (const state of ["cancelled", "failed", "interrupted"]) {
+    const page = new Page();
+    page.do("finding", { search: running });
+    page.do("here", { models: "m1", search: { ...done, state } });
+    assert.deepEqual(page.state.omegas, { cot: 0, p3: 0 });
+  }
+});
+
+test("a refused search is told and changes nothing; a search of other models sets nothing", () => {
+  const page = new Page();
+  page.do("finding", { error: "no data are open" });
+  assert.deepEqual(page.state.finding, { error: "no data are open" });
+  page.do("finding", { search: { ...running, models: "m2" } });
+  page.do("here", { models: "m1", search: { ...running, models: "m2", state: "done", trials: 3, omegas: { cot: 1, p3: 1 } } });
+  assert.deepEqual(page.state.omegas, { cot: 0, p3: 0 });
+});
+
+test("several ω at once are one step while they follow each other", () => {
+  const page = new Page();
+  for (const value of [0.1, 0.2, 0.3]) page.do("omegas", { omegas: { cot: value, p3: 1 - value }, run: "preferences", at: 1000 * value });
+  assert.deepEqual(page.state.omegas, { cot: 0.3, p3: 0.7 });
+  assert.equal(page.state.past.length, 1);
+});

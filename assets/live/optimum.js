@@ -1,0 +1,77 @@
+/* What follows from a forecast without another evaluation: the best ω for any preference over the datasets, and the front between
+two of them. */
+(() => {
+  const STEPS = 120;
+  const STARTS = 4; // measured points at which a minimisation begins
+  const RADIUS = 0.3; // how far from such a point an ω is sought, as in evaluation/search/surrogate.py
+  const OTHERS = 0.02; // the weight of the other datasets on the front between two
+  const FLOOR_COST = 10; // what a whole share below a floor costs, in shares
+
+  /* Minimises a function with derivatives in a box, by projected gradients with steps of Barzilai and Borwein (1988), each halved
+  until it is lower. */
+  function minimise(f, start, low, high) {
+    const inside = (x) => x.map((value, i) => Math.min(high[i], Math.max(low[i], value)));
+    let x = inside(start), here = f(x), size = 0.1;
+    for (let step = 0; step < STEPS; step += 1) {
+      let next = null, there = null;
+      for (; size > 1e-7; size /= 2) {
+        next = inside(x.map((value, i) => value - size * here.slope[i]));
+        there = f(next);
+        if (there.value < here.value - 1e-12) break;
+      }
+      if (size <= 1e-7) break;
+      const moved = next.map((value, i) => value - x[i]), bent = moved.map((_, i) => there.slope[i] - here.slope[i]);
+      const square = moved.reduce((sum, value) => sum + value * value, 0), dot = moved.reduce((sum, value, i) => sum + value * bent[i], 0);
+      [x, here] = [next, there];
+      if (square < 1e-14) break;
+      size = dot > 1e-12 ? Math.min(10, square / dot) : Math.min(10, size * 2);
+    }
+    return { x, value: here.value };
+  }
+
+  /* Minus the weighted mean share of gain, with a penalty for each share below its floor. A dataset without an expert counts by its
+  loss. `wanted` is dataset -> { weight, floor }, floor null for none. */
+  function objective(forecast, wanted) {
+    const total = [...forecast.datasets.keys()].reduce((sum, name) => sum + (wanted[name]?.weight ?? 0), 0) || 1;
+    return (x) => {
+      let value = 0;
+      const slope = new Array(x.length).fill(0);
+      for (const [name, surrogate] of forecast.datasets) {
+        const { weight = 0, floor = null } = wanted[name] ?? {};
+        const there = surrogate.at(x), share = surrogate.share(there.loss), width = share === null ? 1 : surrogate.base - surrogate.expert;
+        let by = weight / total / width;
+        value += share === null ? there.loss * weight / total : -share * weight / total;
+        if (floor !== null && share !== null && share < floor) {
+          value += FLOOR_COST * (floor - share);
+          by += FLOOR_COST / width;
+        }
+        there.slope.forEach((each, i) => { slope[i] += by * each; });
+      }
+      return { value, slope };
+    };
+  }
+
+  /* The best ω for a preference. It is sought near the measured points that are best for it, within the measured range: farther
+  away the losses are predicted less well, and an optimum would be one of their errors. */
+  function best(forecast, wanted) {
+    const f = objective(forecast, wanted);
+    const measured = forecast.points.map((x) => ({ x, value: f(x).value })).sort((one, other) => one.value - other.value);
+    const found = measured.slice(0, STARTS).map(({ x }) => minimise(f, x,
+      x.map((value, i) => Math.max(forecast.low[i], value - RADIUS)), x.map((value, i) => Math.min(forecast.high[i], value + RADIUS))));
+    return found.reduce((one, other) => (other.value < one.value ? other : one)).x;
+  }
+
+  /* The front between two datasets: for each balance of the two the best ω. The others count a little, so that they are not
+  given away for nothing. */
+  function front(forecast, first, second, count = 13) {
+    return Array.from({ length: count }, (_, place) => {
+      const part = place / (count - 1);
+      const wanted = Object.fromEntries([...forecast.datasets.keys()].map((name) => [name, { weight: OTHERS }]));
+      wanted[first] = { weight: 1 - part + OTHERS };
+      wanted[second] = { weight: part + OTHERS };
+      return best(forecast, wanted);
+    });
+  }
+
+  globalThis.dem.optimum = { minimise, best, front };
+})();

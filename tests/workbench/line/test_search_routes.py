@@ -1,0 +1,92 @@
+"""What a page may ask of a search, and the list of what was measured."""
+
+import pytest
+
+from workbench.errors import SessionError
+from workbench.line import search_routes
+from workbench.line.contract import ProtocolError
+from workbench.search.wanted import Wanted
+from workbench.session.loss_on_axis import FULL
+from workbench.session.standing import Choice
+
+
+@pytest.fixture
+def asked(session, monkeypatch):
+    """What would have been searched for: (recipe, wanted)."""
+    seen = []
+    monkeypatch.setattr(search_routes.process, "submit", lambda *values: seen.append(values[1:]))
+    return seen
+
+
+def document(session, **wanted):
+    omegas = dict.fromkeys(session.models.names, 0.3)
+    return {"models": session.models.key, "omegas": omegas, "wanted": wanted}
+
+
+def test_what_is_not_wanted_has_its_default(session, asked):
+    search_routes.begin(session, document(session))
+    (recipe, wanted) = asked[0]
+    assert wanted == Wanted()
+    # Wherever the sliders stand, it is the same search.
+    assert set(recipe.omegas.values()) == {0.0}
+
+
+def test_a_search_near_the_sliders_begins_there(session, asked):
+    for more in ({"reach": 0.2}, {"frozen": ["ada"]}):
+        search_routes.begin(session, document(session, **more))
+    for recipe, wanted in asked:
+        assert set(recipe.omegas.values()) == {0.3}
+        assert wanted.start == dict.fromkeys(session.models.names, 0.3)
+    assert asked[0][1].reach == 0.2 and asked[1][1].frozen == ("ada",)
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        {"budget": 4.0},
+        {"budget": True},
+        {"budget": 2_000_000},
+        {"low": "0"},
+        {"limited": 1},
+        {"frozen": "ada"},
+        {"weights": {"ada": None}},
+        {"seed": 3},
+        {"aim": ["share"]},
+    ],
+    ids=str,
+)
+def test_values_of_another_kind_are_refused(session, asked, wanted):
+    with pytest.raises(ProtocolError, match=next(iter(wanted))):
+        search_routes.begin(session, document(session, **wanted))
+    assert asked == []
+
+
+def test_other_models_and_other_forms_are_refused(session, asked):
+    with pytest.raises(SessionError, match="other models are open"):
+        search_routes.begin(session, document(session) | {"models": "x"})
+    for wrong in (
+        None,
+        [],
+        {},
+        document(session) | {"more": 1},
+        document(session) | {"wanted": []},
+    ):
+        with pytest.raises(ProtocolError):
+            search_routes.begin(session, wrong)
+    with pytest.raises(SessionError, match="no method of a search"):
+        search_routes.begin(session, document(session, method="luck"))
+    assert asked == []
+
+
+def test_trials_are_the_measured_sums_the_best_first(session):
+    for omega in (0.1, 0.5):
+        session.losses(session.recipe({"ada": omega}), FULL)
+    session.losses(session.recipe({"ada": 1.0, "bob": 1.0}, Choice("ties")), FULL)
+    listed = search_routes.trials(session)
+    means = [trial["mean"] for trial in listed["trials"]]
+    assert means == sorted(means) and listed["count"] == len(means)
+    assert listed["names"] == session.models.names
+    rows = {tuple(trial["omegas"]): trial for trial in listed["trials"]}
+    row = rows[0.5, 0.0, 0.0]
+    losses = session.losses(session.recipe({"ada": 0.5}), FULL)
+    assert row["losses"] == [losses[name].value for name in listed["datasets"]]

@@ -1,0 +1,59 @@
+/* The optimum of a forecast in the page: boxes, floors, and several minima. */
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import test from "node:test";
+import vm from "node:vm";
+
+for (const name of ["forecast", "optimum"]) {
+  const script = `${process.env.DEM_ASSETS}/live/${name}.js`;
+  vm.runInThisContext(readFileSync(script, "utf8"), script);
+}
+const { Forecast } = globalThis.dem, { minimise, best, front } = globalThis.dem.optimum;
+
+/* Σ cᵢ(xᵢ − aᵢ)². */
+const bowl = (centre, curve) => (x) => ({
+  value: x.reduce((sum, value, i) => sum + curve[i] * (value - centre[i]) ** 2, 0),
+  slope: x.map((value, i) => 2 * curve[i] * (value - centre[i])),
+});
+
+/* Two datasets whose losses are bowls around their own vector at ω = 1; base loss 2, expert loss 1. */
+function forecast(points = [[0, 0], [1, 1], [0.5, 0.5]]) {
+  const dataset = (centre) => ({
+    constant: 1 + centre[0] ** 2 + centre[1] ** 2, linear: centre.map((value) => -2 * value), curvature: [[2, 0], [0, 2]],
+    values: points.map(() => 0), slopes: points.map(() => [0, 0]), quadratic: 1, length: 0.7, noise: 1e-6, scale: 1e-4, r2: 0.99, base: 2, expert: 1,
+  });
+  return new Forecast({ names: ["a", "b"], points, sloped: points.map(() => false), low: [0, 0], high: [1, 1], models: "m", count: 3,
+    datasets: { a: dataset([1, 0]), b: dataset([0, 1]) } });
+}
+const near = (found, wanted, by = 1e-3) => found.forEach((value, i) => assert.ok(Math.abs(value - wanted[i]) < by, `${found} is not ${wanted}`));
+
+test("a bowl is minimised, also a narrow one and one whose bottom is outside the box", () => {
+  near(minimise(bowl([0.3, 0.6, -0.2], [1, 50, 0.2]), [1, 1, 1], [-1, -1, -1], [2, 2, 2]).x, [0.3, 0.6, -0.2]);
+  near(minimise(bowl([3, 0.5], [1, 4]), [0, 0], [0, 0], [1, 1]).x, [1, 0.5]);
+});
+
+test("weights decide between the datasets, and a floor holds one up", () => {
+  const page = forecast();
+  near(best(page, { a: { weight: 1 }, b: { weight: 1 } }), [0.5, 0.5]);
+  near(best(page, { a: { weight: 3 }, b: { weight: 1 } }), [0.75, 0.25]);
+  const share = (x, name) => { const one = page.datasets.get(name); return one.share(one.at(x).loss); };
+  const held = best(page, { a: { weight: 3 }, b: { weight: 1, floor: 0.4 } });
+  assert.ok(share(best(page, { a: { weight: 3 }, b: { weight: 1 } }), "b") < 0.4);
+  assert.ok(Math.abs(share(held, "b") - 0.4) < 0.02, `${share(held, "b")}`);
+});
+
+test("the optimum is within the measured range and near a measured point", () => {
+  const page = forecast([[0, 0], [0.1, 0.1]]);
+  page.high = [1, 1];
+  const found = best(page, { a: { weight: 1 }, b: { weight: 0 } });
+  near(found, [0.4, 0]);
+});
+
+test("the front goes from one dataset's best to the other's, and no point on it is beaten by another", () => {
+  const page = forecast(), losses = (x) => ["a", "b"].map((name) => page.datasets.get(name).at(x).loss);
+  const points = front(page, "a", "b").map(losses);
+  points.slice(1).forEach((point, i) => {
+    assert.ok(point[0] >= points[i][0] - 1e-6);
+    assert.ok(point[1] <= points[i][1] + 1e-6);
+  });
+});
