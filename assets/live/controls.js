@@ -47,6 +47,7 @@
     const parts = { sliders: new Map(), fields: new Map(), members: new Map(), method: null };
     parts.formula = h("div.formula", { "aria-live": "off" });
     parts.banner = h("div.banner", { hidden: true });
+    parts.size = h("p.size");
     parts.about = h("div.about");
     parts.refused = h("div", { "aria-live": "polite" });
     parts.select = h("select", { id: "method-choice", onchange: (event) => send("method", { name: event.target.value }) },
@@ -78,7 +79,7 @@
     root.replaceChildren(
       parts.banner, parts.formula,
       h("div.method", {}, h("label", { for: "method-choice" }, "method"), parts.select), parts.about, parts.refused,
-      parts.membership, parts.list, parts.presets, parts.finding.note, alone,
+      parts.membership, parts.list, parts.size, parts.presets, parts.finding.note, alone,
       h("p.hint", { id: "hint" }, "Drag a slider and watch the bars."), parts.panel,
       h("p.quiet", {}, `Not listed: ${info.elsewhere.join(" and ")}. They need statistics of each model. Run them with a recipe file and dem merge.`));
     return parts;
@@ -135,7 +136,7 @@
     parts.list.hidden = !method?.weighted;
     parts.membership.hidden = method?.weighted ?? true;
     for (const [name, slider] of parts.sliders) slide(slider, state.omegas[name] ?? 0, state.errors[name]);
-    strips.draw(parts.sliders, state);
+    strips.draw(parts.sliders, state, parts.size);
     finding.draw(parts.finding, state);
     for (const [name, box] of parts.members) box.checked = !!state.omegas[name];
     for (const [name, field] of parts.fields) field.update(state.parameters[name], state.errors[name]);

@@ -2,7 +2,13 @@
 (() => {
   const { h, text } = globalThis.dem.dom;
   const { active } = globalThis.dem.state;
-  const ABOUT = "Search for the ω with the largest mean share of each expert's gain: up to 40 evaluations, no dataset worse than the base";
+  const ABOUT = {
+    share: "Search for the ω with the largest mean share of each expert's gain: up to 40 evaluations, no dataset worse than the base",
+    loss: "Search for the ω with the lowest mean loss: up to 40 evaluations, no dataset worse than the base",
+  };
+
+  /* What is searched for where nothing else is asked: a share of gain needs a vector with the name of its dataset. */
+  const aim = ({ data = [], vectors = [] }) => (data.some(({ name }) => vectors.some((vector) => vector.name === name)) ? "share" : "loss");
 
   const seconds = (value) => (value < 90 ? `${Math.round(value)} s` : `${Math.round(value / 60)} min`);
 
@@ -18,7 +24,7 @@
   }
 
   function build(line) {
-    const button = h("button", { type: "button", id: "find-omega", title: ABOUT, onclick: () => line.search({}) }, "Find ω");
+    const button = h("button", { type: "button", id: "find-omega", onclick: () => line.search({ aim: aim(line.state.info) }) }, "Find ω");
     const said = h("span"), stop = h("button", { type: "button", id: "find-stop", onclick: line.stopSearch }, "stop");
     const share = h("i"), bar = h("div.progress", {}, share), hint = h("p");
     const note = h("div.finding", { hidden: true, role: "status" }, h("p", {}, said, stop), bar, hint);
@@ -28,6 +34,7 @@
   function draw({ button, note, said, stop, bar, share, hint }, state) {
     const { search, finding, info } = state, runs = active(search);
     button.hidden = !info.data?.length;
+    button.title = ABOUT[aim(info)];
     button.disabled = runs || !info.models;
     // A search that ended before this page was there is no news.
     const shown = search && search.models === info.models && (runs || finding?.id === search.id) ? search : null;
@@ -40,5 +47,5 @@
     if (runs) share.style.width = `${shown.budget ? 100 * shown.spent / shown.budget : 0}%`;
   }
 
-  globalThis.dem.finding = { build, draw, words };
+  globalThis.dem.finding = { aim, build, draw, words };
 })();

@@ -102,33 +102,45 @@ b that with the new point, U = L⁻¹H with their features H, and g = φ − U�
       return { loss, slope };
     }
 
-    /* The expected losses along one coordinate, all others as in x. Only the sums over the others need every coordinate. */
-    along(x, which, values) {
-      const n = x.length, { points } = this.shared, inverse = 1 / this.length ** 2, curve = this.curvature[which][which];
+    /* What all lines through x have in common: from each measured point the squared distance and the height of its bump. */
+    sums(x) {
+      const { points } = this.shared, inverse = 1 / this.length ** 2;
+      const squares = new Float64Array(points.length), heights = Float64Array.from(this.values);
+      points.forEach((point, p) => {
+        for (let i = 0; i < x.length; i += 1) {
+          const d = x[i] - point[i];
+          squares[p] += d * d;
+          heights[p] += d * inverse * this.slopes[p][i];
+        }
+      });
+      return { squares, heights };
+    }
+
+    /* The expected losses at equally spaced values of one coordinate, all others as in x. From one value to the next a bump grows by
+    a ratio that itself changes by a constant one, so no exponential is taken for each. */
+    along(x, which, values, { squares, heights } = this.sums(x)) {
+      const { points } = this.shared, inverse = 1 / this.length ** 2, curve = this.curvature[which][which];
       const zero = Float64Array.from(x);
       zero[which] = 0;
       let start = this.constant, rise = this.linear[which];
-      for (let i = 0; i < n; i += 1) {
+      for (let i = 0; i < x.length; i += 1) {
         let bent = 0;
-        for (let j = 0; j < n; j += 1) bent += this.curvature[i][j] * zero[j];
+        for (let j = 0; j < x.length; j += 1) bent += this.curvature[i][j] * zero[j];
         start += zero[i] * (this.linear[i] + 0.5 * bent);
         if (i !== which) rise += this.curvature[which][i] * zero[i];
       }
-      const out = values.map((value) => start + value * (rise + 0.5 * curve * value));
+      const out = Float64Array.from(values, (value) => start + value * (rise + 0.5 * curve * value));
+      const step = values.length > 1 ? values[1] - values[0] : 0, change = Math.exp(-step * step * inverse);
       for (let p = 0; p < points.length; p += 1) {
-        const point = points[p], slopes = this.slopes[p];
-        let square = 0, height = this.values[p];
-        for (let i = 0; i < n; i += 1) {
-          if (i === which) continue;
-          const d = x[i] - point[i];
-          square += d * d;
-          height += d * inverse * slopes[i];
-        }
-        const others = Math.exp(-0.5 * square * inverse);
-        if (others < 1e-12) continue;
-        for (let v = 0; v < values.length; v += 1) {
-          const d = values[v] - point[which];
-          out[v] += others * Math.exp(-0.5 * d * d * inverse) * (height + d * inverse * slopes[which]);
+        const here = x[which] - points[p][which], slope = this.slopes[p][which] * inverse;
+        let d = values[0] - points[p][which];
+        let bump = Math.exp(-0.5 * (squares[p] - here * here + d * d) * inverse), height = heights[p] + (d - here) * slope;
+        let ratio = Math.exp(-(d + 0.5 * step) * step * inverse);
+        for (let v = 0; v < out.length; v += 1) {
+          out[v] += bump * height;
+          bump *= ratio;
+          ratio *= change;
+          height += step * slope;
         }
       }
       return out;
@@ -172,8 +184,8 @@ b that with the new point, U = L⁻¹H with their features H, and g = φ − U�
   }
 
   class Forecast {
-    constructor({ names = [], points = [], sloped = [], low = [], high = [], datasets = {}, models = "", count = 0 }) {
-      Object.assign(this, { names, points, low, high, models, count });
+    constructor({ names = [], points = [], sloped = [], low = [], high = [], datasets = {}, models = "", count = 0, gram = null, square = 0 }) {
+      Object.assign(this, { names, points, low, high, models, count, gram, square });
       const shared = { points, sloped };
       this.datasets = new Map(Object.entries(datasets).map(([name, own]) => [name, new Surrogate(shared, own)]));
     }
@@ -193,6 +205,17 @@ b that with the new point, U = L⁻¹H with their features H, and g = φ − U�
       return x.every((value, i) => value >= this.low[i] - EDGE && value <= this.high[i] + EDGE);
     }
 
+    /* From the vectors' inner products: the cosine of Σ ωᵢ Δᵢ to each vector, by name, and its norm relative to the base's. null where
+    they are not known, or the sum is zero. */
+    geometry(omegas) {
+      if (!this.gram) return null;
+      const x = this.place(omegas), products = this.gram.map((row) => row.reduce((sum, value, i) => sum + value * x[i], 0));
+      const norm = Math.sqrt(Math.max(0, products.reduce((sum, value, i) => sum + value * x[i], 0)));
+      if (!norm) return null;
+      const cosine = (i) => products[i] / norm / Math.sqrt(this.gram[i][i]);
+      return { norm: norm / Math.sqrt(this.square), cosines: Object.fromEntries(this.names.map((name, i) => [name, cosine(i)])) };
+    }
+
     /* The prediction for one dataset. */
     predict(name, omegas) {
       const surrogate = this.datasets.get(name), x = this.place(omegas);
@@ -208,14 +231,34 @@ b that with the new point, U = L⁻¹H with their features H, and g = φ − U�
       return sum / this.datasets.size;
     }
 
-    /* Minus the mean loss along one ω. */
-    along(omegas, name, values) {
-      const x = this.place(omegas), which = this.names.indexOf(name), sum = new Array(values.length).fill(0);
-      for (const surrogate of this.datasets.values()) {
-        surrogate.along(x, which, values).forEach((loss, place) => { sum[place] -= loss / this.datasets.size; });
-      }
-      return sum;
+    /* Prepares the errors, dataset after dataset, when the page has nothing else to do: else the first move would wait for it. */
+    prepare() {
+      const idle = globalThis.requestIdleCallback ?? ((work) => setTimeout(work, 50));
+      const waiting = [...this.datasets.values()];
+      const next = () => {
+        const surrogate = waiting.shift();
+        if (!surrogate) return;
+        surrogate.solved ??= surrogate.prepare();
+        idle(next);
+      };
+      idle(next);
+      return this;
     }
+
+    /* Minus the mean loss at equally spaced values of some ω, each moved alone: an array for each name. */
+    lines(omegas, names, values) {
+      const x = this.place(omegas), found = names.map(() => new Float64Array(values.length));
+      for (const surrogate of this.datasets.values()) {
+        const sums = surrogate.sums(x);
+        names.forEach((name, row) => {
+          surrogate.along(x, this.names.indexOf(name), values, sums).forEach((loss, place) => { found[row][place] -= loss / this.datasets.size; });
+        });
+      }
+      return found;
+    }
+
+    /* The same along one ω. */
+    along = (omegas, name, values) => Array.from(this.lines(omegas, [name], values)[0]);
 
     /* By how much the mean loss falls with each ω, by name. */
     slopes(omegas) {

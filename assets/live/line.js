@@ -118,7 +118,7 @@ A wish is a POST whose answer is a stream of lines, each a JSON object. Nothing 
         do {
           this.again = false;
           const answer = await fetch("live/forecast");
-          if (answer.ok) this.event({ type: "forecast", forecast: new globalThis.dem.Forecast(await answer.json()) });
+          if (answer.ok) this.event({ type: "forecast", forecast: new globalThis.dem.Forecast(await answer.json()).prepare() });
         } while (this.again);
       } catch { /* the server is gone: the next beat says so, and what was known still predicts */ }
       this.asking = false;

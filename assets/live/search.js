@@ -41,7 +41,7 @@
 
   function build(root, info, line) {
     const parts = { line, trials: [], count: 0, keeps: () => true, mine: [] };
-    const aim = h("select", { id: "search-aim" }, AIMS.map(([value, words]) => h("option", { value }, words)));
+    const aim = h("select", { id: "search-aim" }, AIMS.map(([value, words]) => h("option", { value, selected: value === finding.aim(info) }, words)));
     const method = h("select", { id: "search-method" }, METHODS.map((value) => h("option", { value }, value)));
     const number = (id, value) => h("input.figures", { id, type: "text", inputmode: "decimal", value });
     const budget = number("search-budget", "40"), low = number("search-low", "0"), high = number("search-high", "1"), reach = number("search-reach", "");

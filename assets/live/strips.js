@@ -1,8 +1,9 @@
 /* The strip behind each slider: how much lower than the base's the mean loss is expected to be along this ω, with the others as they
-stand. All strips have one scale, so a high one matters more. And the arrow below: which way, and how steeply, it falls from here. */
+stand. All strips have one scale, so a high one matters more. And the arrow below: which way, and how steeply, it falls from here.
+Above the strip is the cosine of the whole Σ ωᵢ Δᵢ to this vector. */
 (() => {
-  const { h } = globalThis.dem.dom;
-  const SAMPLES = 41, WIDTH = 100, HEIGHT = 32;
+  const { h, text } = globalThis.dem.dom;
+  const SAMPLES = 31, WIDTH = 100, HEIGHT = 32;
   const ARROW = 28; // pixels of the longest arrow
   const SVG = "http://www.w3.org/2000/svg";
 
@@ -17,9 +18,10 @@ stand. All strips have one scale, so a high one matters more. And the arrow belo
       return path;
     });
     const arrow = h("i", { hidden: true });
-    const root = h("div.strip", { "aria-hidden": "true" }, picture, arrow);
+    const cosine = h("small"); // of the sum of all vectors
+    const root = h("div.strip", { "aria-hidden": "true" }, picture, arrow, cosine);
     const values = Array.from({ length: SAMPLES }, (_, place) => low + (high - low) * place / (SAMPLES - 1));
-    return { root, inside, outside, arrow, values };
+    return { root, inside, outside, arrow, cosine, values };
   }
 
   /* An area under heights from 0 to 1, of the values for which `counts` holds. */
@@ -36,7 +38,19 @@ stand. All strips have one scale, so a high one matters more. And the arrow belo
 
   let drawn = new WeakMap(); // sliders -> what they show
 
-  function draw(sliders, state) {
+  /* The cosines, and in `size` how long the sum of the vectors is. */
+  function angles(sliders, state, size) {
+    const plain = state.method === "task_arithmetic" && state.forecast?.models === state.info.models;
+    const known = plain ? state.forecast.geometry(state.omegas) : null;
+    for (const [name, { strip }] of sliders) {
+      const cosine = known?.cosines[name];
+      text(strip.cosine, Number.isFinite(cosine) ? `cos ${cosine < 0 ? "−" : ""}${Math.abs(cosine).toFixed(2)}` : "");
+    }
+    text(size, known ? `‖Σ ωᵢ Δᵢ‖ is ${(100 * known.norm).toFixed(1)} % of ‖Θ‖` : "");
+  }
+
+  function draw(sliders, state, size) {
+    angles(sliders, state, size);
     const forecast = state.forecast?.fits(state) ? state.forecast : null;
     const key = forecast && JSON.stringify(state.omegas), last = drawn.get(sliders);
     if (last?.forecast === forecast && last?.key === key) return;
@@ -50,10 +64,12 @@ stand. All strips have one scale, so a high one matters more. And the arrow belo
       return;
     }
     const floor = forecast.score(forecast.place({})), slopes = forecast.slopes(state.omegas);
-    const rows = [...sliders].map(([name, { strip }]) => {
+    const names = [...sliders.keys()], scores = forecast.lines(state.omegas, names, [...sliders.values()][0].strip.values);
+    const rows = names.map((name, row) => {
+      const { strip } = sliders.get(name);
       const which = forecast.names.indexOf(name);
       const trusted = (value) => value >= forecast.low[which] - 0.05 && value <= forecast.high[which] + 0.05;
-      return { name, strip, trusted, gains: forecast.along(state.omegas, name, strip.values).map((score) => score - floor) };
+      return { name, strip, trusted, gains: Array.from(scores[row], (score) => score - floor) };
     });
     const top = Math.max(1e-6, ...rows.flatMap(({ strip, trusted, gains }) => gains.filter((_, place) => trusted(strip.values[place]))));
     const steepest = Math.max(...Object.values(slopes).map(Math.abs), 1e-9);

@@ -30,6 +30,7 @@ from benchmarks import (
     method_memory,
     mounted_against_composed,
     packing_against_padding,
+    predicted_against_measured,
     sampler_against_step,
     shapes,
     start,
@@ -203,6 +204,19 @@ def test_a_model_that_does_not_fit_in_memory_gives_way_to_a_smaller_one(monkeypa
 
 @pytest.mark.browser
 @pytest.mark.slow
+def test_predicted_against_measured(tmp_path, capsys):
+    from tests.workbench.conftest import write_world
+
+    folder = write_world(tmp_path / "demo")
+    predicted_against_measured.main(["--demo", str(folder), "--rounds", "1", "--moves", "10"])
+    accuracy, frame = tables(capsys.readouterr().out, "predicted_against_measured")
+    assert firsts(accuracy) == ["2 to 9 compositions", "10 to 17 compositions"]
+    # Of three datasets each, one of which may have an expert that is no better than the base.
+    assert [int(row[1]) for row in accuracy[2:]] == [24, 6]
+    assert firsts(frame) == ["a frame of a drag", "what is prepared while the page is idle"]
+    assert float(frame[2][1].split()[0]) < 1000
+
+
 def test_live_line(tmp_path, capsys):
     for name in ("base", "p3", "dialog"):
         shutil.copytree(machine.DEMO / name, tmp_path / name)

@@ -1,26 +1,22 @@
 """The command that searches ω."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from workbench.cli.app import command
-from workbench.cli.output import Force, Json, note, report_to, warn
-from workbench.cli.shared import RecipeFile, progress_bar, recipe_from, resolver
+from workbench.cli.output import Force, Json, report_to
+from workbench.cli.searching import carry_out, result_of, study_of
+from workbench.cli.shared import RecipeFile, recipe_from, resolver
 
 if TYPE_CHECKING:
     from merging import Recipe
-    from workbench.search.running import Search
     from workbench.session.models import Models
     from workbench.session.session import Session
-
-NICE = 10
-"""How far a search steps back that a page has started."""
 
 
 @command(
@@ -90,6 +86,10 @@ def search(
         str,
         typer.Option(metavar="NAME", help="Split of the report; the search never sees it."),
     ] = "test",
+    storage: Annotated[
+        str,
+        typer.Option(metavar="URL|FILE", help="Copy the trials here, for optuna-dashboard."),
+    ] = "",
     json_file: Json = None,
     force: Force = False,
     record: Annotated[Path | None, typer.Option(hidden=True)] = None,
@@ -136,7 +136,7 @@ def search(
             start = {**_plain_omegas(given), **{name: 0.0 for name in (added, remove) if name}}
             wanted = replace(wanted, start=start, added=added)
         found = Search(session, models, wanted)
-        _run(found, session, record)
+        carry_out(found, session, record, study_of(found, storage) if storage else None)
         best = found.best
         if best is None:
             raise SessionError(found.problem or "no composition could be measured.")
@@ -144,7 +144,7 @@ def search(
         saved = out or session.workdir.save_recipe(result)
         if out is not None:
             _write(result, out)
-        shown = _show(found, session, models, result, report_split)
+        shown = result_of(found, session, models, result, report_split)
         report.show(shown.pop("text"))
         if before is not None:
             shown["before"] = {"omegas": before, "score": found.score_of(before)}
@@ -219,70 +219,6 @@ def _opened(
         yield session, models
     finally:
         session.close()
-
-
-def _run(found: "Search", session: "Session", record: Path | None) -> None:
-    """Search, with a line of progress; Ctrl-C keeps what was measured."""
-    from workbench.search.record import SearchRecord
-
-    budget, kept = found.wanted.budget, SearchRecord(record) if record else None
-    # The page on the same machine goes first. Windows has no nice.
-    if kept and hasattr(os, "nice"):
-        os.nice(NICE)
-    try:
-        with progress_bar() as bar:
-            task = bar.add_task("base and experts", total=budget)
-            for step in found.steps():
-                score = f", best {step.best.score:.4f}" if step.best else ""
-                bar.update(task, description=f"searching{score}", completed=step.spent)
-                if kept:
-                    kept.write_step(found)
-    except BaseException:
-        note(f"stopped; what was measured is kept in {session.workdir.root}")
-        raise
-    if kept:
-        kept.write_step(found)
-    if found.problem:
-        warn(found.problem)
-    for name in found.at_bounds():
-        assert found.best is not None
-        note(f"ω of {name} is at its bound, {found.best.point[name]:g}: a wider range may help")
-
-
-def _show(
-    found: "Search", session: "Session", models: "Models", result: "Recipe", split: str
-) -> dict[str, Any]:
-    """Return the result as text, and what JSON holds of it."""
-    from corpus.jsonl import dataset_files
-    from workbench.reports import search_tables
-    from workbench.search.outcome import as_data, gains_on, left_out_r2
-
-    best, r2 = found.best, left_out_r2(found)
-    assert best is not None and found.searcher is not None and models.data_folder is not None
-    tables = {"validation": gains_on(session, models, result)}
-    if dataset_files(models.data_folder, split):
-        tables[split] = gains_on(session, models, result, split)
-    else:
-        note(f"no dataset has {split}.jsonl, so the best ω are reported on validation only")
-    parts = [
-        f"The best of {len(found.searcher.trials)} compositions ({found.spent} evaluations, "
-        f"{found.points.measured} measured now):",
-        search_tables.omegas(best.point),
-        *(f"On {name}:\n{search_tables.gains(rows)}" for name, rows in tables.items()),
-        search_tables.prediction(r2),
-    ]
-    return {
-        "text": "\n\n".join(filter(None, parts)),
-        "omegas": best.point,
-        "score": best.score,
-        "evaluations": found.spent,
-        "measured": found.points.measured,
-        "problem": found.problem,
-        "at_bounds": found.at_bounds(),
-        "r2": {name: value if value == value else None for name, value in r2.items()},
-        "splits": {name: [asdict(row) for row in rows] for name, rows in tables.items()},
-        "trials": as_data(found),
-    }
 
 
 def _write(recipe: "Recipe", file: Path) -> None:

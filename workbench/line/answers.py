@@ -18,7 +18,7 @@ from workbench.line.contract import (
 from workbench.line.description import best_preset
 from workbench.line.formula_parts import formula_parts
 from workbench.line.scheduler import Phase, Rank
-from workbench.search.points import Points
+from workbench.search.points import Points, is_small
 from workbench.session.loss_on_axis import FULL, QUICK, LossOnAxis
 from workbench.session.tickets import Stale
 
@@ -30,9 +30,6 @@ if TYPE_CHECKING:
 Message = dict[str, Any]
 
 
-SMALL = 16_000_000
-"""Parameters of a model whose derivatives are measured while nobody waits: as many gradients in
-float32 take 64 MB. On a larger model they come from a search only."""
 TEXT = 0.25
 """Seconds for the answer to the prompt, for each second in which quick losses are measured."""
 
@@ -169,8 +166,7 @@ class Answer:
         """
         assert self.standing is not None
         points = Points(self._session, self._models, self.standing.choice)
-        size = sum(each.numel() for each in self._models.loaded.module.parameters())
-        if not (self._models.data and points.has_gradients and size <= SMALL):
+        if not (self._models.data and points.has_gradients and is_small(self._models)):
             return []
         names = self._models.names
         both = dict(zip(names, self.standing.omegas, strict=True)), dict.fromkeys(names, 0.0)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from workbench.search.measured import MeasuredPoint, measured_points, plain_points, slopes_of
+from workbench.search.points import is_small
 from workbench.session.loss_on_axis import FULL
 
 if TYPE_CHECKING:
@@ -60,18 +61,18 @@ class Forecasts:
             measured = [(point.key, slope is not None) for point, slope in zip(*known, strict=True)]
             if self._last[0] != (models.key, measured):
                 self._last = (models.key, measured), forecast(self._book, models, known)
-            return self._last[1]
+            return self._last[1] | _geometry(models)
 
 
 def forecast(book: LossCache, models: Models, known: Known) -> dict[str, Any]:
     """Returns the forecast for the open models from what is known; see Forecasts.of."""
-    document: dict[str, Any] = {"models": models.key, "count": len(known.points), "datasets": {}}
+    document: dict[str, Any] = {"models": models.key, "names": models.names, "datasets": {}}
+    document["count"] = len(known.points)
     if known.rows(len(models.names)) < FEWEST or len(known.points) < 2:
         return document
     surrogates = fitted(known, models.names, list(models.data))
     points = next(iter(surrogates.values())).points
     return document | {
-        "names": models.names,
         "points": points.tolist(),
         "sloped": [slope is not None for slope in known.slopes],
         "low": points.min(0).tolist(),
@@ -132,6 +133,14 @@ def fitted(known: Known, names: Sequence[str], datasets: Sequence[str]) -> dict[
         )
         for dataset in datasets
     }
+
+
+def _geometry(models: Models) -> dict[str, Any]:
+    """Returns the inner products of the vectors, if they are known or soon measured, as JSON."""
+    if not (models.has_geometry or is_small(models)):
+        return {}
+    geometry = models.measured_geometry()
+    return {"gram": geometry.grams.sum(0).tolist(), "square": float(geometry.base_squares.sum())}
 
 
 def surrogate_data(surrogate: Surrogate) -> dict[str, Any]:

@@ -20,6 +20,14 @@ if TYPE_CHECKING:
 GRADIENT_COST = 3
 """Evaluations that a loss with its derivatives counts as: on the demo it took 3.3 times as long as
 the loss alone, on one thread."""
+SMALL = 16_000_000
+"""Parameters of a model of which a page measures unasked what helps it: as many float32 gradients
+take 64 MB. On a larger model derivatives come from a search, and the geometry from its tab."""
+
+
+def is_small(models: Models) -> bool:
+    """Returns whether a model has at most SMALL parameters."""
+    return sum(each.numel() for each in models.loaded.module.parameters()) <= SMALL
 
 
 class Points:

@@ -117,3 +117,22 @@ def test_a_recipe_with_filters_is_refused(call, world, capsys) -> None:
     finally:
         other.unlink()
     assert "slices or filters" in capsys.readouterr().err
+
+
+def test_trials_are_copied_into_a_study_once(call, capsys, tmp_path: Path) -> None:
+    import optuna
+
+    storage = f"sqlite:///{tmp_path}/study.db"
+    for _ in range(2):  # the second run measures nothing and adds nothing
+        assert call("--method", "coordinate", "--budget", "3", "--storage", storage) == 0
+    (name,) = optuna.get_all_study_names(storage)
+    study = optuna.load_study(study_name=name, storage=storage)
+    assert name.startswith("ω loss coordinate ")
+    assert len(study.trials) == 3 and set(study.best_params) == {"ada", "bob", "lora"}
+    assert set(study.best_trial.user_attrs) == {"loss of ada", "loss of bob", "loss of lora"}
+    # Other settings are another study.
+    assert call("--method", "coordinate", "--budget", "2", "--storage", storage) == 0
+    assert len(optuna.get_all_study_names(storage)) == 2
+    capsys.readouterr()
+    assert call("--budget", "3", "--storage", f"sqlite:///{tmp_path}/no/where.db") == 2
+    assert "cannot be opened by optuna" in capsys.readouterr().err

@@ -65,7 +65,7 @@ def test_it_is_fitted_again_only_when_something_was_measured(fresh, monkeypatch)
     learn(fresh, dict.fromkeys(fresh.models.names, 0.3))
     forecasts, fits, whole = Forecasts(fresh.book), [], module.fitted
     monkeypatch.setattr(module, "fitted", lambda *values: fits.append(1) or whole(*values))
-    assert forecasts.of(fresh.models) is forecasts.of(fresh.models)
+    assert forecasts.of(fresh.models) == forecasts.of(fresh.models)
     assert len(fits) == 1
     fresh.losses(fresh.recipe({"ada": 0.7}), FULL)
     assert forecasts.of(fresh.models)["count"] == 3
@@ -87,3 +87,15 @@ def test_of_too_many_points_the_ends_and_the_best_are_taken(fresh, monkeypatch):
     # A point with derivatives takes the places of four.
     learn(fresh, {"ada": 0.3, "bob": 0.3, "lora": 0.0})
     assert gathered(fresh.book, fresh.models).rows(3) <= 6
+
+
+def test_a_small_model_has_its_inner_products_too(fresh, monkeypatch):
+    geometry = fresh.models.measured_geometry()
+    document = Forecasts(fresh.book).of(fresh.models)
+    assert np.array(document["gram"]) == pytest.approx(geometry.grams.sum(0))
+    assert document["square"] == pytest.approx(geometry.base_squares.sum())
+    # A large one has them once its geometry was measured.
+    monkeypatch.setattr("workbench.search.points.SMALL", 10)
+    assert "gram" in Forecasts(fresh.book).of(fresh.models)
+    fresh.models._geometry.clear()
+    assert "gram" not in Forecasts(fresh.book).of(fresh.models)

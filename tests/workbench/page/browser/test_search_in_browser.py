@@ -6,6 +6,8 @@ import json
 
 import pytest
 
+pytestmark = pytest.mark.browser
+
 FORECAST = "() => dem.line.state.forecast?.datasets.size > 0"
 SHOWN = """() => [...document.querySelectorAll('section.bullets .row')].map((row) => ({
   name: row.dataset.dataset, hollow: !row.querySelector('.hollow').hidden, loss: row.querySelector('.loss').innerText,
@@ -52,6 +54,7 @@ def test_predictions_follow_the_hand_without_a_question_to_the_server(page, step
     assert not [url for url in asked if "forecast" in url]
 
 
+@pytest.mark.slow
 def test_the_measured_bar_takes_the_place_of_the_hollow_one(page, steps):
     page.locator(".omega .figures").first.fill("0.44")
     page.locator(".omega .figures").first.press("Enter")
@@ -65,6 +68,7 @@ def test_the_measured_bar_takes_the_place_of_the_hollow_one(page, steps):
     assert page.locator(".strip path.inside[d*=Z]").count() > 0
 
 
+@pytest.mark.slow
 def test_find_omega_searches_and_sets_the_best_as_one_step(page, steps):
     steps.settled(page, [])
     before = omegas(page)
@@ -85,6 +89,7 @@ def test_find_omega_searches_and_sets_the_best_as_one_step(page, steps):
     assert page.inner_text("#search .cli code").startswith("dem search ")
 
 
+@pytest.mark.slow
 def test_the_tab_lists_filters_copies_and_sets_compositions(page, steps):
     for value in ("0.15", "0.65", "0.9"):
         page.locator(".omega .figures").first.fill(value)
@@ -122,6 +127,7 @@ def test_the_tab_lists_filters_copies_and_sets_compositions(page, steps):
     assert page.locator("#trials tr.here td").first.inner_text() == f"{means[0]:.3f}"
 
 
+@pytest.mark.slow
 def test_a_preference_moves_the_sliders_as_one_step(page, steps):
     steps.tab(page, "Search")
     page.locator(".preference input[type=range]").first.wait_for()
@@ -136,6 +142,7 @@ def test_a_preference_moves_the_sliders_as_one_step(page, steps):
     assert page.locator(".preference [aria-invalid]").count() == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("field", "text", "words"),
     [

@@ -104,3 +104,24 @@ def test_a_dataset_without_an_expert_has_no_share():
     (row,) = predicted(document, [{}])
     assert row["k"]["share"] is None and row["k"]["share_stderr"] is None
     assert np.isfinite(row["k"]["loss"]) and row["k"]["stderr"] > 0
+
+
+def test_cosines_and_norm_follow_from_the_inner_products():
+    rng = np.random.default_rng(2)
+    vectors, base = rng.normal(size=(3, 50)), rng.normal(size=50)
+    document = {
+        "models": "key",
+        "names": ["a", "b", "c"],
+        "gram": (vectors @ vectors.T).tolist(),
+        "square": float(base @ base),
+    }
+    document["datasets"] = {}
+    asked = [{"a": 0.5, "b": -0.25, "c": 1.5}, {"b": 2.0}, {}]
+    *known, nothing = [row["geometry"] for row in predicted(document, asked)]
+    assert nothing is None
+    for omegas, row in zip(asked, known, strict=False):
+        delta = sum(omegas.get(name, 0.0) * vectors[i] for i, name in enumerate("abc"))
+        assert row["norm"] == pytest.approx(np.linalg.norm(delta) / np.linalg.norm(base))
+        for i, name in enumerate("abc"):
+            cosine = delta @ vectors[i] / np.linalg.norm(delta) / np.linalg.norm(vectors[i])
+            assert row["cosines"][name] == pytest.approx(cosine)

@@ -1,0 +1,105 @@
+"""A search on the command line: its progress, a copy for optuna, its result as text and JSON."""
+
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from workbench.cli.output import note, warn
+from workbench.cli.shared import progress_bar
+
+if TYPE_CHECKING:
+    from evaluation.search.optuna_study import OptunaStudy
+    from merging import Recipe
+    from workbench.search.running import Search
+    from workbench.session.models import Models
+    from workbench.session.session import Session
+
+NICE = 10
+"""How far a search steps back that a page has started."""
+
+
+def study_of(found: "Search", storage: str) -> "OptunaStudy":
+    """Open the study that gets the trials; a search with other settings gets another one.
+
+    Raises:
+        SessionError: the storage cannot be opened.
+    """
+    from evaluation.search.optuna_study import OptunaStudy, StudyError
+    from workbench.errors import SessionError
+    from workbench.session.keys import fingerprint
+
+    wanted = found.wanted
+    name = f"ω {wanted.aim} {wanted.method} {fingerprint([found.names, wanted.options()])[:8]}"
+    try:
+        return OptunaStudy(storage, name, wanted.space(found.names))
+    except StudyError as error:
+        raise SessionError(str(error)) from None
+
+
+def carry_out(
+    found: "Search", session: "Session", record: Path | None, study: "OptunaStudy | None"
+) -> None:
+    """Search, with a line of progress; Ctrl-C keeps what was measured."""
+    from workbench.search.record import SearchRecord
+
+    budget, kept = found.wanted.budget, SearchRecord(record) if record else None
+    # The page on the same machine goes first. Windows has no nice.
+    if kept and hasattr(os, "nice"):
+        os.nice(NICE)
+    try:
+        with progress_bar() as bar:
+            task = bar.add_task("base and experts", total=budget)
+            for step in found.steps():
+                score = f", best {step.best.score:.4f}" if step.best else ""
+                bar.update(task, description=f"searching{score}", completed=step.spent)
+                if kept:
+                    kept.write_step(found)
+                if study:
+                    study.add(step.trial)
+    except BaseException:
+        note(f"stopped; what was measured is kept in {session.workdir.root}")
+        raise
+    if kept:
+        kept.write_step(found)
+    if found.problem:
+        warn(found.problem)
+    for name in found.at_bounds():
+        assert found.best is not None
+        note(f"ω of {name} is at its bound, {found.best.point[name]:g}: a wider range may help")
+
+
+def result_of(
+    found: "Search", session: "Session", models: "Models", result: "Recipe", split: str
+) -> dict[str, Any]:
+    """Return the result as text, and what JSON holds of it."""
+    from corpus.jsonl import dataset_files
+    from workbench.reports import search_tables
+    from workbench.search.outcome import as_data, gains_on, left_out_r2
+
+    best, r2 = found.best, left_out_r2(found)
+    assert best is not None and found.searcher is not None and models.data_folder is not None
+    tables = {"validation": gains_on(session, models, result)}
+    if dataset_files(models.data_folder, split):
+        tables[split] = gains_on(session, models, result, split)
+    else:
+        note(f"no dataset has {split}.jsonl, so the best ω are reported on validation only")
+    parts = [
+        f"The best of {len(found.searcher.trials)} compositions ({found.spent} evaluations, "
+        f"{found.points.measured} measured now):",
+        search_tables.omegas(best.point),
+        *(f"On {name}:\n{search_tables.gains(rows)}" for name, rows in tables.items()),
+        search_tables.prediction(r2),
+    ]
+    return {
+        "text": "\n\n".join(filter(None, parts)),
+        "omegas": best.point,
+        "score": best.score,
+        "evaluations": found.spent,
+        "measured": found.points.measured,
+        "problem": found.problem,
+        "at_bounds": found.at_bounds(),
+        "r2": {name: value if value == value else None for name, value in r2.items()},
+        "splits": {name: [asdict(row) for row in rows] for name, rows in tables.items()},
+        "trials": as_data(found),
+    }
