@@ -3,7 +3,7 @@
 EvaluationError
 ├── DataError      examples cannot be scored
 ├── TaskError      a benchmark task is unknown or refused, or its data is not available
-├── StoreError     the run store cannot be opened or written
+├── StoreError     a store of results cannot be opened or written
 └── Stopped        `should_stop` returned True; nothing is wrong
 
 A folder that cannot be turned into a model is merging's LoadError: training loads models too.
@@ -28,7 +28,7 @@ class TaskError(EvaluationError):
 
 
 class StoreError(EvaluationError):
-    """The run store cannot be opened or written."""
+    """A store of results cannot be opened or written."""
 
 
 class Stopped(EvaluationError):

@@ -5,14 +5,11 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from evaluation.errors import StoreError
 from evaluation.search.contract import Space, Trial
 
 if TYPE_CHECKING:
     import optuna
-
-
-class StudyError(Exception):
-    """A storage that cannot be opened or written."""
 
 
 class OptunaStudy:
@@ -28,7 +25,7 @@ class OptunaStudy:
         space: the ω with their bounds.
 
     Raises:
-        StudyError: the storage cannot be opened, or its study has other ω.
+        StoreError: the storage cannot be opened, or its study has other ω.
     """
 
     def __init__(self, storage: str, name: str, space: Space) -> None:
@@ -46,10 +43,10 @@ class OptunaStudy:
             trials = self._study.get_trials(deepcopy=False)
         # Each kind of storage has errors of its own.
         except Exception as error:
-            raise StudyError(f"{storage} cannot be opened by optuna: {error}") from None
+            raise StoreError(f"{storage} cannot be opened by optuna: {error}") from None
         others = {name for trial in trials for name in trial.params} - set(space.names)
         if others:
-            raise StudyError(
+            raise StoreError(
                 f"the study {name!r} in {storage} is of other ω: {', '.join(sorted(others))}."
             )
         self._known = {self._key(trial.params) for trial in trials}
@@ -58,7 +55,7 @@ class OptunaStudy:
         """Adds a trial with its losses; one that failed has the state FAIL.
 
         Raises:
-            StudyError: the storage cannot be written.
+            StoreError: the storage cannot be written.
         """
         import optuna
         from optuna.trial import TrialState
@@ -78,7 +75,7 @@ class OptunaStudy:
         try:
             self._study.add_trial(made)
         except Exception as error:
-            raise StudyError(f"the trial cannot be written by optuna: {error}") from None
+            raise StoreError(f"the trial cannot be written by optuna: {error}") from None
         self._known.add(key)
 
     def _key(self, params: dict[str, float]) -> tuple[float, ...]:

@@ -23,18 +23,14 @@ def study_of(found: "Search", storage: str) -> "OptunaStudy":
     """Open the study that gets the trials; a search with other settings gets another one.
 
     Raises:
-        SessionError: the storage cannot be opened.
+        StoreError: the storage cannot be opened.
     """
-    from evaluation.search.optuna_study import OptunaStudy, StudyError
-    from workbench.errors import SessionError
+    from evaluation.search.optuna_study import OptunaStudy
     from workbench.session.keys import fingerprint
 
     wanted = found.wanted
     name = f"ω {wanted.aim} {wanted.method} {fingerprint([found.names, wanted.options()])[:8]}"
-    try:
-        return OptunaStudy(storage, name, wanted.space(found.names))
-    except StudyError as error:
-        raise SessionError(str(error)) from None
+    return OptunaStudy(storage, name, wanted.space(found.names))
 
 
 def carry_out(

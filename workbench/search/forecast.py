@@ -140,7 +140,10 @@ def _geometry(models: Models) -> dict[str, Any]:
     if not (models.has_geometry or is_small(models)):
         return {}
     geometry = models.measured_geometry()
-    return {"gram": geometry.grams.sum(0).tolist(), "square": float(geometry.base_squares.sum())}
+    gram, square = geometry.grams.sum(0), float(geometry.base_squares.sum())
+    # JSON has no NaN, which a vector with broken weights would bring.
+    known = np.isfinite(gram).all() and np.isfinite(square)
+    return {"gram": gram.tolist(), "square": square} if known else {}
 
 
 def surrogate_data(surrogate: Surrogate) -> dict[str, Any]:

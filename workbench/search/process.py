@@ -34,6 +34,8 @@ ROOT = Path(__file__).resolve().parents[2]
 """The folder that holds the packages, for the child's PYTHONPATH."""
 POLL_SECONDS = 0.3
 """How long to wait before looking at the process again."""
+PATIENCE_SECONDS = 20
+"""How long a process may take to end before it is killed; what it measured is on the disk."""
 
 _CHILDREN: dict[Path, subprocess.Popen[bytes]] = {}
 """Folder -> the process that this one has started there. Kept, because one that has ended stays in
@@ -200,7 +202,11 @@ def end(folder: Path) -> None:
         os.kill(pid, signal.SIGTERM)
     # Only its parent can wait for it.
     if child := _CHILDREN.pop(folder, None):
-        child.wait()
+        try:
+            child.wait(PATIENCE_SECONDS)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
     record.end()
 
 

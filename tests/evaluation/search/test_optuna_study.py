@@ -7,8 +7,9 @@ from wsgiref.util import setup_testing_defaults
 import optuna
 import pytest
 
+from evaluation.errors import StoreError
 from evaluation.search.contract import Measured, Space, Trial
-from evaluation.search.optuna_study import OptunaStudy, StudyError
+from evaluation.search.optuna_study import OptunaStudy
 
 SPACE = Space({"cot": (0.0, 1.0), "p3": (-1.0, 2.0), "sni": (0.5, 0.5)})
 
@@ -51,14 +52,14 @@ def test_a_search_that_goes_on_adds_no_trial_twice(storage):
 
 def test_a_study_of_other_omegas_and_a_broken_storage_are_refused(storage, tmp_path):
     OptunaStudy(storage, "ω", SPACE).add(trial(0.1, 0.1))
-    with pytest.raises(StudyError, match="is of other ω: p3, sni"):
+    with pytest.raises(StoreError, match="is of other ω: p3, sni"):
         OptunaStudy(storage, "ω", Space({"cot": (0.0, 1.0)}))
     for wrong in (
         f"sqlite:///{tmp_path}/no/where/s.db",
         "nonsense://x",
         str(tmp_path / "no" / "s"),
     ):
-        with pytest.raises(StudyError, match="cannot be opened by optuna"):
+        with pytest.raises(StoreError, match="cannot be opened by optuna"):
             OptunaStudy(wrong, "ω", SPACE)
 
 

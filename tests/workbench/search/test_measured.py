@@ -113,3 +113,23 @@ def test_a_file_of_an_older_version_describes_what_is_asked_for_again(session):
     assert key not in {point.key for point in found(session)}
     session.losses(recipe, FULL)
     assert key in {point.key for point in found(session)}
+
+
+def test_derivatives_are_the_same_when_others_use_the_module_between_the_steps(session):
+    import torch
+
+    from evaluation.landscape.omega_gradient import slopes
+
+    omegas, models = {"ada": 0.33, "bob": -0.1, "lora": 0.6}, session.models
+    points = Points(session, models)
+    others = iter(range(1, 1000))
+    for _ in points.slope_steps(omegas, lambda: False):
+        session.compose(session.recipe({"ada": 0.001 * next(others)}))
+    found = slopes_of(session.book, models, models.identity(points.recipe(omegas)))
+    with session.composed(models, points.recipe(omegas)) as module:
+        for name, data in models.data.items():
+            vectors = list(models.vectors.values())
+            (slope,) = slopes(module, models.loaded.views, vectors, data.prepared[FULL])
+            assert torch.tensor(list(found[name].values())) == pytest.approx(slope.gradient)
+    # Nothing of the module's own requires gradients afterwards.
+    assert not any(each.requires_grad for each in models.loaded.module.parameters())
