@@ -72,6 +72,7 @@ def result_of(
     from corpus.jsonl import dataset_files
     from workbench.reports import search_tables
     from workbench.search.outcome import as_data, gains_on, left_out_r2
+    from workbench.search.ranking import ranking
 
     best, r2 = found.best, left_out_r2(found)
     assert best is not None and found.searcher is not None and models.data_folder is not None
@@ -80,11 +81,13 @@ def result_of(
         tables[split] = gains_on(session, models, result, split)
     else:
         note(f"no dataset has {split}.jsonl, so the best ω are reported on validation only")
+    ranked = ranking(found, session, models)
     parts = [
         f"The best of {len(found.searcher.trials)} compositions ({found.spent} evaluations, "
         f"{found.points.measured} measured now):",
         search_tables.omegas(best.point),
         *(f"On {name}:\n{search_tables.gains(rows)}" for name, rows in tables.items()),
+        ranked.words() if ranked else "",
         search_tables.prediction(r2),
     ]
     return {
@@ -95,6 +98,7 @@ def result_of(
         "measured": found.points.measured,
         "problem": found.problem,
         "at_bounds": found.at_bounds(),
+        "ranking": asdict(ranked) | {"sure": ranked.sure} if ranked else None,
         "r2": {name: value if value == value else None for name, value in r2.items()},
         "splits": {name: [asdict(row) for row in rows] for name, rows in tables.items()},
         "trials": as_data(found),
