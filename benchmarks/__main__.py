@@ -32,6 +32,7 @@ WEIGHTED = (
 OTHERS = {
     "start": (),
     "live_line": (),
+    "evaluation_against_forward": (),
     "predicted_against_measured": (),
     "sampler_against_step": (),
     "trainer_against_loop": (),

@@ -68,7 +68,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
     machine.show(head, lines)
     frame = _frame()
-    print()
     machine.show(
         [f"{SLIDERS} sliders, {DATASETS} datasets", "median", "slowest"],
         [

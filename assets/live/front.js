@@ -57,9 +57,9 @@
       parts.weights.set(name, own);
       range.addEventListener("input", () => {
         text(shown, (+range.value).toFixed(1));
-        prefer(parts, range);
+        prefer(parts);
       });
-      floor.addEventListener("change", () => prefer(parts, floor));
+      floor.addEventListener("change", () => prefer(parts));
       return h(`div.preference.dataset-${colour}`, {}, h("span.who", {}, swatch(colour), h("span", { title: name }, name)), range, shown, h("span.least", {}, "≥", floor, "%"));
     }));
   }
@@ -117,13 +117,26 @@
     return { x, y };
   }
 
-  function draw_plane({ plane, first, second, line }, state, forecast, trials) {
+  /* The front of the chosen pair; sought again only for another forecast or pair, because it takes some frames. */
+  function curve_of(parts, forecast, first, second) {
+    if (!forecast || first === second) return [];
+    const last = parts.curve;
+    if (last?.forecast === forecast && last.first === first && last.second === second) return last.points;
+    const loss = (x, name) => forecast.datasets.get(name).at(x).loss;
+    const points = front(forecast, first, second).map((x) => ({ omegas: x, x: loss(x, first), y: loss(x, second),
+      errors: [first, second].map((name) => forecast.datasets.get(name).error(x)) }));
+    parts.curve = { forecast, first, second, points };
+    return points;
+  }
+
+  function draw_plane(parts, state, forecast, trials) {
+    const { plane, first, second, line } = parts;
     const names = state.info.data.map((dataset) => dataset.name), [a, b] = [names.indexOf(first.select.value), names.indexOf(second.select.value)];
     const pairs = trials.map((trial) => ({ trial, x: trial.losses[a], y: trial.losses[b] }));
     const loss = (x, name) => forecast.datasets.get(name).at(x).loss;
-    const curve = forecast && a !== b ? front(forecast, names[a], names[b]).map((x) => ({ omegas: x, x: loss(x, names[a]), y: loss(x, names[b]) })) : [];
+    const curve = curve_of(parts, forecast, names[a], names[b]);
     // Hollow where one standard error is more than a tenth of the picture.
-    const doubt = (one, span) => [a, b].some((place, axis) => forecast.datasets.get(names[place]).error(one.omegas) > 0.1 * span[axis]);
+    const doubt = (one, span) => one.errors.some((error, axis) => error > 0.1 * span[axis]);
     const now = forecast ? [{ x: loss(forecast.place(state.omegas), names[a]), y: loss(forecast.place(state.omegas), names[b]) }] : [];
     const all = [...pairs, ...curve, ...now];
     if (!all.length) return plane.replaceChildren();

@@ -40,7 +40,7 @@
   }
 
   function build(root, info, line) {
-    const parts = { line, trials: [], count: 0, keeps: () => true, mine: [] };
+    const parts = { line, trials: [], count: 0, keeps: () => true };
     const aim = h("select", { id: "search-aim" }, AIMS.map(([value, words]) => h("option", { value, selected: value === finding.aim(info) }, words)));
     const method = h("select", { id: "search-method" }, METHODS.map((value) => h("option", { value }, value)));
     const number = (id, value) => h("input.figures", { id, type: "text", inputmode: "decimal", value });

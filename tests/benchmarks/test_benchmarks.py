@@ -19,6 +19,7 @@ from benchmarks import (
     copying,
     device,
     digests_on_the_way,
+    evaluation_against_forward,
     geometry_against_read,
     half_products,
     half_training,
@@ -204,6 +205,16 @@ def test_a_model_that_does_not_fit_in_memory_gives_way_to_a_smaller_one(monkeypa
 
 @pytest.mark.browser
 @pytest.mark.slow
+def test_evaluation_against_forward(tmp_path, capsys):
+    from tests.workbench.conftest import write_world
+
+    folder = write_world(tmp_path / "demo")
+    evaluation_against_forward.main(["--demo", str(folder), "--rounds", "1"])
+    (table,) = tables(capsys.readouterr().out, "evaluation_against_forward")
+    assert firsts(table) == ["forward passes", "an evaluation", "with derivatives"]
+    assert "≤ 1.15" in table[3][3] and table[2][2].startswith("1.00")
+
+
 def test_predicted_against_measured(tmp_path, capsys):
     from tests.workbench.conftest import write_world
 
