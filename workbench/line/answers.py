@@ -20,6 +20,7 @@ from workbench.line.formula_parts import formula_parts
 from workbench.line.scheduler import Phase, Rank
 from workbench.search.points import Points, is_small
 from workbench.session.loss_on_axis import FULL, QUICK, LossOnAxis
+from workbench.session.losses import SLICE
 from workbench.session.tickets import Stale
 
 if TYPE_CHECKING:
@@ -173,7 +174,15 @@ class Answer:
         return [omegas for omegas in both if not points.has_slopes(omegas)]
 
     def _slopes(self, recipe: Recipe, omegas: Mapping[str, float]) -> Iterator[Message | None]:
-        yield from Points(self._session, self._models).slope_steps(omegas, self._stale)
+        steps = Points(self._session, self._models).slope_steps(omegas, self._stale)
+        while True:
+            # Somebody waits for a table of losses, which is no page of the scheduler.
+            while self._session.measuring.busy:
+                time.sleep(SLICE)
+                yield None
+            if next(steps, _END) is _END:
+                break
+            yield None
         yield self._message("learned", recipe)
 
     def _continuation(self, recipe: Recipe) -> Iterator[Message | None]:

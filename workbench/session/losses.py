@@ -43,6 +43,7 @@ class Losses:
         self._book, self._lock, self._spending = book, lock, spending
         # A file of an older version has losses of compositions that it does not describe.
         self._described: set[str] = set()
+        self._sweeps: set[object] = set()
 
     def steps(
         self,
@@ -199,6 +200,11 @@ class Losses:
                     found[loss.dataset] = self._book.put(identity, key, loss)
                 yield
 
+    @property
+    def busy(self) -> bool:
+        """Whether somebody waits for losses that are being measured."""
+        return bool(self._sweeps)
+
     def describe(self, models: Models, recipe: Recipe) -> None:
         """Stores what a composition is made of, once; see LossCache.describe."""
         identity = models.identity(recipe)
@@ -215,20 +221,24 @@ class Losses:
             After each step the losses of the datasets that it finished, in their order.
         """
         models, stale = work.models, work.stale
-        sweep, counted = _sweep_over(models, datasets, size), 0
-        with work.tally.sweep(recipe, size) as running:
-            while not sweep.done:
-                known: list[Loss] = []
-                # The lock comes first: time spent waiting for another page is no cost of this one.
-                with self._lock, running() as meter:
-                    begin = time.monotonic()
-                    module = models.composer.compose(recipe, stale)
-                    while not sweep.done and time.monotonic() - begin < SLICE:
-                        known += sweep.step(module, stale)
-                for loss in known:
-                    meter.count(loss.n, sweep.positions - counted, loss.tokens)
-                    counted = sweep.positions
-                yield known
+        sweep, counted, mark = _sweep_over(models, datasets, size), 0, object()
+        self._sweeps.add(mark)
+        try:
+            with work.tally.sweep(recipe, size) as running:
+                while not sweep.done:
+                    known: list[Loss] = []
+                    # The lock comes first: time spent waiting for others is no cost of this page.
+                    with self._lock, running() as meter:
+                        begin = time.monotonic()
+                        module = models.composer.compose(recipe, stale)
+                        while not sweep.done and time.monotonic() - begin < SLICE:
+                            known += sweep.step(module, stale)
+                    for loss in known:
+                        meter.count(loss.n, sweep.positions - counted, loss.tokens)
+                        counted = sweep.positions
+                    yield known
+        finally:
+            self._sweeps.discard(mark)
 
     def ends(
         self, models: Models, size: str = FULL, stale: Stale = lambda: False

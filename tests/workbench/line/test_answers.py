@@ -1,0 +1,53 @@
+"""What follows from a wish, beyond test_routes.py: derivatives are measured while nobody waits."""
+
+from workbench.line.answers import Answer
+from workbench.line.contract import Wish
+from workbench.line.scheduler import Rank
+from workbench.search.points import Points
+from workbench.session.loss_on_axis import FULL
+
+
+def answer_to(session, omegas):
+    models = session.models
+    wish = Wish("page-1234", 1, models.key, "task_arithmetic", {}, omegas)
+    return Answer(session, wish, None, lambda: False)
+
+
+def test_derivatives_come_last_and_give_way_to_whoever_measures(session):
+    models, omegas = session.models, {"ada": 0.123, "bob": 0.0, "lora": 0.456}
+    points, here = Points(session, models), answer_to(session, omegas)
+    ranks = []
+    for rank, steps in here.phases():
+        ranks.append(rank)
+        if rank is not Rank.SLOPES:
+            list(steps)
+            continue
+        assert not points.has_slopes(omegas)
+        # A table is being measured in another thread: nothing happens until it is done.
+        with session.spending.tally() as tally:
+            other = session.recipe({"bob": 0.789})
+            table = session.measuring.alone(models, other, FULL, lambda: False, tally)
+            next(table)
+            assert session.measuring.busy
+            assert [next(steps) for _ in range(3)] == [None] * 3
+            assert not points.has_slopes(omegas)
+            list(table)
+        assert not session.measuring.busy
+        *_, last = list(steps)
+        assert last["stage"] == "learned" and points.has_slopes(omegas)
+        break
+    assert ranks.index(Rank.SLOPES) == len(ranks) - 1
+
+
+def test_what_is_known_is_not_measured_again(session):
+    points = Points(session, session.models)
+    base = dict.fromkeys(session.models.names, 0.0)
+    for omegas in ({"ada": 0.123, "bob": 0.0, "lora": 0.456}, base):
+        for _ in points.slope_steps(omegas, lambda: False):
+            pass
+    here = answer_to(session, {"ada": 0.123, "bob": 0.0, "lora": 0.456})
+    ranks = []
+    for rank, steps in here.phases():
+        ranks.append(rank)
+        list(steps)
+    assert Rank.SLOPES not in ranks
