@@ -68,11 +68,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             costs = machine.in_turn(options.rounds, contenders)
         finally:
             session.close()
-    rows = []
-    for name, each in costs.items():
-        against = machine.ratio(each, costs["forward passes"])
-        verdict = machine.target(against.median, TARGET) if name == "an evaluation" else ""
-        rows.append([name, machine.seconds(each).text(), against.text(), verdict])
+    rows = machine.against(costs, "forward passes", "an evaluation", TARGET)
     machine.show(["contender", "seconds", "against forward passes", "target"], rows)
 
 

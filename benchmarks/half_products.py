@@ -56,11 +56,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     # The first round also pays for memory that is taken for the first time.
     machine.in_turn(1, contenders)
     costs = machine.in_turn(options.rounds, contenders)
-    rows = []
-    for name, taken in costs.items():
-        ratio = machine.ratio(taken, costs["float32"])
-        verdict = machine.target(ratio.median, MOST) if name == "bfloat16, converted" else ""
-        rows.append([name, machine.seconds(taken).text(), ratio.text(), verdict])
+    rows = machine.against(costs, "float32", "bfloat16, converted", MOST)
     machine.show(["a pass in", "seconds", "of float32", "target"], rows)
 
 

@@ -287,6 +287,25 @@ def target(value: float, most: float, unit: str = "") -> str:
     return f"≤ {most:g}{unit}: {'met' if value <= most else 'missed'}"
 
 
+def against(
+    costs: Mapping[str, Sequence[Cost]], reference: str, judged: str, most: float
+) -> list[list[str]]:
+    """Return a row for each contender: its name, its seconds, its ratio, and the target.
+
+    Args:
+        costs: what `in_turn` returned.
+        reference: the contender that ratios are taken to.
+        judged: the contender whose ratio has a target.
+        most: the target, at most.
+    """
+    rows = []
+    for name, taken in costs.items():
+        to = ratio(taken, costs[reference])
+        verdict = target(to.median, most) if name == judged else ""
+        rows.append([name, seconds(taken).text(), to.text(), verdict])
+    return rows
+
+
 def show(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table in Markdown with aligned columns."""
     widths = [max(len(cell) for cell in column) for column in zip(columns, *rows, strict=True)]

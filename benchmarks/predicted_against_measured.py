@@ -81,7 +81,8 @@ def _round(options: Any, seed: int) -> list[dict[str, float]]:
     """Return, for each prediction, how many compositions were known, and how far it was off."""
     import numpy as np
 
-    from workbench.search.forecast import fitted, gathered
+    from evaluation.search.surrogate import fit
+    from workbench.search.forecast import gathered
     from workbench.search.points import Points
     from workbench.session.session import Session
 
@@ -98,7 +99,7 @@ def _round(options: Any, seed: int) -> list[dict[str, float]]:
             ends = session.baselines()
             for known in range(2, options.moves + 2):
                 here = here | {names[rng.integers(len(names))]: round(float(rng.uniform()), 4)}
-                surrogates = fitted(gathered(session.book, models), names, list(models.data))
+                surrogates = fit(names, gathered(session.book, models))
                 at = np.array([[here[name] for name in names]])
                 guesses = {name: each.predict(at) for name, each in surrogates.items()}
                 measured = points.measure(here, True, lambda: False)
@@ -118,24 +119,22 @@ def _frame() -> dict[str, Any]:
     import numpy as np
     import playwright
 
-    from workbench.search.forecast import ROWS, Known, fitted, surrogate_data
-    from workbench.search.measured import MeasuredPoint
-    from workbench.session.standing import PLAIN
+    from evaluation.search import Measured, Trial
+    from evaluation.search.surrogate import fit
+    from workbench.search.forecast import ROWS, surrogate_data
 
     rng = np.random.default_rng(0)
     names = [f"v{number}" for number in range(SLIDERS)]
     datasets = [f"d{number}" for number in range(DATASETS)]
-    points = []
-    for number, x in enumerate(rng.uniform(0, 1, (ROWS, SLIDERS))):
+    known = []
+    for x in rng.uniform(0, 1, (ROWS, SLIDERS)):
         losses = {
             name: float(((x - place / DATASETS) ** 2).sum()) for place, name in enumerate(datasets)
         }
-        omegas = dict(zip(names, x.tolist(), strict=True))
-        points.append(MeasuredPoint(str(number), omegas, PLAIN, losses))
-    known = Known(points, [None] * ROWS)
+        known.append(Trial(dict(zip(names, x.tolist(), strict=True)), 0.0, Measured(losses)))
     document = {
         "names": names,
-        "points": [list(point.omegas.values()) for point in points],
+        "points": [list(trial.point.values()) for trial in known],
         "sloped": [False] * ROWS,
         "low": [0.0] * SLIDERS,
         "high": [1.0] * SLIDERS,
@@ -143,7 +142,7 @@ def _frame() -> dict[str, Any]:
         "count": ROWS,
         "datasets": {
             name: surrogate_data(each) | {"base": 1.0, "expert": 0.0}
-            for name, each in fitted(known, names, datasets).items()
+            for name, each in fit(names, known).items()
         },
     }
     node = Path(playwright.__file__).parent / "driver" / "node"

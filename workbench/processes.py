@@ -1,13 +1,29 @@
-"""Tells whether the process that wrote a running.json is still alive."""
+"""Other processes: runs `dem` in one, and tells whether one that wrote a running.json lives."""
 
 from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 
 RUNNING = "running.json"
 """File in the folder of a training run or a search: [pid, start time] of its process."""
+
+ROOT = Path(__file__).resolve().parents[1]
+"""The folder that holds the packages, for a child's PYTHONPATH."""
+
+
+def dem(*words: str) -> tuple[list[str], dict[str, str]]:
+    """Returns the command line and the environment that run `dem` with some words in a child.
+
+    The child runs this very program, also from a checkout that is not installed. Warnings of
+    libraries are ignored: the last lines of its output are shown, and an error must be among them.
+    """
+    # A list and no shell, so that no name can become a command.
+    line = [sys.executable, "-W", "ignore", "-m", "workbench.cli", *words]
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return line, os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
 
 
 def running_process(out: Path) -> int | None:

@@ -107,8 +107,7 @@ measured one until the next move, so that everybody sees where it should have be
     row.classList.toggle("over", value > AXIS[1]);
     row.classList.toggle("under", value < AXIS[0]);
     bar.hidden = error.hidden = !known;
-    const [start, end] = [0, value].sort((one, other) => one - other);
-    place(bar, start, end);
+    place(bar, Math.min(0, value), Math.max(0, value));
     place(error, value - spread, value + spread);
     fill(share, known ? `${signed(100 * value, 0)} %` : "—", known && point.share_stderr !== null ? `±${Math.round(100 * spread)}` : "", "b");
     fill(loss, three(point.loss), `±${three(point.stderr)}`);
@@ -130,8 +129,7 @@ measured one until the next move, so that everybody sees where it should have be
     row.classList.toggle("foreseen", !!guess && alone);
     row.classList.toggle("outside", !!guess && !guess.inside);
     if (known) {
-      const [start, end] = [0, guess.share].sort((one, other) => one - other);
-      place(hollow, start, end);
+      place(hollow, Math.min(0, guess.share), Math.max(0, guess.share));
       place(doubt, guess.share - guess.share_stderr, guess.share + guess.share_stderr);
     }
     if (!guess || !alone) return;

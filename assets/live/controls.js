@@ -1,7 +1,7 @@
 /* The left column: formula, merge method with its parameters, a slider for each vector, presets, undo and redo. */
 (() => {
   const { h, text, swatch, message, painter } = globalThis.dem.dom;
-  const { figures, number } = globalThis.dem.state;
+  const { figures, number, plain } = globalThis.dem.state;
   const { strips, finding } = globalThis.dem;
   const PAUSE = 700; // milliseconds after the last key in a box before its text counts
   const REST = 1500; // milliseconds without a move before a held slider counts as at rest
@@ -206,8 +206,7 @@
 
   /* The formula of the last settled recipe, with the ω of now: so it follows the hand without a question to the server. */
   function formula(element, state) {
-    const plain = state.method === "task_arithmetic" && !Object.keys(state.parameters).length;
-    const known = state.settled?.formula ?? (plain ? state.info.formula : null);
+    const known = state.settled?.formula ?? (plain(state) ? state.info.formula : null);
     const columns = known?.columns ?? true, parts = known?.parts ?? [{ text: "Θ" }];
     element.dataset.digest = state.settled?.digest ?? "";
     element.dataset.method = state.method;

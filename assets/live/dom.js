@@ -15,6 +15,14 @@
     return element;
   }
 
+  /* The same for a picture: svg("path", { d }). */
+  function svg(tag, props, ...children) {
+    const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
+    for (const [key, value] of Object.entries(props)) element.setAttribute(key, value);
+    element.append(...children);
+    return element;
+  }
+
   /* Sets text only where it differs, so that a selection or a focus is not lost. */
   function text(element, value) {
     if (element.textContent !== value) element.textContent = value;
@@ -75,5 +83,5 @@
     return paint;
   }
 
-  globalThis.dem.dom = { h, text, swatch, message, command, painter };
+  globalThis.dem.dom = { h, svg, text, swatch, message, command, painter };
 })();

@@ -76,35 +76,16 @@ b that with the new point, U = L⁻¹H with their features H, and g = φ − U�
       this.shared = shared;
     }
 
-    /* The expected loss at x, and its derivatives. */
-    at(x) {
-      const n = x.length, { points } = this.shared, inverse = 1 / this.length ** 2;
-      let loss = this.constant;
-      const slope = Float64Array.from(this.linear);
-      for (let i = 0; i < n; i += 1) {
-        let bent = 0;
-        for (let j = 0; j < n; j += 1) bent += this.curvature[i][j] * x[j];
-        loss += x[i] * (this.linear[i] + 0.5 * bent);
-        slope[i] += bent;
-      }
-      for (let p = 0; p < points.length; p += 1) {
-        const point = points[p], slopes = this.slopes[p];
-        let square = 0, height = this.values[p];
-        for (let i = 0; i < n; i += 1) {
-          const d = x[i] - point[i];
-          square += d * d;
-          height += d * inverse * slopes[i];
-        }
-        const bump = Math.exp(-0.5 * square * inverse);
-        loss += bump * height;
-        for (let i = 0; i < n; i += 1) slope[i] += bump * inverse * (slopes[i] - height * (x[i] - point[i]));
-      }
-      return { loss, slope };
-    }
-
-    /* What all lines through x have in common: from each measured point the squared distance and the height of its bump. */
+    /* The quadratic part at x with its derivatives; and from each measured point the squared distance and the height of its bump.
+    A loss, and all lines through x, follow from these. */
     sums(x) {
-      const { points } = this.shared, inverse = 1 / this.length ** 2;
+      const { points } = this.shared, inverse = 1 / this.length ** 2, slope = Float64Array.from(this.linear);
+      let value = this.constant;
+      x.forEach((omega, i) => {
+        const bent = this.curvature[i].reduce((sum, curve, j) => sum + curve * x[j], 0);
+        value += omega * (this.linear[i] + 0.5 * bent);
+        slope[i] += bent;
+      });
       const squares = new Float64Array(points.length), heights = Float64Array.from(this.values);
       points.forEach((point, p) => {
         for (let i = 0; i < x.length; i += 1) {
@@ -113,34 +94,37 @@ b that with the new point, U = L⁻¹H with their features H, and g = φ − U�
           heights[p] += d * inverse * this.slopes[p][i];
         }
       });
-      return { squares, heights };
+      return { value, slope, squares, heights };
+    }
+
+    /* The expected loss at x, and its derivatives. */
+    at(x) {
+      const { points } = this.shared, inverse = 1 / this.length ** 2;
+      const { value, slope, squares, heights } = this.sums(x);
+      let loss = value;
+      points.forEach((point, p) => {
+        const bump = Math.exp(-0.5 * squares[p] * inverse), height = heights[p], slopes = this.slopes[p];
+        loss += bump * height;
+        for (let i = 0; i < x.length; i += 1) slope[i] += bump * inverse * (slopes[i] - height * (x[i] - point[i]));
+      });
+      return { loss, slope };
     }
 
     /* The expected losses at equally spaced values of one coordinate, all others as in x. From one value to the next a bump grows by
     a ratio that itself changes by a constant one, so no exponential is taken for each. */
-    along(x, which, values, { squares, heights } = this.sums(x)) {
+    along(x, which, values, { value, slope, squares, heights } = this.sums(x)) {
       const { points } = this.shared, inverse = 1 / this.length ** 2, curve = this.curvature[which][which];
-      const zero = Float64Array.from(x);
-      zero[which] = 0;
-      let start = this.constant, rise = this.linear[which];
-      for (let i = 0; i < x.length; i += 1) {
-        let bent = 0;
-        for (let j = 0; j < x.length; j += 1) bent += this.curvature[i][j] * zero[j];
-        start += zero[i] * (this.linear[i] + 0.5 * bent);
-        if (i !== which) rise += this.curvature[which][i] * zero[i];
-      }
-      const out = Float64Array.from(values, (value) => start + value * (rise + 0.5 * curve * value));
+      const out = Float64Array.from(values, (to) => value + (to - x[which]) * (slope[which] + 0.5 * curve * (to - x[which])));
       const step = values.length > 1 ? values[1] - values[0] : 0, change = Math.exp(-step * step * inverse);
       for (let p = 0; p < points.length; p += 1) {
-        const here = x[which] - points[p][which], slope = this.slopes[p][which] * inverse;
-        let d = values[0] - points[p][which];
-        let bump = Math.exp(-0.5 * (squares[p] - here * here + d * d) * inverse), height = heights[p] + (d - here) * slope;
+        const here = x[which] - points[p][which], d = values[0] - points[p][which], rise = this.slopes[p][which] * inverse;
+        let bump = Math.exp(-0.5 * (squares[p] - here * here + d * d) * inverse), height = heights[p] + (d - here) * rise;
         let ratio = Math.exp(-(d + 0.5 * step) * step * inverse);
         for (let v = 0; v < out.length; v += 1) {
           out[v] += bump * height;
           bump *= ratio;
           ratio *= change;
-          height += step * slope;
+          height += step * rise;
         }
       }
       return out;
@@ -190,19 +174,23 @@ b that with the new point, U = L⁻¹H with their features H, and g = φ − U�
       this.datasets = new Map(Object.entries(datasets).map(([name, own]) => [name, new Surrogate(shared, own)]));
     }
 
+    /* Whether it is about the composition of a state: a plain sum of the vectors that it knows. */
+    of(state) {
+      return globalThis.dem.state.plain(state) && this.models === state.info?.models;
+    }
+
     /* Whether anything is predicted for a state of the page. */
     fits(state) {
-      const plain = state.method === "task_arithmetic" && !Object.keys(state.parameters).length;
-      return plain && this.datasets.size > 0 && this.models === state.info?.models;
+      return this.datasets.size > 0 && this.of(state);
     }
 
     place(omegas) {
       return this.names.map((name) => omegas[name] ?? 0);
     }
 
-    /* Whether x is inside the range in which each ω was measured. */
-    inside(x) {
-      return x.every((value, i) => value >= this.low[i] - EDGE && value <= this.high[i] + EDGE);
+    /* Whether a value of one ω is inside the range in which it was measured. */
+    trusts(which, value) {
+      return value >= this.low[which] - EDGE && value <= this.high[which] + EDGE;
     }
 
     /* From the vectors' inner products: the cosine of Σ ωᵢ Δᵢ to each vector, by name, and its norm relative to the base's. null where
@@ -221,7 +209,7 @@ b that with the new point, U = L⁻¹H with their features H, and g = φ − U�
       const surrogate = this.datasets.get(name), x = this.place(omegas);
       const { loss } = surrogate.at(x), stderr = surrogate.error(x), share = surrogate.share(loss);
       const share_stderr = share === null ? null : stderr / (surrogate.base - surrogate.expert);
-      return { loss, stderr, share, share_stderr, inside: this.inside(x), r2: surrogate.r2 };
+      return { loss, stderr, share, share_stderr, inside: x.every((value, i) => this.trusts(i, value)), r2: surrogate.r2 };
     }
 
     /* How good the losses are together: minus the mean loss, so that more is better. */

@@ -1,19 +1,12 @@
 /* Preferences over the datasets, and two maps of the forecast: the front between two datasets, and the mean loss over two ω. */
 (() => {
-  const { h, text, swatch } = globalThis.dem.dom;
+  const { h, svg, text, swatch } = globalThis.dem.dom;
+  const { number, plain } = globalThis.dem.state;
   const { best, front } = globalThis.dem.optimum;
-  const SVG = "http://www.w3.org/2000/svg";
   const SIZE = 240, EDGE = 34; // pixels of a square map, and of its margin for labels
   const CELLS = 24, LEVELS = 12; // of the map over two ω
 
-  const element = (tag, props, ...children) => {
-    const made = document.createElementNS(SVG, tag);
-    for (const [key, value] of Object.entries(props)) made.setAttribute(key, value);
-    made.append(...children);
-    return made;
-  };
-
-  const square = (label) => element("svg", { viewBox: `0 0 ${SIZE + EDGE} ${SIZE + EDGE}`, role: "img", "aria-label": label });
+  const square = (label) => svg("svg", { viewBox: `0 0 ${SIZE + EDGE} ${SIZE + EDGE}`, role: "img", "aria-label": label });
 
   /* A choice among names that keeps its value when the names change. */
   function choose(label, changed) {
@@ -67,7 +60,6 @@
   function prefer(parts) {
     const { line } = parts, { forecast } = line.state;
     if (!forecast?.fits(line.state)) return;
-    const { number } = globalThis.dem.state;
     const wanted = Object.fromEntries([...parts.weights].map(([name, { range, floor }]) => {
       const least = floor.value.trim() ? number(floor.value.replace("%", "")) : null;
       floor.toggleAttribute("aria-invalid", floor.value.trim() !== "" && least === null);
@@ -92,7 +84,7 @@
     parts.up.fill(names, 1);
     for (const { range, floor } of parts.weights.values()) range.disabled = floor.disabled = !forecast;
     text(parts.said, forecast ? `Sets the ω that are expected to be best for these weights, from ${forecast.count} compositions and within their range. ≥ is the least share.`
-      : state.method === "task_arithmetic" ? "Too little was measured to predict. Move a few sliders, or press Find ω." : "Predictions are for task_arithmetic without parameters.");
+      : plain(state) ? "Too little was measured to predict. Move a few sliders, or press Find ω." : "Predictions are for task_arithmetic without parameters.");
     const key = JSON.stringify([state.omegas, trials.length]);
     if (parts.key === key && parts.forecast === forecast) return;
     [parts.key, parts.forecast] = [key, forecast];
@@ -106,10 +98,10 @@
     return [low - pad, high + pad];
   }
 
-  function frame(svg, [left, right], [bottom, top], across, up) {
+  function frame(picture, [left, right], [bottom, top], across, up) {
     const x = (value) => EDGE + (value - left) / (right - left) * SIZE, y = (value) => SIZE - (value - bottom) / (top - bottom) * SIZE;
-    const label = (at, words, props) => element("text", { ...at, ...props }, words);
-    svg.replaceChildren(element("rect", { x: EDGE, y: 0, width: SIZE, height: SIZE, class: "field" }),
+    const label = (at, words, props) => svg("text", { ...at, ...props }, words);
+    picture.replaceChildren(svg("rect", { x: EDGE, y: 0, width: SIZE, height: SIZE, class: "field" }),
       label({ x: EDGE, y: SIZE + 14 }, left.toFixed(2)), label({ x: EDGE + SIZE, y: SIZE + 14 }, right.toFixed(2), { "text-anchor": "end" }),
       label({ x: EDGE + SIZE / 2, y: SIZE + 28 }, across, { "text-anchor": "middle" }),
       label({ x: EDGE - 4, y: SIZE }, bottom.toFixed(2), { "text-anchor": "end" }), label({ x: EDGE - 4, y: 10 }, top.toFixed(2), { "text-anchor": "end" }),
@@ -143,15 +135,15 @@
     const [wide, tall] = [scale(all.map((one) => one.x)), scale(all.map((one) => one.y))], span = [wide[1] - wide[0], tall[1] - tall[0]];
     const to = frame(plane, wide, tall, `loss on ${names[a]}`, `loss on ${names[b]}`);
     const go = (omegas, words, made) => {
-      made.append(element("title", {}, words));
+      made.append(svg("title", {}, words));
       made.addEventListener("click", () => line.event({ type: "omegas", omegas, run: null, at: performance.now() }));
       return made;
     };
     const named = (values) => Object.fromEntries(state.info.vectors.map((vector, i) => [vector.name, +values[i].toFixed(4)]));
-    plane.append(...pairs.map(({ trial, x, y }) => go(named(trial.omegas), `measured, mean loss ${trial.mean.toFixed(3)}`, element("circle", { cx: to.x(x), cy: to.y(y), r: 3, class: "measured" }))));
-    if (curve.length) plane.append(element("path", { d: curve.map(({ x, y }, i) => `${i ? "L" : "M"}${to.x(x)} ${to.y(y)}`).join(""), class: "curve" }));
-    plane.append(...curve.map((one) => go(named(one.omegas), "predicted", element("circle", { cx: to.x(one.x), cy: to.y(one.y), r: 4, class: doubt(one, span) ? "ahead doubtful" : "ahead" }))));
-    plane.append(...now.map(({ x, y }) => element("circle", { cx: to.x(x), cy: to.y(y), r: 6, class: "now" })));
+    plane.append(...pairs.map(({ trial, x, y }) => go(named(trial.omegas), `measured, mean loss ${trial.mean.toFixed(3)}`, svg("circle", { cx: to.x(x), cy: to.y(y), r: 3, class: "measured" }))));
+    if (curve.length) plane.append(svg("path", { d: curve.map(({ x, y }, i) => `${i ? "L" : "M"}${to.x(x)} ${to.y(y)}`).join(""), class: "curve" }));
+    plane.append(...curve.map((one) => go(named(one.omegas), "predicted", svg("circle", { cx: to.x(one.x), cy: to.y(one.y), r: 4, class: doubt(one, span) ? "ahead doubtful" : "ahead" }))));
+    plane.append(...now.map(({ x, y }) => svg("circle", { cx: to.x(x), cy: to.y(y), r: 6, class: "now" })));
   }
 
   function draw_map(parts, state, forecast, trials) {
@@ -168,10 +160,10 @@
     // In steps, so that their edges are contours.
     rows.forEach((row, i) => row.forEach((score, j) => {
       const level = Math.min(LEVELS - 1, Math.floor((score - low) / (high - low || 1) * LEVELS)) / (LEVELS - 1);
-      map.append(element("rect", { x: EDGE + j * SIZE / CELLS, y: SIZE - (i + 1) * SIZE / CELLS, width: side, height: side, class: "cell", "fill-opacity": (0.04 + 0.8 * level).toFixed(3) }));
+      map.append(svg("rect", { x: EDGE + j * SIZE / CELLS, y: SIZE - (i + 1) * SIZE / CELLS, width: side, height: side, class: "cell", "fill-opacity": (0.04 + 0.8 * level).toFixed(3) }));
     }));
-    map.append(...trials.map((trial) => element("circle", { cx: to.x(trial.omegas[a]), cy: to.y(trial.omegas[b]), r: 3, class: "measured" })));
-    map.append(element("circle", { cx: to.x(state.omegas[names[a]]), cy: to.y(state.omegas[names[b]]), r: 6, class: "now" }));
+    map.append(...trials.map((trial) => svg("circle", { cx: to.x(trial.omegas[a]), cy: to.y(trial.omegas[b]), r: 3, class: "measured" })));
+    map.append(svg("circle", { cx: to.x(state.omegas[names[a]]), cy: to.y(state.omegas[names[b]]), r: 6, class: "now" }));
   }
 
   /* A click on the map sets its two ω. */

@@ -1,20 +1,12 @@
 /* Parallel coordinates: a line for each composition over its ω and losses. A drag along an axis keeps the lines that pass there. */
 (() => {
-  const { h } = globalThis.dem.dom;
-  const SVG = "http://www.w3.org/2000/svg";
+  const { h, svg } = globalThis.dem.dom;
   const WIDTH = 960, HEIGHT = 220, TOP = 28, BOTTOM = 20, SIDE = 36;
   const MOST = 300; // lines; more are a grey area
 
-  const element = (tag, props, ...children) => {
-    const made = document.createElementNS(SVG, tag);
-    for (const [key, value] of Object.entries(props)) made.setAttribute(key, value);
-    made.append(...children);
-    return made;
-  };
-
   /* A picture whose brushes call `brushed` with a test for rows. An axis is { key, label, colour, of: row -> number }. */
   function build(brushed) {
-    const picture = element("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": "Parallel coordinates of the measured compositions" });
+    const picture = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": "Parallel coordinates of the measured compositions" });
     const root = h("div.parallel", {}, picture);
     const own = { root, picture, brushes: new Map(), axes: [], rows: [], brushed };
     return own;
@@ -44,16 +36,16 @@
     const { picture, axes, rows, scales, brushes } = own, kept = keeps(own);
     const path = (row) => axes.map((axis, i) => `${i ? "L" : "M"}${scales[i].x.toFixed(1)} ${scales[i].y(axis.of(row)).toFixed(1)}`).join("");
     // The best is the first row; it is drawn last, so that it lies on top.
-    const lines = rows.map((row, place) => element("path", { d: path(row), class: `${kept(row) ? "kept" : "gone"}${place ? "" : " first"}` })).reverse();
+    const lines = rows.map((row, place) => svg("path", { d: path(row), class: `${kept(row) ? "kept" : "gone"}${place ? "" : " first"}` })).reverse();
     const columns = axes.map((axis, i) => {
       const { x, low, high, y } = scales[i], brush = brushes.get(axis.key);
-      const group = element("g", { class: axis.colour === undefined ? "axis" : `axis dataset-${axis.colour}`, "data-axis": axis.key },
-        element("line", { x1: x, x2: x, y1: TOP, y2: HEIGHT - BOTTOM }),
-        element("text", { x, y: 12, class: "name" }, axis.label),
-        element("text", { x, y: TOP - 4 }, high.toFixed(2)),
-        element("text", { x, y: HEIGHT - 6 }, low.toFixed(2)),
-        element("rect", { x: x - 14, width: 28, y: TOP - 4, height: HEIGHT - TOP - BOTTOM + 8, class: "grip" }));
-      if (brush) group.append(element("rect", { x: x - 6, width: 12, y: y(brush[1]), height: Math.max(2, y(brush[0]) - y(brush[1])), class: "brush" }));
+      const group = svg("g", { class: axis.colour === undefined ? "axis" : `axis dataset-${axis.colour}`, "data-axis": axis.key },
+        svg("line", { x1: x, x2: x, y1: TOP, y2: HEIGHT - BOTTOM }),
+        svg("text", { x, y: 12, class: "name" }, axis.label),
+        svg("text", { x, y: TOP - 4 }, high.toFixed(2)),
+        svg("text", { x, y: HEIGHT - 6 }, low.toFixed(2)),
+        svg("rect", { x: x - 14, width: 28, y: TOP - 4, height: HEIGHT - TOP - BOTTOM + 8, class: "grip" }));
+      if (brush) group.append(svg("rect", { x: x - 6, width: 12, y: y(brush[1]), height: Math.max(2, y(brush[0]) - y(brush[1])), class: "brush" }));
       group.addEventListener("pointerdown", (event) => begin(own, i, event));
       return group;
     });

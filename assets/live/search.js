@@ -1,7 +1,7 @@
 /* The tab Search: what to search for, how it goes, and all compositions that were measured, whoever asked for them. */
 (() => {
   const { h, text, swatch, message, command } = globalThis.dem.dom;
-  const { active, same } = globalThis.dem.state;
+  const { active, same, number: parsed, PLAIN } = globalThis.dem.state;
   const { finding, parallel, front } = globalThis.dem;
   const SHOWN = 100; // rows of the table
   const AIMS = [["share", "mean share of each expert's gain"], ["loss", "mean loss"], ["regret", "largest share that is missing"]];
@@ -67,7 +67,7 @@
       parts.front.root, parts.head, parts.parallel.root, parts.table);
 
     function begin() {
-      const read = (input) => (input.value.trim() === "" ? null : globalThis.dem.state.number(input.value));
+      const read = (input) => (input.value.trim() === "" ? null : parsed(input.value));
       const values = { budget: read(budget), low: read(low), high: read(high), reach: read(reach) };
       const wrong = [budget, low, high, reach].find((input) => input.value.trim() !== "" && read(input) === null) ?? [budget, low, high].find((input) => read(input) === null);
       text(parts.error, wrong ? `“${wrong.value}” is not a number` : !Number.isInteger(values.budget) ? "evaluations: give a whole number" : "");
@@ -117,7 +117,7 @@
       line.omegas = named(info, row);
       return line;
     });
-    const go = (row) => parts.line.event({ type: "go", to: { method: "task_arithmetic", parameters: {}, omegas: named(info, row) } });
+    const go = (row) => parts.line.event({ type: "go", to: { ...PLAIN, omegas: named(info, row) } });
     const texts = kept.map((row) => cells(row, 6));
     const copies = [["CSV", [columns, ...texts].map((row) => row.map((cell) => (/[",\n]/.test(cell) ? `"${cell.replaceAll('"', '""')}"` : cell)).join(",")).join("\n")],
       ["JSON", JSON.stringify(kept.map((row) => ({ omegas: named(info, row), mean: row.mean, losses: Object.fromEntries(info.data.map(({ name }, i) => [name, row.losses[i]])) })))],
@@ -131,7 +131,7 @@
 
   /* The row of the composition that the page shows. */
   function mark(parts, state) {
-    for (const row of parts.rows ?? []) row.classList.toggle("here", same(state, { method: "task_arithmetic", parameters: {}, omegas: row.omegas }));
+    for (const row of parts.rows ?? []) row.classList.toggle("here", same(state, { ...PLAIN, omegas: row.omegas }));
   }
 
   globalThis.dem.search = search;

@@ -20,8 +20,7 @@ A state is a plain object:
   server    "here", "gone", "behind" (other models are open), "empty" (none are) or "loading"
   kept      the composition that was stored last, so that it is not stored twice
 
-`step(state, event)` returns [state, effects]. Effects are { do: "send" | "keep" | "open" | "address" | "forecast" } with what they
-need. */
+`step(state, event)` returns [state, effects]. Effects are { do: the name of a method of Line } with what it needs. */
 (() => {
   const STEPS = 100; // how many moves can be undone
   const RUN = 800; // milliseconds within which moves of one slider are one step
@@ -33,8 +32,11 @@ need. */
       : value;
   const same = (one, other) => JSON.stringify(sorted(composition(one))) === JSON.stringify(sorted(composition(other)));
 
+  const PLAIN = { method: "task_arithmetic", parameters: {} }; // Θ + Σ ωᵢ Δᵢ
+  const plain = ({ method, parameters }) => method === PLAIN.method && !Object.keys(parameters).length;
+
   const empty = () => ({
-    info: null, method: "task_arithmetic", parameters: {}, omegas: {}, past: [], future: [], turn: 0, sent: 0, dirty: false,
+    info: null, ...PLAIN, omegas: {}, past: [], future: [], turn: 0, sent: 0, dirty: false,
     settled: null, losses: null, answer: null, refused: null, errors: {}, server: "loading", kept: null, prompt: "",
     run: null, held: false, opening: false, note: "", command: "", best: null, announced: null, forecast: null,
     search: null, finding: null,
@@ -251,8 +253,7 @@ need. */
     effects.push({ do: "open" }); // its best may be the best of all now
     const mine = state.finding?.id === search.id && same(state, state.finding.composition);
     if (!mine || search.state !== "done" || !search.omegas) return [next, effects];
-    const plain = { method: "task_arithmetic", parameters: {}, omegas: { ...state.omegas, ...search.omegas } };
-    const [moved, more] = move(next, plain, null, 0);
+    const [moved, more] = move(next, { ...PLAIN, omegas: { ...state.omegas, ...search.omegas } }, null, 0);
     return [moved, [...effects, ...more]];
   }
 
@@ -295,5 +296,5 @@ need. */
     return { model, losses: measured, server: state.server };
   }
 
-  globalThis.dem = Object.assign(globalThis.dem ?? {}, { state: { empty, step, status, number, figures, same, composition, active } });
+  globalThis.dem = Object.assign(globalThis.dem ?? {}, { state: { empty, step, status, number, figures, same, composition, active, plain, PLAIN } });
 })();

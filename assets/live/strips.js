@@ -2,21 +2,13 @@
 stand. All strips have one scale, so a high one matters more. And the arrow below: which way, and how steeply, it falls from here.
 Above the strip is the cosine of the whole Σ ωᵢ Δᵢ to this vector. */
 (() => {
-  const { h, text } = globalThis.dem.dom;
+  const { h, svg, text } = globalThis.dem.dom;
   const SAMPLES = 31, WIDTH = 100, HEIGHT = 32;
   const ARROW = 28; // pixels of the longest arrow
-  const SVG = "http://www.w3.org/2000/svg";
 
   function build(low, high) {
-    const picture = document.createElementNS(SVG, "svg");
-    picture.setAttribute("viewBox", `0 0 ${WIDTH} ${HEIGHT}`);
-    picture.setAttribute("preserveAspectRatio", "none");
-    const [outside, inside] = ["outside", "inside"].map((name) => {
-      const path = document.createElementNS(SVG, "path");
-      path.setAttribute("class", name);
-      picture.append(path);
-      return path;
-    });
+    const [outside, inside] = ["outside", "inside"].map((name) => svg("path", { class: name }));
+    const picture = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none" }, outside, inside);
     const arrow = h("i", { hidden: true });
     const cosine = h("small"); // of the sum of all vectors
     const root = h("div.strip", { "aria-hidden": "true" }, picture, arrow, cosine);
@@ -40,8 +32,7 @@ Above the strip is the cosine of the whole Σ ωᵢ Δᵢ to this vector. */
 
   /* The cosines, and in `size` how long the sum of the vectors is. */
   function angles(sliders, state, size) {
-    const plain = state.method === "task_arithmetic" && state.forecast?.models === state.info.models;
-    const known = plain ? state.forecast.geometry(state.omegas) : null;
+    const known = state.forecast?.of(state) ? state.forecast.geometry(state.omegas) : null;
     for (const [name, { strip }] of sliders) {
       const cosine = known?.cosines[name];
       text(strip.cosine, Number.isFinite(cosine) ? `cos ${cosine < 0 ? "−" : ""}${Math.abs(cosine).toFixed(2)}` : "");
@@ -68,7 +59,7 @@ Above the strip is the cosine of the whole Σ ωᵢ Δᵢ to this vector. */
     const rows = names.map((name, row) => {
       const { strip } = sliders.get(name);
       const which = forecast.names.indexOf(name);
-      const trusted = (value) => value >= forecast.low[which] - 0.05 && value <= forecast.high[which] + 0.05;
+      const trusted = (value) => forecast.trusts(which, value);
       return { name, strip, trusted, gains: Array.from(scores[row], (score) => score - floor) };
     });
     const top = Math.max(1e-6, ...rows.flatMap(({ strip, trusted, gains }) => gains.filter((_, place) => trusted(strip.values[place]))));

@@ -63,7 +63,7 @@ class SurrogateSearch(Searcher):
 
     def surrogates(self) -> dict[str, Surrogate]:
         """Returns a surrogate for each dataset, fitted to all trials that did not fail."""
-        return fit(self.space, self._usable())
+        return fit(self.space.names, self._usable())
 
     def _points(self) -> Iterator[Point]:
         yield self._start
@@ -135,21 +135,21 @@ class SurrogateSearch(Searcher):
                 return point
 
 
-def fit(space: Space, trials: Sequence[Trial]) -> dict[str, Surrogate]:
+def fit(names: Sequence[str], trials: Sequence[Trial]) -> dict[str, Surrogate]:
     """Returns a surrogate of the loss on each dataset.
 
     Args:
-        space: names the coordinates, in the order of the surrogates' points.
+        names: the coordinates, in the order of the surrogates' points.
         trials: at least one with what was measured; those without are left out.
     """
     told = [(trial.point, trial.measured) for trial in trials if trial.measured is not None]
-    points = np.array([[point[name] for name in space.names] for point, _ in told])
+    points = np.array([[point[name] for name in names] for point, _ in told])
     datasets = [name for name in told[0][1].losses if all(name in got.losses for _, got in told)]
     return {
         dataset: Surrogate(
             points,
             np.array([got.losses[dataset] for _, got in told]),
-            np.array([_slopes(got, dataset, space.names) for _, got in told]),
+            np.array([_slopes(got, dataset, names) for _, got in told]),
         )
         for dataset in datasets
     }

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import queue
 import subprocess
-import sys
 import threading
 from collections import deque
 from collections.abc import Sequence
@@ -15,10 +13,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from workbench.errors import SessionError
+from workbench.processes import dem
 from workbench.session.job_table import Cancelled, Handle
 
-ROOT = Path(__file__).resolve().parents[2]
-"""The folder that holds the packages, for the child's PYTHONPATH."""
 POLL_SECONDS = 0.2
 """How long to wait for a line of the child before looking whether the job was cancelled."""
 
@@ -40,23 +37,10 @@ class TrainProcess:
     def __init__(
         self, plan: Path, out: Path, workdir: Path, resume: bool, *, roots: Sequence[Path]
     ):
-        # A list and no shell, so that no name can become a command. Warnings of libraries are
-        # ignored, because only the last lines of stderr are kept, and an error must be among them.
-        words = [
-            sys.executable,
-            "-W",
-            "ignore",
-            "-m",
-            "workbench.cli",
-            "train",
-            str(plan),
-            str(out),
-        ]
-        words += ["--workdir", str(workdir), "--worker", *(["--resume"] if resume else [])]
+        words = ["train", str(plan), str(out), "--workdir", str(workdir), "--worker"]
+        words += ["--resume"] if resume else []
         words += [word for root in roots for word in ("--root", str(root))]
-        # The child must run this very program, also from a checkout that is not installed.
-        paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-        self._words, self._environment = words, os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+        self._words, self._environment = dem(*words)
         self._lines: queue.Queue[tuple[str, str | None]] = queue.Queue()
         self._last: deque[str] = deque(maxlen=12)
 

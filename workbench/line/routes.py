@@ -69,7 +69,7 @@ class Line:
     def __init__(self, session: Session):
         self._session = session
         self._scheduler = Scheduler()
-        self.forecasts = Forecasts(session.book)
+        self.forecasts = Forecasts(session)
         self.states = PageStates(session.workdir.pages, log.warning)
         self._pages: OrderedDict[str, _Page] = OrderedDict()
         self._lock = threading.Lock()

@@ -8,48 +8,38 @@ to the server; assets/live/forecast.js computes it.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from workbench.search.measured import MeasuredPoint, measured_points, plain_points, slopes_of
+from workbench.search.measured import measured_points, plain_points, slopes_of
 from workbench.search.points import is_small
 from workbench.session.loss_on_axis import FULL
 
 if TYPE_CHECKING:
     from evaluation.landscape.loss_surrogate import Surrogate
+    from evaluation.search import Trial
     from workbench.session.loss_cache import LossCache
     from workbench.session.models import Models
+    from workbench.session.session import Session
 
 ROWS = 240
 """The most numbers per dataset that a forecast is fitted to: a loss, and each of its derivatives.
-Its time grows with their cube: 240 take some 0.1 s for each dataset here, and 20 ms in a page."""
+Its time grows with their cube: 240 take some 0.1 s for each dataset here, and 30 ms in a page."""
 FEWEST = 4
 """Numbers below which nothing is predicted."""
-
-
-class Known(NamedTuple):
-    """What a forecast is fitted to."""
-
-    points: Sequence[MeasuredPoint]
-    slopes: Sequence[Mapping[str, Mapping[str, float]] | None]
-    """Of each point: dataset -> vector -> derivative; None if they are not used."""
-
-    def rows(self, vectors: int) -> int:
-        """Returns how many numbers per dataset these are."""
-        return sum(1 + vectors * (slope is not None) for slope in self.slopes)
 
 
 class Forecasts:
     """Makes forecasts; what nothing new was measured for is not fitted again. Any thread may ask.
 
     Args:
-        book: the cache of losses.
+        session: the session, whose measured compositions are read.
     """
 
-    def __init__(self, book: LossCache):
-        self._book = book
+    def __init__(self, session: Session):
+        self._session = session
         # Held while fitting: two pages that ask at once would fit the same twice.
         self._lock = threading.Lock()
         self._last: tuple[object, dict[str, Any]] = (None, {})
@@ -57,82 +47,69 @@ class Forecasts:
     def of(self, models: Models) -> dict[str, Any]:
         """Returns the forecast for the open models as JSON; docs/page.md lists its keys."""
         with self._lock:
-            known = gathered(self._book, models)
-            measured = [(point.key, slope is not None) for point, slope in zip(*known, strict=True)]
+            known = gathered(self._session.book, models)
+            measured = [(trial.point, _sloped(trial)) for trial in known]
             if self._last[0] != (models.key, measured):
-                self._last = (models.key, measured), forecast(self._book, models, known)
+                self._last = (models.key, measured), self._fitted(models, known)
             return self._last[1] | _geometry(models)
 
+    def _fitted(self, models: Models, known: Sequence[Trial]) -> dict[str, Any]:
+        document: dict[str, Any] = {"models": models.key, "names": models.names, "datasets": {}}
+        document["count"] = len(known)
+        if rows(known) < FEWEST or len(known) < 2:
+            return document
+        from evaluation.search.surrogate import fit
 
-def forecast(book: LossCache, models: Models, known: Known) -> dict[str, Any]:
-    """Returns the forecast for the open models from what is known; see Forecasts.of."""
-    document: dict[str, Any] = {"models": models.key, "names": models.names, "datasets": {}}
-    document["count"] = len(known.points)
-    if known.rows(len(models.names)) < FEWEST or len(known.points) < 2:
-        return document
-    surrogates = fitted(known, models.names, list(models.data))
-    points = next(iter(surrogates.values())).points
-    return document | {
-        "points": points.tolist(),
-        "sloped": [slope is not None for slope in known.slopes],
-        "low": points.min(0).tolist(),
-        "high": points.max(0).tolist(),
-        "datasets": {
-            name: surrogate_data(surrogate) | _ends(book, models, name)
-            for name, surrogate in surrogates.items()
-        },
-    }
+        surrogates = fit(models.names, known)
+        points = next(iter(surrogates.values())).points
+        return document | {
+            "points": points.tolist(),
+            "sloped": [_sloped(trial) for trial in known],
+            "low": points.min(0).tolist(),
+            "high": points.max(0).tolist(),
+            "datasets": {
+                name: surrogate_data(surrogate) | self._ends(models, name)
+                for name, surrogate in surrogates.items()
+            },
+        }
+
+    def _ends(self, models: Models, dataset: str) -> dict[str, float | None]:
+        """Returns the losses of the base and of the dataset's own expert; None if not known."""
+        base, expert = self._session.measuring.known_ends(models, dataset, FULL) or (None, None)
+        return {"base": base and base.value, "expert": expert and expert.value}
 
 
-def gathered(book: LossCache, models: Models) -> Known:
+def gathered(book: LossCache, models: Models) -> list[Trial]:
     """Returns the measured sums with their derivatives, at most ROWS numbers per dataset.
 
     Of too many the best by mean loss are taken, because there the sliders stand, and before them
     the base and the vectors alone, because there they begin.
     """
+    from evaluation.search import Measured, Trial
+
     points = plain_points(measured_points(book, models))
     # A sort keeps the order of equal keys, so the others stay the best first.
     points.sort(key=lambda point: sum(omega != 0 for omega in point.omegas.values()) > 1)
-    taken: list[MeasuredPoint] = []
-    slopes: list[Mapping[str, Mapping[str, float]] | None] = []
+    taken: list[Trial] = []
     left, n = ROWS, len(models.names)
     for point in points:
         if left < 1:
             break
         if point.recipe(models) is None:
             continue
-        slope = slopes_of(book, models, point.key) if left > n else None
-        taken.append(point)
-        slopes.append(slope)
-        left -= 1 + n * (slope is not None)
-    return Known(taken, slopes)
+        slopes = slopes_of(book, models, point.key) if left > n else None
+        taken.append(Trial(dict(point.omegas), point.mean, Measured(point.losses, slopes)))
+        left -= 1 + n * (slopes is not None)
+    return taken
 
 
-def fitted(known: Known, names: Sequence[str], datasets: Sequence[str]) -> dict[str, Surrogate]:
-    """Returns a surrogate of the loss on each dataset.
+def rows(known: Sequence[Trial]) -> int:
+    """Returns how many numbers per dataset were measured: losses and their derivatives."""
+    return sum(1 + len(trial.point) * _sloped(trial) for trial in known)
 
-    Args:
-        known: at least one point.
-        names: the vectors, in the order of the surrogates' coordinates.
-        datasets: the datasets.
-    """
-    from evaluation.landscape.loss_surrogate import Surrogate
 
-    points = np.array([[point.omegas[name] for name in names] for point in known.points])
-    nothing = [np.nan] * len(names)
-    return {
-        dataset: Surrogate(
-            points,
-            np.array([point.losses[dataset] for point in known.points]),
-            np.array(
-                [
-                    [slope[dataset][name] for name in names] if slope else nothing
-                    for slope in known.slopes
-                ]
-            ),
-        )
-        for dataset in datasets
-    }
+def _sloped(trial: Trial) -> bool:
+    return trial.measured is not None and trial.measured.gradients is not None
 
 
 def _geometry(models: Models) -> dict[str, Any]:
@@ -158,15 +135,3 @@ def surrogate_data(surrogate: Surrogate) -> dict[str, Any]:
         **spread._asdict(),
         "r2": r2 if np.isfinite(r2) else None,
     }
-
-
-def _ends(book: LossCache, models: Models, dataset: str) -> dict[str, float | None]:
-    """Returns the losses of the base and of the dataset's own expert; None if not measured."""
-    key = models.data[dataset].keys[FULL]
-    expert = models.recipe({dataset: 1.0}) if dataset in models.vectors else None
-    recipes = {"base": models.recipe({}), "expert": expert}
-    entries = {
-        end: book.get(models.identity(recipe), key) if recipe else None
-        for end, recipe in recipes.items()
-    }
-    return {end: entry.value if entry else None for end, entry in entries.items()}

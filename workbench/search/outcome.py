@@ -49,7 +49,7 @@ def left_out_r2(search: Search) -> dict[str, float]:
     told = [trial for trial in search.searcher.trials if trial.measured is not None]
     if not told:
         return {}
-    models = fit(search.searcher.space, told)
+    models = fit(search.searcher.space.names, told)
     return {dataset: model.r2() for dataset, model in models.items()}
 
 

@@ -11,7 +11,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 from workbench import commands
 from workbench.errors import SessionError
+from workbench.processes import dem
 from workbench.search.record import LOG, RESULT, SearchRecord
-from workbench.search.wanted import Wanted
+from workbench.search.wanted import AIM_WORDS, Wanted
 from workbench.session.job_table import Cancelled, Handle, Job
 from workbench.session.keys import fingerprint
 
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
 KIND = "search"
 """The kind of the job."""
-ROOT = Path(__file__).resolve().parents[2]
-"""The folder that holds the packages, for the child's PYTHONPATH."""
 POLL_SECONDS = 0.3
 """How long to wait before looking at the process again."""
 PATIENCE_SECONDS = 20
@@ -136,8 +134,7 @@ def stop(session: Session) -> None:
 
 
 def _title(wanted: Wanted) -> str:
-    aim = {"share": "mean share", "loss": "mean loss", "regret": "largest regret"}[wanted.aim]
-    return f"ω by {aim}, {wanted.method}, {wanted.budget} evaluations"
+    return f"ω by {AIM_WORDS[wanted.aim]}, {wanted.method}, {wanted.budget} evaluations"
 
 
 def _about(folder: Path) -> dict[str, Any]:
@@ -150,15 +147,12 @@ def _about(folder: Path) -> dict[str, Any]:
 def _start(folder: Path, words: Sequence[str]) -> None:
     """Starts `dem search` in a session of its own: the end of the server does not end it."""
     (folder / RESULT).unlink(missing_ok=True)
-    # A list and no shell, so that no name can become a command.
-    line = [sys.executable, "-W", "ignore", "-m", "workbench.cli", "search", *words]
-    line += ["--record", str(folder), "--json", str(folder / RESULT), "--force"]
-    # The child must run this very program, also from a checkout that is not installed.
-    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    more = ["--record", str(folder), "--json", str(folder / RESULT), "--force"]
+    line, environment = dem("search", *words, *more)
     with (folder / LOG).open("wb") as log:
         process = subprocess.Popen(
             line,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+            env=environment,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

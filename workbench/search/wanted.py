@@ -20,6 +20,7 @@ Method = Literal[
     "surrogate", "gradient", "coordinate", "greedy", "grid", "simplex", "tpe", "gp", "nsga", "cma"
 ]
 AIMS: tuple[Aim, ...] = get_args(Aim)
+AIM_WORDS = {"share": "mean share", "loss": "mean loss", "regret": "largest regret"}
 METHODS: tuple[Method, ...] = get_args(Method)
 
 
@@ -130,11 +131,10 @@ class Wanted:
 
     def words(self, score: float) -> str:
         """Returns what a score says, for the user."""
-        if self.aim == "loss":
-            return f"mean loss {score:.4f}"
-        if self.aim == "share":
-            return f"mean share {-100 * score:.1f} %"
-        return f"largest regret {100 * score:.1f} %"
+        # A share is to be large, so its score is minus the share.
+        percent = 100 * (-score if self.aim == "share" else score)
+        value = f"{score:.4f}" if self.aim == "loss" else f"{percent:.1f} %"
+        return f"{AIM_WORDS[self.aim]} {value}"
 
     def objective(self, base: Losses, experts: Losses) -> Objective:
         """Returns what is minimised.

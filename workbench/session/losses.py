@@ -113,7 +113,7 @@ class Losses:
 
     def knows_ends(self, models: Models, size: str) -> bool:
         """Returns whether both ends of every dataset's axis were measured before."""
-        return all(self._known_ends(models, name, size) for name in models.data)
+        return all(self.known_ends(models, name, size) for name in models.data)
 
     def preview(
         self, models: Models, settled: Recipe, recipe: Recipe, stale: Stale
@@ -133,7 +133,7 @@ class Losses:
         """
         from evaluation.errors import Stopped
 
-        ends = {name: self._known_ends(models, name, QUICK) for name in models.data}
+        ends = {name: self.known_ends(models, name, QUICK) for name in models.data}
         known = {name: both for name, both in ends.items() if both}
         sweep = _sweep_over(models, list(known), QUICK)
         try:
@@ -262,10 +262,10 @@ class Losses:
     def _known(self, models: Models, recipe: Recipe, dataset: str) -> LossOnAxis | None:
         """Returns the full loss and its ends if all were measured before, else None."""
         loss = self._book.get(models.identity(recipe), models.data[dataset].keys[FULL])
-        ends = self._known_ends(models, dataset, FULL)
+        ends = self.known_ends(models, dataset, FULL)
         return LossOnAxis(loss, *ends, quick=False) if loss and ends else None
 
-    def _known_ends(
+    def known_ends(
         self, models: Models, dataset: str, size: str
     ) -> tuple[Entry, Entry | None] | None:
         """Returns the ends of a dataset's axis if they were measured before, else None."""

@@ -8,10 +8,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from evaluation.search import Measured, Trial
+from evaluation.search.surrogate import fit
 from tests.workbench.page.scripts.test_scripts import ASSETS, HERE, node
-from workbench.search.forecast import Known, fitted, surrogate_data
-from workbench.search.measured import MeasuredPoint
-from workbench.session.standing import PLAIN
+from workbench.search.forecast import surrogate_data
 
 NAMES = ["a", "b", "c", "d"]
 
@@ -29,14 +29,13 @@ def world(seed, sloped, count=9):
     def slope(name, x):
         return rate[name] * (bend @ x / 2 - 1) + 0.3 * np.cos(3 * x)
 
-    points, slopes = [], []
+    trials = []
     for place, x in enumerate(rng.uniform(0, 1, (count, 4))):
-        omegas = dict(zip(NAMES, x.tolist(), strict=True))
         losses = {name: loss(name, x) for name in rate}
-        points.append(MeasuredPoint(str(place), omegas, PLAIN, losses))
         each = {name: dict(zip(NAMES, slope(name, x).tolist(), strict=True)) for name in rate}
-        slopes.append(each if place in sloped else None)
-    return Known(points, slopes), list(rate)
+        measured = Measured(losses, each if place in sloped else None)
+        trials.append(Trial(dict(zip(NAMES, x.tolist(), strict=True)), 0.0, measured))
+    return trials
 
 
 def predicted(document, points):
@@ -54,22 +53,22 @@ def predicted(document, points):
 
 @pytest.mark.parametrize("sloped", [(), (0, 3, 4), range(9)], ids=["losses", "some", "all"])
 def test_the_page_predicts_as_the_server_does(sloped):
-    known, datasets = world(len(sloped), set(sloped))
-    surrogates = fitted(known, NAMES, datasets)
+    known = world(len(sloped), set(sloped))
+    surrogates = fit(NAMES, known)
     ends = {"base": 2.0, "expert": 1.5}
     document = {
         "models": "key",
-        "count": len(known.points),
+        "count": len(known),
         "names": NAMES,
-        "points": [list(point.omegas.values()) for point in known.points],
-        "sloped": [slope is not None for slope in known.slopes],
+        "points": [list(trial.point.values()) for trial in known],
+        "sloped": [trial.measured.gradients is not None for trial in known],
         "low": [0.0] * 4,
         "high": [1.0] * 4,
         "datasets": {name: surrogate_data(each) | ends for name, each in surrogates.items()},
     }
     rng = np.random.default_rng(1)
     # A measured point, points between them, and points outside.
-    asked = [[*known.points[0].omegas.values()], *rng.uniform(-0.5, 1.5, (5, 4)).tolist()]
+    asked = [[*known[0].point.values()], *rng.uniform(-0.5, 1.5, (5, 4)).tolist()]
     found = predicted(document, [dict(zip(NAMES, point, strict=True)) for point in asked])
     for name, surrogate in surrogates.items():
         expected = surrogate.predict(np.array(asked))
@@ -90,13 +89,13 @@ def test_the_page_predicts_as_the_server_does(sloped):
 
 
 def test_a_dataset_without_an_expert_has_no_share():
-    known, datasets = world(0, set())
-    surrogates = fitted(known, NAMES, datasets[:1])
+    known = world(0, set())
+    surrogates = fit(NAMES, known)
     document = {
         "models": "key",
         "names": NAMES,
-        "points": [list(point.omegas.values()) for point in known.points],
-        "sloped": [False] * len(known.points),
+        "points": [list(trial.point.values()) for trial in known],
+        "sloped": [False] * len(known),
         "low": [0.0] * 4,
         "high": [1.0] * 4,
         "datasets": {"k": surrogate_data(surrogates["k"]) | {"base": 2.0, "expert": None}},
