@@ -11,6 +11,8 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from evaluation.search.limits import Limit
+
 Point = dict[str, float]
 """Name of a coordinate -> its value."""
 
@@ -40,16 +42,19 @@ class Trial(NamedTuple):
 
 @dataclass(frozen=True)
 class Space:
-    """The box that is searched.
+    """The box that is searched, perhaps within limits.
 
     Attributes:
         bounds: name of a coordinate -> its lowest and its highest value. Equal ones freeze it.
+        limits: on sums or norms of coordinates. The point of the box nearest to 0 must keep them.
 
     Raises:
-        ValueError: there is no coordinate, or a bound is no finite number or below the other one.
+        ValueError: there is no coordinate, a bound is no finite number or below the other one, or
+            the point nearest to 0 breaks a limit.
     """
 
     bounds: Mapping[str, tuple[float, float]]
+    limits: tuple[Limit, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.bounds:
@@ -59,6 +64,12 @@ class Space:
         for name, (low, high) in self.bounds.items():
             if not (math.isfinite(low) and math.isfinite(high) and low <= high):
                 raise ValueError(f"expected low <= high for {name}, got {low} and {high}.")
+        for limit in self.limits:
+            if not limit.allows(self._centre):
+                raise ValueError(
+                    f"no point is left: the lowest ω break the limit {limit.words()}. "
+                    "Give a higher limit or lower bounds."
+                )
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -75,17 +86,57 @@ class Space:
         """(coordinates, 2): lowest and highest values."""
         return np.array(list(self.bounds.values()), dtype=np.float64)
 
+    def allows(self, point: Mapping[str, float]) -> bool:
+        """Returns whether a point keeps all limits."""
+        return all(limit.allows(point) for limit in self.limits)
+
     def inside(self, point: Mapping[str, float]) -> Point:
-        """Returns a point moved into the box and rounded to DIGITS decimals."""
+        """Returns a point moved into the box and the limits, rounded to DIGITS decimals.
+
+        One that breaks a limit is moved straight towards the point nearest to 0 until it keeps it;
+        coordinates without a limit stay.
+        """
+        moved = self._rounded(point)
+        if self.allows(moved):
+            return moved
+        centre = self._centre
+        limited = {name for limit in self.limits for name in limit.names}
+        within, beyond = 0.0, 1.0
+        # The limits are convex and the centre keeps them, so there is one crossing. Rounding may
+        # step over it again, so the rounded points are compared.
+        best = {**moved, **{name: centre[name] for name in limited}}
+        while beyond - within > 10.0**-DIGITS:
+            share = (within + beyond) / 2
+            tried = self._rounded(
+                {
+                    name: centre[name] + share * (value - centre[name])
+                    if name in limited
+                    else value
+                    for name, value in moved.items()
+                }
+            )
+            if self.allows(tried):
+                within, best = share, tried
+            else:
+                beyond = share
+        return best
+
+    def named(self, values: Sequence[float] | NDArray[np.float64]) -> Point:
+        """Returns the point of some values in the order of the coordinates; see `inside`."""
+        return self.inside(dict(zip(self.bounds, map(float, values), strict=True)))
+
+    @property
+    def _centre(self) -> Point:
+        """The point of the box that is nearest to 0."""
+        return self._rounded(dict.fromkeys(self.bounds, 0.0))
+
+    def _rounded(self, point: Mapping[str, float]) -> Point:
+        """Returns a point moved into the box and rounded."""
         # Adding 0.0 turns -0.0 into 0.0, which is the same point.
         return {
             name: round(min(max(float(point[name]), low), high), DIGITS) + 0.0
             for name, (low, high) in self.bounds.items()
         }
-
-    def named(self, values: Sequence[float] | NDArray[np.float64]) -> Point:
-        """Returns the point of some values in the order of the coordinates; see `inside`."""
-        return self.inside(dict(zip(self.bounds, map(float, values), strict=True)))
 
 
 class Searcher(ABC):

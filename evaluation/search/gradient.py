@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize  # type: ignore[import-untyped]
 
 from evaluation.search.contract import Point, Searcher, Space, Trial
+from evaluation.search.limits import lowest
 from evaluation.search.objective import Objective
 
 RADIUS, SMALLEST, LARGEST = 0.3, 0.01, 1.0
@@ -81,15 +81,13 @@ class GradientSearch(Searcher):
     def _step(self, at: Floats, gradient: Floats, curvature: Floats, radius: float) -> Floats:
         """Returns the minimum of the quadratic model in the box and the trust region."""
         low, high = self.space.box.T
-        bounds = np.stack([np.maximum(low - at, -radius), np.minimum(high - at, radius)], axis=1)
+        bounds = np.stack([np.maximum(low, at - radius), np.minimum(high, at + radius)], axis=1)
 
-        def model(step: Floats) -> tuple[float, Floats]:
-            bent = curvature @ step
-            return float(gradient @ step + 0.5 * step @ bent), gradient + bent
+        def model(there: Floats) -> tuple[float, Floats]:
+            bent = curvature @ (there - at)
+            return float((gradient + 0.5 * bent) @ (there - at)), gradient + bent
 
-        return np.asarray(
-            minimize(model, np.zeros_like(at), jac=True, method="L-BFGS-B", bounds=bounds).x
-        )
+        return lowest(model, at, bounds, self.space.names, self.space.limits)[0] - at
 
 
 def _damped(curvature: Floats, step: Floats, change: Floats) -> Floats:

@@ -44,17 +44,19 @@ class GreedySearch(Searcher):
         left = list(self.space.free if self._order is None else self._order)
         while left:
             tried = left if self._order is None else left[:1]
+            moved = [{**best, name: value} for name in tried for value in self._values(name)]
+            # One beyond a limit would move other coordinates too. The best itself is always there,
+            # so something is left.
             candidates = [
-                self.space.inside({**best, name: value})
-                for name in tried
-                for value in self._values(name)
+                best,
+                *(self.space.inside(each) for each in moved if self.space.allows(each)),
             ]
             for point in candidates:
                 if self.score_of(point) is None:
                     yield point
             better = min(candidates, key=self._told)
-            changed = [name for name in tried if better[name] != best[name]]
             if self._told(better) < self._told(best):
+                changed = [name for name in tried if better[name] != best[name]]
                 best = better
                 self.added.append(best)
                 left.remove(changed[0])

@@ -11,7 +11,7 @@ from evaluation.search.contract import DIGITS, Point, Searcher, Space
 
 
 class GridSearch(Searcher):
-    """Tries every point of a Cartesian grid, the first coordinate slowest.
+    """Tries every allowed point of a Cartesian grid, the first coordinate slowest.
 
     Args:
         space: the box to search.
@@ -29,7 +29,7 @@ class GridSearch(Searcher):
         self._levels = levels
 
     def __len__(self) -> int:
-        """The number of points."""
+        """The number of points, with those that limits forbid."""
         return int(self._levels ** len(self.space.free))
 
     def _points(self) -> Iterator[Point]:
@@ -37,4 +37,6 @@ class GridSearch(Searcher):
             np.linspace(low, high, self._levels).round(DIGITS) if low < high else [low]
             for low, high in self.space.bounds.values()
         ]
-        return (self.space.named(point) for point in product(*values))
+        points = (dict(zip(self.space.names, each, strict=True)) for each in product(*values))
+        # A point beyond a limit would be moved off the grid.
+        return (self.space.inside(point) for point in points if self.space.allows(point))

@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize  # type: ignore[import-untyped]
 
 from evaluation.landscape.loss_surrogate import Surrogate, one_thread
 from evaluation.search.contract import Measured, Point, Searcher, Space, Trial
+from evaluation.search.limits import lowest
 from evaluation.search.objective import Objective
 
 RADIUS = 0.3
@@ -113,12 +113,9 @@ class SurrogateSearch(Searcher):
 
         starts = [centre, *self._chance.uniform(bounds[:, 0], bounds[:, 1], (STARTS, len(names)))]
         with one_thread():
-            found = [
-                minimize(expected, start, jac=True, method="L-BFGS-B", bounds=bounds)
-                for start in starts
-            ]
-        lowest = min(found, key=lambda result: result.fun)
-        return self.space.named(lowest.x), float(lowest.fun)
+            found = [lowest(expected, start, bounds, names, self.space.limits) for start in starts]
+        values, score = min(found, key=lambda each: each[1])
+        return self.space.named(values), score
 
     def _is_known(self, point: Point) -> bool:
         return any(
