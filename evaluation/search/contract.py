@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -156,7 +156,7 @@ class Searcher(ABC):
         trials: everything that was told, in order.
     """
 
-    GRADIENTS: ClassVar[bool] = False
+    GRADIENTS: bool = False
 
     def __init__(self, space: Space) -> None:
         self.space = space

@@ -1,7 +1,5 @@
 """The command that searches ω."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,13 +8,12 @@ import typer
 
 from workbench.cli.app import command
 from workbench.cli.output import Force, Json, report_to
-from workbench.cli.searching import carry_out, result_of, study_of
-from workbench.cli.shared import RecipeFile, recipe_from, resolver
+from workbench.cli.search_inputs import method_of, opened, plain_omegas, preference, span
+from workbench.cli.searching import carry_out, compared, result_of, study_of
+from workbench.cli.shared import RecipeFile, recipe_from
 
 if TYPE_CHECKING:
     from merging import Recipe
-    from workbench.session.models import Models
-    from workbench.session.session import Session
 
 
 @command(
@@ -69,6 +66,22 @@ def search(
         float | None,
         typer.Option(metavar="X", help="How far ω of the recipe may move (--add, --remove: 0.2)."),
     ] = None,
+    groups: Annotated[
+        str,
+        typer.Option(metavar="BY", help="An ω for each group of layers: by depth, or by part."),
+    ] = "",
+    vary: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME[=LOW:HIGH]", help="Search a number of the merge method too; repeatable."
+        ),
+    ] = None,
+    sum_at_most: Annotated[
+        float | None, typer.Option(metavar="X", help="The highest sum of all ω.")
+    ] = None,
+    norm_at_most: Annotated[
+        float | None, typer.Option(metavar="X", help="The highest norm of the edit, of the base's.")
+    ] = None,
     unlimited: Annotated[
         bool, typer.Option("--unlimited", help="A dataset may get worse than the base.")
     ] = False,
@@ -103,6 +116,7 @@ def search(
     from workbench.errors import SessionError
     from workbench.search.running import Search
     from workbench.search.wanted import Wanted
+    from workbench.session.standing import PLAIN
 
     report = report_to(json_file, force)
     if report_split == "validation":
@@ -113,7 +127,7 @@ def search(
     if out is not None and out.exists() and not force:
         raise SessionError(f"{out} exists already. Give another file, or --force.")
     given = recipe_from(recipe)
-    before = _plain_omegas(given) if add or remove else None
+    before = plain_omegas(given) if add or remove else None
     if remove and remove not in given.omegas:
         hint = nearest(remove, given.omegas)
         raise SessionError(f"the recipe has no {remove!r} to remove; {hint}")
@@ -126,21 +140,26 @@ def search(
         frozen=(*(freeze or ()), *([remove] if remove else [])),
         reach=0.2 if reach is None and before is not None else reach,
         limited=not unlimited,
-        weights=dict(map(_preference, prefer or ())),
+        weights=dict(map(preference, prefer or ())),
         levels=levels,
         seed=seed,
+        merge=method_of(given),
+        vary=dict(map(span, vary or ())),
+        groups=groups,  # type: ignore[arg-type]
+        highest_sum=sum_at_most,
+        highest_norm=norm_at_most,
     )
-    with _opened(given, add, data, workdir) as (session, models):
+    with opened(given, add, data, workdir) as (session, models):
         added = models.names[-1] if add else ""
         if from_recipe or wanted.frozen or wanted.reach is not None:
-            start = {**_plain_omegas(given), **{name: 0.0 for name in (added, remove) if name}}
+            start = {**plain_omegas(given), **{name: 0.0 for name in (added, remove) if name}}
             wanted = replace(wanted, start=start, added=added)
         found = Search(session, models, wanted)
         carry_out(found, session, record, study_of(found, storage) if storage else None)
         best = found.best
         if best is None:
             raise SessionError(found.problem or "no composition could be measured.")
-        result = models.recipe(best.point)
+        result = found.recipe_of(best)
         saved = out or session.workdir.save_recipe(result)
         if out is not None:
             _write(result, out)
@@ -149,76 +168,13 @@ def search(
         if before is not None:
             shown["before"] = {"omegas": before, "score": found.score_of(before)}
             report.show(f"\nScore {shown['before']['score']:.4f} before, {best.score:.4f} after")
+        if wanted.merge != PLAIN:
+            plain = Search(session, models, replace(wanted, merge=PLAIN, vary={}))
+            carry_out(plain, session, None, None)
+            shown["task_arithmetic"] = compared(found, plain, session, models, report_split)
+            report.show("\n" + shown["task_arithmetic"].pop("text"))
         report.show(f"\nThe recipe is {saved}")
         report.write({"recipe": str(saved), **shown})
-
-
-def _preference(text: str) -> tuple[str, float]:
-    """Return the dataset and the weight of NAME=W.
-
-    Raises:
-        SessionError: it has another form.
-    """
-    from workbench.errors import SessionError
-
-    name, _, weight = text.rpartition("=")
-    try:
-        return name, float(weight)
-    except ValueError:
-        raise SessionError(f"--prefer is {text!r}, expected NAME=W such as cot=2.") from None
-
-
-def _plain_omegas(recipe: "Recipe") -> dict[str, float]:
-    """Return the ω of a recipe.
-
-    Raises:
-        SessionError: one is no single number.
-    """
-    from workbench.errors import SessionError
-
-    for name, omega in recipe.omegas.items():
-        if not isinstance(omega, int | float):
-            raise SessionError(f"ω of {name} is no single number, so a search cannot begin there.")
-    return {name: float(omega) for name, omega in recipe.omegas.items()}
-
-
-@contextmanager
-def _opened(
-    recipe: "Recipe", add: str, data: Path, workdir: Path
-) -> "Iterator[tuple[Session, Models]]":
-    """Open a session with the models of a recipe, and perhaps one more.
-
-    Raises:
-        SessionError: the recipe is no plain sum of vectors of one base.
-    """
-    from workbench.errors import SessionError
-    from workbench.session.opening import open_models
-    from workbench.session.session import Session
-    from workbench.session.standing import PLAIN
-
-    if recipe.slices or recipe.include or recipe.exclude:
-        raise SessionError(
-            "a search composes whole vectors, and this recipe has slices or filters of tensors."
-        )
-    if recipe.method != PLAIN.method or recipe.parameters or recipe.base is None:
-        raise SessionError(
-            f"a search composes Θ + Σ ωᵢ Δᵢ, and this recipe has the method {recipe.method}. "
-            "Merge it, and search ω of its result, which is λ; or name the models in a recipe with "
-            "task_arithmetic."
-        )
-    with resolver() as located:
-        base = located(recipe.base)
-        checkpoints: list[tuple[Path, str | None]] = [
-            (located(each.lora or each.location), each.name) for each in recipe.models
-        ]
-        checkpoints += [(located(add), None)] if add else []
-    models = open_models(base, checkpoints, data, vocabulary=recipe.vocabulary)
-    session = Session([base, *(path for path, _ in checkpoints), data], workdir)
-    try:
-        session.use(models)
-        yield session, models
-    finally:
-        session.close()
 
 
 def _write(recipe: "Recipe", file: Path) -> None:

@@ -11,6 +11,7 @@ from workbench.cli.shared import progress_bar
 if TYPE_CHECKING:
     from evaluation.search.optuna_study import OptunaStudy
     from merging import Recipe
+    from workbench.plots.bullets import Gain
     from workbench.search.running import Search
     from workbench.session.models import Models
     from workbench.session.session import Session
@@ -28,9 +29,9 @@ def study_of(found: "Search", storage: str) -> "OptunaStudy":
     from evaluation.search.optuna_study import OptunaStudy
     from workbench.session.keys import fingerprint
 
-    wanted = found.wanted
-    name = f"ω {wanted.aim} {wanted.method} {fingerprint([found.names, wanted.options()])[:8]}"
-    return OptunaStudy(storage, name, wanted.space(found.names))
+    wanted, space = found.wanted, found.region.space
+    name = f"ω {wanted.aim} {wanted.method} {fingerprint([space.names, wanted.options()])[:8]}"
+    return OptunaStudy(storage, name, space)
 
 
 def carry_out(
@@ -69,17 +70,14 @@ def result_of(
     found: "Search", session: "Session", models: "Models", result: "Recipe", split: str
 ) -> dict[str, Any]:
     """Return the result as text, and what JSON holds of it."""
-    from corpus.jsonl import dataset_files
     from workbench.reports import search_tables
-    from workbench.search.outcome import as_data, gains_on, left_out_r2
+    from workbench.search.outcome import as_data, left_out_r2
     from workbench.search.ranking import ranking
 
     best, r2 = found.best, left_out_r2(found)
-    assert best is not None and found.searcher is not None and models.data_folder is not None
-    tables = {"validation": gains_on(session, models, result)}
-    if dataset_files(models.data_folder, split):
-        tables[split] = gains_on(session, models, result, split)
-    else:
+    assert best is not None and found.searcher is not None
+    tables = _on_splits(session, models, result, split)
+    if split not in tables:
         note(f"no dataset has {split}.jsonl, so the best ω are reported on validation only")
     ranked = ranking(found, session, models)
     parts = [
@@ -103,3 +101,44 @@ def result_of(
         "splits": {name: [asdict(row) for row in rows] for name, rows in tables.items()},
         "trials": as_data(found),
     }
+
+
+def compared(
+    found: "Search", plain: "Search", session: "Session", models: "Models", split: str
+) -> dict[str, Any]:
+    """Return a search of another method beside one of task arithmetic, as text and for JSON.
+
+    Without it a method could look good only because its ω were searched.
+    """
+    from workbench.reports import search_tables
+
+    rows = {}
+    for search in (found, plain):
+        if (best := search.best) is not None:
+            tables = _on_splits(session, models, search.recipe_of(best), split)
+            rows[search.wanted.merge.method] = best.score, tables
+    best = plain.best
+    return {
+        "text": "With the same budget:\n" + search_tables.methods(rows),
+        "omegas": best.point if best else None,
+        "score": best.score if best else None,
+        "evaluations": plain.spent,
+        "splits": {
+            name: [asdict(row) for row in table]
+            for name, table in (rows[plain.wanted.merge.method][1].items() if best else ())
+        },
+    }
+
+
+def _on_splits(
+    session: "Session", models: "Models", recipe: "Recipe", split: str
+) -> dict[str, list["Gain"]]:
+    """Return what a composition gives on validation, and on another split if it is there."""
+    from corpus.jsonl import dataset_files
+    from workbench.search.outcome import gains_on
+
+    assert models.data_folder is not None
+    tables = {"validation": gains_on(session, models, recipe)}
+    if dataset_files(models.data_folder, split):
+        tables[split] = gains_on(session, models, recipe, split)
+    return tables

@@ -18,6 +18,7 @@ from workbench.line.contract import (
 from workbench.line.description import best_preset
 from workbench.line.formula_parts import formula_parts
 from workbench.line.scheduler import Phase, Rank
+from workbench.search.coordinates import whole_vectors
 from workbench.search.points import Points, is_small
 from workbench.session.loss_on_axis import FULL, QUICK, LossOnAxis
 from workbench.session.losses import SLICE
@@ -166,7 +167,8 @@ class Answer:
         They are this composition and the base. It is [] where that would take long or much memory.
         """
         assert self.standing is not None
-        points = Points(self._session, self._models, self.standing.choice)
+        chosen = whole_vectors(self._models, self.standing.choice)
+        points = Points(self._session, self._models, chosen)
         if not (self._models.data and points.has_gradients and is_small(self._models)):
             return []
         names = self._models.names

@@ -7,8 +7,8 @@ from workbench.reports.text_table import table
 
 
 def omegas(point: Mapping[str, float]) -> str:
-    """Returns the ω of a point, one line each."""
-    return table([["vector", "ω"], *([name, f"{omega:.4g}"] for name, omega in point.items())])
+    """Returns the ω of a point, and other numbers that were searched, one line each."""
+    return table([["searched", "best"], *([name, f"{omega:.4g}"] for name, omega in point.items())])
 
 
 def gains(rows: Sequence[Gain]) -> str:
@@ -28,3 +28,22 @@ def prediction(r2: Mapping[str, float]) -> str:
     """Returns how well trials are predicted that were left out of the fit, in one line."""
     shown = ", ".join(f"{name} {value:.2f}" for name, value in r2.items() if value == value)
     return f"R² of the surrogate for trials left out: {shown}" if shown else ""
+
+
+def methods(rows: Mapping[str, tuple[float, Mapping[str, Sequence[Gain]]]]) -> str:
+    """Returns the best of several merge methods, one line each.
+
+    Args:
+        rows: method -> its score, and what it gives on each dataset of each split.
+    """
+    splits = next(iter(rows.values()))[1]
+    heads = [head for split in splits for head in (f"loss on {split}", f"share on {split}")]
+    lines = [["method", "score", *heads]]
+    for method, (score, tables) in rows.items():
+        cells = []
+        for table_of in tables.values():
+            shares = [row.share for row in table_of if row.share is not None]
+            cells.append(f"{sum(row.loss for row in table_of) / len(table_of):.4f}")
+            cells.append(f"{100 * sum(shares) / len(shares):.1f} %" if shares else "–")
+        lines.append([method, f"{score:.4f}", *cells])
+    return table(lines)

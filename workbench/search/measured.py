@@ -86,18 +86,26 @@ def measured_points(book: LossCache, models: Models) -> list[MeasuredPoint]:
 
 
 def slopes_of(
-    book: LossCache, models: Models, composition: str
+    book: LossCache, models: Models, composition: str, keys: Mapping[str, str] | None = None
 ) -> dict[str, dict[str, float]] | None:
-    """Returns the derivatives of a composition's losses: dataset -> vector -> ∂L/∂ω.
+    """Returns the derivatives of a composition's losses: dataset -> coordinate -> ∂L/∂ω.
 
     It is None unless all of them were measured.
+
+    Args:
+        book: the cache of losses.
+        models: the open models.
+        composition: Models.identity of its recipe.
+        keys: coordinate -> the name under which derivatives by it are stored; of the ω of whole
+            vectors if not given.
     """
+    keys = models.identities if keys is None else keys
     found: dict[str, dict[str, float]] = {}
     for dataset, data in models.data.items():
         known = book.slopes(composition, data.keys[FULL])
-        if any(identity not in known for identity in models.identities.values()):
+        if any(key not in known for key in keys.values()):
             return None
-        found[dataset] = {name: known[identity] for name, identity in models.identities.items()}
+        found[dataset] = {name: known[key] for name, key in keys.items()}
     return found
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from workbench.search.coordinates import Coordinates, whole_vectors
 from workbench.search.measured import slopes_of
 from workbench.session.loss_on_axis import FULL
-from workbench.session.standing import PLAIN, Choice
 from workbench.session.tickets import Stale
 
 if TYPE_CHECKING:
@@ -36,24 +36,28 @@ class Points:
     Args:
         session: the session.
         models: its open models.
-        choice: the merge method and its parameters.
+        coordinates: what the points stand for; one ω for each open vector if not given.
 
     Attributes:
         measured: how many points were measured, and not read from the workdir.
     """
 
-    def __init__(self, session: Session, models: Models, choice: Choice = PLAIN) -> None:
-        self._session, self._models, self._choice = session, models, choice
+    def __init__(
+        self, session: Session, models: Models, coordinates: Coordinates | None = None
+    ) -> None:
+        self._session, self._models = session, models
+        self._coordinates = coordinates or whole_vectors(models)
+        self._keys = self._coordinates.keys(models)
         self.measured = 0
 
     @property
     def has_gradients(self) -> bool:
         """Whether derivatives can be computed: for sums of vectors in a model written in place."""
-        return self._choice == PLAIN and not self._models.loaded.reloads
+        return self._coordinates.is_sum and not self._models.loaded.reloads
 
     def recipe(self, omegas: Mapping[str, float]) -> Recipe:
         """Returns the recipe of a point."""
-        return self._models.recipe(omegas, self._choice)
+        return self._coordinates.recipe(self._models, omegas)
 
     def measure(self, omegas: Mapping[str, float], gradients: bool, stale: Stale) -> Measured:
         """Returns the losses of a point, with their derivatives if they are asked for.
@@ -67,12 +71,12 @@ class Points:
         recipe = self.recipe(omegas)
         book, identity = self._session.book, self._models.identity(recipe)
         known = [book.get(identity, data.keys[FULL]) for data in self._models.data.values()]
-        slopes = slopes_of(book, self._models, identity)
+        slopes = slopes_of(book, self._models, identity, self._keys)
         if gradients and slopes is None:
             self.measured += 1
             for _ in self.slope_steps(omegas, stale):
                 pass
-            slopes = slopes_of(book, self._models, identity)
+            slopes = slopes_of(book, self._models, identity, self._keys)
         elif None in known:
             self.measured += 1
         losses = self._session.losses(recipe, FULL, stale)
@@ -81,7 +85,7 @@ class Points:
     def has_slopes(self, omegas: Mapping[str, float]) -> bool:
         """Returns whether the derivatives at a point were measured on all datasets."""
         identity = self._models.identity(self.recipe(omegas))
-        return slopes_of(self._session.book, self._models, identity) is not None
+        return slopes_of(self._session.book, self._models, identity, self._keys) is not None
 
     def slope_steps(self, omegas: Mapping[str, float], stale: Stale) -> Iterator[None]:
         """Measures the losses of a point with their derivatives in steps, and stores them.
@@ -104,7 +108,7 @@ class Points:
         try:
             for data in models.data.values():
                 known = self._session.book.slopes(identity, data.keys[FULL])
-                if known.keys() >= set(models.identities.values()):
+                if known.keys() >= set(self._keys.values()):
                     continue
                 prepared = data.prepared[FULL]
                 check_vocabulary(models.loaded.module, prepared)
@@ -127,7 +131,4 @@ class Points:
     def _store(self, identity: str, data: DataSet, slope: Slope) -> None:
         book, key = self._session.book, data.keys[FULL]
         book.put(identity, key, slope.loss)
-        values = slope.gradient.tolist()
-        book.put_slopes(
-            identity, key, dict(zip(self._models.identities.values(), values, strict=True))
-        )
+        book.put_slopes(identity, key, self._coordinates.slopes(slope, self._models))

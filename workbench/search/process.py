@@ -59,7 +59,7 @@ def submit(session: Session, recipe: Recipe, wanted: Wanted) -> Job:
         raise SessionError(
             "a search measures losses, and no data are open. Choose a data folder under Models."
         )
-    wanted.space(tuple(models.names))  # raises if what is wanted does not fit the vectors
+    wanted.space(tuple(models.names))  # raises if a vector is not open
     saved, options = session.workdir.save_recipe(recipe), wanted.options()
     folder = session.workdir.searches / fingerprint([models.key, recipe.digest, options])[:12]
     for job in session.jobs.active():

@@ -93,7 +93,7 @@ def ranking(search: Search, session: Session, models: Models) -> Ranking | None:
     pairs = {}
     for name, data in models.data.items():
         entries = [
-            session.book.get(models.identity(models.recipe(each.point)), data.keys[FULL])
+            session.book.get(models.identity(search.recipe_of(each)), data.keys[FULL])
             for each in (other, best)
         ]
         # Losses of an older version of this program have no examples.

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from workbench.errors import SessionError
 from workbench.search.points import GRADIENT_COST, Points
+from workbench.search.region import Region
 from workbench.search.wanted import Wanted
 from workbench.session.loss_on_axis import FULL
 from workbench.session.tickets import Stale
@@ -20,6 +21,7 @@ from workbench.session.tickets import Stale
 if TYPE_CHECKING:
     from evaluation.search import Searcher, Trial
     from evaluation.search.objective import Objective
+    from merging.recipe import Recipe
     from workbench.session.loss_cache import Entry
     from workbench.session.models import Models
     from workbench.session.session import Session
@@ -52,6 +54,8 @@ class Search:
         wanted: what is searched for.
 
     Attributes:
+        region: where it looks.
+        points: what measures it.
         ends: dataset -> the losses of the base and of its own expert (None if it has none).
         searcher: with all trials.
         objective: what is minimised.
@@ -69,13 +73,12 @@ class Search:
                 "Give a folder with DATASET/validation.jsonl."
             )
         self._session, self._models, self.wanted = session, models, wanted
-        self.points = Points(session, models)
-        self.names = tuple(models.names)
-        wanted.space(self.names)  # raises before anything is measured
+        self.region = Region.of(models, wanted)
+        self.points = Points(session, models, self.region.coordinates)
         if wanted.method == "gradient" and not self.points.has_gradients:
             raise SessionError(
-                "this model is loaded anew for each composition, so derivatives cannot be "
-                "computed. Search with another method, such as coordinate."
+                "derivatives can be computed for Θ + Σ ωᵢ Δᵢ in a model that is written in place "
+                "only, and not here. Search with another method, such as coordinate."
             )
         self.ends: Mapping[str, tuple[Entry, Entry | None]] = {}
         self.searcher: Searcher | None = None
@@ -122,10 +125,15 @@ class Search:
                 f"{last}: {self._reason} Narrower bounds may help."
             )
 
+    def recipe_of(self, trial: Trial) -> Recipe:
+        """Returns the composition of a trial."""
+        return self.points.recipe(trial.point)
+
     def score_of(self, omegas: Mapping[str, float], stale: Stale = lambda: False) -> float:
-        """Returns the score of any composition, once the search has begun."""
+        """Returns the score of any ω of whole vectors, once the search has begun."""
         assert self.objective is not None
-        return self.objective.score(self.points.measure(omegas, False, stale).losses)
+        point = self.region.coordinates.point_of(omegas, self.region.first)
+        return self.objective.score(self.points.measure(point, False, stale).losses)
 
     def _begin(self, stale: Stale) -> Searcher:
         """Measures the ends of the axes, and makes the objective and the searcher of them."""
@@ -135,11 +143,14 @@ class Search:
         base = {name: start.value for name, (start, _) in self.ends.items()}
         experts = {name: best.value for name, (_, best) in self.ends.items() if best is not None}
         self.objective = self.wanted.objective(base, experts)
-        # The base was measured on all datasets anyway, so the surrogate learns from it.
-        zero = dict.fromkeys(self.names, 0.0)
-        start = Trial(zero, self.objective.score(base), Measured(base))
-        self.searcher = self.wanted.searcher(self.names, list(base), self.objective, [start])
-        self._base = start if self.searcher.space.inside(zero) == zero else None
+        known = []
+        # The base was measured on all datasets anyway, so the surrogate learns from it. With other
+        # methods ω = 0 need not be the base.
+        if self.region.coordinates.is_sum:
+            zero = dict.fromkeys(self.region.space.names, 0.0)
+            known = [Trial(zero, self.objective.score(base), Measured(base))]
+            self._base = known[0] if self.region.space.inside(zero) == zero else None
+        self.searcher = self.region.searcher(self.wanted, list(base), self.objective, known)
         return self.searcher
 
     def _trial(self, point: dict[str, float], gradients: bool, stale: Stale) -> Trial:
@@ -160,12 +171,13 @@ class Search:
         return Trial(point, self.objective.score(measured.losses), measured)
 
     def at_bounds(self) -> list[str]:
-        """Returns the vectors whose best ω is at a bound that is not 0: a wider range may help."""
-        best = self.best
+        """Returns the ω that are best at a bound that is not 0: a wider range may help."""
+        best, vector_of = self.best, self.region.coordinates.vector_of
         return [
             name
             for name, omega in (best.point.items() if best else ())
             if omega in (self.wanted.low, self.wanted.high)
             and omega != 0
-            and name not in self.wanted.frozen
+            and (vector := vector_of(name)) is not None
+            and vector not in self.wanted.frozen
         ]

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from workbench.errors import SessionError
+from workbench.search.layer_groups import GROUP_BY, GroupBy
 from workbench.session.models import OMEGA_RANGE
-from workbench.session.standing import uniform
+from workbench.session.standing import PLAIN, Choice, uniform
 
 if TYPE_CHECKING:
-    from evaluation.search import Searcher, Space, Trial
+    from evaluation.search import Space
     from evaluation.search.objective import Losses, Objective
 
 Aim = Literal["share", "loss", "regret"]
@@ -42,6 +43,13 @@ class Wanted:
         weights: dataset -> its preference, for the aim "share"; 1 for those that are left out.
         levels: values of each ω for the grid and greedy methods, steps of the simplex.
         seed: of random starts.
+        merge: the merge method, with the values of its parameters that stay.
+        vary: parameter of the method -> the range in which it is searched too; None for all values
+            that the method takes.
+        groups: "depth" or "part": each group of layers gets ω of its own; see
+            workbench.search.layer_groups. "" for one ω for each vector.
+        highest_sum: Σω is at most this; None for no limit.
+        highest_norm: ‖ΔΘ‖ is at most this share of ‖Θ‖; None for no limit.
 
     Raises:
         SessionError: an attribute is out of its range.
@@ -60,6 +68,11 @@ class Wanted:
     weights: Mapping[str, float] = field(default_factory=dict)
     levels: int = 6
     seed: int = 0
+    merge: Choice = PLAIN
+    vary: Mapping[str, tuple[float, float] | None] = field(default_factory=dict)
+    groups: GroupBy = ""
+    highest_sum: float | None = None
+    highest_norm: float | None = None
 
     def __post_init__(self) -> None:
         from plumbing.suggest import nearest
@@ -87,6 +100,31 @@ class Wanted:
             raise SessionError(f"the budget is {self.budget} evaluations; expected at least 1.")
         if self.levels < 2:
             raise SessionError(f"{self.levels} values of each ω are no search; give 2 or more.")
+        if self.groups not in GROUP_BY:
+            hint = nearest(self.groups, GROUP_BY[1:])
+            raise SessionError(f"layers are not grouped by {self.groups!r}; {hint}")
+        for limit, what in ((self.highest_sum, "Σω"), (self.highest_norm, "‖ΔΘ‖ / ‖Θ‖")):
+            if limit is not None and not 0 < limit < math.inf:
+                raise SessionError(f"{what} may be at most {limit:g}; expected a number above 0.")
+        self._check_merge()
+
+    def _check_merge(self) -> None:
+        """Raises SessionError if the merge method does not fit the rest."""
+        if self.groups and self.merge != PLAIN:
+            raise SessionError(
+                "ω for each group of layers are searched for Θ + Σ ωᵢ Δᵢ, and the recipe has the "
+                f"method {self.merge.method}. Leave out --groups, or use task_arithmetic."
+            )
+        if self.groups and self.method == "simplex":
+            raise SessionError(
+                "the simplex gives ω that sum to 1, which those of groups of layers do not. "
+                "Choose another method, such as surrogate."
+            )
+        if self.highest_norm is not None and self.merge != PLAIN:
+            raise SessionError(
+                "the norm of an edit is known before it is measured for Θ + Σ ωᵢ Δᵢ only, and the "
+                f"recipe has the method {self.merge.method}. Leave out --norm-at-most."
+            )
 
     def options(self) -> list[str]:
         """Returns the options of `dem search` that ask for this, without those that are defaults.
@@ -103,6 +141,10 @@ class Wanted:
         words += [f"--freeze={name}" for name in self.frozen]
         words += [f"--prefer={name}={weight:g}" for name, weight in self.weights.items()]
         words += ["--from-recipe"] if self.start else []
+        words += [f"--groups={self.groups}"] if self.groups else []
+        words += [f"--vary={_range_text(name, ends)}" for name, ends in self.vary.items()]
+        for option, limit in (("sum", self.highest_sum), ("norm", self.highest_norm)):
+            words += [] if limit is None else [f"--{option}-at-most={limit:g}"]
         return words + ([] if self.limited else ["--unlimited"])
 
     def first(self, names: tuple[str, ...]) -> dict[str, float]:
@@ -169,51 +211,6 @@ class Wanted:
         units = {name: base[name] - known[name] if name in known else 1.0 for name in base}
         return objective.Limited(inner, base, units)
 
-    def searcher(
-        self,
-        names: tuple[str, ...],
-        datasets: Sequence[str],
-        wanted: Objective,
-        known: Sequence[Trial],
-    ) -> Searcher:
-        """Returns the searcher.
 
-        Args:
-            names: of the ω.
-            datasets: whose losses are measured.
-            wanted: what `objective` returned.
-            known: trials that were measured before, such as the base; all methods that model
-                their scores learn from them.
-
-        Raises:
-            SessionError: the settings make no search.
-        """
-        from evaluation.search.cma import CmaSearch
-        from evaluation.search.coordinate import CoordinateSearch
-        from evaluation.search.gp import GpSearch
-        from evaluation.search.gradient import GradientSearch
-        from evaluation.search.greedy import GreedySearch
-        from evaluation.search.grid import GridSearch
-        from evaluation.search.nsga import NsgaSearch
-        from evaluation.search.simplex import SimplexSearch
-        from evaluation.search.surrogate import SurrogateSearch
-        from evaluation.search.tpe import TpeSearch
-
-        space, first = self.space(names), self.first(names)
-        more: dict[str, Any] = {"known": known, "seed": self.seed}
-        try:
-            makers: dict[Method, Callable[[], Searcher]] = {
-                "surrogate": lambda: SurrogateSearch(space, wanted, first, **more),
-                "gradient": lambda: GradientSearch(space, wanted, first),
-                "coordinate": lambda: CoordinateSearch(space, first),
-                "greedy": lambda: GreedySearch(space, self.levels),
-                "grid": lambda: GridSearch(space, self.levels),
-                "simplex": lambda: SimplexSearch(space, self.levels),
-                "tpe": lambda: TpeSearch(space, first, **more),
-                "gp": lambda: GpSearch(space, first, **more),
-                "nsga": lambda: NsgaSearch(space, first, datasets, **more),
-                "cma": lambda: CmaSearch(space, first, seed=self.seed),
-            }
-            return makers[self.method]()
-        except ValueError as error:
-            raise SessionError(str(error)) from None
+def _range_text(name: str, ends: tuple[float, float] | None) -> str:
+    return name if ends is None else f"{name}={ends[0]:g}:{ends[1]:g}"

@@ -70,7 +70,7 @@ def test_every_searcher_keeps_the_limits_and_asks_no_point_twice(kind, limits):
     assert len({tuple(point.values()) for point in points}) == len(points) >= 3
     for point in points:
         x = np.array([point[name] for name in NAMES])
-        assert (0 <= x).all() and (x <= 1).all()
+        assert (x >= 0).all() and (x <= 1).all()
         for limit in LIMITS[limits]:
             part = np.array([point[name] for name in limit.names])
             if isinstance(limit, SumLimit):

@@ -66,15 +66,58 @@ def test_wrong_input_is_one_message(call, capsys, more: list[str], words: str) -
     assert said.out == "" and said.err.startswith("error: ") and words in " ".join(said.err.split())
 
 
-def test_a_recipe_of_another_method_is_refused(call, world, tmp_path: Path, capsys) -> None:
+def test_another_method_is_searched_beside_task_arithmetic(
+    call, world, tmp_path: Path, capsys
+) -> None:
     text = (world / "recipe.yml").read_text().replace("task_arithmetic", "ties")
-    other = world / "ties.yml"
+    other, result, out = world / "ties.yml", tmp_path / "result.json", tmp_path / "best.yml"
     other.write_text(text)
+    more = ["--data", "data", "--workdir", str(tmp_path), "--aim", "loss", "--unlimited"]
+    more += ["--method", "coordinate", "--budget", "5", "--vary", "density=0.2:0.8"]
     try:
-        assert main(["search", "ties.yml", "--data", "data", "--workdir", str(tmp_path)]) == 2
+        assert main(["search", "ties.yml", *more, "--json", str(result), "--out", str(out)]) == 0
+        said = capsys.readouterr().out
+        assert main(["search", "ties.yml", *more, "--vary", "dens"]) == 2
+        assert "ties has no number that is called 'dens'" in capsys.readouterr().err
+        assert main(["search", "ties.yml", *more, "--vary", "density=0.2-0.8"]) == 2
+        assert "expected NAME or NAME=LOW:HIGH" in capsys.readouterr().err
     finally:
         other.unlink()
-    assert "this recipe has the method ties" in capsys.readouterr().err
+    assert "With the same budget:" in said and "task_arithmetic" in said
+    found = json.loads(result.read_text())
+    assert found["evaluations"] == found["task_arithmetic"]["evaluations"] == 5
+    assert found["omegas"].keys() == {"ada", "bob", "lora", "density"}
+    assert found["task_arithmetic"]["omegas"].keys() == {"ada", "bob", "lora"}
+    assert f"density: {found['omegas']['density']}" in out.read_text()
+
+
+def test_settings_with_several_values_are_refused(world, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(world)
+    text = (world / "recipe.yml").read_text().replace("task_arithmetic", "ties")
+    other = world / "many.yml"
+    for settings in ("weight: 0.5, density: 0.3", "weight: 0.5, density: [0.1, 0.9]"):
+        other.write_text(text.replace("weight: 0.5", settings))
+        try:
+            assert main(["search", "many.yml", "--data", "data"]) == 2
+        finally:
+            other.unlink()
+        assert "density of this recipe has several values" in capsys.readouterr().err
+
+
+def test_groups_of_layers_are_searched_within_limits(call, tmp_path: Path, capsys) -> None:
+    result, out = tmp_path / "result.json", tmp_path / "best.yml"
+    more = ["--groups", "part", "--sum-at-most", "0.5", "--norm-at-most", "0.5", "--budget", "12"]
+    assert call(*more, "--json", str(result), "--out", str(out)) == 0
+    found = json.loads(result.read_text())
+    for trial in found["trials"]:
+        names = [name for name in trial["omegas"] if name.endswith("in attention")]
+        assert len(names) == 3 and sum(trial["omegas"][name] for name in names) <= 0.5 + 1e-9
+    assert "ada in attention" in capsys.readouterr().out
+    # The recipe that it wrote gives the loss that it reported.
+    again = tmp_path / "again.json"
+    assert main(["loss", str(out), "--data", "data", "--json", str(again)]) == 0
+    losses = [row["value"] for row in json.loads(again.read_text())["losses"]]
+    assert sum(losses) / 3 == pytest.approx(found["score"], rel=1e-5)
 
 
 def test_a_vector_is_added_near_the_recipe_and_removed_again(

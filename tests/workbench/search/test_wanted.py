@@ -5,6 +5,7 @@ import pytest
 from evaluation.search.objective import PENALTY
 from workbench.errors import SessionError
 from workbench.search.wanted import Wanted
+from workbench.session.standing import Choice
 
 NAMES = ("cot", "p3")
 BASE, EXPERTS = {"cot": 1.0, "p3": 2.0, "talk": 3.0}, {"cot": 0.2, "p3": 1.0}
@@ -23,6 +24,12 @@ BASE, EXPERTS = {"cot": 1.0, "p3": 2.0, "talk": 3.0}, {"cot": 0.2, "p3": 1.0}
         ({"weights": {"cot": 2.0}, "aim": "loss"}, "the aim is loss"),
         ({"budget": 0}, "the budget is 0"),
         ({"levels": 1}, "1 values of each ω are no search"),
+        ({"groups": "dept"}, r"not grouped by 'dept'; did you mean 'depth'\?"),
+        ({"highest_sum": 0.0}, "Σω may be at most 0; expected a number above 0"),
+        ({"highest_norm": float("nan")}, "at most nan"),
+        ({"groups": "part", "merge": Choice("ties")}, "Leave out --groups"),
+        ({"groups": "part", "method": "simplex"}, "the simplex gives ω that sum to 1"),
+        ({"highest_norm": 0.1, "merge": Choice("ties")}, "Leave out --norm-at-most"),
     ],
 )
 def test_settings_out_of_range_are_refused(settings, words):
@@ -72,18 +79,6 @@ def test_a_preference_for_no_dataset_is_refused():
         Wanted(weights={"cott": 2.0}).objective(BASE, EXPERTS)
 
 
-def test_cma_of_one_free_vector_is_no_search():
-    wanted = Wanted(method="cma", frozen=("p3",))
-    with pytest.raises(SessionError, match="CMA-ES needs two free ω or more, got 1"):
-        wanted.searcher(NAMES, list(BASE), wanted.objective(BASE, EXPERTS), [])
-
-
-def test_a_simplex_outside_the_bounds_is_no_search():
-    wanted = Wanted(method="simplex", low=0.7)
-    with pytest.raises(SessionError, match="no ω between"):
-        wanted.searcher(NAMES, list(BASE), wanted.objective(BASE, EXPERTS), [])
-
-
 def test_its_options_ask_the_command_line_for_the_same():
     import inspect
 
@@ -103,12 +98,17 @@ def test_its_options_ask_the_command_line_for_the_same():
         weights={"p3": 2.0},
         levels=4,
         seed=7,
+        groups="depth",
+        vary={"lambda": None, "density": (0.2, 0.75)},
+        highest_sum=1.5,
+        highest_norm=0.2,
     )
     options = wanted.options()
     assert options == [
         *("--method=tpe", "--budget=12", "--low=-0.5", "--high=1.5", "--reach=0.25"),
         *("--levels=4", "--seed=7", "--freeze=cot", "--prefer=p3=2", "--from-recipe"),
-        "--unlimited",
+        *("--groups=depth", "--vary=lambda", "--vary=density=0.2:0.75"),
+        *("--sum-at-most=1.5", "--norm-at-most=0.2", "--unlimited"),
     ]
     known = {f"--{name.replace('_', '-')}" for name in inspect.signature(search).parameters}
     assert {option.split("=")[0] for option in options} <= known
