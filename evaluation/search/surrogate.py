@@ -66,7 +66,9 @@ class SurrogateSearch(Searcher):
         return fit(self.space.names, self._usable())
 
     def _points(self) -> Iterator[Point]:
-        yield self._start
+        # With derivatives, what others measured there tells as much.
+        if not any(trial.point == self._start and _is_sloped(trial) for trial in self._known):
+            yield self._start
         n, idle = len(self.space.free), 0
         # Without derivatives one point tells nothing of the directions.
         if not self._has_gradients():
@@ -74,10 +76,14 @@ class SurrogateSearch(Searcher):
                 low, high = self.space.bounds[name]
                 step = RADIUS if self._start[name] + RADIUS <= high else -RADIUS
                 point = self.space.inside({**self._start, name: self._start[name] + step})
-                if self.score_of(point) is None:
+                if self.score_of(point) is None and not self._is_known(point):
                     yield point
         while n and idle < self._patience:
-            best = min(self._usable(), key=lambda trial: trial.score, default=None)
+            # What was known before may lie outside the box.
+            inside = [
+                each for each in self._usable() if self.space.inside(each.point) == each.point
+            ]
+            best = min(inside, key=lambda trial: trial.score, default=None)
             if best is None:
                 # Every measurement failed so far: somewhere else one may succeed.
                 low, high = self.space.box.T
@@ -95,7 +101,7 @@ class SurrogateSearch(Searcher):
         return [trial for trial in (*self._known, *self.trials) if trial.score < np.inf]
 
     def _has_gradients(self) -> bool:
-        return any(trial.measured and trial.measured.gradients for trial in self._usable())
+        return any(map(_is_sloped, self._usable()))
 
     def _lowest(self, best: Trial) -> tuple[Point, float]:
         """Returns the point near the best trial where the lowest score is expected, and that."""
@@ -150,6 +156,10 @@ def fit(names: Sequence[str], trials: Sequence[Trial]) -> dict[str, Surrogate]:
         )
         for dataset in datasets
     }
+
+
+def _is_sloped(trial: Trial) -> bool:
+    return trial.measured is not None and trial.measured.gradients is not None
 
 
 def _slopes(measured: Measured, dataset: str, names: Sequence[str]) -> list[float]:

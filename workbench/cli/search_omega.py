@@ -85,6 +85,9 @@ def search(
     unlimited: Annotated[
         bool, typer.Option("--unlimited", help="A dataset may get worse than the base.")
     ] = False,
+    alone: Annotated[
+        bool, typer.Option("--alone", help="Learn nothing from what others measured before.")
+    ] = False,
     levels: Annotated[
         int, typer.Option(metavar="N", min=2, help="Values per ω of grid, greedy and simplex.")
     ] = 6,
@@ -148,6 +151,7 @@ def search(
         groups=groups,  # type: ignore[arg-type]
         highest_sum=sum_at_most,
         highest_norm=norm_at_most,
+        alone=alone,
     )
     with opened(given, add, data, workdir) as (session, models):
         added = models.names[-1] if add else ""

@@ -70,10 +70,10 @@ class Coordinates:
             omegas: vector -> ω.
             parameters: the values of the other coordinates.
         """
-        point = {name: parameters[name] for name in self.names}
+        point: dict[str, float] = {}
         for vector, own in self.by_vector.items():
             point |= dict.fromkeys(own.values(), omegas.get(vector, 0.0))
-        return point
+        return point | {name: parameters[name] for name in self.parameters}
 
     def recipe(self, models: Models, point: Mapping[str, float]) -> Recipe:
         """Returns the composition that a point stands for; ω that are left out are 0.

@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING
 
 from workbench.errors import SessionError
 from workbench.search.points import GRADIENT_COST, Points
+from workbench.search.prior import known_before
 from workbench.search.region import Region
 from workbench.search.wanted import Wanted
 from workbench.session.loss_on_axis import FULL
 from workbench.session.tickets import Stale
 
 if TYPE_CHECKING:
-    from evaluation.search import Searcher, Trial
-    from evaluation.search.objective import Objective
+    from evaluation.search import Measured, Searcher, Trial
+    from evaluation.search.objective import Losses, Objective
     from merging.recipe import Recipe
     from workbench.session.loss_cache import Entry
     from workbench.session.models import Models
@@ -84,14 +85,14 @@ class Search:
         self.searcher: Searcher | None = None
         self.objective: Objective | None = None
         self.spent, self.problem = 0, ""
-        self._base: Trial | None = None
+        self._known: list[Trial] = []
         self._reason = ""
 
     @property
     def best(self) -> Trial | None:
-        """The best trial so far; the base itself if it is in the space and nothing is better."""
+        """The best trial so far, or what was known before if nothing in the space is better."""
         told = self.searcher.best if self.searcher else None
-        tried = [trial for trial in (told, self._base) if trial is not None]
+        tried = [told, *self._known] if told else self._known
         return min(tried, key=lambda trial: trial.score, default=None)
 
     def steps(self, stale: Stale = lambda: False) -> Iterator[SearchStep]:
@@ -137,21 +138,34 @@ class Search:
 
     def _begin(self, stale: Stale) -> Searcher:
         """Measures the ends of the axes, and makes the objective and the searcher of them."""
-        from evaluation.search import Measured, Trial
+        from evaluation.search import Trial
 
         self.ends = self._session.measuring.ends(self._models, FULL, stale)
         base = {name: start.value for name, (start, _) in self.ends.items()}
         experts = {name: best.value for name, (_, best) in self.ends.items() if best is not None}
         self.objective = self.wanted.objective(base, experts)
-        known = []
-        # The base was measured on all datasets anyway, so the surrogate learns from it. With other
-        # methods ω = 0 need not be the base.
-        if self.region.coordinates.is_sum:
-            zero = dict.fromkeys(self.region.space.names, 0.0)
-            known = [Trial(zero, self.objective.score(base), Measured(base))]
-            self._base = known[0] if self.region.space.inside(zero) == zero else None
+        known = [
+            Trial(point, self.objective.score(measured.losses), measured)
+            for point, measured in self._before(base)
+        ]
+        self._known = [each for each in known if self.region.space.inside(each.point) == each.point]
         self.searcher = self.region.searcher(self.wanted, list(base), self.objective, known)
         return self.searcher
+
+    def _before(self, base: Losses) -> list[tuple[dict[str, float], Measured]]:
+        """Returns what is known before the first trial: the base, and what others measured."""
+        from evaluation.search import Measured
+
+        # With other methods ω = 0 need not be the base.
+        if not self.region.coordinates.is_sum:
+            return []
+        zero = dict.fromkeys(self.region.space.names, 0.0)
+        if self.wanted.alone:
+            return [(zero, Measured(base))]
+        known = known_before(self._session, self._models, self.wanted, self.region)
+        # The base was measured just now, perhaps after the list was made.
+        has_base = any(point == zero for point, _ in known)
+        return known if has_base else [(zero, Measured(base)), *known]
 
     def _trial(self, point: dict[str, float], gradients: bool, stale: Stale) -> Trial:
         """Measures a point. One whose weights or losses are not finite has the score infinity."""

@@ -50,6 +50,8 @@ class Wanted:
             workbench.search.layer_groups. "" for one ω for each vector.
         highest_sum: Σω is at most this; None for no limit.
         highest_norm: ‖ΔΘ‖ is at most this share of ‖Θ‖; None for no limit.
+        alone: whether it knows only the base and its own trials, so that searches can be compared;
+            else it learns from all that was measured before.
 
     Raises:
         SessionError: an attribute is out of its range.
@@ -73,6 +75,7 @@ class Wanted:
     groups: GroupBy = ""
     highest_sum: float | None = None
     highest_norm: float | None = None
+    alone: bool = False
 
     def __post_init__(self) -> None:
         from plumbing.suggest import nearest
@@ -145,6 +148,7 @@ class Wanted:
         words += [f"--vary={_range_text(name, ends)}" for name, ends in self.vary.items()]
         for option, limit in (("sum", self.highest_sum), ("norm", self.highest_norm)):
             words += [] if limit is None else [f"--{option}-at-most={limit:g}"]
+        words += ["--alone"] if self.alone else []
         return words + ([] if self.limited else ["--unlimited"])
 
     def first(self, names: tuple[str, ...]) -> dict[str, float]:

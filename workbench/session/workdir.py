@@ -75,6 +75,11 @@ class Workdir:
         return self.root / "searches"
 
     @property
+    def known(self) -> Path:
+        """The folder of lists of what each search knew when it began."""
+        return self.root / "known"
+
+    @property
     def exports(self) -> Path:
         """The folder of exported models."""
         return self.root / "exports"

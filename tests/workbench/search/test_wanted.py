@@ -102,13 +102,14 @@ def test_its_options_ask_the_command_line_for_the_same():
         vary={"lambda": None, "density": (0.2, 0.75)},
         highest_sum=1.5,
         highest_norm=0.2,
+        alone=True,
     )
     options = wanted.options()
     assert options == [
         *("--method=tpe", "--budget=12", "--low=-0.5", "--high=1.5", "--reach=0.25"),
         *("--levels=4", "--seed=7", "--freeze=cot", "--prefer=p3=2", "--from-recipe"),
         *("--groups=depth", "--vary=lambda", "--vary=density=0.2:0.75"),
-        *("--sum-at-most=1.5", "--norm-at-most=0.2", "--unlimited"),
+        *("--sum-at-most=1.5", "--norm-at-most=0.2", "--alone", "--unlimited"),
     ]
     known = {f"--{name.replace('_', '-')}" for name in inspect.signature(search).parameters}
     assert {option.split("=")[0] for option in options} <= known
