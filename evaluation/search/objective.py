@@ -22,8 +22,14 @@ class Objective(ABC):
     """A score of losses; lower is better."""
 
     @abstractmethod
-    def score(self, losses: Losses) -> float:
-        """Returns the score."""
+    def score(self, losses: Losses, errors: Losses | None = None) -> float:
+        """Returns the score.
+
+        Args:
+            losses: dataset -> loss.
+            errors: dataset -> the standard error of its difference from the base's loss; None for
+                losses that are expected and not measured.
+        """
 
     @abstractmethod
     def slope(self, losses: Losses) -> dict[str, float]:
@@ -47,7 +53,7 @@ class Weighted(Objective):
     zeros: Losses = field(default_factory=dict)
     units: Losses = field(default_factory=dict)
 
-    def score(self, losses: Losses) -> float:
+    def score(self, losses: Losses, errors: Losses | None = None) -> float:
         """Returns the weighted sum."""
         return sum(
             weight * (losses[name] - self.zeros.get(name, 0.0)) / self.units.get(name, 1.0)
@@ -71,7 +77,7 @@ class Worst(Objective):
     experts: Losses
     units: Losses
 
-    def score(self, losses: Losses) -> float:
+    def score(self, losses: Losses, errors: Losses | None = None) -> float:
         """Returns the largest regret; 0 if all are as good as their experts."""
         return max(self._regrets(losses).values())
 
@@ -92,6 +98,9 @@ class Worst(Objective):
 class Limited(Objective):
     """Another objective, with a penalty for each loss above its limit.
 
+    A measured loss may be above by its error, which is given with it. One that is only expected may
+    not: a search that aimed at the edge of the errors would end beyond it.
+
     Attributes:
         objective: what counts below the limits.
         limits: dataset -> the highest loss that costs nothing.
@@ -102,11 +111,17 @@ class Limited(Objective):
     limits: Losses
     units: Losses = field(default_factory=dict)
 
-    def score(self, losses: Losses) -> float:
-        """Returns the objective's score plus the penalties."""
-        return self.objective.score(losses) + PENALTY * sum(
-            (losses[name] - self.limits[name]) / self.units.get(name, 1.0)
-            for name in self.exceeded(losses)
+    def score(self, losses: Losses, errors: Losses | None = None) -> float:
+        """Returns the objective's score plus the penalties.
+
+        Args:
+            losses: dataset -> loss.
+            errors: dataset -> the standard error of the loss above its limit; 0 if not given.
+        """
+        return self.objective.score(losses, errors) + PENALTY * sum(
+            (losses[name] - self.limits[name] - (errors or {}).get(name, 0.0))
+            / self.units.get(name, 1.0)
+            for name in self.exceeded(losses, errors)
         )
 
     def slope(self, losses: Losses) -> dict[str, float]:
@@ -116,9 +131,14 @@ class Limited(Objective):
             slope[name] = slope.get(name, 0.0) + PENALTY / self.units.get(name, 1.0)
         return slope
 
-    def exceeded(self, losses: Losses) -> list[str]:
-        """Returns the datasets whose losses are above their limits."""
-        return [name for name, limit in self.limits.items() if losses[name] > limit]
+    def exceeded(self, losses: Losses, errors: Losses | None = None) -> list[str]:
+        """Returns the datasets whose losses are above their limits, beyond their errors."""
+        allowed = errors or {}
+        return [
+            name
+            for name, limit in self.limits.items()
+            if losses[name] > limit + allowed.get(name, 0.0)
+        ]
 
 
 def mean_loss(datasets: Mapping[str, object]) -> Weighted:

@@ -73,8 +73,8 @@ def known_before(
 def _file(session: Session, models: Models, wanted: Wanted) -> Path:
     options = replace(wanted, budget=Wanted.budget).options()
     # Not Models.key, which has the quick examples too: they depend on the speed of the machine.
-    about = [models.base.identity, models.identities]
-    about.append({name: data.keys[FULL] for name, data in models.data.items()})
+    data = {name: data.keys[FULL] for name, data in models.data.items()}
+    about = [models.base.identity, models.identities, data]
     key = fingerprint([about, options, sorted(wanted.start.items()), str(wanted.merge)])[:16]
     return session.workdir.known / f"{key}.json"
 

@@ -8,17 +8,16 @@ the losses on dataset k), and its error follows from those of the datasets.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from workbench.search.paired import paired_errors
 from workbench.session.loss_on_axis import FULL
 
 if TYPE_CHECKING:
     from evaluation.search import Trial
-    from evaluation.search.objective import Objective
     from workbench.search.running import Search
-    from workbench.session.loss_cache import Entry
     from workbench.session.models import Models
     from workbench.session.session import Session
 
@@ -90,17 +89,11 @@ def ranking(search: Search, session: Session, models: Models) -> Ranking | None:
     if not others:
         return None
     other = min(others, key=lambda trial: trial.score)
-    pairs = {}
-    for name, data in models.data.items():
-        entries = [
-            session.book.get(models.identity(search.recipe_of(each)), data.keys[FULL])
-            for each in (other, best)
-        ]
-        # Losses of an older version of this program have no examples.
-        if any(entry is None or not entry.sums for entry in entries):
-            return None
-        pairs[name] = entries
-    return _of(other, best, objective, pairs)  # type: ignore[arg-type]
+    errors = paired_errors(session, models, search.recipe_of(other), search.recipe_of(best))
+    if errors is None:
+        return None
+    counts = {name: data.prepared[FULL].datasets[0].n for name, data in models.data.items()}
+    return _of(other, best, objective.slope(best.measured.losses), errors, counts)
 
 
 def _apart(one: Trial, other: Trial) -> bool:
@@ -108,24 +101,16 @@ def _apart(one: Trial, other: Trial) -> bool:
 
 
 def _of(
-    other: Trial, best: Trial, objective: Objective, pairs: Mapping[str, Sequence[Entry]]
+    other: Trial,
+    best: Trial,
+    slope: Mapping[str, float],
+    errors: Mapping[str, float],
+    counts: Mapping[str, int],
 ) -> Ranking:
-    """Returns the ranking from the losses of both compositions, the best one's second."""
-    import torch
-
-    from evaluation.loss import ratio
-
-    assert best.measured is not None
-    slope = objective.slope(best.measured.losses)
-    squares: dict[str, float] = {}
-    for name, (there, here) in pairs.items():
-        difference = torch.tensor(there.sums, dtype=torch.float64) - torch.tensor(
-            here.sums, dtype=torch.float64
-        )
-        _, error = ratio(difference, torch.tensor(here.counts, dtype=torch.float64))
-        squares[name] = (slope.get(name, 0.0) * error) ** 2
+    """Returns the ranking from the errors of the differences on each dataset."""
+    squares = {name: (slope.get(name, 0.0) * error) ** 2 for name, error in errors.items()}
     worst = max(squares, key=squares.__getitem__)
-    gap, error, n = other.score - best.score, math.sqrt(sum(squares.values())), pairs[worst][0].n
+    gap, error, n = other.score - best.score, math.sqrt(sum(squares.values())), counts[worst]
     return Ranking(other.point, gap, error, worst, n, _needed(gap, squares, worst, n))
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from workbench.errors import SessionError
+from workbench.search.paired import paired_errors
 from workbench.search.points import GRADIENT_COST, Points
 from workbench.search.prior import known_before
 from workbench.search.region import Region
@@ -134,7 +135,7 @@ class Search:
         """Returns the score of any ω of whole vectors, once the search has begun."""
         assert self.objective is not None
         point = self.region.coordinates.point_of(omegas, self.region.first)
-        return self.objective.score(self.points.measure(point, False, stale).losses)
+        return self._score(point, self.points.measure(point, False, stale).losses)
 
     def _begin(self, stale: Stale) -> Searcher:
         """Measures the ends of the axes, and makes the objective and the searcher of them."""
@@ -145,7 +146,7 @@ class Search:
         experts = {name: best.value for name, (_, best) in self.ends.items() if best is not None}
         self.objective = self.wanted.objective(base, experts)
         known = [
-            Trial(point, self.objective.score(measured.losses), measured)
+            Trial(point, self._score(point, measured.losses), measured)
             for point, measured in self._before(base)
         ]
         self._known = [each for each in known if self.region.space.inside(each.point) == each.point]
@@ -182,7 +183,14 @@ class Search:
             if not math.isfinite(loss):
                 self._reason = f"its loss on {dataset} is {loss}."
                 return Trial(point, math.inf)
-        return Trial(point, self.objective.score(measured.losses), measured)
+        return Trial(point, self._score(point, measured.losses), measured)
+
+    def _score(self, point: Mapping[str, float], losses: Losses) -> float:
+        """Returns the score of a measured point; see Objective.score."""
+        assert self.objective is not None
+        recipe, base = self.points.recipe(point), self._models.recipe({})
+        errors = paired_errors(self._session, self._models, recipe, base)
+        return self.objective.score(losses, errors)
 
     def at_bounds(self) -> list[str]:
         """Returns the ω that are best at a bound that is not 0: a wider range may help."""

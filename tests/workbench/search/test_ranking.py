@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from evaluation.search import Measured, Trial
-from evaluation.search.objective import Weighted
+from workbench.search.paired import error_of_difference, paired_errors
 from workbench.search.ranking import APART, _of, ranking
 from workbench.search.running import Search
 from workbench.search.wanted import Wanted
 
-HALF = Weighted({"cot": 0.5, "p3": 0.5})
+HALF = {"cot": 0.5, "p3": 0.5}
 
 
 def entry(sums, counts=None):
@@ -25,13 +25,18 @@ def trials(gap):
     return Trial({"a": 0.5}, gap, Measured(losses)), Trial({"a": 0.0}, 0.0, Measured(losses))
 
 
+def compared(gap, pairs):
+    errors = {name: error_of_difference(*pair) for name, pair in pairs.items()}
+    return _of(*trials(gap), HALF, errors, {name: pair[0].n for name, pair in pairs.items()})
+
+
 def test_the_error_is_that_of_the_paired_differences():
     # Examples of very different difficulty, on which the other one is worse by 0.1 ± 0.02.
     rng = np.random.default_rng(0)
     base = rng.uniform(0, 10, 50)
     other = base + 0.1 + 0.02 * rng.normal(size=50)
     pairs = {"cot": [entry(other), entry(base)], "p3": [entry(base), entry(base)]}
-    found = _of(*trials(0.05), HALF, pairs)
+    found = compared(0.05, pairs)
     error = 0.5 * np.std(other - base, ddof=1) / math.sqrt(50)
     assert found.error == pytest.approx(error) and found.dataset == "cot" and found.sure
     assert "better than the next different one by 0.0500" in found.words()
@@ -41,7 +46,7 @@ def test_the_needed_examples_make_the_gap_two_errors_wide():
     # Differences ±1 on 100 examples: a standard error of 0.1005, which counts half.
     noisy = [1.0, -1.0] * 50
     pairs = {"cot": [entry(noisy), entry([0.0] * 100)], "p3": [entry([0.0]), entry([0.0])]}
-    found = _of(*trials(0.02), HALF, pairs | {"p3": [entry([0.0] * 9)] * 2})
+    found = compared(0.02, pairs | {"p3": [entry([0.0] * 9)] * 2})
     assert not found.sure and found.examples == 100
     share = found.error**2 * 100 / found.needed
     assert 2 * math.sqrt(share) == pytest.approx(0.02, rel=1e-2)
@@ -52,7 +57,7 @@ def test_equal_ones_need_no_number():
     noisy = [1.0, -1.0] * 50
     pairs = {"cot": [entry(noisy), entry([0.0] * 100)], "p3": [entry(noisy), entry([0.0] * 100)]}
     for gap in (0.0, 1e-6, 0.1):  # both datasets are at fault, so neither alone can help
-        found = _of(*trials(gap), HALF, pairs)
+        found = compared(gap, pairs)
         assert found.needed is None and not found.sure
         assert found.words().startswith("The next different one is as good within the error")
 
@@ -70,3 +75,30 @@ def test_a_search_compares_its_best_with_one_that_is_different(session):
     assert found.gap >= 0 and found.error > 0 and found.dataset in session.models.data
     fresh = Search(session, session.models, Wanted(aim="loss"))
     assert ranking(fresh, session, session.models) is None
+
+
+def test_a_dataset_may_be_worse_than_the_base_by_its_error(session):
+    """Small ω of random vectors make some losses a little worse, surely or by chance."""
+    from evaluation.search.objective import PENALTY
+
+    models = session.models
+    limited = Search(
+        session,
+        models,
+        Wanted(aim="loss", low=-0.05, high=0.05, method="grid", levels=2, budget=8),
+    )
+    trials = [step.trial for step in limited.steps()]
+    base = {name: start.value for name, (start, _) in limited.ends.items()}
+    beyond = 0
+    for trial in trials:
+        errors = paired_errors(session, models, limited.recipe_of(trial), models.recipe({}))
+        losses = trial.measured.losses
+        over = {name: losses[name] - base[name] - errors[name] for name in losses}
+        units = limited.objective.units
+        wanted = np.mean(list(losses.values())) + PENALTY * sum(
+            max(0.0, value) / units[name] for name, value in over.items()
+        )
+        assert trial.score == pytest.approx(wanted)
+        beyond += sum(0 < losses[name] - base[name] <= errors[name] for name in losses)
+    assert beyond, "no loss was above the base within its error, so nothing was tested"
+    assert paired_errors(session, models, models.recipe({"ada": 0.123}), models.recipe({})) is None

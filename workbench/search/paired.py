@@ -1,0 +1,53 @@
+"""Standard errors of differences between compositions, example by example.
+
+Both were measured on the same examples, and one that is hard for the first is hard for the second.
+So their difference is far surer than either loss.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from workbench.session.loss_on_axis import FULL
+
+if TYPE_CHECKING:
+    from merging.recipe import Recipe
+    from workbench.session.loss_cache import Entry
+    from workbench.session.models import Models
+    from workbench.session.session import Session
+
+
+def paired_errors(
+    session: Session, models: Models, one: Recipe, other: Recipe
+) -> dict[str, float] | None:
+    """Returns, by dataset, the standard error of the difference of two losses, in nats per token.
+
+    It is None if a loss was not measured on all examples, or by an older version of this program,
+    which kept no examples.
+
+    Args:
+        session: what it measured is read.
+        models: its open models.
+        one, other: the compositions.
+    """
+    errors = {}
+    for name, data in models.data.items():
+        first, second = (
+            session.book.get(models.identity(recipe), data.keys[FULL]) for recipe in (one, other)
+        )
+        if first is None or second is None or not (first.sums and second.sums):
+            return None
+        errors[name] = error_of_difference(first, second)
+    return errors
+
+
+def error_of_difference(one: Entry, other: Entry) -> float:
+    """Returns the standard error of the difference of two losses on the same examples."""
+    import torch
+
+    from evaluation.loss import ratio
+
+    sums = torch.tensor(one.sums, dtype=torch.float64) - torch.tensor(
+        other.sums, dtype=torch.float64
+    )
+    return ratio(sums, torch.tensor(one.counts, dtype=torch.float64))[1]
