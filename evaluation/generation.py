@@ -14,8 +14,8 @@ from evaluation.errors import DataError, Stopped
 BROKEN = "\ufffd"
 """What a tokenizer decodes bytes to that are not yet a whole character."""
 
-BUDGET = 2**13
-"""The most tokens that a batch keeps in its cache; 0.4 GB for a model of 135 million parameters.
+BUDGET = 10_000
+"""The most tokens that a batch keeps in its cache; 0.5 GB for a model of 135 million parameters.
 
 More rows than that are hardly faster on a CPU: the arithmetic takes longer than reading weights.
 """
