@@ -32,6 +32,7 @@ from benchmarks import (
     mounted_against_composed,
     packing_against_padding,
     predicted_against_measured,
+    questions_in_batches,
     sampler_against_step,
     shapes,
     start,
@@ -213,6 +214,14 @@ def test_evaluation_against_forward(tmp_path, capsys):
     (table,) = tables(capsys.readouterr().out, "evaluation_against_forward")
     assert firsts(table) == ["forward passes", "an evaluation", "with derivatives"]
     assert "≤ 1.15" in table[3][3] and table[2][2].startswith("1.00")
+
+
+def test_questions_in_batches(capsys):
+    questions_in_batches.main(["--rounds", "1", "--questions", "3"])
+    (table,) = tables(capsys.readouterr().out, "questions_in_batches")
+    assert firsts(table) == ["one at a time", "generate", "in batches"]
+    assert [row[5] for row in table[2:]] == ["15 of 15"] * 3
+    assert "≤ 0.5" in table[4][6] and table[2][3].startswith("1.00")
 
 
 def test_predicted_against_measured(tmp_path, capsys):

@@ -44,15 +44,7 @@ def table(results: Mapping[str, Any]) -> str:
         "",
         *_table(rows, (*EXPERTS, "mean", UNSEEN), _loss),
         "",
-        "## Right answers",
-        "",
-        "Percent ± standard error, of greedy answers. A call is right if a verifier accepts it, a "
-        "sum or a word problem if its last number is right, an answer to trivia if it has the "
-        f"words. The first {_asked(results['base'])} questions of the test split are asked, to the "
-        f"models of seed {results['seeds'][0]}.",
-        "",
-        *_table({label: each[:1] for label, each in rows.items()}, (*VERDICTS, "mean"), _right),
-        "",
+        *_answers(rows, results),
         *_sentences(rows, results),
         "",
         "## What they say",
@@ -66,8 +58,41 @@ def table(results: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _asked(base: Row) -> str:
-    return ", ".join(f"{base[name]['asked']} ({name})" for name in VERDICTS)
+def _answers(rows: Mapping[str, Sequence[Row]], results: Mapping[str, Any]) -> list[str]:
+    """Returns the lines about right answers; none if no seed was asked.
+
+    Builds before 2026-11-29 asked one seed only. A seed of which a row was not asked is left out,
+    so that all rows are of the same seeds.
+    """
+    asked = [
+        number
+        for number in range(len(results["seeds"]))
+        if all(_was_asked(rows[label][number]) for label in LABELS)
+    ]
+    base = results["base"]
+    if not asked or not _was_asked(base):
+        return []
+    questions = ", ".join(f"{base[name]['asked']} ({name})" for name in VERDICTS)
+    seeds = [str(results["seeds"][number]) for number in asked]
+    spread = "The mean is over the datasets; ± is the standard deviation over seeds."
+    those = {label: [rows[label][number] for number in asked] for label in LABELS}
+    # The base has no seed; where seeds are compared, its mean has no deviation.
+    show = _right if len(asked) == 1 else _right_of_seeds
+    return [
+        "## Right answers",
+        "",
+        "Percent ± standard error, of greedy answers. A call is right if a verifier accepts it, a "
+        "sum or a word problem if its last number is right, an answer to trivia if it has the "
+        f"words. The first {questions} questions of the test split are asked, to the models of "
+        + (f"seed {seeds[0]}." if len(seeds) == 1 else f"seeds {', '.join(seeds)}. {spread}"),
+        "",
+        *_table({BASE: rows[BASE], **those}, (*VERDICTS, "mean"), show),
+        "",
+    ]
+
+
+def _was_asked(row: Row) -> bool:
+    return all("right" in row[name] for name in VERDICTS.keys() & row.keys())
 
 
 def _table(rows: Mapping[str, Sequence[Row]], names: Sequence[str], cell: Any) -> list[str]:
@@ -86,9 +111,13 @@ def _loss(rows: Sequence[Row], name: str) -> str:
     return _cell(rows, name, EXPERTS, ("loss", "loss_stderr"), 1, 3)
 
 
+def _right_of_seeds(rows: Sequence[Row], name: str) -> str:
+    return _cell(rows, name, tuple(VERDICTS), ("right", "right_stderr"), 100, 1)
+
+
 def _right(rows: Sequence[Row], name: str) -> str:
     if name != "mean" or any(each not in rows[0] for each in VERDICTS):
-        return _cell(rows, name, tuple(VERDICTS), ("right", "right_stderr"), 100, 1)
+        return _right_of_seeds(rows, name)
     [row] = rows
     mean = sum(row[each]["right"] for each in VERDICTS) / len(VERDICTS)
     # The datasets have no question in common, so their errors are independent.

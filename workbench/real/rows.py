@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from corpus.real.datasets import EXPERTS, UNSEEN, VERDICTS
 from corpus.records import Record
 from corpus.source import Source, load_source
-from workbench.real.plan import SEEDS
 from workbench.real.search import (
     BASE,
     METHODS,
@@ -38,7 +37,10 @@ ALL = (*EXPERTS, UNSEEN)
 """The datasets that are measured."""
 
 Cells = dict[str, dict[str, float]]
-"""Dataset -> loss, loss_stderr and n, and where answers were judged right, right_stderr, asked."""
+"""Dataset -> loss, loss_stderr and n, and where answers were judged right, right_stderr, asked.
+
+Builds before 2026-11-29 asked only the models of the first seed.
+"""
 
 
 def records(data: Path, split: str, names: Sequence[str]) -> dict[str, tuple[Record, ...]]:
@@ -59,15 +61,13 @@ class TestSplit:
     Args:
         data: folder of the datasets.
         tokenizer: of the models that are measured.
-        ask: whether models also answer questions, which takes twice as long as their losses.
     """
 
     __test__ = False  # pytest would take it for a class of tests
 
-    def __init__(self, data: Path, tokenizer: Any, *, ask: bool) -> None:
+    def __init__(self, data: Path, tokenizer: Any) -> None:
         from evaluation.prepared import prepare
 
-        self._ask = ask
         self._prepared: Prepared = prepare(records(data, "test", ALL), tokenizer)
         self._rows: dict[str, list[dict[str, Any]]] = {
             name: [
@@ -82,7 +82,7 @@ class TestSplit:
         return self._rows[name][0]
 
     def cells(self, loaded: Loaded, names: Sequence[str] = ALL) -> Cells:
-        """Measures a model on some datasets: losses, and right answers if they are asked for."""
+        """Measures a model on some datasets: losses, and right answers where they can be told."""
         from evaluation.loss import losses
 
         chosen = tuple(each for each in self._prepared.datasets if each.name in names)
@@ -90,7 +90,7 @@ class TestSplit:
             loss.dataset: {"loss": loss.value, "loss_stderr": loss.stderr, "n": loss.n}
             for loss in losses(loaded.module, replace(self._prepared, datasets=chosen))
         }
-        for name in made.keys() & VERDICTS.keys() if self._ask else ():
+        for name in made.keys() & VERDICTS.keys():
             found = verdict(loaded.module, loaded.tokenizer, name, self._rows[name])
             made[name] |= {"right": found.right, "right_stderr": found.stderr, "asked": found.n}
         return made
@@ -103,7 +103,7 @@ class Measurements:
         recipe: the composition of the experts, with any ω.
         data: folder of the datasets.
         scratch: where the vectors of other methods are kept.
-        seed: of methods that draw at random. Models answer questions for the first of SEEDS only.
+        seed: of methods that draw at random.
     """
 
     def __init__(self, recipe: Recipe, data: Path, scratch: Path, seed: int) -> None:
@@ -119,7 +119,7 @@ class Measurements:
         self._loaded = load(recipe.base, checkpoint=opened, dtype=torch.float32)
         self._base, self._recipe = in_memory(opened), recipe
         self._scratch, self._seed = scratch, seed
-        self._test = TestSplit(data, self._loaded.tokenizer, ask=seed == SEEDS[0])
+        self._test = TestSplit(data, self._loaded.tokenizer)
         self._validation = prepare(
             records(data, "validation", EXPERTS), self._loaded.tokenizer, limit=QUICK
         )

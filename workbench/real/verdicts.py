@@ -56,31 +56,21 @@ def verdict(module: Any, tokenizer: Any, name: str, rows: Sequence[Mapping[str, 
 def answers(
     module: Any, tokenizer: Any, questions: Sequence[str], *, max_new_tokens: int
 ) -> list[str]:
-    """Returns the likeliest answer to each question, in one batch.
+    """Returns the likeliest answer to each question; `generate_many` asks them in batches.
 
     Args:
         module: the model, in evaluation mode.
-        tokenizer: its tokenizer, with a chat template and a token to pad with.
+        tokenizer: its tokenizer, with a chat template.
         questions: what the user writes.
         max_new_tokens: the most tokens of an answer.
     """
-    import torch
+    from evaluation.generation import generate_many
 
-    from evaluation.cpu_products import CpuProducts
-
-    chats = [[{"role": "user", "content": question}] for question in questions]
-    before = tokenizer.padding_side
-    # Answers are continuations, so questions have to end at the same place.
-    tokenizer.padding_side = "left"
-    try:
-        asked = tokenizer.apply_chat_template(
-            chats, add_generation_prompt=True, return_tensors="pt", return_dict=True, padding=True
+    prompts = [
+        tokenizer.apply_chat_template(
+            [{"role": "user", "content": question}], add_generation_prompt=True, tokenize=False
         )
-    finally:
-        tokenizer.padding_side = before
-    with torch.inference_mode(), CpuProducts():
-        written = module.generate(**asked, max_new_tokens=max_new_tokens, do_sample=False)
-    texts = tokenizer.batch_decode(
-        written[:, asked["input_ids"].shape[1] :], skip_special_tokens=True
-    )
-    return [text.strip() for text in texts]
+        for question in questions
+    ]
+    said = generate_many(module, tokenizer, prompts, max_new_tokens=max_new_tokens, written=True)
+    return [text.strip() for text in said]

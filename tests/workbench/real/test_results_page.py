@@ -17,7 +17,7 @@ def results(dem=1.5, mixing=1.6):
     rows = {}
     for seed, more in ((0, 0.0), (1, 0.2)):
         for label, loss in losses.items():
-            rows[f"row {label} {seed}"] = row(loss + more)
+            rows[f"row {label} {seed}"] = row(loss + more, right=0.5 + more / 2)
         rows[f"row {FULL_ROW} {seed}"] = row(1.0, names=("sums", UNSEEN))
         rows[f"search {TUNED} {seed}"] = {"omegas": dict.fromkeys(EXPERTS, 0.7)}
     seconds = {f"train {name} {seed}": 100.0 for name in (*EXPERTS, "mixed") for seed in (0, 1)}
@@ -44,12 +44,51 @@ def line(text, label):
 def test_a_row_has_means_over_seeds_and_errors_over_examples():
     """1.5 and 1.7 have the mean 1.6; their standard deviation is 0.2 / √2 = 0.141.
 
-    The mean of four shares with errors of 5 has one of √(4 · 25) / 4 = 2.5.
+    Shares of 50 and 60 have the mean 55 and the deviation 10 / √2 = 7.1.
     """
     loss = line(table(results()), TUNED)
     assert loss == (f"| {TUNED} | " + "1.600 ± 0.100 | " * 5 + "1.600 ± 0.141 | 1.600 ± 0.100 |")
-    right = [one for one in table(results()).splitlines() if one.startswith(f"| {TUNED} ")][1]
-    assert right == f"| {TUNED} | " + "50.0 ± 5.0 | " * 4 + "50.0 ± 2.5 |"
+    assert right(table(results()), TUNED) == "55.0 ± 5.0 | " * 4 + "55.0 ± 7.1 |"
+    assert right(table(results()), BASE) == "50.0 ± 5.0 | " * 4 + "50.0 |"
+    assert right(table(results()), FULL_ROW).count("–") == 4
+    assert "to the models of seeds 0, 1. The mean is over" in table(results())
+
+
+def right(text, label):
+    return line(text.split("## Right answers")[1], label).removeprefix(f"| {label} | ")
+
+
+def without_verdicts(row):
+    return {
+        name: {key: cell[key] for key in ("loss", "loss_stderr", "n")} for name, cell in row.items()
+    }
+
+
+def test_a_build_that_asked_one_seed_only_has_errors_over_questions():
+    """The mean of four shares with errors of 5 has one of √(4 · 25) / 4 = 2.5."""
+    older = results()
+    key = f"row {TUNED} 1"
+    older["rows"][key] = without_verdicts(older["rows"][key])  # one row is enough
+    text = table(older)
+    assert right(text, TUNED) == "50.0 ± 5.0 | " * 4 + "50.0 ± 2.5 |"
+    assert right(text, MIXED) == right(text, BASE) == right(text, TUNED)
+    assert "to the models of seed 0.\n" in text
+    assert line(text, TUNED) == line(table(results()), TUNED)  # losses are of both seeds
+
+
+def test_a_build_that_asked_nothing_has_no_table_of_answers():
+    older = results()
+    older["rows"] = {
+        key: without_verdicts(value) if key.startswith("row") else value
+        for key, value in older["rows"].items()
+    }
+    older["base"] = without_verdicts(older["base"])
+    assert "## Right answers" not in table(older)
+    assert table(older) == table(results()).replace(answers(table(results())), "")
+
+
+def answers(text):
+    return text[text.index("## Right answers") : text.index("## What it says")]
 
 
 def test_what_was_not_measured_is_a_dash():

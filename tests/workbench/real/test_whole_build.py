@@ -5,7 +5,7 @@ from multiprocessing import active_children
 
 import pytest
 
-from corpus.real.datasets import EXPERTS, FILES, UNSEEN, RealData, SplitCounts
+from corpus.real.datasets import EXPERTS, FILES, UNSEEN, VERDICTS, RealData, SplitCounts
 from corpus.real.item import Item
 from corpus.real.sums import items
 from workbench.cli import main
@@ -55,7 +55,6 @@ def test_a_build_goes_on_where_it_was_and_ships_what_is_needed(
     small, tmp_path, monkeypatch, capsys
 ):
     out, ran = tmp_path / "real", []
-    monkeypatch.setattr(plan, "SEEDS", (0,))
 
     def breaking(listed, place):
         for part in listed:
@@ -65,7 +64,7 @@ def test_a_build_goes_on_where_it_was_and_ships_what_is_needed(
 
     monkeypatch.setattr(module, "run_all", breaking)
     with pytest.raises(KeyboardInterrupt):
-        module.build(out, seeds=(0,))
+        module.build(out, seeds=(1,))
     assert not out.exists()
 
     def noted(listed, place):
@@ -75,11 +74,15 @@ def test_a_build_goes_on_where_it_was_and_ships_what_is_needed(
 
     monkeypatch.setattr(module, "run_all", noted)
     told = []
-    text = module.build(out, seeds=(0,), progress=lambda *what: told.append(what))
-    assert ran[:3] == [f"search {label} 0" for label in SEARCHED[2:]]
-    assert ran[3:] == [f"row {BASE} 0", "said 0", *(f"row {label} 0" for label in LABELS)]
+    text = module.build(out, seeds=(1,), progress=lambda *what: told.append(what))
+    assert ran[:3] == [f"search {label} 1" for label in SEARCHED[2:]]
+    assert ran[3:] == [f"row {BASE} 1", "said 1", *(f"row {label} 1" for label in LABELS)]
     assert told[-1][1] == told[-1][2]
     assert (out / "RESULTS.md").read_text("utf-8") == text
+    assert "are asked, to the models of seed 1." in text
+    kept = json.loads((out / "results.json").read_text("utf-8"))["rows"]
+    for label in LABELS[:-1]:
+        assert [kept[f"row {label} 1"][name]["asked"] for name in VERDICTS] == [3] * len(VERDICTS)
     assert sorted(each.name for each in out.iterdir()) == sorted(
         ["RESULTS.md", "data", "recipe.yml", "results.json", *EXPERTS]
     )
