@@ -189,6 +189,11 @@ class Searcher(ABC):
             self._batch = iter((step,) if isinstance(step, dict) else step)
 
     @property
+    def pending(self) -> int:
+        """How many points were handed out and are not in `trials` yet."""
+        return len(self._pending)
+
+    @property
     def best(self) -> Trial | None:
         """The trial with the lowest score; None before the first one, or if all failed."""
         done = [trial for trial in self.trials if trial.score < math.inf]

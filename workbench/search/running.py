@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING
 
 from workbench.errors import SessionError
 from workbench.search.points import GRADIENT_COST, Points
+from workbench.search.side_by_side import Ahead
 from workbench.search.wanted import Wanted
 from workbench.session.loss_on_axis import FULL
 from workbench.session.tickets import Stale
+from workbench.workers.shared_folder import take_over
 
 if TYPE_CHECKING:
     from evaluation.search import Searcher, Trial
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from workbench.session.loss_cache import Entry
     from workbench.session.models import Models
     from workbench.session.session import Session
+    from workbench.workers.executor import Executor
 
 FAILURES = 5
 """So many points in a row that cannot be measured end a search."""
@@ -50,6 +53,7 @@ class Search:
         session: the session.
         models: its open models, with data.
         wanted: what is searched for.
+        executor: has points measured by other processes; None to measure them here.
 
     Attributes:
         ends: dataset -> the losses of the base and of its own expert (None if it has none).
@@ -62,7 +66,9 @@ class Search:
         SessionError: no data are open, or what is wanted does not fit the models.
     """
 
-    def __init__(self, session: Session, models: Models, wanted: Wanted) -> None:
+    def __init__(
+        self, session: Session, models: Models, wanted: Wanted, executor: Executor | None = None
+    ) -> None:
         if not models.data:
             raise SessionError(
                 "a search measures losses, and no data are open. "
@@ -70,6 +76,7 @@ class Search:
             )
         self._session, self._models, self.wanted = session, models, wanted
         self.points = Points(session, models)
+        self._ahead = Ahead(session, models, self.points, executor) if executor else None
         self.names = tuple(models.names)
         wanted.space(self.names)  # raises before anything is measured
         if wanted.method == "gradient" and not self.points.has_gradients:
@@ -115,6 +122,8 @@ class Search:
             self.spent += cost
             failures = failures + 1 if trial.score == math.inf else 0
             yield SearchStep(searcher.trials[-1], self.best, self.spent)
+        if self._ahead:
+            self._ahead.stop()
         if failures == FAILURES:
             last = ", ".join(f"{omega:g}" for omega in searcher.trials[-1].point.values())
             self.problem = (
@@ -131,6 +140,9 @@ class Search:
         """Measures the ends of the axes, and makes the objective and the searcher of them."""
         from evaluation.search import Measured, Trial
 
+        take_over(self._session.workdir.units, self._session.book, self._session.ledger)
+        if self._ahead:
+            self._ahead.ends(stale)
         self.ends = self._session.measuring.ends(self._models, FULL, stale)
         base = {name: start.value for name, (start, _) in self.ends.items()}
         experts = {name: best.value for name, (_, best) in self.ends.items() if best is not None}
@@ -147,7 +159,13 @@ class Search:
         from evaluation.search import Trial
         from merging.errors import MergingError
 
-        assert self.objective is not None
+        assert self.objective is not None and self.searcher is not None
+        if self._ahead:
+            room = (self.wanted.budget - self.spent) // (GRADIENT_COST if gradients else 1)
+            problem = self._ahead.wait_for(point, self.searcher, room, gradients, stale)
+            if problem:
+                self._reason = problem
+                return Trial(point, math.inf)
         try:
             measured = self.points.measure(point, gradients, stale)
         except MergingError as error:

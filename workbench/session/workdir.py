@@ -75,6 +75,11 @@ class Workdir:
         return self.root / "searches"
 
     @property
+    def units(self) -> Path:
+        """The folder in which workers of searches find their work and leave their results."""
+        return self.root / "units"
+
+    @property
     def exports(self) -> Path:
         """The folder of exported models."""
         return self.root / "exports"
