@@ -119,7 +119,8 @@ class Ahead:
         return self._wait(unit, stale, fill)
 
     def stop(self) -> None:
-        """Forgets what the workers still measure."""
+        """Stores what has ended, and forgets what the workers still measure."""
+        self._collect()
         for unit in self._waiting.values():
             self._executor.cancel(unit)
         self._waiting.clear()
@@ -161,6 +162,8 @@ class Ahead:
                 self._points.measured += not result.problem
                 if result.problem:
                     self._failed[unit.id] = result.problem
+                # It is in the workdir now: whoever takes over must not store it again.
+                self._executor.cancel(unit)
             del self._waiting[unit.id]
 
     def _start(self, unit: Unit) -> None:

@@ -79,7 +79,7 @@ class Executor(ABC):
 
     @abstractmethod
     def cancel(self, unit: Unit) -> None:
-        """Forgets a unit; a worker that measures it stops."""
+        """Forgets a unit and its result; a worker that measures it stops."""
 
     @abstractmethod
     def close(self) -> None:

@@ -106,6 +106,7 @@ class SharedFolder(Executor):
     def cancel(self, unit: Unit) -> None:
         """See Executor."""
         self._lost.pop(unit.id, None)
+        self._result_of(unit).unlink(missing_ok=True)
         for where in (QUEUE, f"{TAKEN}/*"):
             for file in self.folder.glob(f"{where}/*-{unit.id}.json"):
                 file.unlink(missing_ok=True)

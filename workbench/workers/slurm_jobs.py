@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
 from workbench.errors import SessionError
 from workbench.workers.executor import OpenBench, Seat
 from workbench.workers.serve import serve
-from workbench.workers.shared_folder import SharedFolder, shared_threads
+from workbench.workers.shared_folder import LEAVE_SECONDS, SharedFolder, shared_threads
 
 LOCAL = "local"
 """Stands for this machine in the place of a partition."""
@@ -37,7 +38,7 @@ class SlurmJobs(SharedFolder):
             raise SessionError(
                 "--submitit needs the package submitit: pip install 'dem-workbench[submitit]'."
             ) from None
-        local = partition == LOCAL
+        local = self._local = partition == LOCAL
         super().__init__(root, count, open_bench, shared_threads(count) if local else 0)
         try:
             self._jobs = submitit.AutoExecutor(
@@ -68,5 +69,10 @@ class SlurmJobs(SharedFolder):
         return f"Job {handle.job_id} ended ({handle.state}). {last}".strip()
 
     def _end(self, handle: Any) -> None:
-        if not handle.done():
-            handle.cancel()
+        if handle.done():
+            return
+        handle.cancel()
+        # A process of this machine ends at once; a queue of Slurm may take a minute to say so.
+        last = time.monotonic() + LEAVE_SECONDS
+        while self._local and not handle.done() and time.monotonic() < last:
+            time.sleep(0.05)

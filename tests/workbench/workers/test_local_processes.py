@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -51,6 +50,7 @@ def test_units_are_measured_by_two_processes_and_closing_leaves_nothing(executor
     assert list((tmp_path / "units").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_costs_its_unit_only(executor, data):
     dying, others = unit_of("kill", data), [unit_of(f"unit {n}", data) for n in range(5)]
     for unit in (dying, *others):
@@ -66,6 +66,7 @@ def test_a_worker_that_dies_costs_its_unit_only(executor, data):
     assert wait(executor, once) == result_of(once)
 
 
+@pytest.mark.slow
 def test_an_error_inside_a_worker_is_told(executor, data):
     unit = unit_of("raise", data)
     executor.submit(unit)
@@ -73,6 +74,7 @@ def test_an_error_inside_a_worker_is_told(executor, data):
         wait(executor, unit)
 
 
+@pytest.mark.slow
 def test_a_unit_that_is_cancelled_stops_and_its_worker_goes_on(executor, data):
     waiting = [unit_of(f"wait {number}", data) for number in range(2)]
     for unit in waiting:
@@ -87,6 +89,7 @@ def test_a_unit_that_is_cancelled_stops_and_its_worker_goes_on(executor, data):
     assert (data / "stopped").exists() and not any(map(executor.poll, waiting))
 
 
+@pytest.mark.slow
 def test_workers_that_cannot_begin_are_one_error(tmp_path, data):
     with LocalProcesses(tmp_path / "units", 1, broken) as executor:
         unit = unit_of("unit", data)
@@ -95,6 +98,7 @@ def test_workers_that_cannot_begin_are_one_error(tmp_path, data):
             wait(executor, unit)
 
 
+@pytest.mark.slow
 def test_a_killed_parent_ends_its_workers_and_the_next_one_finds_their_results(tmp_path, data):
     code = (
         "import sys, time\nfrom pathlib import Path\n"
@@ -121,9 +125,10 @@ def test_a_killed_parent_ends_its_workers_and_the_next_one_finds_their_results(t
     until(lambda: (data / "stopped").exists(), 60)
     # What both of them have left: the loss that was measured, and no folder.
     assert take_over(units, book, ledger) == 1
-    assert book.get("unit", "examples of ada") == result_of(unit_of("unit", data)).entries[
-        "examples of ada"
-    ]
+    assert (
+        book.get("unit", "examples of ada")
+        == result_of(unit_of("unit", data)).entries["examples of ada"]
+    )
     assert list(units.iterdir()) == []
     pids = [int(file.name.split("-")[-1]) for file in data.glob("*-*-*")]
     until(lambda: not any(map(_lives, pids)))
