@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     "Measure",
     "dem search assets/demo/recipe.yml --data assets/demo/data",
     "dem search assets/demo/recipe.yml --data assets/demo/data --budget 9",
-    "dem search assets/demo/recipe.yml --data assets/demo/data --method grid --workers 2",
 )
 def search(
     recipe: RecipeFile,

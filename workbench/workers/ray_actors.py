@@ -160,7 +160,7 @@ class _Actor:
 
 
 def check_answers(address: str) -> None:
-    """Checks that a cluster of Ray answers, because ray.init would wait for minutes.
+    """Checks that a cluster of Ray answers, because ray.init would wait much longer.
 
     Args:
         address: HOST:PORT.
