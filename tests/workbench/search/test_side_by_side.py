@@ -19,6 +19,7 @@ from workbench.search.side_by_side import measures_one_by_one
 from workbench.search.unit_bench import UnitBench, open_bench
 from workbench.search.wanted import METHODS, Wanted
 from workbench.session.session import Session
+from workbench.workers.choice import executor_for
 from workbench.workers.executor import Executor, WorkerLost
 from workbench.workers.local_processes import LocalProcesses
 from workbench.workers.unit import UnitResult
@@ -45,7 +46,8 @@ class Here(Executor):
         self.most = max(self.most, len(self._open))
 
     def poll(self, unit):
-        if self._open:
+        # One for each round of questions, so that the others are still under way.
+        if self._open and unit is self._open[0]:
             last = self._open.pop()
             text = WorkerLost("The worker was killed.") if self._dies(last) else None
             measured = None if text else self._bench.measure(last, lambda: False)
@@ -272,3 +274,13 @@ def test_idle_workers_are_told_and_an_impossible_choice_is_refused(
     assert main([*words, "--workers", "0"]) == 2
     assert "--workers" in capsys.readouterr().err
     assert not (tmp_path / "w").exists()
+
+
+@pytest.mark.parametrize(("option", "package"), [("ray", "ray"), ("submitit", "submitit")])
+def test_an_engine_that_is_not_installed_says_how_to_get_it(tmp_path, monkeypatch, option, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    asked = {"ray": "", "submitit": "", option: "auto"}
+    with pytest.raises(SessionError, match=rf"pip install 'dem-workbench\[{package}\]'"):
+        executor_for(2, asked["ray"], asked["submitit"], tmp_path / "units", open_bench)
+    assert not (tmp_path / "units").exists()
+    assert executor_for(1, "", "", tmp_path / "units", open_bench) is None
