@@ -74,6 +74,7 @@ FLOORS = {
     "workbench": [
         {"workbench"},
         {"workbench/plots", "workbench/session", "workbench/gguf"},
+        {"workbench/workers"},
         {"workbench/search", "workbench/plans", "workbench/real"},
         {"workbench/comparison"},
         {"workbench/line"},

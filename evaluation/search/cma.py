@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from evaluation.search.contract import Point, Searcher, Space
+from evaluation.search.contract import Searcher, Space, Step
 
 SPREAD = 0.2
 """The first standard deviation, as a share of the widest range."""
@@ -24,13 +24,15 @@ class CmaSearch(Searcher):
         ValueError: the space has fewer than two free coordinates.
     """
 
+    SIDE_BY_SIDE = True
+
     def __init__(self, space: Space, start: Mapping[str, float], *, seed: int = 0) -> None:
         super().__init__(space)
         if len(space.free) < 2:
             raise ValueError(f"CMA-ES needs two free ω or more, got {len(space.free)}.")
         self._start, self._seed = space.inside(start), seed
 
-    def _points(self) -> Iterator[Point]:
+    def _points(self) -> Iterator[Step]:
         from cmaes import CMA  # type: ignore[import-untyped]
 
         names = self.space.free
@@ -40,14 +42,11 @@ class CmaSearch(Searcher):
         sampler = CMA(mean, spread, bounds=box, seed=self._seed)
         yield self._start
         while not sampler.should_stop():
-            generation = []
-            for _ in range(sampler.population_size):
-                sampled = sampler.ask()
-                moved = dict(zip(names, map(float, sampled), strict=True))
-                point = self.space.inside({**self._start, **moved})
-                if self.score_of(point) is None:
-                    yield point
-                generation.append((sampled, self._told(point)))
+            sampled = [sampler.ask() for _ in range(sampler.population_size)]
+            moved = [dict(zip(names, map(float, each), strict=True)) for each in sampled]
+            points = [self.space.inside({**self._start, **each}) for each in moved]
+            yield points
+            generation = list(zip(sampled, map(self._told, points), strict=True))
             # The package wants finite values; a failed point is the worst of its generation.
             known = [score for _, score in generation if score < np.inf]
             worst = max(known, default=0.0) + 1.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -15,6 +15,10 @@ from evaluation.search.limits import Limit
 
 Point = dict[str, float]
 """Name of a coordinate -> its value."""
+
+Step = Point | Iterable[Point]
+"""What a searcher yields: one point, or several that need no answers of each other. It is not
+resumed before all of them have a score."""
 
 DIGITS = 4
 """Points are rounded to this many decimals, so that a point that is reached in two ways is
@@ -148,15 +152,21 @@ class Searcher(ABC):
     It knows nothing of models. The same arguments and the same answers give the same points, so a
     search that was interrupted is continued by running it again with what was measured already.
 
+    Several workers may measure side by side. `free` gives more points without waiting for the
+    pending ones, and `tell` takes their trials in any order. The searcher sees them in the order in
+    which it asked, so the same search with one worker and with many has the same trials.
+
     Args:
         space: the box to search.
 
     Attributes:
         GRADIENTS: whether it learns from derivatives; `Trial.measured` should then have them.
+        SIDE_BY_SIDE: whether `free` can give more than one point; if not, a second worker idles.
         trials: everything that was told, in order.
     """
 
     GRADIENTS: bool = False
+    SIDE_BY_SIDE: bool = False
 
     def __init__(self, space: Space) -> None:
         self.space = space
@@ -164,34 +174,75 @@ class Searcher(ABC):
         self._scores: dict[tuple[float, ...], float] = {}
         # A generator keeps its place between `ask` and `tell`. Made by the first `ask`, because the
         # searcher has its settings only after this.
-        self._walk: Iterator[Point] | None = None
-        self._pending: Point | None = None
+        self._walk: Iterator[Step] | None = None
+        self._batch: Iterator[Point] = iter(())
+        # Points that were handed out and are not in `trials`, in the order of asking; a trial waits
+        # here for those that were asked before it.
+        self._pending: dict[tuple[float, ...], tuple[Point, Trial | None]] = {}
 
     def ask(self) -> Point | None:
-        """Returns the next point to measure, never one that was told before; None at the end.
+        """Returns the first point that has no trial, never one told before; None at the end.
 
         Before it was told, the same point is returned again.
         """
-        if self._pending is None:
-            self._walk = self._walk or self._points()
-            self._pending = next(self._walk, None)
-        return None if self._pending is None else dict(self._pending)
+        first = next((point for point, _ in self._pending.values()), None) or self._next()
+        return None if first is None else dict(first)
+
+    def free(self, count: int) -> list[Point]:
+        """Returns up to `count` points that were not handed out and need no pending answer.
+
+        The list is empty if the searcher needs answers first. If nothing is pending either, the
+        search is at its end.
+        """
+        found: list[Point] = []
+        while len(found) < count and (point := self._next()) is not None:
+            found.append(dict(point))
+        return found
 
     def tell(self, trial: Trial) -> None:
-        """Records the trial of the point that `ask` returned last.
+        """Records the trial of a point that `ask` or `free` has handed out.
+
+        It enters `trials` as soon as all points that were handed out before it have theirs.
 
         Raises:
-            ValueError: it is of another point.
+            ValueError: the point was not handed out, or has a trial already.
         """
-        if self._pending is None or trial.point != self._pending:
+        key = tuple(trial.point.values())
+        if key not in self._pending or self._pending[key] != (trial.point, None):
             raise ValueError(
-                f"tell() takes the point that ask() returned last, {self.ask()}; got {trial.point}."
+                "tell() takes a point that ask() or free() returned and that has no trial, first "
+                f"{self.ask()}; got {trial.point}."
             )
         # NaN compares as neither lower nor higher, so a failed trial would stop the search.
         score = math.inf if math.isnan(trial.score) else trial.score
-        self.trials.append(trial._replace(score=score))
-        self._scores[tuple(trial.point.values())] = score
-        self._pending = None
+        self._pending[key] = trial.point, trial._replace(score=score)
+        for first, (_, told) in list(self._pending.items()):
+            if told is None:
+                break
+            self.trials.append(told)
+            self._scores[first] = told.score
+            del self._pending[first]
+
+    def _next(self) -> Point | None:
+        """Hands out one more point; None at the end, or if the searcher needs answers first."""
+        while True:
+            for point in self._batch:
+                key = tuple(point.values())
+                if key not in self._scores and key not in self._pending:
+                    self._pending[key] = point, None
+                    return point
+            if self._pending:
+                return None
+            self._walk = self._walk or self._points()
+            step = next(self._walk, None)
+            if step is None:
+                return None
+            self._batch = iter((step,) if isinstance(step, dict) else step)
+
+    @property
+    def pending(self) -> int:
+        """How many points were handed out and are not in `trials` yet."""
+        return len(self._pending)
 
     @property
     def best(self) -> Trial | None:
@@ -208,5 +259,8 @@ class Searcher(ABC):
         return self._scores[tuple(point.values())]
 
     @abstractmethod
-    def _points(self) -> Iterator[Point]:
-        """Yields points inside the space that have no score; each has one when it is resumed."""
+    def _points(self) -> Iterator[Step]:
+        """Yields points inside the space, or several at once; see Step.
+
+        All have a score when it is resumed. Those that have one already are not asked for.
+        """

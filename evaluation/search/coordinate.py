@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from evaluation.search.contract import Point, Searcher, Space
+from evaluation.search.contract import Searcher, Space, Step
 
 
 class CoordinateSearch(Searcher):
@@ -46,7 +46,7 @@ class CoordinateSearch(Searcher):
             )
         self._start, self._step, self._smallest = space.inside(start), step, smallest
 
-    def _points(self) -> Iterator[Point]:
+    def _points(self) -> Iterator[Step]:
         best, step = self._start, self._step
         yield best
         while step >= self._smallest:

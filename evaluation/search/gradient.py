@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.search.contract import Point, Searcher, Space, Trial
+from evaluation.search.contract import Searcher, Space, Step, Trial
 from evaluation.search.limits import lowest
 from evaluation.search.objective import Objective
 
@@ -37,7 +37,7 @@ class GradientSearch(Searcher):
         super().__init__(space)
         self._objective, self._start = objective, space.inside(start)
 
-    def _points(self) -> Iterator[Point]:
+    def _points(self) -> Iterator[Step]:
         names = self.space.names
         yield self._start
         here = self.trials[-1]

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from evaluation.search.contract import DIGITS, Point, Searcher, Space
+from evaluation.search.contract import DIGITS, Point, Searcher, Space, Step
 
 
 class GreedySearch(Searcher):
@@ -28,6 +28,8 @@ class GreedySearch(Searcher):
         ValueError: there are fewer than two levels, or the order names an unknown coordinate.
     """
 
+    SIDE_BY_SIDE = True
+
     def __init__(self, space: Space, levels: int = 5, order: Sequence[str] | None = None) -> None:
         super().__init__(space)
         if levels < 2:
@@ -38,7 +40,7 @@ class GreedySearch(Searcher):
         self.added: list[Point] = []
         """The best point after each coordinate that was added."""
 
-    def _points(self) -> Iterator[Point]:
+    def _points(self) -> Iterator[Step]:
         best = self.space.inside(dict.fromkeys(self.space.names, 0.0))
         yield best
         left = list(self.space.free if self._order is None else self._order)
@@ -51,9 +53,7 @@ class GreedySearch(Searcher):
                 best,
                 *(self.space.inside(each) for each in moved if self.space.allows(each)),
             ]
-            for point in candidates:
-                if self.score_of(point) is None:
-                    yield point
+            yield candidates
             better = min(candidates, key=self._told)
             if self._told(better) < self._told(best):
                 changed = [name for name in tried if better[name] != best[name]]

@@ -7,7 +7,7 @@ from itertools import product
 
 import numpy as np
 
-from evaluation.search.contract import DIGITS, Point, Searcher, Space
+from evaluation.search.contract import DIGITS, Searcher, Space, Step
 
 
 class GridSearch(Searcher):
@@ -22,6 +22,8 @@ class GridSearch(Searcher):
         ValueError: there are fewer than two levels.
     """
 
+    SIDE_BY_SIDE = True
+
     def __init__(self, space: Space, levels: int = 6) -> None:
         super().__init__(space)
         if levels < 2:
@@ -32,11 +34,12 @@ class GridSearch(Searcher):
         """The number of points, with those that limits forbid."""
         return int(self._levels ** len(self.space.free))
 
-    def _points(self) -> Iterator[Point]:
+    def _points(self) -> Iterator[Step]:
         values = [
             np.linspace(low, high, self._levels).round(DIGITS) if low < high else [low]
             for low, high in self.space.bounds.values()
         ]
         points = (dict(zip(self.space.names, each, strict=True)) for each in product(*values))
-        # A point beyond a limit would be moved off the grid.
-        return (self.space.inside(point) for point in points if self.space.allows(point))
+        # Made one by one: a grid may have more points than memory holds. A point beyond a limit
+        # would be moved off the grid.
+        yield (self.space.inside(point) for point in points if self.space.allows(point))

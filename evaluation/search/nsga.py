@@ -21,6 +21,8 @@ class NsgaSearch(OptunaSearch):
         population: points of one generation.
     """
 
+    SIDE_BY_SIDE = True
+
     def __init__(
         self,
         space: Space,
@@ -48,6 +50,10 @@ class NsgaSearch(OptunaSearch):
         from optuna.samplers import NSGAIISampler
 
         return NSGAIISampler(population_size=self._population, seed=self._seed)
+
+    def _at_once(self) -> int:
+        # All points of a generation descend from the one before it.
+        return self._population
 
     def _directions(self) -> int:
         return len(self._datasets)

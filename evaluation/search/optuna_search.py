@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from evaluation.search.contract import Point, Searcher, Space, Trial
+from evaluation.search.contract import Searcher, Space, Step, Trial
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
@@ -54,7 +54,11 @@ class OptunaSearch(Searcher):
         """Returns how many values a trial has."""
         return 1
 
-    def _points(self) -> Iterator[Point]:
+    def _at_once(self) -> int:
+        """Returns how many points the sampler proposes before it needs their values."""
+        return 1
+
+    def _points(self) -> Iterator[Step]:
         import optuna
         from optuna.distributions import BaseDistribution, FloatDistribution
 
@@ -80,14 +84,14 @@ class OptunaSearch(Searcher):
         study.enqueue_trial({name: self._start[name] for name in box})
         repeated = 0
         while repeated < REPEATS:
-            asked = study.ask(box)
-            point = self.space.inside({**self._start, **asked.params})
-            repeated += 1
-            if self.score_of(point) is None:
-                yield point
-                repeated = 0
-            told = next(trial for trial in reversed(self.trials) if trial.point == point)
-            if told.score < np.inf:
-                study.tell(asked, self._values(told))
-            else:
-                study.tell(asked, state=optuna.trial.TrialState.FAIL)
+            asked = [study.ask(box) for _ in range(self._at_once())]
+            points = [self.space.inside({**self._start, **each.params}) for each in asked]
+            new = any(self.score_of(point) is None for point in points)
+            repeated = 0 if new else repeated + len(points)
+            yield points
+            for each, point in zip(asked, points, strict=True):
+                told = next(trial for trial in reversed(self.trials) if trial.point == point)
+                if told.score < np.inf:
+                    study.tell(each, self._values(told))
+                else:
+                    study.tell(each, state=optuna.trial.TrialState.FAIL)

@@ -6,16 +6,20 @@ after another, as AP-BMM (arXiv 2512.09972) opens blocks in the order of their i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from evaluation.search.contract import Measured, Point, Searcher, Space, Trial
+from evaluation.search.contract import Measured, Point, Searcher, Space, Step, Trial
 from evaluation.search.limits import Floats, Limit
 
 Ties = Mapping[str, tuple[str, ...]]
 """Name of a coordinate of a stage -> the coordinates of the whole space that have its value."""
+
+BATCH = 64
+"""Points that are taken at once from a searcher that can give many."""
 
 Make = Callable[[Space, Point, Sequence[Trial]], Searcher]
 """Makes the searcher of a stage, from its space, its first point and the trials known before."""
@@ -86,22 +90,27 @@ class StagedSearch(Searcher):
         super().__init__(space)
         self._stages, self._counts = stages, [*points, None]
         self._start, self._make, self._known = space.inside(start), make, known
-        self.GRADIENTS = self._searcher(stages[0], self._start).GRADIENTS
+        first = self._searcher(stages[0], self._start)
+        self.GRADIENTS, self.SIDE_BY_SIDE = first.GRADIENTS, first.SIDE_BY_SIDE
 
-    def _points(self) -> Iterator[Point]:
+    def _points(self) -> Iterator[Step]:
         for ties, most in zip(self._stages, self._counts, strict=True):
             best = self.best
             searcher = self._searcher(ties, best.point if best else self._start)
-            asked = 0
-            while (most is None or asked < most) and (few := searcher.ask()) is not None:
-                point = self.space.inside(
-                    {each: few[name] for name, tied in ties.items() for each in tied}
-                )
-                if self.score_of(point) is None:
-                    asked += 1
-                    yield point
-                done = next(trial for trial in self.trials if trial.point == point)
-                searcher.tell(done._replace(point=few, measured=_tied(done.measured, ties)))
+            left = math.inf if most is None else most
+            while left > 0 and (free := searcher.free(int(min(left, BATCH)))):
+                points = [
+                    self.space.inside(
+                        {each: few[name] for name, tied in ties.items() for each in tied}
+                    )
+                    for few in free
+                ]
+                left -= sum(self.score_of(point) is None for point in points)
+                yield points
+                done = {tuple(trial.point.values()): trial for trial in self.trials}
+                for few, point in zip(free, points, strict=True):
+                    trial = done[tuple(point.values())]
+                    searcher.tell(trial._replace(point=few, measured=_tied(trial.measured, ties)))
 
     def _searcher(self, ties: Ties, start: Point) -> Searcher:
         bounds = {name: self.space.bounds[tied[0]] for name, tied in ties.items()}

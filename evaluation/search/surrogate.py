@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.landscape.loss_surrogate import Surrogate, one_thread
-from evaluation.search.contract import Measured, Point, Searcher, Space, Trial
+from evaluation.search.contract import Measured, Point, Searcher, Space, Step, Trial
 from evaluation.search.limits import lowest
 from evaluation.search.objective import Objective
 
@@ -43,6 +43,7 @@ class SurrogateSearch(Searcher):
     """
 
     GRADIENTS = True
+    SIDE_BY_SIDE = True
 
     def __init__(
         self,
@@ -65,19 +66,15 @@ class SurrogateSearch(Searcher):
         """Returns a surrogate for each dataset, fitted to all trials that did not fail."""
         return fit(self.space.names, self._usable())
 
-    def _points(self) -> Iterator[Point]:
+    def _points(self) -> Iterator[Step]:
         # With derivatives, what others measured there tells as much.
         if not any(trial.point == self._start and _is_sloped(trial) for trial in self._known):
             yield self._start
         n, idle = len(self.space.free), 0
         # Without derivatives one point tells nothing of the directions.
         if not self._has_gradients():
-            for name in self.space.free:
-                low, high = self.space.bounds[name]
-                step = RADIUS if self._start[name] + RADIUS <= high else -RADIUS
-                point = self.space.inside({**self._start, name: self._start[name] + step})
-                if self.score_of(point) is None and not self._is_known(point):
-                    yield point
+            design = [self._beside(name) for name in self.space.free]
+            yield [point for point in design if not self._is_known(point)]
         while n and idle < self._patience:
             # What was known before may lie outside the box.
             inside = [
@@ -96,6 +93,12 @@ class SurrogateSearch(Searcher):
             yield point
             gained = best.score - self._told(point)
             idle = idle + 1 if gained < self._enough and gain < self._enough else 0
+
+    def _beside(self, name: str) -> Point:
+        """Returns the start with one coordinate moved by RADIUS."""
+        up = self._start[name] + RADIUS <= self.space.bounds[name][1]
+        step = RADIUS if up else -RADIUS
+        return self.space.inside({**self._start, name: self._start[name] + step})
 
     def _usable(self) -> list[Trial]:
         return [trial for trial in (*self._known, *self.trials) if trial.score < np.inf]

@@ -1,5 +1,6 @@
 """The command that searches ω."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,7 +10,7 @@ import typer
 from workbench.cli.app import command
 from workbench.cli.output import Force, Json, report_to
 from workbench.cli.search_inputs import method_of, opened, plain_omegas, preference, span
-from workbench.cli.searching import carry_out, compared, result_of, study_of
+from workbench.cli.searching import carry_out, compared, note_idle_workers, result_of, study_of
 from workbench.cli.shared import RecipeFile, recipe_from
 
 if TYPE_CHECKING:
@@ -106,6 +107,16 @@ def search(
         str,
         typer.Option(metavar="URL|FILE", help="Copy the trials here, for optuna-dashboard."),
     ] = "",
+    workers: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Points at a time, each by its own process.")
+    ] = 1,
+    ray: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="The workers are actors of this Ray cluster.")
+    ] = "",
+    submitit: Annotated[
+        str,
+        typer.Option(metavar="PARTITION", help="The workers are jobs of Slurm, or 'local' ones."),
+    ] = "",
     json_file: Json = None,
     force: Force = False,
     record: Annotated[Path | None, typer.Option(hidden=True)] = None,
@@ -118,8 +129,11 @@ def search(
     from plumbing.suggest import nearest
     from workbench.errors import SessionError
     from workbench.search.running import Search
+    from workbench.search.unit_bench import open_bench
     from workbench.search.wanted import Wanted
     from workbench.session.standing import PLAIN
+    from workbench.session.workdir import Workdir
+    from workbench.workers.choice import executor_for
 
     report = report_to(json_file, force)
     if report_split == "validation":
@@ -153,13 +167,22 @@ def search(
         highest_norm=norm_at_most,
         alone=alone,
     )
-    with opened(given, add, data, workdir) as (session, models):
+    # Before the models are opened, so that a wrong address is told at once.
+    executor = executor_for(workers, ray, submitit, Workdir(workdir).units, open_bench)
+    with (
+        executor or nullcontext(),
+        opened(given, add, data, workdir) as (session, models),
+    ):
         added = models.names[-1] if add else ""
         if from_recipe or wanted.frozen or wanted.reach is not None:
             start = {**plain_omegas(given), **{name: 0.0 for name in (added, remove) if name}}
             wanted = replace(wanted, start=start, added=added)
-        found = Search(session, models, wanted)
+        found = Search(session, models, wanted, executor)
+        if workers > 1:
+            note_idle_workers(found, workers)
         carry_out(found, session, record, study_of(found, storage) if storage else None)
+        if executor:
+            executor.close()
         best = found.best
         if best is None:
             raise SessionError(found.problem or "no composition could be measured.")

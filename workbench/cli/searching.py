@@ -66,6 +66,18 @@ def carry_out(
         note(f"ω of {name} is at its bound, {found.best.point[name]:g}: a wider range may help")
 
 
+def note_idle_workers(found: "Search", workers: int) -> None:
+    """Say that all workers but one have nothing to do, if the method is such a one."""
+    from workbench.search.side_by_side import measures_one_by_one
+
+    method = found.wanted.method
+    if measures_one_by_one(method, found.points.has_gradients):
+        note(
+            f"{method} measures one point at a time, so {workers - 1} of {workers} workers will "
+            "wait after the base and the experts; grid, simplex, greedy, nsga and cma use all"
+        )
+
+
 def result_of(
     found: "Search", session: "Session", models: "Models", result: "Recipe", split: str
 ) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from workbench.search.coordinates import Coordinates, whole_vectors
+from workbench.search.layer_groups import GroupBy
 from workbench.search.measured import slopes_of
 from workbench.session.loss_on_axis import FULL
 from workbench.session.tickets import Stale
@@ -59,8 +60,21 @@ class Points:
         """Returns the recipe of a point."""
         return self._coordinates.recipe(self._models, omegas)
 
+    @property
+    def groups(self) -> GroupBy:
+        """What groups of layers are made by, if each has ω of its own; else ""."""
+        return self._coordinates.by
+
     def measure(self, omegas: Mapping[str, float], gradients: bool, stale: Stale) -> Measured:
         """Returns the losses of a point, with their derivatives if they are asked for.
+
+        Raises:
+            Stopped, SessionError, MergingError: see `measure_recipe`.
+        """
+        return self.measure_recipe(self.recipe(omegas), gradients, stale)
+
+    def measure_recipe(self, recipe: Recipe, gradients: bool, stale: Stale) -> Measured:
+        """Returns the losses of a composition, with derivatives by the coordinates if asked for.
 
         Raises:
             Stopped: `stale` became true; datasets that were measured before are kept.
@@ -68,13 +82,12 @@ class Points:
         """
         from evaluation.search import Measured
 
-        recipe = self.recipe(omegas)
         book, identity = self._session.book, self._models.identity(recipe)
         known = [book.get(identity, data.keys[FULL]) for data in self._models.data.values()]
         slopes = slopes_of(book, self._models, identity, self._keys)
         if gradients and slopes is None:
             self.measured += 1
-            for _ in self.slope_steps(omegas, stale):
+            for _ in self._slope_steps(recipe, stale):
                 pass
             slopes = slopes_of(book, self._models, identity, self._keys)
         elif None in known:
@@ -84,8 +97,11 @@ class Points:
 
     def has_slopes(self, omegas: Mapping[str, float]) -> bool:
         """Returns whether the derivatives at a point were measured on all datasets."""
-        identity = self._models.identity(self.recipe(omegas))
-        return slopes_of(self._session.book, self._models, identity, self._keys) is not None
+        return self.knows_slopes(self._models.identity(self.recipe(omegas)))
+
+    def knows_slopes(self, composition: str) -> bool:
+        """Returns whether the derivatives of a composition were measured; see Models.identity."""
+        return slopes_of(self._session.book, self._models, composition, self._keys) is not None
 
     def slope_steps(self, omegas: Mapping[str, float], stale: Stale) -> Iterator[None]:
         """Measures the losses of a point with their derivatives in steps, and stores them.
@@ -96,12 +112,15 @@ class Points:
         Raises:
             Stopped: `stale` became true; datasets that were measured before are kept.
         """
+        return self._slope_steps(self.recipe(omegas), stale)
+
+    def _slope_steps(self, recipe: Recipe, stale: Stale) -> Iterator[None]:
         from evaluation.landscape.omega_gradient import SlopeSweep
         from evaluation.loss import check_vocabulary
         from evaluation.records.meter import Meter
         from workbench.session.keys import weights_key
 
-        models, recipe = self._models, self.recipe(omegas)
+        models = self._models
         identity, vectors = models.identity(recipe), list(models.vectors.values())
         self._session.measuring.describe(models, recipe)
         meter = Meter(self._session.device)

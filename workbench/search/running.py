@@ -16,9 +16,11 @@ from workbench.search.paired import paired_errors
 from workbench.search.points import GRADIENT_COST, Points
 from workbench.search.prior import known_before
 from workbench.search.region import Region
+from workbench.search.side_by_side import Ahead
 from workbench.search.wanted import Wanted
 from workbench.session.loss_on_axis import FULL
 from workbench.session.tickets import Stale
+from workbench.workers.shared_folder import take_over
 
 if TYPE_CHECKING:
     from evaluation.search import Measured, Searcher, Trial
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from workbench.session.loss_cache import Entry
     from workbench.session.models import Models
     from workbench.session.session import Session
+    from workbench.workers.executor import Executor
 
 FAILURES = 5
 """So many points in a row that cannot be measured end a search."""
@@ -54,6 +57,7 @@ class Search:
         session: the session.
         models: its open models, with data.
         wanted: what is searched for.
+        executor: has points measured by other processes; None to measure them here.
 
     Attributes:
         region: where it looks.
@@ -68,7 +72,9 @@ class Search:
         SessionError: no data are open, or what is wanted does not fit the models.
     """
 
-    def __init__(self, session: Session, models: Models, wanted: Wanted) -> None:
+    def __init__(
+        self, session: Session, models: Models, wanted: Wanted, executor: Executor | None = None
+    ) -> None:
         if not models.data:
             raise SessionError(
                 "a search measures losses, and no data are open. "
@@ -77,6 +83,7 @@ class Search:
         self._session, self._models, self.wanted = session, models, wanted
         self.region = Region.of(models, wanted)
         self.points = Points(session, models, self.region.coordinates)
+        self._ahead = Ahead(session, models, self.points, executor) if executor else None
         if wanted.method == "gradient" and not self.points.has_gradients:
             raise SessionError(
                 "derivatives can be computed for Θ + Σ ωᵢ Δᵢ in a model that is written in place "
@@ -120,6 +127,8 @@ class Search:
             self.spent += cost
             failures = failures + 1 if trial.score == math.inf else 0
             yield SearchStep(searcher.trials[-1], self.best, self.spent)
+        if self._ahead:
+            self._ahead.stop()
         if failures == FAILURES:
             last = ", ".join(f"{omega:g}" for omega in searcher.trials[-1].point.values())
             self.problem = (
@@ -141,6 +150,9 @@ class Search:
         """Measures the ends of the axes, and makes the objective and the searcher of them."""
         from evaluation.search import Trial
 
+        take_over(self._session.workdir.units, self._session.book, self._session.ledger)
+        if self._ahead:
+            self._ahead.ends(stale)
         self.ends = self._session.measuring.ends(self._models, FULL, stale)
         base = {name: start.value for name, (start, _) in self.ends.items()}
         experts = {name: best.value for name, (_, best) in self.ends.items() if best is not None}
@@ -173,7 +185,13 @@ class Search:
         from evaluation.search import Trial
         from merging.errors import MergingError
 
-        assert self.objective is not None
+        assert self.objective is not None and self.searcher is not None
+        if self._ahead:
+            room = (self.wanted.budget - self.spent) // (GRADIENT_COST if gradients else 1)
+            problem = self._ahead.wait_for(point, self.searcher, room, gradients, stale)
+            if problem:
+                self._reason = problem
+                return Trial(point, math.inf)
         try:
             measured = self.points.measure(point, gradients, stale)
         except MergingError as error:

@@ -80,6 +80,11 @@ class Workdir:
         return self.root / "known"
 
     @property
+    def units(self) -> Path:
+        """The folder in which workers of searches find their work and leave their results."""
+        return self.root / "units"
+
+    @property
     def exports(self) -> Path:
         """The folder of exported models."""
         return self.root / "exports"

@@ -93,10 +93,73 @@ def test_a_question_stands_until_it_is_answered(kind):
     point = search.ask()
     assert search.ask() == point and search.best is None
     other = {**point, "a": 0.123}
-    with pytest.raises(ValueError, match=r"tell\(\) takes the point that ask\(\) returned last"):
+    words = r"tell\(\) takes a point that ask\(\) or free\(\) returned and that has no trial, first"
+    with pytest.raises(ValueError, match=words):
         search.tell(Trial(other, 1.0))
     search.tell(Trial(point, 1.0, measured(point)))
+    with pytest.raises(ValueError, match=words):
+        search.tell(Trial(point, 1.0, measured(point)))
     assert search.ask() != point
+
+
+def trial_of(point, got):
+    return Trial(point, math.nan if got is None else mean_loss(CENTRES).score(got.losses), got)
+
+
+def run_side_by_side(search, workers, budget, measure, seed=0):
+    """Some workers of different speed; returns the search and the most points that were out."""
+    chance, out, widest = np.random.default_rng(seed), [], 0
+    while True:
+        # Trials that wait in the searcher count to the budget as well.
+        left = budget - len(search.trials) - len(search._pending)
+        out += search.free(min(workers - len(out), left))
+        if not out:
+            return search, widest
+        widest = max(widest, len(out))
+        ready = out.pop(int(chance.integers(len(out))))
+        search.tell(trial_of(ready, measure(ready)))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("workers", [2, 5])
+def test_many_workers_have_the_trials_of_one(kind, workers):
+    def sometimes(point):
+        # Some fail, by their place and not by their turn.
+        return None if sum(point.values()) * 1e4 % 7 < 1 else bent(measured(point))
+
+    one = run(searchers()[kind], 30, sometimes)
+    many, widest = run_side_by_side(searchers()[kind], workers, 30, sometimes)
+    assert many.trials == one.trials
+    # Without derivatives the surrogate has a design, whose points are free at once.
+    assert (widest > 1) == (many.SIDE_BY_SIDE and kind != "surrogate")
+
+
+def test_the_design_of_a_surrogate_search_is_measured_side_by_side():
+    def plain(point):
+        return Measured(bent(measured(point)).losses)
+
+    one = run(searchers()["surrogate"], 12, plain)
+    many, widest = run_side_by_side(searchers()["surrogate"], 5, 12, plain)
+    assert many.trials == one.trials and widest == len(NAMES)
+
+
+def test_trials_enter_in_the_order_of_asking_whichever_comes_first():
+    search = GridSearch(BOX, 3)
+    first, second, third = search.free(3)
+    assert search.ask() == first
+    search.tell(Trial(third, 3.0))
+    search.tell(Trial(second, 2.0))
+    assert search.trials == [] and search.ask() == first and search.best is None
+    search.tell(Trial(first, 1.0))
+    assert [trial.score for trial in search.trials] == [1.0, 2.0, 3.0]
+    assert search.ask() not in (first, second, third)
+
+
+def test_a_searcher_that_needs_answers_gives_nothing_more():
+    search = GreedySearch(BOX, 2)
+    assert len(search.free(9)) == 1 and search.free(9) == []
+    search.tell(Trial(search.ask(), 1.0))
+    assert len(search.free(2)) == 2 and len(search.free(9)) == 1 and search.free(9) == []
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "simplex"])
