@@ -93,6 +93,7 @@ class Points:
             Stopped: `stale` became true; datasets that were measured before are kept.
         """
         from evaluation.landscape.omega_gradient import SlopeSweep
+        from evaluation.landscape.slope_paths import SlopePaths
         from evaluation.loss import check_vocabulary
         from evaluation.records.meter import Meter
         from workbench.session.keys import weights_key
@@ -100,6 +101,7 @@ class Points:
         models, recipe = self._models, self.recipe(omegas)
         identity, vectors = models.identity(recipe), list(models.vectors.values())
         self._session.measuring.describe(models, recipe)
+        paths = SlopePaths(models.loaded.module, models.loaded.views, vectors)
         meter = Meter(self._session.device)
         try:
             for data in models.data.values():
@@ -111,8 +113,8 @@ class Points:
                 (dataset,) = prepared.datasets
                 sweep = None
                 while sweep is None or not sweep.done:
-                    with self._session.composed(models, recipe, stale) as module, meter.running():
-                        sweep = sweep or SlopeSweep(module, models.loaded.views, vectors, dataset)
+                    with self._session.composed(models, recipe, stale), meter.running():
+                        sweep = sweep or SlopeSweep(paths, dataset)
                         sweep.step(stale)
                     yield
                 with meter.running():

@@ -59,7 +59,7 @@ def test_a_search_that_is_run_again_measures_nothing(session, monkeypatch):
         raise AssertionError("measured again")
 
     monkeypatch.setattr("evaluation.loss.Sweep.step", never)
-    monkeypatch.setattr("evaluation.landscape.omega_gradient.slopes", never)
+    monkeypatch.setattr("evaluation.landscape.omega_gradient.SlopeSweep.step", never)
     again, _ = searched(session, LOSS)
     assert again.searcher.trials == first.searcher.trials
     assert again.points.measured == 0
