@@ -144,7 +144,7 @@ class _FrozenLinear(torch.autograd.Function):
 
 
 class _SlowAttention(torch.autograd.Function):
-    """Attention in a dtype that the CPU has no instructions for: its backward pass is in float32."""
+    """Attention whose backward pass is in float32, for a dtype without instructions on the CPU."""
 
     @staticmethod
     def forward(ctx: Any, settings: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:

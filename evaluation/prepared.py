@@ -142,8 +142,8 @@ def parts(batch: Batch, positions: int) -> Iterator[Batch]:
         columns = batch.columns[used]
         # No prediction depends on what comes after it.
         ids = batch.ids[start : start + size, : int(columns[-1]) + 1]
-        rows, targets, examples = batch.rows[mine] - start, batch.targets[mine], batch.examples[mine]
-        yield Batch(ids, columns, rows, places, targets, examples)
+        rows, targets = batch.rows[mine] - start, batch.targets[mine]
+        yield Batch(ids, columns, rows, places, targets, batch.examples[mine])
 
 
 def _without_tail(item: Encoded) -> Encoded:

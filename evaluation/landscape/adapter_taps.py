@@ -51,9 +51,7 @@ class Tap(NamedTuple):
     """One pair for each layer, in float32, or float64 for a module in float64."""
 
 
-def owners(
-    module: nn.Module, tensors: Mapping[str, View], vectors: Sequence[Vector]
-) -> Owners:
+def owners(module: nn.Module, tensors: Mapping[str, View], vectors: Sequence[Vector]) -> Owners:
     """Returns the parameters that only adapters change and only layers of known kinds use.
 
     Nothing is read.
@@ -148,7 +146,7 @@ class Taps:
         try:
             for parameter, each in self._taps.items():
                 for layer, pair in zip(each.layers, each.pairs, strict=True):
-                    hook = _Hook(self._mine, parameter, layer, pair)
+                    hook = _Hook(self._mine, parameter, layer, pair).tapped
                     handles.append(layer.module.register_forward_hook(hook, with_kwargs=True))
             yield
         finally:
@@ -193,16 +191,17 @@ class _Recording(threading.local):
 
 
 class _Hook(NamedTuple):
-    """A forward hook that taps a layer's output."""
+    """Taps a layer's output."""
 
     recording: _Recording
     parameter: str
     layer: mount_layers.Layer
     pair: mount_layers.Pair
 
-    def __call__(
+    def tapped(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor
     ) -> Tensor:
+        """Returns the output with a tap, if this thread records; it is a forward hook."""
         zeros = self.recording.zeros.get(self.parameter)
         if zeros is None:
             return output
@@ -216,10 +215,9 @@ class _Hook(NamedTuple):
                 if self.layer.kind == "embedding"
                 else linear(inputs.to(down.dtype), down)
             )
-        tapped: Tensor = _Tapped.apply(  # type: ignore[no-untyped-call]
-            output, zeros, inner, up, self.recording.check
-        )
-        return tapped
+        check = self.recording.check
+        result: Tensor = _Tapped.apply(output, zeros, inner, up, check)  # type: ignore[no-untyped-call]
+        return result
 
 
 class _Tapped(torch.autograd.Function):
