@@ -33,6 +33,7 @@ OTHERS = {
     "start": (),
     "live_line": (),
     "evaluation_against_forward": (),
+    "derivatives_of_adapters": (),
     "predicted_against_measured": (),
     "sampler_against_step": (),
     "trainer_against_loop": (),
@@ -45,6 +46,7 @@ ON_REAL = {
     "live_line": ("--demo", "{folder}", "--large", "none"),
     "mounted_against_composed": ("--demo", "{folder}"),
     "adapter_memory": ("--base", "{folder}/base"),
+    "derivatives_of_adapters": ("--demo", "{folder}"),
 }
 """Benchmarks that run once more on the real demo, where the extra `real` is installed."""
 BY_HAND = ("other_tools", "trainer_against_sft")

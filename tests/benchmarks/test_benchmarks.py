@@ -17,6 +17,7 @@ from benchmarks import (
     adapter_memory,
     compose_against_copy,
     copying,
+    derivatives_of_adapters,
     device,
     digests_on_the_way,
     evaluation_against_forward,
@@ -213,6 +214,16 @@ def test_evaluation_against_forward(tmp_path, capsys):
     (table,) = tables(capsys.readouterr().out, "evaluation_against_forward")
     assert firsts(table) == ["forward passes", "an evaluation", "with derivatives"]
     assert "≤ 1.15" in table[3][3] and table[2][2].startswith("1.00")
+
+
+def test_derivatives_of_adapters(tmp_path, capsys):
+    from tests.workbench.conftest import write_world
+
+    folder = write_world(tmp_path / "demo")
+    derivatives_of_adapters.main(["--demo", str(folder), "--rounds", "1"])
+    (table,) = tables(capsys.readouterr().out, "derivatives_of_adapters")
+    assert firsts(table) == ["loss alone", "by factors", "by weights"]
+    assert "≤ 3" in table[3][3] and all(float(row[4].split()[0]) > 100 for row in table[2:])
 
 
 def test_predicted_against_measured(tmp_path, capsys):
