@@ -1,10 +1,11 @@
 """Claim: a loss with its derivatives takes at most 3 times as long as the loss, for adapters.
 
-    python -m benchmarks.derivatives_of_adapters [--demo $(dem real path)] [--rounds 3]
+    python -m benchmarks.derivatives_of_adapters
+        [--demo $(dem real path)] [--batches 2] [--rounds 3]
 
-One dataset, that with the fewest positions, at ω = 0.3 of all adapters of a demo. The derivatives
-with respect to all ω are computed by the adapters' factors, which is what the page does, and by
-gradients of the weights, which is what dense vectors need. Each run has a process of its own, with
+The first batches of the dataset with the fewest positions, at ω = 0.3 of all adapters of a demo.
+The derivatives with respect to all ω are computed by the adapters' factors, which is what the page
+does, and by gradients of the weights, which is what dense vectors need. Each run has a process of its own, with
 as many threads as a page has. It measures the loss alone, then its contender; a ratio is computed
 within the run, and its memory is the peak of the process with the open models. The last column is
 the longest time in which a step does not ask whether somebody waits for the model.
@@ -26,11 +27,12 @@ WAYS = ("loss alone", "by factors", "by weights")
 def main(argv: Sequence[str] | None = None) -> None:
     """Run all ways in turn, and print their times and peaks."""
     demo = {"type": Path, "default": machine.DEMO, "help": "a folder with base/ and data/"}
-    options = machine.begin(__file__, __doc__, argv, rounds=3, demo=demo)
+    batches = {"type": int, "default": 2, "help": "batches of the dataset (default: 2)"}
+    options = machine.begin(__file__, __doc__, argv, rounds=3, demo=demo, batches=batches)
     runs: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
     for number in range(options.rounds):
         for way in WAYS if number % 2 == 0 else WAYS[::-1]:
-            runs[way].append(_run(options.demo, way))
+            runs[way].append(_run(options.demo, way, options.batches))
     rows = []
     for way, each in runs.items():
         ratio = machine.spread([run["seconds"] / run["loss"] for run in each])
@@ -50,23 +52,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
 
 
-def _run(demo: Path, way: str) -> dict[str, float]:
+def _run(demo: Path, way: str, batches: int) -> dict[str, float]:
     """Measure one way in a process of its own."""
-    code = (
-        f"from benchmarks.derivatives_of_adapters import measure; measure({str(demo)!r}, {way!r})"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        check=True,
-        cwd=machine.ROOT,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    code = "import sys; from benchmarks.derivatives_of_adapters import measure; "
+    code += "measure(sys.argv[1], sys.argv[2], int(sys.argv[3]))"
+    words = [sys.executable, "-c", code, str(demo), way, str(batches)]
+    done = subprocess.run(words, check=True, cwd=machine.ROOT, stdout=subprocess.PIPE, text=True)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found
 
 
-def measure(demo: str, way: str) -> None:
+def measure(demo: str, way: str, batches: int) -> None:
     """Measure one way in this process; print its seconds, those of the loss, and the peak."""
     import resource
     import time
@@ -90,6 +86,7 @@ def measure(demo: str, way: str) -> None:
         models = session.models
         prepared = [data.prepared[FULL] for data in models.data.values()]
         (dataset,) = min(prepared, key=lambda each: each.positions).datasets
+        dataset = dataset._replace(batches=dataset.batches[:batches])
         adapters = [models.vectors[name] for name in models.adapters]
         recipe = models.recipe(dict.fromkeys(models.adapters, 0.3))
         with session.composed(models, recipe) as module:

@@ -31,7 +31,7 @@ Owners = dict[str, tuple[mount_layers.Layer, ...]]
 """Parameter -> the layers that compute with it."""
 
 
-class Term(NamedTuple):
+class AdapterTerm(NamedTuple):
     """What one adapter adds to one tensor of the files."""
 
     tensor: str
@@ -45,7 +45,7 @@ class Term(NamedTuple):
 class Tap(NamedTuple):
     """The factors of all adapters at one parameter, one after another along the rank."""
 
-    terms: tuple[Term, ...]
+    terms: tuple[AdapterTerm, ...]
     layers: tuple[mount_layers.Layer, ...]
     pairs: tuple[mount_layers.Pair, ...]
     """One pair for each layer, in float32, or float64 for a module in float64."""
@@ -94,7 +94,7 @@ def tap(
     """
     like = resolve(module, View(parameter))
     dtype = mount_layers.product_dtype(like.dtype)
-    terms, lefts, rights = list[Term](), list[Tensor](), list[Tensor]()
+    terms, lefts, rights = list[AdapterTerm](), list[Tensor](), list[Tensor]()
     for name, view in tensors.items():
         if view.parameter != parameter:
             continue
@@ -105,7 +105,7 @@ def tap(
             left, right = factors.left, factors.right
             if view.transposed:
                 left, right = right.T, left.T
-            terms.append(Term(name, place, left.shape[1], factors.scale))
+            terms.append(AdapterTerm(name, place, left.shape[1], factors.scale))
             rows, columns = _span(view, 0, like.shape[0]), _span(view, 1, like.shape[1])
             # Of a tensor that fills a part of the parameter, the factors are 0 elsewhere.
             lefts.append(like.new_zeros(like.shape[0], left.shape[1], dtype=dtype))
@@ -135,7 +135,7 @@ class Taps:
         self._taps = taps
         self._mine = _Recording()
 
-    def terms(self, parameter: str) -> tuple[Term, ...]:
+    def terms(self, parameter: str) -> tuple[AdapterTerm, ...]:
         """Returns what each adapter adds to a parameter, in the order of its scales."""
         return self._taps[parameter].terms
 

@@ -10,8 +10,8 @@ import pytest
 
 from evaluation.errors import Stopped
 from workbench.errors import SessionError
-from workbench.search.outcome import as_data, gains_on, left_out_r2
 from workbench.search.measured import slopes_of
+from workbench.search.outcome import as_data, gains_on, left_out_r2
 from workbench.search.points import GRADIENT_COST, Points, measures_slopes
 from workbench.search.running import FAILURES, Search
 from workbench.search.wanted import METHODS, Wanted
