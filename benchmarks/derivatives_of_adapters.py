@@ -5,10 +5,10 @@
 
 The first batches of the dataset with the fewest positions, at ω = 0.3 of all adapters of a demo.
 The derivatives with respect to all ω are computed by the adapters' factors, which is what the page
-does, and by gradients of the weights, which is what dense vectors need. Each run has a process of its own, with
-as many threads as a page has. It measures the loss alone, then its contender; a ratio is computed
-within the run, and its memory is the peak of the process with the open models. The last column is
-the longest time in which a step does not ask whether somebody waits for the model.
+does, and by gradients of the weights, which is what dense vectors need. Each run has a process of
+its own, with as many threads as a page has. It measures the loss alone, then its contender. A ratio
+is computed within the run, and its memory is the peak of the process with the open models. The last
+column is the longest time in which a step does not ask whether somebody waits for the model.
 """
 
 import json
