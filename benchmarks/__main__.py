@@ -34,6 +34,7 @@ OTHERS = {
     "live_line": (),
     "evaluation_against_forward": (),
     "questions_in_batches": (),
+    "derivatives_of_adapters": (),
     "predicted_against_measured": (),
     "sampler_against_step": (),
     "trainer_against_loop": (),
@@ -47,6 +48,7 @@ ON_REAL = {
     "mounted_against_composed": ("--demo", "{folder}"),
     "adapter_memory": ("--base", "{folder}/base"),
     "questions_in_batches": ("--demo", "{folder}", "--rounds", "1"),
+    "derivatives_of_adapters": ("--demo", "{folder}"),
 }
 """Benchmarks that run once more on the real demo, where the extra `real` is installed."""
 BY_HAND = ("other_tools", "trainer_against_sft")

@@ -4,8 +4,8 @@ The formula is in evaluation/model_statistics.py.
 """
 
 import inspect
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -57,6 +57,22 @@ def fisher(
 
 
 @contextmanager
+def requiring_gradients(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
+    """Lets parameters take part in gradients while the block lasts; they are loaded without.
+
+    They are given back as they were, also if the block is left by an error.
+    """
+    before = [parameter.requires_grad for parameter in parameters]
+    try:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+        yield
+    finally:
+        for parameter, required in zip(parameters, before, strict=True):
+            parameter.requires_grad_(required)
+
+
+@contextmanager
 def _squares(parameters: Mapping[int, nn.Parameter]) -> Iterator[dict[int, Tensor]]:
     """Adds up squared gradients over the backward passes of the block: parameter's id -> the sum.
 
@@ -71,21 +87,13 @@ def _squares(parameters: Mapping[int, nn.Parameter]) -> Iterator[dict[int, Tenso
         sums[id(parameter)].add_(parameter.grad.float().square())
         parameter.grad = None
 
-    # The model is loaded without gradients. It is given back as it was, also if the caller stops.
-    required = {key: value.requires_grad for key, value in parameters.items()}
-    hooks = []
-    try:
+    with requiring_gradients(list(parameters.values())), ExitStack() as hooks:
         for value in parameters.values():
-            value.requires_grad_(True)
             # This hook runs once per parameter and backward pass, with the summed gradient. A tied
             # weight gets gradients from several places, and the square must be that of their sum.
-            hooks.append(value.register_post_accumulate_grad_hook(add))  # type: ignore[no-untyped-call]
+            hook = value.register_post_accumulate_grad_hook(add)  # type: ignore[no-untyped-call]
+            hooks.callback(hook.remove)
         yield sums
-    finally:
-        for hook in hooks:
-            hook.remove()
-        for key, value in parameters.items():
-            value.requires_grad_(required[key])
 
 
 def _log_likelihood(module: nn.Module, example: EqualLengthBatch, seed: int | None) -> Tensor:

@@ -128,6 +128,24 @@ def prepare(
     return Prepared(tuple(prepared), dropped, largest)
 
 
+def parts(batch: Batch, positions: int) -> Iterator[Batch]:
+    """Splits a batch into smaller ones of the same examples, in their order.
+
+    Args:
+        batch: the examples.
+        positions: the most positions of a part, with padding; a single example may exceed it.
+    """
+    size = max(1, positions // batch.ids.shape[1])
+    for start in range(0, len(batch.ids), size):
+        mine = (batch.rows >= start) & (batch.rows < start + size)
+        used, places = torch.unique(batch.places[mine], return_inverse=True)
+        columns = batch.columns[used]
+        # No prediction depends on what comes after it.
+        ids = batch.ids[start : start + size, : int(columns[-1]) + 1]
+        rows, targets = batch.rows[mine] - start, batch.targets[mine]
+        yield Batch(ids, columns, rows, places, targets, batch.examples[mine])
+
+
 def _without_tail(item: Encoded) -> Encoded:
     """Returns an example without the tokens after its last supervised one.
 

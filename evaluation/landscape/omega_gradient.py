@@ -5,28 +5,38 @@
 The terms of single tensors are kept, because they are the derivatives for ω of their own in each
 group of layers. It is the chain rule; AdaMerging (arXiv 2310.02575) descends along the same
 derivatives.
+
+A parameter that only adapters change needs no gradient; see adapter_taps.py. The others have one.
 """
 
 import inspect
 import math
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from evaluation.errors import Stopped
-from evaluation.loss import Loss, check_vocabulary, loss_of, side_by_side, token_losses
-from evaluation.prepared import Batch, Dataset, Prepared
+from evaluation.fisher import requiring_gradients
+from evaluation.landscape.slope_paths import SlopePaths
+from evaluation.loss import Loss, loss_of, side_by_side, token_losses
+from evaluation.prepared import Batch, Dataset, parts
 from merging.engine.threads import in_order
 from merging.inputs.lora_vector import LoraVector
 from merging.inputs.vector import Vector
-from merging.live.live_model import View, region
+from merging.live.live_model import region
 
 PIECE = 2**22
 """Elements of a delta that are read at once."""
+POSITIONS = 256
+"""Positions of a batch of a model of more than LARGE parameters, on a CPU.
+
+Two batches of 512 positions side by side take 0.9 GB with 135 million parameters, for the values
+that the backward pass needs. On a small model such a batch takes longer than half of a larger one.
+"""
+LARGE = 16_000_000
 
 
 class Slope(NamedTuple):
@@ -45,30 +55,18 @@ class Slope(NamedTuple):
         return self.values.sum(1)
 
 
-def slopes(
-    module: nn.Module,
-    views: Mapping[str, View],
-    vectors: Sequence[Vector],
-    prepared: Prepared,
-    *,
-    should_stop: Callable[[], bool] | None = None,
-) -> Iterator[Slope]:
-    """Computes the loss and its derivatives on each dataset, and yields each as soon as known.
+class _Measured(NamedTuple):
+    """What one batch gives."""
 
-    The module's own weights stay as they are. See SlopeSweep for the arguments, the memory and the
-    errors.
-
-    Args:
-        module, views, vectors: see SlopeSweep.
-        prepared: what `prepare` made with this model's tokenizer.
-        should_stop: see SlopeSweep.step.
-    """
-    check_vocabulary(module, prepared)
-    for dataset in prepared.datasets:
-        sweep = SlopeSweep(module, views, vectors, dataset)
-        while not sweep.done:
-            sweep.step(should_stop)
-        yield sweep.slope()
+    losses: Tensor
+    """(tokens,) float64, on the CPU."""
+    scales: dict[str, Tensor]
+    """Parameter -> (ranks,) float64, on the CPU: the gradient for the scale of each rank-one
+    term."""
+    weights: dict[str, Tensor]
+    """Parameter -> its gradient."""
+    silent: set[str]
+    """Parameters whose tapped layers were not all called."""
 
 
 class SlopeSweep:
@@ -77,33 +75,28 @@ class SlopeSweep:
     The sums are kept here and not in the module. So the module may compute something else between
     two steps, as long as each step finds it with the same weights.
 
-    The gradients of the module's parameters are held while the sweep lasts, in float32.
+    While the sweep lasts, it holds a float32 gradient of each parameter in `SlopePaths.weighted`.
 
     Args:
-        module: holds a sum of the vectors, Θ + Σ ωᵢ Δᵢ, with any ω; in evaluation mode.
-        views: name of a file tensor -> where it lies in the module.
-        vectors: the Δᵢ, in any order, which is that of the result.
+        paths: the module, its vectors, and how derivatives are computed.
         dataset: one of `Prepared.datasets`.
 
     Attributes:
         positions: token positions computed so far, with padding.
     """
 
-    def __init__(
-        self,
-        module: nn.Module,
-        views: Mapping[str, View],
-        vectors: Sequence[Vector],
-        dataset: Dataset,
-    ) -> None:
-        self._module, self._views, self._vectors, self._dataset = module, views, vectors, dataset
-        self._held = _parameters(module, views, vectors)
-        self._batches = deque(dataset.batches)
+    def __init__(self, paths: SlopePaths, dataset: Dataset) -> None:
+        self._paths, self._dataset = paths, dataset
+        self._batches = deque(
+            part
+            for batch in dataset.batches
+            for part in (parts(batch, POSITIONS) if _is_split(paths) else [batch])
+        )
+        self._weighted = dict(paths.weighted)
+        self._tapped = list(paths.owners)
+        self._scales: dict[str, Tensor] = {}
         # In float32 at least: in bfloat16 a sum over batches would lose the small ones.
-        self._sums = [
-            torch.zeros_like(parameter, dtype=torch.promote_types(parameter.dtype, torch.float32))
-            for parameter in self._held.values()
-        ]
+        self._weights: dict[str, Tensor] = {}
         self._examples = torch.zeros(dataset.n, dtype=torch.float64)
         self._counts = torch.zeros(dataset.n, dtype=torch.float64)
         self.positions = 0
@@ -117,92 +110,118 @@ class SlopeSweep:
         """Computes the next batch, or several side by side.
 
         Args:
-            should_stop: asked before each batch, and before each matrix product in it.
+            should_stop: asked before each batch and before each matrix product in it; of the
+                backward pass, at each layer that adapters change.
 
         Raises:
-            Stopped: `should_stop` returned True. The sweep cannot go on after this.
+            Stopped: `should_stop` returned True. The batches are then still to be computed.
             DataError: a token is outside the model's vocabulary.
         """
-        parameters = list(self._held.values())
-        selects = "logits_to_keep" in inspect.signature(self._module.forward).parameters
+        module = self._paths.module
+        count = min(side_by_side(module), len(self._batches))
+        batches = [self._batches[place] for place in range(count)]
+        with self._paths.taps().mounted():
+            while True:
+                measured = self._compute(batches, should_stop)
+                silent = set[str]().union(*(each.silent for each in measured))
+                if not silent:
+                    break
+                # The model uses such a weight without calling its layer, or no token went there.
+                # Only a gradient of the weight tells which.
+                self._tapped = [name for name in self._tapped if name not in silent]
+                self._weighted |= {name: self._paths.parameter(name) for name in silent}
+        for batch, each in zip(batches, measured, strict=True):
+            self._batches.popleft()
+            self._add(batch, each)
 
-        def compute(batch: Batch) -> tuple[Tensor, tuple[Tensor | None, ...]]:
+    def _compute(
+        self, batches: Sequence[Batch], should_stop: Callable[[], bool] | None
+    ) -> list[_Measured]:
+        """Returns what each batch gives; the arguments and errors are those of `step`."""
+        selects = "logits_to_keep" in inspect.signature(self._paths.module.forward).parameters
+        weighted, taps = list(self._weighted.values()), self._paths.taps()
+
+        def check() -> None:
             if should_stop is not None and should_stop():
                 raise Stopped(f"stopped at dataset {self._dataset.name!r}")
-            # A thread of the pool has gradients switched on; the caller's may be in inference mode.
-            with torch.inference_mode(False), torch.enable_grad():
-                losses = token_losses(self._module, batch, selects, should_stop)
-                gradients = torch.autograd.grad(losses.sum(), parameters, allow_unused=True)
-            return losses.detach().to("cpu", torch.float64), gradients
 
-        count = min(side_by_side(self._module), len(self._batches))
-        taken = [self._batches.popleft() for _ in range(count)]
-        with _requiring_gradients(parameters):
-            measured = (
-                in_order(taken, compute, room=count, threads=count)
-                if count > 1
-                else map(compute, taken)
+        def compute(batch: Batch) -> _Measured:
+            check()
+            # A thread of the pool has gradients switched on; the caller's may be in inference mode.
+            with (
+                torch.inference_mode(False),
+                torch.enable_grad(),
+                taps.recorded(self._tapped, check) as (zeros, called),
+            ):
+                losses = token_losses(self._paths.module, batch, selects, should_stop)
+                silent = self._silent(called)
+                if silent:
+                    return _Measured(losses, {}, {}, silent)
+                wanted = [*zeros.values(), *weighted]
+                found = torch.autograd.grad(losses.sum(), wanted, allow_unused=True)
+            named = zip([*zeros, *self._weighted], found, strict=True)
+            gradients = {name: value for name, value in named if value is not None}
+            return _Measured(
+                losses.detach().to("cpu", torch.float64),
+                {name: gradients[name].cpu() for name in zeros if name in gradients},
+                {name: gradients[name] for name in self._weighted if name in gradients},
+                silent,
             )
-            for batch, (losses, gradients) in zip(taken, measured, strict=True):
-                self._examples.index_add_(0, batch.examples, losses)
-                self._counts.index_add_(0, batch.examples, torch.ones_like(losses))
-                self.positions += batch.ids.numel()
-                for total, gradient in zip(self._sums, gradients, strict=True):
-                    if gradient is not None:
-                        total.add_(gradient.detach())
+
+        with requiring_gradients(weighted):
+            if len(batches) == 1:
+                return [compute(batches[0])]
+            threads = len(batches)
+            return list(in_order(batches, compute, room=threads, threads=threads))
+
+    def _silent(self, called: set[str]) -> set[str]:
+        """Returns the tapped parameters that have a layer that was not called."""
+        return {
+            name
+            for name in self._tapped
+            if any(layer.path not in called for layer in self._paths.owners[name])
+        }
+
+    def _add(self, batch: Batch, measured: _Measured) -> None:
+        """Adds what a batch gave to the sums."""
+        self._examples.index_add_(0, batch.examples, measured.losses)
+        self._counts.index_add_(0, batch.examples, torch.ones_like(measured.losses))
+        self.positions += batch.ids.numel()
+        for name, scales in measured.scales.items():
+            self._scales[name] = self._scales.get(name, 0) + scales
+        for name, gradient in measured.weights.items():
+            if name not in self._weights:
+                dtype = torch.promote_types(gradient.dtype, torch.float32)
+                self._weights[name] = torch.zeros_like(gradient, dtype=dtype)
+            self._weights[name].add_(gradient.detach())
 
     def slope(self) -> Slope:
-        """Returns the result, once the sweep is `done`; each vector is read once for it."""
-        names = _names(self._views, self._vectors, self._held)
-        by_parameter = dict(zip(self._held, self._sums, strict=True))
-        values = torch.zeros(len(self._vectors), len(names), dtype=torch.float64)
-        for column, name in enumerate(names):
-            view = self._views[name]
-            gradient = region(by_parameter[view.parameter], view)
-            for row, vector in enumerate(self._vectors):
-                values[row, column] = _product(vector, name, gradient)
+        """Returns the result, once the sweep is `done`; each dense vector is read once for it."""
+        paths = self._paths
+        names = tuple(paths.tensors)
+        values = torch.zeros(len(paths.vectors), len(names), dtype=torch.float64)
+        columns = {name: column for column, name in enumerate(names)}
+        for name, view in paths.tensors.items():
+            if view.parameter not in self._weights:
+                continue
+            gradient = region(self._weights[view.parameter], view)
+            for row, vector in enumerate(paths.vectors):
+                values[row, columns[name]] += _product(vector, name, gradient)
+        for parameter, scales in self._scales.items():
+            start = 0
+            for term in paths.taps().terms(parameter):
+                part = scales[start : start + term.rank]
+                values[term.vector, columns[term.tensor]] += term.scale * part.sum()
+                start += term.rank
         loss = loss_of(self._dataset, self._examples, self._counts)
         return Slope(loss, names, values / self._dataset.tokens)
 
 
-def _parameters(
-    module: nn.Module, views: Mapping[str, View], vectors: Sequence[Vector]
-) -> dict[str, nn.Parameter]:
-    """Returns the parameters that some vector changes; of a tied one, the first name in `views`."""
-    parameters = dict(module.named_parameters(remove_duplicate=False))
-    held: dict[int, tuple[str, nn.Parameter]] = {}
-    for name, view in views.items():
-        changes = any(name in vector for vector in vectors)
-        if changes and (parameter := parameters.get(view.parameter)) is not None:
-            held.setdefault(id(parameter), (view.parameter, parameter))
-    return dict(held.values())
-
-
-def _names(
-    views: Mapping[str, View], vectors: Sequence[Vector], held: Mapping[str, nn.Parameter]
-) -> tuple[str, ...]:
-    """Returns the tensors to multiply with: two names of one memory are one tensor."""
-    seen: set[View] = set()
-    names = []
-    for name, view in views.items():
-        changes = any(name in vector for vector in vectors)
-        if changes and view.parameter in held and view not in seen:
-            seen.add(view)
-            names.append(name)
-    return tuple(names)
-
-
-@contextmanager
-def _requiring_gradients(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
-    """Lets parameters take part in gradients while the block lasts; they are loaded without."""
-    before = [parameter.requires_grad for parameter in parameters]
-    try:
-        for parameter in parameters:
-            parameter.requires_grad_(True)
-        yield
-    finally:
-        for parameter, required in zip(parameters, before, strict=True):
-            parameter.requires_grad_(required)
+def _is_split(paths: SlopePaths) -> bool:
+    """Whether batches are split. With gradients of weights each part would add to all of them."""
+    weights = list(paths.module.parameters())
+    large = sum(weight.numel() for weight in weights) > LARGE
+    return large and weights[0].device.type == "cpu" and not paths.needs_weight_gradients
 
 
 def _product(vector: Vector, name: str, gradient: Tensor) -> float:

@@ -17,6 +17,7 @@ from benchmarks import (
     adapter_memory,
     compose_against_copy,
     copying,
+    derivatives_of_adapters,
     device,
     digests_on_the_way,
     evaluation_against_forward,
@@ -222,6 +223,16 @@ def test_questions_in_batches(capsys):
     assert firsts(table) == ["one at a time", "generate", "in batches"]
     assert [row[5] for row in table[2:]] == ["15 of 15"] * 3
     assert "≤ 0.5" in table[4][6] and table[2][3].startswith("1.00")
+
+
+def test_derivatives_of_adapters(tmp_path, capsys):
+    from tests.workbench.conftest import write_world
+
+    folder = write_world(tmp_path / "demo")
+    derivatives_of_adapters.main(["--demo", str(folder), "--rounds", "1"])
+    (table,) = tables(capsys.readouterr().out, "derivatives_of_adapters")
+    assert firsts(table) == ["loss alone", "by factors", "by weights"]
+    assert "≤ 3" in table[3][3] and all(float(row[4].split()[0]) > 100 for row in table[2:])
 
 
 def test_predicted_against_measured(tmp_path, capsys):

@@ -142,6 +142,61 @@ def test_gradients_are_those_of_the_plain_product(dtype: torch.dtype, without: N
         assert (one - other).norm() <= 8 * torch.finfo(dtype).eps * other.norm()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, *HALVES])
+def test_the_gradient_of_an_input_alone_is_that_of_the_plain_product(
+    dtype: torch.dtype, without: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cpu_products, "PIECE", 48 * 10)
+    rows, weight, bias = (normal(*s, dtype=dtype) for s in ((2, ROWS, 48), (37, 48), (37,)))
+    toward = normal(2, ROWS, 37, dtype=dtype)
+    with torch.inference_mode(), CpuProducts():
+        output = functional.linear(rows, weight, bias)
+    leaf, asked = rows.clone().requires_grad_(), 0
+
+    def count() -> bool:
+        nonlocal asked
+        asked += 1
+        return False
+
+    with Seen() as seen, CpuProducts(count):
+        got = functional.linear(leaf, weight, bias)
+        got.backward(toward)
+    # The same bits as without gradients, and it may be stopped on the way back.
+    assert got.equal(output) and asked == 2
+    assert leaf.grad is not None and leaf.grad.dtype is dtype
+    exact = toward.double() @ weight.double()
+    unit = torch.finfo(dtype).eps
+    assert ((leaf.grad.double() - exact).abs() <= 0.5 * unit * exact.abs() + 1e-4).all()
+    assert set(seen.dtypes) == {torch.float32}
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("dtype", HALVES)
+def test_attention_is_as_it_was_and_its_gradient_is_computed_in_float32(
+    dtype: torch.dtype, masked: bool, without: None
+) -> None:
+    query, key, value = (normal(2, 3, length, 8, dtype=dtype) for length in (17, 19, 19))
+    toward = normal(2, 3, 17, 8, dtype=dtype)
+    mask = normal(17, 19, dtype=dtype) if masked else None
+    attention = functional.scaled_dot_product_attention
+
+    def gradients(kind: torch.dtype) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        leaves = [part.to(kind).requires_grad_() for part in (query, key, value)]
+        of = None if mask is None else mask.to(kind)
+        output = attention(*leaves, attn_mask=of)
+        return output, list(torch.autograd.grad(output, leaves, toward.to(kind)))
+
+    plain, _ = gradients(dtype)
+    _, exact = gradients(torch.float64)
+    with CpuProducts():
+        output, got = gradients(dtype)
+    assert output.equal(plain)
+    for one, other in zip(got, exact, strict=True):
+        assert one.dtype is dtype
+        error = (one.double() - other).abs()
+        assert (error <= 0.51 * torch.finfo(dtype).eps * other.abs() + 1e-5).all()
+
+
 def test_a_model_stops_before_the_next_product(build: Callable[..., Any]) -> None:
     module, asked = build("llama"), 0
 

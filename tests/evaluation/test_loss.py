@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from corpus.jsonl import Example
 from evaluation import loss as measured
 from evaluation.errors import DataError, Stopped
 from evaluation.loss import SMALL, Loss, Sweep, losses, ratio, side_by_side
-from evaluation.prepared import prepare
+from evaluation.prepared import parts, prepare
 
 Build = Callable[..., Any]
 
@@ -386,3 +387,24 @@ def test_a_model_that_writes_into_itself_is_computed_one_batch_at_a_time(
     alone = measure(module, prepared)
     monkeypatch.setattr(measured, "workers", lambda: 4)
     assert measure(module, prepared) == alone
+
+
+def test_parts_of_a_batch_have_its_examples_and_its_losses(
+    build: Callable[..., Any], tokenizer: Any
+) -> None:
+    module, prepared = build("llama"), prepare(DATA, tokenizer, batch_tokens=100)
+    split = replace(
+        prepared,
+        datasets=tuple(
+            data._replace(batches=tuple(part for each in data.batches for part in parts(each, 30)))
+            for data in prepared.datasets
+        ),
+    )
+    assert max(len(batch.ids) for data in prepared.datasets for batch in data.batches) > 1
+    for data, other in zip(prepared.datasets, split.datasets, strict=True):
+        assert data.n == 1 or len(other.batches) > len(data.batches)
+        for batch in other.batches:
+            assert batch.ids.numel() <= 30 or len(batch.ids) == 1
+            assert set(batch.rows.tolist()) == set(range(len(batch.ids)))
+    for whole, got in zip(losses(module, prepared), losses(module, split), strict=True):
+        assert got.sums == pytest.approx(whole.sums, rel=1e-5) and got.counts == whole.counts

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from workbench import commands
@@ -19,7 +19,7 @@ from workbench.line.description import best_preset
 from workbench.line.formula_parts import formula_parts
 from workbench.line.scheduler import Phase, Rank
 from workbench.search.coordinates import whole_vectors
-from workbench.search.points import Points, is_small
+from workbench.search.points import Points, measures_slopes
 from workbench.session.loss_on_axis import FULL, QUICK, LossOnAxis
 from workbench.session.losses import SLICE
 from workbench.session.tickets import Stale
@@ -45,13 +45,21 @@ class Answer:
         settled: the recipe that the page settled last, on which a moving adapter is mounted; None
             if there is none.
         stale: True once the page has sent a newer wish.
+        waited: True while another page waits for something more urgent than derivatives.
 
     Attributes:
         recipe: the recipe of the wish, once the first step has made it.
     """
 
-    def __init__(self, session: Session, wish: Wish, settled: Recipe | None, stale: Stale):
-        self._session, self._wish, self._settled = session, wish, settled
+    def __init__(
+        self,
+        session: Session,
+        wish: Wish,
+        settled: Recipe | None,
+        stale: Stale,
+        waited: Callable[[], bool] = lambda: False,
+    ):
+        self._session, self._wish, self._settled, self._waited = session, wish, settled, waited
         self._models, self._stale = session.models, stale
         self.recipe: Recipe | None = None
         self.standing: Standing | None = None
@@ -169,17 +177,26 @@ class Answer:
         assert self.standing is not None
         chosen = whole_vectors(self._models, self.standing.choice)
         points = Points(self._session, self._models, chosen)
-        if not (self._models.data and points.has_gradients and is_small(self._models)):
+        if not (self._models.data and points.has_gradients and measures_slopes(self._models)):
             return []
         names = self._models.names
         both = dict(zip(names, self.standing.omegas, strict=True)), dict.fromkeys(names, 0.0)
         return [omegas for omegas in both if not points.has_slopes(omegas)]
 
     def _slopes(self, recipe: Recipe, omegas: Mapping[str, float]) -> Iterator[Message | None]:
-        steps = Points(self._session, self._models).slope_steps(omegas, self._stale)
+        session = self._session
+
+        def others() -> bool:
+            # Who waits for a table of losses, or for an answer elsewhere, is no page of the
+            # scheduler.
+            return session.measuring.busy or session.module_wanted
+
+        def waited() -> bool:
+            return others() or self._waited()
+
+        steps = Points(session, self._models).slope_steps(omegas, self._stale, waited)
         while True:
-            # Somebody waits for a table of losses, which is no page of the scheduler.
-            while self._session.measuring.busy:
+            while others():
                 time.sleep(SLICE)
                 yield None
             if next(steps, _END) is _END:

@@ -100,12 +100,12 @@ class Line:
             send({"turn": wish.turn, "stage": "empty", "message": self._session.problem})
             send(None)
             return lambda: None
-        models = self._session.models
-        if wish.models != models.key:
-            send({"turn": wish.turn, "stage": "behind", "models": models.key})
+        if wish.models != (key := self._session.models.key):
+            send({"turn": wish.turn, "stage": "behind", "models": key})
             send(None)
             return lambda: None
-        answer = Answer(self._session, wish, page.settled, lambda: page.turn != wish.turn)
+        waited = self._scheduler.is_awaited
+        answer = Answer(self._session, wish, page.settled, lambda: page.turn != wish.turn, waited)
 
         def deliver(message: dict[str, Any]) -> None:
             if page.turn == wish.turn:

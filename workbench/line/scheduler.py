@@ -109,6 +109,11 @@ class Scheduler:
 
         return cancel
 
+    def is_awaited(self) -> bool:
+        """Returns whether a page waits for something more urgent than derivatives."""
+        with self._ready:
+            return any(_rank(task) < Rank.SLOPES for task in self._tasks.values())
+
     def _drop(self, page: str) -> _Task | None:
         """Takes a page's task out; the thread ends its generators, because it may be in one."""
         task = self._tasks.pop(page, None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from workbench.search.coordinates import Coordinates, whole_vectors
@@ -23,12 +23,33 @@ GRADIENT_COST = 3
 the loss alone, on one thread."""
 SMALL = 16_000_000
 """Parameters of a model of which a page measures unasked what helps it: as many float32 gradients
-take 64 MB. On a larger model derivatives come from a search, and the geometry from its tab."""
+take 64 MB. On a larger model the geometry comes from its tab."""
+MIDDLE = 500_000_000
+"""Parameters of a model of which a page measures derivatives unasked, if they need no gradient of a
+weight; see measures_slopes."""
 
 
 def is_small(models: Models) -> bool:
     """Returns whether a model has at most SMALL parameters."""
-    return sum(each.numel() for each in models.loaded.module.parameters()) <= SMALL
+    return _size(models) <= SMALL
+
+
+def measures_slopes(models: Models) -> bool:
+    """Returns whether a page measures derivatives unasked, while nobody waits.
+
+    It does so on small models, and on larger ones if all vectors are adapters on layers of known
+    kinds. Others get their derivatives from a search.
+    """
+    from evaluation.landscape.slope_paths import SlopePaths
+
+    if is_small(models) or _size(models) > MIDDLE:
+        return is_small(models)
+    loaded = models.loaded
+    return not SlopePaths(loaded.module, loaded.views, list(models.vectors.values())).weighted
+
+
+def _size(models: Models) -> int:
+    return sum(each.numel() for each in models.loaded.module.parameters())
 
 
 class Points:
@@ -103,19 +124,34 @@ class Points:
         """Returns whether the derivatives of a composition were measured; see Models.identity."""
         return slopes_of(self._session.book, self._models, composition, self._keys) is not None
 
-    def slope_steps(self, omegas: Mapping[str, float], stale: Stale) -> Iterator[None]:
+    def slope_steps(
+        self,
+        omegas: Mapping[str, float],
+        stale: Stale,
+        waited: Callable[[], bool] = lambda: False,
+    ) -> Iterator[None]:
         """Measures the losses of a point with their derivatives in steps, and stores them.
 
         The live module is free between two steps. Each step composes the point again if somebody
         else has used the module meanwhile. Datasets that were measured before are left out.
 
+        Args:
+            omegas: the point.
+            stale: asked within each step.
+            waited: asked within each step: True if somebody waits for the module. The step then
+                ends at once, and is taken again.
+
         Raises:
             Stopped: `stale` became true; datasets that were measured before are kept.
         """
-        return self._slope_steps(self.recipe(omegas), stale)
+        return self._slope_steps(self.recipe(omegas), stale, waited)
 
-    def _slope_steps(self, recipe: Recipe, stale: Stale) -> Iterator[None]:
+    def _slope_steps(
+        self, recipe: Recipe, stale: Stale, waited: Callable[[], bool] = lambda: False
+    ) -> Iterator[None]:
+        from evaluation.errors import Stopped
         from evaluation.landscape.omega_gradient import SlopeSweep
+        from evaluation.landscape.slope_paths import SlopePaths
         from evaluation.loss import check_vocabulary
         from evaluation.records.meter import Meter
         from workbench.session.keys import weights_key
@@ -123,6 +159,11 @@ class Points:
         models = self._models
         identity, vectors = models.identity(recipe), list(models.vectors.values())
         self._session.measuring.describe(models, recipe)
+
+        def stop() -> bool:
+            return stale() or waited()
+
+        paths = SlopePaths(models.loaded.module, models.loaded.views, vectors)
         meter = Meter(self._session.device)
         try:
             for data in models.data.values():
@@ -132,11 +173,15 @@ class Points:
                 prepared = data.prepared[FULL]
                 check_vocabulary(models.loaded.module, prepared)
                 (dataset,) = prepared.datasets
-                sweep = None
-                while sweep is None or not sweep.done:
-                    with self._session.composed(models, recipe, stale) as module, meter.running():
-                        sweep = sweep or SlopeSweep(module, models.loaded.views, vectors, dataset)
-                        sweep.step(stale)
+                sweep = SlopeSweep(paths, dataset)
+                while not sweep.done:
+                    try:
+                        with self._session.composed(models, recipe, stop), meter.running():
+                            sweep.step(stop)
+                    # Somebody else comes first: this step is taken again.
+                    except Stopped:
+                        if stale():
+                            raise
                     yield
                 with meter.running():
                     slope = sweep.slope()

@@ -31,7 +31,7 @@ from workbench.session.opening import demo_checkpoints, open_models
 from workbench.session.shown import ShownRecipes
 from workbench.session.spending import LossLedger
 from workbench.session.standing import PLAIN, Choice, Standing
-from workbench.session.tickets import Stale, Tickets, Urgent
+from workbench.session.tickets import CountedLock, Stale, Tickets, Urgent
 from workbench.session.workdir import Workdir
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class Session:
         self._models: Models | None = None
         self._standing = Standing(())
         # Held by whoever reads or changes the live module; reentrant, as a measurement composes.
-        self._model_lock = threading.RLock()
+        self._model_lock = CountedLock()
         self.measuring = Losses(self.book, self._model_lock, self.spending)
         self.shown = ShownRecipes()
         self._open_lock = threading.Lock()
@@ -222,6 +222,11 @@ class Session:
         return self.recipe(standing.omegas, standing.choice)
 
     # measuring
+
+    @property
+    def module_wanted(self) -> bool:
+        """Whether somebody waits for the live module."""
+        return self._model_lock.wanted
 
     def compose(self, recipe: Recipe, stale: Stale = lambda: False) -> float:
         """Composes a recipe into the live module and returns the seconds that took."""

@@ -1,4 +1,4 @@
-"""Tickets and Urgent: tell long work when nobody waits for it any longer, and when to wait."""
+"""Tell long work when nobody waits for it any longer, and when to give way."""
 
 from __future__ import annotations
 
@@ -79,3 +79,31 @@ class Urgent:
             # It is asked again now and then, because nobody notifies of a newer request.
             while self._count and not stale() and time.monotonic() < end:
                 self._changed.wait(0.1)
+
+
+class CountedLock:
+    """A reentrant lock that tells whether a thread waits for it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._waiting = 0
+        self._counting = threading.Lock()
+
+    def __enter__(self) -> None:
+        self._count(1)
+        try:
+            self._lock.acquire()
+        finally:
+            self._count(-1)
+
+    def __exit__(self, *error: object) -> None:
+        self._lock.release()
+
+    def _count(self, by: int) -> None:
+        with self._counting:
+            self._waiting += by
+
+    @property
+    def wanted(self) -> bool:
+        """Whether a thread waits for the lock."""
+        return self._waiting > 0

@@ -10,7 +10,8 @@ import torch
 from corpus.jsonl import Example
 from evaluation import loss as measured
 from evaluation.errors import Stopped
-from evaluation.landscape.omega_gradient import slopes
+from evaluation.landscape.omega_gradient import SlopeSweep
+from evaluation.landscape.slope_paths import SlopePaths
 from evaluation.loss import losses
 from evaluation.model import load
 from evaluation.prepared import prepare
@@ -74,7 +75,18 @@ def recipe(*omegas: float) -> Recipe:
 
 def found(live: LiveModel, prepared: Any) -> list[Any]:
     vectors = [live.vectors[name] for name in NAMES]
-    return list(slopes(live.module, live.views, vectors, prepared))
+    return swept(SlopePaths(live.module, live.views, vectors), prepared)
+
+
+def swept(paths: SlopePaths, prepared: Any, stop: Callable[[], bool] | None = None) -> list[Any]:
+    """The slopes on each dataset."""
+    found = []
+    for dataset in prepared.datasets:
+        sweep = SlopeSweep(paths, dataset)
+        while not sweep.done:
+            sweep.step(stop)
+        found.append(sweep.slope())
+    return found
 
 
 @pytest.mark.filterwarnings("ignore:.*fan_in_fan_out.*")
@@ -179,7 +191,7 @@ def test_the_module_is_left_as_it_was(opened: Any, tokenizer: Any) -> None:
 
     vectors = list(live.vectors.values())
     with pytest.raises(Stopped):
-        list(slopes(live.module, live.views, vectors, prepared, should_stop=stop))
+        swept(SlopePaths(live.module, live.views, vectors), prepared, stop)
     with torch.inference_mode():  # as where a page measures
         assert len(found(live, prepared)) == 2
     assert [parameter.requires_grad for parameter in live.module.parameters()] == required

@@ -51,3 +51,24 @@ def test_what_is_known_is_not_measured_again(session):
         ranks.append(rank)
         list(steps)
     assert Rank.SLOPES not in ranks
+
+
+def test_a_step_ends_for_whoever_waits_for_the_module(session):
+    models, omegas = session.models, {"ada": 0.21, "bob": 0.0, "lora": 0.43}
+    asked = 0
+
+    def waited():
+        nonlocal asked
+        asked += 1
+        return asked < 30
+
+    wish = Wish("page-1234", 1, models.key, "task_arithmetic", {}, omegas)
+    answer = Answer(session, wish, None, lambda: False, waited)
+    for rank, steps in answer.phases():
+        if rank is Rank.SLOPES:
+            # Nothing is measured, and nothing is lost, while another page waits.
+            assert [next(steps) for _ in range(20)] == [None] * 20 and asked == 20
+            *_, last = list(steps)
+            assert last["stage"] == "learned" and Points(session, models).has_slopes(omegas)
+            break
+        list(steps)

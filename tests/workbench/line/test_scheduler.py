@@ -236,3 +236,24 @@ def test_any_interleaving_ends_each_task_once_and_carries_out_the_last_of_each_p
                 assert watch.messages == watch.wanted
     finally:
         scheduler.close()
+
+
+def test_derivatives_are_told_when_another_page_waits(scheduler):
+    told, go, seen = threading.Event(), threading.Event(), []
+
+    def slopes():
+        assert not scheduler.is_awaited()
+        told.set()
+        go.wait(5)
+        seen.append(scheduler.is_awaited())
+        yield None
+
+    def phases():
+        yield Rank.SLOPES, slopes()
+
+    waiting = start(scheduler, "one", phases())
+    assert told.wait(5)
+    urgent = start(scheduler, "two", numbers(Rank.QUICK, 2))
+    go.set()
+    assert waiting.over.wait(5) and urgent.over.wait(5)
+    assert seen == [True] and waiting.ends == [None] and not scheduler.is_awaited()

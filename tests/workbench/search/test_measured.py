@@ -118,7 +118,8 @@ def test_a_file_of_an_older_version_describes_what_is_asked_for_again(session):
 def test_derivatives_are_the_same_when_others_use_the_module_between_the_steps(session):
     import torch
 
-    from evaluation.landscape.omega_gradient import slopes
+    from evaluation.landscape.omega_gradient import SlopeSweep
+    from evaluation.landscape.slope_paths import SlopePaths
 
     omegas, models = {"ada": 0.33, "bob": -0.1, "lora": 0.6}, session.models
     points = Points(session, models)
@@ -127,9 +128,13 @@ def test_derivatives_are_the_same_when_others_use_the_module_between_the_steps(s
         session.compose(session.recipe({"ada": 0.001 * next(others)}))
     found = slopes_of(session.book, models, models.identity(points.recipe(omegas)))
     with session.composed(models, points.recipe(omegas)) as module:
+        paths = SlopePaths(module, models.loaded.views, list(models.vectors.values()))
         for name, data in models.data.items():
-            vectors = list(models.vectors.values())
-            (slope,) = slopes(module, models.loaded.views, vectors, data.prepared[FULL])
-            assert torch.tensor(list(found[name].values())) == pytest.approx(slope.gradient)
+            (dataset,) = data.prepared[FULL].datasets
+            sweep = SlopeSweep(paths, dataset)
+            while not sweep.done:
+                sweep.step()
+            gradient = sweep.slope().gradient
+            assert torch.tensor(list(found[name].values())) == pytest.approx(gradient)
     # Nothing of the module's own requires gradients afterwards.
     assert not any(each.requires_grad for each in models.loaded.module.parameters())

@@ -10,11 +10,13 @@ import pytest
 
 from evaluation.errors import Stopped
 from workbench.errors import SessionError
+from workbench.search.measured import slopes_of
 from workbench.search.outcome import as_data, gains_on, left_out_r2
-from workbench.search.points import GRADIENT_COST, Points
+from workbench.search.points import GRADIENT_COST, Points, measures_slopes
 from workbench.search.running import FAILURES, Search
 from workbench.search.wanted import METHODS, Wanted
 from workbench.session.loss_on_axis import FULL
+from workbench.session.session import Session
 
 LOSS = Wanted(aim="loss", limited=False, budget=15)
 
@@ -52,6 +54,49 @@ def test_derivatives_of_the_live_model_are_finite_differences(session):
         assert found == pytest.approx(wanted.tolist(), rel=5e-3, abs=2e-4)
 
 
+def test_a_step_gives_way_and_is_taken_again(session):
+    points, omegas = Points(session, session.models), {"ada": 0.4, "bob": -0.2, "lora": 0.7}
+    answers, asked = iter([False] * 7 + [True] + [False] * 40 + [True] * 3), 0
+
+    def waited():
+        nonlocal asked
+        asked += 1
+        return next(answers, False)
+
+    steps = points.slope_steps(omegas, lambda: False, waited)
+    next(steps)
+    # It gave way within its first step, so that nothing is known yet.
+    assert asked == 8 and session.book._database.rows("SELECT count(*) FROM slopes") == [(0,)]
+    list(steps)
+    identity = session.models.identity(points.recipe(omegas))
+    found = slopes_of(session.book, session.models, identity)
+    with session.book._database.writing() as connection:
+        connection.execute("DELETE FROM slopes")
+    assert points.measure(omegas, True, lambda: False).gradients == found
+    with session.book._database.writing() as connection:
+        connection.execute("DELETE FROM slopes")
+    with pytest.raises(Stopped):
+        list(points.slope_steps(omegas, lambda: True, lambda: True))
+
+
+def test_a_page_measures_derivatives_unasked_where_no_weight_needs_a_gradient(
+    world, tmp_path, monkeypatch
+):
+    session = Session([], tmp_path / "work", demo=world)
+    session.open_demo()
+    try:
+        assert measures_slopes(session.models)
+        monkeypatch.setattr("workbench.search.points.SMALL", 1)
+        assert not measures_slopes(session.models)  # ada and bob are dense
+        session.remove("ada")
+        session.remove("bob")
+        assert measures_slopes(session.models)
+        monkeypatch.setattr("workbench.search.points.MIDDLE", 1)
+        assert not measures_slopes(session.models)
+    finally:
+        session.close()
+
+
 def test_a_search_that_is_run_again_measures_nothing(session, monkeypatch):
     first, _ = searched(session, LOSS)
 
@@ -59,7 +104,7 @@ def test_a_search_that_is_run_again_measures_nothing(session, monkeypatch):
         raise AssertionError("measured again")
 
     monkeypatch.setattr("evaluation.loss.Sweep.step", never)
-    monkeypatch.setattr("evaluation.landscape.omega_gradient.slopes", never)
+    monkeypatch.setattr("evaluation.landscape.omega_gradient.SlopeSweep.step", never)
     again, _ = searched(session, LOSS)
     assert again.searcher.trials == first.searcher.trials
     assert again.points.measured == 0
@@ -130,8 +175,6 @@ def test_a_budget_below_one_evaluation_is_refused(session):
 def test_weights_that_are_not_finite_fail_the_trial_only(world, tmp_path):
     import torch
     from safetensors.torch import load_file, save_file
-
-    from workbench.session.session import Session
 
     demo = shutil.copytree(world, tmp_path / "demo")
     weights = load_file(demo / "ada" / "model.safetensors")

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from workbench.session.tickets import Tickets, Urgent
+from workbench.session.tickets import CountedLock, Tickets, Urgent
 
 
 def test_a_newer_request_of_the_same_page_makes_the_older_stale():
@@ -61,3 +61,24 @@ def test_nobody_waits_for_ever():
     with pytest.raises(ValueError), urgent.held():
         raise ValueError
     assert not urgent
+
+
+def test_a_lock_tells_whether_somebody_waits_for_it():
+    lock, entered = CountedLock(), threading.Event()
+
+    def enter():
+        with lock:
+            entered.set()
+
+    with lock:
+        with lock:
+            assert not lock.wanted
+        thread = threading.Thread(target=enter)
+        thread.start()
+        end = time.monotonic() + 5
+        while not lock.wanted and time.monotonic() < end:
+            time.sleep(0.01)
+        assert lock.wanted and not entered.is_set()
+    assert entered.wait(5)
+    thread.join()
+    assert not lock.wanted
