@@ -86,6 +86,10 @@ def search(
     unlimited: Annotated[
         bool, typer.Option("--unlimited", help="A dataset may get worse than the base.")
     ] = False,
+    few_first: Annotated[
+        bool,
+        typer.Option("--few-first", help="Measure all examples only of what may be the best."),
+    ] = False,
     alone: Annotated[
         bool, typer.Option("--alone", help="Learn nothing from what others measured before.")
     ] = False,
@@ -166,6 +170,7 @@ def search(
         highest_sum=sum_at_most,
         highest_norm=norm_at_most,
         alone=alone,
+        screened=few_first,
     )
     # Before the models are opened, so that a wrong address is told at once.
     executor = executor_for(workers, ray, submitit, Workdir(workdir).units, open_bench)

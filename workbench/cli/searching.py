@@ -93,7 +93,7 @@ def result_of(
         note(f"no dataset has {split}.jsonl, so the best ω are reported on validation only")
     ranked = ranking(found, session, models)
     parts = [
-        f"The best of {len(found.searcher.trials)} compositions ({found.spent} evaluations, "
+        f"The best of {len(found.searcher.trials)} compositions ({found.spent:.5g} evaluations, "
         f"{found.points.measured} measured now):",
         search_tables.omegas(best.point),
         *(f"On {name}:\n{search_tables.gains(rows)}" for name, rows in tables.items()),

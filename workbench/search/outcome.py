@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -54,12 +55,16 @@ def left_out_r2(search: Search) -> dict[str, float]:
 
 
 def as_data(search: Search) -> list[dict[str, Any]]:
-    """Returns all trials for JSON, in the order in which they were measured."""
+    """Returns all trials for JSON, in the order in which they were measured.
+
+    One that was given up after a few examples has an expected score and no losses; one that failed
+    has neither.
+    """
     assert search.searcher is not None
     return [
         {
             "omegas": trial.point,
-            "score": trial.score if trial.measured else None,
+            "score": trial.score if trial.score < math.inf else None,
             "losses": dict(trial.measured.losses) if trial.measured else None,
             "gradients": trial.measured.gradients if trial.measured else None,
         }

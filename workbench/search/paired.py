@@ -37,12 +37,12 @@ def paired_errors(
         )
         if first is None or second is None or not (first.sums and second.sums):
             return None
-        errors[name] = error_of_difference(first, second)
+        errors[name] = difference(first, second)[1]
     return errors
 
 
-def error_of_difference(one: Entry, other: Entry) -> float:
-    """Returns the standard error of the difference of two losses on the same examples."""
+def difference(one: Entry, other: Entry) -> tuple[float, float]:
+    """Returns by how much a loss is above another one on the same examples, with its error."""
     import torch
 
     from evaluation.loss import ratio
@@ -50,4 +50,4 @@ def error_of_difference(one: Entry, other: Entry) -> float:
     sums = torch.tensor(one.sums, dtype=torch.float64) - torch.tensor(
         other.sums, dtype=torch.float64
     )
-    return ratio(sums, torch.tensor(one.counts, dtype=torch.float64))[1]
+    return ratio(sums, torch.tensor(one.counts, dtype=torch.float64))

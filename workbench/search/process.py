@@ -179,7 +179,7 @@ def _follow(session: Session, folder: Path, handle: Handle) -> str:
             raise Cancelled
         if progress := record.progress():
             best = f", best {progress.score}" if progress.score else ""
-            message = f"{progress.spent} of {progress.budget} evaluations{best}"
+            message = f"{progress.spent:.5g} of {progress.budget} evaluations{best}"
             handle.progress(progress.spent, progress.budget, message)
         time.sleep(POLL_SECONDS)
     end(folder)

@@ -30,7 +30,7 @@ class Progress:
         problem: why the search ended early, or what to know of its result; "" if nothing.
     """
 
-    spent: int
+    spent: float
     budget: int
     trials: int = 0
     score: str = ""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from workbench.errors import SessionError
@@ -16,9 +16,11 @@ from workbench.search.paired import paired_errors
 from workbench.search.points import GRADIENT_COST, Points
 from workbench.search.prior import known_before
 from workbench.search.region import Region
+from workbench.search.screening import Screening, few_of
 from workbench.search.side_by_side import Ahead
 from workbench.search.wanted import Wanted
 from workbench.session.loss_on_axis import FULL
+from workbench.session.opening import open_data
 from workbench.session.tickets import Stale
 from workbench.workers.shared_folder import take_over
 
@@ -47,7 +49,7 @@ class SearchStep:
 
     trial: Trial
     best: Trial | None
-    spent: int
+    spent: float
 
 
 class Search:
@@ -80,6 +82,15 @@ class Search:
                 "a search measures losses, and no data are open. "
                 "Give a folder with DATASET/validation.jsonl."
             )
+        if wanted.screened:
+            if executor:
+                raise SessionError(
+                    "--few-first compares each point with the best so far, and workers measure "
+                    "points side by side. Leave out one of both."
+                )
+            assert models.data_folder is not None
+            data = open_data(models.data_folder, models.loaded, quick=few_of)
+            models = replace(models, data=data)
         self._session, self._models, self.wanted = session, models, wanted
         self.region = Region.of(models, wanted)
         self.points = Points(session, models, self.region.coordinates)
@@ -92,8 +103,10 @@ class Search:
         self.ends: Mapping[str, tuple[Entry, Entry | None]] = {}
         self.searcher: Searcher | None = None
         self.objective: Objective | None = None
-        self.spent, self.problem = 0, ""
+        self.spent: float = 0
+        self.problem = ""
         self._known: list[Trial] = []
+        self._screening: Screening | None = None
         self._reason = ""
 
     @property
@@ -122,9 +135,11 @@ class Search:
             point = searcher.ask()
             if point is None:
                 break
-            trial = self._trial(point, gradients, stale)
+            trial = self._given_up(point, stale)
+            if trial is None:
+                trial = self._trial(point, gradients, stale)
+                self.spent += cost
             searcher.tell(trial)
-            self.spent += cost
             failures = failures + 1 if trial.score == math.inf else 0
             yield SearchStep(searcher.trials[-1], self.best, self.spent)
         if self._ahead:
@@ -157,6 +172,8 @@ class Search:
         base = {name: start.value for name, (start, _) in self.ends.items()}
         experts = {name: best.value for name, (_, best) in self.ends.items() if best is not None}
         self.objective = self.wanted.objective(base, experts)
+        if self.wanted.screened:
+            self._screening = Screening(self._session, self._models, self.objective)
         known = [
             Trial(point, self._score(point, measured.losses), measured)
             for point, measured in self._before(base)
@@ -187,7 +204,8 @@ class Search:
 
         assert self.objective is not None and self.searcher is not None
         if self._ahead:
-            room = (self.wanted.budget - self.spent) // (GRADIENT_COST if gradients else 1)
+            left = self.wanted.budget - int(self.spent)
+            room = left // (GRADIENT_COST if gradients else 1)
             problem = self._ahead.wait_for(point, self.searcher, room, gradients, stale)
             if problem:
                 self._reason = problem
@@ -202,6 +220,21 @@ class Search:
                 self._reason = f"its loss on {dataset} is {loss}."
                 return Trial(point, math.inf)
         return Trial(point, self._score(point, measured.losses), measured)
+
+    def _given_up(self, point: dict[str, float], stale: Stale) -> Trial | None:
+        """Returns the trial of a point that is surely not the best; None to measure all of it."""
+        from evaluation.search import Trial
+        from merging.errors import MergingError
+
+        best, recipe = self.best, self.points.recipe(point)
+        if self._screening is None or best is None or best.measured is None:
+            return None
+        try:
+            score = self._screening.given_up(recipe, best, self.recipe_of(best), stale)
+        except MergingError:
+            return None  # measuring all of it tells why
+        self.spent += self._screening.cost
+        return None if score is None else Trial(point, score)
 
     def _score(self, point: Mapping[str, float], losses: Losses) -> float:
         """Returns the score of a measured point; see Objective.score."""

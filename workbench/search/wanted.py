@@ -52,6 +52,8 @@ class Wanted:
         highest_norm: ‖ΔΘ‖ is at most this share of ‖Θ‖; None for no limit.
         alone: whether it knows only the base and its own trials, so that searches can be compared;
             else it learns from all that was measured before.
+        screened: whether a few examples of each point are measured first, and all of them only if
+            the point may be the best; see workbench.search.screening.
 
     Raises:
         SessionError: an attribute is out of its range.
@@ -76,6 +78,7 @@ class Wanted:
     highest_sum: float | None = None
     highest_norm: float | None = None
     alone: bool = False
+    screened: bool = False
 
     def __post_init__(self) -> None:
         from plumbing.suggest import nearest
@@ -109,6 +112,11 @@ class Wanted:
         for limit, what in ((self.highest_sum, "Σω"), (self.highest_norm, "‖ΔΘ‖ / ‖Θ‖")):
             if limit is not None and not 0 < limit < math.inf:
                 raise SessionError(f"{what} may be at most {limit:g}; expected a number above 0.")
+        if self.screened and self.method in ("surrogate", "gradient", "nsga"):
+            raise SessionError(
+                f"--few-first spares the losses of points that are not the best, and {self.method} "
+                "learns from them. Leave it out, or use another method, such as coordinate."
+            )
         self._check_merge()
 
     def _check_merge(self) -> None:
@@ -149,6 +157,7 @@ class Wanted:
         for option, limit in (("sum", self.highest_sum), ("norm", self.highest_norm)):
             words += [] if limit is None else [f"--{option}-at-most={limit:g}"]
         words += ["--alone"] if self.alone else []
+        words += ["--few-first"] if self.screened else []
         return words + ([] if self.limited else ["--unlimited"])
 
     def first(self, names: tuple[str, ...]) -> dict[str, float]:

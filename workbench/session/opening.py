@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -128,13 +128,20 @@ def best_omegas(base: Path, names: Sequence[str], reach: Reach) -> Mapping[str, 
     )
 
 
-def open_data(folder: Path, loaded: Loaded, split: str = "validation") -> dict[str, DataSet]:
+def open_data(
+    folder: Path,
+    loaded: Loaded,
+    split: str = "validation",
+    quick: Callable[[int], int] | None = None,
+) -> dict[str, DataSet]:
     """Reads and tokenises one split of the datasets in a folder.
 
     Args:
         folder: holds DATASET/<split>.jsonl.
         loaded: the model, with its tokenizer.
         split: the name of the files.
+        quick: number of examples of a dataset -> how many of them the quick losses take. If not
+            given, as many as this machine measures in a moment.
 
     Raises:
         CorpusError, EvaluationError, SessionError: the data cannot be measured with this model.
@@ -151,8 +158,11 @@ def open_data(folder: Path, loaded: Loaded, split: str = "validation") -> dict[s
     full = {
         name: prepare({name: examples}, loaded.tokenizer) for name, examples in datasets.items()
     }
-    lengths = [data.positions / data.datasets[0].n for data in full.values()]
-    counts = quick_counts(lengths, _positions_per_second(loaded.module, full))
+    if quick:
+        counts = [quick(len(examples)) for examples in datasets.values()]
+    else:
+        lengths = [data.positions / data.datasets[0].n for data in full.values()]
+        counts = quick_counts(lengths, _positions_per_second(loaded.module, full))
     return {
         name: _dataset(name, examples, loaded.tokenizer, full[name], count)
         for (name, examples), count in zip(datasets.items(), counts, strict=True)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from evaluation.search import Measured, Trial
-from workbench.search.paired import error_of_difference, paired_errors
+from workbench.search.paired import difference, paired_errors
 from workbench.search.ranking import APART, _of, ranking
 from workbench.search.running import Search
 from workbench.search.wanted import Wanted
@@ -26,7 +26,7 @@ def trials(gap):
 
 
 def compared(gap, pairs):
-    errors = {name: error_of_difference(*pair) for name, pair in pairs.items()}
+    errors = {name: difference(*pair)[1] for name, pair in pairs.items()}
     return _of(*trials(gap), HALF, errors, {name: pair[0].n for name, pair in pairs.items()})
 
 

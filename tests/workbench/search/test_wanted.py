@@ -24,6 +24,7 @@ BASE, EXPERTS = {"cot": 1.0, "p3": 2.0, "talk": 3.0}, {"cot": 0.2, "p3": 1.0}
         ({"weights": {"cot": 2.0}, "aim": "loss"}, "the aim is loss"),
         ({"budget": 0}, "the budget is 0"),
         ({"levels": 1}, "1 values of each ω are no search"),
+        ({"screened": True}, "--few-first spares the losses .* and surrogate learns from them"),
         ({"groups": "dept"}, r"not grouped by 'dept'; did you mean 'depth'\?"),
         ({"highest_sum": 0.0}, "Σω may be at most 0; expected a number above 0"),
         ({"highest_norm": float("nan")}, "at most nan"),
@@ -103,13 +104,14 @@ def test_its_options_ask_the_command_line_for_the_same():
         highest_sum=1.5,
         highest_norm=0.2,
         alone=True,
+        screened=True,
     )
     options = wanted.options()
     assert options == [
         *("--method=tpe", "--budget=12", "--low=-0.5", "--high=1.5", "--reach=0.25"),
         *("--levels=4", "--seed=7", "--freeze=cot", "--prefer=p3=2", "--from-recipe"),
         *("--groups=depth", "--vary=lambda", "--vary=density=0.2:0.75"),
-        *("--sum-at-most=1.5", "--norm-at-most=0.2", "--alone", "--unlimited"),
+        *("--sum-at-most=1.5", "--norm-at-most=0.2", "--alone", "--few-first", "--unlimited"),
     ]
     known = {f"--{name.replace('_', '-')}" for name in inspect.signature(search).parameters}
     assert {option.split("=")[0] for option in options} <= known
