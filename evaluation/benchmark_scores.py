@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
+
+LOWER = ("perplexity", "word_perplexity", "byte_perplexity", "bits_per_byte", "brier_score", "ter")
+"""The metrics of lm-eval for which lower is better."""
 
 
 class Score(NamedTuple):
@@ -27,6 +30,18 @@ class Score(NamedTuple):
     """Wall time of the whole run: lm-eval mixes the requests of all tasks, so none has its own."""
     group: bool = False
     """True for a group. Its examples are those of other rows and must not be counted again."""
+
+
+def is_lower_better(metric: str) -> bool:
+    """Returns whether a lower value of a metric of lm-eval is better."""
+    # lm-eval appends a filter to the name of a metric, as in bits_per_byte,strict.
+    return metric.partition(",")[0] in LOWER
+
+
+def count_examples(scores: Sequence[Score]) -> int:
+    """Returns the number of examples that a benchmark scored."""
+    # A task with several metrics counts once; a group only repeats the examples of its tasks.
+    return sum({score.task: score.n for score in scores if not score.group}.values())
 
 
 def scores_of(

@@ -92,6 +92,7 @@ def bench(
 ) -> None:
     """Benchmark a model or a recipe with lm-eval, on the model in memory."""
     from evaluation import harness
+    from evaluation.benchmark_scores import count_examples
     from evaluation.errors import TaskError
     from evaluation.records.meter import measured
     from workbench.jobs import benchmark
@@ -127,7 +128,7 @@ def bench(
     report.show(tables.scores(scores))
     if workdir and recipe:
         keep_scores(Workdir(workdir), recipe, scores, suite=suite, limit=limit, say=warn)
-        spent.count(benchmark.count_examples(scores))
+        spent.count(count_examples(scores))
         called = benchmark.BenchmarkRequest(suite, () if suite else tuple(chosen), limit).name
         with ledger_of(workdir) as ledger:
             ledger.add_all([spent.phase("evaluation", called, digest=weights_key(recipe))])

@@ -9,6 +9,7 @@ from workbench.cli.shared import resolver
 
 if TYPE_CHECKING:
     from merging import Recipe
+    from workbench.search.wanted import TaskAim
     from workbench.session.models import Models
     from workbench.session.session import Session
     from workbench.session.standing import Choice
@@ -61,6 +62,15 @@ def span(text: str) -> tuple[str, tuple[float, float] | None]:
         raise SessionError(
             f"--vary is {text!r}, expected NAME or NAME=LOW:HIGH such as density=0.1:0.9."
         ) from None
+
+
+def bench_of(tasks: str, suite: str, limit: int | None) -> "TaskAim | None":
+    """Return the benchmark that the options name; None if they name none."""
+    from workbench.search.wanted import TaskAim
+
+    if not tasks and not suite and limit is None:
+        return None
+    return TaskAim(tuple(name for name in tasks.split(",") if name), suite, limit)
 
 
 def method_of(recipe: "Recipe") -> "Choice":

@@ -9,7 +9,7 @@ import typer
 
 from workbench.cli.app import command
 from workbench.cli.output import Force, Json, report_to
-from workbench.cli.search_inputs import method_of, opened, plain_omegas, preference, span
+from workbench.cli.search_inputs import bench_of, method_of, opened, plain_omegas, preference, span
 from workbench.cli.searching import carry_out, compared, note_idle_workers, result_of, study_of
 from workbench.cli.shared import RecipeFile, recipe_from
 
@@ -37,12 +37,22 @@ def search(
     aim: Annotated[
         str,
         typer.Option(
-            metavar="NAME", help="share (of each expert's gain), loss (mean) or regret (largest)."
+            metavar="NAME",
+            help="share (of each expert's gain), loss (mean), regret (largest) or score.",
         ),
     ] = "share",
     prefer: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME=W", help="A dataset's weight in the share; repeatable."),
+    ] = None,
+    tasks: Annotated[
+        str, typer.Option(metavar="A,B", help="Tasks of lm-eval for the aim score.")
+    ] = "",
+    suite: Annotated[
+        str, typer.Option(metavar="NAME", help="A suite of local tasks for the aim score.")
+    ] = "",
+    limit: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Questions per task (default: all).")
     ] = None,
     budget: Annotated[
         int,
@@ -171,6 +181,7 @@ def search(
         highest_norm=norm_at_most,
         alone=alone,
         screened=few_first,
+        bench=bench_of(tasks, suite, limit),
     )
     # Before the models are opened, so that a wrong address is told at once.
     executor = executor_for(workers, ray, submitit, Workdir(workdir).units, open_bench)

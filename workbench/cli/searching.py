@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from evaluation.search.optuna_study import OptunaStudy
     from merging import Recipe
     from workbench.plots.bullets import Gain
+    from workbench.search.benchmark_points import ScoreRow
     from workbench.search.running import Search
     from workbench.session.models import Models
     from workbench.session.session import Session
@@ -91,11 +92,14 @@ def result_of(
     tables = _on_splits(session, models, result, split)
     if split not in tables:
         note(f"no dataset has {split}.jsonl, so the best ω are reported on validation only")
-    ranked = ranking(found, session, models)
+    benchmarks = _benchmarks(found, result)
+    # Scores have no answers of single questions to compare.
+    ranked = None if benchmarks else ranking(found, session, models)
     parts = [
         f"The best of {len(found.searcher.trials)} compositions ({found.spent:.5g} evaluations, "
         f"{found.points.measured} measured now):",
         search_tables.omegas(best.point),
+        *(f"On {name}:\n{search_tables.scores(rows)}" for name, rows in benchmarks.items()),
         *(f"On {name}:\n{search_tables.gains(rows)}" for name, rows in tables.items()),
         ranked.words() if ranked else "",
         search_tables.prediction(r2),
@@ -111,8 +115,23 @@ def result_of(
         "ranking": asdict(ranked) | {"sure": ranked.sure} if ranked else None,
         "r2": {name: value if value == value else None for name, value in r2.items()},
         "splits": {name: [asdict(row) for row in rows] for name, rows in tables.items()},
+        "benchmarks": {name: [row._asdict() for row in rows] for name, rows in benchmarks.items()},
         "trials": as_data(found),
     }
+
+
+def _benchmarks(found: "Search", result: "Recipe") -> dict[str, list["ScoreRow"]]:
+    """Return the scores of a composition, if they were the aim, also on all questions."""
+    from workbench.search.benchmark_points import BenchmarkPoints
+
+    points = found.points
+    if not isinstance(points, BenchmarkPoints) or found.wanted.bench is None:
+        return {}
+    title = found.wanted.bench.title
+    tables = {f"{title} (the search itself measured these questions)": points.table(result)}
+    if whole := points.on_all():
+        tables["all questions of these tasks"] = whole.table(result)
+    return tables
 
 
 def compared(

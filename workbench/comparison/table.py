@@ -7,15 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from evaluation.benchmark_scores import is_lower_better
 from workbench.comparison.contender import Contender
 from workbench.session.loss_cache import Entry
 
 ROUNDING = 1e-5
 """Relative difference below which two losses count as equal: the same weights, loaded or composed,
 or measured in other batches, differ by less."""
-
-LOWER = ("perplexity", "word_perplexity", "byte_perplexity", "bits_per_byte", "brier_score", "ter")
-"""The metrics of lm-eval for which lower is better."""
 
 
 class Column(NamedTuple):
@@ -43,8 +41,7 @@ class Column(NamedTuple):
     @property
     def lower_is_better(self) -> bool:
         """Whether a lower score is better."""
-        # lm-eval appends a filter to the name of a metric, as in bits_per_byte,strict.
-        return self.metric.partition(",")[0] in LOWER
+        return is_lower_better(self.metric)
 
 
 class Cell(NamedTuple):

@@ -123,6 +123,7 @@ def score(
         Cancelled: the user cancelled the job; only the cost is kept.
     """
     from evaluation import harness
+    from evaluation.benchmark_scores import count_examples
     from evaluation.errors import Stopped
     from evaluation.records.meter import measured
 
@@ -155,9 +156,3 @@ def score(
         handle.log(f"{result.task} {result.metric} {result.value:.3f} (n={result.n})")
     keep_scores(session.workdir, recipe, scores, suite="" if tasks else suite, limit=limit)
     return scores
-
-
-def count_examples(scores: Sequence[Score]) -> int:
-    """Returns the number of examples that a benchmark scored."""
-    # A task with several metrics counts once; a group only repeats the examples of its tasks.
-    return sum({score.task: score.n for score in scores if not score.group}.values())

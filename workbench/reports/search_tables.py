@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from workbench.plots.bullets import Gain
 from workbench.reports.text_table import table
+from workbench.search.benchmark_points import ScoreRow
 
 
 def omegas(point: Mapping[str, float]) -> str:
@@ -21,6 +22,15 @@ def gains(rows: Sequence[Gain]) -> str:
         lines.append(
             [row.dataset, f"{row.base:.4f}", expert, f"{row.loss:.4f}", share, error, str(row.n)]
         )
+    return table(lines)
+
+
+def scores(rows: Sequence[ScoreRow]) -> str:
+    """Returns what a composition gives on each task, beside the base."""
+    lines = [["task", "metric", "base", "here", "± s.e. of the difference"]]
+    for row in rows:
+        numbers = [f"{value:.4f}" for value in (row.base, row.here, row.error)]
+        lines.append([row.task, row.metric, *numbers])
     return table(lines)
 
 

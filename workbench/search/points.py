@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from workbench.search.coordinates import Coordinates, whole_vectors
 from workbench.search.layer_groups import GroupBy
 from workbench.search.measured import slopes_of
+from workbench.search.paired import paired_errors
 from workbench.session.loss_on_axis import FULL
 from workbench.session.tickets import Stale
 
@@ -115,6 +116,10 @@ class Points:
             self.measured += 1
         losses = self._session.losses(recipe, FULL, stale)
         return Measured({name: loss.value for name, loss in losses.items()}, slopes)
+
+    def errors_to_base(self, recipe: Recipe) -> dict[str, float] | None:
+        """Returns the standard errors of its losses above the base's; see paired_errors."""
+        return paired_errors(self._session, self._models, recipe, self._models.recipe({}))
 
     def has_slopes(self, omegas: Mapping[str, float]) -> bool:
         """Returns whether the derivatives at a point were measured on all datasets."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from workbench.errors import SessionError
-from workbench.search.paired import paired_errors
+from workbench.search.benchmark_points import BenchmarkPoints
 from workbench.search.points import GRADIENT_COST, Points
 from workbench.search.prior import known_before
 from workbench.search.region import Region
@@ -93,7 +93,14 @@ class Search:
             models = replace(models, data=data)
         self._session, self._models, self.wanted = session, models, wanted
         self.region = Region.of(models, wanted)
-        self.points = Points(session, models, self.region.coordinates)
+        if wanted.bench:
+            if executor:
+                raise SessionError("workers measure losses, and the aim is a benchmark.")
+            self.points: Points = BenchmarkPoints(
+                session, models, self.region.coordinates, wanted.bench
+            )
+        else:
+            self.points = Points(session, models, self.region.coordinates)
         self._ahead = Ahead(session, models, self.points, executor) if executor else None
         if wanted.method == "gradient" and not self.points.has_gradients:
             raise SessionError(
@@ -168,9 +175,7 @@ class Search:
         take_over(self._session.workdir.units, self._session.book, self._session.ledger)
         if self._ahead:
             self._ahead.ends(stale)
-        self.ends = self._session.measuring.ends(self._models, FULL, stale)
-        base = {name: start.value for name, (start, _) in self.ends.items()}
-        experts = {name: best.value for name, (_, best) in self.ends.items() if best is not None}
+        base, experts = self._axes(stale)
         self.objective = self.wanted.objective(base, experts)
         if self.wanted.screened:
             self._screening = Screening(self._session, self._models, self.objective)
@@ -182,6 +187,18 @@ class Search:
         self.searcher = self.region.searcher(self.wanted, list(base), self.objective, known)
         return self.searcher
 
+    def _axes(self, stale: Stale) -> tuple[Losses, Losses]:
+        """Returns the losses of the base, and those of the datasets' own experts."""
+        if self.wanted.bench:
+            before = self.points.measured
+            found = self.points.measure_recipe(self._models.recipe({}), False, stale).losses
+            # It is no point of the search.
+            self.points.measured = before
+            return found, {}
+        self.ends = self._session.measuring.ends(self._models, FULL, stale)
+        base = {name: start.value for name, (start, _) in self.ends.items()}
+        return base, {name: own.value for name, (_, own) in self.ends.items() if own is not None}
+
     def _before(self, base: Losses) -> list[tuple[dict[str, float], Measured]]:
         """Returns what is known before the first trial: the base, and what others measured."""
         from evaluation.search import Measured
@@ -190,7 +207,7 @@ class Search:
         if not self.region.coordinates.is_sum:
             return []
         zero = dict.fromkeys(self.region.space.names, 0.0)
-        if self.wanted.alone:
+        if self.wanted.alone or self.wanted.bench:
             return [(zero, Measured(base))]
         known = known_before(self._session, self._models, self.wanted, self.region)
         # The base was measured just now, perhaps after the list was made.
@@ -239,8 +256,7 @@ class Search:
     def _score(self, point: Mapping[str, float], losses: Losses) -> float:
         """Returns the score of a measured point; see Objective.score."""
         assert self.objective is not None
-        recipe, base = self.points.recipe(point), self._models.recipe({})
-        errors = paired_errors(self._session, self._models, recipe, base)
+        errors = self.points.errors_to_base(self.points.recipe(point))
         return self.objective.score(losses, errors)
 
     def at_bounds(self) -> list[str]:

@@ -16,13 +16,39 @@ if TYPE_CHECKING:
     from evaluation.search import Space
     from evaluation.search.objective import Losses, Objective
 
-Aim = Literal["share", "loss", "regret"]
+Aim = Literal["share", "loss", "regret", "score"]
 Method = Literal[
     "surrogate", "gradient", "coordinate", "greedy", "grid", "simplex", "tpe", "gp", "nsga", "cma"
 ]
 AIMS: tuple[Aim, ...] = get_args(Aim)
-AIM_WORDS = {"share": "mean share", "loss": "mean loss", "regret": "largest regret"}
+AIM_WORDS = {
+    "share": "mean share",
+    "loss": "mean loss",
+    "regret": "largest regret",
+    "score": "mean score",
+}
 METHODS: tuple[Method, ...] = get_args(Method)
+
+
+@dataclass(frozen=True)
+class TaskAim:
+    """Tasks of lm-eval that a search maximises.
+
+    Attributes:
+        tasks: their names; () for a suite.
+        suite: the name of a suite; not used if tasks are given.
+        limit: the first examples of each task that are used; None for all.
+    """
+
+    tasks: tuple[str, ...] = ()
+    suite: str = ""
+    limit: int | None = None
+
+    @property
+    def title(self) -> str:
+        """What is run, for messages: "demo_cot, demo_sni, first 50"."""
+        name = ", ".join(self.tasks) or self.suite
+        return f"{name}, first {self.limit}" if self.limit else name
 
 
 @dataclass(frozen=True)
@@ -31,7 +57,7 @@ class Wanted:
 
     Attributes:
         aim: "share": the mean share of each expert's gain; "loss": the mean loss; "regret": the
-            largest share of an expert's gain that is missing.
+            largest share of an expert's gain that is missing; "score": the mean score of `bench`.
         method: the searcher.
         budget: the most evaluations; see workbench.search.points.GRADIENT_COST.
         low, high: the bounds of every ω.
@@ -52,6 +78,7 @@ class Wanted:
         highest_norm: ‖ΔΘ‖ is at most this share of ‖Θ‖; None for no limit.
         alone: whether it knows only the base and its own trials, so that searches can be compared;
             else it learns from all that was measured before.
+        bench: the benchmark of the aim "score"; None for other aims.
         screened: whether a few examples of each point are measured first, and all of them only if
             the point may be the best; see workbench.search.screening.
 
@@ -78,6 +105,7 @@ class Wanted:
     highest_sum: float | None = None
     highest_norm: float | None = None
     alone: bool = False
+    bench: TaskAim | None = None
     screened: bool = False
 
     def __post_init__(self) -> None:
@@ -117,7 +145,23 @@ class Wanted:
                 f"--few-first spares the losses of points that are not the best, and {self.method} "
                 "learns from them. Leave it out, or use another method, such as coordinate."
             )
+        self._check_bench()
         self._check_merge()
+
+    def _check_bench(self) -> None:
+        """Raises SessionError if the benchmark does not fit the rest."""
+        if (self.aim == "score") != (self.bench is not None):
+            raise SessionError(
+                "the aim score goes with a benchmark, and a benchmark with the aim score. "
+                "Give --aim score with --tasks A,B or --suite NAME."
+            )
+        if self.bench and bool(self.bench.tasks) == bool(self.bench.suite):
+            raise SessionError("give either tasks or a suite.")
+        if self.bench and (self.screened or self.method == "gradient"):
+            raise SessionError(
+                "a benchmark has neither derivatives nor losses of single examples. "
+                "Use another method, such as tpe, without --few-first."
+            )
 
     def _check_merge(self) -> None:
         """Raises SessionError if the merge method does not fit the rest."""
@@ -158,6 +202,10 @@ class Wanted:
             words += [] if limit is None else [f"--{option}-at-most={limit:g}"]
         words += ["--alone"] if self.alone else []
         words += ["--few-first"] if self.screened else []
+        if self.bench:
+            tasks = ",".join(self.bench.tasks)
+            words.append(f"--tasks={tasks}" if tasks else f"--suite={self.bench.suite}")
+            words += [f"--limit={self.bench.limit}"] if self.bench.limit else []
         return words + ([] if self.limited else ["--unlimited"])
 
     def first(self, names: tuple[str, ...]) -> dict[str, float]:
@@ -188,6 +236,8 @@ class Wanted:
         """Returns what a score says, for the user."""
         # A share is to be large, so its score is minus the share.
         percent = 100 * (-score if self.aim == "share" else score)
+        if self.aim == "score":
+            return f"{AIM_WORDS[self.aim]} {-score:.4f}"
         value = f"{score:.4f}" if self.aim == "loss" else f"{percent:.1f} %"
         return f"{AIM_WORDS[self.aim]} {value}"
 
@@ -210,7 +260,7 @@ class Wanted:
                     f"no dataset with an expert is called {name!r}; {nearest(name, experts)}"
                 )
         try:
-            if self.aim == "loss":
+            if self.aim in ("loss", "score"):
                 inner: Objective = objective.mean_loss(base)
             elif self.aim == "share":
                 inner = objective.mean_share(base, experts, self.weights)

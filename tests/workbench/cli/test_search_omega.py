@@ -91,6 +91,24 @@ def test_another_method_is_searched_beside_task_arithmetic(
     assert f"density: {found['omegas']['density']}" in out.read_text()
 
 
+def test_a_benchmark_is_the_aim(world, tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(world)
+    result = tmp_path / "result.json"
+    more = ["--data", "data", "--workdir", str(tmp_path), "--unlimited", "--json", str(result)]
+    more += ["--aim", "score", "--method", "greedy", "--levels", "2", "--budget", "2"]
+    assert main(["search", "recipe.yml", *more, "--tasks", "demo_cot", "--limit", "3"]) == 0
+    said = capsys.readouterr().out
+    assert "On demo_cot, first 3 (the search itself measured these questions):" in said
+    assert "On all questions of these tasks:" in said and "On validation:" in said
+    found = json.loads(result.read_text())
+    (row,) = found["benchmarks"]["all questions of these tasks"]
+    assert row["task"] == "demo_cot" and 0 <= row["here"] <= 1
+    assert main(["search", "recipe.yml", *more, "--force"]) == 2
+    assert "Give --aim score with --tasks A,B or --suite NAME" in " ".join(
+        capsys.readouterr().err.split()
+    )
+
+
 def test_settings_with_several_values_are_refused(world, monkeypatch, capsys) -> None:
     monkeypatch.chdir(world)
     text = (world / "recipe.yml").read_text().replace("task_arithmetic", "ties")

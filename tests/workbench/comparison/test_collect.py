@@ -9,13 +9,14 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from evaluation.benchmark_scores import Score as Measured
+from evaluation.benchmark_scores import count_examples
 from merging.recipe.formula import formula
 from workbench.comparison.added_models import add, contender_from_folder, read_added, remove
 from workbench.comparison.collect import compare
 from workbench.comparison.contenders import contenders
 from workbench.comparison.table import Cell, Column, best_positions
 from workbench.errors import SessionError
-from workbench.jobs import benchmark, export, measure_missing
+from workbench.jobs import export, measure_missing
 from workbench.jobs.benchmark import BenchmarkRequest
 from workbench.line.contract import standing_of_recipe
 from workbench.session.keys import weights_key
@@ -438,4 +439,4 @@ def test_a_group_counts_none_of_its_examples_again():
         Measured("b", "acc", 0.5, 0.1, 60, 1.0),
         Measured("ab", "acc", 0.5, 0.1, 100, 1.0, group=True),
     ]
-    assert benchmark.count_examples(scores) == 100
+    assert count_examples(scores) == 100
