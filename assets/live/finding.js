@@ -12,15 +12,18 @@
 
   const seconds = (value) => (value < 90 ? `${Math.round(value)} s` : `${Math.round(value / 60)} min`);
 
+  /* A few examples count as a part of an evaluation. */
+  const count = (spent) => String(Math.round(spent * 10) / 10);
+
   /* How a search goes, in one sentence. */
   function words(search) {
     const best = search.score ? `, best ${search.score}` : "";
     if (search.state === "queued" || (active(search) && !search.budget)) return "Search: opening the models in a process of its own";
     if (search.state === "cancelling") return "Search: stopping";
-    if (search.state === "running") return `Search: ${search.spent} of ${search.budget} evaluations${best}${search.left ? `, about ${seconds(search.left)} left` : ""}`;
+    if (search.state === "running") return `Search: ${count(search.spent)} of ${search.budget} evaluations${best}${search.left ? `, about ${seconds(search.left)} left` : ""}`;
     if (search.state === "done") return `Search done: ${search.result}`;
     if (search.state === "failed") return `Search failed: ${search.error}`;
-    return `Search stopped after ${search.spent} evaluations${best}. What it measured is kept.`;
+    return `Search stopped after ${count(search.spent)} evaluations${best}. What it measured is kept.`;
   }
 
   function build(line) {

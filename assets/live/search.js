@@ -5,6 +5,7 @@
   const { finding, parallel, front } = globalThis.dem;
   const SHOWN = 100; // rows of the table
   const AIMS = [["share", "mean share of each expert's gain"], ["loss", "mean loss"], ["regret", "largest share that is missing"]];
+  const LEARNS_FROM_ALL = ["surrogate", "gradient", "nsga"]; // needs the losses of every composition, also of bad ones
   const METHODS = ["surrogate", "gradient", "coordinate", "greedy", "grid", "simplex", "tpe", "gp", "nsga", "cma"];
 
   function search(root, line) {
@@ -45,6 +46,12 @@
     const method = h("select", { id: "search-method" }, METHODS.map((value) => h("option", { value }, value)));
     const number = (id, value) => h("input.figures", { id, type: "text", inputmode: "decimal", value });
     const budget = number("search-budget", "40"), low = number("search-low", "0"), high = number("search-high", "1"), reach = number("search-reach", "");
+    const sum = number("search-sum", ""), norm = number("search-norm", "");
+    const few = h("input", { type: "checkbox", id: "search-few", disabled: LEARNS_FROM_ALL.includes(method.value) });
+    method.addEventListener("change", () => {
+      few.disabled = LEARNS_FROM_ALL.includes(method.value);
+      few.checked &&= !few.disabled;
+    });
     const limited = h("input", { type: "checkbox", id: "search-limited", checked: true });
     const frozen = info.vectors.map(({ name, colour }) => [name, h("input", { type: "checkbox" }), colour]);
     parts.error = h("span.field-error", { role: "alert" });
@@ -53,7 +60,11 @@
     const field = (label, input) => h("label", {}, h("span", {}, label), input);
     parts.form = h("div.search-form", {}, field("aim", aim), field("method", method), field("evaluations", budget), field("ω from", low), field("to", high),
       h("label", { title: "How far each ω may move from where it stands; empty for the whole range" }, h("span", {}, "at most ± from here"), reach),
-      h("label.tick", {}, limited, h("span", {}, "no dataset worse than the base")));
+      h("label", { title: "The highest sum of all ω; empty for no limit" }, h("span", {}, "Σω at most"), sum),
+      h("label", { title: "The highest norm of the edit, as a share of the base's; empty for no limit" }, h("span", {}, "‖ΔΘ‖ ∕ ‖Θ‖ at most"), norm),
+      h("label.tick", {}, limited, h("span", {}, "no dataset worse than the base")),
+      h("label.tick", { title: "Measures a quarter of the examples first, and the others only if the composition may be the best. Not for methods that learn from all losses" },
+        few, h("span", {}, "few examples first")));
     parts.frozen = h("fieldset.members", {}, h("legend", {}, "keep as they stand"), frozen.map(([name, box, colour]) => h("label", {}, box, swatch(colour), name)));
     parts.said = h("p");
     parts.share = h("i");
@@ -68,11 +79,11 @@
 
     function begin() {
       const read = (input) => (input.value.trim() === "" ? null : parsed(input.value));
-      const values = { budget: read(budget), low: read(low), high: read(high), reach: read(reach) };
-      const wrong = [budget, low, high, reach].find((input) => input.value.trim() !== "" && read(input) === null) ?? [budget, low, high].find((input) => read(input) === null);
+      const values = { budget: read(budget), low: read(low), high: read(high), reach: read(reach), highest_sum: read(sum), highest_norm: read(norm) };
+      const wrong = [budget, low, high, reach, sum, norm].find((input) => input.value.trim() !== "" && read(input) === null) ?? [budget, low, high].find((input) => read(input) === null);
       text(parts.error, wrong ? `“${wrong.value}” is not a number` : !Number.isInteger(values.budget) ? "evaluations: give a whole number" : "");
       if (parts.error.textContent) return;
-      line.search({ aim: aim.value, method: method.value, ...values, limited: limited.checked, frozen: frozen.filter(([, box]) => box.checked).map(([name]) => name) });
+      line.search({ aim: aim.value, method: method.value, ...values, limited: limited.checked, screened: few.checked, frozen: frozen.filter(([, box]) => box.checked).map(([name]) => name) });
     }
     return parts;
   }

@@ -177,7 +177,10 @@ class Answer:
         assert self.standing is not None
         chosen = whole_vectors(self._models, self.standing.choice)
         points = Points(self._session, self._models, chosen)
-        if not (self._models.data and points.has_gradients and measures_slopes(self._models)):
+        device = self._session.device
+        if not (
+            self._models.data and points.has_gradients and measures_slopes(self._models, device)
+        ):
             return []
         names = self._models.names
         both = dict(zip(names, self.standing.omegas, strict=True)), dict.fromkeys(names, 0.0)

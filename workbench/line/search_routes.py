@@ -24,7 +24,10 @@ _KINDS: Mapping[str, Callable[[Any], bool]] = {
     "low": lambda value: type(value) in (int, float),
     "high": lambda value: type(value) in (int, float),
     "reach": lambda value: value is None or type(value) in (int, float),
+    "highest_sum": lambda value: value is None or type(value) in (int, float),
+    "highest_norm": lambda value: value is None or type(value) in (int, float),
     "limited": lambda value: isinstance(value, bool),
+    "screened": lambda value: isinstance(value, bool),
     "frozen": lambda value: (
         isinstance(value, list) and all(isinstance(name, str) for name in value)
     ),

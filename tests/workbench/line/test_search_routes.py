@@ -40,6 +40,11 @@ def test_a_search_near_the_sliders_begins_there(session, asked):
     assert asked[0][1].reach == 0.2 and asked[1][1].frozen == ("ada",)
 
 
+def test_limits_may_be_left_empty(session, asked):
+    search_routes.begin(session, document(session, highest_sum=None, highest_norm=0.3))
+    assert asked[0][1] == Wanted(highest_norm=0.3)
+
+
 @pytest.mark.parametrize(
     "wanted",
     [
@@ -48,6 +53,8 @@ def test_a_search_near_the_sliders_begins_there(session, asked):
         {"budget": 2_000_000},
         {"low": "0"},
         {"limited": 1},
+        {"screened": "yes"},
+        {"highest_sum": "1"},
         {"frozen": "ada"},
         {"weights": {"ada": None}},
         {"seed": 3},

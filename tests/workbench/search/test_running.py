@@ -85,14 +85,15 @@ def test_a_page_measures_derivatives_unasked_where_no_weight_needs_a_gradient(
     session = Session([], tmp_path / "work", demo=world)
     session.open_demo()
     try:
-        assert measures_slopes(session.models)
+        assert measures_slopes(session.models, "cpu") and measures_slopes(session.models, "cuda:0")
         monkeypatch.setattr("workbench.search.points.SMALL", 1)
-        assert not measures_slopes(session.models)  # ada and bob are dense
+        assert not measures_slopes(session.models, "cuda:0")  # ada and bob are dense
         session.remove("ada")
         session.remove("bob")
-        assert measures_slopes(session.models)
+        assert measures_slopes(session.models, "cuda:0")
+        assert not measures_slopes(session.models, "cpu")
         monkeypatch.setattr("workbench.search.points.MIDDLE", 1)
-        assert not measures_slopes(session.models)
+        assert not measures_slopes(session.models, "cuda:0")
     finally:
         session.close()
 

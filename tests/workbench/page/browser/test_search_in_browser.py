@@ -143,9 +143,29 @@ def test_a_preference_moves_the_sliders_as_one_step(page, steps):
 
 
 @pytest.mark.slow
+def test_limits_and_few_examples_are_asked_for(page, steps):
+    asked = []
+    page.route("**/live/search", lambda route: asked.append(route.request.post_data_json))
+    steps.tab(page, "Search")
+    few = page.locator("#search-few")
+    assert few.is_disabled()  # the surrogate learns from all losses
+    page.locator("#search-method").select_option("tpe")
+    few.check()
+    page.locator("#search-sum").fill("1.5")
+    page.locator("#search-norm").fill("0.2")
+    page.locator("#search-go").click()
+    page.wait_for_function("() => true")
+    assert asked[0]["wanted"]["highest_sum"] == 1.5 and asked[0]["wanted"]["highest_norm"] == 0.2
+    assert asked[0]["wanted"]["screened"] is True
+    page.locator("#search-method").select_option("nsga")
+    assert few.is_disabled() and not few.is_checked()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("field", "text", "words"),
     [
+        ("#search-norm", "wide", "“wide” is not a number"),
         ("#search-budget", "many", "“many” is not a number"),
         ("#search-budget", "2.5", "give a whole number"),
         ("#search-budget", "", "is not a number"),
