@@ -20,9 +20,6 @@ RADIUS = 0.3
 """The next point is at most this far from the best one in each ω. The surrogates are fitted mostly
 to points nearby, and on the demo they were wrong by half of the range farther away."""
 
-SMALLEST = 0.05
-"""The smallest such distance: each step that was no better halves it."""
-
 NEAR = 2e-3
 """A point that is nearer to a measured one in each ω would tell nothing new."""
 
@@ -73,7 +70,7 @@ class SurrogateSearch(Searcher):
         # With derivatives, what others measured there tells as much.
         if not any(trial.point == self._start and _is_sloped(trial) for trial in self._known):
             yield self._start
-        n, idle, radius = len(self.space.free), 0, RADIUS
+        n, idle = len(self.space.free), 0
         # Without derivatives one point tells nothing of the directions.
         if not self._has_gradients():
             design = [self._beside(name) for name in self.space.free]
@@ -89,13 +86,12 @@ class SurrogateSearch(Searcher):
                 low, high = self.space.box.T
                 yield self.space.named(self._chance.uniform(low, high))
                 continue
-            point, expected = self._lowest(best, radius)
+            point, expected = self._lowest(best)
             gain = best.score - expected
             if self._is_known(point):
                 point, gain = self._nearby(best.point), 0.0
             yield point
             gained = best.score - self._told(point)
-            radius = _next_radius(radius, max(abs(point[k] - best.point[k]) for k in point), gained)
             idle = idle + 1 if gained < self._enough and gain < self._enough else 0
 
     def _beside(self, name: str) -> Point:
@@ -110,13 +106,13 @@ class SurrogateSearch(Searcher):
     def _has_gradients(self) -> bool:
         return any(map(_is_sloped, self._usable()))
 
-    def _lowest(self, best: Trial, radius: float) -> tuple[Point, float]:
+    def _lowest(self, best: Trial) -> tuple[Point, float]:
         """Returns the point near the best trial where the lowest score is expected, and that."""
         models = self.surrogates()
         names = self.space.names
         centre = np.array([best.point[name] for name in names])
         low, high = self.space.box.T
-        bounds = np.stack([np.maximum(low, centre - radius), np.minimum(high, centre + radius)], 1)
+        bounds = np.stack([np.maximum(low, centre - RADIUS), np.minimum(high, centre + RADIUS)], 1)
 
         def expected(values: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
             each = {dataset: model.at(values) for dataset, model in models.items()}
@@ -143,20 +139,6 @@ class SurrogateSearch(Searcher):
             point = self.space.inside(moved)
             if self.score_of(point) is None and not self._is_known(point):
                 return point
-
-
-def _next_radius(radius: float, step: float, gained: float) -> float:
-    """Returns how far from the best trial the next point may be.
-
-    Args:
-        radius: how far it might be this time.
-        step: how far it was, in the ω that moved most.
-        gained: by how much the score fell.
-    """
-    if gained <= 0:
-        return max(min(radius, step) / 2, SMALLEST)
-    # A step that was good and free tells nothing of what lies farther away.
-    return min(2 * radius, RADIUS) if step > 0.99 * radius else radius
 
 
 def fit(names: Sequence[str], trials: Sequence[Trial]) -> dict[str, Surrogate]:

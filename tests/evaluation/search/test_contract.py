@@ -279,32 +279,6 @@ def test_a_box_that_is_none_is_refused(bounds):
         Space(bounds)
 
 
-def test_after_a_step_that_was_no_better_the_next_one_is_shorter():
-    """Downhill at first, with a wall that no derivative tells of before it is reached."""
-    start = dict.fromkeys(NAMES, 0.3)
-
-    def walled(point):
-        beyond = {name: max(0.0, value - 0.35) for name, value in point.items()}
-        loss = 1 - 0.1 * sum(point.values()) + 40 * sum(value**2 for value in beyond.values())
-        slopes = {name: -0.1 + 80 * value for name, value in beyond.items()}
-        return Measured({"x": loss}, {"x": slopes})
-
-    search = SurrogateSearch(BOX, mean_loss(["x"]), start)
-    best, failed, checked = None, [], 0
-    while len(search.trials) < 8 and (point := search.ask()) is not None:
-        got = walled(point)
-        if best is not None:
-            step = max(abs(point[name] - best[1][name]) for name in NAMES)
-            if failed:
-                assert step <= max(failed[-1] / 2, 0.05) + 1e-3
-                checked += 1
-            failed = [] if got.losses["x"] < best[0] else [*failed, step]
-        if best is None or got.losses["x"] < best[0]:
-            best = got.losses["x"], point
-        search.tell(Trial(point, got.losses["x"], got))
-    assert checked >= 1
-
-
 @settings(max_examples=10, deadline=None)
 @given(st.integers(0, 1000))
 def test_a_surrogate_search_beats_the_grid_on_any_quadratic(seed):
