@@ -43,6 +43,11 @@ class Trial(NamedTuple):
     measured: Measured | None = None
     """None if the measurement failed, or the searcher needs scores only."""
 
+    @property
+    def has_gradients(self) -> bool:
+        """Whether the derivatives of its losses were measured."""
+        return self.measured is not None and self.measured.gradients is not None
+
 
 @dataclass(frozen=True)
 class Space:

@@ -68,7 +68,7 @@ class SurrogateSearch(Searcher):
 
     def _points(self) -> Iterator[Step]:
         # With derivatives, what others measured there tells as much.
-        if not any(trial.point == self._start and _is_sloped(trial) for trial in self._known):
+        if not any(trial.point == self._start and trial.has_gradients for trial in self._known):
             yield self._start
         n, idle = len(self.space.free), 0
         # Without derivatives one point tells nothing of the directions.
@@ -104,7 +104,7 @@ class SurrogateSearch(Searcher):
         return [trial for trial in (*self._known, *self.trials) if trial.score < np.inf]
 
     def _has_gradients(self) -> bool:
-        return any(map(_is_sloped, self._usable()))
+        return any(trial.has_gradients for trial in self._usable())
 
     def _lowest(self, best: Trial) -> tuple[Point, float]:
         """Returns the point near the best trial where the lowest score is expected, and that."""
@@ -159,10 +159,6 @@ def fit(names: Sequence[str], trials: Sequence[Trial]) -> dict[str, Surrogate]:
         )
         for dataset in datasets
     }
-
-
-def _is_sloped(trial: Trial) -> bool:
-    return trial.measured is not None and trial.measured.gradients is not None
 
 
 def _slopes(measured: Measured, dataset: str, names: Sequence[str]) -> list[float]:

@@ -106,3 +106,19 @@ def measuring(session, recipe, stale=lambda: False):
             ):
                 points = known or points
                 yield points
+
+
+def finite_differences(points, here, step=0.02):
+    """Returns coordinate -> the derivative of each loss by it, from two losses beside a point."""
+
+    def losses(name, by):
+        moved = points.measure({**here, name: here[name] + by}, False, lambda: False)
+        return list(moved.losses.values())
+
+    return {
+        name: [
+            (up - down) / (2 * step)
+            for up, down in zip(losses(name, step), losses(name, -step), strict=True)
+        ]
+        for name in here
+    }

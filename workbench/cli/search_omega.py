@@ -8,9 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from workbench.cli.app import command
-from workbench.cli.output import Force, Json, report_to
+from workbench.cli.output import Force, Json, note, report_to
 from workbench.cli.search_inputs import bench_of, method_of, opened, plain_omegas, preference, span
-from workbench.cli.searching import carry_out, compared, note_idle_workers, result_of, study_of
+from workbench.cli.searching import (
+    carry_out,
+    compared,
+    note_idle_workers,
+    on_splits,
+    result_of,
+    study_of,
+)
 from workbench.cli.shared import RecipeFile, recipe_from
 
 if TYPE_CHECKING:
@@ -206,16 +213,22 @@ def search(
         saved = out or session.workdir.save_recipe(result)
         if out is not None:
             _write(result, out)
-        shown = result_of(found, session, models, result, report_split)
+        tables = on_splits(session, models, result, report_split)
+        if report_split not in tables:
+            missing = f"no dataset has {report_split}.jsonl"
+            note(f"{missing}, so the best ω are reported on validation only")
+        shown = result_of(found, session, models, tables)
         report.show(shown.pop("text"))
         if before is not None:
             shown["before"] = {"omegas": before, "score": found.score_of(before)}
             report.show(f"\nScore {shown['before']['score']:.4f} before, {best.score:.4f} after")
-        if wanted.merge != PLAIN:
+        if wanted.merge.method != PLAIN.method:
             plain = Search(session, models, replace(wanted, merge=PLAIN, vary={}))
             carry_out(plain, session, None, None)
-            shown["task_arithmetic"] = compared(found, plain, session, models, report_split)
-            report.show("\n" + shown["task_arithmetic"].pop("text"))
+            if plain.best is not None:
+                theirs = on_splits(session, models, plain.recipe_of(plain.best), report_split)
+                shown["task_arithmetic"] = compared(found, tables, plain, theirs)
+                report.show("\n" + shown["task_arithmetic"].pop("text"))
         report.show(f"\nThe recipe is {saved}")
         report.write({"recipe": str(saved), **shown})
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from workbench.session.models import Models
     from workbench.session.session import Session
 
+Tables = dict[str, list["Gain"]]
+"""Split -> what a composition gives on each dataset."""
 NICE = 10
 """How far a search steps back that a page has started."""
 
@@ -80,19 +82,22 @@ def note_idle_workers(found: "Search", workers: int) -> None:
 
 
 def result_of(
-    found: "Search", session: "Session", models: "Models", result: "Recipe", split: str
+    found: "Search", session: "Session", models: "Models", tables: "Tables"
 ) -> dict[str, Any]:
-    """Return the result as text, and what JSON holds of it."""
+    """Return the result as text, and what JSON holds of it.
+
+    Args:
+        found: the search, which has measured something.
+        session, models: its own.
+        tables: what its best composition gives; see on_splits.
+    """
     from workbench.reports import search_tables
     from workbench.search.outcome import as_data, left_out_r2
     from workbench.search.ranking import ranking
 
     best, r2 = found.best, left_out_r2(found)
     assert best is not None and found.searcher is not None
-    tables = _on_splits(session, models, result, split)
-    if split not in tables:
-        note(f"no dataset has {split}.jsonl, so the best ω are reported on validation only")
-    benchmarks = _benchmarks(found, result)
+    benchmarks = _benchmarks(found, found.recipe_of(best))
     # Scores have no answers of single questions to compare.
     ranked = None if benchmarks else ranking(found, session, models)
     parts = [
@@ -114,7 +119,7 @@ def result_of(
         "at_bounds": found.at_bounds(),
         "ranking": asdict(ranked) | {"sure": ranked.sure} if ranked else None,
         "r2": {name: value if value == value else None for name, value in r2.items()},
-        "splits": {name: [asdict(row) for row in rows] for name, rows in tables.items()},
+        "splits": _as_data(tables),
         "benchmarks": {name: [row._asdict() for row in rows] for name, rows in benchmarks.items()},
         "trials": as_data(found),
     }
@@ -135,35 +140,37 @@ def _benchmarks(found: "Search", result: "Recipe") -> dict[str, list["ScoreRow"]
 
 
 def compared(
-    found: "Search", plain: "Search", session: "Session", models: "Models", split: str
+    found: "Search", tables: "Tables", plain: "Search", plain_tables: "Tables"
 ) -> dict[str, Any]:
     """Return a search of another method beside one of task arithmetic, as text and for JSON.
 
     Without it a method could look good only because its ω were searched.
+
+    Args:
+        found, tables: the search, and what its best composition gives; see on_splits.
+        plain, plain_tables: those of task arithmetic.
     """
     from workbench.reports import search_tables
 
-    rows = {}
-    for search in (found, plain):
-        if (best := search.best) is not None:
-            tables = _on_splits(session, models, search.recipe_of(best), split)
-            rows[search.wanted.merge.method] = best.score, tables
-    best = plain.best
+    assert found.best is not None and plain.best is not None
+    rows = {
+        found.wanted.merge.method: (found.best.score, tables),
+        plain.wanted.merge.method: (plain.best.score, plain_tables),
+    }
     return {
         "text": "With the same budget:\n" + search_tables.methods(rows),
-        "omegas": best.point if best else None,
-        "score": best.score if best else None,
+        "omegas": plain.best.point,
+        "score": plain.best.score,
         "evaluations": plain.spent,
-        "splits": {
-            name: [asdict(row) for row in table]
-            for name, table in (rows[plain.wanted.merge.method][1].items() if best else ())
-        },
+        "splits": _as_data(plain_tables),
     }
 
 
-def _on_splits(
-    session: "Session", models: "Models", recipe: "Recipe", split: str
-) -> dict[str, list["Gain"]]:
+def _as_data(tables: "Tables") -> dict[str, list[dict[str, Any]]]:
+    return {name: [asdict(row) for row in rows] for name, rows in tables.items()}
+
+
+def on_splits(session: "Session", models: "Models", recipe: "Recipe", split: str) -> "Tables":
     """Return what a composition gives on validation, and on another split if it is there."""
     from corpus.jsonl import dataset_files
     from workbench.search.outcome import gains_on

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -91,11 +92,12 @@ class Coordinates:
         grouped = {vector: own for vector, own in values.items() if len(set(own.values())) > 1}
         if not grouped:
             return recipe
-        rules = self._rules
         return replace(
             recipe,
             models=tuple(
-                replace(source, parameters={**source.parameters, **_weight(grouped[name], rules)})
+                replace(
+                    source, parameters={**source.parameters, **_weight(grouped[name], self._rules)}
+                )
                 if (name := source.name) in grouped
                 else source
                 for source in recipe.models
@@ -128,7 +130,8 @@ class Coordinates:
                 found[_key(identity, self.by, group)] = float(slope.values[row, columns].sum())
         return found
 
-    @property
+    # Every composition with groups asks for them, and each looks at all tensors.
+    @cached_property
     def _rules(self) -> Rules:
         return rules_of(self.groups, self.by)
 

@@ -48,7 +48,7 @@ class Forecasts:
         """Returns the forecast for the open models as JSON; docs/page.md lists its keys."""
         with self._lock:
             known = gathered(self._session.book, models)
-            measured = [(trial.point, _sloped(trial)) for trial in known]
+            measured = [(trial.point, trial.has_gradients) for trial in known]
             if self._last[0] != (models.key, measured):
                 self._last = (models.key, measured), self._fitted(models, known)
             return self._last[1] | _geometry(models)
@@ -64,7 +64,7 @@ class Forecasts:
         points = next(iter(surrogates.values())).points
         return document | {
             "points": points.tolist(),
-            "sloped": [_sloped(trial) for trial in known],
+            "sloped": [trial.has_gradients for trial in known],
             "low": points.min(0).tolist(),
             "high": points.max(0).tolist(),
             "datasets": {
@@ -105,11 +105,7 @@ def gathered(book: LossCache, models: Models) -> list[Trial]:
 
 def rows(known: Sequence[Trial]) -> int:
     """Returns how many numbers per dataset were measured: losses and their derivatives."""
-    return sum(1 + len(trial.point) * _sloped(trial) for trial in known)
-
-
-def _sloped(trial: Trial) -> bool:
-    return trial.measured is not None and trial.measured.gradients is not None
+    return sum(1 + len(trial.point) * trial.has_gradients for trial in known)
 
 
 def _geometry(models: Models) -> dict[str, Any]:

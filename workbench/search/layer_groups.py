@@ -58,9 +58,9 @@ def rules_of(groups: Mapping[str, str], by: GroupBy) -> Rules:
         groups: tensor -> its group.
         by: what they were made by.
     """
-    short = dict.fromkeys((_pattern(name, by), group) for name, group in groups.items())
-    if all(_first(tuple(short), name) == group for name, group in groups.items()):
-        return tuple(short)
+    short = tuple(dict.fromkeys((_pattern(name, by), group) for name, group in groups.items()))
+    if all(_first(short, name) == group for name, group in groups.items()):
+        return short
     # A name that contains another one is longer, so the longest come first.
     return tuple(sorted(groups.items(), key=lambda each: -len(each[0])))
 

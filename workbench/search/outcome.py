@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from workbench.plots.bullets import Gain, gain
+from workbench.search.screening import few_of
 from workbench.session.loss_on_axis import FULL
 
 if TYPE_CHECKING:
@@ -32,7 +33,9 @@ def gains_on(session: Session, models: Models, recipe: Recipe, split: str = "") 
 
     if split:
         assert models.data_folder is not None
-        models = replace(models, data=open_data(models.data_folder, models.loaded, split))
+        # Quick losses are not asked for here, so the model's speed is not measured for them.
+        data = open_data(models.data_folder, models.loaded, split, quick=few_of)
+        models = replace(models, data=data)
     ends = session.measuring.ends(models, FULL)
     here = session.measuring.on_all(models, recipe, FULL)
     return [gain(name, loss, *ends[name]) for name, loss in here.items()]

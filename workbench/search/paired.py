@@ -6,6 +6,7 @@ So their difference is far surer than either loss.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from workbench.session.loss_on_axis import FULL
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from workbench.session.loss_cache import Entry
     from workbench.session.models import Models
     from workbench.session.session import Session
+
+SURE = 2.0
+"""Standard errors by which two scores must differ to be surely different."""
 
 
 def paired_errors(
@@ -39,6 +43,16 @@ def paired_errors(
             return None
         errors[name] = difference(first, second)[1]
     return errors
+
+
+def squared_errors(slope: Mapping[str, float], errors: Mapping[str, float]) -> dict[str, float]:
+    """Returns what each dataset adds to the squared error of the difference of two scores.
+
+    Args:
+        slope: dataset -> derivative of the score with respect to its loss.
+        errors: dataset -> standard error of the difference of its losses.
+    """
+    return {name: (slope.get(name, 0.0) * error) ** 2 for name, error in errors.items()}
 
 
 def difference(one: Entry, other: Entry) -> tuple[float, float]:

@@ -47,12 +47,14 @@ def measures_slopes(models: Models, device: str) -> bool:
     """
     from evaluation.landscape.slope_paths import SlopePaths
 
-    loaded = models.loaded
+    if is_small(models):
+        return True
     # On two cores of a CPU, the real demo took minutes for one composition, four gigabytes, and
     # quick losses that came after 11 s instead of 3.
-    if is_small(models) or _size(models) > MIDDLE or device == "cpu":
-        return is_small(models)
-    return not SlopePaths(loaded.module, loaded.views, list(models.vectors.values())).weighted
+    if device == "cpu" or _size(models) > MIDDLE:
+        return False
+    loaded, vectors = models.loaded, list(models.vectors.values())
+    return not SlopePaths(loaded.module, loaded.views, vectors).needs_weight_gradients
 
 
 def _size(models: Models) -> int:

@@ -22,7 +22,7 @@ from workbench.session.keys import fingerprint
 from workbench.session.loss_on_axis import FULL
 
 if TYPE_CHECKING:
-    from evaluation.search import Measured, Trial
+    from evaluation.search import Measured
     from workbench.session.models import Models
     from workbench.session.session import Session
 
@@ -51,7 +51,7 @@ def known_before(
     file = _file(session, models, wanted)
     kept = _read(file)
     if kept is None:
-        kept = {_key(trial.point): _has_slopes(trial) for trial in gathered(session.book, models)}
+        kept = {_key(trial.point): trial.has_gradients for trial in gathered(session.book, models)}
         file.parent.mkdir(parents=True, exist_ok=True)
         write_whole(file, json.dumps(kept))
     # Not those of `gathered` again: what was measured since could take their places there.
@@ -92,7 +92,3 @@ def _read(file: Path) -> dict[str, bool] | None:
 
 def _key(omegas: Mapping[str, float]) -> str:
     return json.dumps(sorted(omegas.items()))
-
-
-def _has_slopes(trial: Trial) -> bool:
-    return trial.measured is not None and trial.measured.gradients is not None

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from workbench.search.paired import paired_errors
+from workbench.search.paired import SURE, paired_errors, squared_errors
 from workbench.session.loss_on_axis import FULL
 
 if TYPE_CHECKING:
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 APART = 0.1
 """Compositions of which no ω differs by more than this are taken for the same."""
-SURE = 2.0
-"""Standard errors by which two scores must differ."""
 HOPELESS = 100
 """If more than so many times the examples were needed, no number is named."""
 
@@ -108,7 +106,7 @@ def _of(
     counts: Mapping[str, int],
 ) -> Ranking:
     """Returns the ranking from the errors of the differences on each dataset."""
-    squares = {name: (slope.get(name, 0.0) * error) ** 2 for name, error in errors.items()}
+    squares = squared_errors(slope, errors)
     worst = max(squares, key=squares.__getitem__)
     gap, error, n = other.score - best.score, math.sqrt(sum(squares.values())), counts[worst]
     return Ranking(other.point, gap, error, worst, n, _needed(gap, squares, worst, n))

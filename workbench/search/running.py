@@ -243,11 +243,11 @@ class Search:
         from evaluation.search import Trial
         from merging.errors import MergingError
 
-        best, recipe = self.best, self.points.recipe(point)
-        if self._screening is None or best is None or best.measured is None:
+        if self._screening is None or (best := self.best) is None or best.measured is None:
             return None
+        recipe, of_best = self.points.recipe(point), self.recipe_of(best)
         try:
-            score = self._screening.given_up(recipe, best, self.recipe_of(best), stale)
+            score = self._screening.given_up(recipe, best, of_best, stale)
         except MergingError:
             return None  # measuring all of it tells why
         self.spent += self._screening.cost
@@ -255,7 +255,13 @@ class Search:
 
     def _score(self, point: Mapping[str, float], losses: Losses) -> float:
         """Returns the score of a measured point; see Objective.score."""
+        from evaluation.search.objective import Limited
+
         assert self.objective is not None
+        # The errors count only above a limit. They are read from the cache, example by example, and
+        # a search may begin with hundreds of known points.
+        if not (isinstance(self.objective, Limited) and self.objective.exceeded(losses)):
+            return self.objective.score(losses)
         errors = self.points.errors_to_base(self.points.recipe(point))
         return self.objective.score(losses, errors)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from workbench.search.paired import difference
+from workbench.search.paired import SURE, difference, squared_errors
 from workbench.session.loss_on_axis import FULL, QUICK
 
 if TYPE_CHECKING:
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 SHARE, FEWEST = 0.25, 8
 """The share of each dataset's examples that is measured first, and the fewest of them: the error of
 a few differences is not known well enough."""
-SURE = 2.0
-"""Standard errors by which a point must be worse than the best one to be given up."""
 
 
 def few_of(examples: int) -> int:
@@ -86,6 +84,6 @@ class Screening:
         if not all(map(math.isfinite, losses.values())):
             return None
         slope = self._objective.slope(best.measured.losses)
-        error = math.sqrt(sum((slope.get(name, 0.0) * each) ** 2 for name, each in errors.items()))
+        error = math.sqrt(sum(squared_errors(slope, errors).values()))
         score = self._objective.score(losses, errors)
         return score if score - best.score > SURE * error else None

@@ -109,6 +109,20 @@ def test_a_benchmark_is_the_aim(world, tmp_path: Path, monkeypatch, capsys) -> N
     )
 
 
+def test_task_arithmetic_with_parameters_is_not_compared_with_itself(
+    world, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    monkeypatch.chdir(world)
+    text = (world / "recipe.yml").read_text() + "parameters: {lambda: 0.5}\n"
+    recipe, result = tmp_path / "scaled.yml", tmp_path / "result.json"
+    recipe.write_text(text)
+    more = ["--data", "data", "--workdir", str(tmp_path), "--aim", "loss", "--unlimited"]
+    more += ["--method", "coordinate", "--budget", "1", "--json", str(result)]
+    assert main(["search", str(recipe), *more]) == 0
+    assert "With the same budget" not in capsys.readouterr().out
+    assert "task_arithmetic" not in json.loads(result.read_text())
+
+
 def test_settings_with_several_values_are_refused(world, monkeypatch, capsys) -> None:
     monkeypatch.chdir(world)
     text = (world / "recipe.yml").read_text().replace("task_arithmetic", "ties")

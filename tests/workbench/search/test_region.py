@@ -9,6 +9,7 @@ import torch
 
 from evaluation.search.objective import mean_loss
 from merging.recipe.yaml_file import parse_recipe, recipe_yaml
+from tests.workbench.conftest import finite_differences
 from workbench.errors import SessionError
 from workbench.search.points import Points
 from workbench.search.region import Region
@@ -76,19 +77,13 @@ def test_equal_omegas_are_the_composition_of_sliders(session):
 
 def test_derivatives_by_groups_are_finite_differences(session):
     region = Region.of(session.models, GROUPS)
-    points, step = Points(session, session.models, region.coordinates), 0.02
+    points = Points(session, session.models, region.coordinates)
     chance = np.random.default_rng(1)
     here = {name: float(round(chance.uniform(0, 0.8), 3)) for name in region.space.names}
     measured = points.measure(here, True, lambda: False)
-
-    def losses(name, by):
-        moved = points.measure({**here, name: here[name] + by}, False, lambda: False)
-        return np.array(list(moved.losses.values()))
-
-    for name in here:
-        wanted = (losses(name, step) - losses(name, -step)) / (2 * step)
+    for name, wanted in finite_differences(points, here).items():
         found = [row[name] for row in measured.gradients.values()]
-        assert found == pytest.approx(wanted.tolist(), rel=1e-2, abs=2e-4)
+        assert found == pytest.approx(wanted, rel=1e-2, abs=2e-4)
     # What was measured with groups is known for whole vectors too.
     assert points.measured == 1 + 2 * len(here)
     whole = Points(session, session.models)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from evaluation.errors import Stopped
+from tests.workbench.conftest import finite_differences
 from workbench.errors import SessionError
 from workbench.search.measured import slopes_of
 from workbench.search.outcome import as_data, gains_on, left_out_r2
@@ -40,18 +41,12 @@ def test_a_search_finds_a_lower_loss_than_its_start_within_its_budget(session):
 
 
 def test_derivatives_of_the_live_model_are_finite_differences(session):
-    points, step = Points(session, session.models), 0.02
+    points = Points(session, session.models)
     here = {"ada": 0.4, "bob": -0.2, "lora": 0.7}
     measured = points.measure(here, True, lambda: False)
-
-    def losses(name, by):
-        moved = points.measure({**here, name: here[name] + by}, False, lambda: False)
-        return np.array(list(moved.losses.values()))
-
-    for name in here:
-        wanted = (losses(name, step) - losses(name, -step)) / (2 * step)
+    for name, wanted in finite_differences(points, here).items():
         found = [row[name] for row in measured.gradients.values()]
-        assert found == pytest.approx(wanted.tolist(), rel=5e-3, abs=2e-4)
+        assert found == pytest.approx(wanted, rel=5e-3, abs=2e-4)
 
 
 def test_a_step_gives_way_and_is_taken_again(session):
