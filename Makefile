@@ -33,7 +33,7 @@ coverage: .venv/made-test
 	$(PYTEST) -m "not slow and not oracle" --cov=merging --cov-report=term --cov-fail-under=100 $(ARGS)
 
 test-slow: .venv/made-test .venv-mergekit/made .venv-trl/made .venv/made-browser
-	$(PYTEST) -m "slow or oracle" $(ARGS)
+	$(PYTEST) -m "slow or oracle" --durations=40 $(ARGS)
 
 check: .venv/made-test
 	$(BIN)/ruff check .

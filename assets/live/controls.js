@@ -1,6 +1,6 @@
 /* The left column: formula, merge method with its parameters, a slider for each vector, presets, undo and redo. */
 (() => {
-  const { h, text, swatch, message, painter } = globalThis.dem.dom;
+  const { h, text, swatch, message, painter, holding } = globalThis.dem.dom;
   const { figures, number, plain } = globalThis.dem.state;
   const { strips, finding } = globalThis.dem;
   const PAUSE = 700; // milliseconds after the last key in a box before its text counts
@@ -96,8 +96,7 @@
     const move = (value) => send("omega", { name, value: Math.min(high, Math.max(low, value)) });
     const range = h("input", { type: "range", min: low, max: high, step: "0.0001", "aria-label": `ω of ${name}` });
     range.addEventListener("input", () => move(+range.value));
-    range.addEventListener("pointerdown", () => send("held", { held: true }));
-    for (const end of ["pointerup", "pointercancel", "change", "blur"]) range.addEventListener(end, () => send("held", { held: false }));
+    holding(range, (held) => send("held", { held }));
     range.addEventListener("keydown", (event) => {
       const sign = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1, PageUp: 10, PageDown: -10 }[event.key];
       const here = line.state.omegas[name];

@@ -83,5 +83,11 @@
     return paint;
   }
 
-  globalThis.dem.dom = { h, svg, text, swatch, message, command, painter };
+  /* Tells when a hand takes a slider (true) and when it lets go (false), which some browsers say in several ways. */
+  function holding(range, tell) {
+    range.addEventListener("pointerdown", () => tell(true));
+    for (const end of ["pointerup", "pointercancel", "change", "blur"]) range.addEventListener(end, () => tell(false));
+  }
+
+  globalThis.dem.dom = { h, svg, text, swatch, message, command, painter, holding };
 })();

@@ -1,6 +1,6 @@
 /* Preferences over the datasets, and two maps of the forecast: the front between two datasets, and the mean loss over two ω. */
 (() => {
-  const { h, svg, text, swatch } = globalThis.dem.dom;
+  const { h, svg, text, swatch, holding } = globalThis.dem.dom;
   const { number, plain } = globalThis.dem.state;
   const { best, front } = globalThis.dem.optimum;
   const SIZE = 240, EDGE = 34; // pixels of a square map, and of its margin for labels
@@ -21,10 +21,11 @@
     return { select, fill };
   }
 
-  function build(line) {
+  function build(line, info) {
     const parts = { line, weights: new Map(), key: "" };
     const again = () => { parts.key = ""; draw(parts, line.state, parts.trials ?? []); };
     parts.rows = h("div.preferences");
+    preferences(parts, info);
     parts.said = h("p.quiet");
     [parts.first, parts.second] = ["first dataset", "second dataset"].map((label) => choose(label, again));
     [parts.across, parts.up] = ["ω across", "ω upwards"].map((label) => choose(label, again));
@@ -41,13 +42,13 @@
 
   /* One slider and one floor for each dataset. Moving one sets the ω that the forecast expects to be best. */
   function preferences(parts, info) {
-    parts.weights.clear();
-    parts.rows.replaceChildren(...info.data.map(({ name, colour }) => {
+    parts.rows.append(...info.data.map(({ name, colour }) => {
       const range = h("input", { type: "range", min: 0, max: 3, step: 0.1, value: 1, "aria-label": `weight of ${name}` });
       const floor = h("input.figures", { type: "text", inputmode: "decimal", placeholder: "–", "aria-label": `least share of ${name}, in percent` });
       const shown = h("b.num", {}, "1.0");
       const own = { range, floor, shown };
       parts.weights.set(name, own);
+      holding(range, (held) => parts.line.event({ type: "held", held })); // so a drag, however slow, is one step
       range.addEventListener("input", () => {
         text(shown, (+range.value).toFixed(1));
         prefer(parts);
@@ -73,10 +74,6 @@
   function draw(parts, state, trials) {
     const forecast = state.forecast?.fits(state) ? state.forecast : null;
     parts.trials = trials;
-    if (parts.info !== state.info) {
-      parts.info = state.info;
-      preferences(parts, state.info);
-    }
     const names = state.info.vectors.map((vector) => vector.name), datasets = state.info.data.map((dataset) => dataset.name);
     parts.first.fill(datasets, 0);
     parts.second.fill(datasets, 1);

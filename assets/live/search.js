@@ -26,8 +26,9 @@
         return;
       }
       if (shown !== state.info) {
+        // The same models may be told anew, for instance after a search: what was typed stays.
+        if (!parts || layout(shown) !== layout(state.info)) parts = build(root, state.info, line);
         shown = state.info;
-        parts = build(root, state.info, line);
         if (seen()) read();
       }
       if (!seen()) return;
@@ -39,6 +40,8 @@
       if (event.target.closest?.("#tab-search-button")) setTimeout(() => { if (parts) read(); }, 50);
     }, true);
   }
+
+  const layout = ({ models, vectors, data }) => JSON.stringify([models, vectors, data.map(({ name, colour }) => [name, colour])]);
 
   function build(root, info, line) {
     const parts = { line, trials: [], count: 0, keeps: () => true };
@@ -73,7 +76,7 @@
     parts.parallel = parallel.build((keeps) => { parts.keeps = keeps; table(parts, line.state); });
     parts.head = h("header.row-head");
     parts.table = h("div.scroll");
-    parts.front = front.build(line);
+    parts.front = front.build(line, info);
     root.replaceChildren(parts.form, parts.frozen, h("div.search-row", {}, parts.go, parts.stop, parts.error), h("div.search-state", {}, parts.said, parts.bar), parts.foot,
       parts.front.root, parts.head, parts.parallel.root, parts.table);
 

@@ -129,14 +129,35 @@ def test_the_tab_lists_filters_copies_and_sets_compositions(page, steps):
 
 @pytest.mark.slow
 def test_a_preference_moves_the_sliders_as_one_step(page, steps):
+    # A preference moves within the range that was measured, which here is one point at first.
+    count = page.evaluate("dem.line.state.forecast.count")
+    for value in ("0.93", "-0.07"):
+        page.locator(".omega .figures").first.fill(value)
+        page.locator(".omega .figures").first.press("Enter")
+        steps.settled(page, [float(value)])
+    page.wait_for_function("(n) => dem.line.state.forecast?.count >= n + 2", arg=count)
     steps.tab(page, "Search")
     page.locator(".preference input[type=range]").first.wait_for()
     before, past = omegas(page), page.evaluate("dem.line.state.past.length")
     weight = page.locator(".preference input[type=range]").first
-    for value in ("2", "3"):
+    # One drag, with a pause longer than what parts two moves of a keyboard.
+    weight.evaluate("(e) => e.dispatchEvent(new PointerEvent('pointerdown'))")
+    for value in ("0", "3"):
         weight.evaluate("(e, v) => { e.value = v; e.dispatchEvent(new Event('input')); }", value)
+        page.wait_for_timeout(900)
+        assert page.evaluate("dem.line.state.held")
+    weight.evaluate("(e) => e.dispatchEvent(new PointerEvent('pointerup'))")
+    assert not page.evaluate("dem.line.state.held")
     assert omegas(page) != before
     assert page.evaluate("dem.line.state.past.length") == past + 1
+    # What is open is told anew, for instance after a search: what was set and typed stays.
+    page.locator("#search-budget").fill("77")
+    assert page.evaluate(
+        "async () => { const { info } = dem.line.state; await dem.line.open();"
+        " return dem.line.state.info !== info; }"
+    )
+    assert weight.input_value() == "3"
+    assert page.locator("#search-budget").input_value() == "77"
     page.locator(".preference .figures").first.fill("many")
     page.locator(".preference .figures").first.press("Enter")
     assert page.locator(".preference [aria-invalid]").count() == 1
