@@ -7,7 +7,7 @@ needs a file of its own because pyproject.toml can either search for packages or
 
 from setuptools import find_namespace_packages, setup
 
-OURS = ["plumbing*", "merging*", "corpus*", "evaluation*", "training*", "workbench*"]
+OURS = ["plumbing*", "merging*", "corpus*", "evaluation*", "training*", "influence*", "workbench*"]
 
 setup(
     packages=[*find_namespace_packages(include=OURS), "workbench.assets"],

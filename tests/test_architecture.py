@@ -14,13 +14,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-OURS = {"plumbing", "merging", "corpus", "evaluation", "training", "workbench"}
+OURS = {"plumbing", "merging", "corpus", "evaluation", "training", "influence", "workbench"}
 MAY_IMPORT = {
     "plumbing": set(),
     "merging": {"plumbing"},
     "corpus": {"plumbing"},
     "evaluation": {"plumbing", "merging", "corpus"},
     "training": {"plumbing", "merging", "corpus"},
+    "influence": {"plumbing", "merging", "corpus", "evaluation", "training"},
     "workbench": OURS,
 }
 """Package -> the packages of ours that it may import; the design's arrows."""
@@ -38,6 +39,7 @@ NEVER = {
     "corpus": HEAVY - {"datasets"} | {"torch"},
     "evaluation": {"gradio", "plotly", "peft", "accelerate", "optuna", "cmaes"},
     "training": {"gradio", "plotly", "lm_eval"},
+    "influence": {"gradio", "plotly", "lm_eval", "optuna", "cmaes"},
     "workbench": set(),
 }
 """Package -> what importing any of its modules never loads by itself."""
@@ -71,6 +73,12 @@ FLOORS = {
         {"evaluation/search"},
     ],
     "training": [{"training"}, {"training/batching"}, {"training/run"}, {"training/plan"}],
+    "influence": [
+        {"influence"},
+        {"influence/gradients", "influence/projection"},
+        {"influence/datastore", "influence/curvature"},
+        {"influence/selection", "influence/balance", "influence/vectors"},
+    ],
     "workbench": [
         {"workbench"},
         {"workbench/plots", "workbench/session", "workbench/gguf"},

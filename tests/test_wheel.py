@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("plumbing", "merging", "corpus", "evaluation", "training", "workbench", "assets")
+PACKAGES = ("plumbing", "merging", "corpus", "evaluation", "training", "influence")
+PACKAGES += ("workbench", "assets")
 FILES = ("pyproject.toml", "setup.py", "README.md", "LICENSE")
 
 pytestmark = pytest.mark.slow

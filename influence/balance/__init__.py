@@ -1,0 +1,1 @@
+"""How much of each domain to train on: IDEAL, DoReMi, DOGE."""

@@ -1,0 +1,1 @@
+"""The inverse Hessian times a gradient: EK-FAC over linear layers."""

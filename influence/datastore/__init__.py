@@ -1,0 +1,1 @@
+"""Projected gradients of many examples at several checkpoints, in files."""

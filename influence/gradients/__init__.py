@@ -1,0 +1,1 @@
+"""Gradients of single examples and of whole domains, and the step Adam would take with them."""

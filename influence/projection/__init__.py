@@ -1,0 +1,1 @@
+"""Random projections of gradients to a few thousand numbers that keep cosines."""

@@ -1,0 +1,1 @@
+"""Distribution vectors as influence: whom each helps, and which examples oppose their own."""
