@@ -84,6 +84,7 @@ FLOORS = {
         {"workbench/plots", "workbench/session", "workbench/gguf"},
         {"workbench/workers"},
         {"workbench/search", "workbench/plans", "workbench/real"},
+        {"workbench/influence_runs"},
         {"workbench/comparison"},
         {"workbench/line"},
         {"workbench/jobs", "workbench/reports", "workbench/demo"},
