@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from influence.projection.sparse import CHUNKS, add_by_gather, add_by_slices, add_sparse
+from influence.projection.sparse import (
+    CHUNKS,
+    add_by_gather,
+    add_by_slices,
+    add_sparse,
+    shuffle,
+    shuffled,
+)
 
 
 def matrix(size, dimension, rows=4, seed=0, name="w"):
@@ -25,11 +32,18 @@ def test_each_coordinate_has_one_entry_of_one_sign_in_each_block(size, dimension
     assert torch.allclose(entries.abs(), torch.tensor(rows**-0.5, dtype=torch.float64))
 
 
-def test_a_chunk_goes_to_consecutive_rows():
+def test_a_chunk_goes_to_consecutive_rows_in_the_order_of_the_shuffle():
     """Coordinates 0 to 2, 3 to 5 and 6 are the chunks of d/s = 3."""
     rows = matrix(7, 6, rows=2).abs().view(7, 2, 3).argmax(2)
-    for chunk in (rows[:3], rows[3:6]):
+    order = shuffle(0, 3)
+    for chunk in (rows[:3][order], rows[3:6][order]):
         assert ((chunk - chunk[0]) % 3).tolist() == [[0, 0], [1, 1], [2, 2]]
+
+
+def test_the_shuffle_is_a_permutation_and_every_seed_has_its_own():
+    assert sorted(shuffle(0, 101)) == list(range(101))
+    assert shuffle(0, 101).tolist() != shuffle(1, 101).tolist()
+    assert shuffled(np.array([2, 0, 1]), 8).tolist() == [2, 0, 1, 5, 3, 4, 6, 7]
 
 
 def test_the_matrix_never_changes():
@@ -68,8 +82,9 @@ def test_the_way_of_accelerators_has_the_same_matrix(gathered, monkeypatch):
     gradients = torch.from_numpy(generator.standard_normal((3, size)))
     bits = generator.integers(0, 256, 16 * 8, np.uint8)
     first = generator.integers(0, chunk, (-(-size // chunk), rows))
+    order = generator.permutation(chunk)
     by_slices, by_gather = torch.zeros(2, 3, rows, chunk, dtype=torch.float64)
-    add_by_slices(by_slices, gradients, bits, first)
-    add_by_gather(by_gather, gradients, bits, first)
+    add_by_slices(by_slices, gradients, bits, first, order)
+    add_by_gather(by_gather, gradients, bits, first, order)
     assert by_slices.abs().max() > 1
     assert torch.allclose(by_slices, by_gather, atol=1e-12)
