@@ -102,6 +102,13 @@ def place(record: Record, number: int) -> str:
     return f"line {record.line}" if record.line else f"record {number + 1}"
 
 
+def record_text(record: Record) -> str:
+    """Returns the whole text of a record, for what compares texts; calls of tools are left out."""
+    if isinstance(record, Chat):
+        return "\n".join(message.content for message in record.messages)
+    return record.prompt + record.completion
+
+
 MEDIA = ("image", "images", "video", "videos", "audio", "audios")
 """Fields of rows that are about more than their texts; such rows are refused."""
 

@@ -83,7 +83,7 @@ def hidden_states(
     for batch in equal_length_batches(prepared, alone=False):
         if should_stop is not None and should_stop():
             raise Stopped(f"stopped at dataset {batch.dataset!r}")
-        layers = _layers(module, batch)
+        layers = layer_states(module, batch.ids)
         if not -len(layers) <= layer < len(layers):
             raise DataError(
                 f"layer is {layer}; the model has 0 (embeddings) to {len(layers) - 1}, "
@@ -102,15 +102,20 @@ def hidden_states(
 
 
 @torch.inference_mode()
-def _layers(module: nn.Module, batch: EqualLengthBatch) -> tuple[Tensor, ...]:
-    """Returns the states (examples, length, d) of each layer, the embeddings first."""
+def layer_states(module: nn.Module, ids: Tensor) -> tuple[Tensor, ...]:
+    """Returns the states (examples, length, d) of each layer, the embeddings first.
+
+    Args:
+        module: a causal language model of transformers, in evaluation mode, on any device.
+        ids: (examples, length) int64, without padding.
+    """
     # The logits are not needed; without this all positions would go through the output layer.
     keep = (
         {"logits_to_keep": 1}
         if "logits_to_keep" in inspect.signature(module.forward).parameters
         else {}
     )
-    ids = batch.ids.to(next(module.parameters()).device)
+    ids = ids.to(next(module.parameters()).device)
     with CpuProducts():
         layers: tuple[Tensor, ...] = module(
             input_ids=ids, use_cache=False, output_hidden_states=True, **keep

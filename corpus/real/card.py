@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from corpus.near_duplicates import NEAR
 from corpus.real.datasets import SPLITS, RealData
-from corpus.real.near_duplicates import NEAR
 
 HEAD = """# The data of the real demo
 

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from corpus.near_duplicates import near
 from corpus.real import calls, general, pairs, problems, sums
 from corpus.real.item import Item
-from corpus.real.near_duplicates import near
 
 Splits = dict[str, list[Item]]
 """train, validation and test -> items."""

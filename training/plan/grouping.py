@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from corpus import Chat, CorpusError, Record
+from corpus import CorpusError, Record
 from corpus.grouping import Groups, by_anchors, by_kmeans, by_label, by_length
+from corpus.records import record_text
 from corpus.text_encoders import sentence_transformers, tfidf
 from training.errors import TrainingError
 from training.plan.encoder_folder import check_encoder
@@ -101,13 +102,6 @@ class Grouping:
                     if key in self.settings
                 }
                 return tfidf([record_text(record) for record in records], **options)
-
-
-def record_text(record: Record) -> str:
-    """Returns the whole text of a record, for an encoder of texts."""
-    if isinstance(record, Chat):
-        return "\n".join(message.content for message in record.messages)
-    return record.prompt + record.completion
 
 
 def group_numbers(groups: Groups, lengths: Lengths) -> tuple[int, ...]:

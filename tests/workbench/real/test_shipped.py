@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from corpus.near_duplicates import near
 from corpus.real.datasets import EXPERTS, SPLITS, UNSEEN, VERDICTS
-from corpus.real.near_duplicates import near
 from merging import read_recipe
 from workbench.real.base import DIGEST, NAME
 from workbench.real.plan import REAL, SEEDS

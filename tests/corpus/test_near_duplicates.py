@@ -1,6 +1,6 @@
 """Near-duplicates: other endings count, other questions do not."""
 
-from corpus.real.near_duplicates import near
+from corpus.near_duplicates import near
 
 
 def test_another_ending_is_found_and_another_question_is_not():

@@ -1,8 +1,9 @@
-"""Finds texts that are nearly the same, so that no training set holds what a test set asks."""
+"""Finds texts that are nearly the same: in a training and a test set, or twice in one pool."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 NEAR = 0.8
 """Cosine similarity from which two texts count as near-duplicates.
@@ -19,11 +20,22 @@ def near(texts: Sequence[str], others: Sequence[str]) -> list[bool]:
         texts: at least one.
         others: what they are compared with; none makes all False.
     """
-    from sklearn.feature_extraction.text import TfidfVectorizer
-
     if not others:
         return [False] * len(texts)
-    vectors = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5), sublinear_tf=True)
-    weights = vectors.fit_transform([*texts, *others])
+    weights = gram_weights([*texts, *others])
     cosines = weights[: len(texts)] @ weights[len(texts) :].T
     return [bool(row.max() >= NEAR) for row in cosines]
+
+
+def gram_weights(texts: Sequence[str]) -> Any:
+    """Returns one row of TF-IDF weights per text; the product of two rows is their cosine.
+
+    Returns:
+        A sparse matrix (texts, grams) in rows (scipy CSR), float64. Rows of two calls cannot be
+        compared, because the weights depend on all texts of a call.
+    """
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    return TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5), sublinear_tf=True).fit_transform(
+        texts
+    )
