@@ -1,4 +1,4 @@
-"""The cost ledger: the cost of every training, search, evaluation, merge and export of a workdir.
+"""The cost ledger: what every training, search, evaluation, merge, export and influence cost.
 
 It is one SQLite file. A row is one phase and holds the phase's own cost, so rows can be added up. A
 training that was interrupted and resumed has one row per part; only the last part is complete.
@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple, get_args
 from evaluation.records.database import Database, Schema
 from evaluation.records.scores import now
 
-Kind = Literal["training", "search", "evaluation", "merging", "export"]
+Kind = Literal["training", "search", "evaluation", "merging", "export", "influence"]
 KINDS: tuple[str, ...] = get_args(Kind)
 FILE = "ledger.sqlite"
 """The ledger's name in a workdir."""

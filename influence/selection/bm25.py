@@ -6,7 +6,7 @@ import numpy as np
 
 from corpus.text_encoders import WORD
 from influence.errors import InfluenceError
-from influence.selection.examples import ExampleSet
+from influence.selection.example_set import ExampleSet
 from influence.selection.score_matrix import ScoreMatrix, score_matrix
 
 K1 = 1.5

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from corpus.errors import CorpusError
 from corpus.subsets import share_of
 from influence.errors import InfluenceError
-from influence.selection.examples import ExampleSet
+from influence.selection.example_set import ExampleSet
 
 Unit = Literal["examples", "supervised", "tokens"]
 """What is counted: examples, their supervised tokens, or all their tokens."""

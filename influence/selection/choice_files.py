@@ -10,7 +10,7 @@ from pathlib import Path
 from corpus.selection import SUFFIX, Selection, write_selection
 from corpus.source import Source
 from influence.selection.choose import ChosenSet
-from influence.selection.examples import ExampleSet
+from influence.selection.example_set import ExampleSet
 from plumbing.atomic import write_whole
 
 HEAD = ("rank", "source", "number", "score", "query", "supervised", "tokens", "text")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from corpus.selection import Chosen
 from influence.errors import InfluenceError
 from influence.selection.budget import Budget, Limits
-from influence.selection.examples import ExampleSet
+from influence.selection.example_set import ExampleSet
 from influence.selection.score_matrix import ScoreMatrix
 from influence.selection.texts_alike import Alike, CopyFilter
 from plumbing.units import counted

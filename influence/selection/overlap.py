@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from influence.selection.examples import ExampleSet
+from influence.selection.example_set import ExampleSet
 from influence.selection.texts_alike import text_key
 
 SHOWN = 3

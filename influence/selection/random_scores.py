@@ -10,7 +10,7 @@ import hashlib
 
 import numpy as np
 
-from influence.selection.examples import ExampleSet
+from influence.selection.example_set import ExampleSet
 from influence.selection.score_matrix import ScoreMatrix, score_matrix
 
 EVERY = ("every query",)

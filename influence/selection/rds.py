@@ -17,7 +17,7 @@ from torch import nn
 from evaluation.hidden_states import layer_states
 from evaluation.loss import vocabulary_size
 from influence.errors import InfluenceError, InfluenceStopped
-from influence.selection.examples import ExampleSet
+from influence.selection.example_set import ExampleSet
 from influence.selection.score_matrix import ScoreMatrix, score_matrix
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from influence.selection.choose import ChosenSet, policy_scores
-from influence.selection.examples import ExampleSet
+from influence.selection.example_set import ExampleSet
 from influence.selection.score_matrix import ScoreMatrix
 
 BINS = 40

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from influence.errors import InfluenceError
-from influence.selection.examples import ExampleSet
+from influence.selection.example_set import ExampleSet
 from plumbing.suggest import listed
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 from corpus.near_duplicates import NEAR, gram_weights
 from corpus.records import Chat, Record, record_text
-from influence.selection.examples import ExampleSet
+from influence.selection.example_set import ExampleSet
 
 Alike = Literal["exact", "near"]
 """Which texts count as the same.

@@ -71,7 +71,7 @@ def test_plain_values_are_enough(tmp_path: Path) -> None:
     [
         (
             {"kind": "cooking"},
-            r"'cooking'; give one of training, search, evaluation, merging, export",
+            r"'cooking'; give one of training, search, evaluation, merging, export, influence",
         ),
         ({"wall_seconds": math.nan}, r"phase 'cot' spent nan; give a finite amount from 0"),
         ({"device_seconds": -1.0}, r"spent -1.0"),

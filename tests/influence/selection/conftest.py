@@ -10,7 +10,7 @@ import torch
 
 from corpus import Example
 from corpus.jsonl import read_records
-from influence.selection.examples import ExampleSet, encode_examples
+from influence.selection.example_set import ExampleSet, encode_examples
 from influence.selection.score_matrix import ScoreMatrix, score_matrix
 
 DEMO = Path(__file__).parents[3] / "assets" / "demo"
