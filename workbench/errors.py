@@ -14,9 +14,9 @@ def is_user_error(error: BaseException) -> bool:
     # Imported here, so that a module which only raises SessionError loads none of the packages.
     from corpus.errors import CorpusError
     from evaluation.errors import EvaluationError
+    from influence.errors import InfluenceError
     from merging.errors import MergingError
     from training.errors import TrainingError
 
-    return isinstance(
-        error, SessionError | MergingError | EvaluationError | CorpusError | TrainingError
-    )
+    ours = SessionError | MergingError | EvaluationError | CorpusError | TrainingError
+    return isinstance(error, ours | InfluenceError)

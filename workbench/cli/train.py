@@ -1,12 +1,7 @@
 """The command that trains by a plan, or says beforehand what that takes."""
 
-import json
-import os
-import signal
-import sys
-import threading
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,13 +10,12 @@ import typer
 from plumbing.shell import shell_line, shell_path
 from training.run.launch import is_main
 from workbench.cli.app import command
+from workbench.cli.following import event, stopping, watching
 from workbench.cli.output import Force, Json, Report, note, report_to
-from workbench.cli.shared import ledger_of, progress_bar
+from workbench.cli.shared import ledger_of
 
 if TYPE_CHECKING:
-    from training.plan.carry_out import Made, Moment
-    from training.run.record import CurvePoint
-    from workbench.plans.recorded_run import Watcher
+    pass
 
 
 @command(
@@ -125,7 +119,7 @@ def _train(
     # Compared as real paths; a worker's plan came from a page, which asks no hub.
     real = tuple(root.resolve() for root in roots or ())
     read = read_plan(plan, Reach(real, hub=False) if worker or roots else ANYWHERE)
-    with _stopping(worker) as stop, _watching(worker, stop) as watcher, _ledger(workdir) as ledger:
+    with stopping(worker) as stop, watching(worker, stop) as watcher, _ledger(workdir) as ledger:
         try:
             made = run_recorded(read, out, watcher, resume=resume, ledger=ledger)
         except TrainingStopped:
@@ -143,87 +137,6 @@ def _train(
         report.write({"plan": str(plan), "out": str(out), "steps": steps})
 
 
-class _Stop:
-    """Whether someone asked to stop, and the exit code that says how."""
-
-    def __init__(self) -> None:
-        self.code = 0
-
-    def __call__(self) -> bool:
-        return self.code != 0
-
-
-@contextmanager
-def _stopping(worker: bool) -> Iterator[_Stop]:
-    """Yield the flag that asks to stop after the current update.
-
-    Ctrl-C, SIGTERM and the end of a worker's stdin set it; a second Ctrl-C ends at once.
-    """
-    stop, before = _Stop(), {}
-
-    def asked(number: int, _: Any) -> None:
-        if stop.code and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        stop.code = 128 + number
-
-    def until_stdin_ends() -> None:
-        # Not sys.stdin.read: its lock, held at the end, would break the interpreter's exit.
-        while os.read(0, 4096):
-            pass
-        stop.code = stop.code or 143
-
-    if threading.current_thread() is threading.main_thread():
-        before = {
-            number: signal.signal(number, asked) for number in (signal.SIGINT, signal.SIGTERM)
-        }
-    if worker:
-        threading.Thread(target=until_stdin_ends, name="stdin", daemon=True).start()
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
-def _watching(worker: bool, stop: _Stop) -> "Iterator[Watcher]":
-    """Yield what follows the training: a bar on stderr, or for a worker events on stdout."""
-    from workbench.plans.recorded_run import Watcher
-
-    if worker:
-        yield Watcher(
-            on_moment=lambda moment: _event(moment=moment._asdict()),
-            on_point=lambda step, point: (
-                _event(log=_point_line(step, point)) if point.validation else None
-            ),
-            on_step=lambda made: _event(step=_step_line(made)),
-            should_stop=stop,
-        )
-        return
-    with progress_bar() if is_main() else nullcontext() as bar:
-        task = bar.add_task("reading", total=None) if bar else None
-
-        def on_moment(moment: "Moment") -> None:
-            if bar and task is not None:
-                words = f"{moment.step} ({moment.number} of {moment.of}), loss {moment.loss:.3f}"
-                bar.update(task, description=words, completed=moment.share, total=1)
-
-        yield Watcher(on_moment=on_moment, should_stop=stop)
-
-
-def _point_line(step: str, point: "CurvePoint") -> str:
-    return f"{step}, update {point.step}: validation loss {point.validation_text()}"
-
-
-def _step_line(made: "Made") -> str:
-    return f"{made.ready.name}: done, {made.spent.wall_seconds:.1f} s, {made.spent.tokens:,} tokens"
-
-
-def _event(**content: Any) -> None:
-    typer.echo(json.dumps(content))
-    sys.stdout.flush()
-
-
 @contextmanager
 def _one_message(worker: bool) -> Iterator[None]:
     """Let the main process alone report an error, as a message or as an event of a worker.
@@ -238,7 +151,7 @@ def _one_message(worker: bool) -> Iterator[None]:
         if not is_user_error(error) or (is_main() and not worker):
             raise
         if is_main():
-            _event(error=str(error))
+            event(error=str(error))
         raise typer.Exit(2) from None
 
 

@@ -66,6 +66,7 @@ class BalanceRound:
     Attributes:
         number: 0 for the mixture to begin with.
         sizes: domain -> examples that were trained on.
+        mixture: the plan that trains it.
         folder: of the trained checkpoint or adapter.
         losses: of each reference set.
         influence: of the domains on the references; None for the last mixture.
@@ -74,6 +75,7 @@ class BalanceRound:
 
     number: int
     sizes: Mapping[str, int]
+    mixture: Plan
     folder: Path
     losses: tuple[Loss, ...]
     influence: DomainInfluence | None = None
@@ -124,7 +126,6 @@ def balance_rounds(
     domains = {name: load(source, reach=plan.reach) for name, source in plan.sources.items()}
     wanted = {name: load(source, reach=plan.reach) for name, source in plan.validation.items()}
     sizes = {name: len(records) for name, records in domains.items()}
-    whole = dict(sizes)
     rounds: list[BalanceRound] = []
     for number in range(options.rounds + 1):
         shares = {name: Fraction(size, whole[name]) for name, size in sizes.items()}
@@ -135,7 +136,7 @@ def balance_rounds(
             references = prepare(wanted, loaded.tokenizer)
             found = tuple(losses(loaded.module, references))
             meter.count(sum(each.n for each in found), supervised=references.tokens)
-        now = BalanceRound(number, dict(sizes), made.folder, found)
+        now = BalanceRound(number, dict(sizes), mixture, made.folder, found)
         if number < options.rounds:
             with measured(ledger, "influence", f"domains after round {number}") as meter:
                 influence = _influence(

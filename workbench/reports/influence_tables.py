@@ -1,0 +1,97 @@
+"""Influence as plain text for the terminal, and as data for --json."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from workbench.reports.text_table import table
+
+if TYPE_CHECKING:
+    from workbench.influence_runs.balance_rounds import BalanceRound
+
+STATIONARY = 0.2
+"""Above this share of ‖Σ|D_j|ḡ_j‖ the model is far from an optimum of its training loss, and the
+lemma behind α does not hold; on the demo it was 0.1 after a whole training."""
+AGREES = 0.8
+"""Below this correlation of two halves of the examples, α is mostly noise."""
+
+
+def round_line(made: BalanceRound) -> str:
+    """Returns one line on a round: its sizes and its mean loss."""
+    sizes = ", ".join(f"{name} {size:,}" for name, size in made.sizes.items())
+    return f"round {made.number}: {sizes}; mean loss of the references {made.mean:.4f}"
+
+
+def rounds(made: Sequence[BalanceRound]) -> str:
+    """Returns the rounds as a table, what was predicted and measured, and how far to trust it."""
+    head = ["examples", *(f"round {each.number}" for each in made)]
+    sizes = [[name, *(f"{each.sizes[name]:,}" for each in made)] for name in made[0].sizes]
+    names = [each.dataset for each in made[0].losses]
+    losses = [
+        [f"loss {name}", *(f"{each.losses[at].value:.4f}" for each in made)]
+        for at, name in enumerate(names)
+    ]
+    mean = ["mean loss", *(f"{each.mean:.4f}" for each in made)]
+    return "\n".join([table([head, *sizes, *losses, mean]), *_sentences(made)])
+
+
+def rounds_as_data(made: Sequence[BalanceRound]) -> dict[str, Any]:
+    """Returns the rounds as data for JSON."""
+    return {"rounds": [_as_data(each) for each in made]}
+
+
+def _as_data(made: BalanceRound) -> dict[str, Any]:
+    data: dict[str, Any] = {
+        "number": made.number,
+        "sizes": dict(made.sizes),
+        "folder": str(made.folder),
+        "losses": [
+            {"dataset": each.dataset, "value": each.value, "stderr": each.stderr, "n": each.n}
+            for each in made.losses
+        ],
+        "mean": made.mean,
+    }
+    if made.influence is not None and made.step is not None:
+        found = made.influence
+        data |= {
+            "alpha": dict(zip(found.domains, found.alpha.tolist(), strict=True)),
+            "alpha_per_reference": found.alpha_per_ref.tolist(),
+            "references": list(found.references),
+            "stationarity": found.stationarity,
+            "imbalance": found.imbalance,
+            "split_half": found.split_half,
+            "layers": [layer._asdict() for layer in found.layers],
+            "beta": dict(zip(found.domains, made.step.beta, strict=True)),
+            "predicted_change": made.step.predicted_change,
+        }
+    return data
+
+
+def _sentences(made: Sequence[BalanceRound]) -> list[str]:
+    """Returns what was predicted of each round and what came, and warnings about α."""
+    lines = []
+    for before, after in pairwise(made):
+        found, step = before.influence, before.step
+        if found is None or step is None:
+            continue
+        alpha = ", ".join(
+            f"{name} {value:+.4f}" for name, value in zip(found.domains, found.alpha, strict=True)
+        )
+        change = after.mean - before.mean
+        lines += [
+            f"after round {before.number}: α {alpha} (below 0: more of it helps)",
+            f"    predicted change of the mean loss {step.predicted_change:+.4f}, "
+            f"measured {change:+.4f}",
+            f"    stationarity {found.stationarity:.2f}, Σα/Σ|α| {found.imbalance:+.2f}, "
+            f"agreement of two halves {found.split_half:+.2f}",
+        ]
+        if found.stationarity > STATIONARY:
+            lines.append(
+                "    the model is far from an optimum of its training loss, so α is of its "
+                "training, not of its data; train longer"
+            )
+        if not found.split_half >= AGREES:
+            lines.append("    the two halves of the examples disagree: give more examples")
+    return lines
