@@ -4,7 +4,7 @@ from typing import Any
 
 from typer.core import TyperCommand, TyperGroup
 
-PANELS = ("Merge", "Inspect", "Measure", "Train", "Page")
+PANELS = ("Merge", "Inspect", "Measure", "Train", "Data", "Page")
 """The panels of `dem --help`, from the top."""
 
 
