@@ -67,7 +67,7 @@ def _computed_again(module: nn.Module, leaf: str, inputs: Tensor, gradients: Ten
             output: Tensor = functional_call(module, wide | {leaf: parameter}, (inputs[None],))
             return output[0]
 
-        _, pull = vjp(forward, wide[leaf])
+        pull = vjp(forward, wide[leaf])[1]
         (gradient,) = pull(gradients)
         result: Tensor = gradient
         return result

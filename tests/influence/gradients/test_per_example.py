@@ -84,6 +84,16 @@ def test_batches_order_and_padding_change_nothing(build, tokens):
     assert_same(padded, whole, 1e-10)
 
 
+def test_the_row_of_the_padding_token_is_never_trained(build, tokens):
+    model = build("llama", DOUBLE)
+    model.model.embed_tokens.padding_idx = 4  # the letter a, which occurs
+    examples = read_examples(RECORDS, tokens, batch_tokens=1000)
+    ours = gathered(model, examples)
+    assert_same(ours, gathered(model, examples, one_by_one), 1e-10)
+    rows = ours[0][1]["model.embed_tokens.weight"].any(1)
+    assert rows[5] and not rows[4]
+
+
 def test_a_parameter_can_be_asked_for_some_examples(build, tokens):
     model = build("gpt2")
     (batch,) = per_example(model, read_examples(RECORDS, tokens, batch_tokens=1000))
