@@ -16,7 +16,11 @@ def test_counts_and_names_by_hand(letters):
     assert examples.texts == ["2+2=4", "123", "xyzab"]
     assert [each.tokens for each in examples.examples] == [6, 4, 6]  # with the end token
     assert [each.supervised for each in examples.examples] == [2, 3, 3]
-    assert [(each.source, each.number) for each in examples.examples] == [("a", 0), ("a", 1), ("b", 0)]
+    assert [(each.source, each.number) for each in examples.examples] == [
+        ("a", 0),
+        ("a", 1),
+        ("b", 0),
+    ]
     assert examples.sources == ("a", "b") and len(examples) == 3
     assert examples.rows("a").tolist() == [0, 1] and examples.rows("b").tolist() == [2]
 
@@ -71,7 +75,9 @@ def test_a_record_without_a_token_to_learn_is_refused_by_name(letters):
         eos_token_id = None
 
     records = {"sums": [Example("1", "2", line=1), Example("3", "", line=2)]}
-    with pytest.raises(InfluenceError, match="sums, line 2: there is no token for the model to learn"):
+    with pytest.raises(
+        InfluenceError, match="sums, line 2: there is no token for the model to learn"
+    ):
         encode_examples(records, Endless())
 
 
