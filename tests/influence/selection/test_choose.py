@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -14,13 +15,17 @@ from influence.selection.examples import ExampleSet
 from influence.selection.random_scores import random_scores
 
 POLICIES = ["round_robin", "max", "mean"]
+NEARLY = [
+    "The sum of twelve and seven is nineteen",
+    "The sum of seven and twelve is nineteen",
+    "the sum of twelve and seven is  nineteen",
+    "A quite different text",
+]
 
 
 def draws(pool, columns, seed=0):
     """Scores without ties."""
-    size = len(pool) * columns
-    ranks = np.random.default_rng(seed).permutation(size).reshape(len(pool), columns)
-    return (ranks + 1) / size
+    return np.random.default_rng(seed).standard_normal((len(pool), columns), np.float32)
 
 
 def names(pool, choice):
@@ -30,12 +35,12 @@ def names(pool, choice):
 def test_round_robin_by_hand(sized_pool, scored):
     """Rows a to e, queries p and q.
 
-          p  q
-       a  9  8   p takes a (9); q wants a, which is taken, and takes d (7);
-       b  6  1   p takes b (6); q takes e (5); p takes c (4).
-       c  4  2
-       d  3  7
-       e  2  5
+       p  q
+    a  9  8   p takes a (9); q wants a, which is taken, and takes d (7);
+    b  6  1   p takes b (6); q takes e (5); p takes c (4).
+    c  4  2
+    d  3  7
+    e  2  5
     """
     pool = sized_pool(x=5)
     scores = scored(pool, [[9, 8], [6, 1], [4, 2], [3, 7], [2, 5]])
@@ -62,7 +67,12 @@ def test_maximum_and_mean_by_hand(sized_pool, scored):
 def test_of_equal_scores_the_first_is_taken(sized_pool, scored):
     pool = sized_pool(x=4)
     for policy in POLICIES:
-        assert choose(pool, scored(pool, [1, 2, 2, 1]), Budget(4), policy=policy).rows == (1, 2, 0, 3)
+        assert choose(pool, scored(pool, [1, 2, 2, 1]), Budget(4), policy=policy).rows == (
+            1,
+            2,
+            0,
+            3,
+        )
 
 
 def test_one_query_makes_all_policies_equal(sized_pool, scored):
@@ -135,7 +145,7 @@ def test_a_smaller_budget_chooses_the_beginning_of_a_larger_one(make_pool, score
             choose(pool, scored(pool, draws(pool, 3)), Budget(amount, "tokens"), policy=policy).rows
             for amount in range(10, 60, 7)
         ]
-        assert all(less == more[: len(less)] for less, more in zip(rows, rows[1:], strict=False))
+        assert all(less == more[: len(less)] for less, more in pairwise(rows))
 
 
 def test_a_cap_by_hand(sized_pool, scored):
@@ -163,7 +173,9 @@ def test_a_cap_below_every_example_and_a_budget_below_the_first_are_refused(make
     scores = scored(pool, [1, 2])
     with pytest.raises(InfluenceError, match="only 0 examples with 0 supervised tokens can be"):
         choose(pool, scores, Budget(10, "supervised", cap=3))
-    with pytest.raises(InfluenceError, match=r"5 supervised tokens, and the best example has 8 .a, l"):
+    with pytest.raises(
+        InfluenceError, match=r"5 supervised tokens, and the best example has 8 .a, l"
+    ):
         choose(pool, scores, Budget(5, "supervised"))
 
 
@@ -172,10 +184,12 @@ def test_of_copies_the_better_scored_one_is_chosen(make_pool, scored):
     scores = scored(pool, [[1, 9], [5, 2], [4, 3], [6, 1], [2, 4], [8, 7]])
     assert choose(pool, scores, Budget(4), policy="max", copies="exact").rows == (0, 3, 2, 4)
     by_turns = choose(pool, scores, Budget(4), copies="exact", seed=None)
-    assert by_turns.rows == (5, 4, 3, 2) and by_turns.copies == 2
-    assert by_turns.in_words.endswith("4 of 6 examples; 2 duplicates passed over")
+    assert by_turns.rows == (5, 4, 3, 2) and by_turns.copies == 1
+    assert by_turns.in_words.endswith("4 of 6 examples; 1 duplicate passed over")
     assert choose(pool, scores, Budget(6), policy="max").copies == 0
-    with pytest.raises(InfluenceError, match="only 4 examples can be chosen: 2 are copies. Give a sm"):
+    with pytest.raises(
+        InfluenceError, match="only 4 examples can be chosen: 2 are copies. Give a sm"
+    ):
         choose(pool, scores, Budget(5), copies="exact")
 
 
@@ -187,11 +201,11 @@ def test_the_copy_of_a_closed_source_does_not_keep_another_one_out(make_pool, sc
 
 
 def test_near_duplicates_are_passed_over(make_pool, scored):
-    texts = ["What is the capital of France?", "What is the capital of France now?", "Who is it?"]
-    pool = make_pool({"a": texts}, prompt="")
-    scores = scored(pool, [3, 2, 1])
+    pool = make_pool({"a": NEARLY}, prompt="")
+    scores = scored(pool, [4, 3, 2, 1])
     assert choose(pool, scores, Budget(2), copies="exact").rows == (0, 1)
-    assert choose(pool, scores, Budget(2), copies="near").rows == (0, 2)
+    choice = choose(pool, scores, Budget(2), copies="near")
+    assert choice.rows == (0, 3) and choice.copies == 2
 
 
 def test_scores_of_another_pool_and_unknown_policies_are_refused(sized_pool, scored):

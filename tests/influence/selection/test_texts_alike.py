@@ -24,18 +24,21 @@ def test_calls_and_tools_of_a_chat_count():
 
 @pytest.mark.parametrize(
     ("alike", "copies"),
-    [(None, [False] * 5), ("exact", [True, True, *[False] * 3]), ("near", [*[True] * 3, *[False] * 2])],
-)  # fmt: skip
+    [
+        (None, [False] * 4),
+        ("exact", [True, True, False, False]),
+        ("near", [True, True, True, False]),
+    ],
+)
 def test_copies_of_what_was_chosen(letters, alike, copies):
     texts = [
-        "What is the capital of France?",
-        "what is  the capital of France?",
-        "What is the capital of France??",
-        "What is the largest planet?",
-        "Who wrote the play Hamlet?",
+        "The sum of twelve and seven is nineteen",
+        "the sum of twelve and seven is  nineteen",
+        "The sum of seven and twelve is nineteen",
+        "A quite different text",
     ]
-    pool = encode_examples({"a": [Example(text, "!") for text in texts]}, letters)
+    pool = encode_examples({"a": [Example("", text) for text in texts]}, letters)
     found = CopyFilter(pool, alike)
-    assert not any(found.is_copy(row) for row in range(5))
+    assert not any(found.is_copy(row) for row in range(4))
     found.add(0)
-    assert [found.is_copy(row) for row in range(5)] == copies
+    assert [found.is_copy(row) for row in range(4)] == copies
