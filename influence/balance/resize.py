@@ -43,7 +43,7 @@ def apportion(shares: ArrayLike, total: int) -> list[int]:
 
 
 def resized(count: int, size: int, seed: int) -> list[int]:
-    """Draws `size` of a domain's `count` examples; each is used as often as any other, or once more.
+    """Draws `size` of `count` examples; each is used as often as any other, or once more.
 
     They are size // count full copies and size % count examples drawn without replacement, so a
     size of several times the count repeats no example more than it must. A smaller size is the

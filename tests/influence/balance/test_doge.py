@@ -36,7 +36,7 @@ def test_two_steps_by_hand():
     # s/μ = (0, 4) takes it back.
     assert mixture.update([0, 0.2]) == pytest.approx([0.5, 0.5])
     # The start does not count.
-    assert mixture.average == pytest.approx((first + [0.5, 0.5]) / 2)
+    assert mixture.average == pytest.approx((first + 0.5) / 2)
     assert mixture.sizes(1000) == [741, 259]
 
 
