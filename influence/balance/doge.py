@@ -10,7 +10,6 @@ Where the targets are the training domains, ⟨g_i, g_i⟩ is left out of the su
 updated with Σ α_i g_i. The result is the mean of α over the steps.
 """
 
-
 import numpy as np
 from numpy.typing import ArrayLike
 

@@ -12,7 +12,7 @@ training loss. There Σ_j |D_j| ḡ_j = 0, and Σ_j α_j = 0 whatever the curvat
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -20,13 +20,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 from torch import nn
 
-from evaluation.loss import check_vocabulary
-from evaluation.prepared import Prepared
 from influence.balance.half_sums import HalfSums, half_sums
 from influence.balance.resize import sizes_of
 from influence.curvature.inverse import CurvatureOptions, Solve, inverse_curvature, layer_groups
 from influence.curvature.layer_choice import choose_layers, steadiest
 from influence.errors import InfluenceError
+from influence.gradients.domain_means import check_mode
+from influence.gradients.examples import Examples
+from plumbing.suggest import listed
 
 
 class LayerInfluence(NamedTuple):
@@ -90,22 +91,22 @@ class DomainInfluence:
 
 def domain_influence(
     module: nn.Module,
-    domains: Prepared,
-    references: Prepared,
+    domains: Mapping[str, Examples],
+    references: Mapping[str, Examples],
     *,
-    sizes: Sequence[int] | None = None,
+    sizes: Mapping[str, int] | None = None,
     layers: str = "mlp",
     keep: int | None = None,
     options: CurvatureOptions | None = None,
-    should_stop: Callable[[], bool] | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> DomainInfluence:
     """Computes the influence of each domain on each reference set, with its diagnostics.
 
     Args:
         module: the model, trained on the domains, in evaluation mode; it is not changed.
-        domains: examples of each training domain, all of them or a sample.
-        references: examples of each reference set; the model must not be trained on them.
-        sizes: training examples of each domain, if `domains` is a sample.
+        domains: name -> examples of a training domain, all of them or a sample.
+        references: name -> examples of a reference set; the model must not be trained on them.
+        sizes: name -> training examples of a domain, if `domains` holds samples.
         layers: see choose_layers.
         keep: use only so many layers, those with the steadiest eigenvalues; see steadiest.
         options: how the curvature is inverted; its seed is also that of the halves.
@@ -113,32 +114,34 @@ def domain_influence(
 
     Raises:
         InfluenceError: sizes that do not fit, no such layer, a layer that no gradient reaches,
-            `keep` with an estimator that has no eigenvalues, or an error of inverse_curvature.
-        DataError: a token that the model does not know.
+            `keep` with an estimator that has no eigenvalues, a model in
+            training mode or examples that do not fit it, or an error of inverse_curvature.
         InfluenceStopped: `should_stop` returned True.
     """
     options = options or CurvatureOptions()
-    data = domains.datasets
-    counts = sizes_of([each.n for each in data] if sizes is None else sizes)
-    if len(counts) != len(data):
+    read = {name: len(examples.records) for name, examples in domains.items()}
+    if sizes is not None and (wrong := sizes.keys() ^ read.keys()):
         raise InfluenceError(
-            f"{len(counts)} sizes are given for {len(data)} domains; expected one for each."
+            f"domains and sizes differ in {listed(sorted(wrong))}; expected a size for each domain "
+            "and no other. Give them the same names."
         )
+    counts = sizes_of([(sizes or read)[name] for name in domains])
     if keep is not None and not options.has_eigenvalues:
         raise InfluenceError(
             f"keep={keep} chooses layers by their eigenvalues, and the estimator "
             f"{options.estimator} computes none. Leave keep out, or take ekfac."
         )
-    check_vocabulary(module, domains)
-    check_vocabulary(module, references)
+    check_mode(module)
+    for examples in (*domains.values(), *references.values()):
+        examples.check(module)
     chosen = choose_layers(module, layers)
     steadiest(dict.fromkeys(chosen, 0.0), keep)  # a wrong number is told before the long work
     shares = counts / counts.sum()
-    weights = [share / each.n for share, each in zip(shares, data, strict=True)]
-    held = 2 * (len(data) + len(references.datasets))
+    weights = {name: share / read[name] for name, share in zip(domains, shares, strict=True)}
+    held = 2 * (len(domains) + len(references))
     parts: dict[str, _Part] = {}
     for group in layer_groups(chosen, held, options):
-        solve, spread = inverse_curvature(module, group, data, weights, options, should_stop)
+        solve, spread = inverse_curvature(module, group, domains, weights, options, should_stop)
         trained, wanted = (
             half_sums(module, group, each, seed=options.seed, should_stop=should_stop)
             for each in (domains, references)
@@ -148,8 +151,8 @@ def domain_influence(
     used = [part for path, part in parts.items() if path in kept]
     squares = sum(part.squares for part in used)
     return DomainInfluence(
-        domains=tuple(each.name for each in data),
-        references=tuple(each.name for each in references.datasets),
+        domains=tuple(domains),
+        references=tuple(references),
         sizes=tuple(int(count) for count in counts),
         alpha_per_ref=np.sum([part.alpha for part in used], axis=0),
         halves=np.sum([part.halves for part in used], axis=0),

@@ -7,19 +7,18 @@ model it is the Hessian. It takes a backward pass for each logit and the square 
 weights in memory, so it is for convex problems, for tests, and to see what EK-FAC loses.
 """
 
-import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from evaluation.fisher import requiring_gradients
-from evaluation.loss import batch_logits
-from evaluation.prepared import Dataset
 from influence.curvature.kronecker import DAMPING, damping_of
-from influence.curvature.layer_passes import gradient_shape, tokens_of
+from influence.curvature.layer_passes import gradient_shape
+from influence.curvature.token_logits import token_logits, tokens_of
 from influence.errors import InfluenceError, InfluenceStopped
+from influence.gradients.examples import Examples
 from influence.gradients.taps import LinearLayer
 
 LARGEST = 8000
@@ -54,11 +53,11 @@ class ExactCurvature(NamedTuple):
 def exact_curvature(
     module: nn.Module,
     layers: Mapping[str, LinearLayer],
-    datasets: Sequence[Dataset],
-    weights: Sequence[float],
+    sets: Mapping[str, Examples],
+    weights: Mapping[str, float],
     *,
     damping: float = DAMPING,
-    should_stop: Callable[[], bool] | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> ExactCurvature:
     """Returns the Gauss-Newton matrix of some layers; arguments and errors as in fisher_blocks.
 
@@ -74,17 +73,14 @@ def exact_curvature(
         )
     device = next(module.parameters()).device
     matrix = torch.zeros(size, size, dtype=torch.float64, device=device)
-    selects = "logits_to_keep" in inspect.signature(module.forward).parameters
     used = [tensor for layer in layers.values() for tensor in _parameters(layer)]
     with requiring_gradients(used):
-        for data, weight in zip(datasets, weights, strict=True):
-            for batch in data.batches:
-                if should_stop is not None and should_stop():
-                    raise InfluenceStopped(f"stopped at dataset {data.name!r}")
-                logits, positions = batch_logits(module, batch, selects, should_stop)
-                picked = logits[batch.rows.to(device), positions]
-                scale = (weight / tokens_of(batch)).sqrt().to(device)
-                for rows in _roots(layers, picked, scale):
+        for name, examples in sets.items():
+            for batch in examples.batches:
+                if should_stop():
+                    raise InfluenceStopped(f"stopped at {name}")
+                scale = (weights[name] / tokens_of(batch)).sqrt().to(device)
+                for rows in _roots(layers, token_logits(module, batch), scale):
                     matrix += rows.T @ rows
     return ExactCurvature(matrix, _damping(matrix, shapes, damping), shapes)
 

@@ -15,15 +15,17 @@ is the Gauss-Newton matrix only where the model predicts the data well (Kunstner
 arXiv 1905.12558).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from evaluation.prepared import Batch, Dataset
+from evaluation.prepared import Batch
 from influence.curvature.kronecker import DAMPING, Eigenbasis, KroneckerBlock, damping_of
-from influence.curvature.layer_passes import LayerPass, layer_passes, tokens_of
+from influence.curvature.layer_passes import LayerPass, layer_passes
+from influence.curvature.token_logits import token_logits, tokens_of
+from influence.gradients.examples import Examples
 from influence.gradients.taps import LinearLayer
 from merging.engine.loop import seed_of
 
@@ -34,13 +36,13 @@ BYTES = 2**26
 def fisher_blocks(
     module: nn.Module,
     layers: Mapping[str, LinearLayer],
-    datasets: Sequence[Dataset],
-    weights: Sequence[float],
+    sets: Mapping[str, Examples],
+    weights: Mapping[str, float],
     *,
     corrected: bool = True,
     damping: float = DAMPING,
     seed: int | None = 0,
-    should_stop: Callable[[], bool] | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, KroneckerBlock]:
     """Returns the curvature block of each layer.
 
@@ -49,8 +51,8 @@ def fisher_blocks(
     Args:
         module: the model, in evaluation mode.
         layers: path -> layer.
-        datasets: the examples.
-        weights: the weight of one example of each dataset; over all examples they sum to 1.
+        sets: name -> examples.
+        weights: name -> the weight of one of its examples; over all examples they sum to 1.
         corrected: whether eigenvalues are corrected (EK-FAC) or products of the factors' (K-FAC).
         damping: λ as a share of each layer's mean eigenvalue.
         seed: of the tokens that are drawn from the model, which depend neither on the batches nor
@@ -62,18 +64,18 @@ def fisher_blocks(
         InfluenceStopped: `should_stop` returned True.
     """
 
-    def pseudo_loss(number: int, batch: Batch, logits: Tensor) -> Tensor:
-        logs = logits.log_softmax(-1)
-        tokens = batch.targets if seed is None else _drawn(logs, batch, datasets[number].name, seed)
+    def pseudo_loss(name: str, batch: Batch) -> Tensor:
+        logs = token_logits(module, batch).log_softmax(-1)
+        tokens = batch.targets if seed is None else _drawn(logs, batch, name, seed)
         losses = -logs.gather(1, tokens.to(logs.device)[:, None])[:, 0]
-        return (losses * (weights[number] / tokens_of(batch)).sqrt().to(losses)).sum()
+        return (losses * (weights[name] / tokens_of(batch)).sqrt().to(losses)).sum()
 
-    passes = partial(layer_passes, module, layers, datasets, pseudo_loss, should_stop)
+    passes = partial(layer_passes, layers, sets, pseudo_loss, should_stop)
     inputs, outputs, seen = dict[str, Tensor](), dict[str, Tensor](), dict[str, Tensor]()
     for each in passes():
         for path, (x, delta) in each.layers.items():
             # Positions that no loss depends on, such as padding, have no curvature.
-            reached = delta.any(-1) * weights[each.dataset]
+            reached = delta.any(-1) * weights[each.name]
             rows = (x * reached.sqrt()[..., None]).flatten(0, 1)
             _add(inputs, path, rows.T @ rows)
             _add(outputs, path, delta.flatten(0, 1).T @ delta.flatten(0, 1))
@@ -113,12 +115,12 @@ def _add_squares(
             total += torch.einsum("epo,epi->eoi", some, others).square().sum(0)
 
 
-def _drawn(logs: Tensor, batch: Batch, dataset: str, seed: int) -> Tensor:
+def _drawn(logs: Tensor, batch: Batch, name: str, seed: int) -> Tensor:
     """Draws a token for each supervised one from the model's distribution: (tokens,) int64."""
     probabilities, drawn = logs.detach().exp().cpu(), torch.empty_like(batch.targets)
     for example in batch.examples.unique().tolist():
         tokens = batch.examples == example
         # From a seed of the example, on the CPU: batches, their order and the device do not matter.
-        generator = torch.Generator().manual_seed(seed_of(seed, dataset, str(example)))
+        generator = torch.Generator().manual_seed(seed_of(seed, name, str(example)))
         drawn[tokens] = torch.multinomial(probabilities[tokens], 1, generator=generator)[:, 0]
     return drawn

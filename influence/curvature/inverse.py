@@ -1,17 +1,17 @@
 """The inverse of the damped curvature, by one of four estimators."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 from torch import Tensor, nn
 
-from evaluation.prepared import Dataset
 from influence.curvature.exact import exact_curvature
 from influence.curvature.fisher_blocks import fisher_blocks
 from influence.curvature.kronecker import DAMPING, spread_of
 from influence.curvature.layer_passes import gradient_shape
 from influence.errors import InfluenceError
+from influence.gradients.examples import Examples
 from influence.gradients.taps import LinearLayer
 
 Estimator = Literal["ekfac", "kfac", "exact", "identity"]
@@ -59,10 +59,10 @@ class CurvatureOptions:
 def inverse_curvature(
     module: nn.Module,
     layers: Mapping[str, LinearLayer],
-    datasets: Sequence[Dataset],
-    weights: Sequence[float],
+    sets: Mapping[str, Examples],
+    weights: Mapping[str, float],
     options: CurvatureOptions,
-    should_stop: Callable[[], bool] | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> tuple[Solve, dict[str, float]]:
     """Returns (H + λI)⁻¹ as a function, and Var(Λ)/mean(Λ)² of each layer that has eigenvalues.
 
@@ -72,13 +72,13 @@ def inverse_curvature(
         return dict, {}
     if options.estimator == "exact":
         exact = exact_curvature(
-            module, layers, datasets, weights, damping=options.damping, should_stop=should_stop
+            module, layers, sets, weights, damping=options.damping, should_stop=should_stop
         )
         return exact.solve, {}
     blocks = fisher_blocks(
         module,
         layers,
-        datasets,
+        sets,
         weights,
         corrected=options.estimator == "ekfac",
         damping=options.damping,

@@ -4,77 +4,57 @@ A bias is one more weight, of an input that is always 1. So of a layer with a bi
 column of ones, and its gradient Σ_p δ_p x_pᵀ has the bias's gradient as its last column.
 """
 
-import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from evaluation.loss import batch_logits
-from evaluation.prepared import Batch, Dataset
+from evaluation.prepared import Batch
 from influence.errors import InfluenceStopped
+from influence.gradients.examples import Examples, numbers
 from influence.gradients.taps import Caught, LayerTaps, LinearLayer
-
-Total = Callable[[int, Batch, Tensor], Tensor]
-"""(number of the dataset, batch, logits of its supervised tokens) -> what is differentiated."""
 
 
 class LayerPass(NamedTuple):
     """What was caught in one batch."""
 
-    dataset: int
-    """Number of the dataset that the batch is from."""
-    examples: Tensor
-    """(rows,) int64: the number of each row's example in the dataset."""
+    name: str
+    """The set of examples that the batch is from."""
+    numbers: Tensor
+    """(examples,) int64: the number of each example in the set."""
     layers: dict[str, Caught]
-    """Path -> (rows, positions, inputs) and (rows, positions, outputs), in float32 or float64."""
+    """Path -> (examples, positions, inputs) and (examples, positions, outputs), in float32, or
+    float64 if the model is."""
 
 
 def layer_passes(
-    module: nn.Module,
     layers: Mapping[str, LinearLayer],
-    datasets: Sequence[Dataset],
-    total: Total,
-    should_stop: Callable[[], bool] | None = None,
+    sets: Mapping[str, Examples],
+    total: Callable[[str, Batch], Tensor],
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[LayerPass]:
-    """Yields what the layers did in each batch of all datasets.
+    """Yields what the layers did in each batch of all sets.
 
     Args:
-        module: the model, in evaluation mode.
         layers: path -> layer.
-        datasets: the examples.
-        total: gives the number whose gradients are caught; a sum over examples keeps them apart.
+        sets: name -> examples.
+        total: runs the model on a batch of a set, and returns the number whose gradients are
+            caught; a sum over examples keeps them apart.
         should_stop: asked before each batch.
 
     Raises:
         InfluenceStopped: `should_stop` returned True.
     """
-    selects = "logits_to_keep" in inspect.signature(module.forward).parameters
     tapped = {path: layer.module for path, layer in layers.items()}
-    for number, data in enumerate(datasets):
-        for batch in data.batches:
-            if should_stop is not None and should_stop():
-                raise InfluenceStopped(f"stopped at dataset {data.name!r}")
+    for name, examples in sets.items():
+        for batch in examples.batches:
+            if should_stop():
+                raise InfluenceStopped(f"stopped at {name}")
             with LayerTaps(tapped, batch.ids.shape) as taps, torch.enable_grad():
-                logits, positions = batch_logits(module, batch, selects, should_stop)
-                picked = logits[batch.rows.to(logits.device), positions]
-                wide = picked.to(torch.promote_types(picked.dtype, torch.float32))
-                caught = taps.differentiate(total(number, batch, wide))
-            found = {path: _widened(layers[path], each) for path, each in caught.items()}
-            yield LayerPass(number, examples_of(batch), found)
-
-
-def examples_of(batch: Batch) -> Tensor:
-    """Returns the number of the example in each row of a batch: (rows,) int64."""
-    numbers = torch.empty(len(batch.ids), dtype=torch.long)
-    numbers[batch.rows] = batch.examples
-    return numbers
-
-
-def tokens_of(batch: Batch) -> Tensor:
-    """Returns, for each supervised token, how many its example has: (tokens,) int64."""
-    return torch.bincount(batch.rows)[batch.rows]
+                caught = taps.differentiate(total(name, batch))
+            widened = {path: _widened(layers[path], each) for path, each in caught.items()}
+            yield LayerPass(name, numbers(batch), widened)
 
 
 def gradient_shape(layer: LinearLayer) -> tuple[int, int]:
@@ -83,9 +63,14 @@ def gradient_shape(layer: LinearLayer) -> tuple[int, int]:
     return outputs, inputs + (layer.bias is not None)
 
 
+def wide_dtype(module: nn.Module) -> torch.dtype:
+    """Returns float64 for a model in float64, float32 for any other."""
+    return torch.promote_types(next(module.parameters()).dtype, torch.float32)
+
+
 def _widened(layer: LinearLayer, caught: Caught) -> Caught:
     """Returns what was caught in float32 or float64, with a column of ones for a bias."""
-    wide = torch.promote_types(caught.gradients.dtype, torch.float32)
+    wide = wide_dtype(layer.module)
     inputs = caught.inputs.to(wide)
     if layer.bias is not None:
         inputs = torch.cat([inputs, torch.ones_like(inputs[..., :1])], dim=-1)

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from evaluation.prepared import Batch, Dataset, Prepared
+from evaluation.prepared import Batch
+from influence.gradients.examples import Examples
 
 
 class TableModel(nn.Module):
@@ -18,6 +19,7 @@ class TableModel(nn.Module):
         super().__init__()
         self.table = nn.Embedding.from_pretrained(table)
         self.network = network.to(table.dtype)
+        self.config = SimpleNamespace(get_text_config=SimpleNamespace)
 
     def get_input_embeddings(self) -> nn.Module:
         return self.table
@@ -26,24 +28,25 @@ class TableModel(nn.Module):
         return SimpleNamespace(logits=self.network(self.table(input_ids)))
 
 
-def _one_token_sets(sets: Mapping[str, tuple[Tensor, Tensor]], batch: int = 1000) -> Prepared:
-    datasets = []
-    for name, (rows, classes) in sets.items():
-        numbers = torch.arange(len(rows))
-        batches = tuple(
-            Batch(
-                rows[part, None],
-                torch.zeros(1, dtype=torch.long),
-                torch.arange(len(part)),
-                torch.zeros(len(part), dtype=torch.long),
-                classes[part],
-                part,
-            )
-            for part in numbers.split(batch)
+def _one_token_sets(
+    sets: Mapping[str, tuple[Tensor, Tensor]], batch: int = 1000
+) -> dict[str, Examples]:
+    return {name: _examples(rows, classes, batch) for name, (rows, classes) in sets.items()}
+
+
+def _examples(rows: Tensor, classes: Tensor, batch: int) -> Examples:
+    batches = tuple(
+        Batch(
+            rows[part, None],
+            torch.zeros(1, dtype=torch.long),
+            torch.arange(len(part)),
+            torch.zeros(len(part), dtype=torch.long),
+            classes[part],
+            part,
         )
-        datasets.append(Dataset(name, len(rows), len(rows), batches))
-    largest = max(int(rows.max()) for rows, _ in sets.values())
-    return Prepared(tuple(datasets), dict.fromkeys(sets, 0), largest)
+        for part in torch.arange(len(rows)).split(batch)
+    )
+    return Examples(batches, tuple(range(len(rows))), (1,) * len(rows), 2, int(rows.max()))
 
 
 @pytest.fixture(scope="session")
@@ -53,6 +56,6 @@ def table_model() -> Callable[[Tensor, nn.Module], TableModel]:
 
 
 @pytest.fixture(scope="session")
-def one_token_sets() -> Callable[..., Prepared]:
-    """one_token_sets({name: (rows of the table, classes)}, batch=1000): prepared datasets."""
+def one_token_sets() -> Callable[..., dict[str, Examples]]:
+    """one_token_sets({name: (rows of the table, classes)}, batch=1000): the sets as Examples."""
     return _one_token_sets
