@@ -230,24 +230,14 @@ def token_losses(
 
     It is float32, or float64 if the model is.
 
-    Only columns that predict something reach the output layer. They are selected by transformers'
-    own `logits_to_keep`, so each architecture's scaling and capping of logits is applied; every
-    causal model of transformers 5 that we met has this argument.
-
     Args:
         module: the model.
         batch: the examples.
         selects: whether the model takes `logits_to_keep`.
         should_stop: see CpuProducts.
     """
-    device = next(module.parameters()).device
-    # The sixth part, the numbers of the examples, is used on the CPU only.
-    ids, columns, rows, places, targets = (part.to(device) for part in batch[:5])
-    keep = {"logits_to_keep": columns} if selects else {}
-    with CpuProducts(should_stop):
-        logits = module(input_ids=ids, use_cache=False, **keep).logits
-    # A model whose wrapper swallowed logits_to_keep returns all columns.
-    positions = places if logits.shape[1] == len(columns) else columns[places]
+    logits, positions = batch_logits(module, batch, selects, should_stop)
+    rows, targets = batch.rows.to(logits.device), batch.targets.to(logits.device)
     wide = torch.promote_types(logits.dtype, torch.float32)
 
     def losses(part: slice) -> Tensor:
@@ -259,6 +249,34 @@ def token_losses(
     step = len(targets) if torch.is_grad_enabled() else max(1, WIDE // logits.shape[-1])
     starts = range(0, len(targets), step)
     return torch.cat([losses(slice(start, start + step)) for start in starts])
+
+
+def batch_logits(
+    module: nn.Module, batch: Batch, selects: bool, should_stop: Callable[[], bool] | None
+) -> tuple[Tensor, Tensor]:
+    """Returns a batch's logits, and which of them predicts each supervised token.
+
+    Only columns that predict something reach the output layer. They are selected by transformers'
+    own `logits_to_keep`, so each architecture's scaling and capping of logits is applied; every
+    causal model of transformers 5 that we met has this argument.
+
+    Args:
+        module: the model.
+        batch: the examples.
+        selects: whether the model takes `logits_to_keep`.
+        should_stop: see CpuProducts.
+
+    Returns:
+        (examples, columns, vocabulary) in the model's dtype; and (tokens,) int64, so that
+        `logits[batch.rows, positions]` are those of the supervised tokens.
+    """
+    device = next(module.parameters()).device
+    ids, columns, places = (part.to(device) for part in (batch.ids, batch.columns, batch.places))
+    keep = {"logits_to_keep": columns} if selects else {}
+    with CpuProducts(should_stop):
+        logits = module(input_ids=ids, use_cache=False, **keep).logits
+    # A model whose wrapper swallowed logits_to_keep returns all columns.
+    return logits, places if logits.shape[1] == len(columns) else columns[places]
 
 
 def vocabulary_size(module: nn.Module) -> int:

@@ -90,13 +90,18 @@ def check_model(module: nn.Module) -> None:
     Raises:
         InfluenceError: a part is in training mode, or no parameter is trained.
     """
-    if any(part.training for part in module.modules()):
-        raise InfluenceError(
-            "the model is in training mode, in which dropout draws other gradients each time. "
-            "Call model.eval() first."
-        )
+    check_mode(module)
     if not trained_parameters(module):
         raise InfluenceError(
             "no parameter of the model is trained (requires_grad), so there is no gradient. "
             "Put an adapter on the model, or call model.requires_grad_(True)."
+        )
+
+
+def check_mode(module: nn.Module) -> None:
+    """Refuses a model of which a part is in training mode: an InfluenceError."""
+    if any(part.training for part in module.modules()):
+        raise InfluenceError(
+            "the model is in training mode, in which dropout draws other gradients each time. "
+            "Call model.eval() first."
         )
