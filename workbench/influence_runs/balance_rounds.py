@@ -13,15 +13,15 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from influence.balance.domain_influence import DomainInfluence, domain_influence
-from influence.balance.ideal import STEP, IdealStep, ideal_step
-from influence.curvature.inverse import CurvatureOptions
-
 from corpus import load
 from evaluation.loss import losses
 from evaluation.prepared import prepare
 from evaluation.records.meter import Meter, measured
+from influence.balance.domain_influence import DomainInfluence, domain_influence
+from influence.balance.ideal import STEP, IdealStep, ideal_step
+from influence.curvature.inverse import CurvatureOptions
 from influence.errors import InfluenceError
+from influence.gradients.examples import read_examples
 from training.plan.rounds import with_shares
 from workbench.influence_runs.trained_model import load_trained
 from workbench.plans.recorded_run import Watcher, run_recorded
@@ -128,7 +128,7 @@ def balance_rounds(
     sizes = {name: len(records) for name, records in domains.items()}
     rounds: list[BalanceRound] = []
     for number in range(options.rounds + 1):
-        shares = {name: Fraction(size, whole[name]) for name, size in sizes.items()}
+        shares = {name: Fraction(size, len(domains[name])) for name, size in sizes.items()}
         mixture = with_shares(plan, shares, round=number)
         [made] = run_recorded(mixture, out / f"round-{number}", watcher, resume=True, ledger=ledger)
         loaded = load_trained(Path(plan.base), made.folder)
@@ -176,18 +176,20 @@ def _influence(
         options, watcher: as in balance_rounds.
         meter: counts the examples.
     """
+    seed = f"{options.curvature.seed}/{number}"
     domains, references = (
-        prepare(
-            _sample(each, options.sample, f"{options.curvature.seed}/{number}"), loaded.tokenizer
-        )
+        {
+            name: read_examples(records, loaded.tokenizer, too_long="drop")
+            for name, records in _sample(each, options.sample, seed).items()
+        }
         for each in data
     )
-    meter.count(sum(each.n for each in (*domains.datasets, *references.datasets)))
+    meter.count(sum(len(each.records) for each in (*domains.values(), *references.values())))
     return domain_influence(
         loaded.module,
         domains,
         references,
-        sizes=list(sizes.values()),
+        sizes=sizes,
         layers=options.layers,
         keep=options.keep,
         options=options.curvature,

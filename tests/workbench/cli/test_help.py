@@ -19,6 +19,7 @@ PANEL_OF = {
     "Inspect": ["inspect", "weights", "rounding", "methods"],
     "Measure": ["compare", "loss", "bench", "search", "statistics"],
     "Train": ["train"],
+    "Data": ["balance"],
     "Page": ["ui", "demo", "real"],
 }
 
