@@ -20,6 +20,7 @@ from typing import Any
 from corpus import Record, Source, dataset_files, load
 from corpus.records import digest
 from plumbing.atomic import write_whole
+from training.adapter import Lora
 from workbench.errors import SessionError
 
 FILE = "study.json"
@@ -46,6 +47,11 @@ class WarmUp:
     rank: int = 16
     batch: int = 32
     seed: int = 0
+
+    @property
+    def lora(self) -> Lora:
+        """The adapter that is trained."""
+        return Lora(self.rank, alpha=2 * self.rank)
 
 
 @dataclass(frozen=True)

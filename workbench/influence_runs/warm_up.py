@@ -61,7 +61,7 @@ def write_plan(study: Study, pool: Mapping[str, Sequence[Record]]) -> None:
             "beta2": 0.999,
             "seed": settings.seed,
             "keep_epochs": True,
-            "lora": {"rank": settings.rank, "alpha": 2 * settings.rank},
+            "lora": {"rank": settings.lora.rank, "alpha": settings.lora.alpha},
         },
         "schedule": {"kind": "experts"},
     }
