@@ -29,6 +29,9 @@ def bm25_scores(pool: ExampleSet, targets: ExampleSet) -> ScoreMatrix:
     A word counts as often as it is in the query. The 1 in the logarithm (Lucene's) keeps the idf of
     frequent words above 0. Words are lower-cased. A text is prompt and completion.
 
+    Scores for a query with more words are higher, so that the maximum over queries favours long
+    ones; the turns of round-robin do not.
+
     Returns:
         (N, V); 0 where a document shares no word with a query.
 
