@@ -40,6 +40,7 @@ OTHERS = {
     "sampler_against_step": (),
     "trainer_against_loop": (),
     "packing_against_padding": (),
+    "projection_against_dense": (),
     "method_memory": ("--rows", "2048"),
     "device": (),
 }

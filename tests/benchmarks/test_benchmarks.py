@@ -34,6 +34,7 @@ from benchmarks import (
     mounted_against_composed,
     packing_against_padding,
     predicted_against_measured,
+    projection_against_dense,
     questions_in_batches,
     sampler_against_step,
     shapes,
@@ -255,6 +256,16 @@ def test_predicted_against_measured(tmp_path, capsys):
     assert [int(row[1]) for row in accuracy[2:]] == [24, 6]
     assert firsts(frame) == ["a frame of a drag", "what is prepared while the page is idle"]
     assert float(frame[2][1].split()[0]) < 1000
+
+
+def test_projection_against_dense(capsys):
+    words = ["--examples", "4", "--dimension", "64", "--rounds", "1"]
+    projection_against_dense.main(words)
+    (table,) = tables(capsys.readouterr().out, "projection_against_dense")
+    assert firsts(table) == ["sparse", "dense, streamed", "dense, plain"]
+    # 1/√64 is 0.125; gradients of one model are no worse than random vectors.
+    assert all(0.01 < float(row[3]) < 0.25 for row in table[2:])
+    assert "≤ 0.01: " in table[2][2] and "≤ 1.05: " in table[2][4] and "≤ 2: " in table[2][5]
 
 
 def test_live_line(tmp_path, capsys):
