@@ -47,8 +47,7 @@ def direction(gradients: Tensor, moments: Moments | None, kind: Kind = "adam") -
     Raises:
         InfluenceError: the kind is unknown, or needs moments and there are none.
     """
-    if kind not in get_args(Kind):
-        raise InfluenceError(f"the direction {kind!r} is unknown; {nearest(kind, get_args(Kind))}")
+    check_kind(kind)
     if kind == "sgd":
         return gradients
     if kind == "sign":
@@ -67,3 +66,15 @@ def direction(gradients: Tensor, moments: Moments | None, kind: Kind = "adam") -
     # In the order of torch's own step, so that the rounding is the same.
     root = second.sqrt_().div_(math.sqrt(1 - beta2**t)).add_(moments.eps)
     return first.div_(root).div_(1 - beta1**t)
+
+
+def check_kind(name: str) -> Kind:
+    """Returns the name of a kind as one.
+
+    Raises:
+        InfluenceError: there is no such kind.
+    """
+    for kind in get_args(Kind):
+        if name == kind:
+            return kind  # type: ignore[no-any-return]
+    raise InfluenceError(f"the direction {name!r} is unknown; {nearest(name, get_args(Kind))}")

@@ -113,14 +113,9 @@ def ask(
         InfluenceStopped: `should_stop` returned True.
         SessionError: the pool has changed, or the warm-up is not finished.
     """
-    from training.run.base import open_base
-
-    tokenizer = open_base(Path(study.base)).tokenizer
-    pool = encode_examples(study.pool(), tokenizer)
-    wanted = encode_examples(targets, tokenizer)
-    with measured(ledger, "influence", f"scores by {question.method}", device=device) as meter:
-        scores = _scores(study, pool, wanted, question, device, should_stop)
-        meter.count(len(pool) + len(wanted))
+    pool, wanted, scores = scored(
+        study, targets, question, device=device, ledger=ledger, should_stop=should_stop
+    )
     choice = choose(
         pool,
         scores,
@@ -131,6 +126,27 @@ def ask(
     )
     reasons = explain(pool, wanted, scores, choice)
     return Answer(pool, wanted, choice, reasons, find_overlap(pool, wanted).in_words)
+
+
+def scored(
+    study: Study,
+    targets: Mapping[str, Sequence[Record]],
+    question: Question,
+    *,
+    device: str = "cpu",
+    ledger: Ledger | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> tuple[ExampleSet, ExampleSet, ScoreMatrix]:
+    """Returns the pool, the validation examples, and the scores; arguments and errors as `ask`."""
+    from training.run.base import open_base
+
+    tokenizer = open_base(Path(study.base)).tokenizer
+    pool = encode_examples(study.pool(), tokenizer)
+    wanted = encode_examples(targets, tokenizer)
+    with measured(ledger, "influence", f"scores by {question.method}", device=device) as meter:
+        scores = _scores(study, pool, wanted, question, device, should_stop)
+        meter.count(len(pool) + len(wanted))
+    return pool, wanted, scores
 
 
 def _scores(

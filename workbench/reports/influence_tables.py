@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Any
 from workbench.reports.text_table import table
 
 if TYPE_CHECKING:
+    from influence.selection.reasons import Reasons
     from workbench.influence_runs.balance_rounds import BalanceRound
 
 STATIONARY = 0.2
 """Above this share of ‖Σ|D_j|ḡ_j‖ the model is far from an optimum of its training loss, and the
 lemma behind α does not hold; on the demo it was 0.1 after a whole training."""
+SHOWN, WIDE = 5, 60
+"""Chosen examples that are shown, and the most characters of each."""
 AGREES = 0.8
 """Below this correlation of two halves of the examples, α is mostly noise."""
 
@@ -95,3 +98,34 @@ def _sentences(made: Sequence[BalanceRound]) -> list[str]:
         if not found.split_half >= AGREES:
             lines.append("    the two halves of the examples disagree: give more examples")
     return lines
+
+
+def choice(reasons: Reasons) -> str:
+    """Returns what was chosen by source, and the first examples with what they are near to."""
+    head = ["source", "pool", "chosen", "of the pool", "of the choice", "supervised"]
+    lines = [
+        [
+            each.source,
+            f"{each.pool:,}",
+            f"{each.chosen:,}",
+            f"{each.pool_share:.1%}",
+            f"{each.chosen_share:.1%}",
+            f"{each.supervised:,}",
+        ]
+        for each in reasons.sources
+    ]
+    first = [
+        f"{rank}. {each.source} {each.number}, {each.score:.3f}"
+        + (f" for {each.query}" if each.query else "")
+        + f": {shortened(each.text)}"
+        for rank, each in enumerate(reasons.chosen[:SHOWN], 1)
+    ]
+    length = reasons.length_correlation
+    told = [] if length is None else [f"scores against lengths: Spearman {length:+.2f}"]
+    return "\n".join([reasons.in_words, table([head, *lines]), *told, *first])
+
+
+def shortened(text: str) -> str:
+    """Returns a text as one line of at most WIDE characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= WIDE else line[: WIDE - 1] + "…"
