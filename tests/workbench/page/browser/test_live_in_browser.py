@@ -125,23 +125,21 @@ def test_what_is_selected_to_be_replaced_stays_selected_when_an_answer_comes(
     steps.settled(page, [])
 
 
-@pytest.mark.parametrize("text", ["", "abc", "1e400", "NaN", "5", "-1.01", "0,1,2"])
-def test_what_is_no_number_is_told_beside_its_box_and_the_last_good_value_is_kept(
-    open_page, steps, text
-):
+def test_what_is_no_number_is_told_beside_its_box_and_the_last_good_value_is_kept(open_page, steps):
     page = open_page()
-    type_omega(page, 0, "0.4")
-    steps.settled(page, [0.4])
-    digest = page.locator("#header .digest").inner_text()
-    type_omega(page, 0, text)
-    page.locator(".omega").first.locator(".field-error", has_text="0.40 is kept").wait_for()
-    page.wait_for_timeout(500)
-    assert page.locator("#header .digest").inner_text() == digest
-    box(page, 0).blur()
-    page.wait_for_function("document.querySelector('.omega .figures').value === '0.40'")
-    assert page.locator(".omega .field-error").first.inner_text() == ""
-    type_omega(page, 0, "−0,25")  # as people write it
-    steps.settled(page, [-0.25])
+    for text in ("", "abc", "1e400", "NaN", "5", "-1.01", "0,1,2"):
+        type_omega(page, 0, "0.4")
+        steps.settled(page, [0.4])
+        digest = page.locator("#header .digest").inner_text()
+        type_omega(page, 0, text)
+        page.locator(".omega").first.locator(".field-error", has_text="0.40 is kept").wait_for()
+        page.wait_for_timeout(500)
+        assert page.locator("#header .digest").inner_text() == digest, text
+        box(page, 0).blur()
+        page.wait_for_function("document.querySelector('.omega .figures').value === '0.40'")
+        assert page.locator(".omega .field-error").first.inner_text() == "", text
+        type_omega(page, 0, "−0,25")  # as people write it
+        steps.settled(page, [-0.25])
 
 
 def test_an_export_right_after_a_move_is_of_that_move(server, open_page, steps):
