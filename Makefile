@@ -11,6 +11,8 @@ BIN := .venv/bin
 export OMP_WAIT_POLICY ?= PASSIVE
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export GRADIO_ANALYTICS_ENABLED = False
+# Where the environment sets it, every process compiles every module, and pytest rewrites every test file, anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: run real test coverage test-slow check format bench demo constraints clean
 

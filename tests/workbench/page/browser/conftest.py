@@ -15,6 +15,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[4]
 DEMO = Path(os.environ.get("DEM_TEST_DEMO", ROOT / "assets" / "demo"))
+EXAMPLES = 41
+"""Validation examples of a dataset that a page measures here, of 200; quick losses take fewer."""
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -52,7 +54,7 @@ def browser():
 class Server:
     """The page's process."""
 
-    def __init__(self, workdir: Path, roots: list[Path], demo: Path = DEMO):
+    def __init__(self, workdir: Path, roots: list[Path], demo: Path):
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
@@ -92,6 +94,8 @@ class Server:
                 if self.process.poll() is not None:
                     break
                 time.sleep(0.1)
+        self.process.kill()  # one that is only slow would go on beside all other tests
+        self.process.wait()
         raise RuntimeError(f"the server did not start:\n{self.log.read_text()[-3000:]}")
 
     def stop(self):
@@ -101,19 +105,29 @@ class Server:
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory):
-    """One server for all browser tests; the shipped demo plus a root with a broken and a hostile folder."""
+def demo(tmp_path_factory):
+    """The shipped demo with fewer validation examples: at rest, a page measures them all."""
     if not (DEMO / "base").is_dir():
         pytest.fail("assets/demo is not built; run `dem demo build`")
+    made = shutil.copytree(DEMO, tmp_path_factory.mktemp("shipped") / "demo")
+    for file in made.glob("data/*/validation.jsonl"):
+        rows = file.read_text("utf-8").splitlines(keepends=True)
+        file.write_text("".join(rows[:EXAMPLES]), "utf-8")
+    return made
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory, demo):
+    """A server on the demo, and a root with a broken and a hostile folder."""
     folder = tmp_path_factory.mktemp("browser")
     extra = folder / "models"
     (extra / "broken").mkdir(parents=True)
     (extra / "broken" / "model.safetensors").write_bytes(b"not weights at all")
     shutil.copytree(
-        next(path for path in sorted(DEMO.iterdir()) if (path / "model.safetensors").is_file()),
+        next(path for path in sorted(demo.iterdir()) if (path / "model.safetensors").is_file()),
         extra / HOSTILE,
     )
-    made = Server(folder / "workdir", [extra])
+    made = Server(folder / "workdir", [extra], demo)
     yield made
     made.stop()
 
@@ -127,9 +141,9 @@ def adapted(tmp_path_factory, world):
 
 
 @pytest.fixture(scope="session")
-def trainer(tmp_path_factory):
+def trainer(tmp_path_factory, demo):
     """A server of its own on the demo, for trainings: it gets a vector more."""
-    made = Server(tmp_path_factory.mktemp("trainer") / "workdir", [])
+    made = Server(tmp_path_factory.mktemp("trainer") / "workdir", [], demo)
     yield made
     made.stop()
 

@@ -125,23 +125,21 @@ def test_what_is_selected_to_be_replaced_stays_selected_when_an_answer_comes(
     steps.settled(page, [])
 
 
-@pytest.mark.parametrize("text", ["", "abc", "1e400", "NaN", "5", "-1.01", "0,1,2"])
-def test_what_is_no_number_is_told_beside_its_box_and_the_last_good_value_is_kept(
-    open_page, steps, text
-):
+def test_what_is_no_number_is_told_beside_its_box_and_the_last_good_value_is_kept(open_page, steps):
     page = open_page()
-    type_omega(page, 0, "0.4")
-    steps.settled(page, [0.4])
-    digest = page.locator("#header .digest").inner_text()
-    type_omega(page, 0, text)
-    page.locator(".omega").first.locator(".field-error", has_text="0.40 is kept").wait_for()
-    page.wait_for_timeout(500)
-    assert page.locator("#header .digest").inner_text() == digest
-    box(page, 0).blur()
-    page.wait_for_function("document.querySelector('.omega .figures').value === '0.40'")
-    assert page.locator(".omega .field-error").first.inner_text() == ""
-    type_omega(page, 0, "−0,25")  # as people write it
-    steps.settled(page, [-0.25])
+    for text in ("", "abc", "1e400", "NaN", "5", "-1.01", "0,1,2"):
+        type_omega(page, 0, "0.4")
+        steps.settled(page, [0.4])
+        digest = page.locator("#header .digest").inner_text()
+        type_omega(page, 0, text)
+        page.locator(".omega").first.locator(".field-error", has_text="0.40 is kept").wait_for()
+        page.wait_for_timeout(500)
+        assert page.locator("#header .digest").inner_text() == digest, text
+        box(page, 0).blur()
+        page.wait_for_function("document.querySelector('.omega .figures').value === '0.40'")
+        assert page.locator(".omega .field-error").first.inner_text() == "", text
+        type_omega(page, 0, "−0,25")  # as people write it
+        steps.settled(page, [-0.25])
 
 
 def test_an_export_right_after_a_move_is_of_that_move(server, open_page, steps):
@@ -353,7 +351,7 @@ def test_nan_that_is_posted_changes_nothing(server, open_page, steps):
     assert steps.on_server(page) == before
 
 
-def test_after_a_thousand_moves_a_hundred_undos_and_twenty_reloads_the_weights_are_the_exports(
+def test_after_a_thousand_moves_a_hundred_undos_and_five_reloads_the_weights_are_the_exports(
     small, open_page, steps
 ):
     import random
@@ -361,17 +359,17 @@ def test_after_a_thousand_moves_a_hundred_undos_and_twenty_reloads_the_weights_a
     page = open_page(at=small)
     dice = random.Random(7)
     names = page.evaluate("dem.line.state.info.vectors.map(one => one.name)")
-    for reload in range(20):
-        for number in range(50):
+    for reload in range(5):
+        for number in range(200):
             value = round(dice.uniform(-1, 2), 4)
             page.evaluate(
                 "([name, value, at]) => dem.line.event({ type: 'omega', name, value, at })",
                 [dice.choice(names), value, 1000 * number],
             )
-        for _ in range(5):
+        for _ in range(20):
             page.keyboard.press("Control+z")
         steps.settled(page, [], timeout=60_000)
-        if reload < 19:
+        if reload < 4:
             page.reload()
             steps.exact(page)
     wanted = page.evaluate("dem.line.state.omegas")

@@ -185,6 +185,7 @@ def test_axe_finds_nothing_that_is_ours(open_page, steps, theme):
     assert not found, json.dumps(found, indent=1)
 
 
+@pytest.mark.slow
 def test_another_site_is_refused(server):
     import http.client
 

@@ -26,6 +26,7 @@ def omegas(page):
     return page.evaluate("dem.line.state.omegas")
 
 
+@pytest.mark.slow
 def test_predictions_follow_the_hand_without_a_question_to_the_server(page, steps):
     # No answer to a move: what changes now, the page has computed by itself.
     page.route("**/live/move", lambda route: None)

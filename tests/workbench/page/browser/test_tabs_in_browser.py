@@ -28,7 +28,7 @@ def test_geometry_is_drawn_in_both_themes(open_page, steps):
     figure = page.evaluate("document.querySelector('#cosine .js-plotly-plot').data[0]")
     assert (figure["zmin"], figure["zmax"]) == (-1, 1)
     page.locator("#interference-go").click()
-    # Thirty losses of 200 examples each; on a machine without AVX-512 almost a minute alone.
+    # Thirty losses of whole validation sets.
     page.get_by_text("on the whole validation set").wait_for(timeout=180_000)
     assert page.locator("#interference .js-plotly-plot").count() == 1
 

@@ -7,12 +7,18 @@ import yaml
 
 pytestmark = pytest.mark.browser
 
-PLAN = """base: assets/demo/base
-sources: {cot: assets/demo/data/cot}
-validation: {cot: assets/demo/data/cot}
+PLAN = """base: demo/base
+sources: {cot: demo/data/cot}
+validation: {cot: demo/data/cot}
 settings: {steps: 24, rate: 1e-3, batch: 4, precision: fp32, device: cpu, evaluate_every: 8, seed: 5}
 schedule: {kind: experts}
 """
+
+
+@pytest.fixture
+def text(demo):
+    """The plan's text, with the folder of the demo."""
+    return PLAN.replace("demo/", f"{demo}/")
 
 
 def write(page, text):
@@ -48,7 +54,7 @@ def open_tab(page, steps):
 
 
 @pytest.mark.slow
-def test_fields_write_the_plan_and_the_plan_the_fields(trainer, open_page, steps):
+def test_fields_write_the_plan_and_the_plan_the_fields(trainer, open_page, steps, demo, text):
     page = open_page(at=trainer)
     open_tab(page, steps)
     assert list(plan(page)["sources"]) == ["cot", "dialog", "mathqa", "p3", "sni"]
@@ -76,27 +82,27 @@ def test_fields_write_the_plan_and_the_plan_the_fields(trainer, open_page, steps
         16,
         3,
     )
-    write(page, PLAN.replace("rate:", "rte:"))
+    write(page, text.replace("rate:", "rte:"))
     problem = page.locator("#train-plan-state .message.problem")
     problem.get_by_text("line 4, settings.rte").wait_for()
     assert "did you mean 'rate'?" in problem.inner_text()
-    write(page, PLAN)
+    write(page, text)
     page.locator("#train-plan-state .message:not(.problem)", has_text="1 step: cot").wait_for()
     assert page.get_by_label("Length", exact=True).input_value() == "24"
     assert page.locator("#train-kind input").input_value().startswith("one checkpoint per source")
-    write(page, PLAN.replace("assets/demo/base", "/etc"))
+    write(page, text.replace(f"{demo}/base", "/etc"))
     problem.get_by_text("/etc is outside the folders this server may read").wait_for()
 
 
 @pytest.mark.slow
 def test_a_training_is_stopped_resumed_over_a_reload_and_added_to_the_sliders(
-    trainer, open_page, steps
+    trainer, open_page, steps, text
 ):
     page = open_page(at=trainer)
     open_tab(page, steps)
     write(
         page,
-        PLAN.replace("steps: 24", "steps: 120").replace("evaluate_every: 8", "evaluate_every: 30"),
+        text.replace("steps: 24", "steps: 120").replace("evaluate_every: 8", "evaluate_every: 30"),
     )
     page.locator("#train-plan-state .message:not(.problem)", has_text="1 step: cot").wait_for()
     page.locator("#train-name :is(input, textarea)").fill("mine")
@@ -161,12 +167,12 @@ def test_a_training_is_stopped_resumed_over_a_reload_and_added_to_the_sliders(
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.slow
-def test_the_tab_is_narrow_and_accessible(trainer, open_page, steps, theme):
+def test_the_tab_is_narrow_and_accessible(trainer, open_page, steps, theme, text):
     from axe_playwright_python.sync_playwright import Axe
 
     page = open_page(360, 800, theme, at=trainer)
     open_tab(page, steps)
-    write(page, PLAN.replace("rate:", "rte:"))
+    write(page, text.replace("rate:", "rte:"))
     page.locator("#train-plan-state .message.problem").wait_for()
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     found = {
