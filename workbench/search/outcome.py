@@ -11,6 +11,7 @@ from workbench.search.screening import few_of
 from workbench.session.loss_on_axis import FULL
 
 if TYPE_CHECKING:
+    from evaluation.search import Trial
     from merging.recipe import Recipe
     from workbench.search.running import Search
     from workbench.session.models import Models
@@ -55,6 +56,28 @@ def left_out_r2(search: Search) -> dict[str, float]:
         return {}
     models = fit(search.searcher.space.names, told)
     return {dataset: model.r2() for dataset, model in models.items()}
+
+
+def front_of(search: Search) -> list[Trial]:
+    """Returns the trials that no other one beats on every dataset, the best score first.
+
+    Those on which a dataset is worse than its limit are left out.
+    """
+    from evaluation.search.front import front
+    from evaluation.search.objective import Limited
+
+    objective, searcher = search.objective, search.searcher
+    if objective is None or searcher is None:
+        return []
+    plain = objective.objective if isinstance(objective, Limited) else objective
+    # A limit that is broken adds a penalty to the score.
+    kept = [
+        trial
+        for trial in searcher.trials
+        if trial.measured and trial.score == plain.score(trial.measured.losses)
+    ]
+    datasets = list(kept[0].measured.losses) if kept and kept[0].measured else []
+    return sorted(front(kept, datasets), key=lambda trial: trial.score)
 
 
 def as_data(search: Search) -> list[dict[str, Any]]:
