@@ -19,7 +19,7 @@
 
   /* A form for what is open; calls `changed` after each change. */
   function build(info, changed) {
-    const own = { info, fields: [] };
+    const own = { info, fields: [], chosen: METHODS[0] };
     const labelled = (label, input, props = {}) => {
       const error = h("small.field-error", { role: "alert" });
       own.fields.push({ input, error });
@@ -31,7 +31,8 @@
     own.named = h("input", { id: "search-tasks", type: "text", placeholder: "arc_easy, piqa", spellcheck: "false" });
     own.limit = box("search-limit", "");
     own.limit.placeholder = "all";
-    own.method = choice("search-method", METHODS.map((name) => [name, name]), METHODS[0]);
+    own.method = choice("search-method", METHODS.map((name) => [name, name]), own.chosen);
+    own.method.addEventListener("input", () => { own.chosen = own.method.value; });
     own.groups = choice("search-groups", GROUPS, "");
     for (const [key, value] of Object.entries({ budget: "40", low: "0", high: "1", reach: "", sum: "", norm: "" })) own[key] = box(`search-${key}`, value);
     own.limited = h("input", { type: "checkbox", id: "search-limited", checked: true });
@@ -70,7 +71,8 @@
     own.benchmark[0].hidden = own.benchmark[2].hidden = aim !== "score";
     own.benchmark[1].hidden = aim !== "score" || own.tasks.value !== OTHER;
     for (const option of own.method.options) option.disabled = !able.includes(option.value);
-    if (!able.includes(own.method.value)) own.method.value = able.includes("nsga") && aim === "front" ? "nsga" : able[0];
+    // What does not fit one aim comes back with the next.
+    own.method.value = able.includes(own.chosen) ? own.chosen : aim === "front" ? "nsga" : able[0];
     own.few.disabled = LEARNS_FROM_ALL.includes(own.method.value) || aim === "score" || aim === "front";
     own.few.checked &&= !own.few.disabled;
     text(own.worse, aim === "score" ? "no task worse than the base" : "no dataset worse than the base");

@@ -16,7 +16,7 @@
       // A vector that changes nothing has one ω, for the whole model.
       const values = groups.map((group) => own[group] ?? own[""]);
       return h("tr", {}, h("th", { scope: "row" }, h("span.who", {}, swatch(colours.get(name)), name)),
-        values.map((omega) => (omega === undefined ? h("td.num", { title: "this vector changes no tensor there" }, "–") : h("td.num", { style: `background: ${shade(omega)}` }, omega.toFixed(2)))));
+        values.map((omega) => (omega === undefined ? h("td.num", { title: "this vector changes no tensor there" }, "–") : h("td.num", { "--shade": shade(omega) }, omega.toFixed(2)))));
     });
     const made = table("ω of each group of layers", ["ω", ...groups], rows);
     made.classList.add("strip-of-groups");

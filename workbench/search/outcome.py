@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -96,3 +97,19 @@ def as_data(search: Search) -> list[dict[str, Any]]:
         }
         for trial in search.searcher.trials
     ]
+
+
+def on_other_split(result: Mapping[str, Any]) -> str:
+    """Returns what the best gives on the split that the search never saw; "" without one.
+
+    Args:
+        result: what `dem search --json` wrote.
+    """
+    for name, rows in result["splits"].items():
+        if name == "validation":
+            continue
+        shares = [row["share"] for row in rows if row["share"] is not None]
+        mean = sum(row["loss"] for row in rows) / len(rows)
+        share = f"mean share {100 * sum(shares) / len(shares):.1f} %, " if shares else ""
+        return f"; on {name}: {share}mean loss {mean:.4f}"
+    return ""

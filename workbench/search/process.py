@@ -19,13 +19,16 @@ from typing import TYPE_CHECKING, Any
 from workbench import commands
 from workbench.errors import SessionError
 from workbench.processes import dem
+from workbench.search.outcome import on_other_split
 from workbench.search.record import LOG, RESULT, Progress, SearchRecord
 from workbench.search.wanted import AIM_WORDS, Wanted
 from workbench.session.job_table import Cancelled, Handle, Job
 from workbench.session.keys import fingerprint
+from workbench.session.loss_on_axis import FULL
 
 if TYPE_CHECKING:
     from merging.recipe import Recipe
+    from workbench.session.models import Models
     from workbench.session.session import Session
 
 KIND = "search"
@@ -61,12 +64,12 @@ def submit(session: Session, recipe: Recipe, wanted: Wanted) -> Job:
         )
     wanted.space(tuple(models.names))  # raises if a vector is not open
     saved, options = session.workdir.save_recipe(recipe), wanted.options()
-    folder = session.workdir.searches / fingerprint([models.key, recipe.digest, options])[:12]
+    folder = session.workdir.searches / fingerprint([_inputs(models), recipe.digest, options])[:12]
     words = [str(saved), "--data", str(models.data_folder), "--workdir", str(session.workdir.root)]
     about = {
         "title": _title(wanted),
         "command": command(session, recipe, wanted),
-        "models": models.key,
+        "inputs": _inputs(models),
         "words": [*words, *options],
     }
     return _run(session, folder, about)
@@ -85,7 +88,7 @@ def resume(session: Session) -> Job:
     about = _about(Path(job.key)) if job else {}
     if job is None or "words" not in about:
         raise SessionError("no search was stopped here that could go on. Begin one.")
-    if about["models"] != session.models.key:
+    if about["inputs"] != _inputs(session.models):
         raise SessionError(
             "the last search was of other models than those that are open. Open them, or begin a "
             "new search."
@@ -165,7 +168,7 @@ def status(session: Session) -> dict[str, Any] | None:
         "result": job.result,
         "seconds": job.seconds(),
         "left": job.eta(),
-        "models": _about(folder).get("models", ""),
+        "models": session.models.key if _is_of(session, folder) else "",
         "spent": progress.spent,
         "budget": progress.budget,
         "trials": progress.trials,
@@ -185,9 +188,7 @@ def newest(session: Session) -> SearchRecord | None:
         session: with open models.
     """
     job = _newest(session)
-    if job is None or _about(Path(job.key)).get("models") != session.models.key:
-        return None
-    return SearchRecord(Path(job.key))
+    return SearchRecord(Path(job.key)) if job and _is_of(session, Path(job.key)) else None
 
 
 def stop(session: Session) -> None:
@@ -201,8 +202,24 @@ def _newest(session: Session) -> Job | None:
     return next(iter(session.jobs.recent(KIND, limit=1)), None)
 
 
+def _inputs(models: Models) -> str:
+    """Returns the key of what a search measures.
+
+    It is not Models.key, which also covers the quick examples: they depend on the machine's speed,
+    so a server that was started again may have others.
+    """
+    data = {name: data.keys[FULL] for name, data in models.data.items()}
+    return fingerprint([models.base.identity, models.identities, data])[:16]
+
+
+def _is_of(session: Session, folder: Path) -> bool:
+    """Returns whether the search of a folder is one of the open models."""
+    return session.ready and _about(folder).get("inputs") == _inputs(session.models)
+
+
 def _title(wanted: Wanted) -> str:
-    return f"ω by {AIM_WORDS[wanted.aim]}, {wanted.method}, {wanted.budget} evaluations"
+    aim = "each dataset's loss" if wanted.aim == "front" else AIM_WORDS[wanted.aim]
+    return f"ω by {aim}, {wanted.method}, {wanted.budget} evaluations"
 
 
 def _about(folder: Path) -> dict[str, Any]:
@@ -255,7 +272,7 @@ def _follow(session: Session, folder: Path, handle: Handle) -> str:
     if result is None or progress is None:
         raise SessionError(record.tail() or "the process that searches has ended.")
     trades = f", {progress.front} on the front" if progress.front else ""
-    return f"{progress.trials} compositions{trades}, best {progress.score}{_on_test(result)}"
+    return f"{progress.trials} compositions{trades}, best {progress.score}{on_other_split(result)}"
 
 
 def end(folder: Path) -> None:
@@ -271,15 +288,3 @@ def end(folder: Path) -> None:
             child.kill()
             child.wait()
     record.end()
-
-
-def _on_test(result: dict[str, Any]) -> str:
-    """Returns what the best gives on the split that the search never saw; "" without one."""
-    for name, rows in result["splits"].items():
-        if name == "validation":
-            continue
-        shares = [row["share"] for row in rows if row["share"] is not None]
-        mean = sum(row["loss"] for row in rows) / len(rows)
-        share = f"mean share {100 * sum(shares) / len(shares):.1f} %, " if shares else ""
-        return f"; on {name}: {share}mean loss {mean:.4f}"
-    return ""

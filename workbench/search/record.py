@@ -28,13 +28,13 @@ class Progress:
         budget: the most evaluations.
         trials: compositions so far.
         score: the best score in words, such as "mean share 61.2 %"; "" before the first one.
-        omegas: the best ω so far, by vector; None before the first one, and if groups of layers
-            have ω of their own.
+        omegas: the best ω so far, by vector; None before the first one, and if a vector has
+            several, for groups of layers.
         problem: why the search ended early, or what to know of its result; "" if nothing.
-        groups: vector -> group of layers -> its best ω so far; None without groups.
+        groups: vector -> group of layers -> its best ω so far; None if each vector has one.
         losses: dataset or task -> the loss of the best, or the score of a task with its sign so
             that lower is better; None before the first one.
-        recipe: the file of the best recipe so far, if only a recipe can say it; else "".
+        recipe: the file of the best recipe so far, if `groups` are given; else "".
         front: how many compositions no other one beats on every dataset; 0 for other aims.
     """
 
@@ -82,26 +82,25 @@ class SearchRecord:
             search: the search.
             workdir: gets the best recipe, if sliders cannot show it.
         """
-        best, coordinates = search.best, search.region.coordinates
+        best = search.best
         at_bounds = ", ".join(search.at_bounds())
         hint = f"ω of {at_bounds} is at its bound; a wider range may help." if at_bounds else ""
-        own = {
-            vector: {group: best.point[name] for group, name in groups.items()}
-            for vector, groups in coordinates.by_vector.items()
-            if best
-        }
-        grouped = best is not None and coordinates.by != ""
+        groups = search.region.coordinates.omegas(best.point) if best else {}
+        alike = all(len(set(own.values())) == 1 for own in groups.values())
+        recipe = "" if alike or not best else str(workdir.save_recipe(search.recipe_of(best)))
         self.write(
             Progress(
                 spent=search.spent,
                 budget=search.wanted.budget,
                 trials=len(search.searcher.trials) if search.searcher else 0,
                 score=search.wanted.words(best.score) if best else "",
-                omegas=dict(best.point) if best and not grouped else None,
+                omegas={name: next(iter(own.values())) for name, own in groups.items()}
+                if best and alike
+                else None,
                 problem=search.problem or hint,
-                groups=own if grouped else None,
+                groups=None if alike else groups,
                 losses=dict(best.measured.losses) if best and best.measured else None,
-                recipe=str(workdir.save_recipe(search.recipe_of(best))) if best and grouped else "",
+                recipe=recipe,
                 front=len(front_of(search)) if search.wanted.aim == "front" else 0,
             )
         )

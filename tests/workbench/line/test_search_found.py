@@ -30,10 +30,10 @@ def test_groups_are_columns_and_the_recipe_is_what_was_measured(session, record)
     for _ in search.steps():
         record.write_step(search, session.workdir)
     shown = search_found.found(session)
-    assert shown["groups"] == ["embeddings", "early layers", "late layers", "head"]
+    assert shown["groups"] == ["embeddings", "early layers", "middle layers", "head"]
     assert list(shown["omegas"]) == session.models.names
     # The adapter changes no embedding.
-    assert set(shown["omegas"]["lora"]) == {"early layers", "late layers"}
+    assert set(shown["omegas"]["lora"]) == {"early layers", "middle layers"}
     recipe = parse_recipe(shown["recipe"]["text"])
     assert recipe.digest == search.recipe_of(search.best).digest
     assert shown["recipe"]["name"] == f"{recipe.digest}.yml"

@@ -99,6 +99,8 @@ def test_it_outlives_its_server_and_is_found_again(opened):
     assert record.pid == pid
     second = opened()
     (found,) = process.find(second)
+    assert process.status(second)["models"] == second.models.key
+    assert process.newest(second).folder == record.folder
     assert process.find(second) == [] and found.key == job.key
     done = second.jobs.wait(found.id, 180)
     assert done.state == "done" and "40 compositions" in done.result

@@ -67,7 +67,7 @@ def searched(session, record, **more):
 def test_a_recipe_that_sliders_cannot_show_is_saved_with_its_losses(session, tmp_path):
     progress, search = searched(session, SearchRecord(tmp_path), groups="depth", budget=12)
     assert progress.omegas is None
-    assert set(progress.groups["ada"]) >= {"early layers", "late layers"}
+    assert set(progress.groups["ada"]) >= {"early layers", "middle layers"}
     assert {
         f"{vector} in {group}": omega
         for vector, own in progress.groups.items()
