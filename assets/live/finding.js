@@ -21,7 +21,7 @@
     if (search.state === "queued" || (active(search) && !search.budget)) return "Search: opening the models in a process of its own";
     if (search.state === "cancelling") return "Search: pausing";
     if (search.state === "running") return `Search: ${count(search.spent)} of ${search.budget} evaluations${best}${search.left ? `, about ${seconds(search.left)} left` : ""}`;
-    if (search.state === "done") return `Search done: ${search.result}${search.recipe ? "; its recipe is on the tab Search" : ""}`;
+    if (search.state === "done") return `Search done: ${search.result}`;
     if (search.state === "failed") return `Search failed: ${search.error}`;
     return `Search paused after ${count(search.spent)} evaluations${best}. What it measured is kept, and Resume goes on from there`;
   }
@@ -44,7 +44,8 @@
     note.hidden = !shown && !finding?.error;
     if (note.hidden) return;
     note.classList.toggle("problem", !shown || shown.state === "failed");
-    text(said, shown ? words(shown) : finding.error);
+    const where = shown?.recipe && shown.state === "done" ? ". Its recipe is on the tab Search" : "";
+    text(said, shown ? words(shown) + where : finding.error);
     text(hint, shown?.problem ?? "");
     bar.hidden = !runs;
     stop.hidden = !runs && shown?.state !== "cancelled";

@@ -80,7 +80,7 @@
       aim === "front" && "Finds the compositions that no other one beats on every dataset. They have a 1 in the column “front”, and the sliders go to the one with the lowest mean loss.",
       aim === "front" && own.method.value === "gp" && info.data.length > SLOW && `gp takes many seconds to propose each composition with ${info.data.length} datasets; nsga takes none.`,
       aim === "score" && "Each evaluation asks all these questions. The report has the best beside the base.",
-      groups && "First each vector has one ω, then one group of layers after another gets its own. The sliders cannot show the result and stay as they are: it is a recipe, listed below.",
+      groups && "First each vector has one ω, then one group of layers after another gets its own. Sliders cannot show such a recipe: they stay as they are, and it is listed below.",
     ].filter(Boolean);
     text(own.hint, hints.join(" "));
     own.hint.hidden = !hints.length;

@@ -70,7 +70,7 @@
     own.root.hidden = !recipe && !titles.length;
     if (own.root.hidden) return own.root.replaceChildren();
     const soFar = search.state === "done" ? "" : " so far";
-    const parts = [h("header.row-head", {}, h("h2", {}, `Best recipe${soFar}`), h("span.sizes", {}, search.score))];
+    const parts = [h("header.row-head", {}, h("h2", {}, `${recipe ? "Best recipe" : "Scores of the best"}${soFar}`), h("span.sizes", {}, search.score))];
     if (recipe) {
       parts.push(h("p.quiet", {}, "It has an ω for each group of layers, so sliders and bars cannot show it: they show the composition that they showed before. Talk, benchmarks and export of this page are for the sliders."),
         h("div.found-parts", {}, strip(found, info), Object.keys(found.losses).length ? losses(found.losses) : null),

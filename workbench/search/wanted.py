@@ -248,7 +248,8 @@ class Wanted:
         # A share is to be large, so its score is minus the share.
         percent = 100 * (-score if self.aim == "share" else score)
         if self.aim == "score":
-            return f"{AIM_WORDS[self.aim]} {-score:.4f}"
+            # Not -score: minus zero would be shown as -0.0000.
+            return f"{AIM_WORDS[self.aim]} {0.0 - score:.4f}"
         value = f"{score:.4f}" if self.aim in ("loss", "front") else f"{percent:.1f} %"
         return f"{AIM_WORDS[self.aim]} {value}"
 

@@ -26,6 +26,17 @@ def omegas(page):
     return page.evaluate("dem.line.state.omegas")
 
 
+def searched(page, until="s.state === 'done'"):
+    """Begins the search that the form asks for, and waits until it is so far."""
+    before = page.evaluate("dem.line.state.search?.id ?? 0")
+    page.locator("#search-go").click()
+    page.wait_for_function(
+        f"(before) => {{ const s = dem.line.state.search; return s && s.id !== before && {until}; }}",
+        arg=before,
+        timeout=240_000,
+    )
+
+
 def test_predictions_follow_the_hand_without_a_question_to_the_server(page, steps):
     # No answer to a move: what changes now, the page has computed by itself.
     page.route("**/live/move", lambda route: None)
@@ -268,8 +279,7 @@ def test_groups_of_layers_give_a_recipe_beside_the_sliders(page, steps):
     page.locator("#search-method").select_option("coordinate")
     page.locator("#search-groups").select_option("depth")
     page.locator("#search-budget").fill("24")
-    page.locator("#search-go").click()
-    page.locator(".search-state", has_text="Search done").wait_for(timeout=180_000)
+    searched(page)
     table = page.locator(".strip-of-groups table")
     table.wait_for()
     assert omegas(page) == before
@@ -300,8 +310,7 @@ def test_a_benchmark_is_the_aim_and_its_scores_are_shown(page, steps):
     page.locator("#search-limit").fill("3")
     page.locator("#search-method").select_option("coordinate")
     page.locator("#search-budget").fill("2")
-    page.locator("#search-go").click()
-    page.locator(".search-state", has_text="Search done").wait_for(timeout=240_000)
+    searched(page)
     assert "mean score" in page.inner_text(".search-state")
     page.locator(".found table", has_text="demo_cot").first.wait_for()
     heads = page.locator(".found h3").all_inner_texts()
@@ -313,8 +322,7 @@ def test_several_aims_mark_a_front(page, steps):
     steps.tab(page, "Search")
     page.locator("#search-aim").select_option("front")
     page.locator("#search-budget").fill("17")
-    page.locator("#search-go").click()
-    page.locator(".search-state", has_text="Search done").wait_for(timeout=180_000)
+    searched(page)
     assert "on the front" in page.inner_text(".search-state")
     page.wait_for_function(
         "async () => (await (await fetch('live/trials')).json()).count"
@@ -337,8 +345,7 @@ def test_a_search_is_paused_resumed_and_stopped_with_its_best(page, steps):
     page.locator("#search-aim").select_option("loss")
     page.locator("#search-method").select_option("grid")
     page.locator("#search-budget").fill("900")
-    page.locator("#search-go").click()
-    page.wait_for_function("() => dem.line.state.search?.trials >= 3", timeout=180_000)
+    searched(page, "s.state === 'running' && s.trials >= 3")
     assert page.locator("#search-go").is_hidden()
     page.locator("#search-pause").click()
     page.locator(".search-state", has_text="Search paused after").wait_for()
