@@ -41,6 +41,11 @@ def suites() -> dict[str, Path]:
     return harness_tasks.suites()
 
 
+def suite_tasks(suite: str) -> list[str]:
+    """Returns the names of the tasks of a suite, sorted."""
+    return harness_tasks.suite_tasks(suite)
+
+
 def check(suite_or_tasks: str | Sequence[str]) -> None:
     """Checks that benchmark tasks can be run, before the caller loads a model for them.
 

@@ -27,6 +27,11 @@ def suites() -> dict[str, Path]:
     }
 
 
+def suite_tasks(suite: str) -> list[str]:
+    """Returns the tasks of a suite, sorted. Each has a file of its own name, as its group has."""
+    return sorted(file.stem for file in suites()[suite].glob("*.yaml") if file.stem != suite)
+
+
 def check(names: Sequence[str], include: Sequence[str | Path] = ()) -> Any:
     """Checks that tasks can be run, before their data or a model is loaded.
 

@@ -19,16 +19,16 @@
   function words(search) {
     const best = search.score ? `, best ${search.score}` : "";
     if (search.state === "queued" || (active(search) && !search.budget)) return "Search: opening the models in a process of its own";
-    if (search.state === "cancelling") return "Search: stopping";
+    if (search.state === "cancelling") return "Search: pausing";
     if (search.state === "running") return `Search: ${count(search.spent)} of ${search.budget} evaluations${best}${search.left ? `, about ${seconds(search.left)} left` : ""}`;
     if (search.state === "done") return `Search done: ${search.result}`;
     if (search.state === "failed") return `Search failed: ${search.error}`;
-    return `Search stopped after ${count(search.spent)} evaluations${best}. What it measured is kept.`;
+    return `Search paused after ${count(search.spent)} evaluations${best}. What it measured is kept, and Resume goes on from there`;
   }
 
   function build(line) {
     const button = h("button", { type: "button", id: "find-omega", onclick: () => line.search({ aim: aim(line.state.info) }) }, "Find ω");
-    const said = h("span"), stop = h("button", { type: "button", id: "find-stop", onclick: line.stopSearch }, "stop");
+    const said = h("span"), stop = h("button", { type: "button", id: "find-stop", onclick: () => (active(line.state.search) ? line.stopSearch() : line.resumeSearch()) });
     const share = h("i"), bar = h("div.progress", {}, share), hint = h("p");
     const note = h("div.finding", { hidden: true, role: "status" }, h("p", {}, said, stop), bar, hint);
     return { button, note, said, stop, bar, share, hint };
@@ -44,11 +44,14 @@
     note.hidden = !shown && !finding?.error;
     if (note.hidden) return;
     note.classList.toggle("problem", !shown || shown.state === "failed");
-    text(said, shown ? words(shown) : finding.error);
+    const where = shown?.recipe && shown.state === "done" ? ". Its recipe is on the tab Search" : "";
+    text(said, shown ? words(shown) + where : finding.error);
     text(hint, shown?.problem ?? "");
-    stop.hidden = bar.hidden = !runs;
+    bar.hidden = !runs;
+    stop.hidden = !runs && shown?.state !== "cancelled";
+    text(stop, runs ? "pause" : "resume");
     if (runs) share.style.width = `${shown.budget ? 100 * shown.spent / shown.budget : 0}%`;
   }
 
-  globalThis.dem.finding = { aim, build, draw, words };
+  globalThis.dem.finding = { aim, build, draw, words, seconds };
 })();

@@ -35,7 +35,8 @@
     parts.bars = h("div.importance");
     parts.root = h("div.landscape", {},
       h("section", {}, h("h3", {}, "Preferences"), parts.rows, parts.said, h("h3", {}, "What each ω decides"), parts.bars),
-      h("section", {}, h("h3", {}, "Front between ", parts.first.select, " and ", parts.second.select), parts.plane),
+      h("section", {}, h("h3", {}, "Front between ", parts.first.select, " and ", parts.second.select), parts.plane,
+        h("p.quiet", {}, "Measured: filled where no other is better on both. The line is predicted.")),
       h("section", {}, h("h3", {}, "Mean loss over ω of ", parts.across.select, " and ", parts.up.select), parts.map));
     return parts;
   }
@@ -118,6 +119,17 @@
     return points;
   }
 
+  /* The points that no other one beats: from left to right, those that are lower than all before them. */
+  function leaders(pairs) {
+    const found = new Set();
+    let lowest = Infinity;
+    for (const one of [...pairs].sort((a, b) => a.x - b.x || a.y - b.y)) {
+      if (one.y < lowest) found.add(one);
+      lowest = Math.min(lowest, one.y);
+    }
+    return found;
+  }
+
   function draw_plane(parts, state, forecast, trials) {
     const { plane, first, second, line } = parts;
     const names = state.info.data.map((dataset) => dataset.name), [a, b] = [names.indexOf(first.select.value), names.indexOf(second.select.value)];
@@ -137,7 +149,9 @@
       return made;
     };
     const named = (values) => Object.fromEntries(state.info.vectors.map((vector, i) => [vector.name, +values[i].toFixed(4)]));
-    plane.append(...pairs.map(({ trial, x, y }) => go(named(trial.omegas), `measured, mean loss ${trial.mean.toFixed(3)}`, svg("circle", { cx: to.x(x), cy: to.y(y), r: 3, class: "measured" }))));
+    const ahead = leaders(pairs);
+    plane.append(...pairs.map((one) => go(named(one.trial.omegas), `measured, mean loss ${one.trial.mean.toFixed(3)}${ahead.has(one) ? "; no other is better on both" : ""}`,
+      svg("circle", { cx: to.x(one.x), cy: to.y(one.y), r: ahead.has(one) ? 4 : 3, class: ahead.has(one) ? "measured leads" : "measured" }))));
     if (curve.length) plane.append(svg("path", { d: curve.map(({ x, y }, i) => `${i ? "L" : "M"}${to.x(x)} ${to.y(y)}`).join(""), class: "curve" }));
     plane.append(...curve.map((one) => go(named(one.omegas), "predicted", svg("circle", { cx: to.x(one.x), cy: to.y(one.y), r: 4, class: doubt(one, span) ? "ahead doubtful" : "ahead" }))));
     plane.append(...now.map(({ x, y }) => svg("circle", { cx: to.x(x), cy: to.y(y), r: 6, class: "now" })));
@@ -188,5 +202,5 @@
         h("i.span", { style: `width:${100 * span / most}%` }), h("b.num", {}, span.toFixed(3)))));
   }
 
-  globalThis.dem.front = { build, draw };
+  globalThis.dem.front = { build, draw, leaders };
 })();

@@ -22,6 +22,8 @@ A wish is a POST whose answer is a stream of lines, each a JSON object. Nothing 
   const kept = ({ info, method, parameters, omegas, past, future, prompt }) =>
     ({ models: info.models, method, parameters, omegas, past, future, prompt, address: location.hash });
 
+  const post = (route, body) => fetch(route, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body) });
+
   class Line {
     constructor() {
       // A reload comes back to this page's own state; a second tab begins with a copy of what the address names.
@@ -124,15 +126,23 @@ A wish is a POST whose answer is a stream of lines, each a JSON object. Nothing 
       this.asking = false;
     }
 
-    /* Begins a search of ω, or ends the one that runs. What is not wanted has its default. */
+    /* Begins a search of ω, ends the one that runs, or goes on with one that was stopped. What is not wanted has its default. */
     search = (wanted) => this.asked("live/search", { models: this.state.info.models, omegas: this.state.omegas, wanted });
     stopSearch = () => this.asked("live/search/stop", {});
+    resumeSearch = () => this.asked("live/search/resume", {});
+
+    /* The command of a search and its expected seconds, or the error that it would get. */
+    async planSearch(wanted) {
+      try {
+        const answer = await post("live/search/plan", { models: this.state.info.models, omegas: this.state.omegas, wanted });
+        return await answer.json();
+      } catch { return {}; } // the server is gone: the next beat says so
+    }
 
     async asked(route, body) {
       try {
-        const answer = await fetch(route, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body) });
-        const said = await answer.json();
-        if (route === "live/search") this.event({ type: "finding", ...(answer.ok ? { search: said } : { error: said.error }) });
+        const answer = await post(route, body), said = await answer.json();
+        if (route !== "live/search/stop") this.event({ type: "finding", ...(answer.ok ? { search: said } : { error: said.error }) });
         else this.beat();
       } catch { this.event({ type: "failed" }); }
     }

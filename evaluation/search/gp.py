@@ -1,6 +1,7 @@
-"""Search by a Gaussian process of the score with expected improvement, from optuna.
+"""Search by Gaussian processes with expected improvement, from optuna.
 
-Unlike the surrogate search it knows only scores: no single losses, and no derivatives.
+One process describes the score. With several aims there is one for each dataset's loss, and what
+is expected to improve is the volume that the front dominates. Derivatives are not used.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class NsgaSearch(OptunaSearch):
-    """Minimises the losses of all datasets at once.
+    """Minimises the losses of all datasets at once; see evaluation.search.front for its result.
 
     Args:
         space, start, known, seed: see OptunaSearch.
@@ -33,18 +33,8 @@ class NsgaSearch(OptunaSearch):
         seed: int = 0,
         population: int = 16,
     ) -> None:
-        super().__init__(space, start, known=known, seed=seed)
-        self._datasets, self._population = tuple(datasets), population
-
-    @property
-    def front(self) -> list[Trial]:
-        """The trials that no other one beats on every dataset, in the order of their measuring."""
-        done = [(trial, self._values(trial)) for trial in self.trials if trial.measured is not None]
-        return [
-            trial
-            for trial, values in done
-            if not any(_dominates(other, values) for _, other in done)
-        ]
+        super().__init__(space, start, datasets, known=known, seed=seed)
+        self._population = population
 
     def _sampler(self) -> BaseSampler:
         from optuna.samplers import NSGAIISampler
@@ -54,16 +44,3 @@ class NsgaSearch(OptunaSearch):
     def _at_once(self) -> int:
         # All points of a generation descend from the one before it.
         return self._population
-
-    def _directions(self) -> int:
-        return len(self._datasets)
-
-    def _values(self, trial: Trial) -> list[float]:
-        assert trial.measured is not None
-        return [trial.measured.losses[name] for name in self._datasets]
-
-
-def _dominates(one: Sequence[float], other: Sequence[float]) -> bool:
-    """Whether the first losses are at most the other ones, and lower somewhere."""
-    both = list(zip(one, other, strict=True))
-    return all(a <= b for a, b in both) and any(a < b for a, b in both)

@@ -27,6 +27,7 @@ class OptunaSearch(Searcher):
     Args:
         space: the box to search.
         start: the first point.
+        datasets: whose losses are minimised, each for itself; () to minimise the score.
         known: trials that were measured before; the sampler learns from them.
         seed: of the sampler.
     """
@@ -35,12 +36,14 @@ class OptunaSearch(Searcher):
         self,
         space: Space,
         start: Mapping[str, float],
+        datasets: Sequence[str] = (),
         *,
         known: Sequence[Trial] = (),
         seed: int = 0,
     ) -> None:
         super().__init__(space)
         self._start, self._known, self._seed = space.inside(start), known, seed
+        self._datasets = tuple(datasets)
 
     @abstractmethod
     def _sampler(self) -> BaseSampler:
@@ -48,11 +51,10 @@ class OptunaSearch(Searcher):
 
     def _values(self, trial: Trial) -> list[float]:
         """Returns what is minimised of a trial that did not fail."""
-        return [trial.score]
-
-    def _directions(self) -> int:
-        """Returns how many values a trial has."""
-        return 1
+        if not self._datasets:
+            return [trial.score]
+        assert trial.measured is not None
+        return [trial.measured.losses[name] for name in self._datasets]
 
     def _at_once(self) -> int:
         """Returns how many points the sampler proposes before it needs their values."""
@@ -70,7 +72,7 @@ class OptunaSearch(Searcher):
             # It warns that an option may change between versions; the version is pinned.
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             study = optuna.create_study(
-                directions=["minimize"] * self._directions(), sampler=self._sampler()
+                directions=["minimize"] * max(1, len(self._datasets)), sampler=self._sampler()
             )
         for trial in self._known:
             if trial.score < np.inf and self.space.inside(trial.point) == trial.point:

@@ -45,7 +45,7 @@ def search(
         str,
         typer.Option(
             metavar="NAME",
-            help="share (of each expert's gain), loss (mean), regret (largest) or score.",
+            help="share (of each expert's gain), loss (mean), regret (largest), score or front.",
         ),
     ] = "share",
     prefer: Annotated[

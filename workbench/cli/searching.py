@@ -9,6 +9,7 @@ from workbench.cli.output import note, warn
 from workbench.cli.shared import progress_bar
 
 if TYPE_CHECKING:
+    from evaluation.search import Trial
     from evaluation.search.optuna_study import OptunaStudy
     from merging import Recipe
     from workbench.plots.bullets import Gain
@@ -54,14 +55,14 @@ def carry_out(
                 score = f", best {step.best.score:.4f}" if step.best else ""
                 bar.update(task, description=f"searching{score}", completed=step.spent)
                 if kept:
-                    kept.write_step(found)
+                    kept.write_step(found, session.workdir)
                 if study:
                     study.add(step.trial)
     except BaseException:
         note(f"stopped; what was measured is kept in {session.workdir.root}")
         raise
     if kept:
-        kept.write_step(found)
+        kept.write_step(found, session.workdir)
     if found.problem:
         warn(found.problem)
     for name in found.at_bounds():
@@ -92,12 +93,13 @@ def result_of(
         tables: what its best composition gives; see on_splits.
     """
     from workbench.reports import search_tables
-    from workbench.search.outcome import as_data, left_out_r2
+    from workbench.search.outcome import as_data, front_of, left_out_r2
     from workbench.search.ranking import ranking
 
     best, r2 = found.best, left_out_r2(found)
     assert best is not None and found.searcher is not None
     benchmarks = _benchmarks(found, found.recipe_of(best))
+    trades = front_of(found) if found.wanted.aim == "front" else []
     # Scores have no answers of single questions to compare.
     ranked = None if benchmarks else ranking(found, session, models)
     parts = [
@@ -106,6 +108,7 @@ def result_of(
         search_tables.omegas(best.point),
         *(f"On {name}:\n{search_tables.scores(rows)}" for name, rows in benchmarks.items()),
         *(f"On {name}:\n{search_tables.gains(rows)}" for name, rows in tables.items()),
+        f"The front, the lowest mean loss first:\n{search_tables.front(trades)}" if trades else "",
         ranked.words() if ranked else "",
         search_tables.prediction(r2),
     ]
@@ -121,8 +124,13 @@ def result_of(
         "r2": {name: value if value == value else None for name, value in r2.items()},
         "splits": _as_data(tables),
         "benchmarks": {name: [row._asdict() for row in rows] for name, rows in benchmarks.items()},
+        "front": [{"omegas": each.point, "losses": _losses(each)} for each in trades],
         "trials": as_data(found),
     }
+
+
+def _losses(trial: "Trial") -> dict[str, float]:
+    return dict(trial.measured.losses) if trial.measured else {}
 
 
 def _benchmarks(found: "Search", result: "Recipe") -> dict[str, list["ScoreRow"]]:

@@ -18,6 +18,7 @@ from workbench.comparison.added_models import contender_from_folder, read_added
 from workbench.comparison.contender import Contender, Kind
 from workbench.errors import SessionError
 from workbench.search.measured import measured_points
+from workbench.search.record import PROGRESS, SearchRecord
 from workbench.session.keys import weights_key
 from workbench.session.loss_on_axis import FULL
 from workbench.session.runs import read_runs
@@ -42,7 +43,8 @@ def contenders(
     """Returns everything that can be compared. Equal weights appear once, under their first name.
 
     A page measures a composition wherever its sliders come to rest. Of these, all that were
-    benchmarked are listed, and of the others the best by mean loss.
+    benchmarked are listed, and the recipes that the page's searches found for groups of layers. Of
+    the others, the best by mean loss are.
 
     Args:
         session: with open models.
@@ -72,7 +74,8 @@ def contenders(
     # A search may have measured thousands; those beyond the lowest are only counted.
     lowest = filter(None, (point.recipe(models) for point in points[: most + len(by_key) + 1]))
     measured |= {weights_key(recipe): recipe for recipe in lowest}
-    for recipe in [*recipes, *(recipe for recipe in benchmarked.values() if fits(models, recipe))]:
+    listed_anyway = [*_found(session), *benchmarked.values()]
+    for recipe in [*recipes, *(recipe for recipe in listed_anyway if fits(models, recipe))]:
         by_key.setdefault(
             weights_key(recipe),
             Contender(formula(recipe), "recipe", recipe, models.identity(recipe)),
@@ -199,7 +202,12 @@ def _benchmarked(session: Session) -> Iterator[Recipe]:
 
 
 def _measured(session: Session) -> Iterator[Recipe]:
-    """Yields the saved recipes of the workdir whose losses were measured on all examples."""
+    """Yields the saved recipes of the workdir whose losses were measured on all examples.
+
+    The ledger knows those of other models too. It does not count losses that a search measured
+    together with their derivatives: those are in the cache, where measured_points finds all but the
+    compositions that sliders cannot show.
+    """
     from evaluation.records.prices import LOSSES
 
     # A recipe is also saved for jobs that were cancelled, so its file alone proves no measurement.
@@ -209,8 +217,29 @@ def _measured(session: Session) -> Iterator[Recipe]:
         if phase.complete and phase.name == LOSSES
     }
     for file in sorted(session.workdir.recipes.glob("*.yml")):
-        recipe = _saved(file, file.stat().st_mtime_ns)
-        if recipe is not None and weights_key(recipe) in measured:
+        saved = _saved(file, file.stat().st_mtime_ns)
+        if saved is None:
+            continue
+        recipe = renewed(session.models, saved)
+        if weights_key(saved) in measured or (
+            _is_grouped(recipe)
+            and fits(session.models, recipe)
+            and math.isfinite(loss_sum(session, recipe))
+        ):
+            yield recipe
+
+
+def _is_grouped(recipe: Recipe) -> bool:
+    """Returns whether an ω is no single number, so that sliders cannot show it."""
+    return any(isinstance(omega, list | dict | tuple) for omega in recipe.omegas.values())
+
+
+def _found(session: Session) -> Iterator[Recipe]:
+    """Yields the best recipes of the page's searches that sliders cannot show."""
+    for file in sorted(session.workdir.searches.glob(f"*/{PROGRESS}")):
+        progress = SearchRecord(file.parent).progress()
+        path = Path(progress.recipe) if progress and progress.recipe else None
+        if path and path.is_file() and (recipe := _saved(path, path.stat().st_mtime_ns)):
             yield renewed(session.models, recipe)
 
 

@@ -49,10 +49,18 @@ def description(
         "data": dataset_rows(models.names, models.data),
         **fields_of_methods(len(models.names)),
         "presets": _presets(session),
+        "suites": _suites(),
         "state": state,
         "formula": formula_parts(models.recipe({})),
         "note": note,
     }
+
+
+def _suites() -> dict[str, list[str]]:
+    """Returns the suites that need no network: name -> tasks."""
+    from evaluation import harness
+
+    return {name: harness.suite_tasks(name) for name in sorted(harness.suites())}
 
 
 def _state(

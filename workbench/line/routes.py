@@ -13,13 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Depends, HTTPException, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
-from starlette.requests import ClientDisconnect
 
 from workbench.errors import is_user_error
 from workbench.line.announcement import announcement
 from workbench.line.answers import Answer
 from workbench.line.contract import (
-    MOST_BYTES,
     ProtocolError,
     Wish,
     page_of,
@@ -29,10 +27,11 @@ from workbench.line.contract import (
 )
 from workbench.line.description import description
 from workbench.line.page_states import PageStates
+from workbench.line.requests import NO_STORE, document_of, done
 from workbench.line.scheduler import Scheduler
-from workbench.line.search_routes import begin, trials
+from workbench.line.search_routes import add_search_routes
 from workbench.search.forecast import Forecasts
-from workbench.search.process import status, stop
+from workbench.search.process import status
 
 if TYPE_CHECKING:
     from starlette.routing import BaseRoute
@@ -45,8 +44,6 @@ log = logging.getLogger(__name__)
 PAGES = 500
 """How many pages are remembered while the server runs."""
 UNEXPECTED = "Unexpected error. See the server log for details."
-NO_STORE = {"cache-control": "no-store", "x-accel-buffering": "no"}
-"""Headers of every answer: proxies neither keep it nor hold back its lines."""
 
 
 @dataclass
@@ -182,40 +179,13 @@ def admitted(request: Request) -> None:
         raise HTTPException(status_code=401, detail="Log in first.")
 
 
-async def _document(request: Request) -> Any:
-    """Returns the JSON document of a request, read up to MOST_BYTES.
-
-    Raises:
-        ProtocolError: it is longer, or no JSON, or broken off. NaN and infinity are JSON for Python
-            only, so they are refused.
-    """
-    body = b""
-    try:
-        async for piece in request.stream():
-            body += piece
-            if len(body) > MOST_BYTES:
-                raise ProtocolError(f"the message is longer than {MOST_BYTES:,} bytes.")
-    # A page breaks off its wish when it has a newer one.
-    except ClientDisconnect:
-        raise ProtocolError("the message was broken off.") from None
-
-    def refuse(text: str) -> None:
-        raise ProtocolError(f"{text} is no number.")
-
-    try:
-        return json.loads(body, parse_constant=refuse)
-    except (ValueError, RecursionError) as error:
-        raise ProtocolError(f"the message is no JSON: {str(error)[:200]}") from None
-
-
 def routes(session: Session) -> tuple[Line, list[BaseRoute]]:
     """Returns the live line of a session, and its routes for the page's application.
 
     GET  /live/open?page=…&recipe=…   what is open, and the state to show
     GET  /live/here                   that the server is here, and which models are open
     GET  /live/forecast               what predicts the losses of any slider position
-    GET  /live/trials                 the compositions that were measured
-    POST /live/search                 starts a search of ω; /live/search/stop ends it
+    …    /live/trials, /live/search…  see add_search_routes
     POST /live/move                   a Wish; answered by lines of JSON
     POST /live/keep                   the state of a page at rest
 
@@ -240,24 +210,12 @@ def routes(session: Session) -> tuple[Line, list[BaseRoute]]:
         document = line.forecasts.of(session.models) if session.ready else {"datasets": {}}
         return JSONResponse(document, headers=NO_STORE)
 
-    @router.get("/trials")
-    def measured() -> Response:
-        document = trials(session) if session.ready else {"trials": []}
-        return JSONResponse(document, headers=NO_STORE)
-
-    @router.post("/search")
-    async def search(request: Request) -> Response:
-        return await _done(request, lambda document: begin(session, document))
-
-    @router.post("/search/stop")
-    async def stop_search() -> Response:
-        await asyncio.to_thread(stop, session)
-        return JSONResponse(await asyncio.to_thread(status, session), headers=NO_STORE)
+    add_search_routes(router, session)
 
     @router.post("/move")
     async def move(request: Request) -> Response:
         try:
-            wish = wish_of(await _document(request))
+            wish = wish_of(await document_of(request))
         except ProtocolError as error:
             return JSONResponse({"error": str(error)}, status_code=400, headers=NO_STORE)
         return StreamingResponse(
@@ -266,21 +224,9 @@ def routes(session: Session) -> tuple[Line, list[BaseRoute]]:
 
     @router.post("/keep")
     async def keep(request: Request) -> Response:
-        return await _done(request, lambda document: {"digest": line.keep(document)})
+        return await done(request, lambda document: {"digest": line.keep(document)})
 
     return line, router.routes
-
-
-async def _done(request: Request, work: Callable[[Any], dict[str, Any]]) -> Response:
-    """Answers with what some work makes of the request's document; 400 if the work refuses it."""
-    try:
-        document = await _document(request)
-        answer = await asyncio.to_thread(work, document)
-    except Exception as error:
-        if not is_user_error(error):
-            raise
-        return JSONResponse({"error": str(error)}, status_code=400, headers=NO_STORE)
-    return JSONResponse(answer, headers=NO_STORE)
 
 
 async def _stream(line: Line, wish: Wish) -> AsyncIterator[bytes]:

@@ -1,17 +1,25 @@
-"""The routes of searches: what was measured, how a search goes, starting and stopping one."""
+"""The routes of searches: what was measured, how a search goes, and its begin and its end."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response
+
 from workbench.errors import SessionError
 from workbench.line.contract import ProtocolError
+from workbench.line.requests import NO_STORE, done
+from workbench.line.search_cost import seconds_of
+from workbench.line.search_found import found
 from workbench.search import process
 from workbench.search.measured import MeasuredPoint, measured_points, plain_points
-from workbench.search.wanted import Wanted
+from workbench.search.wanted import TaskAim, Wanted
 
 if TYPE_CHECKING:
+    from merging.recipe import Recipe
     from workbench.session.models import Models
     from workbench.session.session import Session
 
@@ -26,11 +34,13 @@ _KINDS: Mapping[str, Callable[[Any], bool]] = {
     "reach": lambda value: value is None or type(value) in (int, float),
     "highest_sum": lambda value: value is None or type(value) in (int, float),
     "highest_norm": lambda value: value is None or type(value) in (int, float),
+    "groups": lambda value: isinstance(value, str),
+    "tasks": lambda value: _are_names(value),
+    "suite": lambda value: isinstance(value, str),
+    "limit": lambda value: value is None or (type(value) is int and 1 <= value <= 1_000_000),
     "limited": lambda value: isinstance(value, bool),
     "screened": lambda value: isinstance(value, bool),
-    "frozen": lambda value: (
-        isinstance(value, list) and all(isinstance(name, str) for name in value)
-    ),
+    "frozen": lambda value: _are_names(value),
     "weights": lambda value: (
         isinstance(value, dict) and all(type(weight) in (int, float) for weight in value.values())
     ),
@@ -38,19 +48,101 @@ _KINDS: Mapping[str, Callable[[Any], bool]] = {
 """Keys of what a page may ask a search for, and what each value must be."""
 
 
+def _are_names(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
+
+
+def add_search_routes(router: APIRouter, session: Session) -> None:
+    """Adds the routes of searches to those of the live line.
+
+    GET  /live/trials          the compositions that were measured
+    GET  /live/search/found    the best of the newest search, where sliders cannot show it
+    POST /live/search/plan     the command of a search, and how long it will take; starts nothing
+    POST /live/search          starts a search of ω
+    POST /live/search/stop     ends it, /live/search/resume goes on with it
+
+    Args:
+        router: gets the routes.
+        session: the session.
+    """
+
+    @router.get("/trials")
+    def measured() -> Response:
+        document = trials(session) if session.ready else {"trials": []}
+        return JSONResponse(document, headers=NO_STORE)
+
+    @router.get("/search/found")
+    def best_found() -> Response:
+        document = found(session) if session.ready else None
+        return JSONResponse(document, headers=NO_STORE)
+
+    @router.post("/search/plan")
+    async def planned(request: Request) -> Response:
+        return await done(request, lambda document: plan(session, document))
+
+    @router.post("/search")
+    async def search(request: Request) -> Response:
+        return await done(request, lambda document: begin(session, document))
+
+    @router.post("/search/stop")
+    async def stop_search() -> Response:
+        await asyncio.to_thread(process.stop, session)
+        return JSONResponse(await asyncio.to_thread(process.status, session), headers=NO_STORE)
+
+    @router.post("/search/resume")
+    async def resume_search(request: Request) -> Response:
+        return await done(request, lambda document: resume(session))
+
+
 def begin(session: Session, document: Any) -> dict[str, Any]:
     """Starts a search that a page asks for, and returns its status.
 
     Args:
         session: with open models.
-        document: {"models": key of the open models, "omegas": the page's ω, "wanted": {…}}; the
-            keys of wanted are attributes of Wanted, and those left out have its defaults. With
-            "frozen" or "reach" the search begins at the page's ω.
+        document: {"models": key of the open models, "omegas": the page's ω, "wanted": {…}}. The
+            keys of wanted are attributes of Wanted, and tasks, suite and limit, those of its
+            TaskAim. Those left out have its defaults. With "frozen" or "reach" the search begins at
+            the page's ω.
 
     Raises:
         ProtocolError: the document has another form.
         SessionError: the search cannot be started.
+        TaskError: a task is unknown or not available.
     """
+    from evaluation import harness
+
+    recipe, wanted = _asked(session, document)
+    if wanted.bench:
+        harness.check(list(wanted.bench.tasks) or wanted.bench.suite)
+    process.submit(session, recipe, wanted)
+    return process.status(session) or {}
+
+
+def resume(session: Session) -> dict[str, Any]:
+    """Goes on with the newest search, and returns its status; see process.resume."""
+    process.resume(session)
+    return process.status(session) or {}
+
+
+def plan(session: Session, document: Any) -> dict[str, Any]:
+    """Returns the command of a search and its expected seconds (None if not known).
+
+    Args:
+        session, document: see begin.
+
+    Raises:
+        ProtocolError, SessionError: the search could not be started.
+    """
+    recipe, wanted = _asked(session, document)
+    wanted.space(tuple(session.models.names))  # raises if ω have no room
+    return {
+        "command": process.command(session, recipe, wanted),
+        "seconds": seconds_of(session, wanted),
+    }
+
+
+def _asked(session: Session, document: Any) -> tuple[Recipe, Wanted]:
+    """Returns the recipe that names the models, and what is wanted."""
     if not (isinstance(document, dict) and set(document) == {"models", "omegas", "wanted"}):
         raise ProtocolError("expected models, omegas and wanted.")
     omegas, wanted = document["omegas"], document["wanted"]
@@ -59,11 +151,18 @@ def begin(session: Session, document: Any) -> dict[str, Any]:
     models = session.models
     if document["models"] != models.key:
         raise SessionError("other models are open; show them first.")
+    if models.data_folder is None:
+        raise SessionError(
+            "a search measures losses, and no data are open. Choose a data folder under Models."
+        )
     for key, value in wanted.items():
         if key not in _KINDS or not _KINDS[key](value):
             raise ProtocolError(f"wanted has {key} = {str(value)[:60]!r}.")
     recipe = models.recipe(omegas)  # raises if an ω is out of range
     more = dict(wanted)
+    bench = {key: more.pop(key) for key in ("tasks", "suite", "limit") if key in more}
+    if more.get("aim") == "score":
+        more["bench"] = TaskAim(**{**bench, "tasks": tuple(bench.get("tasks", ()))})
     if "frozen" in more:
         more["frozen"] = tuple(more["frozen"])
     if more.get("frozen") or more.get("reach") is not None:
@@ -71,8 +170,7 @@ def begin(session: Session, document: Any) -> dict[str, Any]:
     else:
         # The ω do not count then, so that the same search is recognised wherever sliders stand.
         recipe = models.recipe({})
-    process.submit(session, recipe, Wanted(**more))
-    return process.status(session) or {}
+    return recipe, Wanted(**more)
 
 
 def trials(session: Session) -> dict[str, Any]:

@@ -1,10 +1,16 @@
 """The result of a search as text."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from workbench.plots.bullets import Gain
 from workbench.reports.text_table import table
 from workbench.search.benchmark_points import ScoreRow
+
+if TYPE_CHECKING:
+    from evaluation.search import Trial
 
 
 def omegas(point: Mapping[str, float]) -> str:
@@ -31,6 +37,19 @@ def scores(rows: Sequence[ScoreRow]) -> str:
     for row in rows:
         numbers = [f"{value:.4f}" for value in (row.base, row.here, row.error)]
         lines.append([row.task, row.metric, *numbers])
+    return table(lines)
+
+
+def front(trials: Sequence[Trial]) -> str:
+    """Returns the compositions of a front, one line each: the ω, and the losses."""
+    if not trials or trials[0].measured is None:
+        return "No composition kept the limits."
+    lines = [[*trials[0].point, *(f"loss on {name}" for name in trials[0].measured.losses)]]
+    for trial in trials:
+        losses = trial.measured.losses.values() if trial.measured else ()
+        lines.append(
+            [*(f"{omega:.4g}" for omega in trial.point.values()), *(f"{x:.4f}" for x in losses)]
+        )
     return table(lines)
 
 

@@ -76,6 +76,10 @@ class Coordinates:
             point |= dict.fromkeys(own.values(), omegas.get(vector, 0.0))
         return point | {name: parameters[name] for name in self.parameters}
 
+    def omegas(self, point: Mapping[str, float]) -> dict[str, dict[str, float]]:
+        """Returns vector -> group -> its ω at a point; the group is WHOLE if a vector has one ω."""
+        return {vector: self._values(vector, point) for vector in self.by_vector}
+
     def recipe(self, models: Models, point: Mapping[str, float]) -> Recipe:
         """Returns the composition that a point stands for; ω that are left out are 0.
 

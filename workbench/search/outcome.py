@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from workbench.search.screening import few_of
 from workbench.session.loss_on_axis import FULL
 
 if TYPE_CHECKING:
+    from evaluation.search import Trial
     from merging.recipe import Recipe
     from workbench.search.running import Search
     from workbench.session.models import Models
@@ -57,6 +59,28 @@ def left_out_r2(search: Search) -> dict[str, float]:
     return {dataset: model.r2() for dataset, model in models.items()}
 
 
+def front_of(search: Search) -> list[Trial]:
+    """Returns the trials that no other one beats on every dataset, the best score first.
+
+    Those on which a dataset is worse than its limit are left out.
+    """
+    from evaluation.search.front import front
+    from evaluation.search.objective import Limited
+
+    objective, searcher = search.objective, search.searcher
+    if objective is None or searcher is None:
+        return []
+    plain = objective.objective if isinstance(objective, Limited) else objective
+    # A limit that is broken adds a penalty to the score.
+    kept = [
+        trial
+        for trial in searcher.trials
+        if trial.measured and trial.score == plain.score(trial.measured.losses)
+    ]
+    datasets = list(kept[0].measured.losses) if kept and kept[0].measured else []
+    return sorted(front(kept, datasets), key=lambda trial: trial.score)
+
+
 def as_data(search: Search) -> list[dict[str, Any]]:
     """Returns all trials for JSON, in the order in which they were measured.
 
@@ -73,3 +97,19 @@ def as_data(search: Search) -> list[dict[str, Any]]:
         }
         for trial in search.searcher.trials
     ]
+
+
+def on_other_split(result: Mapping[str, Any]) -> str:
+    """Returns what the best gives on the split that the search never saw; "" without one.
+
+    Args:
+        result: what `dem search --json` wrote.
+    """
+    for name, rows in result["splits"].items():
+        if name == "validation":
+            continue
+        shares = [row["share"] for row in rows if row["share"] is not None]
+        mean = sum(row["loss"] for row in rows) / len(rows)
+        share = f"mean share {100 * sum(shares) / len(shares):.1f} %, " if shares else ""
+        return f"; on {name}: {share}mean loss {mean:.4f}"
+    return ""

@@ -12,20 +12,23 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench import commands
 from workbench.errors import SessionError
 from workbench.processes import dem
-from workbench.search.record import LOG, RESULT, SearchRecord
+from workbench.search.outcome import on_other_split
+from workbench.search.record import LOG, RESULT, Progress, SearchRecord
 from workbench.search.wanted import AIM_WORDS, Wanted
 from workbench.session.job_table import Cancelled, Handle, Job
 from workbench.session.keys import fingerprint
+from workbench.session.loss_on_axis import FULL
 
 if TYPE_CHECKING:
     from merging.recipe import Recipe
+    from workbench.session.models import Models
     from workbench.session.session import Session
 
 KIND = "search"
@@ -61,25 +64,74 @@ def submit(session: Session, recipe: Recipe, wanted: Wanted) -> Job:
         )
     wanted.space(tuple(models.names))  # raises if a vector is not open
     saved, options = session.workdir.save_recipe(recipe), wanted.options()
-    folder = session.workdir.searches / fingerprint([models.key, recipe.digest, options])[:12]
+    folder = session.workdir.searches / fingerprint([_inputs(models), recipe.digest, options])[:12]
+    words = [str(saved), "--data", str(models.data_folder), "--workdir", str(session.workdir.root)]
+    about = {
+        "title": _title(wanted),
+        "command": command(session, recipe, wanted),
+        "inputs": _inputs(models),
+        "words": [*words, *options],
+    }
+    return _run(session, folder, about)
+
+
+def resume(session: Session) -> Job:
+    """Goes on with the newest search as it was begun, whatever a page shows by now.
+
+    Returns:
+        The job that follows its process; that of the running search if it still runs.
+
+    Raises:
+        SessionError: there is none, it was of other models, or another search runs.
+    """
+    job = _newest(session)
+    about = _about(Path(job.key)) if job else {}
+    if job is None or "words" not in about:
+        raise SessionError("no search was stopped here that could go on. Begin one.")
+    if about["inputs"] != _inputs(session.models):
+        raise SessionError(
+            "the last search was of other models than those that are open. Open them, or begin a "
+            "new search."
+        )
+    return _run(session, Path(job.key), about)
+
+
+def command(session: Session, recipe: Recipe, wanted: Wanted) -> str:
+    """Returns the `dem search` line that searches for the same.
+
+    Args:
+        session: with open models and data.
+        recipe, wanted: see submit.
+    """
+    assert session.models.data_folder is not None
+    saved, root = session.workdir.save_recipe(recipe), session.workdir.root
+    return commands.search(saved, session.models.data_folder, root, wanted.options())
+
+
+def _run(session: Session, folder: Path, about: Mapping[str, Any]) -> Job:
+    """Starts or follows the search of a folder; see submit.
+
+    Args:
+        session: the session.
+        folder: the folder of the search.
+        about: its title, command, key of its models, and words for `dem search`.
+    """
     for job in session.jobs.active():
         if job.kind == KIND and job.key == str(folder):
             return job
         if job.kind == KIND:
             raise SessionError("another search runs. Stop it, or wait for its end.")
-    command = commands.search(saved, models.data_folder, session.workdir.root, options)
-    words = [str(saved), "--data", str(models.data_folder), "--workdir", str(session.workdir.root)]
     folder.mkdir(parents=True, exist_ok=True)
-    about = {"title": _title(wanted), "command": command, "models": models.key}
     (folder / "about.json").write_text(json.dumps(about), "utf-8")
 
     def work(handle: Handle) -> str:
         # One that another server of this workdir has started is followed, and not started twice.
         if not SearchRecord(folder).pid:
-            _start(folder, [*words, *options])
+            _start(folder, about["words"])
         return _follow(session, folder, handle)
 
-    return session.jobs.submit(KIND, about["title"], work, key=str(folder), command=command)
+    more = {"key": str(folder), "command": about["command"]}
+    return session.jobs.submit(KIND, about["title"], work, **more)
 
 
 def find(session: Session) -> list[Job]:
@@ -102,11 +154,11 @@ def find(session: Session) -> list[Job]:
 
 def status(session: Session) -> dict[str, Any] | None:
     """Returns how far the newest search is, as JSON for a page; None if there was none."""
-    job = next(iter(session.jobs.recent(KIND, limit=1)), None)
+    job = _newest(session)
     if job is None:
         return None
     folder = Path(job.key)
-    progress = SearchRecord(folder).progress()
+    progress = SearchRecord(folder).progress() or Progress(0, 0)
     return {
         "id": job.id,
         "state": job.state,
@@ -116,14 +168,27 @@ def status(session: Session) -> dict[str, Any] | None:
         "result": job.result,
         "seconds": job.seconds(),
         "left": job.eta(),
-        "models": _about(folder).get("models", ""),
-        "spent": progress.spent if progress else 0,
-        "budget": progress.budget if progress else 0,
-        "trials": progress.trials if progress else 0,
-        "score": progress.score if progress else "",
-        "omegas": progress.omegas if progress else None,
-        "problem": progress.problem if progress else "",
+        "models": session.models.key if _is_of(session, folder) else "",
+        "spent": progress.spent,
+        "budget": progress.budget,
+        "trials": progress.trials,
+        "score": progress.score,
+        "omegas": progress.omegas,
+        "problem": progress.problem,
+        "front": progress.front,
+        # Changes when a better recipe is found that sliders cannot show.
+        "recipe": Path(progress.recipe).stem,
     }
+
+
+def newest(session: Session) -> SearchRecord | None:
+    """Returns the folder of the newest search; None if there was none, or it was of other models.
+
+    Args:
+        session: with open models.
+    """
+    job = _newest(session)
+    return SearchRecord(Path(job.key)) if job and _is_of(session, Path(job.key)) else None
 
 
 def stop(session: Session) -> None:
@@ -133,8 +198,28 @@ def stop(session: Session) -> None:
             session.jobs.cancel(job.id)
 
 
+def _newest(session: Session) -> Job | None:
+    return next(iter(session.jobs.recent(KIND, limit=1)), None)
+
+
+def _inputs(models: Models) -> str:
+    """Returns the key of what a search measures.
+
+    It is not Models.key, which also covers the quick examples: they depend on the machine's speed,
+    so a server that was started again may have others.
+    """
+    data = {name: data.keys[FULL] for name, data in models.data.items()}
+    return fingerprint([models.base.identity, models.identities, data])[:16]
+
+
+def _is_of(session: Session, folder: Path) -> bool:
+    """Returns whether the search of a folder is one of the open models."""
+    return session.ready and _about(folder).get("inputs") == _inputs(session.models)
+
+
 def _title(wanted: Wanted) -> str:
-    return f"ω by {AIM_WORDS[wanted.aim]}, {wanted.method}, {wanted.budget} evaluations"
+    aim = "each dataset's loss" if wanted.aim == "front" else AIM_WORDS[wanted.aim]
+    return f"ω by {aim}, {wanted.method}, {wanted.budget} evaluations"
 
 
 def _about(folder: Path) -> dict[str, Any]:
@@ -186,7 +271,8 @@ def _follow(session: Session, folder: Path, handle: Handle) -> str:
     result, progress = record.result(), record.progress()
     if result is None or progress is None:
         raise SessionError(record.tail() or "the process that searches has ended.")
-    return f"{progress.trials} compositions, best {progress.score}{_on_test(result)}"
+    trades = f", {progress.front} on the front" if progress.front else ""
+    return f"{progress.trials} compositions{trades}, best {progress.score}{on_other_split(result)}"
 
 
 def end(folder: Path) -> None:
@@ -202,15 +288,3 @@ def end(folder: Path) -> None:
             child.kill()
             child.wait()
     record.end()
-
-
-def _on_test(result: dict[str, Any]) -> str:
-    """Returns what the best gives on the split that the search never saw; "" without one."""
-    for name, rows in result["splits"].items():
-        if name == "validation":
-            continue
-        shares = [row["share"] for row in rows if row["share"] is not None]
-        mean = sum(row["loss"] for row in rows) / len(rows)
-        share = f"mean share {100 * sum(shares) / len(shares):.1f} %, " if shares else ""
-        return f"; on {name}: {share}mean loss {mean:.4f}"
-    return ""

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from plumbing.atomic import write_whole
 from workbench.processes import RUNNING, running_process
+from workbench.search.outcome import front_of
 
 if TYPE_CHECKING:
     from workbench.search.running import Search
+    from workbench.session.workdir import Workdir
 
 PROGRESS, RESULT, LOG = "progress.json", "result.json", "search.log"
 """Files of the folder: how far the search is, what `dem search --json` wrote, what it printed."""
@@ -26,8 +28,14 @@ class Progress:
         budget: the most evaluations.
         trials: compositions so far.
         score: the best score in words, such as "mean share 61.2 %"; "" before the first one.
-        omegas: the best ω so far, by vector; {} before the first one.
+        omegas: the best ω so far, by vector; None before the first one, and if a vector has
+            several, for groups of layers.
         problem: why the search ended early, or what to know of its result; "" if nothing.
+        groups: vector -> group of layers -> its best ω so far; None if each vector has one.
+        losses: dataset or task -> the loss of the best, or the score of a task with its sign so
+            that lower is better; None before the first one.
+        recipe: the file of the best recipe so far, if `groups` are given; else "".
+        front: how many compositions no other one beats on every dataset; 0 for other aims.
     """
 
     spent: float
@@ -36,6 +44,10 @@ class Progress:
     score: str = ""
     omegas: dict[str, float] | None = None
     problem: str = ""
+    groups: dict[str, dict[str, float]] | None = None
+    losses: dict[str, float] | None = None
+    recipe: str = ""
+    front: int = 0
 
 
 class SearchRecord:
@@ -63,20 +75,33 @@ class SearchRecord:
         """Replaces the progress."""
         write_whole(self.folder / PROGRESS, json.dumps(asdict(progress)))
 
-    def write_step(self, search: Search) -> None:
-        """Replaces the progress by that of a running search."""
+    def write_step(self, search: Search, workdir: Workdir) -> None:
+        """Replaces the progress by that of a running search.
+
+        Args:
+            search: the search.
+            workdir: gets the best recipe, if sliders cannot show it.
+        """
         best = search.best
-        count = len(search.searcher.trials) if search.searcher else 0
         at_bounds = ", ".join(search.at_bounds())
         hint = f"ω of {at_bounds} is at its bound; a wider range may help." if at_bounds else ""
+        groups = search.region.coordinates.omegas(best.point) if best else {}
+        alike = all(len(set(own.values())) == 1 for own in groups.values())
+        recipe = "" if alike or not best else str(workdir.save_recipe(search.recipe_of(best)))
         self.write(
             Progress(
-                search.spent,
-                search.wanted.budget,
-                count,
-                search.wanted.words(best.score) if best else "",
-                dict(best.point) if best else None,
-                search.problem or hint,
+                spent=search.spent,
+                budget=search.wanted.budget,
+                trials=len(search.searcher.trials) if search.searcher else 0,
+                score=search.wanted.words(best.score) if best else "",
+                omegas={name: next(iter(own.values())) for name, own in groups.items()}
+                if best and alike
+                else None,
+                problem=search.problem or hint,
+                groups=None if alike else groups,
+                losses=dict(best.measured.losses) if best and best.measured else None,
+                recipe=recipe,
+                front=len(front_of(search)) if search.wanted.aim == "front" else 0,
             )
         )
 

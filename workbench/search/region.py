@@ -160,6 +160,8 @@ def _maker(wanted: Wanted, datasets: Sequence[str], objective: Objective) -> Mak
     from evaluation.search.surrogate import SurrogateSearch
     from evaluation.search.tpe import TpeSearch
 
+    aims = datasets if wanted.aim == "front" else ()
+
     def make(space: Space, first: Mapping[str, float], known: Sequence[Trial]) -> Searcher:
         more: dict[str, Any] = {"known": known, "seed": wanted.seed}
         makers: dict[Method, Callable[[], Searcher]] = {
@@ -170,7 +172,7 @@ def _maker(wanted: Wanted, datasets: Sequence[str], objective: Objective) -> Mak
             "grid": lambda: GridSearch(space, wanted.levels),
             "simplex": lambda: SimplexSearch(space, wanted.levels),
             "tpe": lambda: TpeSearch(space, first, **more),
-            "gp": lambda: GpSearch(space, first, **more),
+            "gp": lambda: GpSearch(space, first, aims, **more),
             "nsga": lambda: NsgaSearch(space, first, datasets, **more),
             "cma": lambda: CmaSearch(space, first, seed=wanted.seed),
         }

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from evaluation.search import Space
     from evaluation.search.objective import Losses, Objective
 
-Aim = Literal["share", "loss", "regret", "score"]
+Aim = Literal["share", "loss", "regret", "score", "front"]
 Method = Literal[
     "surrogate", "gradient", "coordinate", "greedy", "grid", "simplex", "tpe", "gp", "nsga", "cma"
 ]
@@ -26,8 +26,11 @@ AIM_WORDS = {
     "loss": "mean loss",
     "regret": "largest regret",
     "score": "mean score",
+    "front": "mean loss",
 }
 METHODS: tuple[Method, ...] = get_args(Method)
+SEVERAL_AIMS: tuple[Method, ...] = ("nsga", "gp")
+"""The methods that can minimise several losses, each for itself."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,9 @@ class Wanted:
 
     Attributes:
         aim: "share": the mean share of each expert's gain; "loss": the mean loss; "regret": the
-            largest share of an expert's gain that is missing; "score": the mean score of `bench`.
+            largest share of an expert's gain that is missing; "score": the mean score of `bench`;
+            "front": the loss of each dataset for itself, so that the result is a front. Its best
+            is the composition with the lowest mean loss.
         method: the searcher.
         budget: the most evaluations; see workbench.search.points.GRADIENT_COST.
         low, high: the bounds of every ω.
@@ -144,6 +149,12 @@ class Wanted:
             raise SessionError(
                 f"--few-first spares the losses of points that are not the best, and {self.method} "
                 "learns from them. Leave it out, or use another method, such as coordinate."
+            )
+        if self.aim == "front" and (self.method not in SEVERAL_AIMS or self.screened):
+            raise SessionError(
+                "the aim front is the loss of each dataset for itself, and the search has the "
+                f"method {self.method}{' and --few-first' if self.screened else ''}. "
+                f"Use {' or '.join(SEVERAL_AIMS)}, without --few-first."
             )
         self._check_bench()
         self._check_merge()
@@ -237,8 +248,9 @@ class Wanted:
         # A share is to be large, so its score is minus the share.
         percent = 100 * (-score if self.aim == "share" else score)
         if self.aim == "score":
-            return f"{AIM_WORDS[self.aim]} {-score:.4f}"
-        value = f"{score:.4f}" if self.aim == "loss" else f"{percent:.1f} %"
+            # Not -score: minus zero would be shown as -0.0000.
+            return f"{AIM_WORDS[self.aim]} {0.0 - score:.4f}"
+        value = f"{score:.4f}" if self.aim in ("loss", "front") else f"{percent:.1f} %"
         return f"{AIM_WORDS[self.aim]} {value}"
 
     def objective(self, base: Losses, experts: Losses) -> Objective:
@@ -260,7 +272,7 @@ class Wanted:
                     f"no dataset with an expert is called {name!r}; {nearest(name, experts)}"
                 )
         try:
-            if self.aim in ("loss", "score"):
+            if self.aim in ("loss", "score", "front"):
                 inner: Objective = objective.mean_loss(base)
             elif self.aim == "share":
                 inner = objective.mean_share(base, experts, self.weights)

@@ -152,6 +152,26 @@ def test_groups_of_layers_are_searched_within_limits(call, tmp_path: Path, capsy
     assert sum(losses) / 3 == pytest.approx(found["score"], rel=1e-5)
 
 
+def test_several_aims_give_a_front(call, tmp_path: Path, capsys) -> None:
+    result = tmp_path / "result.json"
+    more = ["--aim", "front", "--method", "nsga", "--budget", "20", "--json", str(result)]
+    assert call(*more) == 0
+    assert "The front, the lowest mean loss first:" in capsys.readouterr().out
+    found = json.loads(result.read_text())
+    losses = [tuple(trial["losses"].values()) for trial in found["trials"]]
+    front = [tuple(each["losses"].values()) for each in found["front"]]
+    for mine in losses:
+        beaten = any(
+            all(a <= b for a, b in zip(other, mine, strict=True)) and other != mine
+            for other in losses
+        )
+        assert (mine in front) != beaten
+    assert [sum(each) for each in front] == sorted(map(sum, front))
+    assert found["front"][0]["omegas"] == found["omegas"]
+    assert call("--aim", "front") == 2
+    assert "Use nsga or gp" in capsys.readouterr().err
+
+
 def test_a_vector_is_added_near_the_recipe_and_removed_again(
     world, tmp_path: Path, monkeypatch, capsys
 ) -> None:

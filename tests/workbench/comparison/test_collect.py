@@ -19,6 +19,9 @@ from workbench.errors import SessionError
 from workbench.jobs import export, measure_missing
 from workbench.jobs.benchmark import BenchmarkRequest
 from workbench.line.contract import standing_of_recipe
+from workbench.search.record import SearchRecord
+from workbench.search.running import Search
+from workbench.search.wanted import Wanted
 from workbench.session.keys import weights_key
 from workbench.session.runs import keep_scores
 from workbench.session.standing import Choice, Standing
@@ -142,6 +145,27 @@ def test_saved_recipes_are_those_that_were_measured(session):
     assert "measured compositions that are not shown, as their mean loss is higher: 1" in few.notes
     (session.workdir.root / "recipes" / "strange.yml").write_text("merge_method: nothing at all\n")
     assert len(contenders(session).contenders) == 7
+
+
+def test_what_searches_found_for_groups_of_layers_is_listed_in_any_case(session):
+    folder = session.workdir.searches / "one"
+    folder.mkdir(parents=True)
+    # With derivatives, whose cost is no sweep of the ledger.
+    wanted = Wanted("loss", "surrogate", 45, groups="depth", limited=False)
+    search = Search(session, session.models, wanted)
+    for _ in search.steps():
+        SearchRecord(folder).write_step(search, session.workdir)
+    recipe = search.recipe_of(search.best)
+    assert not session.ledger.phases("evaluation", digest=weights_key(recipe))
+    for most in (0, 12):
+        rows = contenders(session, most=most).contenders
+        assert weights_key(recipe) in [row.key for row in rows]
+    # Without its search it is one of the measured ones.
+    (folder / "progress.json").unlink()
+    assert weights_key(recipe) in [row.key for row in contenders(session).contenders]
+    assert weights_key(recipe) not in [row.key for row in contenders(session, most=0).contenders]
+    (row,) = [row for row in contenders(session).contenders if row.key == weights_key(recipe)]
+    assert "ω(layer)·Δ" in row.name
 
 
 def test_recipes_of_other_models_are_counted_and_not_shown(session):

@@ -2,10 +2,11 @@
 
 import pytest
 
+from evaluation.errors import TaskError
 from workbench.errors import SessionError
 from workbench.line import search_routes
 from workbench.line.contract import ProtocolError
-from workbench.search.wanted import Wanted
+from workbench.search.wanted import TaskAim, Wanted
 from workbench.session.loss_on_axis import FULL
 from workbench.session.standing import Choice
 
@@ -45,9 +46,51 @@ def test_limits_may_be_left_empty(session, asked):
     assert asked[0][1] == Wanted(highest_norm=0.3)
 
 
+def test_groups_several_aims_and_benchmarks_reach_the_search(session, asked, monkeypatch):
+    monkeypatch.setattr("evaluation.harness.check", lambda names: None)
+    for more in (
+        {"groups": "part"},
+        {"aim": "front", "method": "nsga", "tasks": [], "suite": "demo"},
+        {"aim": "score", "method": "tpe", "tasks": ["demo_cot", "demo_sni"], "limit": 5},
+        {"aim": "score", "method": "tpe", "tasks": [], "suite": "demo", "limit": None},
+    ):
+        search_routes.begin(session, document(session, **more))
+    assert [wanted for _, wanted in asked] == [
+        Wanted(groups="part"),
+        Wanted(aim="front", method="nsga"),
+        Wanted(aim="score", method="tpe", bench=TaskAim(("demo_cot", "demo_sni"), limit=5)),
+        Wanted(aim="score", method="tpe", bench=TaskAim(suite="demo")),
+    ]
+
+
+def test_an_unknown_task_is_refused_before_anything_starts(session, asked):
+    with pytest.raises(TaskError, match="unknown task 'demo_cott'"):
+        search_routes.begin(
+            session, document(session, aim="score", method="tpe", tasks=["demo_cott"])
+        )
+    assert asked == []
+
+
+def test_a_plan_names_the_command_and_the_cost_and_starts_nothing(session, asked):
+    asked_for = {"groups": "depth", "budget": 7, "highest_sum": 1.5}
+    planned = search_routes.plan(session, document(session, **asked_for))
+    assert planned["command"].startswith("dem search ")
+    assert "--budget=7 --groups=depth --sum-at-most=1.5" in planned["command"]
+    assert planned["seconds"] is None  # nothing was measured yet
+    with pytest.raises(SessionError, match="the simplex gives"):
+        search_routes.plan(session, document(session, groups="depth", method="simplex"))
+    assert asked == []
+
+
 @pytest.mark.parametrize(
     "wanted",
     [
+        {"groups": 1},
+        {"tasks": "demo_cot"},
+        {"tasks": [1]},
+        {"limit": 0},
+        {"limit": 2.0},
+        {"suite": None},
         {"budget": 4.0},
         {"budget": True},
         {"budget": 2_000_000},

@@ -38,6 +38,7 @@ def test_the_mean_score_is_maximised_and_every_score_is_a_run(session):
         assert trial.score == pytest.approx(-sum(runs.values()) / 2)
     assert found.best.score == min(trial.score for trial in trials)
     assert SCORE.words(-0.25) == "mean score 0.2500"
+    assert SCORE.words(0.0) == "mean score 0.0000"
 
 
 def test_run_again_it_measures_nothing_and_another_limit_is_another_measurement(session):

@@ -77,8 +77,10 @@ def test_one_that_was_stopped_goes_on_where_it_was(opened):
     assert session.jobs.wait(job.id, 30).state == "cancelled"
     assert SearchRecord(Path(job.key)).pid is None
     before = {point.key for point in measured_points(session.book, session.models)}
-    again = process.submit(session, session.recipe({}), long)
+    again = process.resume(session)
     assert again.key == job.key and again.id != job.id
+    assert process.submit(session, session.recipe({}), long).id == again.id
+    assert again.command == job.command == process.command(session, session.recipe({}), long)
     until(lambda: len(measured_points(session.book, session.models)) > len(before) + 2)
     process.stop(session)
     session.jobs.wait(again.id, 30)
@@ -97,6 +99,8 @@ def test_it_outlives_its_server_and_is_found_again(opened):
     assert record.pid == pid
     second = opened()
     (found,) = process.find(second)
+    assert process.status(second)["models"] == second.models.key
+    assert process.newest(second).folder == record.folder
     assert process.find(second) == [] and found.key == job.key
     done = second.jobs.wait(found.id, 180)
     assert done.state == "done" and "40 compositions" in done.result
@@ -115,6 +119,9 @@ def test_one_that_cannot_begin_fails_with_its_own_words(opened, monkeypatch):
 
 def test_what_does_not_fit_starts_nothing(opened):
     session = opened()
+    with pytest.raises(SessionError, match="no search was stopped here"):
+        process.resume(session)
+    assert process.newest(session) is None
     with pytest.raises(SessionError, match="no vector is called 'nobody'"):
         process.submit(session, session.recipe({}), Wanted(frozen=("nobody",)))
     assert session.jobs.recent(process.KIND) == []

@@ -5,7 +5,12 @@ import os
 import subprocess
 import sys
 
+import pytest
+
+from merging.recipe import read_recipe
 from workbench.search.record import LOG, PROGRESS, RESULT, Progress, SearchRecord
+from workbench.search.running import Search
+from workbench.search.wanted import Wanted
 
 
 def test_progress_is_what_was_written_last(tmp_path):
@@ -46,3 +51,37 @@ def test_the_last_line_of_the_log_is_the_reason(tmp_path):
     assert record.tail() == ""
     (tmp_path / LOG).write_bytes(b"first\nError: no data\xff\n\n")
     assert record.tail().startswith("Error: no data")
+
+
+def searched(session, record, **more):
+    """The progress of a whole search without derivatives, and the search."""
+    wanted = Wanted(
+        **{"aim": "loss", "method": "coordinate", "budget": 6, "limited": False, **more}
+    )
+    search = Search(session, session.models, wanted)
+    for _ in search.steps():
+        record.write_step(search, session.workdir)
+    return record.progress(), search
+
+
+def test_a_recipe_that_sliders_cannot_show_is_saved_with_its_losses(session, tmp_path):
+    progress, search = searched(session, SearchRecord(tmp_path), groups="depth", budget=12)
+    assert progress.omegas is None
+    assert set(progress.groups["ada"]) >= {"early layers", "middle layers"}
+    assert {
+        f"{vector} in {group}": omega
+        for vector, own in progress.groups.items()
+        for group, omega in own.items()
+    } == search.best.point
+    losses = session.losses(read_recipe(progress.recipe))
+    assert progress.losses == pytest.approx({name: loss.value for name, loss in losses.items()})
+    assert (progress.trials, progress.front) == (12, 0)
+
+
+def test_sliders_get_the_best_and_several_aims_count_their_front(session, tmp_path):
+    record = SearchRecord(tmp_path)
+    plain, search = searched(session, record)
+    assert (plain.omegas, plain.groups, plain.recipe) == (search.best.point, None, "")
+    several, _ = searched(session, record, aim="front", method="nsga", budget=8)
+    assert 1 <= several.front <= 8
+    assert several.losses.keys() == session.models.data.keys()

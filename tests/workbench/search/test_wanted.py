@@ -26,6 +26,8 @@ BASE, EXPERTS = {"cot": 1.0, "p3": 2.0, "talk": 3.0}, {"cot": 0.2, "p3": 1.0}
         ({"levels": 1}, "1 values of each ω are no search"),
         ({"screened": True}, "--few-first spares the losses .* and surrogate learns from them"),
         ({"groups": "dept"}, r"not grouped by 'dept'; did you mean 'depth'\?"),
+        ({"aim": "front"}, "has the method surrogate. Use nsga or gp"),
+        ({"aim": "front", "method": "gp", "screened": True}, "gp and --few-first. Use nsga or gp"),
         ({"highest_sum": 0.0}, "Σω may be at most 0; expected a number above 0"),
         ({"highest_norm": float("nan")}, "at most nan"),
         ({"groups": "part", "merge": Choice("ties")}, "Leave out --groups"),
@@ -73,6 +75,9 @@ def test_an_aim_that_needs_an_expert_says_so():
         with pytest.raises(SessionError, match="no expert is better than the base"):
             Wanted(aim=aim).objective(BASE, {})
     assert Wanted(aim="loss").objective(BASE, {}).score(BASE) == pytest.approx(2.0)
+    several = Wanted(aim="front", method="nsga")
+    assert several.objective(BASE, {}).score(BASE) == pytest.approx(2.0)
+    assert several.options() == ["--method=nsga", "--aim=front"]
 
 
 def test_a_preference_for_no_dataset_is_refused():
@@ -123,7 +128,8 @@ def test_its_options_ask_the_command_line_for_the_same():
         ("share", -0.462, "mean share 46.2 %"),
         ("loss", 0.5381, "mean loss 0.5381"),
         ("regret", 0.31, "largest regret 31.0 %"),
+        ("front", 0.5381, "mean loss 0.5381"),
     ],
 )
 def test_a_score_in_words(aim, score, words):
-    assert Wanted(aim=aim).words(score) == words
+    assert Wanted(aim=aim, method="nsga").words(score) == words

@@ -26,6 +26,17 @@ def omegas(page):
     return page.evaluate("dem.line.state.omegas")
 
 
+def searched(page, until="s.state === 'done'"):
+    """Begins the search that the form asks for, and waits until it is so far."""
+    before = page.evaluate("dem.line.state.search?.id ?? 0")
+    page.locator("#search-go").click()
+    page.wait_for_function(
+        f"(before) => {{ const s = dem.line.state.search; return s && s.id !== before && {until}; }}",
+        arg=before,
+        timeout=240_000,
+    )
+
+
 @pytest.mark.slow
 def test_predictions_follow_the_hand_without_a_question_to_the_server(page, steps):
     # No answer to a move: what changes now, the page has computed by itself.
@@ -170,6 +181,7 @@ def test_limits_and_few_examples_are_asked_for(page, steps):
     page.route("**/live/search", lambda route: asked.append(route.request.post_data_json))
     steps.tab(page, "Search")
     few = page.locator("#search-few")
+    page.locator(".search-more summary").click()
     assert few.is_disabled()  # the surrogate learns from all losses
     page.locator("#search-method").select_option("tpe")
     few.check()
@@ -177,6 +189,7 @@ def test_limits_and_few_examples_are_asked_for(page, steps):
     page.locator("#search-norm").fill("0.2")
     page.locator("#search-go").click()
     page.wait_for_function("() => true")
+    assert len(asked) == 1
     assert asked[0]["wanted"]["highest_sum"] == 1.5 and asked[0]["wanted"]["highest_norm"] == 0.2
     assert asked[0]["wanted"]["screened"] is True
     page.locator("#search-method").select_option("nsga")
@@ -188,16 +201,175 @@ def test_limits_and_few_examples_are_asked_for(page, steps):
     ("field", "text", "words"),
     [
         ("#search-norm", "wide", "“wide” is not a number"),
+        ("#search-norm", "-1", "give a number above 0"),
         ("#search-budget", "many", "“many” is not a number"),
-        ("#search-budget", "2.5", "give a whole number"),
+        ("#search-budget", "2.5", "give a whole number from 1"),
         ("#search-budget", "", "is not a number"),
-        ("#search-high", "7", "from 0 to 7"),
+        ("#search-high", "7", "from -1 to 2"),
+        ("#search-high", "-0.5", "above 0"),
+        ("#search-limit", "0", "give a whole number from 1"),
+        ("#search-tasks", " ", "name a task or more"),
     ],
 )
-def test_bad_settings_are_told_and_start_nothing(page, open_page, steps, field, text, words):
+def test_bad_settings_are_told_beside_the_field_and_start_nothing(page, steps, field, text, words):
+    asked = []
+    page.route("**/live/search", lambda route: asked.append(route.request.post_data_json))
+    steps.tab(page, "Search")
+    page.locator(".search-more summary").click()
+    page.locator("#search-aim").select_option("score")
+    page.locator("#search-benchmark").select_option("other")
+    page.locator("#search-tasks").fill("demo_cot")
+    page.locator(field).fill(text)
+    page.locator(".search-more summary").click()  # a fault inside opens the fold again
+    page.locator("#search-go").click()
+    page.locator("label", has=page.locator(field)).locator(
+        ".field-error", has_text=words
+    ).wait_for()
+    assert page.locator(field).get_attribute("aria-invalid") is not None
+    assert asked == []
+    page.locator(field).fill({"#search-high": "1", "#search-tasks": "demo_p3"}.get(field, "3"))
+    assert page.locator("#search .field-error:not(:empty)").count() == 0
+    page.locator("#search-go").click()
+    page.wait_for_function("() => true")
+    assert len(asked) == 1
+
+
+@pytest.mark.slow
+def test_an_unknown_task_is_told_before_anything_starts(page, open_page, steps):
     open_page.expected.append("status of 400")
     steps.tab(page, "Search")
-    page.locator(field).fill(text)
+    page.locator("#search-aim").select_option("score")
+    page.locator("#search-benchmark").select_option("other")
+    page.locator("#search-tasks").fill("demo_cott")
     page.locator("#search-go").click()
-    page.locator("#search", has_text=words).wait_for()
-    assert page.evaluate("dem.line.state.search?.state") != "running"
+    page.locator(".search-state", has_text="unknown task 'demo_cott'").wait_for()
+    assert not page.evaluate("dem.state.active(dem.line.state.search)")
+
+
+@pytest.mark.slow
+def test_the_form_shows_its_command_and_its_cost(page, steps):
+    steps.tab(page, "Search")
+    page.locator("#search-groups").select_option("part")
+    page.locator("#search-budget").fill("30")
+    line = page.locator("#search .cli code").first
+    page.locator("#search .cli code", has_text="--budget=30").first.wait_for()
+    assert "--groups=part" in line.inner_text()
+    page.locator("#search .search-row .quiet", has_text="about ").wait_for()
+    # What an aim or groups forbid cannot be chosen, and the choice comes back with the next aim.
+    disabled = "all => all.filter((one) => one.disabled).map((one) => one.value)"
+    assert page.eval_on_selector_all("#search-method option", disabled) == ["simplex"]
+    page.locator("#search-aim").select_option("front")
+    assert page.locator("#search-method").input_value() == "nsga"
+    page.locator("#search-aim").select_option("loss")
+    assert page.locator("#search-method").input_value() == "surrogate"
+    assert page.locator("#search-benchmark").is_hidden()
+    # What was chosen stays when the same models are told anew.
+    page.locator("#search-benchmark").evaluate("(e) => { e.value = 'task demo_sni'; }")
+    page.evaluate("dem.line.open()")
+    page.wait_for_function("() => dem.line.state.sent === 0")
+    assert page.locator("#search-groups").input_value() == "part"
+    assert page.locator("#search-benchmark").input_value() == "task demo_sni"
+
+
+@pytest.mark.slow
+def test_groups_of_layers_give_a_recipe_beside_the_sliders(page, steps):
+    steps.settled(page, [])
+    before = omegas(page)
+    steps.tab(page, "Search")
+    page.locator("#search-aim").select_option("loss")
+    page.locator("#search-method").select_option("coordinate")
+    page.locator("#search-groups").select_option("depth")
+    page.locator("#search-budget").fill("24")
+    searched(page)
+    table = page.locator(".strip-of-groups table")
+    table.wait_for()
+    assert omegas(page) == before
+    heads = table.locator("thead th").all_inner_texts()
+    assert heads[0] == "ω" and {"early layers", "middle layers"} <= set(heads)
+    assert "show the composition that they showed before" in page.inner_text(".found")
+    # The recipe that is copied and downloaded is the one that the command exports.
+    page.locator("#found-copy").click()
+    text = page.evaluate("navigator.clipboard.readText()")
+    assert "filter" in text and "merge_method: task_arithmetic" in text
+    with page.expect_download() as download:
+        page.locator("#found-download").click()
+    name = download.value.suggested_filename
+    assert download.value.path().read_text("utf-8") == text
+    line = page.locator(".found .cli code").inner_text()
+    assert line.startswith("dem merge ") and name in line
+    losses = page.locator(".found table[aria-label^=Losses] tbody tr").last.inner_text().split()
+    assert losses[0] == "mean" and 0 < float(losses[1]) < 20
+    page.locator("#found-compare").click()
+    page.locator("#compare-table", has_text="ω(layer)·Δ").wait_for()
+
+
+@pytest.mark.slow
+def test_a_benchmark_is_the_aim_and_its_scores_are_shown(page, steps):
+    steps.tab(page, "Search")
+    page.locator("#search-aim").select_option("score")
+    page.locator("#search-benchmark").select_option("task demo_cot")
+    page.locator("#search-limit").fill("3")
+    page.locator("#search-method").select_option("coordinate")
+    page.locator("#search-budget").fill("2")
+    searched(page)
+    assert "mean score" in page.inner_text(".search-state")
+    page.locator(".found table", has_text="demo_cot").first.wait_for()
+    heads = page.locator(".found h3").all_inner_texts()
+    assert [head[:9] for head in heads] == ["Demo_cot,", "All quest"]
+
+
+@pytest.mark.slow
+def test_several_aims_mark_a_front(page, steps):
+    steps.tab(page, "Search")
+    page.locator("#search-aim").select_option("front")
+    page.locator("#search-budget").fill("17")
+    searched(page)
+    assert "on the front" in page.inner_text(".search-state")
+    page.wait_for_function(
+        "async () => (await (await fetch('live/trials')).json()).count"
+        " === document.querySelectorAll('#trials tbody tr').length"
+    )
+    ranks = page.locator("#trials td:nth-child(2)").all_inner_texts()
+    assert "1" in ranks and "2" in ranks
+    assert page.locator("#trials tr.on-front").count() == ranks.count("1")
+    page.locator("#front-only").check()
+    assert set(page.locator("#trials td:nth-child(2)").all_inner_texts()) == {"1"}
+    marked = page.locator(".landscape circle.leads").count()
+    assert 1 <= marked < page.locator(".landscape circle.measured").count()
+
+
+@pytest.mark.slow
+def test_a_search_is_paused_resumed_and_stopped_with_its_best(page, steps):
+    steps.settled(page, [])
+    before = omegas(page)
+    steps.tab(page, "Search")
+    page.locator("#search-aim").select_option("loss")
+    page.locator("#search-method").select_option("grid")
+    page.locator("#search-budget").fill("900")
+    searched(page, "s.state === 'running' && s.trials >= 3")
+    assert page.locator("#search-go").is_hidden()
+    page.locator("#search-pause").click()
+    page.locator(".search-state", has_text="Search paused after").wait_for()
+    assert "Resume goes on" in page.inner_text(".search-state")
+    assert omegas(page) == before and page.locator("#search-go").inner_text() == "Search anew"
+    # It goes on as it was begun, whatever the form says by now and also after a reload.
+    page.locator("#search-budget").fill("5")
+    page.reload()
+    steps.exact(page)
+    steps.tab(page, "Search")
+    trials = page.evaluate("dem.line.state.search.trials")
+    page.locator("#search-resume").click()
+    page.wait_for_function(
+        "(n) => dem.line.state.search.state === 'running' && dem.line.state.search.trials > n",
+        arg=trials,
+        timeout=180_000,
+    )
+    assert page.evaluate("dem.line.state.search.budget") == 900
+    best = page.evaluate("dem.line.state.search.omegas")
+    page.locator("#search-keep").click()
+    page.locator(".search-state", has_text="Search paused after").wait_for()
+    steps.settled(page, [])
+    assert omegas(page).keys() == best.keys() and omegas(page) != before
+    page.locator("#undo").click()
+    assert omegas(page) == before
+    page.locator("#search-keep", has_text="Set the best ω").wait_for()

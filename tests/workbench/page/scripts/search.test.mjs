@@ -1,0 +1,51 @@
+/* The tab Search without a page: ranks of compositions, the front of a pair, and which methods fit an aim. */
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import test from "node:test";
+import vm from "node:vm";
+
+for (const name of ["state", "dom", "forecast", "optimum", "finding", "parallel", "trials", "front", "search_form"]) {
+  const script = `${process.env.DEM_ASSETS}/live/${name}.js`;
+  vm.runInThisContext(readFileSync(script, "utf8"), script);
+}
+const { trials, front, searchForm, finding } = globalThis.dem;
+const row = (...losses) => ({ losses, mean: losses.reduce((sum, loss) => sum + loss, 0) / losses.length });
+
+test("ranks worked by hand: 1 is beaten by none, 2 by those of 1 only", () => {
+  //            beaten by none  by none   by [2, 2]   by [2.5, 2.5] and [2, 2]  equal on one and worse on the other
+  const rows = [row(1, 4), row(2, 2), row(2.5, 2.5), row(3, 3), row(1, 5), row(4, 1)];
+  assert.deepEqual(trials.ranks(rows), [1, 1, 2, 3, 2, 1]);
+  assert.deepEqual(trials.ranks([row(2, 2), row(2, 2)]), [1, 1]); // equal ones do not beat each other
+  assert.deepEqual(trials.ranks([]), []);
+});
+
+test("ranks are those of peeling front after front", () => {
+  let seed = 7;
+  const random = () => { seed = (seed * 1103515245 + 12345) % 2 ** 31; return (seed >> 8) % 6; };
+  const rows = Array.from({ length: 60 }, () => row(random(), random(), random())), ranks = trials.ranks(rows);
+  let left = rows.map((_, i) => i);
+  for (let rank = 1; left.length; rank += 1) {
+    const best = left.filter((i) => !left.some((j) => trials.beats(rows[j].losses, rows[i].losses)));
+    for (const i of best) assert.equal(ranks[i], rank);
+    left = left.filter((i) => !best.includes(i));
+  }
+  assert.ok(Math.max(...ranks) > 3);
+});
+
+test("in the plot of a pair those lead that no other one beats there", () => {
+  const pairs = [{ x: 3, y: 1 }, { x: 1, y: 4 }, { x: 2, y: 2 }, { x: 2.5, y: 2.5 }, { x: 1, y: 5 }];
+  const leads = front.leaders(pairs);
+  assert.deepEqual(pairs.map((one) => leads.has(one)), [true, true, true, false, false]);
+});
+
+test("an aim and groups leave the methods that can search for them", () => {
+  assert.equal(searchForm.fits("share", "").length, 10);
+  assert.deepEqual(searchForm.fits("front", "depth"), ["gp", "nsga"]);
+  assert.ok(!searchForm.fits("score", "").includes("gradient"));
+  assert.ok(!searchForm.fits("loss", "part").includes("simplex"));
+});
+
+test("a search that was stopped says that it can go on", () => {
+  const search = { state: "cancelled", spent: 12, budget: 40, score: "mean loss 0.5412" };
+  assert.equal(finding.words(search), "Search paused after 12 evaluations, best mean loss 0.5412. What it measured is kept, and Resume goes on from there");
+});

@@ -1,0 +1,73 @@
+"""What a search has found beyond what sliders and bars show: ω of groups of layers, and scores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from workbench import commands
+from workbench.commands import display_path
+from workbench.search import process
+from workbench.search.layer_groups import DEPTHS, in_order
+
+if TYPE_CHECKING:
+    from workbench.search.record import Progress
+    from workbench.session.session import Session
+
+
+def found(session: Session) -> dict[str, Any] | None:
+    """Returns the best of the newest search, as JSON for a page; None if there is nothing to show.
+
+    While the search runs it is the best so far, with the losses or scores that the search measures.
+
+    Args:
+        session: with open models.
+
+    Returns:
+        "recipe": where it is saved, its text and the command that exports it, or None if sliders
+        show it; "groups" and "omegas": the groups of layers, and vector -> group -> ω, or None;
+        "losses": split -> rows of datasets; "scores": title -> rows of tasks.
+    """
+    record = process.newest(session)
+    progress = record.progress() if record else None
+    if record is None or progress is None or progress.losses is None:
+        return None
+    result = record.result() or {}
+    groups = progress.groups
+    return {
+        "recipe": _recipe(session, Path(progress.recipe)) if progress.recipe else None,
+        "groups": _columns(groups) if groups else None,
+        "omegas": groups,
+        "losses": result.get("splits") or _losses_so_far(session, progress),
+        "scores": result.get("benchmarks") or {},
+    }
+
+
+def _recipe(session: Session, file: Path) -> dict[str, str] | None:
+    """Returns where a recipe is, its text, and the command that makes a model folder of it."""
+    try:
+        text = file.read_text("utf-8")
+    except FileNotFoundError:
+        return None
+    out = session.workdir.export(file.stem[:12])
+    return {
+        "file": display_path(file),
+        "name": file.name,
+        "text": text,
+        "merge": commands.merge(file, out),
+    }
+
+
+def _columns(groups: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """Returns all groups in reading order. Some vectors may not have all."""
+    names = {group for own in groups.values() for group in own}
+    return in_order(names, "depth" if names <= set(DEPTHS) else "part")
+
+
+def _losses_so_far(session: Session, progress: Progress) -> dict[str, list[dict[str, Any]]]:
+    """Returns the losses of the best while the search runs; {} for scores of tasks."""
+    losses, data = progress.losses or {}, session.models.data
+    if losses.keys() - data.keys():
+        return {}
+    return {"validation": [{"dataset": name, "loss": losses[name]} for name in data]}
