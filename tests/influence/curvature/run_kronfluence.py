@@ -76,7 +76,9 @@ def main(request: Path, answer: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(asked["model"], dtype=torch.float32)
     task = LanguageTask(asked["layers"])
     model = prepare_model(model.eval(), task)
-    analyzer = Analyzer("oracle", model, task, cpu=True, output_dir=str(answer.parent / "work"))
+    analyzer = Analyzer(
+        "oracle", model, task, cpu=True, disable_tqdm=True, output_dir=str(answer.parent / "work")
+    )
     train = [example for each in asked["sets"].values() for example in each]
     wanted = [example for each in asked["references"].values() for example in each]
     factors = FactorArguments(
@@ -86,17 +88,15 @@ def main(request: Path, answer: Path) -> None:
         gradient_covariance_dtype=torch.float32,
         lambda_dtype=torch.float32,
     )
-    analyzer.fit_all_factors(
-        "ekfac", padded(train), per_device_batch_size=8, factor_args=factors
-    )
+    analyzer.fit_all_factors("ekfac", padded(train), per_device_batch_size=80, factor_args=factors)
     task.fitting = False
     analyzer.compute_pairwise_scores(
         "scores",
         "ekfac",
         query_dataset=padded(wanted),
         train_dataset=padded(train),
-        per_device_query_batch_size=8,
-        per_device_train_batch_size=8,
+        per_device_query_batch_size=80,
+        per_device_train_batch_size=80,
         score_args=ScoreArguments(damping_factor=None),
     )
     scores = analyzer.load_pairwise_scores("scores")["all_modules"].double()
