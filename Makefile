@@ -34,7 +34,7 @@ test: .venv/made-test
 coverage: .venv/made-test
 	$(PYTEST) -m "not slow and not oracle" --cov=merging --cov-report=term --cov-fail-under=100 $(ARGS)
 
-test-slow: .venv/made-test .venv-mergekit/made .venv-trl/made .venv/made-browser
+test-slow: .venv/made-test .venv-mergekit/made .venv-trl/made .venv-influence/made .venv/made-browser
 	$(PYTEST) -m "slow or oracle" --durations=40 $(ARGS)
 
 check: .venv/made-test
@@ -79,6 +79,14 @@ demo: .venv/made
 	.venv-trl/bin/pip install --quiet --constraint constraints.txt trl==1.16.0
 	touch $@
 
+# kronfluence is compared with, never imported: tests compare its EK-FAC with ours. Without its
+# dependencies, which would bring another torch.
+.venv-influence/made: constraints.txt
+	test -x .venv-influence/bin/python || $(PYTHON) -m venv .venv-influence
+	.venv-influence/bin/pip install --quiet --constraint constraints.txt torch transformers accelerate datasets
+	.venv-influence/bin/pip install --quiet --no-deps kronfluence==1.0.1 einconv==0.1.0 einops==0.8.2 opt-einsum==3.4.0
+	touch $@
+
 # fusion_bench is compared with in the README's table only (python -m benchmarks.other_tools).
 .venv-fusion-bench/made: constraints.txt
 	test -x .venv-fusion-bench/bin/python || $(PYTHON) -m venv .venv-fusion-bench
@@ -94,4 +102,4 @@ constraints:
 	$(BIN)/pip freeze --exclude-editable | sed 's/+cpu//' | LC_ALL=C sort -f > constraints.txt
 
 clean:
-	rm -rf .venv .venv-mergekit .venv-trl .venv-fusion-bench
+	rm -rf .venv .venv-mergekit .venv-trl .venv-influence .venv-fusion-bench
