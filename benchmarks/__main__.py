@@ -35,6 +35,7 @@ OTHERS = {
     "evaluation_against_forward": (),
     "questions_in_batches": (),
     "derivatives_of_adapters": (),
+    "gradients_in_batches": (),
     "predicted_against_measured": (),
     "sampler_against_step": (),
     "trainer_against_loop": (),

@@ -112,7 +112,7 @@ def prepare(
         except CorpusError as error:
             raise CorpusError(f"dataset {name!r}, {error}") from None
         # The first token has no prediction, so an example without another one cannot be scored.
-        encoded = [_without_tail(item) for item in encoded if item.supervised[1:].any()]
+        encoded = [item for item in encoded if item.supervised[1:].any()]
         if not encoded:
             raise DataError(
                 f"dataset {name!r}: none of {counts.total} examples can be scored "
@@ -121,11 +121,20 @@ def prepare(
             )
         dropped[name] = counts.total - len(encoded)
         largest = max(largest, *(int(item.ids.max()) for item in encoded))
-        batches = tuple(_batch(encoded, members) for members in _by_length(encoded, batch_tokens))
-        prepared.append(
-            Dataset(name, len(encoded), sum(len(batch.targets) for batch in batches), batches)
-        )
+        tokens = sum(int(item.supervised[1:].sum()) for item in encoded)
+        prepared.append(Dataset(name, len(encoded), tokens, batched(encoded, batch_tokens)))
     return Prepared(tuple(prepared), dropped, largest)
+
+
+def batched(encoded: Sequence[Encoded], batch_tokens: int) -> tuple[Batch, ...]:
+    """Returns examples in batches of similar length, the longest first.
+
+    Args:
+        encoded: the examples, each with a supervised token after its first token.
+        batch_tokens: as in `prepare`.
+    """
+    shortened = [_without_tail(item) for item in encoded]
+    return tuple(_batch(shortened, members) for members in _by_length(shortened, batch_tokens))
 
 
 def parts(batch: Batch, positions: int) -> Iterator[Batch]:

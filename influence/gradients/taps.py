@@ -187,12 +187,11 @@ class LayerTaps:
             gradients.reshape(self._examples, -1, gradients.shape[-1]),
         )
 
-    def _catch(self, path: str, arguments: Sequence[Any], output: Any) -> Tensor:
+    def _catch(self, path: str, arguments: Sequence[Any], output: object) -> Tensor:
         """Keeps the input of one call; returns the output that the model goes on with."""
         name = f"{path} ({type(self._layers[path]).__name__})"
-        if len(arguments) != 1 or not all(
-            isinstance(each, Tensor) for each in (*arguments, output)
-        ):
+        is_seen = len(arguments) == 1 and isinstance(arguments[0], Tensor)
+        if not is_seen or not isinstance(output, Tensor):
             raise InfluenceError(
                 f"{name} is called with {len(arguments)} arguments, and a layer is seen only if it "
                 "takes one tensor and returns one. Leave this layer out, or compute the gradients "

@@ -22,6 +22,7 @@ from benchmarks import (
     digests_on_the_way,
     evaluation_against_forward,
     geometry_against_read,
+    gradients_in_batches,
     half_products,
     half_training,
     live_line,
@@ -233,6 +234,14 @@ def test_derivatives_of_adapters(tmp_path, capsys):
     (table,) = tables(capsys.readouterr().out, "derivatives_of_adapters")
     assert firsts(table) == ["loss alone", "by factors", "by weights"]
     assert "≤ 3" in table[3][3] and all(float(row[4].split()[0]) > 100 for row in table[2:])
+
+
+def test_gradients_in_batches(capsys):
+    gradients_in_batches.main(["--examples", "10", "--rounds", "1"])
+    (table,) = tables(capsys.readouterr().out, "gradients_in_batches")
+    assert firsts(table) == ["LoRA", "LoRA", "all weights", "all weights"]
+    assert "≥ 1.8" in table[2][4] and "≥ 1.3" in table[4][4]
+    assert all(table[row][3].startswith("1.00") for row in (3, 5))
 
 
 def test_predicted_against_measured(tmp_path, capsys):

@@ -22,7 +22,8 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "llama-tied": LLAMA | {"tie_word_embeddings": True},
     "qwen2": LLAMA,  # biases at q, k and v
     "gemma3_text": LLAMA,  # norms of 1 + weight, embeddings that are scaled
-    "mixtral": LLAMA | {"num_local_experts": 3},  # experts fused into one parameter
+    # Experts fused into one parameter, whose kernel wants rows of whole 16 bytes.
+    "mixtral": LLAMA | {"num_local_experts": 3, "intermediate_size": 32},
     "opt": COMMON
     | {
         "hidden_size": 20,
@@ -59,3 +60,20 @@ def _build(family: str, dtype: torch.dtype = torch.float32, lora: bool = False) 
 def build() -> Callable[..., Any]:
     """build(family, dtype, lora): a tiny random model whose parameters are all trained, or LoRA."""
     return _build
+
+
+class Characters:
+    """A tokenizer of one token for each character: 3 for a space, 4 for "a", and so on."""
+
+    eos_token_id = 2
+    model_max_length = 10**30
+
+    def __call__(self, text: str, add_special_tokens: bool = True) -> dict[str, list[int]]:
+        ids = [3 if letter == " " else ord(letter) - ord("a") + 4 for letter in text]
+        return {"input_ids": [1, *ids] if add_special_tokens else ids}
+
+
+@pytest.fixture(scope="session")
+def tokens() -> Characters:
+    """A tokenizer without a chat template, whose ids can be read."""
+    return Characters()
