@@ -10,13 +10,13 @@ two are the same displacement Σ ω_j Δ_j if
     M_j = ω_j E_j        so        share_j = ω_j E_j / Σ_k ω_k E_k
 
 Two facts carry this: the task vector of one epoch of gradient descent is −η times the gradient
-(arXiv 2508.16082), and what a step adds does not depend on the steps before it while they are small.
-So E_j counts an example once for each pass over it. Beyond small steps it is a first guess.
+(arXiv 2508.16082), and what a small step adds does not depend on the steps before it. So E_j counts
+an example once for each pass over it. Beyond small steps the shares are a first guess, to be tried.
 
 ‖Δ_j‖ is not used in the place of E_j. It depends on the rate, on the optimiser and on LoRA: twice
 the rate doubles it, and doubles no amount of data. At the other end, where experts are trained until
-they stand still and the datasets are curved alike, the mixture's optimum is Σ share_j Θ_j, so that
-share_j = ω_j; this is the formula with the same E_j for all.
+they stand still and all datasets have the same curvature, the mixture's optimum is Σ share_j Θ_j. So
+share_j = ω_j there, which is the formula with the same E_j for all.
 """
 
 from collections.abc import Mapping
@@ -34,7 +34,7 @@ class Mixture(NamedTuple):
     total: float
     """Number of examples that are seen in all, each pass over an example counted."""
     left_out: tuple[str, ...]
-    """Datasets with a negative ω, whose share is 0: no amount of data moves a model away from it."""
+    """Datasets with a negative ω. Their share is 0, because data cannot be taken away from 0."""
 
 
 class OmegaProposal(NamedTuple):
@@ -65,7 +65,7 @@ def mixture_of(omegas: Mapping[str, float], seen: Mapping[str, float]) -> Mixtur
     total = sum(amounts.values())
     if not total > 0:
         raise InfluenceError(
-            f"no ω is above 0 ({_numbers(omegas)}), so the merge corresponds to no mixture of data. "
+            f"no ω is above 0 ({_numbers(omegas)}), so no mixture corresponds to it. "
             "Give at least one ω above 0."
         )
     shares = {name: amount / total for name, amount in amounts.items()}
@@ -86,8 +86,8 @@ def omegas_of(
         seen: as in `mixture_of`.
 
     Raises:
-        InfluenceError: names differ, a share or `total` is below 0, the shares do not sum to 1, or a
-            number in `seen` is not above 0.
+        InfluenceError: names differ, a share or `total` is below 0, the shares do not sum to 1, or
+            a number in `seen` is not above 0.
     """
     _check_names(shares, seen)
     _check_seen(seen)
@@ -102,17 +102,17 @@ def omegas_of(
 def proposed_omegas(
     omegas: Mapping[str, float], betas: Mapping[str, float], alphas: Mapping[str, float]
 ) -> OmegaProposal:
-    """Turns a proposal for data, β_j, into one for ω, to be tried by merging instead of retraining.
+    """Turns a proposal for data, β_j, into one for ω, to be tried by merging before retraining.
 
-    β_j is how much more of dataset j to train on, as in IDEAL (arXiv 2505.12762): 0.15 is 15 % more.
-    As M_j = ω_j E_j, 15 % more of its data is 15 % more of its ω. The predicted change is
+    β_j is how much more of dataset j to train on, as in IDEAL (arXiv 2505.12762): 0.15 is 15 %
+    more. As M_j = ω_j E_j, 15 % more of its data is 15 % more of its ω. The predicted change is
 
         Σ α_j ω_j β_j        with α_j = ∂L_ref/∂ω_j at the merged model
 
     which is IDEAL's Σ α_j β_j where every ω is 1.
 
-    >>> proposed_omegas({"code": 0.5, "chat": 1}, {"code": 0.1, "chat": -0.1}, {"code": -2, "chat": 1})
-    OmegaProposal({"code": 0.55, "chat": 0.9}, -0.2)
+    >>> proposed_omegas({"a": 0.5, "b": 1}, {"a": 0.1, "b": -0.1}, {"a": -2, "b": 1})
+    OmegaProposal({"a": 0.55, "b": 0.9}, -0.2)
 
     Args:
         omegas: dataset -> ω of the merged model.
