@@ -44,7 +44,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             verdict = f"≥ {least:g}: {'met' if ratio.median >= least else 'missed'}"
             target = verdict if way == "in batches" else ""
             rows.append([trained, way, speed.text(".1f"), ratio.text(), target])
-    machine.show(["trained", "gradients", "examples per CPU second", "times as fast", "target"], rows)
+    machine.show(
+        ["trained", "gradients", "examples per CPU second", "times as fast", "target"], rows
+    )
 
 
 def _ways(model: Any, examples: Any) -> dict[str, Callable[[], machine.Cost]]:

@@ -14,9 +14,9 @@ Two facts carry this: the task vector of one epoch of gradient descent is −η 
 an example once for each pass over it. Beyond small steps the shares are a first guess, to be tried.
 
 ‖Δ_j‖ is not used in the place of E_j. It depends on the rate, on the optimiser and on LoRA: twice
-the rate doubles it, and doubles no amount of data. At the other end, where experts are trained until
-they stand still and all datasets have the same curvature, the mixture's optimum is Σ share_j Θ_j. So
-share_j = ω_j there, which is the formula with the same E_j for all.
+the rate doubles it, and doubles no amount of data. At the other end, where experts are trained
+until they stand still and all datasets have the same curvature, the mixture's optimum is
+Σ share_j Θ_j. So share_j = ω_j there, which is the formula with the same E_j for all.
 """
 
 from collections.abc import Mapping

@@ -138,9 +138,15 @@ def test_the_module_is_left_as_it_was(opened: Any, tokenizer: Any) -> None:
     live, examples = opened("llama"), read_examples(RECORDS, tokenizer, batch_tokens=32)
     live.apply(recipe(0.7, 0.4))
     before = {name: value.clone() for name, value in live.module.state_dict().items()}
-    asked = iter([False, True])
-    with pytest.raises(InfluenceStopped, match=rf"stopped after \d of {len(RECORDS)} examples"):
-        example_table(slope_paths(live), examples, should_stop=lambda: next(asked))
+    asked, told = iter([False, True]), []
+    with pytest.raises(InfluenceStopped, match=rf"stopped after 4 of {len(RECORDS)} examples"):
+        example_table(
+            slope_paths(live),
+            examples,
+            progress=lambda *numbers: told.append(numbers),
+            should_stop=lambda: next(asked),
+        )
+    assert told == [(2, 8), (4, 8)]
     assert not any(value.requires_grad for value in live.module.parameters())
     assert all(value.equal(before[name]) for name, value in live.module.state_dict().items())
 
