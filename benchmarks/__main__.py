@@ -36,6 +36,7 @@ OTHERS = {
     "questions_in_batches": (),
     "derivatives_of_adapters": (),
     "gradients_in_batches": (),
+    "misfiled_examples": (),
     "predicted_against_measured": (),
     "sampler_against_step": (),
     "trainer_against_loop": (),

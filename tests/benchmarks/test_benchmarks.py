@@ -31,6 +31,7 @@ from benchmarks import (
     merge_against_mergekit,
     merge_memory,
     method_memory,
+    misfiled_examples,
     mounted_against_composed,
     packing_against_padding,
     predicted_against_measured,
@@ -243,6 +244,22 @@ def test_gradients_in_batches(capsys):
     assert firsts(table) == ["LoRA", "LoRA", "all weights", "all weights"]
     assert "≥ 1.8" in table[2][4] and "≥ 1.3" in table[4][4]
     assert all(table[row][3].startswith("1.00") for row in (3, 5))
+
+
+def test_misfiled_examples(tmp_path, capsys):
+    for name in ("base", "mathqa", "p3"):
+        shutil.copytree(machine.DEMO / name, tmp_path / name)
+    for name in ("mathqa", "p3"):
+        file = tmp_path / "data" / name / "train.jsonl"
+        file.parent.mkdir(parents=True)
+        whole = (machine.DEMO / "data" / name / "train.jsonl").read_text("utf-8")
+        file.write_text("".join(whole.splitlines(True)[:40]), "utf-8")
+    words = ["--rounds", "1", "--examples", "20", "--steps", "2", "--demo", str(tmp_path)]
+    misfiled_examples.main(words)
+    for table in tables(capsys.readouterr().out, "misfiled_examples"):
+        assert firsts(table) == list(misfiled_examples.COLUMNS)
+        assert all(0 <= float(row[at].split()[0]) <= 1 for row in table[2:] for at in (1, 2))
+        assert "≥ 0.8" in table[6][3]
 
 
 def test_predicted_against_measured(tmp_path, capsys):
