@@ -63,7 +63,7 @@ def part_of(folder: Path, settings: StoreSettings, checkpoint: int, part: str) -
         checkpoint: the checkpoint's number, from 0.
         part: one of PARTS.
     """
-    shape = (settings.examples,)
+    shape: tuple[int, ...] = (settings.examples,)
     if part == ROWS:
         shape += (settings.projection.dimension,)
     dtype = {ROWS: settings.dtype, NORMS: "float32", WRITTEN: "uint8"}[part]

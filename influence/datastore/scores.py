@@ -35,7 +35,7 @@ class SubtaskScores(NamedTuple):
 
     def highest(self) -> np.ndarray:
         """Returns each example's score for the subtask that it helps most (examples,), as LESS."""
-        return self.values.max(axis=1)
+        return np.asarray(self.values.max(axis=1))
 
 
 def subtask_scores(
@@ -116,7 +116,8 @@ def example_scores(
         draft.replace(out)
     finally:
         draft.unlink(missing_ok=True)
-    return np.load(out, mmap_mode="r")
+    mapped: np.ndarray = np.load(out, mmap_mode="r")
+    return mapped
 
 
 def _weighted_products(

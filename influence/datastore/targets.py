@@ -86,7 +86,8 @@ def _unit(rows: Tensor, of: Sequence[str]) -> Tensor:
             f"{bad[0]} is zero or not finite, so its cosine is undefined ({len(bad):,} such). "
             "Leave it out; usually no supervised token is within the length limit."
         )
-    return (rows / lengths).to(rows.dtype)
+    units: Tensor = rows / lengths
+    return units.to(rows.dtype)
 
 
 def _means(rows: Tensor, members: Tensor, groups: int) -> Tensor:

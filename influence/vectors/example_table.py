@@ -195,6 +195,8 @@ def _products(gradients: Tensor, name: str, vectors: Sequence[Vector]) -> Tensor
         piece = flat[:, start : start + PIECE]
         stop = start + piece.shape[1]
         deltas = torch.stack([vectors[column].block(name, start, stop) for column in dense])
-        for terms in zip(piece.split(TERMS, 1), deltas.to(piece).split(TERMS, 1), strict=True):
+        for terms in zip(
+            torch.split(piece, TERMS, 1), torch.split(deltas.to(piece), TERMS, 1), strict=True
+        ):
             sums[:, dense] += (terms[0] @ terms[1].T).double()
     return sums

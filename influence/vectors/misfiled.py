@@ -155,13 +155,18 @@ def misfiled_tables(
     }
     paths = SlopePaths(live.module, live.views, list(live.vectors.values()))
     _compose(live, {})
-    total, at_base = sum(len(each.records) for each in encoded.values()), {}
+    total = sum(len(each.records) for each in encoded.values())
+    at_base: dict[str, ExampleTable] = {}
     for name, examples in encoded.items():
         before = sum(len(table.losses) for table in at_base.values())
+
+        def told(done: int, _: int, before: int = before) -> None:
+            progress(before + done, total)
+
         at_base[name] = example_table(
             paths,
             examples,
-            progress=lambda done, _, before=before: progress(before + done, total),
+            progress=told,
             should_stop=should_stop,
         )
     losses = {name: torch.zeros_like(table.slopes) for name, table in at_base.items()}
