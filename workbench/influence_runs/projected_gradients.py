@@ -73,23 +73,27 @@ class WarmModel:
     Args:
         study: a study whose warm-up is finished.
         device: torch's name of the device that the gradients are computed on.
+
+    Attributes:
+        tokenizer: of the base.
+        module: the model, at the checkpoint of the last call of `at`.
     """
 
     def __init__(self, study: Study, device: str = "cpu") -> None:
         base = open_base(Path(study.base))
         self.tokenizer: Any = base.tokenizer
-        self._module = base.load()
-        add_adapter(self._module, study.warm_up.lora)
-        self._module.to(device).eval()
+        self.module = base.load()
+        add_adapter(self.module, study.warm_up.lora)
+        self.module.to(device).eval()
 
     def at(self, epoch: WarmEpoch, kind: Kind) -> GradientRows:
         """Returns the gradients at a checkpoint; those of an earlier call are no longer valid."""
-        set_adapter(self._module, epoch.folder)
-        self._module.eval()
+        set_adapter(self.module, epoch.folder)
+        self.module.eval()
         moments = {}
         if kind.startswith("adam"):
-            moments = read_moments(epoch.folder, trained_parameters(self._module)).moments
-        return GradientRows(self._module, self.tokenizer, kind, moments)
+            moments = read_moments(epoch.folder, trained_parameters(self.module)).moments
+        return GradientRows(self.module, self.tokenizer, kind, moments)
 
 
 class GradientRows(NamedTuple):

@@ -19,7 +19,7 @@ PANEL_OF = {
     "Inspect": ["inspect", "weights", "rounding", "methods"],
     "Measure": ["compare", "loss", "bench", "search", "statistics"],
     "Train": ["train"],
-    "Data": ["balance"],
+    "Data": ["balance", "influence"],
     "Page": ["ui", "demo", "real"],
 }
 

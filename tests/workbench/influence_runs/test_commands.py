@@ -1,0 +1,130 @@
+"""dem influence and dem balance on a real study: results, files, and what bad input gets."""
+
+import csv
+import json
+
+import pytest
+
+from evaluation.records.ledger import FILE, Ledger
+from workbench.cli import main
+
+
+@pytest.fixture
+def say(capsys):
+    """Runs `dem` and returns its code, stdout and stderr."""
+
+    def run(*words):
+        capsys.readouterr()
+        code = main([str(word) for word in words])
+        out = capsys.readouterr()
+        return code, out.out, out.err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def commanded(study, tmp_path_factory):
+    """The study, its store made by the command, and the workdir that has the cost."""
+    workdir = tmp_path_factory.mktemp("workdir")
+    words = ["influence", "store", study.folder, "--size", "256", "--workdir", workdir]
+    assert main([str(word) for word in words]) == 0
+    return study.folder, workdir
+
+
+def test_a_finished_warm_up_is_found_again(say, study, tiny_base, pool_data):
+    settings = ["--share", 0.4, "--epochs", 2, "--rate", 5e-3, "--rank", 2, "--batch", 5]
+    words = ["influence", "warmup", tiny_base, study.folder, "--data", pool_data]
+    code, out, _ = say(*words, *settings)
+    assert code == 0 and "2 checkpoints" in out
+    code, out, err = say(*words, *settings, "--seed", 3)
+    assert code == 2 and not out and "another seed: 0, and 3 was given" in err
+
+
+def test_the_store_is_complete_and_its_cost_is_kept(say, commanded):
+    folder, workdir = commanded
+    code, out, _ = say("influence", "store", folder, "--size", 256)
+    assert (code, out) == (0, "100 of 100 rows are written.\n")
+    with Ledger(workdir / FILE) as ledger:
+        [phase] = ledger.phases("influence")
+    assert phase.complete and phase.examples == 100
+
+
+def test_a_selection_is_written_with_its_reasons(say, commanded, pool_data, tmp_path):
+    folder, _ = commanded
+    out, why = tmp_path / "best.selection.json", tmp_path / "why.json"
+    code, text, _ = say(
+        "influence", "select", folder, out, "--targets", pool_data, "--count", 6, "--json", why
+    )
+    assert code == 0 and "LESS (sgd), round_robin: 6 of 50 examples" in text
+    rows = list(csv.DictReader((tmp_path / "best.csv").open()))
+    chosen = json.loads(out.read_text())["chosen"]
+    assert [[row["source"], int(row["number"])] for row in rows] == [each[:2] for each in chosen]
+    reasons = json.loads(why.read_text())
+    assert [each["number"] for each in reasons["chosen"]] == [each[1] for each in chosen]
+    assert len(reasons["queries"]) == 8 and reasons["queries"][0]["helpers"]
+
+
+def test_scores_are_a_table_of_the_pool(say, commanded, pool_data, tmp_path):
+    folder, _ = commanded
+    words = ["influence", "score", folder, tmp_path / "s.csv", "--targets", pool_data]
+    code, out, _ = say(*words, "--limit", 2, "--method", "rds")
+    assert code == 0 and out.endswith("RDS+, 50 examples × 4\n")
+    rows = list(csv.reader((tmp_path / "s.csv").open()))
+    assert len(rows) == 51 and rows[0][2:] == [
+        "sums, line 1", "sums, line 2", "words, line 1", "words, line 2",
+    ]  # fmt: skip
+    before = (tmp_path / "s.csv").read_bytes()
+    code, _, err = say(*words, "--method", "bm25")
+    assert code == 2 and "exists" in err and (tmp_path / "s.csv").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--method", "lss"], "did you mean 'less'"),
+        (["--kind", "adm"], "did you mean 'adam'"),
+        (["--kind", "sign"], "There is no datastore"),
+        (["--policy", "best", "--method", "random"], "expected round_robin, max, mean"),
+        (["--count", "51", "--method", "random"], "the pool has 50"),
+        (["--unit", "words", "--method", "random"], "expected examples, supervised, tokens"),
+        (["--split", "dev"], "no file <dataset>/dev.jsonl"),
+    ],
+)
+def test_bad_input_is_one_message_and_writes_nothing(
+    say, commanded, pool_data, tmp_path, words, said
+):
+    out = tmp_path / "best.selection.json"
+    code, text, err = say("influence", "select", commanded[0], out, "--targets", pool_data, *words)
+    assert code == 2 and not text and said in err and len(err.splitlines()) <= 2
+    assert not list(tmp_path.iterdir())
+
+
+def test_balance_refuses_a_plan_without_references(say, tiny_base, pool_data, tmp_path):
+    plan = tmp_path / "plan.yml"
+    plan.write_text(
+        f"base: {tiny_base}\nsources: {{sums: {pool_data}/sums}}\n"
+        "settings: {steps: 1, batch: 2}\nschedule: {kind: mixing}\n"
+    )
+    code, out, err = say("balance", plan, tmp_path / "rounds")
+    assert code == 2 and not out and "no validation sets" in err
+    code, _, err = say("balance", plan, tmp_path / "rounds", "--estimator", "fisher")
+    assert code == 2 and "expected one of ekfac" in err
+    assert not (tmp_path / "rounds").exists()
+
+
+@pytest.mark.slow
+def test_balance_writes_the_last_mixture_as_a_plan(say, tiny_base, pool_data, tmp_path):
+    plan, rounds = tmp_path / "plan.yml", tmp_path / "rounds"
+    plan.write_text(
+        f"base: {tiny_base}\n"
+        f"sources: {{sums: {pool_data}/sums, words: {pool_data}/words}}\n"
+        f"validation: {{sums: {pool_data}/sums}}\n"
+        "settings: {steps: 3, batch: 10, rate: 0.003}\nschedule: {kind: mixing}\n"
+    )
+    words = ["balance", plan, rounds, "--rounds", 1, "--sample", 10]
+    code, out, _ = say(*words, "--json", tmp_path / "out.json")
+    assert code == 0 and "predicted change of the mean loss" in out
+    first, last = json.loads((tmp_path / "out.json").read_text())["rounds"]
+    assert max(abs(beta) for beta in first["beta"].values()) == pytest.approx(0.15)
+    code, out, _ = say("train", rounds / "balanced.yml", tmp_path / "out", "--dry-run")
+    assert code == 0 and f"{sum(last['sizes'].values())}" in out
