@@ -83,7 +83,7 @@ demo: .venv/made
 # dependencies, which would bring another torch.
 .venv-influence/made: constraints.txt
 	test -x .venv-influence/bin/python || $(PYTHON) -m venv .venv-influence
-	.venv-influence/bin/pip install --quiet --constraint constraints.txt torch transformers accelerate datasets
+	.venv-influence/bin/pip install --quiet --constraint constraints.txt torch transformers accelerate
 	.venv-influence/bin/pip install --quiet --no-deps kronfluence==1.0.1 einconv==0.1.0 einops==0.8.2 opt-einsum==3.4.0
 	touch $@
 
