@@ -149,7 +149,7 @@ def domain_influence(
         parts |= _parts(trained, wanted, solve, shares, spread)
     kept = steadiest({path: part.spread for path, part in parts.items()}, keep)
     used = [part for path, part in parts.items() if path in kept]
-    squares = sum(part.squares for part in used)
+    squares = np.sum([part.squares for part in used], axis=0)
     return DomainInfluence(
         domains=tuple(domains),
         references=tuple(references),

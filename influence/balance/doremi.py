@@ -40,7 +40,7 @@ def excess_losses(
     numbers = np.asarray(domains, np.int64)
     tokens = np.bincount(numbers, minlength=count)
     sums = np.bincount(numbers, excess, minlength=count)
-    return np.divide(sums, tokens, out=np.full(count, math.nan), where=tokens > 0)
+    return np.asarray(np.divide(sums, tokens, out=np.full(count, math.nan), where=tokens > 0))
 
 
 class DoReMi:
@@ -103,11 +103,11 @@ def starting_weights(weights: Sequence[float]) -> np.ndarray:
             f"the weights of the domains are {list(weights)}; expected a finite number above 0 for "
             "each. A weight of 0 could never grow: leave the domain out."
         )
-    return given / given.sum()
+    return np.asarray(given / given.sum())
 
 
 def smoothed(weights: np.ndarray, scores: np.ndarray, smoothing: float) -> np.ndarray:
     """Returns (1 − ε)·softmax(log w + s) + ε/n, one step of exponentiated gradient."""
     logs = np.log(weights) + scores
     new = np.exp(logs - logs.max())
-    return (1 - smoothing) * new / new.sum() + smoothing / len(new)
+    return np.asarray((1 - smoothing) * new / new.sum() + smoothing / len(new))

@@ -46,7 +46,7 @@ class ExactCurvature(NamedTuple):
         sizes = [shape.numel() for shape in self.shapes.values()]
         return {
             path: part.unflatten(1, self.shapes[path])
-            for path, part in zip(self.shapes, solved.split(sizes, 1), strict=True)
+            for path, part in zip(self.shapes, torch.split(solved, sizes, 1), strict=True)
         }
 
 
@@ -87,7 +87,7 @@ def exact_curvature(
 
 def _damping(matrix: Tensor, shapes: Mapping[str, torch.Size], share: float) -> Tensor:
     """Returns λ for each weight: the mean of a block's diagonal is that of its eigenvalues."""
-    parts = matrix.diag().split([shape.numel() for shape in shapes.values()])
+    parts = torch.split(matrix.diag(), [shape.numel() for shape in shapes.values()])
     return torch.cat(
         [
             torch.full_like(part, damping_of(path, float(part.mean()), share))

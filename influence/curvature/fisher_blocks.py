@@ -111,14 +111,16 @@ def _add_squares(
         total = values[path]
         step = max(1, BYTES // (total.numel() * total.element_size()))
         rotated_delta, rotated_x = delta @ bases[path].outputs, x @ bases[path].inputs
-        for some, others in zip(rotated_delta.split(step), rotated_x.split(step), strict=True):
+        for some, others in zip(
+            torch.split(rotated_delta, step), torch.split(rotated_x, step), strict=True
+        ):
             total += torch.einsum("epo,epi->eoi", some, others).square().sum(0)
 
 
 def _drawn(logs: Tensor, batch: Batch, name: str, seed: int) -> Tensor:
     """Draws a token for each supervised one from the model's distribution: (tokens,) int64."""
     probabilities, drawn = logs.detach().exp().cpu(), torch.empty_like(batch.targets)
-    for example in batch.examples.unique().tolist():
+    for example in torch.unique(batch.examples).tolist():
         tokens = batch.examples == example
         # From a seed of the example, on the CPU: batches, their order and the device do not matter.
         generator = torch.Generator().manual_seed(seed_of(seed, name, str(example)))
