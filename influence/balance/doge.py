@@ -59,8 +59,7 @@ def doge_scores(
             "Give own_targets=False, or the training domains as targets."
         )
     sums = matrix.sum(1) - (np.diag(matrix) if own_targets else 0)
-    scores = rate * sums / (lengths.mean() + 1e-6)
-    return np.asarray(np.clip(scores, rate * low, rate * high))
+    return np.asarray(np.clip(rate * sums / (lengths.mean() + 1e-6), rate * low, rate * high))
 
 
 class Doge:

@@ -45,7 +45,7 @@ class ExactCurvature(NamedTuple):
         solved = torch.cholesky_solve(flat.T, factor).T
         sizes = [shape.numel() for shape in self.shapes.values()]
         return {
-            path: part.reshape(len(part), *self.shapes[path])
+            path: part.reshape(-1, *self.shapes[path])
             for path, part in zip(self.shapes, torch.split(solved, sizes, 1), strict=True)
         }
 

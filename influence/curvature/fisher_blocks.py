@@ -120,7 +120,7 @@ def _add_squares(
 def _drawn(logs: Tensor, batch: Batch, name: str, seed: int) -> Tensor:
     """Draws a token for each supervised one from the model's distribution: (tokens,) int64."""
     probabilities, drawn = logs.detach().exp().cpu(), torch.empty_like(batch.targets)
-    for example in sorted(set(batch.examples.tolist())):
+    for example in torch.unique(batch.examples).tolist():
         tokens = batch.examples == example
         # From a seed of the example, on the CPU: batches, their order and the device do not matter.
         generator = torch.Generator().manual_seed(seed_of(seed, name, str(example)))

@@ -26,8 +26,8 @@ def choose_layers(module: nn.Module, which: str = "mlp") -> dict[str, LinearLaye
         InfluenceError: no layer is chosen, or a chosen one cannot be seen; see linear_layers.
     """
     if which == "all":
-        output: Any = getattr(module, "get_output_embeddings", lambda: None)
-        head = output()
+        model: Any = module
+        head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
         layers = linear_layers(module, "")
         return {path: layer for path, layer in layers.items() if layer.module is not head}
     return linear_layers(module, {"mlp": MLP, "trained": None}.get(which, which))
