@@ -261,14 +261,10 @@ def batch_logits(
     causal model of transformers 5 that we met has this argument.
 
     Args:
-        module: the model.
-        batch: the examples.
-        selects: whether the model takes `logits_to_keep`.
-        should_stop: see CpuProducts.
+        module, batch, selects, should_stop: as in token_losses.
 
     Returns:
-        (examples, columns, vocabulary) in the model's dtype; and (tokens,) int64, so that
-        `logits[batch.rows, positions]` are those of the supervised tokens.
+        (examples, columns, vocabulary); and (tokens,) int64: the column of each supervised token.
     """
     device = next(module.parameters()).device
     ids, columns, places = (part.to(device) for part in (batch.ids, batch.columns, batch.places))

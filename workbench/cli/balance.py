@@ -25,6 +25,7 @@ validation: {sni: assets/demo/data/sni}
 settings: {steps: 20, batch: 8}
 schedule: {kind: mixing}' > plan.yml""",
     "dem balance plan.yml rounds --rounds 1 --sample 50",
+    "dem balance plan.yml other --rounds 1 --estimator identity --sample 50",
 )
 def balance(
     plan: Annotated[

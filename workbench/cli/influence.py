@@ -48,8 +48,8 @@ Seed = Annotated[int, typer.Option(metavar="N", min=0, help="Of all that is draw
 
 @command(
     "Data",
-    "dem influence warmup assets/demo/base study --data assets/demo/data --rate 1e-3",
-    "dem influence warmup assets/demo/base study --data assets/demo/data --epochs 2",
+    "dem influence warmup assets/demo/base study --data assets/demo/data",
+    "dem influence warmup assets/demo/base quick --data assets/demo/data --epochs 1",
     parent=influence_app,
 )
 def warmup(
@@ -183,8 +183,7 @@ def score(
 @command(
     "Data",
     "dem influence select study best.selection.json --targets assets/demo/data",
-    "dem influence select study bm25.selection.json --targets assets/demo/data\\\n"
-    "    --method bm25 --share 0.1",
+    "dem influence select study b.selection.json --targets wanted --method rds",
     parent=influence_app,
 )
 def select(

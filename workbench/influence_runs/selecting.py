@@ -74,7 +74,7 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Answer:
+class StudyAnswer:
     """What was chosen, from what, and why."""
 
     pool: ExampleSet
@@ -97,7 +97,7 @@ def ask(
     device: str = "cpu",
     ledger: Ledger | None = None,
     should_stop: Callable[[], bool] = lambda: False,
-) -> Answer:
+) -> StudyAnswer:
     """Scores the pool of a study and chooses from it.
 
     Args:
@@ -125,7 +125,7 @@ def ask(
         seed=question.seed,
     )
     reasons = explain(pool, wanted, scores, choice)
-    return Answer(pool, wanted, choice, reasons, find_overlap(pool, wanted).in_words)
+    return StudyAnswer(pool, wanted, choice, reasons, find_overlap(pool, wanted).in_words)
 
 
 def scored(

@@ -4,7 +4,7 @@ import csv
 import json
 
 import pytest
-from influence.selection.examples import load_examples
+from influence.selection.example_set import load_examples
 
 from corpus import CorpusError, Example, Source, load, write_jsonl
 from influence.selection.budget import Budget

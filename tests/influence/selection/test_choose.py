@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from hypothesis import given, strategies
-from influence.selection.examples import ExampleSet
+from influence.selection.example_set import ExampleSet
 
 from influence.errors import InfluenceError
 from influence.selection.budget import Budget

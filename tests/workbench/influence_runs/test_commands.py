@@ -56,7 +56,7 @@ def test_a_selection_is_written_with_its_reasons(say, commanded, pool_data, tmp_
         "influence", "select", folder, out, "--targets", pool_data, "--count", 6, "--json", why
     )
     assert code == 0 and "LESS (sgd), round_robin: 6 of 50 examples" in text
-    rows = list(csv.DictReader((tmp_path / "best.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "best.csv").read_text().splitlines()))
     chosen = json.loads(out.read_text())["chosen"]
     assert [[row["source"], int(row["number"])] for row in rows] == [each[:2] for each in chosen]
     reasons = json.loads(why.read_text())
@@ -69,7 +69,7 @@ def test_scores_are_a_table_of_the_pool(say, commanded, pool_data, tmp_path):
     words = ["influence", "score", folder, tmp_path / "s.csv", "--targets", pool_data]
     code, out, _ = say(*words, "--limit", 2, "--method", "rds")
     assert code == 0 and out.endswith("RDS+, 50 examples × 4\n")
-    rows = list(csv.reader((tmp_path / "s.csv").open()))
+    rows = list(csv.reader((tmp_path / "s.csv").read_text().splitlines()))
     assert len(rows) == 51 and rows[0][2:] == [
         "sums, line 1", "sums, line 2", "words, line 1", "words, line 2",
     ]  # fmt: skip
