@@ -81,7 +81,6 @@ def balance(
     The last mixture is written to OUT/balanced.yml, a plan for dem train.
     """
     from influence.curvature.inverse import CurvatureOptions
-
     from plumbing.atomic import write_whole
     from training.errors import TrainingStopped
     from training.plan.plan_file import plan_yaml, read_plan

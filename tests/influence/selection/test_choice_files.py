@@ -4,12 +4,12 @@ import csv
 import json
 
 import pytest
-from influence.selection.example_set import load_examples
 
 from corpus import CorpusError, Example, Source, load, write_jsonl
 from influence.selection.budget import Budget
 from influence.selection.choice_files import write_choice
 from influence.selection.choose import choose
+from influence.selection.example_set import load_examples
 
 RECORDS = {
     "sums": [Example(f"{at}+1=", f"{at + 1}", label="easy") for at in range(7)],

@@ -7,11 +7,11 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from hypothesis import given, strategies
-from influence.selection.example_set import ExampleSet
 
 from influence.errors import InfluenceError
 from influence.selection.budget import Budget
 from influence.selection.choose import choose
+from influence.selection.example_set import ExampleSet
 from influence.selection.random_scores import random_scores
 
 POLICIES = ["round_robin", "max", "mean"]

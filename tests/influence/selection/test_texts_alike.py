@@ -1,9 +1,9 @@
 """Which texts count as the same."""
 
 import pytest
-from influence.selection.example_set import encode_examples
 
 from corpus import Chat, Example, Message
+from influence.selection.example_set import encode_examples
 from influence.selection.texts_alike import CopyFilter, text_key
 
 

@@ -1,5 +1,6 @@
 """From a warm-up to a selection: stored gradients, scores by every method, choices and reasons."""
 
+import shutil
 from dataclasses import asdict
 
 import pytest
@@ -18,14 +19,17 @@ from workbench.errors import SessionError
 from workbench.influence_runs.gradient_store import store_gradients, target_gradients
 from workbench.influence_runs.projected_gradients import WarmModel, warm_epochs
 from workbench.influence_runs.selecting import METHODS, Question, ask
-from workbench.influence_runs.study import WarmUp, begin_study
+from workbench.influence_runs.study import WarmUp, begin_study, open_study
 
 SMALL = Projection(dimension=256)
 
 
 @pytest.fixture(scope="session")
 def stored(study, tmp_path_factory):
-    """The study with its sgd store, which was stopped once, and its ledger."""
+    """A copy of the study with its own sgd store, which was stopped once, and its ledger."""
+    copy = tmp_path_factory.mktemp("stored") / "study"
+    shutil.copytree(study.folder, copy, ignore=shutil.ignore_patterns("store-*"))
+    study = open_study(copy)
     ledger = Ledger(tmp_path_factory.mktemp("ledger") / "ledger.sqlite")
     asked = iter([False, False, True])
     with pytest.raises(InfluenceStopped):
