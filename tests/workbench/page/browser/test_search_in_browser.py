@@ -340,7 +340,8 @@ def test_several_aims_mark_a_front(page, steps):
 
 @pytest.mark.slow
 def test_a_search_is_paused_resumed_and_stopped_with_its_best(page, steps):
-    steps.settled(page, [])
+    page.locator("#preset-base").click()
+    steps.settled(page, [0.0])
     before = omegas(page)
     steps.tab(page, "Search")
     page.locator("#search-aim").select_option("loss")
