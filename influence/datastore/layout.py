@@ -26,7 +26,7 @@ ROWS, NORMS, WRITTEN = "rows", "norms", "written"
 PARTS = (ROWS, NORMS, WRITTEN)
 
 
-class StorePart(NamedTuple):
+class StoreFile(NamedTuple):
     """One file of numbers of one checkpoint."""
 
     file: Path
@@ -54,7 +54,7 @@ class StorePart(NamedTuple):
         return np.memmap(self.file, self.dtype, "r", shape=self.shape)
 
 
-def part_of(folder: Path, settings: StoreSettings, checkpoint: int, part: str) -> StorePart:
+def part_of(folder: Path, settings: StoreSettings, checkpoint: int, part: str) -> StoreFile:
     """Returns one file of numbers.
 
     Args:
@@ -68,10 +68,10 @@ def part_of(folder: Path, settings: StoreSettings, checkpoint: int, part: str) -
         shape += (settings.projection.dimension,)
     dtype = {ROWS: settings.dtype, NORMS: "float32", WRITTEN: "uint8"}[part]
     file = folder / f"{checkpoint}-{part}.bin"
-    return StorePart(file, np.dtype(dtype).newbyteorder("<"), shape)
+    return StoreFile(file, np.dtype(dtype).newbyteorder("<"), shape)
 
 
-def parts_of(folder: Path, settings: StoreSettings) -> dict[tuple[int, str], StorePart]:
+def parts_of(folder: Path, settings: StoreSettings) -> dict[tuple[int, str], StoreFile]:
     """Returns all files of numbers: (checkpoint's number, part) -> the file."""
     return {
         (number, part): part_of(folder, settings, number, part)

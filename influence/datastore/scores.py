@@ -35,7 +35,8 @@ class SubtaskScores(NamedTuple):
 
     def highest(self) -> np.ndarray:
         """Returns each example's score for the subtask that it helps most (examples,), as LESS."""
-        return np.asarray(self.values.max(axis=1))
+        highest: np.ndarray = self.values.max(axis=1)
+        return highest
 
 
 def subtask_scores(
@@ -116,8 +117,7 @@ def example_scores(
         draft.replace(out)
     finally:
         draft.unlink(missing_ok=True)
-    mapped: np.ndarray = np.load(out, mmap_mode="r")
-    return mapped
+    return np.lib.format.open_memmap(out, "r")
 
 
 def _weighted_products(

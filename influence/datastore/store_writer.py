@@ -90,9 +90,8 @@ class DatastoreWriter:
         self.flush()
         within = range(self._settings.examples) if within is None else within
         numbers = np.arange(within.start, within.stop, within.step)
-        missing: list[int] = numbers[
-            self._parts[checkpoint, WRITTEN].mapped()[numbers] == 0
-        ].tolist()
+        marks = self._parts[checkpoint, WRITTEN].mapped()
+        missing: list[int] = numbers[marks[numbers] == 0].tolist()
         return missing
 
     def put(self, checkpoint: int, examples: Sequence[int], gradients: Tensor) -> None:
@@ -106,7 +105,8 @@ class DatastoreWriter:
             gradients: their projected gradients (examples, d).
 
         Raises:
-            InfluenceError: a gradient is not finite, or they do not have d numbers.
+            InfluenceError: a gradient is not finite, they do not have d numbers, or there is no such
+                example.
         """
         values = gradients.detach().cpu().double().numpy()
         dimension = self._settings.projection.dimension
@@ -114,6 +114,12 @@ class DatastoreWriter:
             raise InfluenceError(
                 f"Gradients of the shape {tuple(values.shape)} were given for {len(examples)} "
                 f"examples of a datastore with {dimension} numbers each."
+            )
+        outside = [each for each in examples if each not in range(self._settings.examples)]
+        if outside:
+            raise InfluenceError(
+                f"There is no example {outside[0]} in a datastore of {self._settings.examples}; "
+                "they are numbered from 0."
             )
         # In float64, because the squares of small gradients are too small for float32.
         norms = np.linalg.norm(values, axis=1)

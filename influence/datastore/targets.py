@@ -79,7 +79,7 @@ def _unit(rows: Tensor, of: Sequence[str]) -> Tensor:
         InfluenceError: some have no direction, because they are zero or not finite.
     """
     # In float64, because the squares of small gradients are too small for float32.
-    lengths = rows.double().norm(dim=1, keepdim=True)
+    lengths: Tensor = rows.double().norm(dim=1, keepdim=True)
     bad = [of[int(n)] for n in ((lengths == 0) | ~lengths.isfinite()).nonzero()[:, 0]]
     if bad:
         raise InfluenceError(

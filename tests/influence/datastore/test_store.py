@@ -56,8 +56,8 @@ def test_zero_gradients_are_named(tmp_path):
     assert store.norms(0)[1] == 0 and not store.rows(0)[1].any()
     with pytest.raises(
         InfluenceError,
-        match="2 stored gradients are zero, so their cosine is undefined: example 2 of 'cot' at "
-        "'epoch 1', example 1 of 'p3' at 'epoch 2'. Leave",
+        match="and 2 stored gradients are zero: example 2 of 'cot' at 'epoch 1', "
+        "example 1 of 'p3' at 'epoch 2'. Leave",
     ):
         store.check_no_zero_gradient()
 

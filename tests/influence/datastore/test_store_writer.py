@@ -156,6 +156,16 @@ def test_gradients_of_another_shape_are_refused(tmp_path):
         writer.put(0, [0, 1], torch.zeros(2, 5))
 
 
+@pytest.mark.parametrize("example", [-1, 11])
+def test_an_example_that_does_not_exist_is_refused(example, tmp_path):
+    """Written, it would be outside the file or change its size."""
+    with (
+        DatastoreWriter(tmp_path, settings()) as writer,
+        pytest.raises(InfluenceError, match=f"no example {example} in a datastore of 11"),
+    ):
+        writer.put(0, [0, example], torch.ones(2, 6))
+
+
 def test_other_settings_and_damage_are_refused_before_anything_is_written(small):
     store, _ = small
     before = content(store.folder)

@@ -1,9 +1,11 @@
 """The dense projection against its matrix written out."""
 
+import numpy as np
 import pytest
 import torch
 
 from influence.projection.rademacher import add_rademacher
+from influence.projection.signs import draw_bits, signs_of, stream
 
 
 def matrix(size, dimension, name="w"):
@@ -20,6 +22,12 @@ def test_every_entry_has_the_same_size_and_half_are_negative():
 
 def test_the_matrix_never_changes():
     assert (matrix(2, 4) * 2).int().tolist() == [[-1, 1, 1, -1], [-1, -1, 1, 1]]
+
+
+def test_each_coordinate_has_the_next_whole_words_of_the_stream():
+    signs = signs_of(draw_bits(stream(0, "w", "signs"), 6), 1.0, np.float64).reshape(6, 64)
+    assert np.array_equal(matrix(6, 64) * 8, signs)
+    assert np.allclose(matrix(3, 100) * 10, signs.reshape(3, 128)[:, :100])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
