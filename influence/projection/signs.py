@@ -46,13 +46,8 @@ def signs_of(bits: np.ndarray, scale: float, dtype: DTypeLike) -> np.ndarray:
         Values of the shape (..., 8 · n).
     """
     # A table of 256 rows is several times as fast as unpacking the bits and doing arithmetic.
-<<<<<<< HEAD
-    signs: np.ndarray = _table(scale, np.dtype(dtype))[bits]
-    return signs.reshape(*bits.shape[:-1], -1)
-=======
     values: np.ndarray = _table(scale, np.dtype(dtype))[bits]
     return values.reshape(*bits.shape[:-1], -1)
->>>>>>> store
 
 
 @cache
