@@ -46,8 +46,8 @@ class Datastore(NamedTuple):
         if zeros:
             raise InfluenceError(
                 f"The cosine of a zero gradient is undefined, and {len(zeros):,} stored gradients "
-                f"are zero: {listed(zeros)}. Leave these examples out of the pool and store it again; "
-                "usually no supervised token of theirs is within the length limit."
+                f"are zero: {listed(zeros)}. Leave these examples out of the pool and store it "
+                "again; usually no supervised token of theirs is within the length limit."
             )
 
 

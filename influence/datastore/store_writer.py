@@ -105,8 +105,8 @@ class DatastoreWriter:
             gradients: their projected gradients (examples, d).
 
         Raises:
-            InfluenceError: a gradient is not finite, they do not have d numbers, or there is no such
-                example.
+            InfluenceError: a gradient is not finite, they do not have d numbers, or there is no
+                such example.
         """
         values = gradients.detach().cpu().double().numpy()
         dimension = self._settings.projection.dimension
