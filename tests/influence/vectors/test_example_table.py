@@ -14,7 +14,7 @@ from influence.errors import InfluenceError, InfluenceStopped
 from influence.gradients.examples import Examples, read_examples
 from influence.vectors import example_table as module_under_test
 from influence.vectors.example_table import ExampleTable, example_table
-from merging import DistributionVector, LiveModel
+from merging import DistributionVector, LiveModel, View
 from tests.evaluation.landscape.test_omega_gradient import NAMES, recipe
 
 # PEFT says so of every adapter on GPT-2.
@@ -109,6 +109,15 @@ def test_they_are_the_finite_differences(opened: Any, tokenizer: Any) -> None:
     assert got.tokens.tolist() == list(examples.tokens)
     differences = torch.stack(wanted, dim=1)
     assert (got.slopes - differences).abs().max() < 1e-4 * differences.abs().max()
+
+
+def test_a_tensor_that_fills_a_part_of_a_parameter_has_that_part_of_the_gradients() -> None:
+    """As the files of fused experts: expert 2, its rows 1 to 3, with rows and columns swapped."""
+    gradients = torch.randn(7, 3, 5, 11)
+    view = View("experts", (2, (1, 4)), transposed=True)
+    ((name, part),) = module_under_test._parts(gradients, [("experts.2.up", view)])
+    assert name == "experts.2.up"
+    assert part.equal(gradients[:, 2, 1:4].mT)
 
 
 def test_batches_and_order_do_not_matter(opened: Any, tokenizer: Any) -> None:
