@@ -34,8 +34,15 @@ PLANTED = 0.1
 LEAST = 0.8
 """The AUC that the own expert's loss is to reach for shuffled answers."""
 FAULTS = ("moved", "shuffled")
-COLUMNS = ("cosine with own vector", "margin", "loss margin", "base loss", "own loss", "less drop")
-COLUMNS += ("suspicion",)
+COLUMNS = (
+    "cosine with own vector",
+    "margin",
+    "loss margin",
+    "base loss",
+    "own loss",
+    "less drop",
+    "suspicion",
+)
 RETRAINED = "mathqa"
 
 
@@ -70,9 +77,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         planted = {RETRAINED: plant(data, RETRAINED, len(data[RETRAINED]), seed=0)}
         own = _train(options, planted[RETRAINED], Path(folder) / RETRAINED)
         folders = {name: options.demo / name for name in data} | {RETRAINED: own}
-        faults = sum(map(bool, planted[RETRAINED].faults))
-        asked = Planted(*(part[: 2 * faults] for part in planted[RETRAINED]))
-        _show([found(options.demo / "base", folders, {RETRAINED: asked})])
+        records, faults = planted[RETRAINED]
+        asked = 2 * sum(map(bool, faults))  # those with a fault come first
+        part = {RETRAINED: Planted(records[:asked], faults[:asked])}
+        _show([found(options.demo / "base", folders, part)])
 
 
 def plant(data: Mapping[str, Sequence[Example]], name: str, count: int, seed: int) -> Planted:
@@ -112,7 +120,7 @@ def found(
         folders: dataset -> folder of its expert.
         planted: dataset -> its examples.
     """
-    from sklearn.metrics import roc_auc_score  # type: ignore[import-untyped]
+    from sklearn.metrics import roc_auc_score
 
     from evaluation.model import load
     from influence.vectors.misfiled import misfiled_tables
@@ -137,8 +145,8 @@ def found(
 
 def _columns(table: MisfiledTable) -> list[list[float]]:
     """Returns the numbers of COLUMNS, each larger for what is more suspicious."""
-    numbers = (table.own_cosines, table.margins, table.loss_margins, table.base_losses)
-    numbers += (table.own_losses, -table.drops, table.suspicions)
+    numbers = [table.own_cosines, table.margins, table.loss_margins, table.base_losses]
+    numbers += [table.own_losses, -table.drops, table.suspicions]
     return [each.tolist() for each in numbers]
 
 
