@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from training.run.launch import is_main
+from workbench.cli.output import note
 from workbench.cli.shared import progress_bar
 
 if TYPE_CHECKING:
@@ -61,6 +62,19 @@ def stopping(worker: bool) -> Iterator[StopFlag]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def stoppable() -> Iterator[StopFlag]:
+    """Yield the flag that asks to stop, and end the command with its code once it has stopped."""
+    from influence.errors import InfluenceStopped
+
+    with stopping(False) as stop:
+        try:
+            yield stop
+        except InfluenceStopped as stopped:
+            note(f"{stopped}. The same command goes on from there.")
+            raise typer.Exit(stop.code or 130) from None
 
 
 @contextmanager

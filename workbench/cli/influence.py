@@ -2,15 +2,13 @@
 
 import csv
 import io
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from workbench.cli.app import app, command
-from workbench.cli.following import StopFlag, stopping, watching
+from workbench.cli.following import stoppable, stopping, watching
 from workbench.cli.help import Verbs
 from workbench.cli.output import Force, Json, note, report_to, warn
 from workbench.cli.shared import ledger_of, progress_bar, resolver
@@ -121,7 +119,7 @@ def store(
     from workbench.influence_runs.study import open_study
 
     opened, asked = open_study(study), check_kind(kind)
-    with _stoppable() as stop, progress_bar() as bar, ledger_of(workdir) as ledger:
+    with stoppable() as stop, progress_bar() as bar, ledger_of(workdir) as ledger:
         task = bar.add_task("gradients")
         coverage = store_gradients(
             opened,
@@ -167,7 +165,7 @@ def score(
     asked: Any = method  # Question refuses what is none
     question = Question(asked, check_kind(kind), centre=centre, seed=seed)
     wanted = _targets(targets, split, limit)
-    with _stoppable() as stop, ledger_of(workdir) as ledger:
+    with stoppable() as stop, ledger_of(workdir) as ledger:
         pool, _, scores = scored(
             open_study(study), wanted, question, device=device, ledger=ledger, should_stop=stop
         )
@@ -250,7 +248,7 @@ def select(
     budget = Budget(share if count is None else count, counted, cap)
     question = Question(kind=check_kind(kind), centre=centre, budget=budget, seed=seed, **named)
     opened, wanted = open_study(study), _targets(targets, split, limit)
-    with _stoppable() as stop, ledger_of(workdir) as ledger:
+    with stoppable() as stop, ledger_of(workdir) as ledger:
         answer = ask(opened, wanted, question, device=device, ledger=ledger, should_stop=stop)
     if answer.overlap:
         warn(answer.overlap)
@@ -264,16 +262,3 @@ def _targets(folder: Path, split: str, limit: int | None) -> "dict[str, list[Rec
     from corpus import read_datasets
 
     return {name: records[:limit] for name, records in read_datasets(folder, split).items()}
-
-
-@contextmanager
-def _stoppable() -> Iterator[StopFlag]:
-    """Yield the flag that asks to stop, and end the command with its code once it has stopped."""
-    from influence.errors import InfluenceStopped
-
-    with stopping(False) as stop:
-        try:
-            yield stop
-        except InfluenceStopped as stopped:
-            note(f"{stopped}. The same command goes on from there.")
-            raise typer.Exit(stop.code or 130) from None

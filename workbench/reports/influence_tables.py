@@ -11,6 +11,7 @@ from workbench.reports.text_table import table
 if TYPE_CHECKING:
     from influence.selection.reasons import Reasons
     from workbench.influence_runs.balance_rounds import BalanceRound
+    from workbench.influence_runs.misfiled_run import Suspect
 
 STATIONARY = 0.2
 """Above this share of ‖Σ|D_j|ḡ_j‖ the model is far from an optimum of its training loss, and the
@@ -129,3 +130,21 @@ def shortened(text: str) -> str:
     """Returns a text as one line of at most WIDE characters."""
     line = " ".join(text.split())
     return line if len(line) <= WIDE else line[: WIDE - 1] + "…"
+
+
+def suspects(found: Sequence[Suspect]) -> str:
+    """Returns the most suspicious examples of each dataset, a block for each."""
+    blocks = []
+    for dataset in dict.fromkeys(each.dataset for each in found):
+        own = [each for each in found if each.dataset == dataset]
+        lines = [f"{dataset}: the most suspicious of {len(own):,}"]
+        for each in own[:SHOWN]:
+            other = f", {each.better} is better by {each.loss_margin:.2f}" * (
+                each.loss_margin >= 0.005
+            )
+            lines += [
+                f"  {each.name}: own loss {each.own_loss:.2f}, base {each.base_loss:.2f}{other}",
+                f"    {shortened(each.text)}",
+            ]
+        blocks.append("\n".join(lines))
+    return "\n".join(blocks)

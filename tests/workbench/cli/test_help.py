@@ -19,7 +19,7 @@ PANEL_OF = {
     "Inspect": ["inspect", "weights", "rounding", "methods"],
     "Measure": ["compare", "loss", "bench", "search", "statistics"],
     "Train": ["train"],
-    "Data": ["balance", "influence"],
+    "Data": ["balance", "influence", "misfiled"],
     "Page": ["ui", "demo", "real"],
 }
 
