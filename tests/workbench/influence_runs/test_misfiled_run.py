@@ -25,6 +25,7 @@ def faulty(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_planted_faults_come_first(faulty, tmp_path, capsys):
     out, table = tmp_path / "suspects.csv", tmp_path / "suspects.json"
     words = ["misfiled", DEMO / "recipe.yml", "--data", faulty, "--out", out, "--json", table]
