@@ -7,12 +7,15 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.search.contract import Searcher, Space, Step, Trial
+from evaluation.search.contract import Point, Searcher, Space, Step, Trial
 from evaluation.search.limits import lowest
 from evaluation.search.objective import Objective
 
 RADIUS, SMALLEST, LARGEST = 0.3, 0.01, 1.0
 """First, smallest and largest size of a step in each ω."""
+
+SIZES = (0.5, 2.0, 0.25, 4.0, 0.125, 8.0)
+"""Further steps along a direction, times the first one."""
 
 Floats = NDArray[np.float64]
 
@@ -29,12 +32,16 @@ class GradientSearch(Searcher):
         space: the box to search.
         objective: of the losses; lower is better.
         start: the first point.
+        at_once: see Searcher. The points are steps of several sizes in one direction, of which the
+            best is taken; the curvature follows from all of them.
     """
 
     GRADIENTS = True
 
-    def __init__(self, space: Space, objective: Objective, start: Mapping[str, float]) -> None:
-        super().__init__(space)
+    def __init__(
+        self, space: Space, objective: Objective, start: Mapping[str, float], at_once: int = 1
+    ) -> None:
+        super().__init__(space, at_once)
         self._objective, self._start = objective, space.inside(start)
 
     def _points(self) -> Iterator[Step]:
@@ -47,27 +54,42 @@ class GradientSearch(Searcher):
         # On the scale of the first step: along the gradient to the edge of the trust region.
         curvature = np.eye(len(names)) * max(np.abs(gradient).max(), 1e-6) / radius
         while radius >= SMALLEST:
-            at = np.array([here.point[name] for name in names])
+            at = self._values(here.point)
             point = self.space.named(at + self._step(at, gradient, curvature, radius))
-            step = np.array([point[name] for name in names]) - at
-            expected = -float(gradient @ step + 0.5 * step @ curvature @ step)
-            if expected <= 0 or self.score_of(point) is not None:
+            step = self._values(point) - at
+            if _expected(step, gradient, curvature) <= 0 or self.score_of(point) is not None:
                 radius /= 2
                 continue
-            yield point
-            there, length = self.trials[-1], float(np.abs(step).max())
-            if there.score == np.inf:
-                radius = length / 2
+            before = len(self.trials)
+            yield [point, *self._others(at, step)]
+            tried = [(trial, self._values(trial.point) - at) for trial in self.trials[before:]]
+            done = [(trial, step) for trial, step in tried if trial.score < np.inf]
+            if not done:
+                radius = min(_length(step) for _, step in tried) / 2
                 continue
-            new = self._gradient(there)
-            curvature = _damped(curvature, step, new - gradient)
-            gained = here.score - there.score
+            there, step = min(done, key=lambda each: each[0].score)
+            gained, expected = here.score - there.score, _expected(step, gradient, curvature)
+            # The shortest step comes last, because the curvature near the best point counts most.
+            for trial, moved in sorted(done, key=lambda each: -_length(each[1])):
+                curvature = _damped(curvature, moved, self._gradient(trial) - gradient)
             if gained < 0.25 * expected:
-                radius = length / 2
-            elif gained > 0.75 * expected and length > 0.99 * radius:
+                radius = _length(step) / 2
+            elif gained > 0.75 * expected and _length(step) > 0.99 * radius:
                 radius = min(2 * radius, LARGEST)
             if gained > 0:
-                here, gradient = there, new
+                here, gradient = there, self._gradient(there)
+
+    def _others(self, at: Floats, step: Floats) -> list[Point]:
+        """Returns shorter and longer steps in the same direction, `at_once` − 1 or fewer."""
+        found = [self.space.named(at + step)]
+        for size in SIZES[: self.at_once - 1]:
+            point = self.space.named(at + size * step)
+            if point not in found and self.score_of(point) is None:
+                found.append(point)
+        return found[1:]
+
+    def _values(self, point: Point) -> Floats:
+        return np.array([point[name] for name in self.space.names])
 
     def _gradient(self, trial: Trial) -> Floats:
         """Returns the derivatives of the score with respect to each ω."""
@@ -88,6 +110,15 @@ class GradientSearch(Searcher):
             return float((gradient + 0.5 * bent) @ (there - at)), gradient + bent
 
         return lowest(model, at, bounds, self.space.names, self.space.limits)[0] - at
+
+
+def _expected(step: Floats, gradient: Floats, curvature: Floats) -> float:
+    """Returns by how much the quadratic model is lower after a step."""
+    return -float(gradient @ step + 0.5 * step @ curvature @ step)
+
+
+def _length(step: Floats) -> float:
+    return float(np.abs(step).max())
 
 
 def _damped(curvature: Floats, step: Floats, change: Floats) -> Floats:

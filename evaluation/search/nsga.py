@@ -21,8 +21,6 @@ class NsgaSearch(OptunaSearch):
         population: points of one generation.
     """
 
-    SIDE_BY_SIDE = True
-
     def __init__(
         self,
         space: Space,
@@ -33,7 +31,8 @@ class NsgaSearch(OptunaSearch):
         seed: int = 0,
         population: int = 16,
     ) -> None:
-        super().__init__(space, start, known=known, seed=seed)
+        # All points of a generation descend from the one before it.
+        super().__init__(space, start, known=known, seed=seed, at_once=population)
         self._datasets, self._population = tuple(datasets), population
 
     @property
@@ -50,10 +49,6 @@ class NsgaSearch(OptunaSearch):
         from optuna.samplers import NSGAIISampler
 
         return NSGAIISampler(population_size=self._population, seed=self._seed)
-
-    def _at_once(self) -> int:
-        # All points of a generation descend from the one before it.
-        return self._population
 
     def _directions(self) -> int:
         return len(self._datasets)
