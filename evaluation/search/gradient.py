@@ -14,9 +14,6 @@ from evaluation.search.objective import Objective
 RADIUS, SMALLEST, LARGEST = 0.3, 0.01, 1.0
 """First, smallest and largest size of a step in each ω."""
 
-SIZES = (0.5, 2.0, 0.25, 4.0, 0.125, 8.0)
-"""Further steps along a direction, times the first one."""
-
 Floats = NDArray[np.float64]
 
 
@@ -32,8 +29,7 @@ class GradientSearch(Searcher):
         space: the box to search.
         objective: of the losses; lower is better.
         start: the first point.
-        at_once: see Searcher. The points are steps of several sizes in one direction, of which the
-            best is taken; the curvature follows from all of them.
+        at_once: see Searcher. The best of so many steps is taken; the curvature follows from all.
     """
 
     GRADIENTS = True
@@ -80,11 +76,17 @@ class GradientSearch(Searcher):
                 here, gradient = there, self._gradient(there)
 
     def _others(self, at: Floats, step: Floats) -> list[Point]:
-        """Returns shorter and longer steps in the same direction, `at_once` − 1 or fewer."""
+        """Returns where other steps lead, `at_once` − 1 or fewer.
+
+        They are twice the step, the step without one coordinate each, and half the step. Steps of
+        different sizes alone would tell the curvature in one direction only.
+        """
+        widest_first = np.argsort(-np.abs(step), kind="stable")
+        without = [np.where(np.arange(len(step)) == place, 0.0, step) for place in widest_first]
         found = [self.space.named(at + step)]
-        for size in SIZES[: self.at_once - 1]:
-            point = self.space.named(at + size * step)
-            if point not in found and self.score_of(point) is None:
+        for other in (2 * step, *without, step / 2):
+            point = self.space.named(at + other)
+            if len(found) < self.at_once and point not in found and self.score_of(point) is None:
                 found.append(point)
         return found[1:]
 

@@ -31,6 +31,9 @@ NEAR = 2e-3
 SIZES = (0.5, 2.0, 0.25, 4.0)
 """Further points of a step are the minima in regions of so many times the size."""
 
+TRIES = 1000
+"""Random points after which a space is taken to have no room for another one."""
+
 STARTS = 4
 """Random starts of the minimisation on the surrogates, beside the best trial."""
 
@@ -108,7 +111,10 @@ class SurrogateSearch(Searcher):
             point, expected = self._lowest(models, best, radius)
             gain = best.score - expected
             if self._is_known(point):
-                point, gain = self._nearby(best.point), 0.0
+                nearby = self._nearby(best.point)
+                if nearby is None:
+                    return  # the space has no room for another point
+                point, gain = nearby, 0.0
             batch = [point, *self._others(models, best, radius, point)]
             yield batch
             gained = best.score - min(map(self._told, batch))
@@ -167,7 +173,7 @@ class SurrogateSearch(Searcher):
         the best point or farther away. Where these are the same, random points beside it follow.
         """
         minima = (self._lowest(models, best, radius * size)[0] for size in SIZES)
-        random = (self._moved(first) for _ in range(10 * self.at_once))
+        random = (self._moved(first) for _ in range(TRIES))
         tries, found = chain(minima, random), [first]
         while len(found) < self.at_once and (point := next(tries, None)):
             if not (self._is_known(point) or any(_near(point, other) for other in found)):
@@ -177,12 +183,13 @@ class SurrogateSearch(Searcher):
     def _is_known(self, point: Point) -> bool:
         return any(_near(point, trial.point) for trial in (*self._known, *self.trials))
 
-    def _nearby(self, best: Point) -> Point:
-        """Returns a random point near the best one, that was not measured."""
-        while True:
+    def _nearby(self, best: Point) -> Point | None:
+        """Returns a random point near the best one that was not measured; None if none is found."""
+        for _ in range(TRIES):
             point = self._moved(best)
             if self.score_of(point) is None and not self._is_known(point):
                 return point
+        return None
 
     def _moved(self, point: Point) -> Point:
         """Returns a random point near one."""
