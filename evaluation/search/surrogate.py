@@ -169,8 +169,9 @@ class SurrogateSearch(Searcher):
     ) -> list[Point]:
         """Returns further points of a step, `at_once` − 1 or fewer.
 
-        They are the minima in smaller and larger regions, whose shape is that of the loss nearer to
-        the best point or farther away. Where these are the same, random points beside it follow.
+        They are the minima in smaller and larger regions: a model that is wrong far from the best
+        point misleads the smaller ones less. Random points beside the first one follow where these
+        are the same.
         """
         minima = (self._lowest(models, best, radius * size)[0] for size in SIZES)
         random = (self._moved(first) for _ in range(TRIES))

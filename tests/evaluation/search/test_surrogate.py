@@ -51,9 +51,9 @@ def test_steps_are_half_as_long_while_a_surrogate_is_weak():
     went = dict(zip(range(len(search.weak)), lengths(search), strict=False))
     weak = [number for number, datasets in enumerate(search.weak) if datasets]
     assert {search.weak[number] for number in weak} == {("rugged",)}
-    assert len(weak) >= 4 and all(went[number] <= SHORT + 1e-9 for number in weak if number in went)
+    assert len(weak) >= 4 and all(went[number] <= 0.15 + 1e-9 for number in weak if number in went)
     # With few points nothing is known of the surrogates, so that the first steps are long.
-    assert 0 not in weak and went[0] == pytest.approx(RADIUS)
+    assert 0 not in weak and went[0] == pytest.approx(0.3)
 
 
 def test_a_quadratic_is_leant_on_to_the_end():
