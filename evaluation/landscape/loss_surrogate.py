@@ -33,6 +33,8 @@ NEARLY_QUADRATIC = (100.0, 1000.0)
 NOISE = (1e-6, 1e-4)
 """Variances of a measurement about the function, likewise: losses of the same examples differ by
 rounding only."""
+WEAK = 0.9
+"""R² for points left out below which a surrogate is weak."""
 
 
 class Predicted(NamedTuple):
@@ -201,6 +203,16 @@ class Surrogate:
         if len(losses) < 3 or spread == 0:
             return float("nan")
         return 1.0 - float(((losses - self.left_out().mean) ** 2).sum()) / spread
+
+    @property
+    def is_weak(self) -> bool:
+        """Whether points left out are predicted badly although the others determine a quadratic.
+
+        With fewer numbers R² says that little was measured, and nothing of the loss. Equal losses
+        are predicted as well as can be.
+        """
+        others = len(self._rows) - int(np.bincount(self._owner).max())
+        return others >= self._features.shape[1] and self.r2() < WEAK
 
     def _covariances(self, at: Floats) -> tuple[Floats, Floats]:
         """Returns the features of points, and their covariances with what was measured."""

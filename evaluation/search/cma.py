@@ -24,8 +24,6 @@ class CmaSearch(Searcher):
         ValueError: the space has fewer than two free coordinates.
     """
 
-    SIDE_BY_SIDE = True
-
     def __init__(self, space: Space, start: Mapping[str, float], *, seed: int = 0) -> None:
         super().__init__(space)
         if len(space.free) < 2:

@@ -159,22 +159,22 @@ class Searcher(ABC):
 
     Several workers may measure side by side. `free` gives more points without waiting for the
     pending ones, and `tell` takes their trials in any order. The searcher sees them in the order in
-    which it asked, so the same search with one worker and with many has the same trials.
+    which it asked, so its points do not depend on which worker was faster.
 
     Args:
         space: the box to search.
+        at_once: how many points are proposed before their answers are needed, for the methods that
+            learn from every answer. Other points are proposed for another number.
 
     Attributes:
         GRADIENTS: whether it learns from derivatives; `Trial.measured` should then have them.
-        SIDE_BY_SIDE: whether `free` can give more than one point; if not, a second worker idles.
         trials: everything that was told, in order.
     """
 
     GRADIENTS: bool = False
-    SIDE_BY_SIDE: bool = False
 
-    def __init__(self, space: Space) -> None:
-        self.space = space
+    def __init__(self, space: Space, at_once: int = 1) -> None:
+        self.space, self.at_once = space, at_once
         self.trials: list[Trial] = []
         self._scores: dict[tuple[float, ...], float] = {}
         # A generator keeps its place between `ask` and `tell`. Made by the first `ask`, because the

@@ -26,6 +26,7 @@ class CoordinateSearch(Searcher):
         start: the first point; the coordinates are tried in the order of the space.
         step: the first step, at least `smallest`.
         smallest: smaller steps are not tried; above 0.
+        at_once: see Searcher. So many moves are tried before the best of them is taken.
 
     Raises:
         ValueError: the settings contradict each other.
@@ -38,8 +39,9 @@ class CoordinateSearch(Searcher):
         *,
         step: float = 0.2,
         smallest: float = 0.05,
+        at_once: int = 1,
     ) -> None:
-        super().__init__(space)
+        super().__init__(space, at_once)
         if not 0 < smallest <= step:
             raise ValueError(
                 f"expected 0 < smallest <= step, got smallest {smallest}, step {step}."
@@ -51,16 +53,21 @@ class CoordinateSearch(Searcher):
         yield best
         while step >= self._smallest:
             moved = False
-            for name in self.space.names:
-                for change in (step, -step):
-                    point = self.space.inside({**best, name: best[name] + change})
-                    if self.score_of(point) is None:
-                        yield point
-                    # Strictly lower: between points of equal score the search would go back and
-                    # forth for ever.
-                    if self._told(point) < self._told(best):
-                        # After a step up that helped, the step down leads back: it is not tried.
-                        best, moved = point, True
-                        break
+            left = [(name, change) for name in self.space.names for change in (step, -step)]
+            while left:
+                tried, left = left[: self.at_once], left[self.at_once :]
+                points = [
+                    self.space.inside({**best, name: best[name] + change}) for name, change in tried
+                ]
+                yield points
+                point, (name, _) = min(
+                    zip(points, tried, strict=True), key=lambda each: self._told(each[0])
+                )
+                # Strictly lower: between points of equal score the search would go back and forth
+                # for ever.
+                if self._told(point) < self._told(best):
+                    best, moved = point, True
+                    # After a step up that helped, the step down leads back: it is not tried.
+                    left = [move for move in left if move[0] != name]
             if not moved:
                 step /= 2

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.search.contract import Searcher, Space, Step, Trial
+from evaluation.search.contract import Point, Searcher, Space, Step, Trial
 from evaluation.search.limits import lowest
 from evaluation.search.objective import Objective
 
@@ -29,12 +29,15 @@ class GradientSearch(Searcher):
         space: the box to search.
         objective: of the losses; lower is better.
         start: the first point.
+        at_once: see Searcher. The best of so many steps is taken; the curvature follows from all.
     """
 
     GRADIENTS = True
 
-    def __init__(self, space: Space, objective: Objective, start: Mapping[str, float]) -> None:
-        super().__init__(space)
+    def __init__(
+        self, space: Space, objective: Objective, start: Mapping[str, float], at_once: int = 1
+    ) -> None:
+        super().__init__(space, at_once)
         self._objective, self._start = objective, space.inside(start)
 
     def _points(self) -> Iterator[Step]:
@@ -47,27 +50,48 @@ class GradientSearch(Searcher):
         # On the scale of the first step: along the gradient to the edge of the trust region.
         curvature = np.eye(len(names)) * max(np.abs(gradient).max(), 1e-6) / radius
         while radius >= SMALLEST:
-            at = np.array([here.point[name] for name in names])
+            at = self._values(here.point)
             point = self.space.named(at + self._step(at, gradient, curvature, radius))
-            step = np.array([point[name] for name in names]) - at
-            expected = -float(gradient @ step + 0.5 * step @ curvature @ step)
-            if expected <= 0 or self.score_of(point) is not None:
+            step = self._values(point) - at
+            if _expected(step, gradient, curvature) <= 0 or self.score_of(point) is not None:
                 radius /= 2
                 continue
-            yield point
-            there, length = self.trials[-1], float(np.abs(step).max())
-            if there.score == np.inf:
-                radius = length / 2
+            before = len(self.trials)
+            yield [point, *self._others(at, step)]
+            tried = [(trial, self._values(trial.point) - at) for trial in self.trials[before:]]
+            done = [(trial, step) for trial, step in tried if trial.score < np.inf]
+            if not done:
+                radius = min(_length(step) for _, step in tried) / 2
                 continue
-            new = self._gradient(there)
-            curvature = _damped(curvature, step, new - gradient)
-            gained = here.score - there.score
+            there, step = min(done, key=lambda each: each[0].score)
+            gained, expected = here.score - there.score, _expected(step, gradient, curvature)
+            # The shortest step comes last, because the curvature near the best point counts most.
+            for trial, moved in sorted(done, key=lambda each: -_length(each[1])):
+                curvature = _damped(curvature, moved, self._gradient(trial) - gradient)
             if gained < 0.25 * expected:
-                radius = length / 2
-            elif gained > 0.75 * expected and length > 0.99 * radius:
+                radius = _length(step) / 2
+            elif gained > 0.75 * expected and _length(step) > 0.99 * radius:
                 radius = min(2 * radius, LARGEST)
             if gained > 0:
-                here, gradient = there, new
+                here, gradient = there, self._gradient(there)
+
+    def _others(self, at: Floats, step: Floats) -> list[Point]:
+        """Returns where other steps lead, `at_once` − 1 or fewer.
+
+        They are twice the step, the step without one coordinate each, and half the step. Steps of
+        different sizes alone would tell the curvature in one direction only.
+        """
+        widest_first = np.argsort(-np.abs(step), kind="stable")
+        without = [np.where(np.arange(len(step)) == place, 0.0, step) for place in widest_first]
+        found = [self.space.named(at + step)]
+        for other in (2 * step, *without, step / 2):
+            point = self.space.named(at + other)
+            if len(found) < self.at_once and point not in found and self.score_of(point) is None:
+                found.append(point)
+        return found[1:]
+
+    def _values(self, point: Point) -> Floats:
+        return np.array([point[name] for name in self.space.names])
 
     def _gradient(self, trial: Trial) -> Floats:
         """Returns the derivatives of the score with respect to each ω."""
@@ -88,6 +112,15 @@ class GradientSearch(Searcher):
             return float((gradient + 0.5 * bent) @ (there - at)), gradient + bent
 
         return lowest(model, at, bounds, self.space.names, self.space.limits)[0] - at
+
+
+def _expected(step: Floats, gradient: Floats, curvature: Floats) -> float:
+    """Returns by how much the quadratic model is lower after a step."""
+    return -float(gradient @ step + 0.5 * step @ curvature @ step)
+
+
+def _length(step: Floats) -> float:
+    return float(np.abs(step).max())
 
 
 def _damped(curvature: Floats, step: Floats, change: Floats) -> Floats:

@@ -28,8 +28,6 @@ class GreedySearch(Searcher):
         ValueError: there are fewer than two levels, or the order names an unknown coordinate.
     """
 
-    SIDE_BY_SIDE = True
-
     def __init__(self, space: Space, levels: int = 5, order: Sequence[str] | None = None) -> None:
         super().__init__(space)
         if levels < 2:

@@ -22,8 +22,6 @@ class GridSearch(Searcher):
         ValueError: there are fewer than two levels.
     """
 
-    SIDE_BY_SIDE = True
-
     def __init__(self, space: Space, levels: int = 6) -> None:
         super().__init__(space)
         if levels < 2:

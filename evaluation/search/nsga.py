@@ -21,8 +21,6 @@ class NsgaSearch(OptunaSearch):
         population: points of one generation.
     """
 
-    SIDE_BY_SIDE = True
-
     def __init__(
         self,
         space: Space,
@@ -33,14 +31,11 @@ class NsgaSearch(OptunaSearch):
         seed: int = 0,
         population: int = 16,
     ) -> None:
-        super().__init__(space, start, datasets, known=known, seed=seed)
+        # All points of a generation descend from the one before it.
+        super().__init__(space, start, datasets, known=known, seed=seed, at_once=population)
         self._population = population
 
     def _sampler(self) -> BaseSampler:
         from optuna.samplers import NSGAIISampler
 
         return NSGAIISampler(population_size=self._population, seed=self._seed)
-
-    def _at_once(self) -> int:
-        # All points of a generation descend from the one before it.
-        return self._population

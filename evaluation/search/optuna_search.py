@@ -30,6 +30,7 @@ class OptunaSearch(Searcher):
         datasets: whose losses are minimised, each for itself; () to minimise the score.
         known: trials that were measured before; the sampler learns from them.
         seed: of the sampler.
+        at_once: see Searcher.
     """
 
     def __init__(
@@ -40,8 +41,9 @@ class OptunaSearch(Searcher):
         *,
         known: Sequence[Trial] = (),
         seed: int = 0,
+        at_once: int = 1,
     ) -> None:
-        super().__init__(space)
+        super().__init__(space, at_once)
         self._start, self._known, self._seed = space.inside(start), known, seed
         self._datasets = tuple(datasets)
 
@@ -55,10 +57,6 @@ class OptunaSearch(Searcher):
             return [trial.score]
         assert trial.measured is not None
         return [trial.measured.losses[name] for name in self._datasets]
-
-    def _at_once(self) -> int:
-        """Returns how many points the sampler proposes before it needs their values."""
-        return 1
 
     def _points(self) -> Iterator[Step]:
         import optuna
@@ -86,7 +84,7 @@ class OptunaSearch(Searcher):
         study.enqueue_trial({name: self._start[name] for name in box})
         repeated = 0
         while repeated < REPEATS:
-            asked = [study.ask(box) for _ in range(self._at_once())]
+            asked = [study.ask(box) for _ in range(self.at_once)]
             points = [self.space.inside({**self._start, **each.params}) for each in asked]
             new = any(self.score_of(point) is None for point in points)
             repeated = 0 if new else repeated + len(points)

@@ -26,8 +26,6 @@ class SimplexSearch(Searcher):
         ValueError: there is no step, or no point of the lattice lies in the space.
     """
 
-    SIDE_BY_SIDE = True
-
     def __init__(self, space: Space, steps: int = 5, total: float = 1.0) -> None:
         super().__init__(space)
         if steps < 1:

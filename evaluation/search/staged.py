@@ -75,6 +75,9 @@ class StagedSearch(Searcher):
         start: the first point.
         make: makes the searcher of a stage.
         known: trials of the whole space that were measured before.
+
+    Attributes:
+        parts: the searchers of the stages so far.
     """
 
     def __init__(
@@ -91,12 +94,14 @@ class StagedSearch(Searcher):
         self._stages, self._counts = stages, [*points, None]
         self._start, self._make, self._known = space.inside(start), make, known
         first = self._searcher(stages[0], self._start)
-        self.GRADIENTS, self.SIDE_BY_SIDE = first.GRADIENTS, first.SIDE_BY_SIDE
+        self.GRADIENTS = first.GRADIENTS
+        self.parts: list[Searcher] = []
 
     def _points(self) -> Iterator[Step]:
         for ties, most in zip(self._stages, self._counts, strict=True):
             best = self.best
             searcher = self._searcher(ties, best.point if best else self._start)
+            self.parts.append(searcher)
             left = math.inf if most is None else most
             while left > 0 and (free := searcher.free(int(min(left, BATCH)))):
                 points = [

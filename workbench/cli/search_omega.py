@@ -13,7 +13,6 @@ from workbench.cli.search_inputs import bench_of, method_of, opened, plain_omega
 from workbench.cli.searching import (
     carry_out,
     compared,
-    note_idle_workers,
     on_splits,
     result_of,
     study_of,
@@ -201,8 +200,6 @@ def search(
             start = {**plain_omegas(given), **{name: 0.0 for name in (added, remove) if name}}
             wanted = replace(wanted, start=start, added=added)
         found = Search(session, models, wanted, executor)
-        if workers > 1:
-            note_idle_workers(found, workers)
         carry_out(found, session, record, study_of(found, storage) if storage else None)
         if executor:
             executor.close()

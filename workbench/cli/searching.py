@@ -70,18 +70,6 @@ def carry_out(
         note(f"ω of {name} is at its bound, {found.best.point[name]:g}: a wider range may help")
 
 
-def note_idle_workers(found: "Search", workers: int) -> None:
-    """Say that all workers but one have nothing to do, if the method is such a one."""
-    from workbench.search.side_by_side import measures_one_by_one
-
-    method = found.wanted.method
-    if measures_one_by_one(method, found.points.has_gradients):
-        note(
-            f"{method} measures one point at a time, so {workers - 1} of {workers} workers will "
-            "wait after the base and the experts; grid, simplex, greedy, nsga and cma use all"
-        )
-
-
 def result_of(
     found: "Search", session: "Session", models: "Models", tables: "Tables"
 ) -> dict[str, Any]:
@@ -93,10 +81,10 @@ def result_of(
         tables: what its best composition gives; see on_splits.
     """
     from workbench.reports import search_tables
-    from workbench.search.outcome import as_data, front_of, left_out_r2
+    from workbench.search.outcome import as_data, front_of, leaning, left_out_r2
     from workbench.search.ranking import ranking
 
-    best, r2 = found.best, left_out_r2(found)
+    best, r2, leaned = found.best, left_out_r2(found), leaning(found)
     assert best is not None and found.searcher is not None
     benchmarks = _benchmarks(found, found.recipe_of(best))
     trades = front_of(found) if found.wanted.aim == "front" else []
@@ -110,7 +98,7 @@ def result_of(
         *(f"On {name}:\n{search_tables.gains(rows)}" for name, rows in tables.items()),
         f"The front, the lowest mean loss first:\n{search_tables.front(trades)}" if trades else "",
         ranked.words() if ranked else "",
-        search_tables.prediction(r2),
+        search_tables.prediction(r2, leaned),
     ]
     return {
         "text": "\n\n".join(filter(None, parts)),
@@ -122,6 +110,7 @@ def result_of(
         "at_bounds": found.at_bounds(),
         "ranking": asdict(ranked) | {"sure": ranked.sure} if ranked else None,
         "r2": {name: value if value == value else None for name, value in r2.items()},
+        "surrogate": leaned and leaned._asdict(),
         "splits": _as_data(tables),
         "benchmarks": {name: [row._asdict() for row in rows] for name, rows in benchmarks.items()},
         "front": [{"omegas": each.point, "losses": _losses(each)} for each in trades],

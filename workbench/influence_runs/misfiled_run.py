@@ -88,17 +88,21 @@ def find_misfiled(
 
 def _suspects(table: MisfiledTable, records: Sequence[Record]) -> list[Suspect]:
     """Returns the examples of one dataset, the most suspicious first, ties by number."""
+    suspicions = table.suspicions.tolist()  # ranks of the whole dataset, computed once
     found = [
         Suspect(
-            table.dataset,
-            number,
-            place(records[number], number),
-            *(float(column[row]) for column in (table.suspicions, table.own_losses)),
-            *(float(column[row]) for column in (table.base_losses, table.drops)),
-            table.others[row],
-            *(float(column[row]) for column in (table.loss_margins, table.margins)),
-            float(table.own_cosines[row]),
-            record_text(records[number]),
+            dataset=table.dataset,
+            number=number,
+            name=place(records[number], number),
+            suspicion=suspicions[row],
+            own_loss=float(table.own_losses[row]),
+            base_loss=float(table.base_losses[row]),
+            drop=float(table.drops[row]),
+            better=table.others[row],
+            loss_margin=float(table.loss_margins[row]),
+            margin=float(table.margins[row]),
+            cosine=float(table.own_cosines[row]),
+            text=record_text(records[number]),
         )
         for row, number in enumerate(table.records)
     ]

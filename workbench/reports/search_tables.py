@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from workbench.plots.bullets import Gain
 from workbench.reports.text_table import table
 from workbench.search.benchmark_points import ScoreRow
+from workbench.search.outcome import Leaning
 
 if TYPE_CHECKING:
     from evaluation.search import Trial
@@ -53,10 +54,23 @@ def front(trials: Sequence[Trial]) -> str:
     return table(lines)
 
 
-def prediction(r2: Mapping[str, float]) -> str:
-    """Returns how well trials are predicted that were left out of the fit, in one line."""
+def prediction(r2: Mapping[str, float], leaning: Leaning | None = None) -> str:
+    """Returns how well compositions are predicted that were left out of the fit.
+
+    Args:
+        r2: dataset -> R² of its surrogate; NaN where it is not known.
+        leaning: how far the search relied on the surrogates; None if it did not.
+    """
+    from evaluation.landscape.loss_surrogate import WEAK
+
     shown = ", ".join(f"{name} {value:.2f}" for name, value in r2.items() if value == value)
-    return f"R² of the surrogate for trials left out: {shown}" if shown else ""
+    lines = [f"R² of the surrogate for compositions left out: {shown}"] if shown else []
+    if leaning and leaning.short:
+        lines.append(
+            f"Of {leaning.steps} steps {leaning.short} went half as far, because R² was below "
+            f"{WEAK:g} for {', '.join(leaning.weak)}"
+        )
+    return "\n".join(lines)
 
 
 def methods(rows: Mapping[str, tuple[float, Mapping[str, Sequence[Gain]]]]) -> str:

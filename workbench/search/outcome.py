@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from itertools import chain
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from workbench.plots.bullets import Gain, gain
 from workbench.search.screening import few_of
@@ -43,19 +44,50 @@ def gains_on(session: Session, models: Models, recipe: Recipe, split: str = "") 
     return [gain(name, loss, *ends[name]) for name, loss in here.items()]
 
 
-def left_out_r2(search: Search) -> dict[str, float]:
-    """Returns, by dataset, the R² of the surrogates for trials that were left out of their fits.
+class Leaning(NamedTuple):
+    """How far a search relied on its surrogates."""
 
-    It is NaN where fewer than three trials, or trials with equal losses, tell nothing.
+    steps: int
+    """Steps to where the surrogates expected the best."""
+    short: int
+    """Those that went half as far, because a surrogate was weak."""
+    weak: tuple[str, ...]
+    """The datasets whose surrogates were weak at such a step."""
+
+
+def leaning(search: Search) -> Leaning | None:
+    """Returns how far a search relied on its surrogates; None if it had none."""
+    from evaluation.search.staged import StagedSearch
+    from evaluation.search.surrogate import SurrogateSearch
+
+    parts = (
+        search.searcher.parts if isinstance(search.searcher, StagedSearch) else [search.searcher]
+    )
+    steps = [each for part in parts if isinstance(part, SurrogateSearch) for each in part.weak]
+    if not steps:
+        return None
+    return Leaning(len(steps), sum(map(bool, steps)), tuple(dict.fromkeys(chain(*steps))))
+
+
+def left_out_r2(search: Search) -> dict[str, float]:
+    """Returns, by dataset, the R² of the surrogates for points that were left out of their fits.
+
+    They are fitted to the trials and to what was known before. R² is NaN where fewer than three
+    points, or points with equal losses, tell nothing.
     """
     from evaluation.search.surrogate import fit
 
     if search.searcher is None:
         return {}
-    told = [trial for trial in search.searcher.trials if trial.measured is not None]
+    # A point may have been known and measured again with its derivatives.
+    told = {
+        tuple(trial.point.values()): trial
+        for trial in (*search.known, *search.searcher.trials)
+        if trial.measured is not None
+    }
     if not told:
         return {}
-    models = fit(search.searcher.space.names, told)
+    models = fit(search.searcher.space.names, list(told.values()))
     return {dataset: model.r2() for dataset, model in models.items()}
 
 

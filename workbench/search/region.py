@@ -79,7 +79,12 @@ class Region:
         return cls(coordinates, space, space.inside(start))
 
     def searcher(
-        self, wanted: Wanted, datasets: Sequence[str], objective: Objective, known: Sequence[Trial]
+        self,
+        wanted: Wanted,
+        datasets: Sequence[str],
+        objective: Objective,
+        known: Sequence[Trial],
+        at_once: int = 1,
     ) -> Searcher:
         """Returns the searcher.
 
@@ -89,13 +94,14 @@ class Region:
             objective: what is minimised.
             known: trials that were measured before, such as the base; all methods that model
                 their scores learn from them.
+            at_once: how many points are measured side by side.
 
         Raises:
             SessionError: the settings make no search.
         """
         from evaluation.search.staged import StagedSearch, openings
 
-        make = _maker(wanted, datasets, objective)
+        make = _maker(wanted, datasets, objective, at_once)
         try:
             if self.coordinates.by == WHOLE:
                 return make(self.space, self.first, known)
@@ -147,7 +153,7 @@ def _norm_limit(models: Models, highest: float, coordinates: Coordinates) -> Lim
     return NormLimit(names, highest, gram / geometry.base_squares.sum())
 
 
-def _maker(wanted: Wanted, datasets: Sequence[str], objective: Objective) -> Make:
+def _maker(wanted: Wanted, datasets: Sequence[str], objective: Objective, at_once: int) -> Make:
     """Returns what makes the searcher of a space."""
     from evaluation.search.cma import CmaSearch
     from evaluation.search.coordinate import CoordinateSearch
@@ -165,14 +171,14 @@ def _maker(wanted: Wanted, datasets: Sequence[str], objective: Objective) -> Mak
     def make(space: Space, first: Mapping[str, float], known: Sequence[Trial]) -> Searcher:
         more: dict[str, Any] = {"known": known, "seed": wanted.seed}
         makers: dict[Method, Callable[[], Searcher]] = {
-            "surrogate": lambda: SurrogateSearch(space, objective, first, **more),
-            "gradient": lambda: GradientSearch(space, objective, first),
-            "coordinate": lambda: CoordinateSearch(space, first),
+            "surrogate": lambda: SurrogateSearch(space, objective, first, **more, at_once=at_once),
+            "gradient": lambda: GradientSearch(space, objective, first, at_once),
+            "coordinate": lambda: CoordinateSearch(space, first, at_once=at_once),
             "greedy": lambda: GreedySearch(space, wanted.levels),
             "grid": lambda: GridSearch(space, wanted.levels),
             "simplex": lambda: SimplexSearch(space, wanted.levels),
-            "tpe": lambda: TpeSearch(space, first, **more),
-            "gp": lambda: GpSearch(space, first, aims, **more),
+            "tpe": lambda: TpeSearch(space, first, **more, at_once=at_once),
+            "gp": lambda: GpSearch(space, first, aims, **more, at_once=at_once),
             "nsga": lambda: NsgaSearch(space, first, datasets, **more),
             "cma": lambda: CmaSearch(space, first, seed=wanted.seed),
         }

@@ -65,6 +65,7 @@ class Search:
         region: where it looks.
         points: what measures it.
         ends: dataset -> the losses of the base and of its own expert (None if it has none).
+        known: trials that were measured before it began, such as the base; in any range of ω.
         searcher: with all trials.
         objective: what is minimised.
         spent: evaluations so far.
@@ -102,6 +103,7 @@ class Search:
         else:
             self.points = Points(session, models, self.region.coordinates)
         self._ahead = Ahead(session, models, self.points, executor) if executor else None
+        self._at_once = executor.width if executor else 1
         if wanted.method == "gradient" and not self.points.has_gradients:
             raise SessionError(
                 "derivatives can be computed for Θ + Σ ωᵢ Δᵢ in a model that is written in place "
@@ -112,7 +114,8 @@ class Search:
         self.objective: Objective | None = None
         self.spent: float = 0
         self.problem = ""
-        self._known: list[Trial] = []
+        self.known: list[Trial] = []
+        self._inside: list[Trial] = []
         self._screening: Screening | None = None
         self._reason = ""
 
@@ -120,7 +123,7 @@ class Search:
     def best(self) -> Trial | None:
         """The best trial so far, or what was known before if nothing in the space is better."""
         told = self.searcher.best if self.searcher else None
-        tried = [told, *self._known] if told else self._known
+        tried = [told, *self._inside] if told else self._inside
         return min(tried, key=lambda trial: trial.score, default=None)
 
     def steps(self, stale: Stale = lambda: False) -> Iterator[SearchStep]:
@@ -179,12 +182,15 @@ class Search:
         self.objective = self.wanted.objective(base, experts)
         if self.wanted.screened:
             self._screening = Screening(self._session, self._models, self.objective)
-        known = [
+        self.known = [
             Trial(point, self._score(point, measured.losses), measured)
             for point, measured in self._before(base)
         ]
-        self._known = [each for each in known if self.region.space.inside(each.point) == each.point]
-        self.searcher = self.region.searcher(self.wanted, list(base), self.objective, known)
+        space = self.region.space
+        self._inside = [each for each in self.known if space.inside(each.point) == each.point]
+        self.searcher = self.region.searcher(
+            self.wanted, list(base), self.objective, self.known, self._at_once
+        )
         return self.searcher
 
     def _axes(self, stale: Stale) -> tuple[Losses, Losses]:

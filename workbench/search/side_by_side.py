@@ -32,18 +32,6 @@ TRIES = 2
 reasons than its unit, such as memory that somebody else took."""
 
 
-def measures_one_by_one(method: str, gradients: bool) -> bool:
-    """Returns whether a method needs each answer before its next point, so that one worker works.
-
-    Args:
-        method: see workbench.search.wanted.
-        gradients: whether derivatives are measured; without them the surrogate has a design.
-    """
-    return method in ("coordinate", "gp", "gradient", "tpe") or (
-        method == "surrogate" and gradients
-    )
-
-
 class Ahead:
     """Measures points on workers before the search reads them.
 

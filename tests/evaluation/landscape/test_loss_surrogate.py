@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluation.landscape.loss_surrogate import Surrogate
+from evaluation.landscape.loss_surrogate import WEAK, Surrogate
 
 N = 3
 
@@ -118,6 +118,24 @@ def test_few_points_have_no_r2_and_equal_losses_no_spread():
     flat = Surrogate(points, np.ones(len(points)))
     assert np.isnan(flat.r2())
     assert flat.predict(np.full((1, N), 0.4)).mean == pytest.approx([1.0], abs=1e-3)
+
+
+def test_it_is_weak_if_points_left_out_are_missed_although_the_others_determine_a_quadratic():
+    chance = np.random.default_rng(4)
+    points = chance.uniform(0, 1, (12, N))
+    rough = chance.normal(size=12)
+    # A quadratic of three ω has ten coefficients.
+    assert Surrogate(points, rough).r2() < WEAK and Surrogate(points, rough).is_weak
+    assert Surrogate(points[:11], rough[:11]).is_weak
+    assert Surrogate(points[:10], rough[:10]).r2() < WEAK
+    assert not Surrogate(points[:10], rough[:10]).is_weak
+    # A point with derivatives has four numbers; three more points have twelve.
+    slopes = chance.normal(size=(4, N))
+    assert Surrogate(points[:4], rough[:4], slopes).is_weak
+    assert not Surrogate(points[:3], rough[:3], slopes[:3]).is_weak
+    loss, _ = quadratic(0)
+    assert not Surrogate(points, loss(points)).is_weak
+    assert not Surrogate(points, np.ones(12)).is_weak
 
 
 def test_one_point_and_the_same_point_twice_are_enough():

@@ -46,23 +46,25 @@ def bent(got):
     )
 
 
-def searchers(space=BOX, start=START):
-    objective = mean_loss(CENTRES)
+def searchers(space=BOX, start=START, at_once=1):
+    objective, more = mean_loss(CENTRES), {"at_once": at_once}
     return {
-        "coordinate": CoordinateSearch(space, start),
+        "coordinate": CoordinateSearch(space, start, **more),
         "grid": GridSearch(space, 3),
         "simplex": SimplexSearch(space, 4),
         "greedy": GreedySearch(space, 3),
-        "gradient": GradientSearch(space, objective, start),
-        "surrogate": SurrogateSearch(space, objective, start),
-        "tpe": TpeSearch(space, start),
-        "gp": GpSearch(space, start),
+        "gradient": GradientSearch(space, objective, start, **more),
+        "surrogate": SurrogateSearch(space, objective, start, **more),
+        "tpe": TpeSearch(space, start, **more),
+        "gp": GpSearch(space, start, **more),
         "nsga": NsgaSearch(space, start, list(CENTRES), population=6),
         "cma": CmaSearch(space, start),
     }
 
 
 KINDS = list(searchers())
+LEARNING = ["coordinate", "gradient", "surrogate", "tpe", "gp"]
+"""Those that learn from every answer, and propose other points for another number of workers."""
 
 
 def run(search, budget=40, measure=measured):
@@ -133,8 +135,82 @@ def test_many_workers_have_the_trials_of_one(kind, workers):
     one = run(searchers()[kind], count, sometimes)
     many, widest = run_side_by_side(searchers()[kind], workers, count, sometimes)
     assert many.trials == one.trials
-    # Without derivatives the surrogate has a design, whose points are free at once.
-    assert (widest > 1) == (many.SIDE_BY_SIDE and kind != "surrogate")
+    assert (widest > 1) == (kind not in LEARNING)
+
+
+ALONE = {
+    "coordinate": """0.5 0.5 0.5, 0.7 0.5 0.5, 0.3 0.5 0.5, 0.5 0.7 0.5, 0.5 0.7 0.7, 0.5 0.7 0.3,
+        0.7 0.7 0.3, 0.3 0.7 0.3, 0.5 0.9 0.3""",
+    "gradient": "0.5 0.5 0.5, 0.5125 0.7096 0.2, 0.5375 0.69 0.1704, 0.5414 0.6876 0.1649",
+    "surrogate": """0.5 0.5 0.5, 0.8 0.8 0.2, 0.5 0.6828 0.0, 0.4709 0.7984 0.2379,
+        0.5528 0.668 0.1786, 0.5426 0.6889 0.1641""",
+    "tpe": """0.5 0.5 0.5, 0.5488 0.7152 0.6028, 0.5449 0.4237 0.6459, 0.4376 0.8918 0.9637,
+        0.3834 0.7917 0.5289, 0.568 0.9256 0.071, 0.0871 0.0202 0.8326, 0.7782 0.87 0.9786,
+        0.7992 0.4615 0.7805, 0.1183 0.6399 0.1434, 0.9407 0.441 0.0422, 0.5643 0.9981 0.0286""",
+    "gp": """0.5 0.5 0.5, 0.5488 0.7152 0.6028, 0.5449 0.4237 0.6459, 0.4376 0.8918 0.9637,
+        0.3834 0.7917 0.5289, 0.568 0.9256 0.071, 0.0871 0.0202 0.8326, 0.7782 0.87 0.9786,
+        0.7992 0.4615 0.7805, 0.1183 0.6399 0.1434, 0.4402 0.7249 0.0, 0.0 1.0 0.0""",
+}
+"""The trials in the box, as they were before any of these could propose several points at once."""
+
+
+@pytest.mark.parametrize("kind", LEARNING)
+def test_one_worker_has_the_trials_of_a_search_that_proposes_one_point_at_a_time(kind):
+    expected = [tuple(map(float, point.split())) for point in ALONE[kind].split(",")]
+    search = run(searchers()[kind], len(expected), lambda point: bent(measured(point)))
+    points = [tuple(trial.point.values()) for trial in search.trials]
+    assert points == [pytest.approx(point, abs=5e-4) for point in expected]
+
+
+@pytest.mark.parametrize("kind", LEARNING)
+def test_the_trials_do_not_depend_on_which_worker_is_faster(kind):
+    def sometimes(point):
+        return None if sum(point.values()) * 1e4 % 7 < 1 else bent(measured(point))
+
+    budget = 13 if kind == "gp" else 22
+    in_order = run(searchers(at_once=4)[kind], budget, sometimes)
+    for seed in range(2):
+        search = searchers(at_once=4)[kind]
+        raced, widest = run_side_by_side(search, 4, budget, sometimes, seed)
+        assert raced.trials == in_order.trials and widest == 4
+    assert any(trial.score == math.inf for trial in in_order.trials)
+
+
+@pytest.mark.parametrize(
+    ("kind", "gradients", "share"),
+    [
+        ("coordinate", False, 0.02),
+        ("gradient", True, 0.002),
+        ("surrogate", True, 0.002),
+        ("surrogate", False, 0.002),
+        ("tpe", False, 0.1),
+        pytest.param("gp", False, 0.02, marks=pytest.mark.slow),
+    ],
+)
+def test_four_workers_reach_the_optimum_of_a_quadratic_in_fewer_rounds(kind, gradients, share):
+    """Rounds until the loss is above the optimum, 1, by a share of what it was at the start."""
+    curvature = np.array([[4.0, 1.0, 0.0], [1.0, 1.5, 0.5], [0.0, 0.5, 0.6]])
+
+    def quadratic(point):
+        away = np.array(list(point.values())) - (0.8, 0.3, 0.1)
+        slopes = dict(zip(NAMES, (curvature @ away).tolist(), strict=True))
+        loss = 1 + float(away @ curvature @ away) / 2
+        return Measured(dict.fromkeys(CENTRES, loss), dict.fromkeys(CENTRES, slopes))
+
+    first = quadratic(START).losses["x"]
+    assert first == pytest.approx(1.238)
+
+    def rounds(at_once):
+        search, count = searchers(at_once=at_once)[kind], 0
+        while search.best is None or search.best.score > 1 + share * (first - 1):
+            points, count = search.free(at_once), count + 1
+            assert points, "it ended before it was near"
+            for point in points:
+                got = quadratic(point)
+                search.tell(trial_of(point, got if gradients else Measured(got.losses)))
+        return count
+
+    assert rounds(4) <= 0.65 * rounds(1)
 
 
 def test_the_design_of_a_surrogate_search_is_measured_side_by_side():

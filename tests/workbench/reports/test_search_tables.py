@@ -2,6 +2,7 @@
 
 from workbench.plots.bullets import Gain
 from workbench.reports import search_tables
+from workbench.search.outcome import Leaning
 
 
 def test_a_row_without_an_expert_has_no_share():
@@ -20,5 +21,11 @@ def test_omegas_and_predictions():
         "-0.25",
     ]
     text = search_tables.prediction({"cot": 0.914, "p3": float("nan")})
-    assert text == "R² of the surrogate for trials left out: cot 0.91"
+    assert text == "R² of the surrogate for compositions left out: cot 0.91"
     assert search_tables.prediction({"p3": float("nan")}) == ""
+    assert search_tables.prediction({"cot": 0.914}, Leaning(7, 0, ())) == text
+    leant = search_tables.prediction({"cot": 0.914}, Leaning(7, 2, ("cot", "p3")))
+    assert leant.splitlines() == [
+        text,
+        "Of 7 steps 2 went half as far, because R² was below 0.9 for cot, p3",
+    ]

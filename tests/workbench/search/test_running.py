@@ -12,7 +12,7 @@ from evaluation.errors import Stopped
 from tests.workbench.conftest import finite_differences
 from workbench.errors import SessionError
 from workbench.search.measured import slopes_of
-from workbench.search.outcome import as_data, gains_on, left_out_r2
+from workbench.search.outcome import as_data, gains_on, leaning, left_out_r2
 from workbench.search.points import GRADIENT_COST, Points, measures_slopes
 from workbench.search.running import FAILURES, Search
 from workbench.search.wanted import METHODS, Wanted
@@ -215,6 +215,8 @@ def test_the_outcome_names_bounds_r2_and_trials(session):
     assert set(found.at_bounds()) <= set(session.models.names)
     assert all(found.best.point[name] == 0.05 for name in found.at_bounds())
     assert left_out_r2(found).keys() == session.models.data.keys()
+    steps = found.searcher.weak
+    assert leaning(found) == (len(steps), sum(map(bool, steps)), tuple({*sum(steps, ())}))
     rows = as_data(found)
     assert len(rows) == len(found.searcher.trials)
     assert json.loads(json.dumps(rows)) == rows
