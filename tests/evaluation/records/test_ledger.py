@@ -250,4 +250,4 @@ def test_a_training_is_paid_for_with_the_parts_that_were_broken_off() -> None:
 
 
 def test_the_kinds() -> None:
-    assert KINDS == ("training", "search", "evaluation", "merging", "export")
+    assert KINDS == ("training", "search", "evaluation", "merging", "export", "influence")
