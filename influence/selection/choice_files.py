@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping
 from pathlib import Path
 
 from corpus.selection import SUFFIX, Selection, write_selection
 from corpus.source import Source
+from influence.csv_tables import cell, csv_table
 from influence.selection.choose import ChosenSet
 from influence.selection.example_set import ExampleSet
 from plumbing.atomic import write_whole
@@ -41,16 +40,10 @@ def write_choice(
         CorpusError: as corpus.selection.write_selection.
     """
     selection = write_selection(path, sources, choice.chosen, about=choice.in_words, cache=cache)
-    table = io.StringIO()
-    lines = csv.writer(table, lineterminator="\n")
-    lines.writerow(HEAD)
+    rows = []
     for rank, (row, query) in enumerate(zip(choice.rows, choice.queries, strict=True), 1):
         each, score = pool.examples[row], choice.chosen[rank - 1].score
-        line = [rank, _plain(each.source), each.number, score, _plain(query)]
-        lines.writerow([*line, each.supervised, each.tokens, _plain(each.text)])
-    write_whole(path.with_name(path.name.removesuffix(SUFFIX) + ".csv"), table.getvalue())
+        line = [rank, cell(each.source), each.number, score, cell(query)]
+        rows.append([*line, each.supervised, each.tokens, cell(each.text)])
+    write_whole(path.with_name(path.name.removesuffix(SUFFIX) + ".csv"), csv_table(HEAD, rows))
     return selection
-
-
-def _plain(text: str) -> str:
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t") else text

@@ -84,6 +84,14 @@ class ExampleSet:
         """Names of the sources, in their order."""
         return tuple(self.left_out)
 
+    @property
+    def records(self) -> dict[str, list[Record]]:
+        """Source -> the records of its examples, in their order."""
+        found: dict[str, list[Record]] = {name: [] for name in self.sources}
+        for each in self.examples:
+            found[each.source].append(each.record)
+        return found
+
     def rows(self, source: str) -> NDArray[np.int64]:
         """Returns the indices in `examples` of the examples of one source."""
         return np.flatnonzero([each.source == source for each in self.examples])

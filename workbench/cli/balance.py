@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from workbench.cli.app import command
-from workbench.cli.following import stopping, watching
+from workbench.cli.following import stoppable, watching
 from workbench.cli.output import Force, Json, note, report_to
 from workbench.cli.shared import ledger_of
 
@@ -82,7 +82,6 @@ def balance(
     """
     from influence.curvature.inverse import CurvatureOptions
     from plumbing.atomic import write_whole
-    from training.errors import TrainingStopped
     from training.plan.plan_file import plan_yaml, read_plan
     from workbench.influence_runs.balance_rounds import BalanceOptions, balance_rounds
     from workbench.reports import influence_tables
@@ -97,12 +96,8 @@ def balance(
     def on_round(made: "BalanceRound") -> None:
         note(influence_tables.round_line(made))
 
-    with stopping(False) as stop, watching(False, stop) as watcher, ledger_of(workdir) as ledger:
-        try:
-            made = balance_rounds(read, out, options, watcher, ledger=ledger, on_round=on_round)
-        except TrainingStopped:
-            note("stopped; the whole state is saved. The same command goes on from there.")
-            raise typer.Exit(stop.code or 130) from None
+    with stoppable() as stop, watching(False, stop) as watcher, ledger_of(workdir) as ledger:
+        made = balance_rounds(read, out, options, watcher, ledger=ledger, on_round=on_round)
     write_whole(out / BALANCED, plan_yaml(made[-1].mixture))
     report.show(influence_tables.rounds(made))
     report.write({"plan": str(plan), "out": str(out), **influence_tables.rounds_as_data(made)})

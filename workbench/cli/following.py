@@ -68,12 +68,13 @@ def stopping(worker: bool) -> Iterator[StopFlag]:
 def stoppable() -> Iterator[StopFlag]:
     """Yield the flag that asks to stop, and end the command with its code once it has stopped."""
     from influence.errors import InfluenceStopped
+    from training.errors import TrainingStopped
 
     with stopping(False) as stop:
         try:
             yield stop
-        except InfluenceStopped as stopped:
-            note(f"{stopped}. The same command goes on from there.")
+        except (InfluenceStopped, TrainingStopped):
+            note("stopped; what was done is kept. The same command goes on from there.")
             raise typer.Exit(stop.code or 130) from None
 
 

@@ -1,16 +1,14 @@
 """The commands that choose training data by influence: LESS and what it is compared with."""
 
-import csv
-import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from workbench.cli.app import app, command
-from workbench.cli.following import stoppable, stopping, watching
+from workbench.cli.following import stoppable, watching
 from workbench.cli.help import Verbs
-from workbench.cli.output import Force, Json, note, report_to, warn
+from workbench.cli.output import Force, Json, refuse_existing, report_to, warn
 from workbench.cli.shared import ledger_of, progress_bar, resolver
 
 if TYPE_CHECKING:
@@ -76,7 +74,6 @@ def warmup(
     A checkpoint is kept after each pass; gradients are taken there. A command that was interrupted
     goes on where it was. Methods other than less need a study too, and no warm-up: stop it then.
     """
-    from training.errors import TrainingStopped
     from workbench.influence_runs.study import WarmUp, begin_study
     from workbench.influence_runs.warm_up import warm_up
 
@@ -84,12 +81,8 @@ def warmup(
         folder = str(located(base).resolve())
     settings = WarmUp(share, epochs, rate, rank, batch, seed)
     begun, pool = begin_study(study, folder, data, split, settings)
-    with stopping(False) as stop, watching(False, stop) as watcher, ledger_of(workdir) as ledger:
-        try:
-            made = warm_up(begun, pool, watcher, ledger)
-        except TrainingStopped:
-            note("stopped; the whole state is saved. The same command goes on from there.")
-            raise typer.Exit(stop.code or 130) from None
+    with stoppable() as stop, watching(False, stop) as watcher, ledger_of(workdir) as ledger:
+        made = warm_up(begun, pool, watcher, ledger)
     typer.echo(f"{made.folder}: {epochs} checkpoints in epochs/")
 
 
@@ -154,14 +147,13 @@ def score(
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
 ) -> None:
     """Score each example of the pool for each validation example, as a table in a file."""
+    from influence.csv_tables import cell, csv_table
     from influence.gradients.adam_direction import check_kind
     from plumbing.atomic import write_whole
-    from workbench.errors import SessionError
     from workbench.influence_runs.selecting import Question, scored
     from workbench.influence_runs.study import open_study
 
-    if out.exists() and not force:
-        raise SessionError(f"{out} exists. Give another file, or --force to overwrite it.")
+    refuse_existing(out, force)
     asked: Any = method  # Question refuses what is none
     question = Question(asked, check_kind(kind), centre=centre, seed=seed)
     wanted = _targets(targets, split, limit)
@@ -169,12 +161,11 @@ def score(
         pool, _, scores = scored(
             open_study(study), wanted, question, device=device, ledger=ledger, should_stop=stop
         )
-    table = io.StringIO()
-    lines = csv.writer(table, lineterminator="\n")
-    lines.writerow(["source", "number", *scores.queries])
-    for each, row in zip(pool.examples, scores.values.tolist(), strict=True):
-        lines.writerow([each.source, each.number, *(f"{value:.6g}" for value in row)])
-    write_whole(out, table.getvalue())
+    rows = [
+        [cell(each.source), each.number, *(f"{value:.6g}" for value in row)]
+        for each, row in zip(pool.examples, scores.values.tolist(), strict=True)
+    ]
+    write_whole(out, csv_table(["source", "number", *scores.queries], rows))
     typer.echo(f"{out}: {scores.method}, {len(pool):,} examples × {len(scores.queries):,}")
 
 

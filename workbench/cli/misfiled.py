@@ -7,7 +7,7 @@ import typer
 
 from workbench.cli.app import command
 from workbench.cli.following import stoppable
-from workbench.cli.output import Force, Json, report_to
+from workbench.cli.output import Force, Json, refuse_existing, report_to
 from workbench.cli.shared import RecipeFile, ledger_of, progress_bar, recipe_from
 
 
@@ -45,13 +45,12 @@ def misfiled(
     """
     from corpus import read_datasets
     from plumbing.atomic import write_whole
-    from workbench.errors import SessionError
     from workbench.influence_runs.misfiled_run import find_misfiled, suspects_csv
     from workbench.reports import influence_tables
 
     report = report_to(json_file, force)
-    if out is not None and out.exists() and not force:
-        raise SessionError(f"{out} exists. Give another file, or --force to overwrite it.")
+    if out is not None:
+        refuse_existing(out, force)
     read = {name: records[:limit] for name, records in read_datasets(data, split).items()}
     with stoppable() as stop, progress_bar() as bar, ledger_of(workdir) as ledger:
         task = bar.add_task("gradients")

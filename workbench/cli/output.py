@@ -2,6 +2,7 @@
 
 import errno
 import json
+import math
 import os
 import stat
 import sys
@@ -89,14 +90,16 @@ class Report:
         return self.file is not None or self.on_stdout
 
     def write(self, content: Any) -> None:
-        """Write the result as JSON, if --json was given.
+        """Write the result as JSON, if --json was given; NaN, which JSON lacks, becomes null.
 
         Raises:
             SessionError: the file cannot be written; a regular file is then as it was.
         """
         if not self.wanted:
             return
-        text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        text = (
+            json.dumps(_without_nan(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        )
         if self.file is None:
             typer.echo(text, nl=False)
             return
@@ -106,6 +109,25 @@ class Report:
                     stream.write(text)
             else:
                 write_whole(self.file.resolve(), text)
+
+
+def _without_nan(content: Any) -> Any:
+    """Return JSON values with None in the place of NaN."""
+    if isinstance(content, dict):
+        return {key: _without_nan(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_without_nan(value) for value in content]
+    return None if isinstance(content, float) and math.isnan(content) else content
+
+
+def refuse_existing(file: Path, force: bool) -> None:
+    """Refuse to overwrite a file before anything is computed.
+
+    Raises:
+        SessionError: it exists and `force` is off.
+    """
+    if file.exists() and not force:
+        raise SessionError(f"{file} exists. Give another file, or --force to overwrite it.")
 
 
 def report_to(file: Path | None, force: bool) -> Report:

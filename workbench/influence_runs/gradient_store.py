@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from evaluation.records.ledger import Ledger
 
 BLOCK = 256
-"""Examples between two times that a stop is asked for and progress is told."""
+"""Examples whose rows are computed and written together."""
 
 
 def store_gradients(
@@ -90,12 +90,11 @@ def store_settings(
     tokenizer: Any,
 ) -> StoreSettings:
     """Returns everything that determines the rows of a study's store."""
-    members: dict[str, list[Record]] = {name: [] for name in pool.sources}
-    for each in pool.examples:
-        members[each.source].append(each.record)
     template = getattr(tokenizer, "chat_template", None) or ""
     return StoreSettings(
-        sources=tuple(StoredSource(name, len(own), digest(own)) for name, own in members.items()),
+        sources=tuple(
+            StoredSource(name, len(own), digest(own)) for name, own in pool.records.items()
+        ),
         checkpoints=tuple(
             StoredCheckpoint(f"epoch {each.number}", each.digest(kind), each.mean_rate)
             for each in epochs
@@ -115,7 +114,6 @@ def target_gradients(
     projection: Projection,
     *,
     device: str = "cpu",
-    ledger: Ledger | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> list[Tensor]:
     """Returns the projected gradients of validation examples at each checkpoint, (V, d) each.
@@ -125,16 +123,14 @@ def target_gradients(
     Args:
         study: a study whose warm-up is finished.
         targets: name of a subtask -> its validation examples.
-        projection, device, ledger, should_stop: as in store_gradients.
+        projection, device, should_stop: as in store_gradients.
 
     Raises:
         InfluenceError, InfluenceStopped, SessionError: as store_gradients.
     """
     model = WarmModel(study, device)
     records = [record for own in targets.values() for record in own]
-    with measured(ledger, "influence", "gradients of the targets", device=device) as meter:
-        found = []
-        for epoch in warm_epochs(study):
-            found.append(model.at(epoch, "sgd").of(records, projection, should_stop=should_stop))
-            meter.count(len(records))
-    return found
+    return [
+        model.at(epoch, "sgd").of(records, projection, should_stop=should_stop)
+        for epoch in warm_epochs(study)
+    ]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from corpus import Record
 from corpus.records import place, record_text
 from evaluation.records.meter import measured
+from influence.csv_tables import cell, csv_table
 from influence.vectors.misfiled import MisfiledTable, misfiled_tables
 from workbench.errors import SessionError
 
@@ -111,22 +110,10 @@ def _suspects(table: MisfiledTable, records: Sequence[Record]) -> list[Suspect]:
 
 def suspects_csv(suspects: Sequence[Suspect]) -> str:
     """Returns suspects as CSV with the columns of HEAD."""
-    table = io.StringIO()
-    lines = csv.writer(table, lineterminator="\n")
-    lines.writerow(HEAD)
+    rows = []
     for each in suspects:
         numbers = (each.suspicion, each.own_loss, each.base_loss, each.drop)
         margins = (each.loss_margin, each.margin, each.cosine)
-        # A spreadsheet would run a text that begins so as a formula.
-        text = f"'{each.text}" if each.text[:1] in ("=", "+", "-", "@", "\t") else each.text
-        lines.writerow(
-            [
-                each.dataset,
-                each.number,
-                *(f"{value:.6g}" for value in numbers),
-                each.better,
-                *(f"{value:.6g}" for value in margins),
-                text,
-            ]
-        )
-    return table.getvalue()
+        row = [each.dataset, each.number, *(f"{value:.6g}" for value in numbers), each.better]
+        rows.append([*row, *(f"{value:.6g}" for value in margins), cell(each.text)])
+    return csv_table(HEAD, rows)

@@ -180,11 +180,8 @@ def _less_scores(
     should_stop: Callable[[], bool],
 ) -> ScoreMatrix:
     store = open_datastore(study.store(question.kind))
-    own: dict[str, list[Record]] = {name: [] for name in targets.sources}
-    for each in targets.examples:
-        own[each.source].append(each.record)
     found = target_gradients(
-        study, own, store.settings.projection, device=device, should_stop=should_stop
+        study, targets.records, store.settings.projection, device=device, should_stop=should_stop
     )
     name = f"LESS ({question.kind})"
     if question.policy == "round_robin":

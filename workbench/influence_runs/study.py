@@ -30,7 +30,7 @@ STEP = "warmup"
 
 @dataclass(frozen=True)
 class WarmUp:
-    """The settings of a warm-up; the defaults are LESS's (arXiv 2402.04333, section 4.1 and code).
+    """The settings of a warm-up; share and passes are LESS's (arXiv 2402.04333, section 4.1).
 
     Attributes:
         share: share of the pool that is trained on, drawn at random.
@@ -60,7 +60,7 @@ class Study:
 
     Attributes:
         folder: where its files are.
-        base: the base, as the user named it.
+        base: folder of the base.
         sources: name -> the source; the pool is all of their records, one source after the other.
         digests: name -> SHA-256 of its records, so that changed data are told.
         warm_up: the settings of the warm-up.
@@ -106,7 +106,7 @@ def begin_study(
 
     Args:
         folder: its folder; may exist if it holds the same study.
-        base: the base, as the user named it.
+        base: folder of the base.
         data: folder with DATASET/SPLIT.jsonl; each dataset becomes a source of the pool.
         split: the name of the split.
         warm_up: the settings of the warm-up.
