@@ -35,6 +35,15 @@ def test_a_new_file_appears_whole(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert [path.name for path in tmp_path.iterdir()] == ["r.json"]
 
 
+def test_what_is_not_known_is_null(tmp_path: Path) -> None:
+    nan = float("nan")
+    report_to(tmp_path / "r.json", force=False).write({"a": [nan, 1.5], "b": {"c": (nan,)}})
+    assert json.loads((tmp_path / "r.json").read_text()) == {"a": [None, 1.5], "b": {"c": [None]}}
+    with pytest.raises(ValueError):
+        report_to(tmp_path / "x.json", force=False).write({"a": float("inf")})
+    assert not (tmp_path / "x.json").exists()
+
+
 def test_without_json_nothing_is_written(capsys: pytest.CaptureFixture[str]) -> None:
     report = report_to(None, force=False)
     report.show("a table")

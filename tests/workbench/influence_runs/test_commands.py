@@ -121,10 +121,11 @@ def test_balance_writes_the_last_mixture_as_a_plan(say, tiny_base, pool_data, tm
         f"validation: {{sums: {pool_data}/sums}}\n"
         "settings: {steps: 3, batch: 10, rate: 0.003}\nschedule: {kind: mixing}\n"
     )
-    words = ["balance", plan, rounds, "--rounds", 1, "--sample", 10]
+    words = ["balance", plan, rounds, "--rounds", 1, "--sample", 10, "--estimator", "identity"]
     code, out, _ = say(*words, "--json", tmp_path / "out.json")
     assert code == 0 and "predicted change of the mean loss" in out
     first, last = json.loads((tmp_path / "out.json").read_text())["rounds"]
     assert max(abs(beta) for beta in first["beta"].values()) == pytest.approx(0.15)
+    assert first["layers"][0]["spread"] is None  # this estimator has no eigenvalues
     code, out, _ = say("train", rounds / "balanced.yml", tmp_path / "out", "--dry-run")
     assert code == 0 and f"{sum(last['sizes'].values())}" in out
