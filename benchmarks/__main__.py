@@ -37,8 +37,10 @@ OTHERS = {
     "derivatives_of_adapters": (),
     "gradients_in_batches": (),
     "misfiled_examples": (),
+    "planted_examples": (),
     "predicted_against_measured": (),
     "sampler_against_step": (),
+    "selections_compared": (),
     "trainer_against_loop": (),
     "packing_against_padding": (),
     "projection_against_dense": (),
@@ -54,8 +56,8 @@ ON_REAL = {
     "derivatives_of_adapters": ("--demo", "{folder}"),
 }
 """Benchmarks that run once more on the real demo, where the extra `real` is installed."""
-BY_HAND = ("other_tools", "trainer_against_sft")
-"""Benchmarks that run by their own command only, because they need environments of their own."""
+BY_HAND = ("other_tools", "trainer_against_sft", "grid_of_demo")
+"""Benchmarks that run by their own command only: they need environments of their own, or hours."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -1,5 +1,6 @@
 """Every benchmark runs on models of a hundred thousand parameters and prints its table."""
 
+import itertools
 import os
 import re
 import shutil
@@ -23,6 +24,7 @@ from benchmarks import (
     evaluation_against_forward,
     geometry_against_read,
     gradients_in_batches,
+    grid_of_demo,
     half_products,
     half_training,
     live_line,
@@ -34,10 +36,12 @@ from benchmarks import (
     misfiled_examples,
     mounted_against_composed,
     packing_against_padding,
+    planted_examples,
     predicted_against_measured,
     projection_against_dense,
     questions_in_batches,
     sampler_against_step,
+    selections_compared,
     shapes,
     start,
 )
@@ -246,20 +250,61 @@ def test_gradients_in_batches(capsys):
     assert all(table[row][3].startswith("1.00") for row in (3, 5))
 
 
-def test_misfiled_examples(tmp_path, capsys):
+@pytest.fixture(scope="module")
+def two_sources(tmp_path_factory):
+    """The demo with two of its datasets, each with a few examples."""
+    folder = tmp_path_factory.mktemp("two")
     for name in ("base", "mathqa", "p3"):
-        shutil.copytree(machine.DEMO / name, tmp_path / name)
-    for name in ("mathqa", "p3"):
-        file = tmp_path / "data" / name / "train.jsonl"
-        file.parent.mkdir(parents=True)
-        whole = (machine.DEMO / "data" / name / "train.jsonl").read_text("utf-8")
+        shutil.copytree(machine.DEMO / name, folder / name)
+    for name, split in itertools.product(("mathqa", "p3"), ("train", "validation", "test")):
+        file = folder / "data" / name / f"{split}.jsonl"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        whole = (machine.DEMO / "data" / name / file.name).read_text("utf-8")
         file.write_text("".join(whole.splitlines(True)[:40]), "utf-8")
-    words = ["--rounds", "1", "--examples", "20", "--steps", "2", "--demo", str(tmp_path)]
+    return folder
+
+
+def test_misfiled_examples(two_sources, capsys):
+    words = ["--rounds", "1", "--examples", "20", "--steps", "2", "--demo", str(two_sources)]
     misfiled_examples.main(words)
     for table in tables(capsys.readouterr().out, "misfiled_examples"):
         assert firsts(table) == list(misfiled_examples.COLUMNS)
         assert all(0 <= float(row[at].split()[0]) <= 1 for row in table[2:] for at in (1, 2))
         assert "≥ 0.8" in table[6][3]
+
+
+def test_selections_compared(two_sources, capsys):
+    small = ["--pool", "30", "--shown", "3", "--steps", "2", "--batch", "4", "--epochs", "1"]
+    words = ["--rounds", "1", "--targets", "p3", "--shares", "0.2", "--demo", str(two_sources)]
+    selections_compared.main([*words, *small, "--rows", "LESS (sgd), round-robin"])
+    (table,) = tables(capsys.readouterr().out, "selections_compared")
+    assert firsts(table) == ["random", "LESS (sgd), round-robin", "own source", "all"]
+    assert table[2][2].startswith("+0.000")
+    assert all(0 < float(row[1].split()[0]) < 10 for row in table[2:])
+
+
+def test_planted_examples(two_sources, capsys):
+    words = ["--rounds", "1", "--targets", "p3", "--pool", "40", "--shown", "3", "--epochs", "1"]
+    rows = ["--rows", "RDS+, maximum", "LESS (sgd), maximum"]
+    planted_examples.main([*words, *rows, "--demo", str(two_sources)])
+    printed = capsys.readouterr().out.replace("Wanted: p3\n", "")
+    (table,) = tables(printed, "planted_examples")
+    assert firsts(table) == ["random", *rows[1:]]
+    # The copies are what is most like what is shown, so they come first of 41 examples.
+    assert all(float(row[2].split()[0]) <= 3 / 41 for row in table[3:])
+
+
+def test_grid_of_demo(two_sources, tmp_path, capsys):
+    words = ["--levels", "3", "--few", "2", "--out", str(tmp_path / "grid.csv")]
+    grid_of_demo.main([*words, "--demo", str(two_sources)])
+    first = (tmp_path / "grid.csv").read_text()
+    printed = [line for line in capsys.readouterr().out.splitlines(True) if " of " not in line[:20]]
+    best, _ = tables("".join(printed), "grid_of_demo")
+    assert best[0] == ["mathqa", "p3", "mean validation loss"] and len(best) == 2 + 2
+    assert len(first.splitlines()) == 1 + 9
+    grid_of_demo.main([*words, "--demo", str(two_sources)])
+    assert "few: " not in capsys.readouterr().out, "nothing is measured twice"
+    assert (tmp_path / "grid.csv").read_text() == first
 
 
 def test_predicted_against_measured(tmp_path, capsys):
