@@ -79,12 +79,15 @@ demo: .venv/made
 	.venv-trl/bin/pip install --quiet --constraint constraints.txt trl==1.16.0
 	touch $@
 
-# kronfluence is compared with, never imported: tests compare its EK-FAC with ours. Without its
-# dependencies, which would bring another torch.
-.venv-influence/made: constraints.txt
+# kronfluence, bergson and traker are compared with, never imported. They see the packages of .venv,
+# and are installed without their dependencies, which would bring another torch.
+.venv-influence/made: .venv/made
 	test -x .venv-influence/bin/python || $(PYTHON) -m venv .venv-influence
-	.venv-influence/bin/pip install --quiet --constraint constraints.txt torch transformers accelerate
-	.venv-influence/bin/pip install --quiet --no-deps kronfluence==1.0.1 einconv==0.1.0 einops==0.8.2 opt-einsum==3.4.0
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > \
+	  "$$(.venv-influence/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/packages_of_venv.pth"
+	.venv-influence/bin/pip install --quiet --no-deps kronfluence==1.0.1 bergson==2.5.1 traker==0.3.2 einconv==0.1.0 \
+	  einops==0.8.2 opt-einsum==3.4.0 simple-parsing==0.1.9 docstring-parser==0.18.0 petname==2.9 ml_dtypes==0.6.0 natsort==8.4.0 \
+	  torchopt==0.7.3 optree==0.20.0
 	touch $@
 
 # fusion_bench is compared with in the README's table only (python -m benchmarks.other_tools).
