@@ -39,6 +39,13 @@ Method = Annotated[str, typer.Option(metavar="NAME", help="less, rds, bm25, stra
 Centre = Annotated[
     bool, typer.Option("--centre", help="For less: subtract the mean gradient of the pool.")
 ]
+Reading = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="For less by max or mean: mean_of_cos of a subtask's examples, or cos_of_mean.",
+    ),
+]
 Seed = Annotated[int, typer.Option(metavar="N", min=0, help="Of all that is drawn.")]
 
 
@@ -67,12 +74,17 @@ def warmup(
     rank: Annotated[int, typer.Option(metavar="N", min=1, help="Rank of the adapter.")] = 16,
     batch: Annotated[int, typer.Option(metavar="N", min=1, help="Examples of a step.")] = 32,
     seed: Seed = 0,
+    untrained: Annotated[
+        bool,
+        typer.Option("--untrained", help="Begin without training, for methods other than less."),
+    ] = False,
     workdir: Workdir = None,
 ) -> None:
     """Begin a study of a pool of data: train an adapter on a random share of it.
 
     A checkpoint is kept after each pass; gradients are taken there. A command that was interrupted
-    goes on where it was. Methods other than less need a study too, and no warm-up: stop it then.
+    goes on where it was. A study that was begun untrained is trained by the same command without
+    that option.
     """
     from workbench.influence_runs.study import WarmUp, begin_study
     from workbench.influence_runs.warm_up import warm_up
@@ -81,6 +93,9 @@ def warmup(
         folder = str(located(base).resolve())
     settings = WarmUp(share, epochs, rate, rank, batch, seed)
     begun, pool = begin_study(study, folder, data, split, settings)
+    if untrained:
+        typer.echo(f"{study}: a pool of {sum(map(len, pool.values())):,} records, not trained")
+        return
     with stoppable() as stop, watching(False, stop) as watcher, ledger_of(workdir) as ledger:
         made = warm_up(begun, pool, watcher, ledger)
     typer.echo(f"{made.folder}: {epochs} checkpoints in epochs/")
@@ -104,14 +119,21 @@ def store(
 ) -> None:
     """Store the projected gradient of each example of the pool at each checkpoint.
 
-    A store that was interrupted goes on where it was.
+    A store that was interrupted goes on where it was. Several processes share the work under
+    torchrun --standalone --nproc_per_node N --no_python; with --device cuda each has its own GPU.
     """
+    import os
+
     from influence.gradients.adam_direction import check_kind
     from influence.projection.projector import Projection
+    from training.run.launch import process_count
     from workbench.influence_runs.gradient_store import store_gradients
     from workbench.influence_runs.study import open_study
 
     opened, asked = open_study(study), check_kind(kind)
+    process, processes = int(os.environ.get("RANK", "0")), process_count()
+    if device == "cuda" and processes > 1:
+        device = f"cuda:{os.environ['LOCAL_RANK']}"
     with stoppable() as stop, progress_bar() as bar, ledger_of(workdir) as ledger:
         task = bar.add_task("gradients")
         coverage = store_gradients(
@@ -119,11 +141,15 @@ def store(
             asked,
             Projection(dimension=size, seed=seed),
             device=device,
+            process=process,
+            processes=processes,
             ledger=ledger,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
             should_stop=stop,
         )
-    typer.echo(coverage.text())
+    # Of several processes, the one that finishes last says that the store is complete.
+    if coverage.complete or processes == 1:
+        typer.echo(coverage.text())
 
 
 @command(
@@ -194,6 +220,7 @@ def select(
             help="round_robin: validation examples take turns; max or mean over subtasks.",
         ),
     ] = "round_robin",
+    reading: Reading = "mean_of_cos",
     share: Annotated[
         float, typer.Option(metavar="S", help="Share of the pool that is chosen.")
     ] = 0.05,
@@ -233,6 +260,7 @@ def select(
     named: Any = {
         "method": method,
         "policy": policy,
+        "reading": reading,
         "copies": None if copies == "none" else copies,
     }
     counted: Any = unit

@@ -35,6 +35,8 @@ def store_gradients(
     projection: Projection,
     *,
     device: str = "cpu",
+    process: int = 0,
+    processes: int = 1,
     ledger: Ledger | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
     should_stop: Callable[[], bool] = lambda: False,
@@ -46,8 +48,11 @@ def store_gradients(
         kind: which direction is stored.
         projection: how gradients become d numbers.
         device: torch's name of the device.
+        process: number of this process, from 0, of those that store the gradients together.
+        processes: how many they are. Process 1 of 4 computes the examples 1, 5, 9, …; the
+            one that finishes last completes the store.
         ledger: where the cost is written; nowhere if None.
-        progress: called with the rows written and the rows in all.
+        progress: called with the rows written and the rows in all, of this process's examples.
         should_stop: asked between batches.
 
     Raises:
@@ -63,8 +68,9 @@ def store_gradients(
         measured(ledger, "influence", name, device=device) as meter,
         DatastoreWriter(study.store(kind), settings) as writer,
     ):
-        missing = [writer.missing(number) for number in range(len(epochs))]
-        total = settings.examples * len(epochs)
+        own = range(process, settings.examples, processes)
+        missing = [writer.missing(number, own) for number in range(len(epochs))]
+        total = len(own) * len(epochs)
         done = total - sum(map(len, missing))
         for number, (epoch, left) in enumerate(zip(epochs, missing, strict=True)):
             if not left:

@@ -66,11 +66,13 @@ class Question:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Raises InfluenceError for an unknown method."""
-        if self.method not in METHODS:
-            raise InfluenceError(
-                f"the method {self.method!r} is unknown; {nearest(self.method, METHODS)}"
-            )
+        """Raises InfluenceError for an unknown method or reading."""
+        for what, name, known in (
+            ("method", self.method, METHODS),
+            ("reading", self.reading, get_args(Reading)),
+        ):
+            if name not in known:
+                raise InfluenceError(f"the {what} {name!r} is unknown; {nearest(name, known)}")
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,33 @@ def test_a_selection_is_written_with_its_reasons(say, commanded, pool_data, tmp_
     assert len(reasons["queries"]) == 8 and reasons["queries"][0]["helpers"]
 
 
+def test_a_study_without_training_is_enough_for_texts_and_is_trained_later(
+    say, tiny_base, pool_data, tmp_path
+):
+    folder, out = tmp_path / "study", tmp_path / "best.selection.json"
+    begin = ["influence", "warmup", tiny_base, folder, "--data", pool_data, "--epochs", 1]
+    code, text, _ = say(*begin, "--untrained")
+    assert code == 0 and "a pool of 50 records, not trained" in text
+    choose = ["influence", "select", folder, out, "--targets", pool_data, "--share", 0.1]
+    assert say(*choose, "--method", "bm25")[0] == 0 and out.exists()
+    code, _, err = say("influence", "store", folder)
+    assert code == 2 and "the warm-up is not finished" in err
+    assert say(*begin, "--share", 0.2)[0] == 2, "another share is another study"
+    assert say(*begin)[1].endswith("1 checkpoints in epochs/\n")
+
+
+def test_both_readings_of_a_subtask_can_be_asked_for(say, commanded, pool_data, tmp_path):
+    scores = []
+    for reading in ("mean_of_cos", "cos_of_mean"):
+        out = tmp_path / f"{reading}.selection.json"
+        words = ["--targets", pool_data, "--policy", "max", "--reading", reading]
+        assert say("influence", "select", commanded[0], out, *words, "--count", 5)[0] == 0
+        scores.append([each[2] for each in json.loads(out.read_text())["chosen"]])
+    # The mean of unit vectors is no longer than 1, so a cosine with it is no smaller in size.
+    mean, of_mean = scores
+    assert all(b > a > 0 for a, b in zip(mean, of_mean, strict=True))
+
+
 def test_scores_are_a_table_of_the_pool(say, commanded, pool_data, tmp_path):
     folder, _ = commanded
     words = ["influence", "score", folder, tmp_path / "s.csv", "--targets", pool_data]
@@ -83,6 +110,7 @@ def test_scores_are_a_table_of_the_pool(say, commanded, pool_data, tmp_path):
     [
         (["--method", "lss"], "did you mean 'less'"),
         (["--kind", "adm"], "did you mean 'adam'"),
+        (["--reading", "cos_of_means"], "did you mean 'cos_of_mean'"),
         (["--kind", "sign"], "There is no datastore"),
         (["--policy", "best", "--method", "random"], "expected round_robin, max, mean"),
         (["--count", "51", "--method", "random"], "the pool has 50"),

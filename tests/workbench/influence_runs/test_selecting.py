@@ -58,6 +58,25 @@ def test_a_store_goes_on_where_it_was_stopped_and_counts_its_cost(stored):
     assert open_datastore(study.store("sgd")).settings.projection == SMALL
 
 
+def test_processes_share_a_store_and_the_last_one_completes_it(stored, tmp_path):
+    one = stored[0]
+    shutil.copytree(one.folder, tmp_path / "study", ignore=shutil.ignore_patterns("store-*"))
+    two = open_study(tmp_path / "study")
+    told = []
+    first = store_gradients(
+        two, "sgd", SMALL, process=0, processes=2, progress=lambda *now: told.append(now)
+    )
+    assert told[-1] == (50, 50) and not first.complete
+    with pytest.raises(InfluenceError, match="50 of 100"):
+        open_datastore(two.store("sgd"))
+    assert store_gradients(two, "sgd", SMALL, process=1, processes=2).complete
+    for number in range(2):
+        rows = [open_datastore(each.store("sgd")).rows(number) for each in (one, two)]
+        alone, together = (torch.tensor(each, dtype=torch.float32) for each in rows)
+        # Other batches round otherwise, and rows are float16.
+        torch.testing.assert_close(together, alone, rtol=0, atol=1e-4)
+
+
 def test_a_stored_row_is_the_projected_gradient_of_its_example(stored):
     study, *_ = stored
     store, model = open_datastore(study.store("sgd")), WarmModel(study)
