@@ -56,7 +56,13 @@ ON_REAL = {
     "derivatives_of_adapters": ("--demo", "{folder}"),
 }
 """Benchmarks that run once more on the real demo, where the extra `real` is installed."""
-BY_HAND = ("other_tools", "trainer_against_sft", "store_against_bergson", "grid_of_demo")
+BY_HAND = (
+    "other_tools",
+    "trainer_against_sft",
+    "store_against_bergson",
+    "grid_of_demo",
+    "linear_datamodels",
+)
 """Benchmarks that run by their own command only: they need environments of their own, or hours."""
 
 

@@ -27,6 +27,7 @@ from benchmarks import (
     grid_of_demo,
     half_products,
     half_training,
+    linear_datamodels,
     live_line,
     machine,
     merge_against_copy,
@@ -305,6 +306,31 @@ def test_grid_of_demo(two_sources, tmp_path, capsys):
     grid_of_demo.main([*words, "--demo", str(two_sources)])
     assert "few: " not in capsys.readouterr().out, "nothing is measured twice"
     assert (tmp_path / "grid.csv").read_text() == first
+
+
+def test_linear_datamodels(two_sources, tmp_path, capsys):
+    words = ["--examples", "12", "--queries", "6", "--halves", "6", "--steps", "1", "--rounds", "2"]
+    linear_datamodels.main([*words, "--demo", str(two_sources), "--keep", str(tmp_path)])
+    printed = [line for line in capsys.readouterr().out.splitlines(True) if "perfect" not in line]
+    (table,) = tables("".join(printed), "linear_datamodels")
+    assert firsts(table) == ["EK-FAC", "K-FAC", "dot product", "cosine", "RDS+", "random"]
+    assert all(-1 <= float(row[1]) <= 1 for row in table[2:])
+    assert table[4][3] == "+0.000–+0.000"
+
+
+def test_the_score_of_a_linear_datamodel():
+    """A loss that is a sum over the half's examples is predicted perfectly; noise lowers it."""
+    random = np.random.default_rng(0)
+    members = (random.random((40, 20)) < 0.5).astype(float)
+    effects = random.normal(size=(20, 5))
+    exact = members @ effects
+    assert linear_datamodels.lds(2 * exact + 3, exact) == pytest.approx(1)
+    assert linear_datamodels.lds(-exact, exact) == pytest.approx(-1)
+    # Noise as large as the signal: two seeds correlate by about a half, and a perfect prediction
+    # with the mean of 4 by about √(4·½ / (1 + 3·½)) = 0.89.
+    noisy = exact + random.normal(size=(4, *exact.shape)) * exact.std(0)
+    assert linear_datamodels.ceiling(noisy) == pytest.approx(0.89, abs=0.05)
+    assert linear_datamodels.lds(exact, noisy.mean(0)) == pytest.approx(0.89, abs=0.05)
 
 
 def test_predicted_against_measured(tmp_path, capsys):
