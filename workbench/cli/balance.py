@@ -25,7 +25,7 @@ BALANCED = "balanced.yml"
 if TYPE_CHECKING:
     from training.plan.plan import Plan
     from workbench.influence_runs.balance_rounds import BalanceRound
-    from workbench.influence_runs.trials import Trial
+    from workbench.influence_runs.tried_proposals import TriedProposal
 
 
 @command(
@@ -149,7 +149,7 @@ def try_proposals(
     """
     from merging.recipe.fields import unique_name
     from training.plan.plan_file import read_plan
-    from workbench.influence_runs import trials
+    from workbench.influence_runs import tried_proposals
     from workbench.influence_runs.opened_recipe import open_models
     from workbench.influence_runs.proposals import proposals
     from workbench.reports import mixture_tables
@@ -162,15 +162,15 @@ def try_proposals(
     wanted, experts = proposals(asked, read, shares or (), stated_examples(seen))
     with resolver() as located:
         opened = open_models(asked, located)
-    prepared = trials.validation_sets(opened, read[next(iter(read))], limit)
+    prepared = tried_proposals.validation_sets(opened, read[next(iter(read))], limit)
 
-    def on_trial(made: "Trial") -> None:
+    def on_trial(made: "TriedProposal") -> None:
         note(mixture_tables.trial_line(made))
 
     with stoppable() as stop, ledger_of(workdir) as ledger:
         with progress_bar() as bar:
             task = bar.add_task("merged models")
-            found = trials.predict(
+            found = tried_proposals.predict(
                 opened,
                 wanted,
                 prepared,
@@ -180,7 +180,7 @@ def try_proposals(
             )
         if verify is not None:
             with watching(False, stop) as watcher:
-                found = trials.verify(
+                found = tried_proposals.verify(
                     found, verify, prepared, watcher, ledger=ledger, on_trial=on_trial
                 )
     report.show(wrapped(mixture_tables.trials(found)))

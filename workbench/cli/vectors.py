@@ -172,7 +172,7 @@ def mixture(
     "Data",
     FIVE,
     "dem influence omega assets/demo/recipe.yml five.yml merged.yml",
-    "dem influence omega assets/demo/recipe.yml five.yml m.yml --json omega.json",
+    "dem influence omega assets/demo/recipe.yml five.yml o.yml --json o.json",
     parent=influence_app,
 )
 def omega(

@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from influence.rank_correlation import rank_correlation
-from workbench.influence_runs.trials import mean_loss
+from workbench.influence_runs.tried_proposals import mean_loss
 from workbench.reports.text_table import table
 
 if TYPE_CHECKING:
     from evaluation.loss import Loss
     from workbench.influence_runs.mixture_plans import MixturePlan, MixtureRecipe
     from workbench.influence_runs.seen_examples import Seen
-    from workbench.influence_runs.trials import Trial
+    from workbench.influence_runs.tried_proposals import TriedProposal
 
 
 def mixture(made: MixturePlan) -> str:
@@ -74,7 +74,7 @@ def seen_as_data(seen: Mapping[str, Seen]) -> dict[str, Any]:
     return {name: each._asdict() for name, each in seen.items()}
 
 
-def trial_line(trial: Trial) -> str:
+def trial_line(trial: TriedProposal) -> str:
     """Returns one line on a proposal that has been trained."""
     assert trial.measured is not None
     return (
@@ -83,7 +83,7 @@ def trial_line(trial: Trial) -> str:
     )
 
 
-def trials(made: Sequence[Trial]) -> str:
+def trials(made: Sequence[TriedProposal]) -> str:
     """Returns the proposals by their predicted loss, what came, and how well the order fits."""
     ranked = sorted(made, key=lambda trial: mean_loss(trial.predicted))
     places = _places(made)
@@ -118,7 +118,7 @@ def _mean(found: Sequence[Loss]) -> str:
     return f"{mean_loss(found):.4f} ± {error:.4f}"
 
 
-def _places(made: Sequence[Trial]) -> dict[str, int]:
+def _places(made: Sequence[TriedProposal]) -> dict[str, int]:
     """Returns the place of each proposal by measured loss, from 1; {} before all are measured."""
     if not all(trial.measured for trial in made):
         return {}
@@ -126,7 +126,7 @@ def _places(made: Sequence[Trial]) -> dict[str, int]:
     return {trial.proposal.name: place for place, trial in enumerate(ranked, 1)}
 
 
-def spearman(made: Sequence[Trial]) -> tuple[float, dict[str, float]]:
+def spearman(made: Sequence[TriedProposal]) -> tuple[float, dict[str, float]]:
     """Returns Spearman's correlation of predicted and measured losses over verified proposals.
 
     Returns:
@@ -146,7 +146,7 @@ def spearman(made: Sequence[Trial]) -> tuple[float, dict[str, float]]:
     }
 
 
-def _verdict(made: Sequence[Trial]) -> list[str]:
+def _verdict(made: Sequence[TriedProposal]) -> list[str]:
     """Returns how well the predicted order is that of the trained models, and what each cost."""
     overall, each = spearman(made)
     chosen = min(made, key=lambda trial: mean_loss(trial.predicted))
@@ -163,7 +163,7 @@ def _verdict(made: Sequence[Trial]) -> list[str]:
     ]
 
 
-def trials_as_data(made: Sequence[Trial]) -> dict[str, Any]:
+def trials_as_data(made: Sequence[TriedProposal]) -> dict[str, Any]:
     """Returns the proposals as data for JSON."""
     places = _places(made)
     rows = [

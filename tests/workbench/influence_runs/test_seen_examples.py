@@ -29,9 +29,7 @@ def recorded(recipe, folder, document):
 def test_each_source_of_the_number(recipe, mix_plan, tmp_path):
     """320 examples in batches of 32, of which 8 are replayed: 240 of its own."""
     settings = {"batch": 32, "replay_share": 0.25}
-    known = recorded(
-        recipe, tmp_path / "ada", {"settings": settings, "spent": {"examples": 320}}
-    )
+    known = recorded(recipe, tmp_path / "ada", {"settings": settings, "spent": {"examples": 320}})
     seen = expert_examples(known, [read_plan(mix_plan())], {"bob": 77}, ["ada", "bob", "lora"])
     assert seen == {
         "ada": Seen(240, "training.json"),

@@ -43,7 +43,9 @@ def test_it_is_the_slope_of_the_loss(opened, data, found):
             module = opened.compose(OMEGAS | {name: OMEGAS[name] + by})
             ends.append([each.value for each in losses(module, prepared)])
         slopes = [(up - down) / (2 * step) for up, down in zip(*ends, strict=True)]
-        assert found.influence.alphas[:, column].tolist() == pytest.approx(slopes, rel=0.02, abs=1e-4)
+        assert found.influence.alphas[:, column].tolist() == pytest.approx(
+            slopes, rel=0.02, abs=1e-4
+        )
 
 
 def test_single_examples_average_to_the_whole(found):

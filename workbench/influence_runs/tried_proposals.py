@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Trial:
+class TriedProposal:
     """A proposal with what was predicted, and what came.
 
     Attributes:
@@ -84,7 +84,7 @@ def predict(
     ledger: Ledger | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
     should_stop: Callable[[], bool] = lambda: False,
-) -> list[Trial]:
+) -> list[TriedProposal]:
     """Merges each proposal and measures its losses; nothing is trained.
 
     Args:
@@ -104,20 +104,20 @@ def predict(
             module = opened.compose(proposal.omegas)
             found = _losses(module, prepared, should_stop)
             meter.count(sum(each.n for each in found), supervised=prepared.tokens)
-        trials.append(Trial(proposal, found, meter.wall_seconds))
+        trials.append(TriedProposal(proposal, found, meter.wall_seconds))
         progress(number, len(asked))
     return trials
 
 
 def verify(
-    trials: Sequence[Trial],
+    trials: Sequence[TriedProposal],
     out: Path,
     prepared: Prepared,
     watcher: Watcher,
     *,
     ledger: Ledger | None = None,
-    on_trial: Callable[[Trial], None] = lambda trial: None,
-) -> list[Trial]:
+    on_trial: Callable[[TriedProposal], None] = lambda trial: None,
+) -> list[TriedProposal]:
     """Trains each proposal from the base and measures it; what is trained already is reused.
 
     Args:

@@ -16,7 +16,7 @@ from workbench.errors import SessionError
 from workbench.influence_runs.opened_recipe import open_models
 from workbench.influence_runs.proposals import proposals
 from workbench.influence_runs.trained_model import load_trained
-from workbench.influence_runs.trials import mean_loss, predict, validation_sets, verify
+from workbench.influence_runs.tried_proposals import mean_loss, predict, validation_sets, verify
 from workbench.plans.recorded_run import Watcher
 
 SEEN = {"ada": 24.0, "bob": 12.0, "lora": 48.0}
