@@ -88,27 +88,27 @@ def trials(made: Sequence[TriedProposal]) -> str:
     ranked = sorted(made, key=lambda trial: mean_loss(trial.predicted))
     places = _places(made)
     verified = all(trial.measured for trial in made)
-    head = ["by predicted loss", "examples", "sum of ω", "predicted", "seconds"]
-    head += ["measured", "place", "seconds of training"] if verified else []
+    head = ["order", "examples", "sum of ω", "predicted"]
+    head += ["measured", "place", "training"] if verified else []
     rows = []
-    for trial in ranked:
+    for order, trial in enumerate(ranked, 1):
         proposal = trial.proposal
         row = [
-            proposal.name,
+            str(order),
             f"{sum(proposal.amounts.values()):,.0f}",
             f"{sum(proposal.omegas.values()):.2f}",
             _mean(trial.predicted),
-            f"{trial.seconds:.1f}",
         ]
         if verified and trial.measured and trial.trained_seconds is not None:
-            row += [
-                _mean(trial.measured),
-                str(places[proposal.name]),
-                f"{trial.trained_seconds:.1f}",
-            ]
+            place, seconds = places[proposal.name], trial.trained_seconds
+            row += [_mean(trial.measured), str(place), f"{seconds:,.1f} s"]
         rows.append(row)
     counts = ", ".join(f"{each.dataset} {each.n}" for each in made[0].predicted)
-    lines = [table([head, *rows]), f"mean loss of the validation sets ({counts} examples)"]
+    lines = [
+        f"mean loss of the validation sets ({counts} examples), lowest prediction first",
+        table([head, *rows]),
+        *(f"{order}: {trial.proposal.name}" for order, trial in enumerate(ranked, 1)),
+    ]
     return "\n".join([*lines, *(_verdict(made) if verified else [])])
 
 

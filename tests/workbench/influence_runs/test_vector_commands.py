@@ -61,7 +61,7 @@ def test_proposals_are_ordered_without_training(say, world, mix_plan, tmp_path):
     table = tmp_path / "tried.json"
     words = ["influence", "try", world / "recipe.yml", mix_plan(), "--limit", 4]
     code, text, _ = say(*words, "--shares", "ada=0.5,lora=0.5", "--json", table)
-    assert code == 0 and "by predicted loss" in text and "measured" not in text
+    assert code == 0 and "lowest prediction first" in text and "measured" not in text
     content = json.loads(table.read_text())
     assert content["n"] == 2 and content["spearman"] is None
     assert content["seen"]["ada"] == {"examples": 23, "how": "one pass over the plan's source"}
