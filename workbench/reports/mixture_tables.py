@@ -105,9 +105,10 @@ def trials(made: Sequence[TriedProposal]) -> str:
         rows.append(row)
     counts = ", ".join(f"{each.dataset} {each.n}" for each in made[0].predicted)
     lines = [
-        f"mean loss of the validation sets ({counts} examples), lowest prediction first",
+        "mean loss of the validation sets, lowest prediction first",
         table([head, *rows]),
         *(f"{order}: {trial.proposal.name}" for order, trial in enumerate(ranked, 1)),
+        f"examples of the validation sets: {counts}",
     ]
     return "\n".join([*lines, *(_verdict(made) if verified else [])])
 

@@ -45,7 +45,7 @@ def test_proposals_by_their_predicted_loss():
     text = mixture_tables.trials([trial("one", (1, 3)), trial("two", (1.5, 2))]).splitlines()
     # √(0.03² + 0.03²)/2 = 0.0212
     assert text[2].split() == ["1", "40", "0.50", "1.7500", "±", "0.0212"]
-    assert text[3].split()[3] == "2.0000" and text[4:] == ["1: two", "2: one"]
+    assert text[3].split()[3] == "2.0000" and text[4:6] == ["1: two", "2: one"]
     verified = mixture_tables.trials(TRIALS).splitlines()
     assert verified[2].split()[6:] == ["1.6000", "±", "0.0212", "2", "40.0", "s"]
     assert max(map(len, verified[1:5])) <= 80
