@@ -162,7 +162,7 @@ def try_proposals(
     wanted, experts = proposals(asked, read, shares or (), stated_examples(seen))
     with resolver() as located:
         opened = open_models(asked, located)
-    prepared = tried_proposals.validation_sets(opened, read[next(iter(read))], limit)
+    prepared = tried_proposals.validation_sets(opened, list(read.values()), limit)
 
     def on_trial(made: "TriedProposal") -> None:
         note(mixture_tables.trial_line(made))

@@ -51,28 +51,28 @@ def mean_loss(found: Sequence[Loss]) -> float:
     return sum(each.value for each in found) / len(found)
 
 
-def validation_sets(opened: OpenedRecipe, plan: Plan, limit: int | None) -> Prepared:
-    """Reads the validation sets on which all proposals are measured.
+def validation_sets(opened: OpenedRecipe, plans: Sequence[Plan], limit: int | None) -> Prepared:
+    """Reads the validation sets of the first plan, on which all proposals are measured.
 
     Raises:
-        SessionError: the plan has none, or trains another base than the recipe's.
+        SessionError: it has none, or a plan trains another base than the recipe's.
         CorpusError, DataError: a set cannot be read or scored.
     """
     from merging import Checkpoint
 
-    if not plan.validation:
+    first = plans[0]
+    if not first.validation:
         raise SessionError(
             "the plan has no validation sets, on which the proposals could be measured. "
             "Add validation: {NAME: FILE}."
         )
-    base = Path(plan.base)
-    same = base.resolve() == opened.base.path.resolve()
-    if not same and Checkpoint(base).digest != opened.base.digest:
-        raise SessionError(
-            f"the plan trains {plan.base} and the vectors are of {opened.base.path}, which has "
-            "other weights. Give a plan on the recipe's base."
-        )
-    wanted: Any = {name: load(each, reach=plan.reach) for name, each in plan.validation.items()}
+    for base in dict.fromkeys(Path(plan.base).resolve() for plan in plans):
+        if base != opened.base.path.resolve() and Checkpoint(base).digest != opened.base.digest:
+            raise SessionError(
+                f"a plan trains {base} and the vectors are of {opened.base.path}, which has "
+                "other weights. Give plans on the recipe's base."
+            )
+    wanted: Any = {name: load(each, reach=first.reach) for name, each in first.validation.items()}
     return prepare(wanted, opened.loaded.tokenizer, limit=limit)
 
 

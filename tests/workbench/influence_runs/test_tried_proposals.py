@@ -1,6 +1,7 @@
 """Proposals tried: predicted as dem loss measures the recipe, then trained and compared."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,7 +29,7 @@ def asked(world, mix_plan):
     opened = open_models(read_recipe(world / "recipe.yml"))
     plan = read_plan(mix_plan())
     found, _ = proposals(opened.recipe, {"plan": plan}, ["ada=0.75,lora=0.25"], SEEN)
-    return opened, found, validation_sets(opened, plan, 7)
+    return opened, found, validation_sets(opened, [plan], 7)
 
 
 def test_the_prediction_is_the_loss_of_the_recipe(asked, world, tmp_path):
@@ -62,12 +63,12 @@ def test_what_cannot_be_measured_is_refused(asked, mix_plan, world, tmp_path):
     opened, _, _ = asked
     plan = read_plan(mix_plan())
     with pytest.raises(SessionError, match="no validation sets"):
-        validation_sets(opened, replace(plan, validation={}), None)
+        validation_sets(opened, [replace(plan, validation={})], None)
     with pytest.raises(SessionError, match="which has other weights"):
-        validation_sets(opened, replace(plan, base=str(world / "ada")), None)
+        validation_sets(opened, [plan, replace(plan, base=str(world / "ada"))], None)
     # The same weights elsewhere are the same base.
-    (tmp_path / "linked").symlink_to(world / "base")
-    validation_sets(opened, replace(plan, base=str(tmp_path / "linked")), None)
+    shutil.copytree(world / "base", tmp_path / "copied")
+    validation_sets(opened, [replace(plan, base=str(tmp_path / "copied"))], None)
 
 
 @pytest.mark.slow
@@ -99,7 +100,7 @@ def test_the_stages_of_a_proposal_cost_together(world, mix_plan, tmp_path):
     opened = open_models(read_recipe(world / "recipe.yml"))
     plan = read_plan(mix_plan("{kind: dmt, special: [ada], general: [bob, lora], k: [1/2, 0]}"))
     found, _ = proposals(opened.recipe, {"dmt": plan}, [], SEEN)
-    prepared = validation_sets(opened, plan, 3)
+    prepared = validation_sets(opened, [plan], 3)
     with Ledger(tmp_path / "ledger.sqlite") as ledger:
         trials = verify(
             predict(opened, found, prepared), tmp_path / "t", prepared, Watcher(), ledger=ledger
