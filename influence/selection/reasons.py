@@ -5,11 +5,13 @@ Everything is plain data: dataclasses.asdict(reasons) is ready for JSON, and a p
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from influence.rank_correlation import rank_correlation
 from influence.selection.choose import ChosenSet, policy_scores
 from influence.selection.example_set import ExampleSet
 from influence.selection.score_matrix import ScoreMatrix
@@ -208,9 +210,5 @@ def _histogram(scores: NDArray[np.float32], choice: ChosenSet) -> ScoreHistogram
 
 
 def _length_correlation(pool: ExampleSet, scores: NDArray[np.float32]) -> float | None:
-    from scipy.stats import spearmanr  # type: ignore[import-untyped]
-
-    lengths = [each.supervised for each in pool.examples]
-    if np.ptp(scores) == 0 or len(set(lengths)) == 1:
-        return None
-    return float(spearmanr(scores, lengths).statistic)
+    found = rank_correlation(scores.tolist(), [each.supervised for each in pool.examples])
+    return None if math.isnan(found) else found

@@ -99,6 +99,32 @@ def omegas_of(
     return {name: share * total / seen[name] for name, share in shares.items()}
 
 
+def surrogate_omegas(
+    shares: Mapping[str, float], total: float, seen: Mapping[str, float]
+) -> dict[str, float]:
+    """Returns the ω with which a merge stands for a training on a mixture.
+
+    They are those of `omegas_of`, divided by their sum where that is above 1. A training that is
+    longer than its experts' does not go further than they did: it comes to rest between them, as
+    the head of this file says. So its surrogate stays within the experts, Σ ω = 1, as in MergeMix
+    (arXiv 2601.17858), whose weights are the proportions of the mixture.
+
+    >>> surrogate_omegas({"code": 0.75, "chat": 0.25}, 400, {"code": 600, "chat": 400})
+    {"code": 0.5, "chat": 0.25}
+    >>> surrogate_omegas({"code": 0.75, "chat": 0.25}, 4000, {"code": 600, "chat": 400})
+    {"code": 2/3, "chat": 1/3}
+
+    Args:
+        shares, total, seen: as in `omegas_of`.
+
+    Raises:
+        InfluenceError: as `omegas_of`.
+    """
+    omegas = omegas_of(shares, total, seen)
+    whole = max(1.0, sum(omegas.values()))
+    return {name: omega / whole for name, omega in omegas.items()}
+
+
 def proposed_omegas(
     omegas: Mapping[str, float], betas: Mapping[str, float], alphas: Mapping[str, float]
 ) -> OmegaProposal:

@@ -18,6 +18,7 @@ from fractions import Fraction
 from training.errors import TrainingError
 from training.plan.faults import Faults
 from training.plan.plan import Plan
+from training.plan.schedule_kinds import merge_settings
 from training.plan.schedule_reader import ScheduleReader
 
 
@@ -48,14 +49,47 @@ def with_shares(
         raise TrainingError(
             f"the shares are {dict(shares)}, so there is nothing to train on. Give one above 0."
         )
+    seed = plan.subset_seed if round is None else round_seed(plan.subset_seed, round)
+    return replace(_mixing(plan, {"shares": used}), subset_seed=seed)
+
+
+def with_parts(
+    plan: Plan, parts: Mapping[str, float], examples: int, *, epochs: float | None = None
+) -> Plan:
+    """Returns a plan of one step, which trains on a mixture of so many examples.
+
+    Base, sources, validation sets and settings stay the same, but for the length of the training
+    if `epochs` is given.
+
+    Args:
+        plan: the plan.
+        parts: source -> its part of the mixture, in any unit; 0 leaves the source out.
+        examples: number of examples of the mixture; those of small sources are repeated.
+        epochs: passes over the mixture, in the place of the plan's own steps or epochs.
+
+    Raises:
+        PlanError: a source is unknown, no part is above 0, or `examples` is below 1.
+    """
+    # The reader refuses a mixture of nothing, so what is 0 is not left out beforehand.
+    made = _mixing(plan, {"parts": dict(parts), "examples": examples})
+    if epochs is None:
+        return made
+    return replace(made, settings=merge_settings(plan.settings, {"epochs": epochs}))
+
+
+def _mixing(plan: Plan, keys: Mapping[str, object]) -> Plan:
+    """Returns a plan with one schedule of kind mixing that has these keys.
+
+    Raises:
+        PlanError: a value cannot be read.
+    """
     # The lines of the old schedule say nothing about this one.
     faults = Faults(plan.faults.file)
     reader = ScheduleReader(tuple(plan.sources), faults, lambda raw, keys: {})
-    entry = reader.schedule({"kind": "mixing", "shares": used}, ("schedule",))
+    entry = reader.schedule({"kind": "mixing", **keys}, ("schedule",))
     faults.raise_any()
     assert entry is not None  # otherwise there is a fault
-    seed = plan.subset_seed if round is None else round_seed(plan.subset_seed, round)
-    return replace(plan, schedules=(entry,), subset_seed=seed, faults=faults)
+    return replace(plan, schedules=(entry,), faults=faults)
 
 
 def round_seed(seed: int, round: int) -> int:

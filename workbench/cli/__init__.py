@@ -6,11 +6,11 @@ from workbench.cli import (
     influence,
     make,
     measure,
-    misfiled,
     real,
     search_omega,
     show,
     train,
+    vectors,
 )
 from workbench.cli.app import app, main, run
 
@@ -22,10 +22,10 @@ __all__ = [
     "main",
     "make",
     "measure",
-    "misfiled",
     "real",
     "run",
     "search_omega",
     "show",
     "train",
+    "vectors",
 ]

@@ -1,4 +1,4 @@
-"""The command that asks how much of each domain to train on."""
+"""The commands that ask how much of each domain to train on, and try it on merged models."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -7,23 +7,30 @@ import typer
 
 from workbench.cli.app import command
 from workbench.cli.following import stoppable, watching
-from workbench.cli.output import Force, Json, note, report_to
-from workbench.cli.shared import ledger_of
+from workbench.cli.influence import Workdir, influence_app
+from workbench.cli.measure import Limit
+from workbench.cli.output import Force, Json, note, report_to, wrapped
+from workbench.cli.shared import RecipeFile, ledger_of, progress_bar, recipe_from, resolver
+from workbench.cli.vectors import SeenBy, stated_examples
 
+PLAN = """echo 'base: assets/demo/base
+sources: {sni: assets/demo/data/sni, cot: assets/demo/data/cot}
+validation: {sni: assets/demo/data/sni}
+settings: {steps: 20, batch: 8}
+schedule: {kind: mixing}' > plan.yml"""
+"""A plan on the data of the demo, for the examples."""
 BALANCED = "balanced.yml"
 """The plan of the last mixture, in the folder of the rounds."""
 
 if TYPE_CHECKING:
+    from training.plan.plan import Plan
     from workbench.influence_runs.balance_rounds import BalanceRound
+    from workbench.influence_runs.tried_proposals import TriedProposal
 
 
 @command(
     "Data",
-    """echo 'base: assets/demo/base
-sources: {sni: assets/demo/data/sni, cot: assets/demo/data/cot}
-validation: {sni: assets/demo/data/sni}
-settings: {steps: 20, batch: 8}
-schedule: {kind: mixing}' > plan.yml""",
+    PLAN,
     "dem balance plan.yml rounds --rounds 1 --sample 50",
     "dem balance plan.yml other --rounds 1 --estimator identity --sample 50",
 )
@@ -67,9 +74,7 @@ def balance(
         typer.Option(metavar="N", min=2, help="Examples of each set for the influence."),
     ] = None,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of what is drawn.")] = 0,
-    workdir: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Keep the cost in this workdir's ledger.")
-    ] = None,
+    workdir: Workdir = None,
     json_file: Json = None,
     force: Force = False,
 ) -> None:
@@ -101,3 +106,89 @@ def balance(
     write_whole(out / BALANCED, plan_yaml(made[-1].mixture))
     report.show(influence_tables.rounds(made))
     report.write({"plan": str(plan), "out": str(out), **influence_tables.rounds_as_data(made)})
+
+
+@command(
+    "Data",
+    PLAN,
+    "dem influence try assets/demo/recipe.yml plan.yml --shares cot=0.8,sni=0.2",
+    "dem influence try assets/demo/recipe.yml plan.yml --shares equal --verify t",
+    name="try",
+    parent=influence_app,
+)
+def try_proposals(
+    recipe: RecipeFile,
+    plans: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="PLAN...",
+            help="Each is a proposal. The first gives validation sets, and trains --shares.",
+        ),
+    ],
+    shares: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="A=S,B=S",
+            help="A proposal by its shares; or equal, or proportional (repeatable).",
+        ),
+    ] = None,
+    seen: SeenBy = None,
+    limit: Limit = None,
+    verify: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Train each proposal in this folder, and compare."),
+    ] = None,
+    workdir: Workdir = None,
+    json_file: Json = None,
+    force: Force = False,
+) -> None:
+    """Try mixtures of data on merged models before training any, and order them by loss.
+
+    Each proposal becomes ω of the recipe's vectors; the recipe's own ω do not matter. With --verify
+    each is trained from the base too. A command that was interrupted goes on where it was.
+    """
+    from merging.recipe.fields import unique_name
+    from training.plan.plan_file import read_plan
+    from workbench.influence_runs import tried_proposals
+    from workbench.influence_runs.opened_recipe import open_models
+    from workbench.influence_runs.proposals import proposals
+    from workbench.reports import mixture_tables
+
+    report = report_to(json_file, force)
+    asked = recipe_from(recipe)
+    read: dict[str, Plan] = {}
+    for file in plans:
+        read[unique_name(file.stem, list(read))] = read_plan(file)
+    wanted, experts = proposals(asked, read, shares or (), stated_examples(seen))
+    with resolver() as located:
+        opened = open_models(asked, located)
+    prepared = tried_proposals.validation_sets(opened, list(read.values()), limit)
+
+    def on_trial(made: "TriedProposal") -> None:
+        note(mixture_tables.trial_line(made))
+
+    with stoppable() as stop, ledger_of(workdir) as ledger:
+        with progress_bar() as bar:
+            task = bar.add_task("merged models")
+            found = tried_proposals.predict(
+                opened,
+                wanted,
+                prepared,
+                ledger=ledger,
+                progress=lambda done, total: bar.update(task, completed=done, total=total),
+                should_stop=stop,
+            )
+        if verify is not None:
+            with watching(False, stop) as watcher:
+                found = tried_proposals.verify(
+                    found, verify, prepared, watcher, ledger=ledger, on_trial=on_trial
+                )
+    report.show(wrapped(mixture_tables.trials(found)))
+    report.write(
+        {
+            "recipe": str(recipe),
+            "plans": [str(file) for file in plans],
+            "seen": mixture_tables.seen_as_data(experts),
+            **mixture_tables.trials_as_data(found),
+        }
+    )

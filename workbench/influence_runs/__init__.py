@@ -1,1 +1,1 @@
-"""Runs of influence: studies of a pool of training data, balances of domains, misfiled examples."""
+"""Runs of influence: studies of a pool, balances of domains, vectors, mixtures, misfiled data."""

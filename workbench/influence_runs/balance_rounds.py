@@ -180,7 +180,7 @@ def _influence(
     domains, references = (
         {
             name: read_examples(records, loaded.tokenizer, too_long="drop")
-            for name, records in _sample(each, options.sample, seed).items()
+            for name, records in draw_sample(each, options.sample, seed).items()
         }
         for each in data
     )
@@ -197,7 +197,7 @@ def _influence(
     )
 
 
-def _sample(
+def draw_sample(
     records: Mapping[str, Sequence[Record]], most: int | None, seed: str
 ) -> dict[str, Sequence[Record]]:
     """Draws at most so many records of each set."""

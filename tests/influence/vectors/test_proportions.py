@@ -10,6 +10,7 @@ from influence.vectors.proportions import (
     mixture_of,
     omegas_of,
     proposed_omegas,
+    surrogate_omegas,
 )
 
 SEEN = {"code": 600, "chat": 400, "law": 500}
@@ -34,6 +35,13 @@ def test_equal_training_gives_the_omegas_themselves() -> None:
     assert mixture_of({"code": 0.5, "chat": 0.2, "law": 0.3}, same).shares == pytest.approx(
         {"code": 0.5, "chat": 0.2, "law": 0.3}
     )
+
+
+def test_a_surrogate_stays_within_the_experts() -> None:
+    """Of 400 examples 300/600 and 100/400; ten times as many would be 5 and 2.5, which sum to 7.5."""
+    shares, seen = {"code": 0.75, "chat": 0.25}, {"code": 600, "chat": 400}
+    assert surrogate_omegas(shares, 400, seen) == {"code": 0.5, "chat": 0.25}
+    assert surrogate_omegas(shares, 4000, seen) == pytest.approx({"code": 2 / 3, "chat": 1 / 3})
 
 
 class Domains:

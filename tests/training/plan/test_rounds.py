@@ -8,7 +8,7 @@ from training.errors import TrainingError
 from training.plan.estimate import estimate
 from training.plan.faults import PlanError
 from training.plan.plan_file import parse_plan, plan_yaml
-from training.plan.rounds import round_seed, with_shares
+from training.plan.rounds import round_seed, with_parts, with_shares
 
 MORE = "validation: {math: held/math.jsonl}\nsubset_seed: 3\n"
 
@@ -54,3 +54,27 @@ def test_shares_that_cannot_be_are_refused(plan):
     ):  # fmt: skip
         with pytest.raises(PlanError, match=words):
             with_shares(asked, shares, round=0)
+
+
+def test_a_mixture_of_counts_is_taken_to_the_example(plan, home):
+    """54 of 40 examples of math: each once, 14 twice. One pass in the place of the plan's steps."""
+    asked = plan("{kind: experts}", "{steps: 3, batch: 4, device: cpu, precision: fp32}")
+    made = with_parts(asked, {"math": 54, "code": 10, "general": 0}, 64, epochs=1)
+    (ready,) = estimate(made)
+    assert ready.taken == {"math": 54, "code": 10} and (ready.steps, ready.examples) == (16, 64)
+    assert made.settings["epochs"] == 1 and "steps" not in made.settings
+    assert parse_plan(plan_yaml(made), home=home) == made
+    assert with_parts(asked, {"math": 1}, 8).settings == asked.settings
+
+
+@pytest.mark.parametrize(
+    ("parts", "examples", "said"),
+    [
+        ({"maths": 1}, 8, "did you mean 'math'"),
+        ({"math": 0}, 8, "every share is 0"),
+        ({"math": 1}, 0, "expected a whole number from 1"),
+    ],
+)
+def test_a_mixture_of_nothing_is_refused(plan, parts, examples, said):
+    with pytest.raises(PlanError, match=said):
+        with_parts(plan("{kind: experts}"), parts, examples)

@@ -109,7 +109,7 @@ def test_each_verb_has_two_examples_of_itself(
 
 QUICK = ["inspect", "weights", "rounding", "methods", "demo path"]
 SLOW = ["merge", "extract", "vector", "verify", "loss", "bench", "compare", "statistics", "train"]
-SLOW += ["search"]
+SLOW += ["search", "influence vectors", "influence mixture", "influence omega", "influence try"]
 
 
 def run_examples(names: list[str], folder: Path) -> None:

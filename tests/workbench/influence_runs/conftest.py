@@ -46,3 +46,21 @@ def study(tiny_base, pool_data, tmp_path_factory):
     made, pool = begin_study(folder, str(tiny_base), pool_data, "train", QUICK)
     warm_up(made, pool, Watcher())
     return made
+
+
+@pytest.fixture
+def mix_plan(world, tmp_path):
+    """mix_plan(schedule, more=""): a plan on ada (23 examples), bob and lora, as a file."""
+
+    def write(schedule: str = "{kind: mixing}", more: str = "", name: str = "plan") -> Path:
+        data = {name: f"{world}/data/{name}/validation.jsonl" for name in ("ada", "bob", "lora")}
+        listed = ", ".join(f"{name}: {file}" for name, file in data.items())
+        file = tmp_path / f"{name}.yml"
+        file.write_text(
+            f"base: {world}/base\nsources: {{{listed}}}\nvalidation: {{{listed}}}\n"
+            "settings: {steps: 3, batch: 4, rate: 0.01, device: cpu, precision: fp32}\n"
+            f"schedule: {schedule}\n{more}"
+        )
+        return file
+
+    return write
