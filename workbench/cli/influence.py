@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from plumbing.units import counted
 from workbench.cli.app import app, command
-from workbench.cli.following import stoppable, watching
+from workbench.cli.following import counting, stoppable, watching
 from workbench.cli.help import Verbs
-from workbench.cli.output import Force, Json, refuse_existing, report_to, warn
-from workbench.cli.shared import ledger_of, progress_bar, resolver
+from workbench.cli.output import WORKER, Force, Json, refuse_existing, report_to, say, warn
+from workbench.cli.shared import ledger_of, resolver
 
 if TYPE_CHECKING:
     from corpus import Record
@@ -47,6 +48,7 @@ Seed = Annotated[int, typer.Option(metavar="N", min=0, help="Of all that is draw
     "dem influence warmup assets/demo/base study --data assets/demo/data",
     "dem influence warmup assets/demo/base quick --data assets/demo/data --epochs 1",
     parent=influence_app,
+    worker=True,
 )
 def warmup(
     base: Annotated[
@@ -67,12 +69,16 @@ def warmup(
     rank: Annotated[int, typer.Option(metavar="N", min=1, help="Rank of the adapter.")] = 16,
     batch: Annotated[int, typer.Option(metavar="N", min=1, help="Examples of a step.")] = 32,
     seed: Seed = 0,
+    begin_only: Annotated[
+        bool,
+        typer.Option("--begin-only", help="Train nothing: methods other than less need no more."),
+    ] = False,
     workdir: Workdir = None,
 ) -> None:
     """Begin a study of a pool of data: train an adapter on a random share of it.
 
     A checkpoint is kept after each pass; gradients are taken there. A command that was interrupted
-    goes on where it was. Methods other than less need a study too, and no warm-up: stop it then.
+    goes on where it was.
     """
     from workbench.influence_runs.study import WarmUp, begin_study
     from workbench.influence_runs.warm_up import warm_up
@@ -81,9 +87,16 @@ def warmup(
         folder = str(located(base).resolve())
     settings = WarmUp(share, epochs, rate, rank, batch, seed)
     begun, pool = begin_study(study, folder, data, split, settings)
-    with stoppable() as stop, watching(False, stop) as watcher, ledger_of(workdir) as ledger:
+    if begin_only:
+        say(f"{study}: a study of {counted(sum(map(len, pool.values())), 'record')}")
+        return
+    with (
+        stoppable() as stop,
+        watching(WORKER.get(), stop) as watcher,
+        ledger_of(workdir) as ledger,
+    ):
         made = warm_up(begun, pool, watcher, ledger)
-    typer.echo(f"{made.folder}: {epochs} checkpoints in epochs/")
+    say(f"{made.folder}: {epochs} checkpoints in epochs/")
 
 
 @command(
@@ -91,6 +104,7 @@ def warmup(
     "dem influence store study",
     "dem influence store study --kind adam --size 4096",
     parent=influence_app,
+    worker=True,
 )
 def store(
     study: StudyFolder,
@@ -112,18 +126,17 @@ def store(
     from workbench.influence_runs.study import open_study
 
     opened, asked = open_study(study), check_kind(kind)
-    with stoppable() as stop, progress_bar() as bar, ledger_of(workdir) as ledger:
-        task = bar.add_task("gradients")
+    with stoppable() as stop, counting("gradients") as progress, ledger_of(workdir) as ledger:
         coverage = store_gradients(
             opened,
             asked,
             Projection(dimension=size, seed=seed),
             device=device,
             ledger=ledger,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
+            progress=progress,
             should_stop=stop,
         )
-    typer.echo(coverage.text())
+    say(coverage.text())
 
 
 @command(
@@ -157,9 +170,16 @@ def score(
     asked: Any = method  # Question refuses what is none
     question = Question(asked, check_kind(kind), centre=centre, seed=seed)
     wanted = _targets(targets, split, limit)
-    with stoppable() as stop, ledger_of(workdir) as ledger:
+    opened = open_study(study)
+    with stoppable() as stop, counting("scores") as progress, ledger_of(workdir) as ledger:
         pool, _, scores = scored(
-            open_study(study), wanted, question, device=device, ledger=ledger, should_stop=stop
+            opened,
+            wanted,
+            question,
+            device=device,
+            ledger=ledger,
+            progress=progress,
+            should_stop=stop,
         )
     rows = [
         [cell(each.source), each.number, *(f"{value:.6g}" for value in row)]
@@ -174,6 +194,7 @@ def score(
     "dem influence select study best.selection.json --targets assets/demo/data",
     "dem influence select study b.selection.json --targets wanted --method rds",
     parent=influence_app,
+    worker=True,
 )
 def select(
     study: StudyFolder,
@@ -239,8 +260,16 @@ def select(
     budget = Budget(share if count is None else count, counted, cap)
     question = Question(kind=check_kind(kind), centre=centre, budget=budget, seed=seed, **named)
     opened, wanted = open_study(study), _targets(targets, split, limit)
-    with stoppable() as stop, ledger_of(workdir) as ledger:
-        answer = ask(opened, wanted, question, device=device, ledger=ledger, should_stop=stop)
+    with stoppable() as stop, counting("scores") as progress, ledger_of(workdir) as ledger:
+        answer = ask(
+            opened,
+            wanted,
+            question,
+            device=device,
+            ledger=ledger,
+            progress=progress,
+            should_stop=stop,
+        )
     if answer.overlap:
         warn(answer.overlap)
     answer.write(out, opened)
