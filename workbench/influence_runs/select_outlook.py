@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import re
 import tempfile
 import time
@@ -28,7 +27,7 @@ from workbench.plans.outlook import outlook
 if TYPE_CHECKING:
     from evaluation.records.ledger import Ledger
 
-SAMPLE = 24
+SAMPLE = 36
 """Examples that are timed, after a few that warm up the machine."""
 TEXTS, QUERIES = 400, 40
 """Texts and queries of BM25 that are timed."""
@@ -118,7 +117,10 @@ def _less(
 def _gradient_seconds(study: Study, pool: ExampleSet, size: int) -> tuple[float, int]:
     """Returns the seconds of a gradient per token, and the bytes of the adapter in float32."""
     model = WarmModel(study)
-    rows, projection = GradientRows(model.module, model.tokenizer, "sgd", {}), Projection(size)
+    rows, projection = (
+        GradientRows(model.module, model.tokenizer, "sgd", {}),
+        Projection(dimension=size),
+    )
     some = _sample(pool, SAMPLE)
     rows.of([each.record for each in some[:4]], projection)
     seconds = timed(lambda: rows.of([each.record for each in some], projection))
@@ -146,6 +148,7 @@ def _without_store(
             some = [each for each in _sample(pool, TEXTS) if re.search(r"\w", each.text)]
             documents = ExampleSet(tuple(some), pool.left_out)
             queries = ExampleSet(tuple(some[:QUERIES]), pool.left_out)
+            bm25_scores(queries, queries)  # imports what it needs
             seconds = timed(lambda: bm25_scores(documents, queries))
             larger = len(pool) / len(documents) * max(1.0, len(targets) / len(queries))
             part = PartOutlook("words of pool and targets", texts, None, seconds * larger)
@@ -158,8 +161,15 @@ def _without_store(
 
 
 def _sample(pool: ExampleSet, count: int) -> list[Candidate]:
-    """Returns some examples, drawn at random: the first ones may all be of one source."""
-    return random.Random(0).sample(list(pool.examples), min(count, len(pool)))
+    """Returns examples of a short, a middle and a great length, neighbours by length.
+
+    Batches hold examples of like lengths, so examples drawn singly would be slower than the pool.
+    """
+    ordered = sorted(pool.examples, key=lambda each: each.tokens)
+    own = max(1, count // 3)
+    starts = [max(0, len(ordered) * part // 6 - own // 2) for part in (1, 3, 5)]
+    rows = {row for start in starts for row in range(start, min(start + own, len(ordered)))}
+    return [ordered[row] for row in sorted(rows)]
 
 
 def _tokens(examples: Sequence[Candidate]) -> int:
