@@ -15,6 +15,7 @@ from influence.selection.bm25 import bm25_scores
 from influence.selection.example_set import Candidate, ExampleSet, encode_examples
 from influence.selection.random_scores import random_scores, stratified_scores
 from influence.selection.rds import rds_vectors
+from plumbing.units import counted
 from training.plan.plan_file import read_plan
 from training.run.base import open_base
 from workbench.influence_runs.data_outlook import DataOutlook, PartOutlook, start_seconds, timed
@@ -101,7 +102,7 @@ def _less(
             done=trained,
         ),
         PartOutlook(
-            f"gradients of the pool at {settings.epochs} checkpoints",
+            f"gradients of the pool at {counted(settings.epochs, 'checkpoint')}",
             rows,
             gradients,
             0.0 if stored else gradients * per_token,

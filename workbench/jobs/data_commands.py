@@ -12,6 +12,8 @@ from workbench.influence_runs.data_settings import BalanceSettings, MisfiledSett
 Words = Sequence[str | Path]
 GRADIENT = 3
 """How many forward passes a gradient costs, about."""
+START = 1_000
+"""How many forward passes of a small model fit in the seconds in which a process starts, about."""
 
 CLI_DEFAULTS: dict[str, object] = {
     "--split": "train",

@@ -241,15 +241,17 @@ def _run(session: Session, name: str, settings: Settings) -> Job:
 
     def work(handle: Handle) -> str:
         todo = _left(every, settings)
-        whole = sum(command.work for command in todo)
-        start = 0.0
+        whole = sum(lines.START + command.work for command in todo)
+        done = 0.0
         for command in todo:
-            part = JobPart(handle, start, start + command.work / whole, command.name)
+            ends = done + lines.START + command.work
+            shares = (done / whole, (done + lines.START) / whole, ends / whole)
+            part = JobPart(handle, shares, command.name)
             if command.name == "study":
                 _begin(command, settings)
             else:
                 WorkerProcess([*map(str, (*command.words, *command.more))]).carry_out(part)
-            start += command.work / whole
+            done = ends
         return f"the answer is below and in {commands.display_path(folder)}"
 
     return session.jobs.submit(

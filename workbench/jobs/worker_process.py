@@ -39,12 +39,14 @@ class JobPart:
 
     Args:
         handle: of the job.
-        start, end: where the part begins and ends, as shares of the job.
+        shares: of the job, that are done when the process starts, when its imports are done, and
+            when it ends.
         name: what the process does; messages begin with it.
     """
 
-    def __init__(self, handle: Handle, start: float, end: float, name: str) -> None:
-        self._handle, self._start, self._end, self._name = handle, start, end, name
+    def __init__(self, handle: Handle, shares: tuple[float, float, float], name: str) -> None:
+        self._handle, self._name = handle, name
+        self._started, self._ready, self._ended = shares
 
     @property
     def should_stop(self) -> bool:
@@ -53,8 +55,10 @@ class JobPart:
 
     def progress(self, done: float, total: float, message: str = "") -> None:
         """Reports how far this part is; raises Cancelled as the handle does."""
-        share = done / total if total else 0.0
-        here = self._start + share * (self._end - self._start)
+        # A process that still starts does not know its total.
+        here = self._started
+        if total:
+            here = self._ready + done / total * (self._ended - self._ready)
         self._handle.progress(here, 1, f"{self._name}: {message}" if message else self._name)
 
     def log(self, line: str) -> None:
@@ -87,7 +91,7 @@ class WorkerProcess:
             Cancelled: the job was cancelled, and the child has saved its state.
             SessionError: the child refused its words or failed.
         """
-        handle.progress(0, 1, "starting")
+        handle.progress(0, 0, "starting")
         process = subprocess.Popen(
             self._words, env=self._environment, text=True, encoding="utf-8",
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,

@@ -22,7 +22,9 @@ from workbench.session.session import Session
 
 def build(session: Session, board: Board, name: gr.Textbox) -> AnswerView:
     """Builds the view; it is hidden until there is an answer."""
-    with gr.Column(visible=False, elem_id="data-balance-answer", elem_classes="answer") as whole:
+    with gr.Column(
+        visible=False, elem_id="data-balance-answer", elem_classes="data-answer"
+    ) as whole:
         gr.HTML("<h2>The rounds</h2>")
         rounds = gr.HTML(elem_id="data-balance-rounds-table")
         links = gr.HTML(elem_id="data-balance-files")

@@ -22,7 +22,9 @@ EVERY = "all datasets"
 
 def build(session: Session, board: Board, name: gr.Textbox) -> AnswerView:
     """Builds the view of the run that `name` names; it is hidden until there is an answer."""
-    with gr.Column(visible=False, elem_id="data-misfiled-answer", elem_classes="answer") as whole:
+    with gr.Column(
+        visible=False, elem_id="data-misfiled-answer", elem_classes="data-answer"
+    ) as whole:
         gr.HTML("<h2>The most suspicious examples</h2>")
         gr.HTML(
             '<p class="facts-line">Suspicion is the larger of two ranks within the dataset, 100 % '

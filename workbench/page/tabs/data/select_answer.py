@@ -20,7 +20,9 @@ EVERY = "all sources"
 
 def build(session: Session, board: Board, name: gr.Textbox) -> AnswerView:
     """Builds the view of the run that `name` names; it is hidden until there is an answer."""
-    with gr.Column(visible=False, elem_id="data-select-answer", elem_classes="answer") as whole:
+    with gr.Column(
+        visible=False, elem_id="data-select-answer", elem_classes="data-answer"
+    ) as whole:
         gr.HTML("<h2>What was chosen</h2>")
         summary = gr.HTML(elem_id="data-select-summary")
         links = gr.HTML(elem_id="data-select-files")
@@ -49,7 +51,7 @@ def build(session: Session, board: Board, name: gr.Textbox) -> AnswerView:
             scores: score_histogram(answer["histogram"], theme == "dark"),
             source: gr.Dropdown([EVERY, *sources], value=EVERY),
             **turn(name, CHOSEN, EVERY, 0),
-            which: CHOSEN,
+            which: gr.Radio(value=CHOSEN, visible=select_html.knows_queries(answer)),
         }
 
     def turn(name: str, which: str, source: str, number: int) -> Updates:

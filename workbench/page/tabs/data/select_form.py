@@ -21,13 +21,13 @@ METHODS = [
     ("LESS: gradients, after a warm-up", "less"),
     ("RDS+: hidden states, one pass", "rds"),
     ("BM25: words in common", "bm25"),
-    ("stratified: by chance, equally many of each source", "stratified"),
+    ("stratified: equally many of each source", "stratified"),
     ("random: by chance", "random"),
 ]
 POLICIES = [
-    ("turns: each validation example takes its best", "round_robin"),
-    ("max: the best score for any subtask", "max"),
-    ("mean: the best mean over subtasks", "mean"),
+    ("turns: each target takes its best", "round_robin"),
+    ("max: best for any subtask", "max"),
+    ("mean: best mean over subtasks", "mean"),
 ]
 UNITS = [
     ("examples", "examples"),

@@ -8,12 +8,15 @@ from typing import Any
 
 from markupsafe import Markup
 
+from influence.selection.random_scores import EVERY
 from plumbing import units
 from workbench.commands import display_path
 from workbench.page.tabs import markup
 from workbench.page.tabs.data.paging import PageOfRows
 from workbench.page.tabs.data.texts import text_html
 
+EVERY_QUERY = EVERY[0]
+"""The query of scores by chance, which know no validation example."""
 NEAR = 3
 """Validation examples, or helpers, that are shown beside a text."""
 
@@ -32,7 +35,7 @@ def summary_html(answer: Mapping[str, Any], selection: Path) -> Markup:
             each["pool_share"] * 100,
         )
         rows.append([
-            Markup("{}{}").format(markup.swatch(index), each["source"]),
+            Markup("{} {}").format(markup.swatch(index), each["source"]),
             f"{each['pool']:,}", f"{each['chosen']:,}",
             f"{each['chosen_share']:.1%}", bar, f"{each['supervised']:,}",
         ])  # fmt: skip
@@ -56,7 +59,7 @@ def chosen_html(page: PageOfRows, queries: Sequence[Mapping[str, Any]]) -> Marku
         Markup('<li><div class="own"><h4>{}</h4>{}</div><div class="near">{}</div></li>').format(
             _title(
                 f"{page.first + at + 1}. {each['source']} {each['number']}",
-                f"score {each['score']:.3f}" + (f" for {each['query']}" if each["query"] else ""),
+                f"score {each['score']:.3f}" + _for(each["query"]),
             ),
             text_html(each["text"]),
             _list([_near(near, queries) for near in each["nearest"][:NEAR]], "nearest to"),
@@ -77,6 +80,15 @@ def queries_html(page: PageOfRows) -> Markup:
     )
 
 
+def knows_queries(answer: Mapping[str, Any]) -> bool:
+    """Returns whether the scores are for validation examples or subtasks, and not by chance."""
+    return any(each["name"] != EVERY_QUERY for each in answer["queries"])
+
+
+def _for(query: str) -> str:
+    return f" for {query}" if query not in ("", EVERY_QUERY) else ""
+
+
 def _rows(rows: Any) -> Markup:
     return Markup('<ol class="examples">{}</ol>').format(markup.join(rows))
 
@@ -94,10 +106,10 @@ def _list(entries: Sequence[Markup], head: str) -> Markup:
 
 def _near(near: Mapping[str, Any], queries: Sequence[Mapping[str, Any]]) -> Markup:
     query = queries[near["query"]]
-    # A score of its own kind: a whole subtask, or nobody, has no text.
-    if not query["text"] and query["name"] == "every query":
+    if query["name"] == EVERY_QUERY:
         return Markup("")
     title = _title(query["name"], f"score {near['score']:.3f}")
+    # A whole subtask has no text.
     text = text_html(query["text"]) if query["text"] else Markup("")
     return Markup("<li>{}{}</li>").format(title, text)
 
