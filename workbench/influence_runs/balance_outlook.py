@@ -13,6 +13,7 @@ from evaluation.loss import losses
 from evaluation.prepared import Prepared, prepare
 from influence.balance.domain_influence import domain_influence
 from influence.gradients.examples import Examples, read_examples
+from plumbing.units import counted
 from training.plan.rounds import with_shares
 from training.run import memory
 from workbench.influence_runs.balance_rounds import BalanceOptions
@@ -67,20 +68,20 @@ def balance_outlook(
     parts = (
         PartOutlook("start", None, None, start()),
         PartOutlook(
-            f"{trainings} trainings on the mixture",
+            f"{counted(trainings, 'training')} on the mixture",
             trainings * step.ready.examples,
             trainings * step.ready.tokens,
             seconds,
             trainings * weights,
         ),
         PartOutlook(
-            f"losses of the references, {trainings} times",
+            "losses of the references after each",
             trainings * sum(dataset.n for dataset in references.datasets),
             None,
             trainings * _loss_seconds(loaded, wanted, references),
         ),
         PartOutlook(
-            f"influence of the domains, {rounds} times ({options.curvature.estimator})",
+            f"influence in {counted(rounds, 'round')} ({options.curvature.estimator})",
             rounds * counts,
             None,
             rounds * (fixed + each * counts),

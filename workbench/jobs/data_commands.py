@@ -56,7 +56,7 @@ class DataCommand:
     name: str
     words: Words
     more: Words = ()
-    work: float = 1.0
+    work: float = 10.0 * START
 
 
 def begin_command(settings: SelectSettings, study: Path, root: Path) -> DataCommand:

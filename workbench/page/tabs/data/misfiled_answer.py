@@ -18,6 +18,8 @@ from workbench.page.tabs.wiring import Board, Updates, one_at_a_time, with_error
 from workbench.session.session import Session
 
 EVERY = "all datasets"
+BETTER = 0.005
+"""Nats per token from which on another expert is called better; less is shown as 0.00."""
 
 
 def build(session: Session, board: Board, name: gr.Textbox) -> AnswerView:
@@ -125,11 +127,11 @@ def reason(suspect: Mapping[str, Any], by_loss: float, by_other: float) -> str:
         by_other: share of its dataset of which no other expert is better by more.
     """
     margin = suspect["loss_margin"]
-    if margin is not None and by_other >= by_loss and margin > 0:
+    if margin is not None and by_other >= by_loss and margin >= BETTER:
         return (
             f"{suspect['better']} is better by {margin:.2f} (rank {by_other:.0%}): it may belong "
             "there"
         )
     if by_other > by_loss:
-        return f"{suspect['better']} is almost as good (rank {by_other:.0%})"
+        return f"{suspect['better']} is about as good (rank {by_other:.0%})"
     return f"high loss of its own expert (rank {by_loss:.0%}): its answer may be wrong"

@@ -56,7 +56,7 @@ def summary_html(answer: Mapping[str, Any], selection: Path) -> Markup:
 def chosen_html(page: PageOfRows, queries: Sequence[Mapping[str, Any]]) -> Markup:
     """Returns a page of chosen examples, each beside the validation examples nearest to it."""
     return _rows(
-        Markup('<li><div class="own"><h4>{}</h4>{}</div><div class="near">{}</div></li>').format(
+        Markup('<li><div class="own">{}{}</div><div class="near">{}</div></li>').format(
             _title(
                 f"{page.first + at + 1}. {each['source']} {each['number']}",
                 f"score {each['score']:.3f}" + _for(each["query"]),
@@ -71,7 +71,7 @@ def chosen_html(page: PageOfRows, queries: Sequence[Mapping[str, Any]]) -> Marku
 def queries_html(page: PageOfRows) -> Markup:
     """Returns a page of validation examples, each beside the examples of the pool that help it."""
     return _rows(
-        Markup('<li><div class="own"><h4>{}</h4>{}</div><div class="near">{}</div></li>').format(
+        Markup('<li><div class="own">{}{}</div><div class="near">{}</div></li>').format(
             _title(each["name"], f"{each['chosen']:,} chosen for it"),
             text_html(each["text"]),
             _list([_helper(helper) for helper in each["helpers"][:NEAR]], "best helpers"),
@@ -94,7 +94,7 @@ def _rows(rows: Any) -> Markup:
 
 
 def _title(name: str, facts: str) -> Markup:
-    return Markup("<b>{}</b> <small>{}</small>").format(name, facts)
+    return Markup('<div class="what"><b>{}</b> <small>{}</small></div>').format(name, facts)
 
 
 def _list(entries: Sequence[Markup], head: str) -> Markup:

@@ -45,7 +45,7 @@ def test_the_table_has_reasons_and_escaped_texts():
 
 @pytest.mark.parametrize(
     ("margin", "by_loss", "by_other", "said"),
-    [(0.5, 0.5, 0.9, "b is better by 0.50"), (-0.5, 0.5, 0.9, "b is almost as good"),
+    [(0.5, 0.5, 0.9, "b is better by 0.50"), (0.004, 0.5, 0.9, "b is about as good"),
      (0.5, 0.9, 0.5, "answer may be wrong"), (None, 0.9, 0.0, "answer may be wrong")],
 )  # fmt: skip
 def test_the_reason_is_the_larger_rank(margin, by_loss, by_other, said):
