@@ -50,16 +50,17 @@ def rds_scores(
         InfluenceStopped: `should_stop` returned True.
     """
     total = len(pool) + len(targets)
-    rows, others = (
-        rds_vectors(
+
+    def vectors(examples: ExampleSet, before: int) -> NDArray[np.float32]:
+        return rds_vectors(
             module,
             examples,
             batch_tokens=batch_tokens,
-            progress=lambda done, _, before=before: progress(before + done, total),
+            progress=lambda done, _: progress(before + done, total),
             should_stop=should_stop,
         )
-        for before, examples in ((0, pool), (len(pool), targets))
-    )
+
+    rows, others = vectors(pool, 0), vectors(targets, len(pool))
     return score_matrix("RDS+", rows @ others.T, pool, targets.names)
 
 

@@ -74,7 +74,14 @@ def warm_up_command(settings: SelectSettings, study: Path, root: Path, pool: int
         root: the workdir.
         pool: records of the pool.
     """
-    words = ["influence", "warmup", Path(settings.base), study, "--data", Path(settings.pool)]
+    words: list[str | Path] = [
+        "influence",
+        "warmup",
+        Path(settings.base),
+        study,
+        "--data",
+        Path(settings.pool),
+    ]
     warm = settings.warm_up
     words += _options(
         ("--split", settings.split),
@@ -91,7 +98,7 @@ def warm_up_command(settings: SelectSettings, study: Path, root: Path, pool: int
 
 def store_command(settings: SelectSettings, study: Path, root: Path, pool: int) -> DataCommand:
     """Returns the command that stores the gradients of the pool; arguments as warm_up_command."""
-    words = ["influence", "store", study]
+    words: list[str | Path] = ["influence", "store", study]
     words += _options(("--kind", settings.kind), ("--size", settings.size))
     work = GRADIENT * pool * settings.epochs
     return DataCommand("gradients of the pool", (*words, "--workdir", root), work=work)
@@ -110,7 +117,14 @@ def select_command(
         examples: records of the pool, and of the targets.
     """
     out = selection_file(folder)
-    words = ["influence", "select", study, out, "--targets", Path(settings.targets)]
+    words: list[str | Path] = [
+        "influence",
+        "select",
+        study,
+        out,
+        "--targets",
+        Path(settings.targets),
+    ]
     words += ["--split", settings.target_split] if settings.target_split != "validation" else []
     less = settings.method == "less"
     words += _options(
@@ -148,7 +162,7 @@ def balance_command(
         root: the workdir.
         roots: the folders that the plan may read; the command checks this again where it reads.
     """
-    words = ["balance", folder / "plan.yml", folder / "rounds"]
+    words: list[str | Path] = ["balance", folder / "plan.yml", folder / "rounds"]
     words += _options(("--rounds", settings.rounds), ("--m", settings.m))
     words += ["--keep-total"] if settings.keep_total else []
     words += ["--centre"] if settings.centre else []
@@ -159,14 +173,14 @@ def balance_command(
         ("--sample", settings.sample),
         ("--seed", settings.seed),
     )
-    more = [word for each in roots for word in ("--root", each)]
+    more: list[str | Path] = [word for each in roots for word in ("--root", each)]
     more += ["--json", folder / RESULT, "--force"]
     return DataCommand("rounds", (*words, "--workdir", root), more)
 
 
 def misfiled_command(settings: MisfiledSettings, folder: Path, root: Path) -> DataCommand:
     """Returns the command that looks for misfiled examples; its recipe is in the run's folder."""
-    words = ["misfiled", folder / "recipe.yml", "--data", Path(settings.data)]
+    words: list[str | Path] = ["misfiled", folder / "recipe.yml", "--data", Path(settings.data)]
     words += _options(("--split", settings.split), ("--limit", settings.limit))
     words += ["--out", folder / "suspects.csv", "--workdir", root]
     return DataCommand("suspicions", words, ("--json", folder / RESULT, "--force"))

@@ -65,7 +65,7 @@ def test_bad_input_of_each_form_is_told_beside_it(trainer, open_page, steps):
     choose(page, "select-policy", "max")
     problem(page, "select", "Choose turns")
     page.locator("#data-select-start").click()
-    page.get_by_text("That did not work").first.wait_for()
+    page.locator(".toast-body", has_text="Choose turns").wait_for()
 
     open_tab(page, steps, "How much of each domain")
     write(page, "balance-m", "")

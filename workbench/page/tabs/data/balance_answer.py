@@ -46,7 +46,7 @@ def build(session: Session, board: Board, name: gr.Textbox) -> AnswerView:
 def answer_html(rounds: Sequence[Mapping[str, Any]], folder: Path, root: Path) -> Markup:
     """Returns all rounds as HTML, and the command that trains the last mixture."""
     plan = folder / "rounds" / "balanced.yml"
-    words = ["train", plan, folder / "trained", "--workdir", root]
+    words: list[str | Path] = ["train", plan, folder / "trained", "--workdir", root]
     line = markup.command(commands.shown(words))
     steps = markup.join(_step_html(*pair) for pair in pairwise(rounds))
     return Markup(

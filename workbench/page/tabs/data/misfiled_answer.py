@@ -69,7 +69,7 @@ def build(session: Session, board: Board, name: gr.Textbox) -> AnswerView:
     inputs = [name, dataset]
     paging.wire(pager, with_error_dialog(turn), inputs, paged, "data-misfiled-rows")
     dataset.input(
-        with_error_dialog(lambda *asked: turn(*asked, 0)),
+        with_error_dialog(lambda name, dataset: turn(name, dataset, 0)),
         inputs,
         paged,
         **one_at_a_time("data-misfiled-rows"),

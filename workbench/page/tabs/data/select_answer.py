@@ -70,9 +70,13 @@ def build(session: Session, board: Board, name: gr.Textbox) -> AnswerView:
         return {rows: html, **paging.updates(pager, page)}
 
     paging.wire(pager, with_error_dialog(turn), [name, which, source], paged, "data-select-rows")
+
+    def begin(name: str, which: str, source: str) -> Updates:
+        return turn(name, which, source, 0)
+
     for field in (which, source):
         field.input(
-            with_error_dialog(lambda *asked: turn(*asked, 0)),
+            with_error_dialog(begin),
             [name, which, source],
             paged,
             **one_at_a_time("data-select-rows"),
