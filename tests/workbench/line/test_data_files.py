@@ -21,6 +21,9 @@ def client(tmp_path):
     folder.mkdir(parents=True)
     (folder / "suspects.csv").write_text("<script>1</script>\n")
     (folder / "run.json").write_text("{}")
+    other = tmp_path / "data" / "other" / "one"  # a folder that is no question
+    other.mkdir(parents=True)
+    (other / "result.json").write_text("{}")
     app, router = FastAPI(), APIRouter(prefix="/live")
     add_data_files(router, Held(tmp_path))
     app.include_router(router)
@@ -42,7 +45,7 @@ def test_a_table_is_an_attachment(client):
         "misfiled/..%2Fone/suspects.csv",
         "misfiled/two/suspects.csv",
         "..%2Fmisfiled/one/suspects.csv",
-        "other/one/suspects.csv",
+        "other/one/result.json",
     ],
 )
 def test_nothing_else_is_found(client, path):
