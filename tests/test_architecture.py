@@ -89,6 +89,7 @@ FLOORS = {
         {"workbench/line"},
         {"workbench/jobs", "workbench/reports", "workbench/demo"},
         {"workbench/page/tabs"},
+        {"workbench/page/tabs/data"},
         {"workbench/page"},
         {"workbench/cli"},
     ],

@@ -59,6 +59,11 @@ def _path(path: str | Path) -> str:
     return shell_path(display_path(path))
 
 
+def shown(words: Sequence[str | Path]) -> str:
+    """Returns the command line of `dem` with these words; paths are shown as a user writes them."""
+    return _line(*(_path(word) if isinstance(word, Path) else word for word in words))
+
+
 def loss(recipe: Path, data: Path) -> str:
     """Returns the command that measures the validation loss of a recipe on every dataset."""
     return _line("loss", _path(recipe), "--data", _path(data))

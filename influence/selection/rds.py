@@ -27,6 +27,7 @@ def rds_scores(
     targets: ExampleSet,
     *,
     batch_tokens: int = 512,
+    progress: Callable[[int, int], None] = lambda done, total: None,
     should_stop: Callable[[], bool] | None = None,
 ) -> ScoreMatrix:
     """Scores each example of the pool for each validation example by RDS+.
@@ -37,6 +38,7 @@ def rds_scores(
         targets: encoded with this model's tokenizer.
         batch_tokens: the most tokens of a batch; a single example may exceed it. On an accelerator
             give 16384.
+        progress: called with the examples that are read and the examples in all, N + V.
         should_stop: asked before each batch.
 
     Returns:
@@ -47,10 +49,18 @@ def rds_scores(
             not finite or all 0.
         InfluenceStopped: `should_stop` returned True.
     """
-    rows, others = (
-        rds_vectors(module, examples, batch_tokens=batch_tokens, should_stop=should_stop)
-        for examples in (pool, targets)
-    )
+    total = len(pool) + len(targets)
+
+    def vectors(examples: ExampleSet, before: int) -> NDArray[np.float32]:
+        return rds_vectors(
+            module,
+            examples,
+            batch_tokens=batch_tokens,
+            progress=lambda done, _: progress(before + done, total),
+            should_stop=should_stop,
+        )
+
+    rows, others = vectors(pool, 0), vectors(targets, len(pool))
     return score_matrix("RDS+", rows @ others.T, pool, targets.names)
 
 
@@ -59,6 +69,7 @@ def rds_vectors(
     examples: ExampleSet,
     *,
     batch_tokens: int = 512,
+    progress: Callable[[int, int], None] = lambda done, total: None,
     should_stop: Callable[[], bool] | None = None,
 ) -> NDArray[np.float32]:
     """Computes the vector of RDS+ of each example, scaled to length 1.
@@ -72,6 +83,7 @@ def rds_vectors(
         module: as in rds_scores.
         examples: N examples.
         batch_tokens: as in rds_scores.
+        progress: called with the examples that are read and N.
         should_stop: as in rds_scores.
 
     Returns:
@@ -84,6 +96,7 @@ def rds_vectors(
     ids = [each.encoded[-1].ids for each in examples.examples]
     _check_vocabulary(module, ids)
     vectors: NDArray[np.float32] | None = None
+    done = 0
     for batch in _equal_length_batches([len(row) for row in ids], batch_tokens):
         if should_stop is not None and should_stop():
             raise InfluenceStopped("RDS+ was stopped before all examples were read.")
@@ -94,6 +107,8 @@ def rds_vectors(
         # The size d of a state is known only now: not every configuration names it.
         vectors = np.empty((len(ids), means.shape[1]), np.float32) if vectors is None else vectors
         vectors[batch] = means
+        done += len(batch)
+        progress(done, len(ids))
     assert vectors is not None  # encode_examples refuses sets without examples
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return (vectors / np.where(lengths == 0, 1, lengths)).astype(np.float32)

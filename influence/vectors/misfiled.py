@@ -136,7 +136,8 @@ def misfiled_tables(
         live: the base with the vectors; a dataset's own vector has the dataset's name.
         datasets: dataset -> the records that its expert was trained on.
         tokenizer: the tokenizer of the model.
-        progress: called with the examples whose gradients are done and the examples in all.
+        progress: called with the passes that are done and the passes in all: of each example one
+            for its gradient, and one for each vector.
         should_stop: asked after each batch.
 
     Raises:
@@ -155,7 +156,7 @@ def misfiled_tables(
     }
     paths = SlopePaths(live.module, live.views, list(live.vectors.values()))
     _compose(live, {})
-    total = sum(len(each.records) for each in encoded.values())
+    total = (1 + len(live.vectors)) * sum(len(each.records) for each in encoded.values())
     at_base: dict[str, ExampleTable] = {}
     for name, examples in encoded.items():
         before = sum(len(table.losses) for table in at_base.values())
@@ -170,10 +171,13 @@ def misfiled_tables(
             should_stop=should_stop,
         )
     losses = {name: torch.zeros_like(table.slopes) for name, table in at_base.items()}
+    done = total // (1 + len(live.vectors))
     for column, vector in enumerate(live.vectors):
         _compose(live, {vector: 1.0})
         for name, examples in encoded.items():
             losses[name][:, column] = example_losses(live.module, examples, should_stop=should_stop)
+            done += len(examples.records)
+            progress(done, total)
     return [
         misfiled(name, name, examples.records, at_base[name], losses[name])
         for name, examples in encoded.items()

@@ -19,7 +19,7 @@ from typing import Annotated, Any
 import typer
 
 from workbench.cli.help import Verb, Verbs
-from workbench.cli.output import QUIET, fail
+from workbench.cli.output import QUIET, WORKER, event, fail
 from workbench.cli.shared import ledger_of, progress_bar
 
 # Before torch is imported: two threads that spin while a third process works cost ten times the
@@ -42,8 +42,16 @@ Quiet = Annotated[
 ]
 
 
+Worker = Annotated[bool, typer.Option("--worker", hidden=True)]
+"""A page runs the verb: progress and errors are lines of JSON, and the end of stdin stops it."""
+
+
 def command(
-    panel: str, *examples: str, name: str | None = None, parent: typer.Typer = app
+    panel: str,
+    *examples: str,
+    name: str | None = None,
+    parent: typer.Typer = app,
+    worker: bool = False,
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Register a function as a verb of `dem`, with --quiet and a block of examples in its help.
 
@@ -52,20 +60,27 @@ def command(
         examples: command lines that work in a clone, at most 78 characters each.
         name: the verb; the function's name if not given.
         parent: the group that the verb belongs to.
+        worker: whether a page may run it, with --worker; see workbench.cli.output.WORKER.
     """
+    flags = {"quiet": Quiet} | ({"worker": Worker} if worker else {})
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
         @wraps(function)
-        def verb(*args: Any, quiet: bool, **kwargs: Any) -> None:
-            if quiet:
+        def verb(*args: Any, **kwargs: Any) -> None:
+            if kwargs.pop("quiet"):
                 QUIET.set(True)
+            if worker and kwargs.pop("worker"):
+                WORKER.set(True)
             function(*args, **kwargs)
 
         # Typer reads the flags from the signature; so every verb gets --quiet without naming it.
         own = signature(function)
-        flag = Parameter("quiet", Parameter.KEYWORD_ONLY, default=False, annotation=Quiet)
-        vars(verb)["__signature__"] = own.replace(parameters=[*own.parameters.values(), flag])
-        verb.__annotations__ = {**function.__annotations__, "quiet": Quiet}
+        added = [
+            Parameter(flag, Parameter.KEYWORD_ONLY, default=False, annotation=hint)
+            for flag, hint in flags.items()
+        ]
+        vars(verb)["__signature__"] = own.replace(parameters=[*own.parameters.values(), *added])
+        verb.__annotations__ = {**function.__annotations__, **flags}
         # Typer keeps the line breaks of a docstring, which are those of the source.
         paragraphs = cleandoc(function.__doc__ or "").split("\n\n")
         text = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
@@ -228,7 +243,7 @@ def main(arguments: list[str]) -> int:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     # A group without a verb shows what verbs it has.
     arguments = [*arguments, "--help"] if arguments in ([], ["demo"], ["real"]) else arguments
-    quiet = QUIET.set(False)
+    quiet, worker = QUIET.set(False), WORKER.set(False)
     try:
         # Not standalone: Typer would print its usage errors in a box, and without `error: `.
         code = app(arguments, prog_name="dem", standalone_mode=False)
@@ -251,10 +266,14 @@ def main(arguments: list[str]) -> int:
     except Exception as error:
         if not is_user_error(error):
             raise
-        fail(str(error))
+        if WORKER.get():
+            event(error=str(error))
+        else:
+            fail(str(error))
         return 2
     finally:
         QUIET.reset(quiet)
+        WORKER.reset(worker)
 
 
 def _usage_message(error: typer.TyperException) -> str:

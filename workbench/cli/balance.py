@@ -9,7 +9,7 @@ from workbench.cli.app import command
 from workbench.cli.following import stoppable, watching
 from workbench.cli.influence import Workdir, influence_app
 from workbench.cli.measure import Limit
-from workbench.cli.output import Force, Json, note, report_to, wrapped
+from workbench.cli.output import WORKER, Force, Json, event, note, report_to, wrapped
 from workbench.cli.shared import RecipeFile, ledger_of, progress_bar, recipe_from, resolver
 from workbench.cli.vectors import SeenBy, stated_examples
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     PLAN,
     "dem balance plan.yml rounds --rounds 1 --sample 50",
     "dem balance plan.yml other --rounds 1 --estimator identity --sample 50",
+    worker=True,
 )
 def balance(
     plan: Annotated[
@@ -75,6 +76,7 @@ def balance(
     ] = None,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of what is drawn.")] = 0,
     workdir: Workdir = None,
+    root: Annotated[list[Path] | None, typer.Option("--root", hidden=True)] = None,
     json_file: Json = None,
     force: Force = False,
 ) -> None:
@@ -85,6 +87,7 @@ def balance(
 
     The last mixture is written to OUT/balanced.yml, a plan for dem train.
     """
+    from corpus.reach import ANYWHERE, Reach
     from influence.curvature.inverse import CurvatureOptions
     from plumbing.atomic import write_whole
     from training.plan.plan_file import plan_yaml, read_plan
@@ -96,12 +99,22 @@ def balance(
         rounds=rounds, m=m, keep_total=keep_total, centre=centre, layers=layers, keep=keep,
         sample=sample, curvature=CurvatureOptions(estimator=cast(Any, estimator), seed=seed),
     )  # fmt: skip
-    read = read_plan(plan)
+    # A page names the folders that its plans may read, and asks no hub.
+    roots = tuple(each.resolve() for each in root or ())
+    read = read_plan(plan, Reach(roots, hub=False) if root else ANYWHERE)
 
     def on_round(made: "BalanceRound") -> None:
         note(influence_tables.round_line(made))
+        if WORKER.get():
+            event(stage={"done": made.number + 1, "of": rounds + 1})
 
-    with stoppable() as stop, watching(False, stop) as watcher, ledger_of(workdir) as ledger:
+    if WORKER.get():
+        event(stage={"done": 0, "of": rounds + 1})
+    with (
+        stoppable() as stop,
+        watching(WORKER.get(), stop) as watcher,
+        ledger_of(workdir) as ledger,
+    ):
         made = balance_rounds(read, out, options, watcher, ledger=ledger, on_round=on_round)
     write_whole(out / BALANCED, plan_yaml(made[-1].mixture))
     report.show(influence_tables.rounds(made))

@@ -1,18 +1,16 @@
 """Follows a training on the command line, by a bar or a worker's events, and stops it."""
 
-import json
 import os
 import signal
-import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from training.run.launch import is_main
-from workbench.cli.output import note
+from workbench.cli.output import WORKER, event, note
 from workbench.cli.shared import progress_bar
 
 if TYPE_CHECKING:
@@ -70,7 +68,7 @@ def stoppable() -> Iterator[StopFlag]:
     from influence.errors import InfluenceStopped
     from training.errors import TrainingStopped
 
-    with stopping(False) as stop:
+    with stopping(WORKER.get()) as stop:
         try:
             yield stop
         except (InfluenceStopped, TrainingStopped):
@@ -104,15 +102,20 @@ def watching(worker: bool, stop: StopFlag) -> "Iterator[Watcher]":
         yield Watcher(on_moment=on_moment, should_stop=stop)
 
 
+@contextmanager
+def counting(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Yield what is called with the work done and the work in all: a bar, or a worker's events."""
+    if WORKER.get():
+        yield lambda done, total: event(progress={"done": done, "total": total, "what": what})
+        return
+    with progress_bar() as bar:
+        task = bar.add_task(what)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
 def _point_line(step: str, point: "CurvePoint") -> str:
     return f"{step}, update {point.step}: validation loss {point.validation_text()}"
 
 
 def _step_line(made: "Made") -> str:
     return f"{made.ready.name}: done, {made.spent.wall_seconds:.1f} s, {made.spent.tokens:,} tokens"
-
-
-def event(**content: Any) -> None:
-    """Print an event of a worker, a line of JSON on stdout."""
-    typer.echo(json.dumps(content))
-    sys.stdout.flush()

@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from plumbing.units import counted
 from workbench.cli.app import app, command
-from workbench.cli.following import stoppable, watching
+from workbench.cli.following import counting, stoppable, watching
 from workbench.cli.help import Verbs
-from workbench.cli.output import Force, Json, refuse_existing, report_to, warn
-from workbench.cli.shared import ledger_of, progress_bar, resolver
+from workbench.cli.output import WORKER, Force, Json, refuse_existing, report_to, say, warn
+from workbench.cli.shared import ledger_of, resolver
 
 if TYPE_CHECKING:
     from corpus import Record
@@ -39,13 +40,7 @@ Method = Annotated[str, typer.Option(metavar="NAME", help="less, rds, bm25, stra
 Centre = Annotated[
     bool, typer.Option("--centre", help="For less: subtract the mean gradient of the pool.")
 ]
-Reading = Annotated[
-    str,
-    typer.Option(
-        metavar="NAME",
-        help="For less by max or mean: mean_of_cos of a subtask's examples, or cos_of_mean.",
-    ),
-]
+Reading = Annotated[str, typer.Option(metavar="NAME", help="less: mean_of_cos or cos_of_mean.")]
 Seed = Annotated[int, typer.Option(metavar="N", min=0, help="Of all that is drawn.")]
 
 
@@ -54,6 +49,7 @@ Seed = Annotated[int, typer.Option(metavar="N", min=0, help="Of all that is draw
     "dem influence warmup assets/demo/base study --data assets/demo/data",
     "dem influence warmup assets/demo/base quick --data assets/demo/data --epochs 1",
     parent=influence_app,
+    worker=True,
 )
 def warmup(
     base: Annotated[
@@ -74,17 +70,17 @@ def warmup(
     rank: Annotated[int, typer.Option(metavar="N", min=1, help="Rank of the adapter.")] = 16,
     batch: Annotated[int, typer.Option(metavar="N", min=1, help="Examples of a step.")] = 32,
     seed: Seed = 0,
-    untrained: Annotated[
+    begin_only: Annotated[
         bool,
-        typer.Option("--untrained", help="Begin without training, for methods other than less."),
+        typer.Option("--begin-only", help="Train nothing: methods other than less need no more."),
     ] = False,
     workdir: Workdir = None,
 ) -> None:
     """Begin a study of a pool of data: train an adapter on a random share of it.
 
     A checkpoint is kept after each pass; gradients are taken there. A command that was interrupted
-    goes on where it was. A study that was begun untrained is trained by the same command without
-    that option.
+    goes on where it was. A study that was only begun is trained by the same command without that
+    option.
     """
     from workbench.influence_runs.study import WarmUp, begin_study
     from workbench.influence_runs.warm_up import warm_up
@@ -93,12 +89,16 @@ def warmup(
         folder = str(located(base).resolve())
     settings = WarmUp(share, epochs, rate, rank, batch, seed)
     begun, pool = begin_study(study, folder, data, split, settings)
-    if untrained:
-        typer.echo(f"{study}: a pool of {sum(map(len, pool.values())):,} records, not trained")
+    if begin_only:
+        say(f"{study}: a study of {counted(sum(map(len, pool.values())), 'record')}")
         return
-    with stoppable() as stop, watching(False, stop) as watcher, ledger_of(workdir) as ledger:
+    with (
+        stoppable() as stop,
+        watching(WORKER.get(), stop) as watcher,
+        ledger_of(workdir) as ledger,
+    ):
         made = warm_up(begun, pool, watcher, ledger)
-    typer.echo(f"{made.folder}: {epochs} checkpoints in epochs/")
+    say(f"{made.folder}: {epochs} checkpoints in epochs/")
 
 
 @command(
@@ -106,6 +106,7 @@ def warmup(
     "dem influence store study",
     "dem influence store study --kind adam --size 4096",
     parent=influence_app,
+    worker=True,
 )
 def store(
     study: StudyFolder,
@@ -134,8 +135,7 @@ def store(
     process, processes = int(os.environ.get("RANK", "0")), process_count()
     if device == "cuda" and processes > 1:
         device = f"cuda:{os.environ['LOCAL_RANK']}"
-    with stoppable() as stop, progress_bar() as bar, ledger_of(workdir) as ledger:
-        task = bar.add_task("gradients")
+    with stoppable() as stop, counting("gradients") as progress, ledger_of(workdir) as ledger:
         coverage = store_gradients(
             opened,
             asked,
@@ -144,12 +144,12 @@ def store(
             process=process,
             processes=processes,
             ledger=ledger,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
+            progress=progress,
             should_stop=stop,
         )
     # Of several processes, the one that finishes last says that the store is complete.
     if coverage.complete or processes == 1:
-        typer.echo(coverage.text())
+        say(coverage.text())
 
 
 @command(
@@ -183,9 +183,16 @@ def score(
     asked: Any = method  # Question refuses what is none
     question = Question(asked, check_kind(kind), centre=centre, seed=seed)
     wanted = _targets(targets, split, limit)
-    with stoppable() as stop, ledger_of(workdir) as ledger:
+    opened = open_study(study)
+    with stoppable() as stop, counting("scores") as progress, ledger_of(workdir) as ledger:
         pool, _, scores = scored(
-            open_study(study), wanted, question, device=device, ledger=ledger, should_stop=stop
+            opened,
+            wanted,
+            question,
+            device=device,
+            ledger=ledger,
+            progress=progress,
+            should_stop=stop,
         )
     rows = [
         [cell(each.source), each.number, *(f"{value:.6g}" for value in row)]
@@ -200,6 +207,7 @@ def score(
     "dem influence select study best.selection.json --targets assets/demo/data",
     "dem influence select study b.selection.json --targets wanted --method rds",
     parent=influence_app,
+    worker=True,
 )
 def select(
     study: StudyFolder,
@@ -267,8 +275,16 @@ def select(
     budget = Budget(share if count is None else count, counted, cap)
     question = Question(kind=check_kind(kind), centre=centre, budget=budget, seed=seed, **named)
     opened, wanted = open_study(study), _targets(targets, split, limit)
-    with stoppable() as stop, ledger_of(workdir) as ledger:
-        answer = ask(opened, wanted, question, device=device, ledger=ledger, should_stop=stop)
+    with stoppable() as stop, counting("scores") as progress, ledger_of(workdir) as ledger:
+        answer = ask(
+            opened,
+            wanted,
+            question,
+            device=device,
+            ledger=ledger,
+            progress=progress,
+            should_stop=stop,
+        )
     if answer.overlap:
         warn(answer.overlap)
     answer.write(out, opened)

@@ -22,6 +22,9 @@ from workbench.errors import SessionError
 QUIET: ContextVar[bool] = ContextVar("quiet", default=False)
 """Whether --quiet was given to the command that runs now; `workbench.cli.main` resets it."""
 
+WORKER: ContextVar[bool] = ContextVar("worker", default=False)
+"""Whether a page runs the command that runs now, with --worker; `workbench.cli.main` resets it."""
+
 WIDTH = 80
 """Columns that every result fits, on a terminal and in a file."""
 
@@ -32,9 +35,25 @@ Json = Annotated[
 Force = Annotated[bool, typer.Option("--force", help="Overwrite the file of --json.")]
 
 
+def event(**content: Any) -> None:
+    """Print an event of a worker, a line of JSON on stdout."""
+    typer.echo(json.dumps(content))
+    sys.stdout.flush()
+
+
+def say(message: str) -> None:
+    """Print a line of the result on stdout; a worker sends it to the log of its job."""
+    if WORKER.get():
+        event(log=message)
+    else:
+        typer.echo(message)
+
+
 def note(message: str) -> None:
-    """Print a line on stderr, unless --quiet was given."""
-    if not QUIET.get():
+    """Print a line on stderr, unless --quiet was given; a worker sends it to its job's log."""
+    if WORKER.get():
+        event(log=message)
+    elif not QUIET.get():
         typer.echo(message, err=True)
 
 
@@ -78,7 +97,9 @@ class Report:
     on_stdout: bool = False
 
     def show(self, text: str) -> None:
-        """Print the result as text."""
+        """Print the result as text; the page that runs a worker reads the JSON instead."""
+        if WORKER.get():
+            return
         if self.on_stdout:
             note(text)
         else:

@@ -10,8 +10,8 @@ import typer
 from plumbing.shell import shell_line, shell_path
 from training.run.launch import is_main
 from workbench.cli.app import command
-from workbench.cli.following import event, stopping, watching
-from workbench.cli.output import Force, Json, Report, note, report_to
+from workbench.cli.following import stopping, watching
+from workbench.cli.output import Force, Json, Report, event, note, report_to
 from workbench.cli.shared import ledger_of
 
 if TYPE_CHECKING:

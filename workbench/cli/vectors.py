@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from workbench.cli.app import command
-from workbench.cli.following import stoppable
+from workbench.cli.following import counting, stoppable
 from workbench.cli.influence import Workdir, influence_app
 from workbench.cli.measure import Limit
 from workbench.cli.output import Force, Json, refuse_existing, report_to, wrapped
@@ -212,6 +212,7 @@ def omega(
     "Data",
     "dem misfiled assets/demo/recipe.yml --data assets/demo/data --limit 20",
     "dem misfiled assets/demo/recipe.yml --data assets/demo/data --out suspects.csv",
+    worker=True,
 )
 def misfiled(
     recipe: RecipeFile,
@@ -249,13 +250,12 @@ def misfiled(
     if out is not None:
         refuse_existing(out, force)
     read = {name: records[:limit] for name, records in read_datasets(data, split).items()}
-    with stoppable() as stop, progress_bar() as bar, ledger_of(workdir) as ledger:
-        task = bar.add_task("gradients")
+    with stoppable() as stop, counting("passes") as progress, ledger_of(workdir) as ledger:
         found = find_misfiled(
             recipe_from(recipe),
             read,
             ledger=ledger,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
+            progress=progress,
             should_stop=stop,
         )
     if out is not None:

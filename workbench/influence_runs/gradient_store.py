@@ -120,6 +120,7 @@ def target_gradients(
     projection: Projection,
     *,
     device: str = "cpu",
+    progress: Callable[[int, int], None] = lambda done, total: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> list[Tensor]:
     """Returns the projected gradients of validation examples at each checkpoint, (V, d) each.
@@ -130,13 +131,17 @@ def target_gradients(
         study: a study whose warm-up is finished.
         targets: name of a subtask -> its validation examples.
         projection, device, should_stop: as in store_gradients.
+        progress: called with the gradients that are computed and the gradients in all.
 
     Raises:
         InfluenceError, InfluenceStopped, SessionError: as store_gradients.
     """
     model = WarmModel(study, device)
     records = [record for own in targets.values() for record in own]
-    return [
-        model.at(epoch, "sgd").of(records, projection, should_stop=should_stop)
-        for epoch in warm_epochs(study)
-    ]
+    epochs = warm_epochs(study)
+    found = []
+    for number, epoch in enumerate(epochs):
+        progress(number * len(records), len(epochs) * len(records))
+        found.append(model.at(epoch, "sgd").of(records, projection, should_stop=should_stop))
+    progress(len(epochs) * len(records), len(epochs) * len(records))
+    return found

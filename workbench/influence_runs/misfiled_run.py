@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from corpus import Record
 from corpus.records import place, record_text
@@ -15,6 +15,7 @@ from workbench.errors import SessionError
 if TYPE_CHECKING:
     from evaluation.records.ledger import Ledger
     from merging import Recipe
+    from merging.live.live_model import LiveModel
 
 HEAD = (
     "dataset", "number", "suspicion", "own loss", "base loss", "drop", "better at", "loss margin",
@@ -59,12 +60,28 @@ def find_misfiled(
         recipe: names the base and the experts; its ω do not matter.
         datasets: name of an expert -> records that it was trained on.
         ledger: where the cost is written; nowhere if None.
-        progress: called with the examples whose gradients are done and the examples in all.
+        progress: see influence.vectors.misfiled.misfiled_tables.
         should_stop: asked between batches.
 
     Raises:
         InfluenceError: a dataset has no expert of its name, or a record cannot be used.
         InfluenceStopped: `should_stop` returned True.
+        MergingError, LoadError: the models cannot be opened.
+        SessionError: the base has no tokenizer.
+    """
+    live, tokenizer = open_experts(recipe)
+    with measured(ledger, "influence", "misfiled examples") as meter:
+        tables = misfiled_tables(
+            live, datasets, tokenizer, progress=progress, should_stop=should_stop
+        )
+        meter.count(sum(len(table.records) for table in tables))
+    return [suspect for table in tables for suspect in _suspects(table, datasets[table.dataset])]
+
+
+def open_experts(recipe: Recipe) -> tuple[LiveModel, Any]:
+    """Opens the base and the experts of a recipe as one live model; returns it and its tokenizer.
+
+    Raises:
         MergingError, LoadError: the models cannot be opened.
         SessionError: the base has no tokenizer.
     """
@@ -76,13 +93,7 @@ def find_misfiled(
     loaded = load(base.path, checkpoint=base)
     if loaded.tokenizer is None:
         raise SessionError(f"{base.path} has no tokenizer. Copy the tokenizer's files into it.")
-    live = LiveModel(loaded.module, base, vectors, loaded.views)
-    with measured(ledger, "influence", "misfiled examples") as meter:
-        tables = misfiled_tables(
-            live, datasets, loaded.tokenizer, progress=progress, should_stop=should_stop
-        )
-        meter.count(sum(len(table.records) for table in tables))
-    return [suspect for table in tables for suspect in _suspects(table, datasets[table.dataset])]
+    return LiveModel(loaded.module, base, vectors, loaded.views), loaded.tokenizer
 
 
 def _suspects(table: MisfiledTable, records: Sequence[Record]) -> list[Suspect]:

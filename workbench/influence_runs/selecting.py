@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 from corpus import Record
 from evaluation.records.meter import measured
@@ -98,6 +98,7 @@ def ask(
     *,
     device: str = "cpu",
     ledger: Ledger | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> StudyAnswer:
     """Scores the pool of a study and chooses from it.
@@ -108,6 +109,8 @@ def ask(
         question: what is asked.
         device: torch's name of the device that LESS and RDS+ compute on.
         ledger: where the cost is written; nowhere if None.
+        progress: called with the passes of examples through a model that are done, and with all
+            that the method needs; not called by methods that need no model.
         should_stop: asked between batches.
 
     Raises:
@@ -116,7 +119,13 @@ def ask(
         SessionError: the pool has changed, or the warm-up is not finished.
     """
     pool, wanted, scores = scored(
-        study, targets, question, device=device, ledger=ledger, should_stop=should_stop
+        study,
+        targets,
+        question,
+        device=device,
+        ledger=ledger,
+        progress=progress,
+        should_stop=should_stop,
     )
     choice = choose(
         pool,
@@ -137,6 +146,7 @@ def scored(
     *,
     device: str = "cpu",
     ledger: Ledger | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> tuple[ExampleSet, ExampleSet, ScoreMatrix]:
     """Returns the pool, the validation examples, and the scores; arguments and errors as `ask`."""
@@ -146,18 +156,22 @@ def scored(
     pool = encode_examples(study.pool(), tokenizer)
     wanted = encode_examples(targets, tokenizer)
     with measured(ledger, "influence", f"scores by {question.method}", device=device) as meter:
-        scores = _scores(study, pool, wanted, question, device, should_stop)
+        follow = Following(device, progress, should_stop)
+        scores = _scores(study, pool, wanted, question, follow)
         meter.count(len(pool) + len(wanted))
     return pool, wanted, scores
 
 
+class Following(NamedTuple):
+    """Where scores are computed, and who follows it; the fields are arguments of `ask`."""
+
+    device: str
+    progress: Callable[[int, int], None]
+    should_stop: Callable[[], bool]
+
+
 def _scores(
-    study: Study,
-    pool: ExampleSet,
-    targets: ExampleSet,
-    question: Question,
-    device: str,
-    should_stop: Callable[[], bool],
+    study: Study, pool: ExampleSet, targets: ExampleSet, question: Question, follow: Following
 ) -> ScoreMatrix:
     """Returns the scores of a method: for each validation example, or for each subtask."""
     match question.method:
@@ -168,23 +182,22 @@ def _scores(
         case "bm25":
             return bm25_scores(pool, targets)
         case "rds":
-            return rds_scores(_base_model(study, device), pool, targets, should_stop=should_stop)
+            return rds_scores(
+                _base_model(study, follow.device),
+                pool,
+                targets,
+                progress=follow.progress,
+                should_stop=follow.should_stop,
+            )
         case "less":
-            return _less_scores(study, pool, targets, question, device, should_stop)
+            return _less_scores(study, pool, targets, question, follow)
 
 
 def _less_scores(
-    study: Study,
-    pool: ExampleSet,
-    targets: ExampleSet,
-    question: Question,
-    device: str,
-    should_stop: Callable[[], bool],
+    study: Study, pool: ExampleSet, targets: ExampleSet, question: Question, follow: Following
 ) -> ScoreMatrix:
     store = open_datastore(study.store(question.kind))
-    found = target_gradients(
-        study, targets.records, store.settings.projection, device=device, should_stop=should_stop
-    )
+    found = target_gradients(study, targets.records, store.settings.projection, **follow._asdict())
     name = f"LESS ({question.kind})"
     if question.policy == "round_robin":
         values = example_scores(store, found, centre=question.centre)

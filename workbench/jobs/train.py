@@ -18,7 +18,7 @@ from training.run import record
 from training.run.saved_state import RUN, State
 from workbench import commands
 from workbench.errors import SessionError
-from workbench.jobs.train_process import TrainProcess
+from workbench.jobs.worker_process import WorkerProcess
 from workbench.plans import plan_files
 from workbench.processes import running_process
 from workbench.session.job_table import Handle, Job
@@ -89,9 +89,11 @@ def submit(session: Session, file: Path, name: str, *, resume: bool = False) -> 
     command = commands.train(file, out, session.workdir.root, resume)
 
     def work(handle: Handle) -> str:
-        roots = session.folders.roots
-        process = TrainProcess(file, out, session.workdir.root, resume, roots=roots)
-        done = process.carry_out(handle)
+        words = ["train", str(file), str(out), "--workdir", str(session.workdir.root)]
+        words += ["--resume"] if resume else []
+        # The child checks again where it reads that the plan stays in these folders.
+        words += [word for root in session.folders.roots for word in ("--root", str(root))]
+        done = WorkerProcess(words).carry_out(handle)
         return (
             f"{done} of {len(plan.steps)} steps trained now, "
             f"all are in {commands.display_path(out)}"

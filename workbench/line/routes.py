@@ -25,6 +25,7 @@ from workbench.line.contract import (
     state_of,
     wish_of,
 )
+from workbench.line.data_files import add_data_files
 from workbench.line.description import description
 from workbench.line.page_states import PageStates
 from workbench.line.requests import NO_STORE, document_of, done
@@ -186,6 +187,7 @@ def routes(session: Session) -> tuple[Line, list[BaseRoute]]:
     GET  /live/here                   that the server is here, and which models are open
     GET  /live/forecast               what predicts the losses of any slider position
     …    /live/trials, /live/search…  see add_search_routes
+    GET  /live/data/…                 files to download; see add_data_files
     POST /live/move                   a Wish; answered by lines of JSON
     POST /live/keep                   the state of a page at rest
 
@@ -211,6 +213,7 @@ def routes(session: Session) -> tuple[Line, list[BaseRoute]]:
         return JSONResponse(document, headers=NO_STORE)
 
     add_search_routes(router, session)
+    add_data_files(router, session)
 
     @router.post("/move")
     async def move(request: Request) -> Response:

@@ -17,6 +17,7 @@ from workbench.page.tabs import (
     models,
     train,
 )
+from workbench.page.tabs.data import data_tab
 from workbench.page.tabs.wiring import EVERY_CHANGE, QUIET, Board, with_error_dialog
 from workbench.session.session import Session
 
@@ -62,6 +63,8 @@ def build(session: Session) -> gr.Blocks:
                     compare.build(session, board, tab, clock)
                 with gr.Tab("Train", elem_id="tab-train", render_children=True) as tab:
                     train.build(session, board, tab, clock, stamp)
+                with gr.Tab("Data", elem_id="tab-data", render_children=True) as tab:
+                    data_tab.build(session, board, tab, clock)
                 with gr.Tab("Export", elem_id="tab-export", render_children=True) as tab:
                     export_parts = export.build(session, board, tab, clock)
         _wire_clock(session, page, clock, bench_parts, export_parts)

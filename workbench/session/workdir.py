@@ -94,6 +94,19 @@ class Workdir:
         """The folder of computed t-SNE pictures."""
         return self.root / "pictures"
 
+    @property
+    def studies(self) -> Path:
+        """The folder of studies of pools of data: warm-ups and gradients that selections share."""
+        return self.root / "studies"
+
+    def data_runs(self, question: str) -> Path:
+        """Returns the folder of the runs that asked this question about data."""
+        return self.root / "data" / question
+
+    def data_run(self, question: str, name: str) -> Path:
+        """Returns the folder of the run with this name; raises as `run` does."""
+        return self.data_runs(question) / _check_name(name, "the name of the run")
+
     def plan(self, name: str) -> Path:
         """Returns the file of the plan with this name; raises as `run` does."""
         return self.plans / f"{_check_name(name, 'the name of the training')}.yml"

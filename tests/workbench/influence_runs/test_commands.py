@@ -69,8 +69,8 @@ def test_a_study_without_training_is_enough_for_texts_and_is_trained_later(
 ):
     folder, out = tmp_path / "study", tmp_path / "best.selection.json"
     begin = ["influence", "warmup", tiny_base, folder, "--data", pool_data, "--epochs", 1]
-    code, text, _ = say(*begin, "--untrained")
-    assert code == 0 and "a pool of 50 records, not trained" in text
+    code, text, _ = say(*begin, "--begin-only")
+    assert code == 0 and "a study of 50 records" in text
     choose = ["influence", "select", folder, out, "--targets", pool_data, "--share", 0.1]
     assert say(*choose, "--method", "bm25")[0] == 0 and out.exists()
     code, _, err = say("influence", "store", folder)

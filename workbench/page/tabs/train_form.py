@@ -123,6 +123,7 @@ def build(session: Session, tab: gr.Tab) -> Form:
         wrap_lines=True,
         interactive=True,
         elem_id="train-plan",
+        elem_classes="plan-text",
         buttons=["copy"],
     )
     problems = gr.HTML(elem_id="train-plan-state")

@@ -1,0 +1,1 @@
+"""The tab Data: which examples, how much of each domain, and which are in the wrong place."""

@@ -1,0 +1,136 @@
+"""The form of the question how much of each domain to train on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from influence.curvature.inverse import CurvatureOptions
+from workbench.influence_runs.balance_rounds import BalanceOptions
+from workbench.influence_runs.data_outlook import DataOutlook
+from workbench.influence_runs.data_settings import BalanceSettings
+from workbench.page.tabs.data import field_values as values
+from workbench.page.tabs.data.form import QuestionForm, short
+from workbench.page.tabs.train_display import first_plan
+from workbench.plans import plan_files, plan_text
+from workbench.session.session import Session
+
+ESTIMATORS = [
+    ("EK-FAC", "ekfac"),
+    ("K-FAC", "kfac"),
+    ("none (identity)", "identity"),
+    ("exact, for small models", "exact"),
+]
+DEFAULTS = BalanceSettings("")
+
+
+def build(session: Session) -> QuestionForm:
+    """Builds the fields, those that few need folded under "Advanced"."""
+    new = DEFAULTS
+    plan = gr.Code(
+        "",
+        language="yaml",
+        label="Plan (YAML): its sources are the domains, its validation sets what should improve",
+        lines=10,
+        max_lines=24,
+        wrap_lines=True,
+        interactive=True,
+        elem_id="data-balance-plan",
+        elem_classes="plan-text",
+        buttons=["copy"],
+    )
+    with gr.Row(elem_classes="data-fields"):
+        rounds = short("Rounds of resizing", "balance-rounds", str(new.rounds))
+        m = short("Largest change, share", "balance-m", f"{new.m:g}")
+        sample = short("Examples per set", "balance-sample", str(new.sample), "all")
+        seed = short("Seed", "balance-seed", str(new.seed))
+    with (
+        gr.Accordion("Advanced", open=False, elem_id="data-balance-advanced"),
+        gr.Row(elem_classes="data-fields"),
+    ):
+        estimator = gr.Dropdown(
+            ESTIMATORS,
+            value=new.estimator,
+            label="Inverse curvature",
+            elem_id="data-balance-estimator",
+            min_width=160,
+        )
+        layers = short("Layers: mlp, all or a pattern", "balance-layers", new.layers)
+        keep = short("Steadiest layers only", "balance-keep", "", "all of them")
+        keep_total = gr.Checkbox(
+            label="keep the number of examples", elem_id="data-balance-total", min_width=160
+        )
+        centre = gr.Checkbox(
+            label="relative to all of the data", elem_id="data-balance-centre", min_width=160
+        )
+    fields = [plan, rounds, m, sample, seed, estimator, layers, keep, keep_total, centre]
+
+    def arrive(plan: str | None, *_: Any) -> list[Any]:
+        # What is written there stays.
+        text = gr.skip() if (plan or "").strip() else mixing_plan(session)
+        return [text, *[gr.skip()] * (len(fields) - 1)]
+
+    def estimate(settings: BalanceSettings, name: str) -> DataOutlook:
+        from workbench.influence_runs.balance_outlook import balance_outlook
+
+        plan = plan_files.check(session.workdir, session.folders, settings.plan)
+        out = session.workdir.data_run("balance", name) / "rounds"
+        return balance_outlook(plan, out, options_of(settings), session.ledger)
+
+    return QuestionForm("balance", fields, read, fill, arrive, estimate)
+
+
+def mixing_plan(session: Session) -> str:
+    """Returns the plan that the form starts with: the open base, all open datasets mixed."""
+    text = first_plan(session)
+    return plan_text.with_schedule(text, {"kind": "mixing"}) if text.strip() else ""
+
+
+def options_of(settings: BalanceSettings) -> BalanceOptions:
+    """Returns the options of the rounds."""
+    estimator: Any = settings.estimator
+    return BalanceOptions(
+        rounds=settings.rounds,
+        m=settings.m,
+        keep_total=settings.keep_total,
+        centre=settings.centre,
+        layers=settings.layers,
+        keep=settings.keep,
+        sample=settings.sample,
+        curvature=CurvatureOptions(estimator=estimator, seed=settings.seed),
+    )
+
+
+def read(*given: Any) -> BalanceSettings:
+    """Makes settings of the values of the fields, in their order.
+
+    Raises:
+        SessionError: a value is wrong.
+    """
+    plan, rounds, m, sample, seed, estimator, layers, keep, keep_total, centre = given
+    return BalanceSettings(
+        plan=plan or "",
+        rounds=values.whole(rounds, "Rounds of resizing"),
+        m=values.share(m, "Largest change, share"),
+        keep_total=bool(keep_total),
+        centre=bool(centre),
+        estimator=estimator,
+        layers=(layers or "").strip() or DEFAULTS.layers,
+        keep=values.optional_whole(keep, "Steadiest layers only"),
+        sample=values.optional_whole(sample, "Examples per set", 2),
+        seed=values.whole(seed, "Seed", 0),
+    )
+
+
+def fill(settings: BalanceSettings) -> list[Any]:
+    """Returns the values of the fields for settings."""
+    return [
+        settings.plan, str(settings.rounds), f"{settings.m:g}", _text(settings.sample),
+        str(settings.seed), settings.estimator, settings.layers, _text(settings.keep),
+        settings.keep_total, settings.centre,
+    ]  # fmt: skip
+
+
+def _text(value: int | None) -> str:
+    return "" if value is None else str(value)
