@@ -85,6 +85,7 @@ FLOORS = {
         {"workbench/workers"},
         {"workbench/search", "workbench/plans", "workbench/real"},
         {"workbench/influence_runs"},
+        {"workbench/influence_runs/outlooks", "workbench/influence_runs/mixtures"},
         {"workbench/comparison"},
         {"workbench/line"},
         {"workbench/jobs", "workbench/reports", "workbench/demo"},

@@ -25,7 +25,7 @@ BALANCED = "balanced.yml"
 if TYPE_CHECKING:
     from training.plan.plan import Plan
     from workbench.influence_runs.balance_rounds import BalanceRound
-    from workbench.influence_runs.tried_proposals import TriedProposal
+    from workbench.influence_runs.mixtures.tried_proposals import TriedProposal
 
 
 @command(
@@ -162,9 +162,9 @@ def try_proposals(
     """
     from merging.recipe.fields import unique_name
     from training.plan.plan_file import read_plan
-    from workbench.influence_runs import tried_proposals
+    from workbench.influence_runs.mixtures import tried_proposals
+    from workbench.influence_runs.mixtures.proposals import proposals
     from workbench.influence_runs.opened_recipe import open_models
-    from workbench.influence_runs.proposals import proposals
     from workbench.reports import mixture_tables
 
     report = report_to(json_file, force)

@@ -146,7 +146,7 @@ def mixture(
     """
     from plumbing.atomic import write_whole
     from training.plan.plan_file import plan_yaml, read_plan
-    from workbench.influence_runs.mixture_plans import mixture_plan
+    from workbench.influence_runs.mixtures.mixture_plans import mixture_plan
     from workbench.reports import mixture_tables
 
     report = report_to(json_file, force)
@@ -190,7 +190,7 @@ def omega(
     from merging import recipe_yaml
     from plumbing.atomic import write_whole
     from training.plan.plan_file import read_plan
-    from workbench.influence_runs.mixture_plans import mixture_recipe
+    from workbench.influence_runs.mixtures.mixture_plans import mixture_recipe
     from workbench.reports import mixture_tables
 
     report = report_to(json_file, force)
@@ -268,7 +268,7 @@ def misfiled(
 
 def stated_examples(stated: list[str] | None) -> dict[str, float]:
     """Read --seen; a name that comes twice counts as it came last."""
-    from workbench.influence_runs.proposals import named_numbers
+    from workbench.influence_runs.mixtures.proposals import named_numbers
 
     read: dict[str, float] = {}
     for text in stated or ():

@@ -8,7 +8,7 @@ from plumbing.units import size
 from workbench.reports.training import duration
 
 if TYPE_CHECKING:
-    from workbench.influence_runs.data_outlook import DataOutlook, PartOutlook
+    from workbench.influence_runs.outlooks.data_outlook import DataOutlook, PartOutlook
 
 HEAD = ("part", "examples", "tokens", "disk", "time")
 NONE = "–"

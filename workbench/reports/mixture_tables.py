@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from influence.rank_correlation import rank_correlation
-from workbench.influence_runs.tried_proposals import mean_loss
+from workbench.influence_runs.mixtures.tried_proposals import mean_loss
 from workbench.reports.text_table import table
 
 if TYPE_CHECKING:
     from evaluation.loss import Loss
-    from workbench.influence_runs.mixture_plans import MixturePlan, MixtureRecipe
-    from workbench.influence_runs.seen_examples import Seen
-    from workbench.influence_runs.tried_proposals import TriedProposal
+    from workbench.influence_runs.mixtures.mixture_plans import MixturePlan, MixtureRecipe
+    from workbench.influence_runs.mixtures.seen_examples import Seen
+    from workbench.influence_runs.mixtures.tried_proposals import TriedProposal
 
 
 def mixture(made: MixturePlan) -> str:

@@ -1,6 +1,6 @@
 """An outlook as cells and as one sentence."""
 
-from workbench.influence_runs.data_outlook import DataOutlook, PartOutlook
+from workbench.influence_runs.outlooks.data_outlook import DataOutlook, PartOutlook
 from workbench.reports.data_outlooks import HEAD, cells, total
 
 LEFT = PartOutlook("gradients", 1_200, 48_000, 95.0, 19_700_000)

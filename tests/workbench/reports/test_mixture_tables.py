@@ -8,10 +8,10 @@ import pytest
 from evaluation.loss import Loss
 from merging import Recipe
 from training.plan.plan import Plan
-from workbench.influence_runs.mixture_plans import MixturePlan, MixtureRecipe
-from workbench.influence_runs.proposals import Proposal
-from workbench.influence_runs.seen_examples import Seen
-from workbench.influence_runs.tried_proposals import TriedProposal
+from workbench.influence_runs.mixtures.mixture_plans import MixturePlan, MixtureRecipe
+from workbench.influence_runs.mixtures.proposals import Proposal
+from workbench.influence_runs.mixtures.seen_examples import Seen
+from workbench.influence_runs.mixtures.tried_proposals import TriedProposal
 from workbench.reports import mixture_tables
 
 PLAN = Plan("base", {}, ())

@@ -8,8 +8,8 @@ import gradio as gr
 
 from influence.curvature.inverse import CurvatureOptions
 from workbench.influence_runs.balance_rounds import BalanceOptions
-from workbench.influence_runs.data_outlook import DataOutlook
 from workbench.influence_runs.data_settings import BalanceSettings
+from workbench.influence_runs.outlooks.data_outlook import DataOutlook
 from workbench.page.tabs.data import field_values as values
 from workbench.page.tabs.data.form import QuestionForm, short
 from workbench.page.tabs.train_display import first_plan
@@ -72,7 +72,7 @@ def build(session: Session) -> QuestionForm:
         return [text, *[gr.skip()] * (len(fields) - 1)]
 
     def estimate(settings: BalanceSettings, name: str) -> DataOutlook:
-        from workbench.influence_runs.balance_outlook import balance_outlook
+        from workbench.influence_runs.outlooks.balance_outlook import balance_outlook
 
         plan = plan_files.check(session.workdir, session.folders, settings.plan)
         out = session.workdir.data_run("balance", name) / "rounds"

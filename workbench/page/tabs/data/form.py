@@ -9,8 +9,8 @@ from typing import Any
 import gradio as gr
 
 from workbench.commands import display_path
-from workbench.influence_runs.data_outlook import DataOutlook
 from workbench.influence_runs.data_settings import Settings
+from workbench.influence_runs.outlooks.data_outlook import DataOutlook
 from workbench.session.session import Session
 
 

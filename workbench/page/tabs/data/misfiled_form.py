@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from workbench.commands import display_path
-from workbench.influence_runs.data_outlook import DataOutlook
 from workbench.influence_runs.data_settings import MisfiledSettings
+from workbench.influence_runs.outlooks.data_outlook import DataOutlook
 from workbench.jobs import data_questions
 from workbench.page.tabs.data import field_values as values
 from workbench.page.tabs.data import form
@@ -51,7 +51,7 @@ def build(session: Session) -> QuestionForm:
         return [display_path(settings.data), settings.split, limit]
 
     def estimate(settings: MisfiledSettings, name: str) -> DataOutlook:
-        from workbench.influence_runs.misfiled_outlook import misfiled_outlook
+        from workbench.influence_runs.outlooks.misfiled_outlook import misfiled_outlook
 
         return misfiled_outlook(session.recall(""), _records(session, settings))
 

@@ -9,8 +9,8 @@ import gradio as gr
 
 from workbench.commands import display_path
 from workbench.errors import SessionError
-from workbench.influence_runs.data_outlook import DataOutlook
 from workbench.influence_runs.data_settings import SelectSettings
+from workbench.influence_runs.outlooks.data_outlook import DataOutlook
 from workbench.jobs import data_questions
 from workbench.page.tabs.data import field_values as values
 from workbench.page.tabs.data import form
@@ -97,7 +97,7 @@ def build(session: Session) -> QuestionForm:
         return [*updates, *[gr.skip()] * (len(fields) - len(updates))]
 
     def estimate(settings: SelectSettings, name: str) -> DataOutlook:
-        from workbench.influence_runs.select_outlook import select_outlook
+        from workbench.influence_runs.outlooks.select_outlook import select_outlook
 
         study, _ = data_questions.study_of(session, settings)
         return select_outlook(settings, study, session.ledger)

@@ -8,7 +8,7 @@ from influence.errors import InfluenceError
 from merging import read_recipe
 from training.plan.plan_file import parse_plan, plan_yaml, read_plan
 from workbench.errors import SessionError
-from workbench.influence_runs.mixture_plans import mixture_plan, mixture_recipe
+from workbench.influence_runs.mixtures.mixture_plans import mixture_plan, mixture_recipe
 
 SEEN = {"ada": 120.0, "bob": 60.0, "lora": 80.0}
 

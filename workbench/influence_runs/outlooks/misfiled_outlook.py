@@ -10,8 +10,13 @@ from typing import TYPE_CHECKING
 from corpus import Record
 from influence.selection.example_set import encode_examples
 from influence.vectors.misfiled import misfiled_tables
-from workbench.influence_runs.data_outlook import DataOutlook, PartOutlook, start_seconds, timed
 from workbench.influence_runs.misfiled_run import open_experts
+from workbench.influence_runs.outlooks.data_outlook import (
+    DataOutlook,
+    PartOutlook,
+    start_seconds,
+    timed,
+)
 
 if TYPE_CHECKING:
     from merging import Recipe

@@ -10,7 +10,7 @@ from corpus import Chosen, Source, write_selection
 from merging import read_recipe
 from training.plan.plan_file import read_plan
 from workbench.errors import SessionError
-from workbench.influence_runs.seen_examples import Seen, expert_examples, plan_ends
+from workbench.influence_runs.mixtures.seen_examples import Seen, expert_examples, plan_ends
 
 
 @pytest.fixture

@@ -18,9 +18,9 @@ from influence.vectors.proportions import surrogate_omegas
 from plumbing.suggest import listed
 from training.plan.rounds import with_parts
 from workbench.errors import SessionError
-from workbench.influence_runs.mixture_plans import shares_of, vector_amounts
+from workbench.influence_runs.mixtures.mixture_plans import shares_of, vector_amounts
+from workbench.influence_runs.mixtures.seen_examples import Seen, expert_examples, plan_ends
 from workbench.influence_runs.opened_recipe import mixable_omegas
-from workbench.influence_runs.seen_examples import Seen, expert_examples, plan_ends
 
 if TYPE_CHECKING:
     from merging import Recipe

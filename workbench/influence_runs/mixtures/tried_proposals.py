@@ -14,8 +14,8 @@ from evaluation.prepared import Prepared, prepare
 from evaluation.records.meter import measured
 from influence.errors import InfluenceStopped
 from workbench.errors import SessionError
+from workbench.influence_runs.mixtures.proposals import Proposal
 from workbench.influence_runs.opened_recipe import OpenedRecipe
-from workbench.influence_runs.proposals import Proposal
 from workbench.influence_runs.trained_model import load_trained
 from workbench.plans.recorded_run import Watcher, run_recorded
 

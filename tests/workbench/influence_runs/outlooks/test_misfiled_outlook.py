@@ -2,7 +2,7 @@
 
 from corpus import read_datasets
 from merging.recipe.yaml_file import read_recipe, relative_to
-from workbench.influence_runs.misfiled_outlook import misfiled_outlook
+from workbench.influence_runs.outlooks.misfiled_outlook import misfiled_outlook
 
 
 def test_each_example_passes_once_for_its_gradient_and_once_for_each_expert(world):

@@ -1,11 +1,14 @@
 """What a selection will cost: counts and bytes by hand, and parts of a study that are done."""
 
+import shutil
+
 import pytest
 
 from influence.projection.projector import Projection
 from workbench.influence_runs.data_settings import SelectSettings
 from workbench.influence_runs.gradient_store import store_gradients
-from workbench.influence_runs.select_outlook import select_outlook
+from workbench.influence_runs.outlooks.select_outlook import select_outlook
+from workbench.influence_runs.study import open_study
 
 
 @pytest.fixture
@@ -38,6 +41,8 @@ def test_less_counts_its_parts(asked, tmp_path):
 
 
 def test_what_a_study_has_is_not_counted_again(asked, study, tmp_path):
+    shutil.copytree(study.folder, tmp_path / "own", ignore=shutil.ignore_patterns("store-*"))
+    study = open_study(tmp_path / "own")
     first, warm, store, _ = of(asked(), study.folder).parts
     assert warm.done and warm.seconds == 0 and not store.done
     assert first.seconds >= 2 * 2.0

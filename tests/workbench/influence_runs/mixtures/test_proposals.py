@@ -5,7 +5,7 @@ import pytest
 from merging import read_recipe
 from training.plan.plan_file import read_plan
 from workbench.errors import SessionError
-from workbench.influence_runs.proposals import named_numbers, proposals
+from workbench.influence_runs.mixtures.proposals import named_numbers, proposals
 
 SEEN = {"ada": 24.0, "bob": 12.0, "lora": 48.0}
 

@@ -18,8 +18,13 @@ from influence.selection.rds import rds_vectors
 from plumbing.units import counted
 from training.plan.plan_file import read_plan
 from training.run.base import open_base
-from workbench.influence_runs.data_outlook import DataOutlook, PartOutlook, start_seconds, timed
 from workbench.influence_runs.data_settings import SelectSettings
+from workbench.influence_runs.outlooks.data_outlook import (
+    DataOutlook,
+    PartOutlook,
+    start_seconds,
+    timed,
+)
 from workbench.influence_runs.projected_gradients import GradientRows, WarmModel
 from workbench.influence_runs.study import STEP, Study, begin_study
 from workbench.influence_runs.warm_up import PLAN, write_plan

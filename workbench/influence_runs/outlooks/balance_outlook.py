@@ -17,7 +17,12 @@ from plumbing.units import counted
 from training.plan.rounds import with_shares
 from training.run import memory
 from workbench.influence_runs.balance_rounds import BalanceOptions
-from workbench.influence_runs.data_outlook import DataOutlook, PartOutlook, start_seconds, timed
+from workbench.influence_runs.outlooks.data_outlook import (
+    DataOutlook,
+    PartOutlook,
+    start_seconds,
+    timed,
+)
 from workbench.plans.outlook import outlook
 
 if TYPE_CHECKING:

@@ -14,10 +14,15 @@ from merging import read_recipe, recipe_yaml
 from training.plan.plan_file import read_plan
 from workbench.cli import main
 from workbench.errors import SessionError
+from workbench.influence_runs.mixtures.proposals import proposals
+from workbench.influence_runs.mixtures.tried_proposals import (
+    mean_loss,
+    predict,
+    validation_sets,
+    verify,
+)
 from workbench.influence_runs.opened_recipe import open_models
-from workbench.influence_runs.proposals import proposals
 from workbench.influence_runs.trained_model import load_trained
-from workbench.influence_runs.tried_proposals import mean_loss, predict, validation_sets, verify
 from workbench.plans.recorded_run import Watcher
 
 SEEN = {"ada": 24.0, "bob": 12.0, "lora": 48.0}

@@ -2,7 +2,12 @@
 
 import pytest
 
-from workbench.influence_runs.data_outlook import DataOutlook, PartOutlook, start_seconds, timed
+from workbench.influence_runs.outlooks.data_outlook import (
+    DataOutlook,
+    PartOutlook,
+    start_seconds,
+    timed,
+)
 
 DONE = PartOutlook("warm-up", 60, 2_000, 0.0, 1_000, done=True)
 LEFT = PartOutlook("gradients", 1_200, 48_000, 95.0, 20_000_000)

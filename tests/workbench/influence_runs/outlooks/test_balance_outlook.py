@@ -2,8 +2,8 @@
 
 from influence.curvature.inverse import CurvatureOptions
 from training.plan.plan_file import parse_plan
-from workbench.influence_runs.balance_outlook import balance_outlook
 from workbench.influence_runs.balance_rounds import BalanceOptions
+from workbench.influence_runs.outlooks.balance_outlook import balance_outlook
 
 
 def test_two_rounds_are_three_trainings(tiny_base, pool_data, tmp_path):

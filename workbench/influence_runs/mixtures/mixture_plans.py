@@ -9,8 +9,13 @@ from influence.vectors.proportions import mixture_of, omegas_of
 from plumbing.suggest import listed
 from training.plan.rounds import with_parts
 from workbench.errors import SessionError
+from workbench.influence_runs.mixtures.seen_examples import (
+    PlanEnd,
+    Seen,
+    expert_examples,
+    plan_ends,
+)
 from workbench.influence_runs.opened_recipe import mixable_omegas
-from workbench.influence_runs.seen_examples import PlanEnd, Seen, expert_examples, plan_ends
 
 if TYPE_CHECKING:
     from merging import Recipe
