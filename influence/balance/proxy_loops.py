@@ -93,7 +93,7 @@ def reference_losses(
 def doremi_trace(
     proxy: Proxy, reference: TokenLosses, observer: Observer, rule: DoReMi | None = None
 ) -> WeightTrace:
-    """Trains a proxy on the weighted loss of its domains, and moves the weights by DoReMi's rule.
+    """Trains a proxy on the weighted losses of its domains, and moves them by DoReMi's rule.
 
     Args:
         proxy: the proxy, which is trained.
@@ -140,7 +140,7 @@ def doremi_trace(
 def doge_trace(
     proxy: Proxy, observer: Observer, *, own_targets: bool, rule: Doge | None = None
 ) -> WeightTrace:
-    """Trains a proxy on the weighted gradients of its domains, and moves the weights by DOGE's rule.
+    """Trains a proxy on the weighted gradients of its domains, and moves them by DOGE's rule.
 
     Args:
         proxy: the proxy, which is trained.

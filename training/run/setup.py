@@ -251,7 +251,9 @@ def training_arguments(stage: Stage, batches: Order, folder: Path, device: str) 
     return settings
 
 
-def optimiser_and_schedule(stage: Stage, model: Any, batches: Order, device: str) -> tuple[Any, Any]:
+def optimiser_and_schedule(
+    stage: Stage, model: Any, batches: Order, device: str
+) -> tuple[Any, Any]:
     """Returns what `finetune.run` would train a model with, for a loop that trains it itself.
 
     The model is moved to the device.

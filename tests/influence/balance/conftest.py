@@ -35,7 +35,9 @@ def _proxy(language_model: Callable[[str], Any], domains: Any, targets: Any, **m
     optimiser = torch.optim.SGD(model.parameters(), lr=RATE, momentum=0.5)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1 / (1 + step))
     # Of 40 positions, so that what a step draws of a domain needs several batches.
-    data = ProxyData(domains, targets, **({"steps": 2, "draw": 4, "positions": 40, "seed": 3} | more))
+    data = ProxyData(
+        domains, targets, **({"steps": 2, "draw": 4, "positions": 40, "seed": 3} | more)
+    )
     return Proxy(model, optimiser, schedule, data, clip=0.5)
 
 

@@ -144,7 +144,9 @@ def test_the_domain_of_the_target_gets_the_weight_of_one_that_opposes_it(proxy_o
 def test_the_same_seed_gives_the_same_bits(proxy_of, random_rows):
     domains = {"a": random_rows("a", 7), "b": random_rows("b", 3)}
     one, other, third = (
-        doge_trace(proxy_of(domains, {"t": random_rows("t", 5)}, seed=seed), SEEN, own_targets=False)
+        doge_trace(
+            proxy_of(domains, {"t": random_rows("t", 5)}, seed=seed), SEEN, own_targets=False
+        )
         for seed in (3, 3, 4)
     )
     assert (one.weights == other.weights).all() and (one.weights[1:] != third.weights[1:]).all()
