@@ -113,10 +113,10 @@ def open_proxy(stage: Stage, data: ProxyData, shared: Shared, *, gradients: int 
         model: Any = ready.model
         trained = sum(each.numel() for each in trained_parameters(model).values())
         memory.check(
-            # The first one is part of the check of set_up.
-            (gradients - 1) * trained * memory.FLOAT,
+            # The check of set_up counts one gradient.
+            trained * (gradients * memory.FLOAT + round(memory.averages(stage.optimiser))),
             memory.free_bytes(ready.device),
-            f"a gradient of {trained:,} parameters for each of {gradients} sets",
+            f"{gradients} gradients of {trained:,} parameters, with what the optimiser keeps,",
             "Train a LoRA adapter, which has fewer parameters, or take another method.",
         )
         if stage.checkpointing:

@@ -31,7 +31,7 @@ from influence.errors import InfluenceError, InfluenceStopped
 from influence.gradients.examples import numbers
 
 TokenLosses = Mapping[str, Mapping[int, Tensor]]
-"""Domain -> number of an example -> the loss of each of its supervised tokens in nats, on the CPU."""
+"""Domain -> number of an example -> losses of its supervised tokens in nats, on the CPU."""
 
 
 @dataclass(frozen=True)

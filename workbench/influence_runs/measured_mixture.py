@@ -15,7 +15,6 @@ from evaluation.records.meter import measured
 from influence.errors import InfluenceError
 from training.plan.rounds import with_shares
 from training.plan.schedule_kinds import merge_settings
-from training.run.base import open_base
 from workbench.influence_runs.trained_model import load_trained
 from workbench.plans.recorded_run import Watcher, run_recorded
 
@@ -163,12 +162,12 @@ class Mixtures:
 def open_mixtures(plan: Plan, out: Path, watcher: Watcher, ledger: Ledger | None) -> Mixtures:
     """Loads the domains and the references of a plan, and refuses those that cannot be balanced.
 
-    For the arguments see Mixtures.
+    Sets that do not fit into the model's context are reported by the estimate of the first plan,
+    before it is trained. For the arguments see Mixtures.
 
     Raises:
         InfluenceError: there are no references, or fewer than two domains.
-        DataError: a domain or a reference set has no token to learn.
-        CorpusError, TrainingError: the data, or the tokenizer of the base, cannot be read.
+        CorpusError: a source cannot be read, or has a record without anything to learn.
     """
     if not plan.validation:
         raise InfluenceError(
@@ -184,7 +183,4 @@ def open_mixtures(plan: Plan, out: Path, watcher: Watcher, ledger: Ledger | None
         {name: load(source, reach=plan.reach) for name, source in sources.items()}
         for sources in (plan.sources, plan.validation)
     )
-    tokenizer = open_base(Path(plan.base)).tokenizer
-    for each in (domains, wanted):
-        prepare(each, tokenizer)
     return Mixtures(plan, out, domains, wanted, watcher, ledger)

@@ -1,4 +1,4 @@
-"""A proxy of a tiny model in float64, which every test may train anew."""
+"""A proxy of a tiny model in float64, which every test may train anew; a base, and a stage on it."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -7,9 +7,12 @@ from typing import Any
 import pytest
 import torch
 
+from corpus import Example
 from corpus.tokens import Encoded
 from influence.balance.proxy import Proxy
 from influence.balance.proxy_data import ProxyData
+from training.stage import Stage
+from workbench.demo.blank_base import write_blank
 
 RATE = 0.02
 
@@ -53,3 +56,29 @@ def proxy_of(language_model: Callable[[str], Any]) -> Callable[..., Proxy]:
 def random_rows() -> Callable[..., list[Encoded]]:
     """random_rows("a", 5, shift=0): five random examples."""
     return rows
+
+
+@pytest.fixture(scope="session")
+def sums() -> list[Example]:
+    """Twelve sums."""
+    return [Example(f"{a} plus {b} is", f" {a + b}") for a in range(4) for b in range(3)]
+
+
+@pytest.fixture(scope="session")
+def words() -> list[Example]:
+    """Three sentences."""
+    return [Example(f"say {word}", f" {word} {word}") for word in ("one", "two", "three")]
+
+
+@pytest.fixture(scope="session")
+def plain_stage(
+    sums: list[Example], words: list[Example], tmp_path_factory: pytest.TempPathFactory
+) -> Stage:
+    """Two passes over the sums in updates of 5 · 2, of a Llama with 4 layers of 32, in float32."""
+    texts = [example.prompt + example.completion for example in sums + words]
+    folder = tmp_path_factory.mktemp("tiny") / "base"
+    base = write_blank(folder, texts, vocabulary=300, hidden=32)
+    return Stage(
+        base=base, examples=tuple(sums), epochs=2.0, batch=5, accumulation=2, precision="fp32",
+        device="cpu", keep_epochs=True,
+    )  # fmt: skip

@@ -6,11 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from corpus import Example, write_jsonl
-from evaluation.errors import DataError
+from corpus import Example, Source, write_jsonl
 from evaluation.records.ledger import Ledger
 from influence.curvature.inverse import CurvatureOptions
 from influence.errors import InfluenceError, InfluenceStopped
+from training.plan.faults import PlanError
 from training.plan.plan_file import parse_plan, plan_yaml
 from workbench.influence_runs.balance_rounds import balance_rounds
 from workbench.influence_runs.ideal_rounds import IdealOptions
@@ -121,7 +121,7 @@ def test_what_cannot_be_balanced_is_refused_before_the_first_training(plan, tmp_
     out = tmp_path / "out"
 
     def refused(said, *methods, **changes):
-        with pytest.raises((InfluenceError, DataError), match=said):
+        with pytest.raises((InfluenceError, PlanError), match=said):
             balanced(replace(plan, **changes), out, *methods)
 
     refused("no validation sets", "ideal", validation={})
@@ -131,8 +131,14 @@ def test_what_cannot_be_balanced_is_refused_before_the_first_training(plan, tmp_
     refused("doge, doge; expected one or more, each once", "doge", "doge")
     replay = {**plan.settings, "replay": ("words",), "replay_share": 0.1}
     refused("doremi trains a proxy.*have replay", "doremi", settings=replay)
-    empty = write_jsonl(tmp_path / "mute.jsonl", [Example("say", "")]) or tmp_path / "mute.jsonl"
-    assert empty
+    # Of these examples, no token to learn is within the model's context of 256 tokens.
+    write_jsonl(tmp_path / "mute.jsonl", [Example("say one two three " * 200, " four")])
+    mute = Source("mute", str(tmp_path / "mute.jsonl"))
+    cut = {"settings": {**plan.settings, "too_long": "cut"}}
+    refused("sources.mute: none of the 1 examples fits", "doremi",
+            sources={**plan.sources, "mute": mute}, **cut)  # fmt: skip
+    refused("validation.mute: none of the 1 examples fits", "doge",
+            validation={**plan.validation, "mute": mute}, **cut)  # fmt: skip
     with pytest.raises(InfluenceError, match="rounds is 0"):
         replace(ONE, rounds=0)
     assert not out.exists()
