@@ -154,12 +154,12 @@ def _draws(own: Sequence[int], rehearsed: Sequence[int], stage: Stage) -> list[I
     """Returns the endless draws of own examples and of replay examples."""
     return [
         # Two generators, so that replay does not change the order of the stage's own examples.
-        _passes(range(len(own)), Random(f"own/{stage.seed}")),
-        _passes(range(len(own), len(own) + len(rehearsed)), Random(f"replay/{stage.seed}")),
+        passes(range(len(own)), Random(f"own/{stage.seed}")),
+        passes(range(len(own), len(own) + len(rehearsed)), Random(f"replay/{stage.seed}")),
     ]
 
 
-def _passes(indices: range, rng: Random) -> Iterator[int]:
+def passes(indices: range, rng: Random) -> Iterator[int]:
     """Yields all indices again and again, each pass in a new order."""
     while indices:
         yield from rng.sample(indices, len(indices))

@@ -9,16 +9,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from corpus.counts import Counts
 from training.adapter import Lora
-from training.batching.order import Order, pass_ends
+from training.batching.order import pass_ends
 from training.errors import TrainingError, TrainingStopped
 from training.run import record
 from training.run.cost import Spent
 from training.run.launch import is_sharded, leaves_unused
-from training.run.memory import in_bfloat16
 from training.run.record import CurvePoint
 from training.run.rights import give_usual_rights
 from training.run.saved_state import State, write_json
-from training.run.setup import StageSetup, quiet, set_up
+from training.run.setup import StageSetup, quiet, set_up, training_arguments
 from training.run.shared import Shared
 from training.stage import Stage
 
@@ -155,7 +154,7 @@ def _train(
     if stage.checkpointing:
         # transformers before 5.20 has only the older name, and later versions warn about it.
         getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)()
-    settings = _arguments(stage, ready.order, state.folder, ready.device)
+    settings = training_arguments(stage, ready.order, state.folder, ready.device)
     if ready.processes > 1 and not is_sharded():
         # Looking for unused parameters breaks checkpointing, as transformers' own default says.
         settings.ddp_find_unused_parameters = not stage.checkpointing and leaves_unused(
@@ -185,54 +184,6 @@ def _train(
             f"the state is saved in {state.folder}. resume=True continues from there."
         )
     return _write(trainer, ready, out, use_cache)
-
-
-def _arguments(stage: Stage, batches: Order, folder: Path, device: str) -> Any:
-    """Returns the TrainingArguments of a stage."""
-    from transformers import TrainingArguments
-
-    settings = TrainingArguments(
-        output_dir=str(folder),
-        max_steps=batches.steps,
-        per_device_train_batch_size=stage.batch,
-        gradient_accumulation_steps=stage.accumulation,
-        learning_rate=stage.rate,
-        # transformers' "constant" ignores the warm-up.
-        lr_scheduler_type=stage.schedule
-        if stage.schedule != "constant"
-        else "constant_with_warmup",
-        lr_scheduler_kwargs=dict(stage.schedule_options),
-        # In steps: a share of 1 would be taken for one step.
-        warmup_steps=round(stage.warmup * batches.steps),
-        optim=stage.optimiser,
-        weight_decay=stage.decay,
-        adam_beta1=stage.beta1,
-        adam_beta2=stage.beta2,
-        max_grad_norm=stage.clip or 0.0,
-        neftune_noise_alpha=stage.noise or None,
-        seed=stage.seed,
-        bf16=in_bfloat16(stage, device),
-        # Otherwise the Trainer logs an average in the place of a NaN loss, and a diverged run goes
-        # on.
-        logging_nan_inf_filter=False,
-        # training.run.callback decides when to log, measure and save.
-        logging_strategy="no",
-        eval_strategy="no",
-        save_strategy="no",
-        report_to=[name for name in stage.report_to if name != "tensorboard"],
-        run_name=folder.name.removesuffix(".training"),
-        use_liger_kernel=stage.liger,
-        disable_tqdm=True,
-        dataloader_num_workers=0,
-        # torch warns about pinned memory on a machine without an accelerator.
-        dataloader_pin_memory=False,
-        remove_unused_columns=False,
-        use_cpu=device == "cpu",
-    )
-    # With more, the Trainer would wrap the model in DataParallel, and one process would split each
-    # batch over all devices that it sees.
-    settings._n_gpu = min(settings.n_gpu, 1)
-    return settings
 
 
 def _tensorboard(out: Path, done: int) -> Any:

@@ -7,6 +7,8 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatch
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from plumbing.units import size
@@ -57,7 +59,7 @@ def set_up(stage: Stage, shared: Shared | None = None, *, trains: bool = True) -
 
     shared = Shared() if shared is None else shared
     base = open_base(stage.base)
-    device, processes = _choose_device(stage), process_count()
+    device, processes = choose_device(stage), process_count()
     check_packages(stage, device, sharded=is_sharded())
     _check_schedule(stage)
     if stage.adapter is not None:
@@ -84,7 +86,7 @@ def set_up(stage: Stage, shared: Shared | None = None, *, trains: bool = True) -
     return StageSetup(model, base.tokenizer, data, batches, device, processes, meter)
 
 
-def _choose_device(stage: Stage) -> str:
+def choose_device(stage: Stage) -> str:
     """Returns "cpu" or the accelerator of this process, such as "cuda:0"."""
     import torch
 
@@ -192,6 +194,87 @@ def _check_memory(stage: Stage, model: Any, data: Data, device: str, processes: 
             "late, and the process may grow to %s. If the system ends the process: %s",
             *(what, size(total), size(room), size(round(memory.HEAP * total)), advice),
         )
+
+
+def training_arguments(stage: Stage, batches: Order, folder: Path, device: str) -> Any:
+    """Returns the TrainingArguments of a stage.
+
+    Args:
+        stage: the stage.
+        batches: its batches.
+        folder: where the trainer writes.
+        device: "cpu", or an accelerator such as "cuda:0".
+    """
+    from transformers import TrainingArguments
+
+    settings = TrainingArguments(
+        output_dir=str(folder),
+        max_steps=batches.steps,
+        per_device_train_batch_size=stage.batch,
+        gradient_accumulation_steps=stage.accumulation,
+        learning_rate=stage.rate,
+        # transformers' "constant" ignores the warm-up.
+        lr_scheduler_type=stage.schedule
+        if stage.schedule != "constant"
+        else "constant_with_warmup",
+        lr_scheduler_kwargs=dict(stage.schedule_options),
+        # In steps: a share of 1 would be taken for one step.
+        warmup_steps=round(stage.warmup * batches.steps),
+        optim=stage.optimiser,
+        weight_decay=stage.decay,
+        adam_beta1=stage.beta1,
+        adam_beta2=stage.beta2,
+        max_grad_norm=stage.clip or 0.0,
+        neftune_noise_alpha=stage.noise or None,
+        seed=stage.seed,
+        bf16=memory.in_bfloat16(stage, device),
+        # Otherwise the Trainer logs an average in the place of a NaN loss, and a diverged run goes
+        # on.
+        logging_nan_inf_filter=False,
+        # training.run.callback decides when to log, measure and save.
+        logging_strategy="no",
+        eval_strategy="no",
+        save_strategy="no",
+        report_to=[name for name in stage.report_to if name != "tensorboard"],
+        run_name=folder.name.removesuffix(".training"),
+        use_liger_kernel=stage.liger,
+        disable_tqdm=True,
+        dataloader_num_workers=0,
+        # torch warns about pinned memory on a machine without an accelerator.
+        dataloader_pin_memory=False,
+        remove_unused_columns=False,
+        use_cpu=device == "cpu",
+    )
+    # With more, the Trainer would wrap the model in DataParallel, and one process would split each
+    # batch over all devices that it sees.
+    settings._n_gpu = min(settings.n_gpu, 1)
+    return settings
+
+
+def optimiser_and_schedule(
+    stage: Stage, model: Any, batches: Order, device: str
+) -> tuple[Any, Any]:
+    """Returns what `finetune.run` would train a model with, for a loop that trains it itself.
+
+    The model is moved to the device.
+
+    Args:
+        stage: the stage.
+        model: its model, as `set_up` prepared it.
+        batches: its batches; of these only the number of steps counts.
+        device: "cpu", or an accelerator such as "cuda:0".
+
+    Returns:
+        The optimiser, whose decay spares biases and norms as that of transformers, and the
+        schedule of its learning rate, to be stepped after each of its steps.
+    """
+    from transformers import Trainer
+
+    with TemporaryDirectory() as folder:  # a Trainer makes its folder
+        settings = training_arguments(stage, batches, Path(folder), device)
+        trainer = Trainer(model=model, args=settings)
+        trainer.create_optimizer_and_scheduler(batches.steps)
+    return trainer.optimizer, trainer.lr_scheduler
 
 
 @contextmanager

@@ -20,11 +20,11 @@ settings: {steps: 20, batch: 8}
 schedule: {kind: mixing}' > plan.yml"""
 """A plan on the data of the demo, for the examples."""
 BALANCED = "balanced.yml"
-"""The plan of the last mixture, in the folder of the rounds."""
+"""The plan of the proposed mixture, in the folder of the trainings."""
 
 if TYPE_CHECKING:
     from training.plan.plan import Plan
-    from workbench.influence_runs.balance_rounds import BalanceRound
+    from workbench.influence_runs.measured_mixture import BalanceRound
     from workbench.influence_runs.mixtures.tried_proposals import TriedProposal
 
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     "Data",
     PLAN,
     "dem balance plan.yml rounds --rounds 1 --sample 50",
-    "dem balance plan.yml other --rounds 1 --estimator identity --sample 50",
+    "dem balance plan.yml rounds --method doremi --method doge --method stratified",
     worker=True,
 )
 def balance(
@@ -44,58 +44,71 @@ def balance(
         ),
     ],
     out: Annotated[
-        Path, typer.Argument(metavar="OUT", help="The folder of the rounds; may hold some already.")
+        Path,
+        typer.Argument(metavar="OUT", help="The folder of the trainings; may hold some already."),
     ],
+    method: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="ideal (if not given), doremi, doge, or stratified: an equal share; repeatable.",
+        ),
+    ] = None,
     rounds: Annotated[
-        int, typer.Option(metavar="N", min=1, help="How often the domains are resized.")
+        int, typer.Option(metavar="N", min=1, help="IDEAL: how often the domains are resized.")
     ] = 2,
     m: Annotated[
-        float, typer.Option("--m", metavar="M", help="The largest change of a domain in a round.")
+        float, typer.Option("--m", metavar="M", help="IDEAL: the most a domain changes in a round.")
     ] = 0.15,
     keep_total: Annotated[
-        bool, typer.Option("--keep-total", help="Keep the number of examples.")
+        bool, typer.Option("--keep-total", help="IDEAL: keep the number of examples.")
     ] = False,
     centre: Annotated[
         bool,
-        typer.Option("--centre", help="Count each domain relative to all of the training data."),
+        typer.Option("--centre", help="IDEAL: count each domain relative to all data."),
     ] = False,
     estimator: Annotated[
         str,
-        typer.Option(metavar="NAME", help="The inverse curvature: ekfac, kfac, exact, identity."),
+        typer.Option(metavar="NAME", help="IDEAL's curvature: ekfac, kfac, exact, identity."),
     ] = "ekfac",
     layers: Annotated[
-        str, typer.Option(metavar="WHICH", help="Layers that count: mlp, all, or a pattern.")
+        str, typer.Option(metavar="WHICH", help="IDEAL's layers: mlp, all, or a pattern.")
     ] = "mlp",
     keep: Annotated[
         int | None,
-        typer.Option(metavar="N", min=1, help="Only the N layers of steadiest curvature."),
+        typer.Option(metavar="N", min=1, help="IDEAL: only the N layers of steadiest curvature."),
     ] = None,
     sample: Annotated[
         int | None,
-        typer.Option(metavar="N", min=2, help="Examples of each set for the influence."),
+        typer.Option(metavar="N", min=2, help="IDEAL: examples of each set for the influence."),
     ] = None,
-    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of what is drawn.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="IDEAL: of what is drawn.")] = 0,
     workdir: Workdir = None,
     root: Annotated[list[Path] | None, typer.Option("--root", hidden=True)] = None,
     json_file: Json = None,
     force: Force = False,
 ) -> None:
-    """Resize the domains of a plan by their influence on its validation sets (IDEAL).
+    """Propose how much of each domain to train on, and train and measure each proposal.
 
-    Each round trains the mixture from the base, computes what more of each domain would do to the
-    validation losses, and resizes. A command that was interrupted goes on where it was.
+    IDEAL resizes the domains in rounds by their influence on the plan's validation sets. DoReMi
+    gives more to domains on which a proxy lags behind a model trained on the plan's own mixture;
+    DOGE to those whose gradients point where those of the validation sets point. All are compared
+    with the plan's own mixture, each domain as it is. A command that was interrupted goes on where
+    it was, but for a proxy, which begins anew.
 
-    The last mixture is written to OUT/balanced.yml, a plan for dem train.
+    The proposal is written to OUT/balanced.yml, a plan for dem train; of several methods, the one
+    with the lowest mean validation loss.
     """
     from corpus.reach import ANYWHERE, Reach
     from influence.curvature.inverse import CurvatureOptions
     from plumbing.atomic import write_whole
     from training.plan.plan_file import plan_yaml, read_plan
-    from workbench.influence_runs.balance_rounds import BalanceOptions, balance_rounds
+    from workbench.influence_runs.balance_rounds import balance_rounds
+    from workbench.influence_runs.ideal_rounds import IdealOptions
     from workbench.reports import influence_tables
 
     report = report_to(json_file, force)
-    options = BalanceOptions(
+    options = IdealOptions(
         rounds=rounds, m=m, keep_total=keep_total, centre=centre, layers=layers, keep=keep,
         sample=sample, curvature=CurvatureOptions(estimator=cast(Any, estimator), seed=seed),
     )  # fmt: skip
@@ -115,8 +128,13 @@ def balance(
         watching(WORKER.get(), stop) as watcher,
         ledger_of(workdir) as ledger,
     ):
-        made = balance_rounds(read, out, options, watcher, ledger=ledger, on_round=on_round)
-    write_whole(out / BALANCED, plan_yaml(made[-1].mixture))
+        made = balance_rounds(
+            read, out, method or ["ideal"], options, watcher, ledger=ledger, on_round=on_round
+        )
+    # The last one of each method, of which IDEAL alone has several.
+    proposals = {each.method: each for each in made[1:]}
+    best = min(proposals.values(), key=lambda each: each.mean)
+    write_whole(out / BALANCED, plan_yaml(best.mixture))
     report.show(influence_tables.rounds(made))
     report.write({"plan": str(plan), "out": str(out), **influence_tables.rounds_as_data(made)})
 

@@ -19,7 +19,7 @@ from influence.vectors.helpful_vectors import HelpfulVectors, helpful_vectors
 from influence.vectors.vector_influence import VectorInfluence, vector_influence
 from plumbing.suggest import listed
 from workbench.errors import SessionError
-from workbench.influence_runs.balance_rounds import draw_sample
+from workbench.influence_runs.ideal_rounds import draw_sample
 from workbench.influence_runs.trained_model import load_trained
 
 if TYPE_CHECKING:

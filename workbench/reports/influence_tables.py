@@ -10,7 +10,7 @@ from workbench.reports.text_table import table
 
 if TYPE_CHECKING:
     from influence.selection.reasons import Reasons
-    from workbench.influence_runs.balance_rounds import BalanceRound
+    from workbench.influence_runs.measured_mixture import BalanceRound
     from workbench.influence_runs.misfiled_run import Suspect
 
 STATIONARY = 0.2
@@ -23,14 +23,14 @@ AGREES = 0.8
 
 
 def round_line(made: BalanceRound) -> str:
-    """Returns one line on a round: its sizes and its mean loss."""
+    """Returns one line on a mixture: its sizes and its mean loss."""
     sizes = ", ".join(f"{name} {size:,}" for name, size in made.sizes.items())
-    return f"round {made.number}: {sizes}; mean loss of the references {made.mean:.4f}"
+    return f"{made.label}: {sizes}; mean loss of the references {made.mean:.4f}"
 
 
 def rounds(made: Sequence[BalanceRound]) -> str:
-    """Returns the rounds as a table, what was predicted and measured, and how far to trust it."""
-    head = ["examples", *(f"round {each.number}" for each in made)]
+    """Returns the mixtures as a table, and what each method says of its own and costs."""
+    head = ["examples", *(each.label for each in made)]
     sizes = [[name, *(f"{each.sizes[name]:,}" for each in made)] for name in made[0].sizes]
     names = [each.dataset for each in made[0].losses]
     losses = [
@@ -38,7 +38,11 @@ def rounds(made: Sequence[BalanceRound]) -> str:
         for at, name in enumerate(names)
     ]
     mean = ["mean loss", *(f"{each.mean:.4f}" for each in made)]
-    return "\n".join([table([head, *sizes, *losses, mean]), *_sentences(made)])
+    tokens = ["tokens trained", *(f"{each.tokens:,}" for each in made)]
+    lines = [table([head, *sizes, *losses, mean, tokens]), *_sentences(made)]
+    for method in dict.fromkeys(each.method for each in made[1:]):
+        lines += _proposal(made[0], [each for each in made if each.method == method])
+    return "\n".join(lines)
 
 
 def rounds_as_data(made: Sequence[BalanceRound]) -> dict[str, Any]:
@@ -49,6 +53,7 @@ def rounds_as_data(made: Sequence[BalanceRound]) -> dict[str, Any]:
 def _as_data(made: BalanceRound) -> dict[str, Any]:
     data: dict[str, Any] = {
         "number": made.number,
+        "method": made.method,
         "sizes": dict(made.sizes),
         "folder": str(made.folder),
         "losses": [
@@ -56,7 +61,21 @@ def _as_data(made: BalanceRound) -> dict[str, Any]:
             for each in made.losses
         ],
         "mean": made.mean,
+        "tokens": made.tokens,
     }
+    if made.proxy is not None:
+        trace = made.proxy.trace
+        points = {"start": trace.weights[0], "end": trace.weights[-1], "mean": trace.mean}
+        data["weights"] = {
+            name: dict(zip(trace.domains, weights.tolist(), strict=True))
+            for name, weights in points.items()
+        }
+        data["proxy"] = {
+            "steps": len(trace.weights) - 1,
+            "file": str(made.proxy.file),
+            "tokens": made.proxy.tokens,
+            "reference_tokens": made.proxy.reference_tokens,
+        }
     if made.influence is not None and made.step is not None:
         found = made.influence
         data |= {
@@ -74,9 +93,9 @@ def _as_data(made: BalanceRound) -> dict[str, Any]:
 
 
 def _sentences(made: Sequence[BalanceRound]) -> list[str]:
-    """Returns what was predicted of each round and what came, and warnings about α."""
+    """Returns what IDEAL predicted of each round and what came, and warnings about α."""
     lines = []
-    for before, after in pairwise(made):
+    for before, after in pairwise([made[0], *(each for each in made if each.method == "ideal")]):
         found, step = before.influence, before.step
         if found is None or step is None:
             continue
@@ -85,7 +104,7 @@ def _sentences(made: Sequence[BalanceRound]) -> list[str]:
         )
         change = after.mean - before.mean
         lines += [
-            f"after round {before.number}: α {alpha} (below 0: more of it helps)",
+            f"after {before.label}: α {alpha} (below 0: more of it helps)",
             f"    predicted change of the mean loss {step.predicted_change:+.4f}, "
             f"measured {change:+.4f}",
             f"    stationarity {found.stationarity:.2f}, Σα/Σ|α| {found.imbalance:+.2f}, "
@@ -98,6 +117,35 @@ def _sentences(made: Sequence[BalanceRound]) -> list[str]:
             )
         if not found.split_half >= AGREES:
             lines.append("    the two halves of the examples disagree: give more examples")
+    return lines
+
+
+def _proposal(start: BalanceRound, own: Sequence[BalanceRound]) -> list[str]:
+    """Returns the weights that a method's proxy went through, and what the method costs.
+
+    Args:
+        start: the mixture to begin with, whose training each method needs.
+        own: the mixtures of the method.
+    """
+    method, proxy = own[0].method, own[0].proxy
+    parts = [("start", start.tokens), *((each.label, each.tokens) for each in own)]
+    lines, more = [], ""
+    if proxy is not None:
+        trace = proxy.trace
+        first, last, mean = (
+            ", ".join(f"{name} {value:.3f}" for name, value in zip(trace.domains, row, strict=True))
+            for row in (trace.weights[0], trace.weights[-1], trace.mean.tolist())
+        )
+        lines.append(
+            f"{method}: weights {first} at the start, {last} after {len(trace.weights) - 1} steps; "
+            f"the mean is proposed, {mean}. All of them: {proxy.file}"
+        )
+        parts.insert(1, ("proxy", proxy.tokens))
+        if proxy.reference_tokens:
+            more = f"; the start, its reference, read {proxy.reference_tokens:,} without training"
+    total = sum(tokens for _, tokens in parts)
+    each = ", ".join(f"{name} {tokens:,}" for name, tokens in parts)
+    lines.append(f"{method}: {len(parts)} trainings of {total:,} tokens ({each}){more}")
     return lines
 
 

@@ -6,6 +6,7 @@ import json
 import pytest
 
 from evaluation.records.ledger import FILE, Ledger
+from training.plan.plan_file import read_plan
 from workbench.cli import main
 
 
@@ -127,6 +128,23 @@ def test_bad_input_is_one_message_and_writes_nothing(
     assert not list(tmp_path.iterdir())
 
 
+PLAN = """
+base: {base}
+sources: {{sums: {data}/sums, words: {data}/words}}
+validation: {{sums: {data}/sums}}
+settings: {{steps: 3, batch: 10, rate: 0.003}}
+schedule: {{kind: mixing}}
+"""
+
+
+@pytest.fixture
+def plan(tiny_base, pool_data, tmp_path):
+    """A plan of two domains, of which sums are to become better."""
+    file = tmp_path / "plan.yml"
+    file.write_text(PLAN.format(base=tiny_base, data=pool_data))
+    return file
+
+
 def test_balance_refuses_a_plan_without_references(say, tiny_base, pool_data, tmp_path):
     plan = tmp_path / "plan.yml"
     plan.write_text(
@@ -140,15 +158,22 @@ def test_balance_refuses_a_plan_without_references(say, tiny_base, pool_data, tm
     assert not (tmp_path / "rounds").exists()
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--method", "doremy"], "no method is called 'doremy'; expected one of ideal, doremi"),
+        (["--method", "uniform"], "An equal share of each domain, which is called uniform too"),
+        (["--method", "doge", "--method", "doge"], "expected one or more, each once"),
+    ],
+)
+def test_balance_refuses_methods_by_name(say, plan, tmp_path, words, said):
+    code, out, err = say("balance", plan, tmp_path / "out", *words)
+    assert code == 2 and not out and said in err and not (tmp_path / "out").exists()
+
+
 @pytest.mark.slow
-def test_balance_writes_the_last_mixture_as_a_plan(say, tiny_base, pool_data, tmp_path):
-    plan, rounds = tmp_path / "plan.yml", tmp_path / "rounds"
-    plan.write_text(
-        f"base: {tiny_base}\n"
-        f"sources: {{sums: {pool_data}/sums, words: {pool_data}/words}}\n"
-        f"validation: {{sums: {pool_data}/sums}}\n"
-        "settings: {steps: 3, batch: 10, rate: 0.003}\nschedule: {kind: mixing}\n"
-    )
+def test_balance_writes_the_last_mixture_as_a_plan(say, plan, tmp_path):
+    rounds = tmp_path / "rounds"
     words = ["balance", plan, rounds, "--rounds", 1, "--sample", 10, "--estimator", "identity"]
     code, out, _ = say(*words, "--json", tmp_path / "out.json")
     assert code == 0 and "predicted change of the mean loss" in out
@@ -157,3 +182,27 @@ def test_balance_writes_the_last_mixture_as_a_plan(say, tiny_base, pool_data, tm
     assert first["layers"][0]["spread"] is None  # this estimator has no eigenvalues
     code, out, _ = say("train", rounds / "balanced.yml", tmp_path / "out", "--dry-run")
     assert code == 0 and f"{sum(last['sizes'].values())}" in out
+
+
+@pytest.mark.slow
+def test_balance_compares_the_methods_in_one_table(say, plan, tmp_path):
+    out, file = tmp_path / "out", tmp_path / "out.json"
+    methods = [word for name in ("doremi", "doge", "stratified") for word in ("--method", name)]
+    code, text, _ = say("balance", plan, out, *methods, "--json", file)
+    lines = [line.split() for line in text.splitlines()]
+    assert code == 0 and ["examples", "start", "doremi", "doge", "stratified"] in lines
+    start, doremi, doge, stratified = json.loads(file.read_text())["rounds"]
+    means = [f"{each['mean']:.4f}" for each in (start, doremi, doge, stratified)]
+    assert ["mean", "loss", *means] in lines and len({*means}) > 1
+    for made in (doremi, doge):
+        rows = list(csv.DictReader((out / f"{made['method']}.csv").read_text().splitlines()))
+        assert len(rows) == 4 and float(rows[-1]["sums"]) == made["weights"]["end"]["sums"]
+        assert f"{made['method']}: 3 trainings of" in text
+    assert "stratified: 2 trainings of" in text and "reference, read" in text
+    best = min((doremi, doge, stratified), key=lambda made: made["mean"])
+    written = read_plan(out / "balanced.yml")
+    [step] = written.steps
+    assert {name: int(step.shares[name] * whole) for name, whole in start["sizes"].items()} == (
+        best["sizes"]
+    )
+    assert written.settings["steps"] == 3

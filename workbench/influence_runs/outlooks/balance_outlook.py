@@ -16,7 +16,7 @@ from influence.gradients.examples import Examples, read_examples
 from plumbing.units import counted
 from training.plan.rounds import with_shares
 from training.run import memory
-from workbench.influence_runs.balance_rounds import BalanceOptions
+from workbench.influence_runs.ideal_rounds import IdealOptions
 from workbench.influence_runs.outlooks.data_outlook import (
     DataOutlook,
     PartOutlook,
@@ -38,7 +38,7 @@ FEW, MORE = 4, 12
 def balance_outlook(
     plan: Plan,
     out: Path,
-    options: BalanceOptions,
+    options: IdealOptions,
     ledger: Ledger | None = None,
     *,
     start: Callable[[], float] = start_seconds,
@@ -102,7 +102,7 @@ def _influence_seconds(
     loaded: Loaded,
     domains: Mapping[str, Sequence[Record]],
     wanted: Mapping[str, Sequence[Record]],
-    options: BalanceOptions,
+    options: IdealOptions,
 ) -> tuple[float, float, int]:
     """Returns seconds that do not grow, seconds per example, and how many examples there will be.
 

@@ -2,7 +2,7 @@
 
 from influence.curvature.inverse import CurvatureOptions
 from training.plan.plan_file import parse_plan
-from workbench.influence_runs.balance_rounds import BalanceOptions
+from workbench.influence_runs.ideal_rounds import IdealOptions
 from workbench.influence_runs.outlooks.balance_outlook import balance_outlook
 
 
@@ -13,7 +13,7 @@ def test_two_rounds_are_three_trainings(tiny_base, pool_data, tmp_path):
         f"validation: {{sums: {pool_data}/sums}}\n"
         "settings: {steps: 8, batch: 5, rate: 0.003}\nschedule: {kind: mixing}\n"
     )
-    options = BalanceOptions(rounds=2, sample=10, curvature=CurvatureOptions(estimator="identity"))
+    options = IdealOptions(rounds=2, sample=10, curvature=CurvatureOptions(estimator="identity"))
     outlook = balance_outlook(plan, tmp_path, options, start=lambda: 2.0)
     start, trainings, losses, influence = outlook.parts
     assert start.seconds == 2.0

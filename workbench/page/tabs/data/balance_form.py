@@ -7,8 +7,8 @@ from typing import Any
 import gradio as gr
 
 from influence.curvature.inverse import CurvatureOptions
-from workbench.influence_runs.balance_rounds import BalanceOptions
 from workbench.influence_runs.data_settings import BalanceSettings
+from workbench.influence_runs.ideal_rounds import IdealOptions
 from workbench.influence_runs.outlooks.data_outlook import DataOutlook
 from workbench.page.tabs.data import field_values as values
 from workbench.page.tabs.data.form import QuestionForm, short
@@ -87,10 +87,10 @@ def mixing_plan(session: Session) -> str:
     return plan_text.with_schedule(text, {"kind": "mixing"}) if text.strip() else ""
 
 
-def options_of(settings: BalanceSettings) -> BalanceOptions:
+def options_of(settings: BalanceSettings) -> IdealOptions:
     """Returns the options of the rounds."""
     estimator: Any = settings.estimator
-    return BalanceOptions(
+    return IdealOptions(
         rounds=settings.rounds,
         m=settings.m,
         keep_total=settings.keep_total,
