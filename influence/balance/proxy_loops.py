@@ -6,9 +6,10 @@ Both take one update of the proxy for each step of the weights:
     DOGE     α by the products of the gradients g_i and h_j, then θ by Σ α_i g_i
 
 with ℓ_i the mean loss of the supervised tokens that the step draws of domain i. DoReMi's paper
-moves α before θ; here, as in its released code, α acts from the next step on, so that each batch is
-differentiated as soon as it is computed and only one gradient is held. DOGE holds the gradient of
-each domain and of one target.
+moves α before θ, which needs all losses of a step before the first gradient; its released code does
+so for the last of several accumulated batches. Here α acts from the next step on, so that each
+batch is differentiated as soon as it is computed, and one gradient is held. DOGE holds the gradient
+of each domain and of one target.
 """
 
 from __future__ import annotations
@@ -83,7 +84,9 @@ def reference_losses(
             observer.ask("the losses of the reference")
             losses = batch_losses(module, batch, bf16).cpu()
             lengths = torch.bincount(batch.rows, minlength=len(batch.ids)).tolist()
-            for place, part in zip(numbers(batch).tolist(), losses.split(lengths), strict=True):
+            for place, part in zip(
+                numbers(batch).tolist(), torch.split(losses, lengths), strict=True
+            ):
                 row = rows[wanted[place]]
                 found[name][wanted[place]] = part.clone()
                 observer.count(1, len(row.ids), len(part))
@@ -131,7 +134,8 @@ def doremi_trace(
         _check(loss, step)
         proxy.clip_gradient()
         proxy.update()
-        excess = excess_losses(*map(np.concatenate, (own, other, owners)), len(names))
+        proxy_side, reference_side = np.concatenate(own), np.concatenate(other)
+        excess = excess_losses(proxy_side, reference_side, np.concatenate(owners), len(names))
         rows.append(rule.update(excess))
         observer.progress(step + 1, proxy.data.steps, loss)
     return WeightTrace(names, np.array(rows), with_start=True)
