@@ -6,9 +6,10 @@ Both take one update of the proxy for each step of the weights:
     DOGE     α by the products of the gradients g_i and h_j, then θ by Σ α_i g_i
 
 with ℓ_i the mean loss of the supervised tokens that the step draws of domain i. DoReMi's paper
-moves α before θ; here, as in its released code, α acts from the next step on, so that each batch is
-differentiated as soon as it is computed and only one gradient is held. DOGE holds the gradient of
-each domain and of one target.
+moves α before θ, which needs all losses of a step before the first gradient; its released code does
+so for the last of several accumulated batches. Here α acts from the next step on, so that each
+batch is differentiated as soon as it is computed, and one gradient is held. DOGE holds the gradient
+of each domain and of one target.
 """
 
 from __future__ import annotations

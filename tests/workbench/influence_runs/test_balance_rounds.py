@@ -66,6 +66,8 @@ def test_one_round_resizes_the_domains_and_measures_the_new_mixture(plan, tmp_pa
 
 @pytest.mark.slow
 def test_proposals_of_proxies_are_trained_for_as_long_as_the_start(plan, tmp_path):
+    """With adapters, which the reference model has too."""
+    plan = replace(plan, settings={**plan.settings, "lora": {"rank": 2}})
     with Ledger(tmp_path / "ledger.sqlite") as ledger:
         made = balanced(plan, tmp_path / "out", "doremi", "doge", "stratified", ledger=ledger)
         phases = {phase.name: phase for phase in ledger.phases()}
