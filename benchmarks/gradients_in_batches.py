@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     rows = []
     for trained, least in TARGETS.items():
         model, tokenizer = _model(options.demo / "base", adapter=trained == "LoRA")
-        records = _records(options.demo / "data", options.examples)
+        records = machine.records(options.demo, "train", options.examples)
         examples = read_examples(records, tokenizer, too_long="drop")
         ways = _ways(model, examples)
         # The first round also pays for memory that is taken for the first time.
@@ -84,14 +84,6 @@ def _model(base: Path, adapter: bool) -> tuple[Any, Any]:
                 if "lora_B" in name:
                     parameter.normal_(std=0.02)
     return model.eval(), AutoTokenizer.from_pretrained(base, trust_remote_code=False)
-
-
-def _records(data: Path, count: int) -> list[Any]:
-    """Return as many training examples of each dataset, to be `count` in all."""
-    from corpus import read_datasets
-
-    datasets = read_datasets(data, "train").values()
-    return [record for each in zip(*datasets, strict=False) for record in each][:count]
 
 
 if __name__ == "__main__":

@@ -41,20 +41,17 @@ BATCH = 16
 def main(argv: Sequence[str] | None = None) -> None:
     """Train on the halves, score by each estimator, and print the scores with their intervals."""
 
-    def number(value: int, text: str) -> dict[str, Any]:
-        return {"type": int, "default": value, "help": f"{text} (default: {value})"}
-
     options = machine.begin(
         __file__, __doc__, argv, rounds=3,
-        examples=number(200, "training examples"),
-        queries=number(100, "validation examples"),
-        halves=number(24, "random halves"),
-        steps=number(40, f"steps of {BATCH} examples of every training"),
+        examples=machine.number(200, "training examples"),
+        queries=machine.number(100, "validation examples"),
+        halves=machine.number(24, "random halves"),
+        steps=machine.number(40, f"steps of {BATCH} examples of every training"),
         keep={"type": Path, "help": "keep what is trained here, and go on with what it holds"},
         demo={"type": Path, "default": machine.DEMO, "help": "a folder like the demo's"},
     )  # fmt: skip
-    training = drawn(options.demo, "train", options.examples)
-    queries = drawn(options.demo, "validation", options.queries)
+    training = machine.records(options.demo, "train", options.examples)
+    queries = machine.records(options.demo, "validation", options.queries)
     halves = random_halves(len(training), options.halves)
     with ExitStack() as stack:
         root = options.keep or Path(stack.enter_context(TemporaryDirectory()))
@@ -75,14 +72,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     for row, half in zip(members, halves, strict=True):
         row[half] = 1
     show(members, measured, scores)
-
-
-def drawn(demo: Path, split: str, count: int) -> list[Record]:
-    """Returns the first examples of all datasets of a demo in turn, `count` in all."""
-    from corpus import read_datasets
-
-    datasets = read_datasets(demo / "data", split).values()
-    return [record for row in zip(*datasets, strict=False) for record in row][:count]
 
 
 def random_halves(count: int, halves: int) -> list[np.ndarray]:

@@ -108,6 +108,19 @@ def begin(
     return options
 
 
+def number(value: int, text: str) -> dict[str, Any]:
+    """Return the settings of an option that is a whole number, for `begin`."""
+    return {"type": int, "default": value, "help": f"{text} (default: {value})"}
+
+
+def records(demo: Path, split: str, count: int) -> list[Any]:
+    """Return the first records of all datasets of a demo in turn, `count` in all."""
+    from corpus import read_datasets
+
+    datasets = read_datasets(demo / "data", split).values()
+    return [record for row in zip(*datasets, strict=False) for record in row][:count]
+
+
 def facts(command: str) -> str:
     """Return command, hardware, versions and commit: what it takes to repeat a measurement."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

@@ -37,16 +37,13 @@ PLANTS = ("of its kind", "copies")
 def main(argv: Sequence[str] | None = None) -> None:
     """Plant examples, rank the pool with each method, and print where they are."""
 
-    def number(value: int, text: str) -> dict[str, Any]:
-        return {"type": int, "default": value, "help": f"{text} (default: {value})"}
-
     options = machine.begin(
         __file__, __doc__, argv, rounds=5,
         targets={"nargs": "*", "default": ["mathqa", "sni"], "help": "sources that are wanted"},
         rows=ROWS_OPTION,
-        pool=number(400, "examples of a pool"),
-        shown=number(20, "validation examples that are shown"),
-        epochs=number(2, "passes of the warm-up"),
+        pool=machine.number(400, "examples of a pool"),
+        shown=machine.number(20, "validation examples that are shown"),
+        epochs=machine.number(2, "passes of the warm-up"),
         keep={"type": Path, "help": "keep everything in this folder, and go on with what it holds"},
         demo={"type": Path, "default": machine.DEMO, "help": "a folder like the demo's"},
     )  # fmt: skip

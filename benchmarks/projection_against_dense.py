@@ -101,10 +101,8 @@ def save(file: str, examples: str) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from corpus import encode_all
-    from corpus.jsonl import read_datasets
 
-    datasets = read_datasets(machine.DEMO / "data").values()
-    records = [record for row in zip(*datasets, strict=False) for record in row][: int(examples)]
+    records = machine.records(machine.DEMO, "validation", int(examples))
     tokenizer = AutoTokenizer.from_pretrained(machine.DEMO / "base")
     model = AutoModelForCausalLM.from_pretrained(machine.DEMO / "base", dtype=torch.float32)
     weights = {

@@ -55,19 +55,16 @@ ROWS_OPTION: dict[str, Any] = {
 def main(argv: Sequence[str] | None = None) -> None:
     """Choose with each method, train on each choice, and print the losses."""
 
-    def number(value: int, text: str) -> dict[str, Any]:
-        return {"type": int, "default": value, "help": f"{text} (default: {value})"}
-
     options = machine.begin(
         __file__, __doc__, argv, rounds=3,
         targets={"nargs": "*", "default": [], "help": "sources that are wanted (default: all)"},
         rows=ROWS_OPTION,
         shares={"nargs": "+", "type": float, "default": [0.05, 0.2], "help": "0.05 0.2 by default"},
-        pool=number(400, "examples of each source"),
-        shown=number(20, "validation examples of each target"),
-        steps=number(60, "steps of every training"),
-        batch=number(32, "examples of a step"),
-        epochs=number(4, "passes of the warm-up"),
+        pool=machine.number(400, "examples of each source"),
+        shown=machine.number(20, "validation examples of each target"),
+        steps=machine.number(60, "steps of every training"),
+        batch=machine.number(32, "examples of a step"),
+        epochs=machine.number(4, "passes of the warm-up"),
         keep={"type": Path, "help": "keep everything in this folder, and go on with what it holds"},
         demo={"type": Path, "default": machine.DEMO, "help": "a folder like the demo's"},
     )  # fmt: skip

@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _prepared(folder: Path, count: int) -> tuple[Path, Path]:
     """Returns a study whose warm-up is finished, and bergson's request for the same gradients."""
-    from corpus import read_datasets, write_jsonl
+    from corpus import write_jsonl
     from corpus.tokens import encode_all
     from training.run.base import open_base
     from workbench.influence_runs.projected_gradients import warm_epochs
@@ -70,8 +70,7 @@ def _prepared(folder: Path, count: int) -> tuple[Path, Path]:
     from workbench.influence_runs.warm_up import warm_up
     from workbench.plans.recorded_run import Watcher
 
-    data = read_datasets(machine.DEMO / "data", "train").values()
-    records = [record for row in zip(*data, strict=False) for record in row][:count]
+    records = machine.records(machine.DEMO, "train", count)
     write_jsonl(folder / "pool" / "all" / "train.jsonl", records)
     base = str(machine.DEMO / "base")
     settings = WarmUp(share=0.2, epochs=1, rate=1e-3)

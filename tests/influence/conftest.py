@@ -1,7 +1,11 @@
-"""Classifiers as language models of one token, for which everything can be computed exactly."""
+"""Classifiers of one token, for which everything can be computed exactly; how oracles are run."""
 
+import json
+import os
+import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +16,10 @@ from torch import Tensor, nn
 from corpus.tokens import Encoded
 from evaluation.prepared import Batch, batched
 from influence.gradients.examples import Examples
+
+ROOT = Path(__file__).parents[2]
+ORACLES = ROOT / ".venv-influence" / "bin" / "python"
+"""The Python of the environment with bergson, kronfluence and traker."""
 
 
 class TableModel(nn.Module):
@@ -132,3 +140,28 @@ def language_model() -> Callable[[str], Any]:
 def sentences() -> Callable[..., dict[str, Examples]]:
     """sentences("ab", batch_tokens=30): two sets of five random sentences each."""
     return _sentences
+
+
+@pytest.fixture
+def ask_oracle(tmp_path):
+    """Runs a script of an oracle in its own environment: (script, request, answer's name) -> file."""
+
+    def ask(script, request, answer):
+        if not ORACLES.is_file():
+            words = "no .venv-influence. Make it: make .venv-influence/made"
+            if os.environ.get("CI", "").lower() == "true":
+                pytest.fail(words)
+            pytest.skip(words)
+        asked = tmp_path / "request.json"
+        asked.write_text(json.dumps(request))
+        done = subprocess.run(
+            [ORACLES, "-W", "ignore", script, asked, tmp_path / answer],
+            capture_output=True,
+            text=True,
+            timeout=500,
+            cwd=ROOT,  # the shipped adapters name their base relative to it
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        return tmp_path / answer
+
+    return ask

@@ -4,8 +4,6 @@ kronfluence lives in an environment of its own. Its positive score means helpful
 """
 
 import json
-import os
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,8 +20,6 @@ from influence.curvature.layer_choice import choose_layers
 from influence.gradients.examples import Examples
 
 pytestmark = pytest.mark.oracle
-ROOT = Path(__file__).parents[3]
-PYTHON = ROOT / ".venv-influence" / "bin" / "python"
 
 
 def sentences(seed, prompt):
@@ -45,22 +41,16 @@ def as_examples(texts):
 
 
 @pytest.mark.parametrize(("empirical", "prompt", "bar"), [(True, 0, 0.99), (False, 3, 0.95)])
-def test_ranks_of_twenty_domains(language_model, tmp_path, empirical, prompt, bar):
+def test_ranks_of_twenty_domains(language_model, ask_oracle, tmp_path, empirical, prompt, bar):
     """With the data's own tokens both compute nearly the same; else each draws its own tokens.
 
     kronfluence counts inputs at positions that no loss depends on, such as prompts in the last
     layer, and this project does not.
     """
-    if not PYTHON.is_file():
-        words = "no .venv-influence. Make it: make .venv-influence/made"
-        if os.environ.get("CI", "").lower() == "true":
-            pytest.fail(words)
-        pytest.skip(words)
     model = language_model("llama").float()
     model.save_pretrained(tmp_path / "model")
     sets = {f"d{number}": sentences(number, prompt) for number in range(20)}
     references = {f"r{number}": sentences(100 + number, prompt) for number in range(3)}
-    request, answer = tmp_path / "request.json", tmp_path / "answer.json"
     asked = {
         "model": str(tmp_path / "model"),
         "layers": list(choose_layers(model)),
@@ -68,15 +58,8 @@ def test_ranks_of_twenty_domains(language_model, tmp_path, empirical, prompt, ba
         "references": references,
         "empirical": empirical,
     }
-    request.write_text(json.dumps(asked))
     script = Path(__file__).with_name("run_kronfluence.py")
-    done = subprocess.run(
-        [PYTHON, "-W", "ignore", script, request, answer],
-        capture_output=True,
-        text=True,
-        timeout=500,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    answer = ask_oracle(script, asked, "answer.json")
     ours = domain_influence(
         model,
         {name: as_examples(texts) for name, texts in sets.items()},

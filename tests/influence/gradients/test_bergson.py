@@ -3,9 +3,6 @@
 bergson lives in an environment of its own.
 """
 
-import json
-import os
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -20,22 +17,14 @@ from influence.gradients.examples import read_examples
 from influence.gradients.per_example import per_example
 
 pytestmark = pytest.mark.oracle
-ROOT = Path(__file__).parents[3]
-PYTHON = ROOT / ".venv-influence" / "bin" / "python"
-DEMO = ROOT / "assets" / "demo"
+DEMO = Path(__file__).parents[3] / "assets" / "demo"
 
 
-def test_gradients_of_an_adapter(tmp_path):
+def test_gradients_of_an_adapter(ask_oracle):
     """Twelve examples of different lengths, in one padded batch on either side."""
-    if not PYTHON.is_file():
-        words = "no .venv-influence. Make it: make .venv-influence/made"
-        if os.environ.get("CI", "").lower() == "true":
-            pytest.fail(words)
-        pytest.skip(words)
     tokenizer = AutoTokenizer.from_pretrained(DEMO / "base")
     records = read_datasets(DEMO / "data", "train")["mathqa"][:12]
     encoded, _ = encode_all(records, tokenizer, None)
-    request, answer = tmp_path / "request.json", tmp_path / "answer.npz"
     asked = {
         "model": str(DEMO / "p3"),
         "examples": [(each.ids.tolist(), each.supervised.tolist()) for each in encoded],
@@ -43,16 +32,8 @@ def test_gradients_of_an_adapter(tmp_path):
         "size": 0,
         "target": "per_module",
     }
-    request.write_text(json.dumps(asked))
     script = Path(__file__).with_name("run_bergson.py")
-    done = subprocess.run(
-        [PYTHON, "-W", "ignore", script, request, answer],
-        capture_output=True,
-        text=True,
-        timeout=500,
-        cwd=ROOT,  # the shipped adapter names its base relative to it
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    answer = ask_oracle(script, asked, "answer.npz")
     with np.load(answer) as arrays:
         theirs = dict(arrays)
     base = AutoModelForCausalLM.from_pretrained(DEMO / "base", dtype=torch.float32)
