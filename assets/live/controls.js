@@ -197,7 +197,7 @@
     element.replaceChildren();
     if (kind === "behind") {
       element.append(message("warning", "Other models are open", h("p", {}, "They were opened in another tab. These sliders belong to the models before; nothing is composed from them."),
-        h("button", { type: "button", id: "catch-up", onclick: () => globalThis.dem.line.open() }, "Show the open models")));
+        h("button", { type: "button", id: "catch-up", onclick: () => globalThis.dem.follow() }, "Show the open models")));
     } else if (kind === "gone") {
       element.append(message("warning", "The server does not answer", h("p", {}, "Your ω are kept. The page goes on as soon as the server is back.")));
     } else if (state.note) element.append(message("note", "", h("p", {}, state.note)));

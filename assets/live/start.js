@@ -28,9 +28,17 @@
     const composing = () => document.getElementById("tab-compose-button")?.getAttribute("aria-selected") !== "false";
     dem.line.listen((state, event) => {
       if (event && event.type !== "kept") return;
-      kept = event?.digest ?? state.settled?.digest ?? ""; // it may have come to rest before gradio was there
+      const now = state.settled?.digest ?? "";
+      if (event && event.digest !== now) return; // the composition of before, or of models that were open before
+      kept = now; // it may have come to rest before gradio was there
       if (event && !composing()) give();
     });
+    /* Other models are open: no tab may ask for a composition of those before. Until the next rest "" stands for the server's own. */
+    dem.follow = () => {
+      kept = "";
+      give();
+      dem.line.open();
+    };
     document.addEventListener("click", (event) => { if (event.target.closest?.("#tabs [role=tab]")) give(); }, true);
   };
 

@@ -42,6 +42,9 @@ def build(session: Session) -> gr.Blocks:
         boot = gr.Timer(0.4)
         clock = gr.Timer(1.0, active=False)
         board = Board(digest, theme, opened)
+        # This page has opened other models: its own line asks for them at once. Before all other
+        # listeners, which would ask for the composition of the models before.
+        opened.change(None, None, None, js="() => { window.dem.follow(); }", **EVERY_CHANGE)
         with gr.Row(elem_id="shell"):
             with gr.Column(elem_id="side", scale=0, min_width=320):
                 component.live("controls", elem_id="controls")
@@ -68,8 +71,6 @@ def build(session: Session) -> gr.Blocks:
                 with gr.Tab("Export", elem_id="tab-export", render_children=True) as tab:
                     export_parts = export.build(session, board, tab, clock)
         _wire_clock(session, page, clock, bench_parts, export_parts)
-        # This page has opened other models: its own line asks for them at once.
-        opened.change(None, None, None, js="() => { window.dem.line.open(); }", **EVERY_CHANGE)
         toggle.click(None, None, theme, js="() => window.dem.toggleTheme()", **QUIET)
         page.load(None, None, theme, js="() => window.dem.theme()", **QUIET)
         page.unload(forget)

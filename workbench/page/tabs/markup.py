@@ -58,11 +58,16 @@ def table(
     """Returns a table whose columns are sorted by a press on their heading.
 
     Args:
-        head: the headings.
+        head: the headings. None is empty: it is a button, and a screen reader says its name.
         rows: the cells, row by row.
         numeric: indices of the columns that are aligned right.
         label: name of the table for screen readers.
+
+    Raises:
+        ValueError: a heading is empty.
     """
+    if not all(head):
+        raise ValueError(f"each column needs a heading, and the headings are {list(head)}.")
 
     def cell(tag: str, column: int, value: object) -> Markup:
         return Markup("<{0}{1}>{2}</{0}>").format(

@@ -57,7 +57,7 @@ def answer_html(rounds: Sequence[Mapping[str, Any]], folder: Path, root: Path) -
 
 def _rounds_table(rounds: Sequence[Mapping[str, Any]]) -> Markup:
     """Returns the sizes and the losses, a column for each round."""
-    head = ["", *(f"round {each['number']}" for each in rounds)]
+    head = ["measured", *(f"round {each['number']}" for each in rounds)]
     rows: list[list[str]] = [
         [f"examples of {name}", *(f"{each['sizes'][name]:,}" for each in rounds)]
         for name in rounds[0]["sizes"]
