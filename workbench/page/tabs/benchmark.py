@@ -19,6 +19,7 @@ from workbench.page.tabs.wiring import (
     at_rest,
     current_recipe,
     one_at_a_time,
+    start_clocks,
     with_error_dialog,
 )
 from workbench.session.runs import read_runs
@@ -68,9 +69,9 @@ def build(session: Session, board: Board, tab: gr.Tab, timer: gr.Timer) -> list[
             commands.bench(file, suite, names(tasks), count, session.workdir.root)
         )
 
-    def run(suite: str, tasks: str, limit: str, which: str, digest: str) -> list[Any]:
+    def run(suite: str, tasks: str, limit: str, which: str, digest: str) -> Markup:
         benchmark.submit(session, recipe(which, digest), suite, names(tasks), whole(limit))
-        return [job_panel.panel(session, "benchmark", EMPTY), gr.Timer(active=True)]
+        return job_panel.panel(session, "benchmark", EMPTY)
 
     def cancel() -> list[Any]:
         for job in session.jobs.active():
@@ -97,14 +98,15 @@ def build(session: Session, board: Board, tab: gr.Tab, timer: gr.Timer) -> list[
         line,
         **one_at_a_time("bench-line"),
     )
-    go.click(
+    pressed = go.click(
         with_error_dialog(run),
         asked,
-        [panel, timer],
+        panel,
         js=at_rest(asked, board),
         trigger_mode="once",
         **QUIET,
     )
+    start_clocks(pressed, [timer])
     stop.click(with_error_dialog(cancel), None, [panel, timer], queue=False, **QUIET)
     return [panel, runs]
 

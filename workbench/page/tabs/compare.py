@@ -26,6 +26,7 @@ from workbench.page.tabs.wiring import (
     clock_options,
     current_recipe,
     one_at_a_time,
+    start_clocks,
     with_error_dialog,
 )
 from workbench.session.session import Session
@@ -136,13 +137,13 @@ def build(session: Session, board: Board, tab: gr.Tab, timer: gr.Timer) -> None:
             return {panel: job_panel.newest(session, KIND)}
         return {**show(*values), previous: now}
 
-    def measure(*values: Any) -> list[Any]:
+    def measure(*values: Any) -> Markup:
         controls = Controls(*values)
         comparison = _comparison(session, controls.digest)
         measure_missing.submit(
             session, comparison, _benchmarks(controls), _command(session, controls)
         )
-        return [job_panel.newest(session, KIND), gr.Timer(active=True), gr.Timer(active=True)]
+        return job_panel.newest(session, KIND)
 
     def cancel() -> list[Any]:
         for job in session.jobs.active():
@@ -187,14 +188,15 @@ def build(session: Session, board: Board, tab: gr.Tab, timer: gr.Timer) -> None:
     clock.tick(
         with_error_dialog(tick), [previous, *asked], [*view, previous], **clock_options("compared")
     )
-    go.click(
+    pressed = go.click(
         with_error_dialog(measure),
         asked,
-        [panel, clock, timer],
+        panel,
         js=at_rest(asked, board),
         trigger_mode="once",
         **QUIET,
     )
+    start_clocks(pressed, [clock, timer])
     stop.click(with_error_dialog(cancel), None, [panel, clock], queue=False, **QUIET)
 
 

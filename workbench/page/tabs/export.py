@@ -21,6 +21,7 @@ from workbench.page.tabs.wiring import (
     at_rest,
     current_recipe,
     one_at_a_time,
+    start_clocks,
     with_error_dialog,
 )
 from workbench.session.session import Session
@@ -63,11 +64,11 @@ def build(session: Session, board: Board, tab: gr.Tab, timer: gr.Timer) -> list[
         recipe = current_recipe(session, digest)
         return preflight_html(session, name, dtype, recipe, _shard_bytes(shard))
 
-    def run(name: str, dtype: str, shard: float | None, digest: str) -> list[Any]:
+    def run(name: str, dtype: str, shard: float | None, digest: str) -> Markup:
         recipe = current_recipe(session, digest)
         chosen = None if dtype == STORED else dtype
         export.submit(session, recipe, name, chosen, _shard_bytes(shard))
-        return [job_panel.panel(session, "export", EMPTY), gr.Timer(active=True)]
+        return job_panel.panel(session, "export", EMPTY)
 
     def cancel() -> list[Any]:
         for job in session.jobs.active():
@@ -114,14 +115,15 @@ def build(session: Session, board: Board, tab: gr.Tab, timer: gr.Timer) -> list[
         before,
         **one_at_a_time("preflight"),
     )
-    go.click(
+    pressed = go.click(
         with_error_dialog(run),
         asked,
-        [panel, timer],
+        panel,
         js=at_rest(asked, board),
         trigger_mode="once",
         **QUIET,
     )
+    start_clocks(pressed, [timer])
     weighed = [dtype, board.digest]
     weigh.click(
         with_error_dialog(measure),

@@ -21,6 +21,7 @@ from workbench.page.tabs.wiring import (
     clock_options,
     current_recipe,
     one_at_a_time,
+    start_clocks,
     with_error_dialog,
 )
 from workbench.plots.hidden_states import states_figure
@@ -69,11 +70,12 @@ def build(session: Session, board: Board, tab: gr.Tab, timer: gr.Timer) -> None:
 
     def show(which: str, layer: int, by: str, theme: str, digest: str) -> Updates:
         nothing = {plot: gr.Plot(visible=False), facts: Markup("")}
+        # Asked first: a job that ends meanwhile is then shown once more, with its map.
+        active = any(job.kind == hidden_states.KIND for job in session.jobs.active())
         if not session.ready or not session.models.data:
             return {**nothing, panel: job_panel.newest(session, hidden_states.KIND)}
         # `find` only reads a map that a job has drawn before, so every control may call it.
         picture = hidden_states.find(session, recipe(which, digest), _number(session, layer), by)
-        active = any(job.kind == hidden_states.KIND for job in session.jobs.active())
         job = Markup("")
         if active or picture is None:
             job = job_panel.panel(session, hidden_states.KIND, NOT_YET)
@@ -96,13 +98,9 @@ def build(session: Session, board: Board, tab: gr.Tab, timer: gr.Timer) -> None:
             return {panel: job_panel.newest(session, hidden_states.KIND)}
         return {**show(*values), previous: now}
 
-    def draw(which: str, layer: int, by: str, digest: str) -> list[Any]:
+    def draw(which: str, layer: int, by: str, digest: str) -> Markup:
         hidden_states.submit(session, recipe(which, digest), _number(session, layer), by)
-        return [
-            job_panel.newest(session, hidden_states.KIND),
-            gr.Timer(active=True),
-            gr.Timer(active=True),
-        ]
+        return job_panel.newest(session, hidden_states.KIND)
 
     def cancel() -> list[Any]:
         for job in session.jobs.active():
@@ -141,14 +139,15 @@ def build(session: Session, board: Board, tab: gr.Tab, timer: gr.Timer) -> None:
         with_error_dialog(tick), [previous, *asked], [*view, previous], **clock_options("states")
     )
     drawn = [which, layer, by, board.digest]
-    go.click(
+    pressed = go.click(
         with_error_dialog(draw),
         drawn,
-        [panel, clock, timer],
+        panel,
         js=at_rest(drawn, board),
         trigger_mode="once",
         **QUIET,
     )
+    start_clocks(pressed, [clock, timer])
     stop.click(with_error_dialog(cancel), None, [panel, clock], queue=False, **QUIET)
 
 

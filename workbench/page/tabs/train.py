@@ -20,6 +20,7 @@ from workbench.page.tabs.wiring import (
     clock_options,
     no_updates,
     one_at_a_time,
+    start_clocks,
     with_error_dialog,
 )
 from workbench.plans import curve, plan_files
@@ -126,12 +127,7 @@ def build(
             file = plan_files.save(session.workdir, session.folders, name, text)
             train.submit(session, file, name, resume=resume)
             names = dict.fromkeys([name, *train.runs(session)])
-            return [
-                jobs_html(session, name),
-                line_html(session, name),
-                gr.Dropdown([*names]),
-                *[gr.Timer(active=True)] * 2,
-            ]
+            return [jobs_html(session, name), line_html(session, name), gr.Dropdown([*names])]
 
         return work
 
@@ -167,13 +163,12 @@ def build(
         trigger_mode="once",
         **QUIET,
     )
-    started = [panel, line, runs, timer, clock]
-    go.click(
-        with_error_dialog(begin(False)), [form.text, name], started, trigger_mode="once", **QUIET
-    )
-    resume.click(
-        with_error_dialog(begin(True)), [form.text, name], started, trigger_mode="once", **QUIET
-    )
+    for button, goes_on in ((go, False), (resume, True)):
+        pressed = button.click(
+            with_error_dialog(begin(goes_on)), [form.text, name], [panel, line, runs],
+            trigger_mode="once", **QUIET,
+        )  # fmt: skip
+        start_clocks(pressed, [timer, clock])
     stop.click(with_error_dialog(stop_training), name, [panel, timer, clock], queue=False, **QUIET)
     add.click(
         with_error_dialog(add_steps), [name, finished], [added, finished, board.opened],
@@ -194,14 +189,15 @@ def view_updates(session: Session, view: TrainView, shown: Shown, before: Any) -
         out = session.workdir.run(shown.run)
     except SessionError:
         return no_updates()  # `line_html` shows the error.
+    jobs = [job for job in session.jobs.active() if job.kind == train.KIND]
+    # A process that is no job of this server may train here too, such as `dem train`. Asked first:
+    # a training that ends meanwhile is then shown once more, with its last points.
+    active = any(job.active for job in jobs) or processes.running_process(out)
     curves = curve.curves(out)
     done = [step.name for step in train.steps(out) if step.state == "done"]
     chosen = shown.step if shown.step in curves else next(reversed(curves), "")
     points, dark = curves.get(chosen, []), shown.theme == "dark"
     now = (shown.run, chosen, dark, len(points), tuple(curves), tuple(done))
-    jobs = [job for job in session.jobs.active() if job.kind == train.KIND]
-    # A process that is no job of this server may train here too, such as `dem train`.
-    active = any(job.active for job in jobs) or processes.running_process(out)
     updates: Updates = {
         view.panel: jobs_html(session, shown.run),
         view.drawn: now,

@@ -46,6 +46,24 @@ def one_at_a_time(target: str) -> dict[str, Any]:
     return {"concurrency_limit": 1, "concurrency_id": target, **EVERY_CHANGE}
 
 
+def start_clocks(began: Any, clocks: Sequence[gr.Timer]) -> None:
+    """Starts clocks when a listener has begun a job.
+
+    This is an answer of its own, after that of the listener: a tick that was answered just before
+    the job began stops the clock, and would stop it for good if it came last.
+
+    Args:
+        began: the event of the listener that begins the job.
+        clocks: those that show how the job goes.
+    """
+    began.success(
+        lambda: {clock: gr.Timer(active=True) for clock in clocks},
+        None,
+        list(clocks),
+        **EVERY_CHANGE,
+    )
+
+
 def clock_options(target: str) -> dict[str, Any]:
     """Returns the options of a clock's listener that writes `target`: late ticks do not pile up."""
     return {**one_at_a_time(target), "trigger_mode": "once"}

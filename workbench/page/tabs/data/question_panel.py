@@ -23,6 +23,7 @@ from workbench.page.tabs.wiring import (
     clock_options,
     no_updates,
     one_at_a_time,
+    start_clocks,
     with_error_dialog,
 )
 from workbench.reports import data_outlooks
@@ -112,7 +113,7 @@ def wire(
     def after_begin(name: str) -> list[Any]:
         names = dict.fromkeys([name, *data_questions.runs(session, question)])
         job = job_html(session, question, name)
-        return [job, gr.Dropdown([*names]), *[gr.Timer(active=True)] * 2, ()]
+        return [job, gr.Dropdown([*names]), ()]
 
     def begin(name: str, *values: Any) -> list[Any]:
         data_questions.submit(session, name, form.read(*values))
@@ -167,9 +168,14 @@ def wire(
         trigger_mode="once",
         **QUIET,
     )
-    begun = [panel.job, panel.runs, timer, panel.clock, panel.drawn]
-    panel.start.click(with_error_dialog(begin), asked, begun, trigger_mode="once", **QUIET)
-    panel.resume.click(with_error_dialog(resume), panel.name, begun, trigger_mode="once", **QUIET)
+    begun = [panel.job, panel.runs, panel.drawn]
+    for pressed in (
+        panel.start.click(with_error_dialog(begin), asked, begun, trigger_mode="once", **QUIET),
+        panel.resume.click(
+            with_error_dialog(resume), panel.name, begun, trigger_mode="once", **QUIET
+        ),
+    ):
+        start_clocks(pressed, [timer, panel.clock])
     panel.stop.click(
         with_error_dialog(stop), panel.name, [panel.job, timer, panel.clock], queue=False, **QUIET
     )
@@ -199,12 +205,13 @@ def _updates(
     """
     form, panel, view = parts
     name, theme = shown
+    # Asked first: a job that ends meanwhile is then shown once more, with its answer.
+    active = any(job.kind == form.question for job in session.jobs.active())
     try:
         finished = data_questions.is_finished(session, form.question, name)
     except SessionError:
         return no_updates()  # the line tells what is wrong with the name
     now = (name, theme, finished)
-    active = any(job.kind == form.question for job in session.jobs.active())
     updates: Updates = {
         panel.job: job_html(session, form.question, name),
         panel.clock: gr.Timer(active=active),
