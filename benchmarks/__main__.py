@@ -37,10 +37,8 @@ OTHERS = {
     "derivatives_of_adapters": (),
     "gradients_in_batches": (),
     "misfiled_examples": (),
-    "planted_examples": (),
     "predicted_against_measured": (),
     "sampler_against_step": (),
-    "selections_compared": (),
     "trainer_against_loop": (),
     "packing_against_padding": (),
     "projection_against_dense": (),
@@ -62,6 +60,9 @@ BY_HAND = (
     "store_against_bergson",
     "grid_of_demo",
     "linear_datamodels",
+    "mixtures_compared",
+    "planted_examples",
+    "selections_compared",
 )
 """Benchmarks that run by their own command only: they need environments of their own, or hours."""
 

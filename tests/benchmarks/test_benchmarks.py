@@ -35,6 +35,7 @@ from benchmarks import (
     merge_memory,
     method_memory,
     misfiled_examples,
+    mixtures_compared,
     mounted_against_composed,
     packing_against_padding,
     planted_examples,
@@ -282,6 +283,27 @@ def test_selections_compared(two_sources, capsys):
     assert firsts(table) == ["random", "LESS (sgd), round-robin", "own source", "all"]
     assert table[2][2].startswith("+0.000")
     assert all(0 < float(row[1].split()[0]) < 10 for row in table[2:])
+
+
+def test_mixtures_compared(two_sources, capsys):
+    small = ["--sizes", "20", "10", "--shown", "4", "--tested", "8", "--steps", "2", "--batch", "4"]
+    words = ["--rounds", "1", "--methods", "stratified", "--demo", str(two_sources)]
+    mixtures_compared.main([*words, *small])
+    (table,) = tables(capsys.readouterr().out, "mixtures_compared")
+    assert firsts(table) == ["the pool as it is", "stratified"]
+    assert table[2][2].startswith("+0.000")
+    assert all(0 < float(row[1].split()[0]) < 10 for row in table[2:])
+
+
+def test_the_tokens_of_a_mixture_are_those_of_all_trainings_before_it():
+    def made(method, tokens, proxy=None):
+        return SimpleNamespace(method=method, tokens=tokens, proxy=proxy)
+
+    doremi = made("doremi", 50, SimpleNamespace(tokens=70, reference_tokens=30))
+    doge = made("doge", 50, SimpleNamespace(tokens=200, reference_tokens=0))
+    rounds = [made("start", 50), made("ideal", 55), made("ideal", 60), made("stratified", 50)]
+    spent = mixtures_compared.spent_tokens([*rounds, doremi, doge])
+    assert spent == [50, 50 + 55, 50 + 55 + 60, 50, 50 + 70 + 30 + 50, 200 + 50]
 
 
 def test_planted_examples(two_sources, capsys):
