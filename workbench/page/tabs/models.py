@@ -13,7 +13,15 @@ from plumbing import units
 from workbench import commands
 from workbench.errors import is_user_error
 from workbench.page.tabs import markup
-from workbench.page.tabs.wiring import EVERY_CHANGE, QUIET, UNEXPECTED, Board, Updates, log
+from workbench.page.tabs.wiring import (
+    EVERY_CHANGE,
+    QUIET,
+    UNEXPECTED,
+    Board,
+    Updates,
+    log,
+    opens_models,
+)
 from workbench.session.folders import ModelFolder
 from workbench.session.memory import stored_bytes
 from workbench.session.session import Session
@@ -89,11 +97,8 @@ def build(session: Session, board: Board, tab: gr.Tab, opened: Callable[[], str]
         lambda: [models_html(session), inspect_line(session)], None, [now, line], **EVERY_CHANGE
     )
     refresh.click(refresh_lists, None, [base, checkpoints, data], **QUIET)
-    # The Train tab adds vectors under the same concurrency id: never two openings at once.
-    go.click(
-        open_chosen, [base, checkpoints, data, vocabulary], [report, now, line, board.opened],
-        concurrency_id="open", concurrency_limit=1, **QUIET,
-    )  # fmt: skip
+    asked = [base, checkpoints, data, vocabulary]
+    opens_models(go, open_chosen, asked, [report, now, line, board.opened])
 
 
 def choices(session: Session) -> list[Any]:

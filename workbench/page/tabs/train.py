@@ -20,6 +20,7 @@ from workbench.page.tabs.wiring import (
     clock_options,
     no_updates,
     one_at_a_time,
+    opens_models,
     start_clocks,
     with_error_dialog,
 )
@@ -170,10 +171,8 @@ def build(
         )  # fmt: skip
         start_clocks(pressed, [timer, clock])
     stop.click(with_error_dialog(stop_training), name, [panel, timer, clock], queue=False, **QUIET)
-    add.click(
-        with_error_dialog(add_steps), [name, finished], [added, finished, board.opened],
-        concurrency_id="open", concurrency_limit=1, trigger_mode="once", **QUIET,
-    )  # fmt: skip
+    added_steps = [added, finished, board.opened]
+    opens_models(add, with_error_dialog(add_steps), [name, finished], added_steps)
 
 
 def view_updates(session: Session, view: TrainView, shown: Shown, before: Any) -> Updates:

@@ -95,6 +95,25 @@ def at_rest(asked: Sequence[Any], board: Board) -> str:
     return f"(...values) => window.dem.atRest(values.slice(0, {len(asked)}), {index})"
 
 
+def opens_models(button: gr.Button, work: Callable[..., Any], inputs: Any, outputs: Any) -> None:
+    """Connects a button whose listener opens other models.
+
+    Until it has ended, the page's own line does not tell that it is behind: the page will follow.
+    Two openings at once never run.
+    """
+    say = "(...values) => {{ window.dem.line.event({{ type: 'opening', opening: {} }}); {}}}"
+    button.click(
+        work,
+        inputs,
+        outputs,
+        js=say.format("true", "return values; "),
+        concurrency_id="open",
+        concurrency_limit=1,
+        trigger_mode="once",
+        **QUIET,
+    ).then(None, None, None, js=say.format("false", ""), **QUIET)
+
+
 def with_error_dialog(work: Callable[..., Any]) -> Callable[..., Any]:
     """Wraps a listener so that an error is shown as a message on the page.
 
