@@ -26,10 +26,10 @@ ESTIMATORS = [
     ("exact, for small models", "exact"),
 ]
 METHODS: list[tuple[str, Rule]] = [
-    ("IDEAL: resizes in rounds, by influence", "ideal"),
-    ("DoReMi: a proxy, by losses above a reference's", "doremi"),
-    ("DOGE: a proxy, by the directions of gradients", "doge"),
-    ("stratified: an equal share of each domain", "stratified"),
+    ("IDEAL: rounds, by influence", "ideal"),
+    ("DoReMi: a proxy, by losses", "doremi"),
+    ("DOGE: a proxy, by gradients", "doge"),
+    ("stratified: equal shares", "stratified"),
 ]
 DEFAULTS = BalanceSettings("")
 
