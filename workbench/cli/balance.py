@@ -1,5 +1,6 @@
 """The commands that ask how much of each domain to train on, and try it on merged models."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -9,7 +10,7 @@ from workbench.cli.app import command
 from workbench.cli.following import stoppable, watching
 from workbench.cli.influence import Workdir, influence_app
 from workbench.cli.measure import Limit
-from workbench.cli.output import WORKER, Force, Json, event, note, report_to, wrapped
+from workbench.cli.output import WORKER, Force, Json, Report, event, note, report_to, wrapped
 from workbench.cli.shared import RecipeFile, ledger_of, progress_bar, recipe_from, resolver
 from workbench.cli.vectors import SeenBy, stated_examples
 
@@ -19,8 +20,6 @@ validation: {sni: assets/demo/data/sni}
 settings: {steps: 20, batch: 8}
 schedule: {kind: mixing}' > plan.yml"""
 """A plan on the data of the demo, for the examples."""
-BALANCED = "balanced.yml"
-"""The plan of the proposed mixture, in the folder of the trainings."""
 
 if TYPE_CHECKING:
     from training.plan.plan import Plan
@@ -97,13 +96,14 @@ def balance(
     it was, but for a proxy, which begins anew.
 
     The proposal is written to OUT/balanced.yml, a plan for dem train; of several methods, the one
-    with the lowest mean validation loss.
+    with the lowest mean validation loss. OUT/rounds.json has what is measured so far.
     """
     from corpus.reach import ANYWHERE, Reach
     from influence.curvature.inverse import CurvatureOptions
     from plumbing.atomic import write_whole
     from training.plan.plan_file import plan_yaml, read_plan
-    from workbench.influence_runs.balance_rounds import balance_rounds
+    from workbench.influence_runs.balance_rounds import DEFAULT, balance_rounds
+    from workbench.influence_runs.data_answers import BALANCED, SO_FAR
     from workbench.influence_runs.ideal_rounds import IdealOptions
     from workbench.reports import influence_tables
 
@@ -116,20 +116,28 @@ def balance(
     roots = tuple(each.resolve() for each in root or ())
     read = read_plan(plan, Reach(roots, hub=False) if root else ANYWHERE)
 
-    def on_round(made: "BalanceRound") -> None:
-        note(influence_tables.round_line(made))
-        if WORKER.get():
-            event(stage={"done": made.number + 1, "of": rounds + 1})
+    def on_round(made: Sequence["BalanceRound"]) -> None:
+        note(influence_tables.round_line(made[-1]))
+        Report(out / SO_FAR).write(influence_tables.rounds_as_data(made))
 
-    if WORKER.get():
-        event(stage={"done": 0, "of": rounds + 1})
+    def on_training(done: int, total: int) -> None:
+        if WORKER.get():
+            event(stage={"done": done, "of": total})
+
     with (
         stoppable() as stop,
         watching(WORKER.get(), stop) as watcher,
         ledger_of(workdir) as ledger,
     ):
         made = balance_rounds(
-            read, out, method or ["ideal"], options, watcher, ledger=ledger, on_round=on_round
+            read,
+            out,
+            method or [DEFAULT],
+            options,
+            watcher,
+            ledger=ledger,
+            on_round=on_round,
+            on_training=on_training,
         )
     # The last one of each method, of which IDEAL alone has several.
     proposals = {each.method: each for each in made[1:]}

@@ -7,8 +7,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from influence.curvature.inverse import CurvatureOptions
 from plumbing.atomic import write_whole
 from workbench.errors import SessionError
+from workbench.influence_runs.balance_rounds import DEFAULT, Rule
+from workbench.influence_runs.ideal_rounds import IdealOptions
 from workbench.influence_runs.study import WarmUp
 
 FILE = "run.json"
@@ -68,22 +71,24 @@ class BalanceSettings:
 
     Attributes:
         plan: the text of the plan.
+        method: see workbench.influence_runs.balance_rounds. The others are of ideal alone.
         rounds, m, keep_total, centre, estimator, layers, keep, sample, seed: see
-            workbench.influence_runs.balance_rounds.
+            workbench.influence_runs.ideal_rounds. The page takes a sample, unlike the command.
     """
 
     QUESTION: ClassVar[str] = "balance"
 
     plan: str
-    rounds: int = 2
-    m: float = 0.15
-    keep_total: bool = False
-    centre: bool = False
-    estimator: str = "ekfac"
-    layers: str = "mlp"
-    keep: int | None = None
+    method: Rule = DEFAULT
+    rounds: int = IdealOptions.rounds
+    m: float = IdealOptions.m
+    keep_total: bool = IdealOptions.keep_total
+    centre: bool = IdealOptions.centre
+    estimator: str = CurvatureOptions.estimator
+    layers: str = IdealOptions.layers
+    keep: int | None = IdealOptions.keep
     sample: int | None = 200
-    seed: int = 0
+    seed: int = CurvatureOptions.seed
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ def ideal_rounds(
     mixtures: Mixtures,
     start: BalanceRound,
     options: IdealOptions,
-    on_round: Callable[[BalanceRound], None],
+    on_round: Callable[[Sequence[BalanceRound]], None],
 ) -> list[BalanceRound]:
     """Carries out the rounds, or continues them: what is trained already is not trained again.
 
@@ -69,7 +69,7 @@ def ideal_rounds(
         mixtures: what is trained and measured.
         start: the mixture to begin with, measured.
         options: how the domains are resized.
-        on_round: called with each later round as soon as it is measured.
+        on_round: called with all rounds so far as soon as a later one is measured.
 
     Returns:
         options.rounds + 1 rounds: the start and the others, all but the last with their influence.
@@ -94,10 +94,15 @@ def ideal_rounds(
         )
         rounds[-1] = replace(before, influence=influence, step=step)
         sizes = dict(zip(before.sizes, step.sizes, strict=True))
-        now, _ = mixtures.measure(sizes, f"round-{number}", number, "ideal")
+        now, _ = mixtures.measure(sizes, round_folder(number), number, "ideal")
         rounds.append(now)
-        on_round(now)
+        on_round(tuple(rounds))
     return rounds
+
+
+def round_folder(number: int) -> str:
+    """Returns the name of the folder of a round; round 0 is the mixture to begin with."""
+    return f"round-{number}"
 
 
 def _influence(

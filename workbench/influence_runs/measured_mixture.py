@@ -160,14 +160,26 @@ class Mixtures:
 
 
 def open_mixtures(plan: Plan, out: Path, watcher: Watcher, ledger: Ledger | None) -> Mixtures:
-    """Loads the domains and the references of a plan, and refuses those that cannot be balanced.
+    """Loads the domains and the references of a plan.
 
     Sets that do not fit into the model's context are reported by the estimate of the first plan,
     before it is trained. For the arguments see Mixtures.
 
     Raises:
-        InfluenceError: there are no references, or fewer than two domains.
         CorpusError: a source cannot be read, or has a record without anything to learn.
+    """
+    domains, wanted = (
+        {name: load(source, reach=plan.reach) for name, source in sources.items()}
+        for sources in (plan.sources, plan.validation)
+    )
+    return Mixtures(plan, out, domains, wanted, watcher, ledger)
+
+
+def check_domains(plan: Plan) -> None:
+    """Refuses a plan that cannot be balanced.
+
+    Raises:
+        InfluenceError: there are no references, or fewer than two domains.
     """
     if not plan.validation:
         raise InfluenceError(
@@ -179,8 +191,3 @@ def open_mixtures(plan: Plan, out: Path, watcher: Watcher, ledger: Ledger | None
             f"the plan has one source, {next(iter(plan.sources))}, and there is nothing to balance "
             "it with. Give two or more sources, one for each domain."
         )
-    domains, wanted = (
-        {name: load(source, reach=plan.reach) for name, source in sources.items()}
-        for sources in (plan.sources, plan.validation)
-    )
-    return Mixtures(plan, out, domains, wanted, watcher, ledger)

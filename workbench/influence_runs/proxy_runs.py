@@ -9,8 +9,9 @@ A proxy that was interrupted begins anew; one that is finished is read back.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeGuard, get_args
 
 from corpus.records import digest
 from evaluation.records.meter import measured
@@ -31,6 +32,7 @@ from workbench.influence_runs.measured_mixture import Mixtures, ProxyRun
 from workbench.influence_runs.trained_model import load_trained
 
 if TYPE_CHECKING:
+    from corpus import Record
     from evaluation.records.meter import Meter
     from training.plan.carry_out import Made
     from training.plan.plan import Plan
@@ -41,6 +43,21 @@ ProxyMethod = Literal["doremi", "doge"]
 
 NO_MEANING = ("group_by", "replay", "noise")
 """Settings that choose or change the examples of a step, which a proxy draws in its own way."""
+
+
+def weights_file(out: Path, method: ProxyMethod) -> Path:
+    """Returns the table of the weights of a method's proxy in a folder of trainings."""
+    return out / f"{method}.csv"
+
+
+def seal_file(out: Path, method: ProxyMethod) -> Path:
+    """Returns the file that says that the proxy of a method is finished, and of what it is."""
+    return out / f"{method}.proxy.json"
+
+
+def has_proxy(method: str) -> TypeGuard[ProxyMethod]:
+    """Returns whether a method trains a proxy."""
+    return method in get_args(ProxyMethod)
 
 
 def check_proxy(plan: Plan, method: ProxyMethod) -> None:
@@ -79,7 +96,7 @@ def run_proxy(method: ProxyMethod, mixtures: Mixtures, start: Made) -> ProxyRun:
     domains, wanted = mixtures.domains, mixtures.wanted
     stage = proxy_stage(start.ready.stage, domains, wanted, start.ready.steps)
     facts = _facts(method, mixtures, stage, start)
-    table, seal = mixtures.out / f"{method}.csv", mixtures.out / f"{method}.proxy.json"
+    table, seal = weights_file(mixtures.out, method), seal_file(mixtures.out, method)
     if seal.exists():
         written = json.loads(seal.read_text("utf-8"))
         _refuse_other(seal, written["of"], facts)
@@ -112,7 +129,7 @@ def _doremi(
         # Gone before the proxy is read, so that there are never two models in memory.
         del loaded
     with measured(mixtures.ledger, "training", "proxy of doremi", device=device) as meter:
-        proxy = open_proxy(stage, data, shared)
+        proxy = open_proxy(stage, data, shared, gradients=gradient_count("doremi", data))
         trace = doremi_trace(proxy, known, _observer("doremi", mixtures, meter))
     return trace, meter.tokens or 0, seen
 
@@ -122,15 +139,25 @@ def _doge(
 ) -> tuple[WeightTrace, int, int]:
     """Returns DOGE's weights, the tokens of the proxy, and 0, because it needs no reference."""
     device, _ = device_of(stage)
-    own, aims = (
-        sorted(digest(records) for records in each.values())
-        for each in (mixtures.domains, mixtures.wanted)
-    )
+    targets_are_own = own_targets(mixtures.domains, mixtures.wanted)
     with measured(mixtures.ledger, "training", "proxy of doge", device=device) as meter:
-        proxy = open_proxy(stage, data, shared, gradients=len(data.domains) + 1)
+        proxy = open_proxy(stage, data, shared, gradients=gradient_count("doge", data))
         observer = _observer("doge", mixtures, meter)
-        trace = doge_trace(proxy, observer, own_targets=own == aims)
+        trace = doge_trace(proxy, observer, own_targets=targets_are_own)
     return trace, meter.tokens or 0, 0
+
+
+def own_targets(
+    domains: Mapping[str, Sequence[Record]], wanted: Mapping[str, Sequence[Record]]
+) -> bool:
+    """Returns whether the references are the domains themselves, whatever they are called."""
+    own, aims = (sorted(digest(records) for records in each.values()) for each in (domains, wanted))
+    return own == aims
+
+
+def gradient_count(method: ProxyMethod, data: ProxyData) -> int:
+    """Returns how many gradients the proxy of a method holds at once."""
+    return 1 if method == "doremi" else len(data.domains) + 1
 
 
 def _observer(method: ProxyMethod, mixtures: Mixtures, meter: Meter) -> Observer:

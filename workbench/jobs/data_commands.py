@@ -6,8 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from workbench.influence_runs.data_answers import RESULT, selection_file
+from influence.curvature.inverse import CurvatureOptions
+from workbench.influence_runs.balance_rounds import DEFAULT
+from workbench.influence_runs.data_answers import RESULT, ROUNDS, selection_file
 from workbench.influence_runs.data_settings import BalanceSettings, MisfiledSettings, SelectSettings
+from workbench.influence_runs.ideal_rounds import IdealOptions
 
 Words = Sequence[str | Path]
 GRADIENT = 3
@@ -32,12 +35,12 @@ CLI_DEFAULTS: dict[str, object] = {
     "--unit": "examples",
     "--cap": None,
     "--copies": "exact",
-    "--rounds": 2,
-    "--m": 0.15,
-    "--estimator": "ekfac",
-    "--layers": "mlp",
-    "--keep": None,
-    "--sample": None,
+    "--rounds": IdealOptions.rounds,
+    "--m": IdealOptions.m,
+    "--estimator": CurvatureOptions.estimator,
+    "--layers": IdealOptions.layers,
+    "--keep": IdealOptions.keep,
+    "--sample": IdealOptions.sample,
 }
 """Option -> its default on the command line; an option at its default is not written."""
 
@@ -162,20 +165,22 @@ def balance_command(
         root: the workdir.
         roots: the folders that the plan may read; the command checks this again where it reads.
     """
-    words: list[str | Path] = ["balance", folder / "plan.yml", folder / "rounds"]
-    words += _options(("--rounds", settings.rounds), ("--m", settings.m))
-    words += ["--keep-total"] if settings.keep_total else []
-    words += ["--centre"] if settings.centre else []
-    words += _options(
-        ("--estimator", settings.estimator),
-        ("--layers", settings.layers),
-        ("--keep", settings.keep),
-        ("--sample", settings.sample),
-        ("--seed", settings.seed),
-    )
+    words: list[str | Path] = ["balance", folder / "plan.yml", folder / ROUNDS]
+    words += ["--method", settings.method] if settings.method != DEFAULT else []
+    if settings.method == "ideal":
+        words += _options(("--rounds", settings.rounds), ("--m", settings.m))
+        words += ["--keep-total"] if settings.keep_total else []
+        words += ["--centre"] if settings.centre else []
+        words += _options(
+            ("--estimator", settings.estimator),
+            ("--layers", settings.layers),
+            ("--keep", settings.keep),
+            ("--sample", settings.sample),
+            ("--seed", settings.seed),
+        )
     more: list[str | Path] = [word for each in roots for word in ("--root", each)]
     more += ["--json", folder / RESULT, "--force"]
-    return DataCommand("rounds", (*words, "--workdir", root), more)
+    return DataCommand(f"mixtures of {settings.method}", (*words, "--workdir", root), more)
 
 
 def misfiled_command(settings: MisfiledSettings, folder: Path, root: Path) -> DataCommand:

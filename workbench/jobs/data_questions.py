@@ -18,6 +18,7 @@ from corpus import dataset_files
 from plumbing.atomic import write_whole
 from workbench import commands
 from workbench.errors import SessionError
+from workbench.influence_runs.balance_rounds import check_balance
 from workbench.influence_runs.data_answers import RESULT
 from workbench.influence_runs.data_settings import (
     FILE,
@@ -67,7 +68,8 @@ def check(session: Session, settings: Settings) -> None:
     """Checks what settings name: their folders, their data, their plan.
 
     Raises:
-        SessionError, PlanError: with what was given, what was expected, and the next step.
+        SessionError, PlanError, InfluenceError: with what was given, what was expected, and the
+            next step.
     """
     match settings:
         case SelectSettings():
@@ -81,11 +83,7 @@ def check(session: Session, settings: Settings) -> None:
             files_of(session, settings.targets, settings.target_split, "Targets")
         case BalanceSettings():
             plan = plan_files.check(session.workdir, session.folders, settings.plan)
-            if not plan.validation:
-                raise SessionError(
-                    "the plan has no validation sets, and they say what should become better. Add "
-                    "validation: {NAME: FOLDER} to the plan."
-                )
+            check_balance(plan, [settings.method])
         case MisfiledSettings():
             names = files_of(session, settings.data, settings.split, "Data")
             experts = list(session.models.names)
@@ -127,7 +125,7 @@ def submit(session: Session, name: str, settings: Settings) -> Job:
     """Starts a new run; a second click returns its job.
 
     Raises:
-        SessionError, PlanError: nothing was started.
+        SessionError, PlanError, InfluenceError: nothing was started.
     """
     question = settings.QUESTION
     folder = session.workdir.data_run(question, name)

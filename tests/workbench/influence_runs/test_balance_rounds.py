@@ -39,11 +39,16 @@ def balanced(plan, out, *methods, watcher=None, **more):
 
 @pytest.mark.slow
 def test_one_round_resizes_the_domains_and_measures_the_new_mixture(plan, tmp_path):
-    seen = []
+    seen, counts = [], []
     with Ledger(tmp_path / "ledger.sqlite") as ledger:
-        first, last = balanced(plan, tmp_path / "out", "ideal", ledger=ledger, on_round=seen.append)
+        first, last = balanced(
+            plan, tmp_path / "out", "ideal", ledger=ledger, on_round=seen.append,
+            on_training=lambda *count: counts.append(count),
+        )  # fmt: skip
         kinds = [phase.kind for phase in ledger.phases()]
-    assert seen == [replace(first, influence=None, step=None), last]
+    # The influence of a round is known before the next one is trained.
+    assert seen == [(replace(first, influence=None, step=None),), (first, last)]
+    assert counts == [(0, 2), (1, 2), (2, 2)]
     assert first.sizes == {"sums": 30, "words": 20} and first.step is not None
     # The domain with the strongest influence changes by m, against the sign of its influence.
     assert max(map(abs, first.step.beta)) == pytest.approx(0.15)
@@ -68,10 +73,17 @@ def test_one_round_resizes_the_domains_and_measures_the_new_mixture(plan, tmp_pa
 def test_proposals_of_proxies_are_trained_for_as_long_as_the_start(plan, tmp_path):
     """With adapters, which the reference model has too."""
     plan = replace(plan, settings={**plan.settings, "lora": {"rank": 2}})
+    seen, counts = [], []
     with Ledger(tmp_path / "ledger.sqlite") as ledger:
-        made = balanced(plan, tmp_path / "out", "doremi", "doge", "stratified", ledger=ledger)
+        made = balanced(
+            plan, tmp_path / "out", "doremi", "doge", "stratified", ledger=ledger,
+            on_round=seen.append, on_training=lambda *count: counts.append(count),
+        )  # fmt: skip
         phases = {phase.name: phase for phase in ledger.phases()}
     start, doremi, doge, stratified = made
+    assert seen == [tuple(made[:count]) for count in (1, 2, 3, 4)]
+    # Two proxies and three proposals besides the start.
+    assert counts == [(done, 6) for done in range(7)]
     assert [each.method for each in made] == ["start", "doremi", "doge", "stratified"]
     assert stratified.sizes == {"sums": 25, "words": 25}
     updates = {

@@ -178,6 +178,7 @@ def test_balance_writes_the_last_mixture_as_a_plan(say, plan, tmp_path):
     code, out, _ = say(*words, "--json", tmp_path / "out.json")
     assert code == 0 and "predicted change of the mean loss" in out
     first, last = json.loads((tmp_path / "out.json").read_text())["rounds"]
+    assert json.loads((rounds / "rounds.json").read_text())["rounds"] == [first, last]
     assert max(abs(beta) for beta in first["beta"].values()) == pytest.approx(0.15)
     assert first["layers"][0]["spread"] is None  # this estimator has no eigenvalues
     code, out, _ = say("train", rounds / "balanced.yml", tmp_path / "out", "--dry-run")

@@ -18,12 +18,23 @@ from workbench.influence_runs.data_settings import (
     [
         SelectSettings("/b", "/p", "/t", method="rds", cap=0.5),
         BalanceSettings("base: ü\n", keep=2, sample=None),
+        BalanceSettings("base: ü\n", method="doge"),
         MisfiledSettings("recipe", "/d", limit=3),
     ],
 )
 def test_settings_come_back(settings, tmp_path):
     write_settings(tmp_path / "run", settings)
     assert read_settings(tmp_path / "run", settings.QUESTION) == settings
+
+
+def test_a_run_from_before_there_were_methods_is_of_ideal(tmp_path):
+    (tmp_path / FILE).write_text(
+        '{"plan": "base: x", "rounds": 3, "m": 0.1, "keep_total": true, "centre": false,'
+        ' "estimator": "kfac", "layers": "all", "keep": null, "sample": null, "seed": 2}'
+    )
+    assert read_settings(tmp_path, "balance") == BalanceSettings(
+        "base: x", "ideal", 3, 0.1, True, estimator="kfac", layers="all", sample=None, seed=2
+    )
 
 
 @pytest.mark.parametrize("content", [None, "[1", '{"base": "/b"}', '{"tune": 1}'])

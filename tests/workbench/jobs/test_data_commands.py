@@ -25,8 +25,8 @@ def test_the_defaults_that_are_left_out_are_those_of_the_command_line(verb):
     """Otherwise the page would show a command that does something else."""
     for name, parameter in inspect.signature(verb).parameters.items():
         option = f"--{name.replace('_', '-')}"
-        # A split of targets has its own default, which is compared below; the page does not choose
-        # the methods of balance.
+        # A split of targets has its own default, which is compared below; the methods of balance
+        # are a list, and the command takes its default from where the page does.
         others = {(influence.select, "--split"), (balance.balance, "--method")}
         if option in lines.CLI_DEFAULTS and (verb, option) not in others:
             assert parameter.default == lines.CLI_DEFAULTS[option], (verb.__name__, option)
@@ -72,6 +72,7 @@ def test_balance_and_misfiled_say_what_differs_from_the_defaults():
         "dem balance /w/b/plan.yml /w/b/rounds --rounds 1 --keep-total --estimator identity "
         "--sample 200 --workdir /w"
     )
+    assert made.name == "mixtures of ideal"
     assert [str(word) for word in made.more] == [
         "--root", "/m", "--json", "/w/b/result.json", "--force",
     ]  # fmt: skip
@@ -80,6 +81,13 @@ def test_balance_and_misfiled_say_what_differs_from_the_defaults():
         "dem misfiled /w/f/recipe.yml --data /d/x --split dev --limit 5 --out /w/f/suspects.csv "
         "--workdir /w"
     )
+
+
+@pytest.mark.parametrize("method", ["doremi", "doge", "stratified"])
+def test_other_methods_of_balance_have_no_options_of_ideal(method):
+    settings = BalanceSettings("", method, rounds=1, keep_total=True, layers="all", seed=3)
+    made = lines.balance_command(settings, Path("/w/b"), ROOT, [])
+    assert shown(made) == (f"dem balance /w/b/plan.yml /w/b/rounds --method {method} --workdir /w")
 
 
 def test_the_work_of_less_is_mostly_its_gradients():

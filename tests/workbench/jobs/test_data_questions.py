@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from corpus import Example, write_jsonl
+from influence.errors import InfluenceError
 from merging.recipe import recipe_yaml
 from workbench.errors import SessionError
 from workbench.influence_runs.data_answers import answer
@@ -60,8 +61,17 @@ def test_what_is_refused_says_which_field_and_what_next(opened, settings, world,
     with pytest.raises(SessionError, match="the name of the run is '../x'"):
         data_questions.submit(opened, "../x", settings)
     plan = f"base: {world}/base\nsources: {{ada: {data}/ada}}\nsettings: {{steps: 1, batch: 2}}\n"
-    with pytest.raises(SessionError, match="no validation sets"):
-        data_questions.submit(opened, "one", BalanceSettings(plan + "schedule: {kind: mixing}\n"))
+    two = plan.replace("}\n", f", bob: {data}/bob}}\nvalidation: {{ada: {data}/ada}}\n", 1)
+    draws = two.replace("steps: 1", "replay: ada, replay_share: 0.1, steps: 1")
+    for text, method, said in (
+        (plan, "ideal", "no validation sets"),
+        (plan + f"validation: {{ada: {data}/ada}}\n", "stratified", "has one source, ada"),
+        (draws, "doge", "doge trains a proxy.*have replay"),
+        (two, "uniform", "no method is called 'uniform'"),
+    ):
+        asked = BalanceSettings(text + "schedule: {kind: mixing}\n", method)
+        with pytest.raises(InfluenceError, match=said):
+            data_questions.submit(opened, "one", asked)
     write_jsonl(data.parent / "more" / "eve" / "train.jsonl", [Example("a", " b")])
     recipe = recipe_yaml(opened.recall(""))
     with pytest.raises(SessionError, match="Data: .*outside"):

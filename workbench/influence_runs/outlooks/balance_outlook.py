@@ -1,4 +1,4 @@
-"""What balancing will cost: a training for each mixture, and the influence of the domains."""
+"""What balancing will cost: a training for each mixture, and what its method needs besides."""
 
 from __future__ import annotations
 
@@ -15,22 +15,28 @@ from influence.balance.domain_influence import domain_influence
 from influence.gradients.examples import Examples, read_examples
 from plumbing.units import counted
 from training.plan.rounds import with_shares
-from training.run import memory
-from workbench.influence_runs.ideal_rounds import IdealOptions
+from training.run import memory, record
+from workbench.influence_runs.balance_rounds import Rule, check_balance, folders_of
+from workbench.influence_runs.ideal_rounds import IdealOptions, round_folder
 from workbench.influence_runs.outlooks.data_outlook import (
     DataOutlook,
     PartOutlook,
     start_seconds,
     timed,
 )
+from workbench.influence_runs.outlooks.proxy_outlook import TIMED, proxy_outlook
+from workbench.influence_runs.proxy_runs import has_proxy, seal_file
 from workbench.plans.outlook import outlook
 
 if TYPE_CHECKING:
     from corpus import Record
     from evaluation.model import Loaded
     from evaluation.records.ledger import Ledger
+    from training.plan.forecast import StepForecast
     from training.plan.plan import Plan
 
+NEW = "new"
+"""No folder of a mixture has this name, so a training there is not begun."""
 FEW, MORE = 4, 12
 """Examples of each set in the two influences that are timed: what grows, and what does not."""
 
@@ -38,6 +44,7 @@ FEW, MORE = 4, 12
 def balance_outlook(
     plan: Plan,
     out: Path,
+    method: Rule,
     options: IdealOptions,
     ledger: Ledger | None = None,
     *,
@@ -47,6 +54,7 @@ def balance_outlook(
 
     Args:
         plan, out, options: see balance_rounds.
+        method: the only one.
         ledger: holds earlier trainings, whose speed is taken.
         start: returns the seconds that a new process needs to start.
 
@@ -56,45 +64,90 @@ def balance_outlook(
     from evaluation.model import load
     from merging import Checkpoint
 
+    check_balance(plan, [method])
     domains, wanted = (
         {name: load_source(source, reach=plan.reach) for name, source in sources.items()}
         for sources in (plan.sources, plan.validation)
     )
     mixture = with_shares(plan, dict.fromkeys(domains, Fraction(1)), round=0)
-    expected = outlook(mixture, out / "round-0", ledger)
-    [step] = expected.lines
+    trainings, first, sources = _trainings(mixture, out, folders_of(method, options), ledger)
     loaded = load(Path(plan.base), checkpoint=Checkpoint(plan.base))
     references = prepare(wanted, loaded.tokenizer)
-    fixed, each, counts = _influence_seconds(loaded, domains, wanted, options)
-    trainings, rounds = options.rounds + 1, options.rounds
-    # A round that is done costs nothing more, and the outlook of the first one says whether it is.
-    seconds = None if step.seconds is None else trainings * step.seconds
-    weights = 0 if plan.settings.get("lora") else memory.weights_on_disk(Path(plan.base))
-    parts = (
-        PartOutlook("start", None, None, start()),
-        PartOutlook(
-            f"{counted(trainings, 'training')} on the mixture",
-            trainings * step.ready.examples,
-            trainings * step.ready.tokens,
-            seconds,
-            trainings * weights,
-        ),
-        PartOutlook(
-            "losses of the references after each",
-            trainings * sum(dataset.n for dataset in references.datasets),
-            None,
-            trainings * _loss_seconds(loaded, wanted, references),
-        ),
-        PartOutlook(
-            f"influence in {counted(rounds, 'round')} ({options.curvature.estimator})",
-            rounds * counts,
-            None,
-            rounds * (fixed + each * counts),
-        ),
+    mixtures = 1 + len(folders_of(method, options))
+    losses_of_all = PartOutlook(
+        "losses of the references after each",
+        mixtures * sum(dataset.n for dataset in references.datasets),
+        None,
+        mixtures * _loss_seconds(loaded, wanted, references),
     )
-    timed_here = f"losses and influence: up to {MORE} examples of each set timed here"
-    return DataOutlook(
-        parts, (*(f"trainings: {source}" for source in expected.sources), timed_here)
+    parts = [PartOutlook("start", None, None, start()), trainings, losses_of_all]
+    timed_here = [f"losses: up to {MORE} examples of each set timed here"]
+    if method == "ideal":
+        parts.append(_influence(loaded, domains, wanted, options))
+        timed_here = [f"losses and influence: up to {MORE} examples of each set timed here"]
+    # Gone before a proxy is opened, so that there are never two models in memory.
+    del loaded
+    if has_proxy(method):
+        done = seal_file(out, method).exists()
+        parts += proxy_outlook(method, first, domains, wanted, done=done)
+        timed_here += [] if done else [f"proxy: {TIMED} of its steps timed here"]
+    return DataOutlook(tuple(parts), (*(f"trainings: {source}" for source in sources), *timed_here))
+
+
+def _trainings(
+    mixture: Plan, out: Path, later: Sequence[str], ledger: Ledger | None
+) -> tuple[PartOutlook, StepForecast, Sequence[str]]:
+    """Returns the outlook of all mixtures' trainings, the first one, and where the times are from.
+
+    Args:
+        mixture: the plan of the mixture to begin with; the others cost about as much.
+        out: folder of the trainings.
+        later: the names of the folders of the others.
+        ledger: see balance_outlook.
+    """
+    begun = outlook(mixture, out / round_folder(0), ledger)
+    [start] = begun.lines
+    left = [name for name in later if not any((out / name).glob(f"*/{record.NAME}"))]
+    # A training that is done or begun has no speed, or that of its rest.
+    fresh = (
+        begun if start.ready.standing == "new" or not left else outlook(mixture, out / NEW, ledger)
+    )
+    [each] = fresh.lines
+    seconds = None
+    if start.seconds is not None and each.seconds is not None:
+        seconds = start.seconds + len(left) * each.seconds
+    count = 1 + len(later)
+    unfinished = len(left) + (start.ready.standing != "done")
+    weights = 0 if mixture.settings.get("lora") else memory.weights_on_disk(Path(mixture.base))
+    name = f"{counted(count, 'training')} on a mixture"
+    return (
+        PartOutlook(
+            name if unfinished in (0, count) else f"{name}, {count - unfinished} of them done",
+            count * start.ready.examples,
+            count * start.ready.tokens,
+            seconds,
+            unfinished * weights,
+            done=not unfinished,
+        ),
+        start.ready,
+        tuple(dict.fromkeys([*begun.sources, *fresh.sources])),
+    )
+
+
+def _influence(
+    loaded: Loaded,
+    domains: Mapping[str, Sequence[Record]],
+    wanted: Mapping[str, Sequence[Record]],
+    options: IdealOptions,
+) -> PartOutlook:
+    """Returns the outlook of the influence of the domains in all rounds of IDEAL."""
+    fixed, each, counts = _influence_seconds(loaded, domains, wanted, options)
+    rounds = options.rounds
+    return PartOutlook(
+        f"influence in {counted(rounds, 'round')} ({options.curvature.estimator})",
+        rounds * counts,
+        None,
+        rounds * (fixed + each * counts),
     )
 
 

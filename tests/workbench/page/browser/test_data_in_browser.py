@@ -175,9 +175,15 @@ def test_domains_are_balanced_and_misfiled_examples_found_side_by_side(
     page.keyboard.insert_text(plan)
     write(page, "balance-rounds", "1")
     write(page, "balance-sample", "4")
+    choose(page, "balance-method", "stratified")
+    page.locator("#data-balance-line code", has_text="--method stratified --workdir").wait_for()
+    page.locator("#data-balance-rounds").wait_for(state="hidden")
+    choose(page, "balance-method", "IDEAL")
+    page.locator("#data-balance-rounds").wait_for()
     page.locator("#data-balance-advanced button").first.click()
     choose(page, "balance-estimator", "identity")
-    page.locator("#data-balance-line code", has_text="--estimator identity").wait_for()
+    line = "--rounds 1 --estimator identity --sample 4"
+    page.locator("#data-balance-line code", has_text=line).wait_for()
     page.locator("#data-balance-start").click()
     page.locator("#data-balance-job .job").wait_for()
 

@@ -1,4 +1,4 @@
-"""Shows the rounds of balancing: sizes, losses, α with what says how far to trust it."""
+"""Shows what balancing has measured: the mixtures, and why each of them was proposed."""
 
 from __future__ import annotations
 
@@ -10,14 +10,21 @@ from typing import Any
 import gradio as gr
 from markupsafe import Markup
 
+from influence.balance.weight_trace import read_trace
 from plumbing import units
 from workbench import commands
 from workbench.influence_runs import data_answers
+from workbench.influence_runs.proxy_runs import has_proxy, weights_file
+from workbench.jobs import data_questions
 from workbench.page.tabs import markup
 from workbench.page.tabs.data.answer_view import AnswerView, downloads
+from workbench.page.tabs.data.proposal_html import cost_text, label, method_of, weights_html
 from workbench.page.tabs.wiring import Board, Updates
+from workbench.plots.domain_weights import domain_weights
 from workbench.reports.influence_tables import AGREES, STATIONARY
 from workbench.session.session import Session
+
+START = "The start is the plan's own mixture: each domain as it is."
 
 
 def build(session: Session, board: Board, name: gr.Textbox) -> AnswerView:
@@ -25,8 +32,11 @@ def build(session: Session, board: Board, name: gr.Textbox) -> AnswerView:
     with gr.Column(
         visible=False, elem_id="data-balance-answer", elem_classes="data-answer"
     ) as whole:
-        gr.HTML("<h2>The rounds</h2>")
+        gr.HTML("<h2>The mixtures</h2>")
         rounds = gr.HTML(elem_id="data-balance-rounds-table")
+        weights = gr.Plot(
+            show_label=False, container=False, visible=False, elem_id="data-balance-weights"
+        )
         links = gr.HTML(elem_id="data-balance-files")
 
     def show(name: str, theme: str) -> Updates:
@@ -34,39 +44,91 @@ def build(session: Session, board: Board, name: gr.Textbox) -> AnswerView:
         if answer is None:
             return {whole: gr.Column(visible=False)}
         folder = session.workdir.data_run("balance", name)
+        finished = data_questions.is_finished(session, "balance", name)
+        figure = weights_figure(answer["rounds"], folder / data_answers.ROUNDS, theme == "dark")
         return {
             whole: gr.Column(visible=True),
-            rounds: answer_html(answer["rounds"], folder, session.workdir.root),
+            rounds: answer_html(answer["rounds"], folder, session.workdir.root, finished=finished),
+            weights: gr.Plot(figure, visible=figure is not None),
             links: downloads(session, "balance", name),
         }
 
-    return AnswerView([whole, rounds, links], show)
+    return AnswerView([whole, rounds, weights, links], show)
 
 
-def answer_html(rounds: Sequence[Mapping[str, Any]], folder: Path, root: Path) -> Markup:
-    """Returns all rounds as HTML, and the command that trains the last mixture."""
-    plan = folder / "rounds" / "balanced.yml"
+def weights_figure(rounds: Sequence[Mapping[str, Any]], out: Path, dark: bool) -> Any:
+    """Returns a plot of the weights of the proxy over its steps, or None without a table of them.
+
+    Args:
+        rounds: of the answer.
+        out: folder of the trainings.
+        dark: whether the theme is dark.
+    """
+    proposal = rounds[-1]
+    method = method_of(proposal)
+    if not has_proxy(method) or not (file := weights_file(out, method)).is_file():
+        return None
+    domains = tuple(proposal["sizes"])
+    # Only the mean depends on whether the start counts, and it is not drawn.
+    trace = read_trace(file.read_text("utf-8"), domains, with_start=True)
+    return domain_weights(domains, trace.weights, dark)
+
+
+def answer_html(
+    rounds: Sequence[Mapping[str, Any]], folder: Path, root: Path, *, finished: bool
+) -> Markup:
+    """Returns the mixtures as HTML, and once all are measured the command that trains the proposal.
+
+    Args:
+        rounds: of the answer, those that are measured.
+        folder: of the run.
+        root: the workdir.
+        finished: whether they are all.
+    """
+    parts = [_mixtures_table(rounds)]
+    parts += [_step_html(*pair) for pair in pairwise(rounds)]
+    parts += map(weights_html, rounds)
+    if not finished:
+        parts.append(markup.message("This is measured so far. The run is not finished."))
+        return markup.join(parts)
+    equal = "an equal share of each domain"
+    advice = (
+        f"No way of mixing is known to beat {equal} reliably."
+        if method_of(rounds[-1]) == "stratified"
+        else f"Train it, and {equal} too: no way of mixing is known to beat that reliably."
+    )
+    plan = folder / data_answers.ROUNDS / data_answers.BALANCED
     words: list[str | Path] = ["train", plan, folder / "trained", "--workdir", root]
-    line = markup.command(commands.shown(words))
-    steps = markup.join(_step_html(*pair) for pair in pairwise(rounds))
-    return Markup(
-        '{}{}<p class="facts-line">The last mixture is a plan. Train it, and an equal share of '
-        "each domain too: no way of mixing is known to beat that reliably.</p>{}"
-    ).format(_rounds_table(rounds), steps, line)
+    parts += [
+        Markup('<p class="facts-line">The last mixture is a plan. {}</p>').format(advice),
+        markup.command(commands.shown(words)),
+    ]
+    return markup.join(parts)
 
 
-def _rounds_table(rounds: Sequence[Mapping[str, Any]]) -> Markup:
-    """Returns the sizes and the losses, a column for each round."""
-    head = ["measured", *(f"round {each['number']}" for each in rounds)]
+def _mixtures_table(rounds: Sequence[Mapping[str, Any]]) -> Markup:
+    """Returns the sizes, the losses and the tokens, a column for each mixture."""
+    head = ["measured", *map(label, rounds)]
     rows: list[list[str]] = [
-        [f"examples of {name}", *(f"{each['sizes'][name]:,}" for each in rounds)]
+        [f"examples of {name}", *(_size(each["sizes"], name) for each in rounds)]
         for name in rounds[0]["sizes"]
     ]
     for at, loss in enumerate(rounds[0]["losses"]):
         values = [each["losses"][at] for each in rounds]
         rows.append([f"loss of {loss['dataset']}", *map(_loss, values)])
     rows.append(["mean loss", *(units.number(each["mean"], 4) for each in rounds)])
-    return markup.table(head, rows, numeric=range(1, len(head)), label="Rounds")
+    facts = START
+    # An answer of an earlier version does not have them.
+    if "tokens" in rounds[0]:
+        rows.append(["tokens trained", *(f"{each['tokens']:,}" for each in rounds)])
+        facts = f"{START} {cost_text(rounds)}"
+    table = markup.table(head, rows, numeric=range(1, len(head)), label="Mixtures")
+    return Markup('{}<p class="facts-line">{}</p>').format(table, facts)
+
+
+def _size(sizes: Mapping[str, int], name: str) -> str:
+    """Returns how many examples a mixture has of a domain, and the share of the domain."""
+    return f"{sizes[name]:,} ({sizes[name] / sum(sizes.values()):.1%})"
 
 
 def _loss(loss: Mapping[str, Any]) -> str:
@@ -89,8 +151,8 @@ def _step_html(before: Mapping[str, Any], after: Mapping[str, Any]) -> Markup:
         for name, alpha in before["alpha"].items()
     ]
     head = ["domain", "α (below 0: more helps)", "change", "examples"]
-    label = f"Influence of the domains after round {before['number']}"
-    table = markup.table(head, rows, numeric=[1, 2, 3], label=label)
+    title = f"Influence of the domains after {'the ' * (before['number'] == 0)}{label(before)}"
+    table = markup.table(head, rows, numeric=[1, 2, 3], label=title)
     change = after["mean"] - before["mean"]
     # A correlation that is not defined is null in JSON.
     halves = before["split_half"]
@@ -110,5 +172,5 @@ def _step_html(before: Mapping[str, Any], after: Mapping[str, Any]) -> Markup:
     if halves is None or halves < AGREES:
         warnings.append("The two halves of the examples disagree. Give more examples per set.")
     return Markup('<h3>{}</h3>{}<p class="facts-line">{}</p>{}').format(
-        label, table, facts, markup.message("\n".join(warnings), "warning") if warnings else ""
+        title, table, facts, markup.message("\n".join(warnings), "warning") if warnings else ""
     )

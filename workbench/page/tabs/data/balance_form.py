@@ -7,12 +7,15 @@ from typing import Any
 import gradio as gr
 
 from influence.curvature.inverse import CurvatureOptions
+from workbench.influence_runs import data_answers
+from workbench.influence_runs.balance_rounds import Rule
 from workbench.influence_runs.data_settings import BalanceSettings
 from workbench.influence_runs.ideal_rounds import IdealOptions
 from workbench.influence_runs.outlooks.data_outlook import DataOutlook
 from workbench.page.tabs.data import field_values as values
 from workbench.page.tabs.data.form import QuestionForm, short
 from workbench.page.tabs.train_display import first_plan
+from workbench.page.tabs.wiring import EVERY_CHANGE
 from workbench.plans import plan_files, plan_text
 from workbench.session.session import Session
 
@@ -22,12 +25,26 @@ ESTIMATORS = [
     ("none (identity)", "identity"),
     ("exact, for small models", "exact"),
 ]
+METHODS: list[tuple[str, Rule]] = [
+    ("IDEAL: rounds, by influence", "ideal"),
+    ("DoReMi: a proxy, by losses", "doremi"),
+    ("DOGE: a proxy, by gradients", "doge"),
+    ("stratified: equal shares", "stratified"),
+]
 DEFAULTS = BalanceSettings("")
 
 
 def build(session: Session) -> QuestionForm:
-    """Builds the fields, those that few need folded under "Advanced"."""
+    """Builds the fields. All but the method and the plan are IDEAL's, and hidden without it."""
     new = DEFAULTS
+    with gr.Row(elem_classes="data-fields wide"):
+        method = gr.Dropdown(
+            METHODS,
+            value=new.method,
+            label="Method",
+            elem_id="data-balance-method",
+            min_width=220,
+        )
     plan = gr.Code(
         "",
         language="yaml",
@@ -40,13 +57,13 @@ def build(session: Session) -> QuestionForm:
         elem_classes="plan-text",
         buttons=["copy"],
     )
-    with gr.Row(elem_classes="data-fields"):
+    with gr.Row(elem_classes="data-fields") as of_ideal:
         rounds = short("Rounds of resizing", "balance-rounds", str(new.rounds))
         m = short("Largest change, share", "balance-m", f"{new.m:g}")
         sample = short("Examples per set", "balance-sample", str(new.sample), "all")
         seed = short("Seed", "balance-seed", str(new.seed))
     with (
-        gr.Accordion("Advanced", open=False, elem_id="data-balance-advanced"),
+        gr.Accordion("Advanced", open=False, elem_id="data-balance-advanced") as advanced,
         gr.Row(elem_classes="data-fields"),
     ):
         estimator = gr.Dropdown(
@@ -64,19 +81,26 @@ def build(session: Session) -> QuestionForm:
         centre = gr.Checkbox(
             label="relative to all of the data", elem_id="data-balance-centre", min_width=160
         )
-    fields = [plan, rounds, m, sample, seed, estimator, layers, keep, keep_total, centre]
+    fields = [method, plan, rounds, m, sample, seed, estimator, layers, keep, keep_total, centre]
+    # Also when an earlier run fills in its method.
+    method.change(
+        lambda method: [gr.update(visible=method == "ideal")] * 2,
+        method,
+        [of_ideal, advanced],
+        **EVERY_CHANGE,
+    )
 
-    def arrive(plan: str | None, *_: Any) -> list[Any]:
+    def arrive(method: Rule, plan: str | None, *_: Any) -> list[Any]:
         # What is written there stays.
         text = gr.skip() if (plan or "").strip() else mixing_plan(session)
-        return [text, *[gr.skip()] * (len(fields) - 1)]
+        return [gr.skip(), text, *[gr.skip()] * (len(fields) - 2)]
 
     def estimate(settings: BalanceSettings, name: str) -> DataOutlook:
         from workbench.influence_runs.outlooks.balance_outlook import balance_outlook
 
         plan = plan_files.check(session.workdir, session.folders, settings.plan)
-        out = session.workdir.data_run("balance", name) / "rounds"
-        return balance_outlook(plan, out, options_of(settings), session.ledger)
+        out = session.workdir.data_run("balance", name) / data_answers.ROUNDS
+        return balance_outlook(plan, out, settings.method, options_of(settings), session.ledger)
 
     return QuestionForm("balance", fields, read, fill, arrive, estimate)
 
@@ -88,7 +112,7 @@ def mixing_plan(session: Session) -> str:
 
 
 def options_of(settings: BalanceSettings) -> IdealOptions:
-    """Returns the options of the rounds."""
+    """Returns the options of IDEAL's rounds."""
     estimator: Any = settings.estimator
     return IdealOptions(
         rounds=settings.rounds,
@@ -108,9 +132,13 @@ def read(*given: Any) -> BalanceSettings:
     Raises:
         SessionError: a value is wrong.
     """
-    plan, rounds, m, sample, seed, estimator, layers, keep, keep_total, centre = given
+    method, plan, rounds, m, sample, seed, estimator, layers, keep, keep_total, centre = given
+    if method != "ideal":
+        # The other fields are hidden, so nothing that is left in them may count.
+        return BalanceSettings(plan or "", method)
     return BalanceSettings(
         plan=plan or "",
+        method=method,
         rounds=values.whole(rounds, "Rounds of resizing"),
         m=values.share(m, "Largest change, share"),
         keep_total=bool(keep_total),
@@ -126,9 +154,9 @@ def read(*given: Any) -> BalanceSettings:
 def fill(settings: BalanceSettings) -> list[Any]:
     """Returns the values of the fields for settings."""
     return [
-        settings.plan, str(settings.rounds), f"{settings.m:g}", _text(settings.sample),
-        str(settings.seed), settings.estimator, settings.layers, _text(settings.keep),
-        settings.keep_total, settings.centre,
+        settings.method, settings.plan, str(settings.rounds), f"{settings.m:g}",
+        _text(settings.sample), str(settings.seed), settings.estimator, settings.layers,
+        _text(settings.keep), settings.keep_total, settings.centre,
     ]  # fmt: skip
 
 

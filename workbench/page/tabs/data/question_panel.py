@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from workbench import commands
 from workbench.errors import SessionError
+from workbench.influence_runs import data_answers
 from workbench.jobs import data_questions
 from workbench.page.tabs import job_panel, markup
 from workbench.page.tabs.data.answer_view import AnswerView
@@ -208,10 +209,10 @@ def _updates(
     # Asked first: a job that ends meanwhile is then shown once more, with its answer.
     active = any(job.kind == form.question for job in session.jobs.active())
     try:
-        finished = data_questions.is_finished(session, form.question, name)
+        version = data_answers.version(session.workdir, form.question, name)
     except SessionError:
         return no_updates()  # the line tells what is wrong with the name
-    now = (name, theme, finished)
+    now = (name, theme, version)
     updates: Updates = {
         panel.job: job_html(session, form.question, name),
         panel.clock: gr.Timer(active=active),
