@@ -37,6 +37,7 @@ def test_geometry_is_drawn_in_both_themes(open_page, steps):
 def test_a_benchmark_runs_beside_the_sliders_and_survives_a_reload(server, open_page, steps):
     page = open_page()
     steps.tab(page, "Benchmark")
+    page.locator("#bench-line code").wait_for()
     page.locator("#limit input, #limit textarea").fill("20x")
     page.locator("#bench-line", has_text="the limit is '20x'").wait_for()
     page.locator("#limit input, #limit textarea").fill("20")
