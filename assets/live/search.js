@@ -43,7 +43,7 @@
 
   function build(root, info, line) {
     const parts = { line, planned: null, plan: null };
-    parts.form = searchForm.build(info, (told) => { searchForm.wanted(parts.form, told); ask(parts, line.state); });
+    parts.form = searchForm.build(info, (told) => { searchForm.wanted(parts.form, told); draw(parts, line.state); });
     const button = (id, words, onclick, kind = "button") => h(kind, { type: "button", id, onclick }, words);
     parts.go = button("search-go", "Search", () => begin(parts), "button.primary");
     parts.resume = button("search-resume", "Resume", line.resumeSearch, "button.primary");
@@ -117,7 +117,7 @@
       parts.foot.replaceChildren(...(line ? [command(line)] : []));
     }
     searchFound.draw(parts.found, state);
-    front.draw(parts.front, state, parts.trials.trials);
+    front.draw(parts.front, state, parts.trials.trials, searchForm.spares(parts.form));
     trials.mark(parts.trials, state);
   }
 

@@ -94,6 +94,9 @@
       own.limited.checked && own.worse.textContent, own.few.checked && "few examples first", frozen.length && `without ${frozen.join(", ")}`].filter(Boolean).join(" · ");
   }
 
+  /* Whether it asks that no dataset be worse than the base. */
+  const spares = (own) => own.limited.checked && own.aim.value !== "score";
+
   /* What is asked for, or null if a field does not fit.
      `tell`: whether faults are shown now; else only those that are mended are taken away. */
   function wanted(own, tell) {
@@ -129,5 +132,5 @@
     return faults.size ? null : asked;
   }
 
-  globalThis.dem.searchForm = { build, wanted, fits };
+  globalThis.dem.searchForm = { build, wanted, fits, spares };
 })();

@@ -38,6 +38,18 @@ test("in the plot of a pair those lead that no other one beats there", () => {
   assert.deepEqual(pairs.map((one) => leads.has(one)), [true, true, true, false, false]);
 });
 
+test("the front says how many compositions it left out, and why", () => {
+  const rows = [{ x: [1], worse: ["cot"] }, { x: [1], worse: [] }, { x: null, worse: ["p3"] }];
+  assert.equal(front.left_out(rows), "2 of 3 predicted compositions are left out: they are expected to be worse than the base on cot, p3. The best that is allowed takes the place of 1.");
+  assert.match(front.left_out(rows.slice(0, 2)), /^1 of 2 .* takes the place of each\.$/);
+  assert.equal(front.left_out([rows[1]]), "");
+});
+
+test("a benchmark's aim asks nothing of the losses of datasets", () => {
+  const form = (checked, value) => searchForm.spares({ limited: { checked }, aim: { value } });
+  assert.deepEqual([form(true, "share"), form(false, "share"), form(true, "score")], [true, false, false]);
+});
+
 test("an aim and groups leave the methods that can search for them", () => {
   assert.equal(searchForm.fits("share", "").length, 10);
   assert.deepEqual(searchForm.fits("front", "depth"), ["gp", "nsga"]);
