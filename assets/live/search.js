@@ -2,7 +2,7 @@
 (() => {
   const { h, text, message, command } = globalThis.dem.dom;
   const { active, same, PLAIN } = globalThis.dem.state;
-  const { finding, front, searchForm, searchFound, trials } = globalThis.dem;
+  const { finding, front, searchForm, searchFound, searched, trials } = globalThis.dem;
   const PAUSE = 300; // milliseconds from the last change of the form until its command and cost are asked for
   const ABOUT = "A search runs in a process of its own: it goes on when this page is closed. All that it measures is kept, so one that was paused goes on where it was.";
 
@@ -10,11 +10,12 @@
     let parts = null, shown = null;
     const seen = () => root.closest("[role=tabpanel]")?.offsetParent !== null && root.offsetParent !== null;
     const read = async () => {
-      const answer = await fetch("live/trials");
-      if (!answer.ok) return;
-      const { models, trials: rows, count } = await answer.json();
+      const answers = await Promise.all(["live/trials", "live/search/trials"].map((route) => fetch(route)));
+      if (!answers.every((answer) => answer.ok)) return;
+      const [{ models, trials: rows, count }, { searches }] = await Promise.all(answers.map((answer) => answer.json()));
       if (models !== line.state.info?.models || !parts) return;
       trials.fill(parts.trials, rows, count);
+      searched.fill(parts.searched, searches);
       draw(parts, line.state);
     };
     line.listen((state, event) => {
@@ -57,9 +58,10 @@
     parts.foot = h("div");
     parts.found = searchFound.build(line);
     parts.trials = trials.build(line);
+    parts.searched = searched.build(line);
     parts.front = front.build(line, info);
     root.replaceChildren(parts.form.root, h("div.search-row", {}, parts.resume, parts.go, parts.pause, parts.keep, parts.cost, parts.error),
-      h("div.search-state", {}, parts.said, parts.bar), parts.foot, parts.found.root, parts.front.root, parts.trials.root);
+      h("div.search-state", {}, parts.said, parts.bar), parts.foot, parts.found.root, parts.searched.root, parts.front.root, parts.trials.root);
     return parts;
   }
 
@@ -119,6 +121,7 @@
     searchFound.draw(parts.found, state);
     front.draw(parts.front, state, parts.trials.trials, searchForm.spares(parts.form));
     trials.mark(parts.trials, state);
+    searched.mark(parts.searched, state);
   }
 
   globalThis.dem.search = search;

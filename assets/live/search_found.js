@@ -81,5 +81,5 @@
     own.root.replaceChildren(...parts, ...titles.map(([title, rows]) => scores(title, rows)));
   }
 
-  globalThis.dem.searchFound = { build, draw };
+  globalThis.dem.searchFound = { build, draw, download };
 })();

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +37,7 @@ def found(session: Session) -> dict[str, Any] | None:
     groups = progress.groups
     return {
         "recipe": _recipe(session, Path(progress.recipe)) if progress.recipe else None,
-        "groups": _columns(groups) if groups else None,
+        "groups": columns_of({each for own in groups.values() for each in own}) if groups else None,
         "omegas": groups,
         "losses": result.get("splits") or _losses_so_far(session, progress),
         "scores": result.get("benchmarks") or {},
@@ -59,10 +59,9 @@ def _recipe(session: Session, file: Path) -> dict[str, str] | None:
     }
 
 
-def _columns(groups: Mapping[str, Mapping[str, float]]) -> list[str]:
-    """Returns all groups in reading order. Some vectors may not have all."""
-    names = {group for own in groups.values() for group in own}
-    return in_order(names, "depth" if names <= set(DEPTHS) else "part")
+def columns_of(groups: Set[str]) -> list[str]:
+    """Returns groups of layers in reading order."""
+    return in_order(groups, "depth" if groups <= set(DEPTHS) else "part")
 
 
 def _losses_so_far(session: Session, progress: Progress) -> dict[str, list[dict[str, Any]]]:

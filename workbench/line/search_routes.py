@@ -14,6 +14,7 @@ from workbench.line.contract import ProtocolError
 from workbench.line.requests import NO_STORE, done
 from workbench.line.search_cost import seconds_of
 from workbench.line.search_found import found
+from workbench.line.searched_trials import recipe_of_trial, searched_trials
 from workbench.search import process
 from workbench.search.measured import MeasuredPoint, measured_points, plain_points
 from workbench.search.wanted import TaskAim, Wanted
@@ -56,7 +57,9 @@ def add_search_routes(router: APIRouter, session: Session) -> None:
     """Adds the routes of searches to those of the live line.
 
     GET  /live/trials          the compositions that were measured
+    GET  /live/search/trials   those of groups of layers, benchmarks and other merge methods
     GET  /live/search/found    the best of the newest search, where sliders cannot show it
+    POST /live/search/recipe   the recipe of one of these trials, by its digest
     POST /live/search/plan     the command of a search, and how long it will take; starts nothing
     POST /live/search          starts a search of ω
     POST /live/search/stop     ends it, /live/search/resume goes on with it
@@ -70,6 +73,15 @@ def add_search_routes(router: APIRouter, session: Session) -> None:
     def measured() -> Response:
         document = trials(session) if session.ready else {"trials": []}
         return JSONResponse(document, headers=NO_STORE)
+
+    @router.get("/search/trials")
+    def of_searches() -> Response:
+        document = searched_trials(session) if session.ready else {"searches": []}
+        return JSONResponse(document, headers=NO_STORE)
+
+    @router.post("/search/recipe")
+    async def recipe_of(request: Request) -> Response:
+        return await done(request, lambda document: recipe_of_trial(session, document))
 
     @router.get("/search/found")
     def best_found() -> Response:

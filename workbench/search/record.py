@@ -9,14 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 from plumbing.atomic import write_whole
 from workbench.processes import RUNNING, running_process
-from workbench.search.outcome import front_of
+from workbench.search.outcome import front_of, trial_row
 
 if TYPE_CHECKING:
+    from evaluation.search import Trial
     from workbench.search.running import Search
     from workbench.session.workdir import Workdir
 
 PROGRESS, RESULT, LOG = "progress.json", "result.json", "search.log"
 """Files of the folder: how far the search is, what `dem search --json` wrote, what it printed."""
+ABOUT, TRIALS = "about.json", "trials.jsonl"
+"""What is searched for, as the page has begun it; and trials that its other tables do not list."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,8 @@ class SearchRecord:
         """Notes that a process searches now, which has measured nothing yet."""
         import psutil
 
-        (self.folder / PROGRESS).unlink(missing_ok=True)
+        for name in (PROGRESS, TRIALS):
+            (self.folder / name).unlink(missing_ok=True)
         write_whole(self.folder / RUNNING, json.dumps([pid, psutil.Process(pid).create_time()]))
 
     def end(self) -> None:
@@ -104,6 +108,35 @@ class SearchRecord:
                 front=len(front_of(search)) if search.wanted.aim == "front" else 0,
             )
         )
+
+    def add_trial(self, search: Search, trial: Trial) -> None:
+        """Keeps a trial, if the list of measured sums of vectors does not have it.
+
+        That list has neither ω of groups of layers, nor scores of tasks, nor other merge methods.
+        """
+        coordinates = search.region.coordinates
+        if coordinates.is_sum and not (coordinates.by or search.wanted.bench):
+            return
+        if row := trial_row(search, trial):
+            with (self.folder / TRIALS).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+
+    def trials(self) -> list[dict[str, Any]]:
+        """Returns the trials that were kept, the best first; see trial_row."""
+        try:
+            text = (self.folder / TRIALS).read_text("utf-8")
+        except FileNotFoundError:
+            return []
+        # The search may be writing the last line just now.
+        rows = [json.loads(line) for line in text.split("\n")[:-1]]
+        return sorted(rows, key=lambda row: float(row["score"]))
+
+    def about(self) -> dict[str, Any]:
+        """Returns what is searched for; {} if nothing was begun here."""
+        try:
+            return dict(json.loads((self.folder / ABOUT).read_text("utf-8")))
+        except (OSError, ValueError):
+            return {}
 
     def progress(self) -> Progress | None:
         """Returns the last progress; None before the first one."""

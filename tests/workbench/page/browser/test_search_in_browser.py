@@ -300,6 +300,18 @@ def test_groups_of_layers_give_a_recipe_beside_the_sliders(page, steps):
     assert line.startswith("dem merge ") and name in line
     losses = page.locator(".found table[aria-label^=Losses] tbody tr").last.inner_text().split()
     assert losses[0] == "mean" and 0 < float(losses[1]) < 20
+    # All that it measured is listed: a cell for each vector, and the recipe where no slider shows it.
+    rows = page.locator("#searched tbody tr")
+    rows.first.wait_for()
+    assert rows.count() == page.evaluate("dem.line.state.search.trials")
+    assert any("/" in cell for cell in page.locator("#searched td").all_inner_texts())
+    row = page.locator("#searched tr:not(.can-be-set)").first
+    row.locator("[data-copy]").click()
+    digest = page.evaluate("navigator.clipboard.readText()")
+    with page.expect_download() as download:
+        row.locator("button", has_text="save").click()
+    assert download.value.suggested_filename == f"{digest}.yml"
+    assert omegas(page) == before
     page.locator("#found-compare").click()
     page.locator("#compare-table", has_text="ω(layer)·Δ").wait_for()
 
@@ -317,6 +329,11 @@ def test_a_benchmark_is_the_aim_and_its_scores_are_shown(page, steps):
     page.locator(".found table", has_text="demo_cot").first.wait_for()
     heads = page.locator(".found h3").all_inner_texts()
     assert [head[:9] for head in heads] == ["Demo_cot,", "All quest"]
+    row = page.locator("#searched tbody tr").last
+    row.click()
+    page.locator("#searched tr.here").wait_for()
+    shown = row.locator("td").all_inner_texts()[2:-1]
+    assert [f"{omega:.2f}" for omega in omegas(page).values()] == shown
 
 
 @pytest.mark.slow
