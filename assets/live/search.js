@@ -1,7 +1,7 @@
 /* The tab Search: what to search for, how it goes, what it found, and all compositions that were measured. */
 (() => {
   const { h, text, message, command } = globalThis.dem.dom;
-  const { active, same, PLAIN } = globalThis.dem.state;
+  const { active, reached, same } = globalThis.dem.state;
   const { finding, front, searchForm, searchFound, searched, trials } = globalThis.dem;
   const PAUSE = 300; // milliseconds from the last change of the form until its command and cost are asked for
   const ABOUT = "A search runs in a process of its own: it goes on when this page is closed. All that it measures is kept, so one that was paused goes on where it was.";
@@ -44,7 +44,7 @@
 
   function build(root, info, line) {
     const parts = { line, planned: null, plan: null };
-    parts.form = searchForm.build(info, (told) => { searchForm.wanted(parts.form, told); draw(parts, line.state); });
+    parts.form = searchForm.build(info, line.state, (told) => { searchForm.wanted(parts.form, told); draw(parts, line.state); });
     const button = (id, words, onclick, kind = "button") => h(kind, { type: "button", id, onclick }, words);
     parts.go = button("search-go", "Search", () => begin(parts), "button.primary");
     parts.resume = button("search-resume", "Resume", line.resumeSearch, "button.primary");
@@ -72,9 +72,9 @@
 
   /* Ends the search if it runs, and sets the best that it has found, as one step of undo. */
   function keep(line) {
-    const { search: now, omegas } = line.state;
+    const { search: now } = line.state;
     if (active(now)) line.stopSearch();
-    if (now.omegas) line.event({ type: "go", to: { ...PLAIN, omegas: { ...omegas, ...now.omegas } } });
+    if (now.omegas) line.event({ type: "go", to: reached(line.state, now) });
   }
 
   /* Asks for the command and the cost of what the form says, where they are not known. */
@@ -95,7 +95,7 @@
   function draw(parts, state) {
     const { search: now, finding: asked, info } = state, mine = now && now.models === info.models ? now : null, runs = active(mine);
     const stopped = mine && ["cancelled", "failed", "interrupted"].includes(mine.state);
-    const best = mine?.omegas && !same(state, { ...PLAIN, omegas: { ...state.omegas, ...mine.omegas } });
+    const best = mine?.omegas && !same(state, reached(state, mine));
     parts.go.hidden = runs;
     parts.pause.hidden = !runs;
     parts.pause.disabled = parts.keep.disabled = mine?.state === "cancelling";
@@ -106,6 +106,7 @@
     text(parts.keep, runs ? "Stop and keep the best" : "Set the best ω");
     parts.bar.hidden = !runs;
     if (runs) parts.share.style.width = `${mine.budget ? 100 * mine.spent / mine.budget : 0}%`;
+    searchForm.follow(parts.form, state);
     ask(parts, state);
     const { seconds, error, command: planned } = parts.plan ?? {};
     text(parts.error, runs ? "" : error ?? "");

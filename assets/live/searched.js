@@ -3,12 +3,11 @@
   const { h, text } = globalThis.dem.dom;
   const { same } = globalThis.dem.state;
   const { searchFound } = globalThis.dem;
-  const SHORT = 8; // digits of a digest that are shown
 
   /* The ω of a vector: one number, or one for each group of layers, such as 0.40/0.60/–. */
   function compact(omegas) {
-    const cells = omegas.map((omega) => (omega === null ? "–" : omega.toFixed(2)));
-    return new Set(cells).size === 1 ? cells[0] : cells.join("/");
+    const cells = omegas.map((omega) => omega?.toFixed(2) ?? "–"), different = new Set(cells.filter((cell) => cell !== "–"));
+    return different.size === 1 ? [...different][0] : cells.join("/");
   }
 
   /* What a search shows: its columns, and the cells of a row but for the last, its recipe. */
@@ -71,7 +70,7 @@
   }
 
   /* A digest that is copied by a click, and a button that saves the recipe. */
-  const recipe = (own, { digest }) => h("span.recipe", {}, h("button.copy", { type: "button", "data-copy": digest, title: "Copy the digest" }, digest.slice(0, SHORT)),
+  const recipe = (own, { digest }) => h("span.recipe", {}, h("button.copy", { type: "button", "data-copy": digest, title: "Copy the digest" }, digest),
     h("button.copy", { type: "button", title: "Save the recipe as a file", onclick: () => save(own, digest) }, "save"));
 
   async function save(own, digest) {

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from workbench.plots.bullets import Gain, gain
 from workbench.search.paired import squared_errors
 from workbench.search.screening import few_of
+from workbench.search.wanted import aim_value
 from workbench.session.loss_on_axis import FULL
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ def trial_row(search: Search, trial: Trial) -> dict[str, Any] | None:
         trial: one of its trials.
 
     Returns:
-        "score": see Trial; "value": the aim, see Wanted.value; "error": the standard error of its
+        "score": see Trial; "value": the aim, see aim_value; "error": the standard error of its
         difference from the base's, None if not known; "allowed": whether all limits on losses are
         kept; "omegas": vector -> group of layers -> ω; "parameters": those that are searched;
         "digest" and "recipe": of the composition.
@@ -141,13 +142,13 @@ def trial_row(search: Search, trial: Trial) -> dict[str, Any] | None:
     losses, coordinates = trial.measured.losses, search.region.coordinates
     recipe, plain = search.recipe_of(trial), _without_limits(search.objective)
     errors = search.points.errors_to_base(recipe)
-    score, error = plain.score(losses), None
+    score, error, aim = plain.score(losses), None, search.wanted.aim
     if errors is not None:
         error = math.sqrt(sum(squared_errors(plain.slope(losses), errors).values()))
     return {
         "score": trial.score,
-        "value": search.wanted.value(score),
-        "error": None if error is None else abs(search.wanted.value(error)),
+        "value": aim_value(aim, score),
+        "error": None if error is None else abs(aim_value(aim, error)),
         "allowed": trial.score == score,
         "omegas": coordinates.omegas(trial.point),
         "parameters": {name: trial.point[name] for name in coordinates.parameters},

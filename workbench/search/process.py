@@ -175,6 +175,8 @@ def status(session: Session) -> dict[str, Any] | None:
         "trials": progress.trials,
         "score": progress.score,
         "omegas": progress.omegas,
+        "method": progress.method,
+        "parameters": progress.parameters,
         "problem": progress.problem,
         "front": progress.front,
         # Changes when a better recipe is found that sliders cannot show.
@@ -229,6 +231,7 @@ def _title(wanted: Wanted) -> str:
     aim = "each dataset's loss" if wanted.aim == "front" else AIM_WORDS[wanted.aim]
     aim += f" on {wanted.bench.title}" if wanted.bench else ""
     of = f" by {wanted.groups}" if wanted.groups else ""
+    of += f" and {', '.join(wanted.vary)} of {wanted.merge.method}" if wanted.vary else ""
     return f"ω{of} by {aim}, {wanted.method}, {wanted.budget} evaluations"
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from plumbing.atomic import write_whole
 from workbench.processes import RUNNING, running_process
 from workbench.search.outcome import front_of, trial_row
+from workbench.session.standing import PLAIN, Choice, Value
 
 if TYPE_CHECKING:
     from evaluation.search import Trial
@@ -39,6 +40,7 @@ class Progress:
             that lower is better; None before the first one.
         recipe: the file of the best recipe so far, if `groups` are given; else "".
         front: how many compositions no other one beats on every dataset; 0 for other aims.
+        method, parameters: the merge method of the best so far, as a page has it; see Choice.
     """
 
     spent: float
@@ -51,6 +53,8 @@ class Progress:
     losses: dict[str, float] | None = None
     recipe: str = ""
     front: int = 0
+    method: str = PLAIN.method
+    parameters: dict[str, Value] = field(default_factory=dict)
 
 
 class SearchRecord:
@@ -79,6 +83,11 @@ class SearchRecord:
         """Replaces the progress."""
         write_whole(self.folder / PROGRESS, json.dumps(asdict(progress)))
 
+    def write_problem(self, problem: str) -> None:
+        """Replaces what there is to know of the progress."""
+        if progress := self.progress():
+            self.write(replace(progress, problem=problem))
+
     def write_step(self, search: Search, workdir: Workdir) -> None:
         """Replaces the progress by that of a running search.
 
@@ -91,7 +100,9 @@ class SearchRecord:
         hint = f"ω of {at_bounds} is at its bound; a wider range may help." if at_bounds else ""
         groups = search.region.coordinates.omegas(best.point) if best else {}
         alike = all(len(set(own.values())) == 1 for own in groups.values())
-        recipe = "" if alike or not best else str(workdir.save_recipe(search.recipe_of(best)))
+        composed = search.recipe_of(best) if best else None
+        recipe = "" if alike or not composed else str(workdir.save_recipe(composed))
+        choice = Choice.of(composed.method, dict(composed.parameters)) if composed else PLAIN
         self.write(
             Progress(
                 spent=search.spent,
@@ -106,6 +117,8 @@ class SearchRecord:
                 losses=dict(best.measured.losses) if best and best.measured else None,
                 recipe=recipe,
                 front=len(front_of(search)) if search.wanted.aim == "front" else 0,
+                method=choice.method,
+                parameters=dict(choice.parameters),
             )
         )
 

@@ -245,14 +245,9 @@ class Wanted:
         near = min(max(omega, self.low), self.high)
         return max(self.low, near - self.reach), min(self.high, near + self.reach)
 
-    def value(self, score: float) -> float:
-        """Returns a score as the aim is told: shares in percent, and scores of tasks upwards."""
-        # Adding 0.0: minus zero would be shown as -0.0000.
-        return {"share": -100.0, "regret": 100.0, "score": -1.0}.get(self.aim, 1.0) * score + 0.0
-
     def words(self, score: float) -> str:
         """Returns what a score says, for the user."""
-        value = self.value(score)
+        value = aim_value(self.aim, score)
         shown = f"{value:.1f} %" if self.aim in PERCENT else f"{value:.4f}"
         return f"{AIM_WORDS[self.aim]} {shown}"
 
@@ -288,6 +283,12 @@ class Wanted:
         known = {name: loss for name, loss in experts.items() if loss < base[name]}
         units = {name: base[name] - known[name] if name in known else 1.0 for name in base}
         return objective.Limited(inner, base, units)
+
+
+def aim_value(aim: str, score: float) -> float:
+    """Returns a score as the aim is told: shares in percent, and scores of tasks upwards."""
+    # Adding 0.0: minus zero would be shown as -0.0000.
+    return {"share": -100.0, "regret": 100.0, "score": -1.0}.get(aim, 1.0) * score + 0.0
 
 
 def _range_text(name: str, ends: tuple[float, float] | None) -> str:

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -12,6 +13,7 @@ from workbench.search.paired import paired_errors
 from workbench.search.record import ABOUT, LOG, PROGRESS, RESULT, TRIALS, Progress, SearchRecord
 from workbench.search.running import Search
 from workbench.search.wanted import Wanted
+from workbench.session.standing import Choice
 
 
 def test_progress_is_what_was_written_last(tmp_path):
@@ -77,6 +79,20 @@ def test_a_recipe_that_sliders_cannot_show_is_saved_with_its_losses(session, tmp
     losses = session.losses(read_recipe(progress.recipe))
     assert progress.losses == pytest.approx({name: loss.value for name, loss in losses.items()})
     assert (progress.trials, progress.front) == (12, 0)
+
+
+def test_the_numbers_of_a_method_come_with_the_best(session, tmp_path):
+    record, more = SearchRecord(tmp_path), {"method": "tpe", "budget": 3}
+    merge = Choice("ties", {"lambda": 1.5})
+    progress, search = searched(session, record, merge=merge, vary={"density": (0.2, 0.6)}, **more)
+    density = search.best.point["density"]
+    assert progress.method == "ties"
+    assert progress.parameters == {"lambda": 1.5, "density": density} and 0.2 <= density <= 0.6
+    assert progress.omegas == {name: search.best.point[name] for name in session.models.names}
+    plain, _ = searched(session, record, **more)
+    assert (plain.method, plain.parameters) == ("task_arithmetic", {})
+    record.write_problem("other words")
+    assert record.progress() == replace(plain, problem="other words")
 
 
 def test_sliders_get_the_best_and_several_aims_count_their_front(session, tmp_path):

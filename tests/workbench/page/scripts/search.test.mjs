@@ -65,7 +65,7 @@ test("a search that was stopped says that it can go on", () => {
 test("a trial of groups of layers is one cell for each vector, and says what its columns are", () => {
   assert.equal(searched.compact([0.4, 0.6, 0.2]), "0.40/0.60/0.20");
   assert.equal(searched.compact([null, 0.6, 0.25]), "–/0.60/0.25"); // the vector changes nothing in the first group
-  assert.equal(searched.compact([0.4, 0.4]), "0.40");
+  assert.equal(searched.compact([null, 0.4, 0.4]), "0.40");
   const row = { value: 61.23, error: 1.26, allowed: true, omegas: { cot: [0.4, 0.6], p3: [0, 0] }, parameters: {}, digest: "ab", to: null };
   const search = { aim: "mean share", percent: true, groups: ["early layers", "head"], parameters: [], count: 3, rows: [row] };
   const { columns, cells } = searched.layout(search);
@@ -85,4 +85,15 @@ test("a trial of a benchmark or of another method is set by a click", () => {
   assert.deepEqual(columns, ["mean score", "±", "ω cot", "density"]);
   assert.deepEqual(cells(row), ["0.2500", "–", "0.50", "0.300"]);
   assert.match(searched.words(search), /^± is .* Struck through .* A click on a row sets it\.$/);
+});
+
+test("numbers of a merge method are offered but whole ones, and leave the methods that can search them", () => {
+  const info = { methods: [
+    { name: "task_arithmetic", parameters: [{ name: "lambda", kind: "number", whole: false }] },
+    { name: "ties", parameters: [{ name: "density", kind: "number", whole: false }, { name: "seed", kind: "number", whole: true }, { name: "normalize", kind: "tick", whole: false }] },
+  ] };
+  assert.deepEqual(searchForm.numbers(info, "ties").map(({ name }) => name), ["density"]);
+  assert.deepEqual(searchForm.numbers(info, "task_arithmetic"), []); // λ times all ω are other ω
+  assert.deepEqual(searchForm.numbers(info, "unknown"), []);
+  assert.deepEqual(searchForm.fits("share", "").filter((name) => !searchForm.fits("share", "", true).includes(name)), ["gradient", "simplex"]);
 });
