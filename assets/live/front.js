@@ -72,7 +72,7 @@
     parts.none = !x;
     text(parts.said, words(parts, line.state, forecast));
     if (!x) return;
-    const omegas = Object.fromEntries(forecast.names.map((name, i) => [name, +x[i].toFixed(4)]));
+    const omegas = Object.fromEntries(forecast.names.map((name, i) => [name, x[i]]));
     line.event({ type: "omegas", omegas, run: "preferences", at: performance.now() });
   }
 

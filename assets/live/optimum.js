@@ -7,7 +7,7 @@ two of them. */
   const OTHERS = 0.02; // the weight of the other datasets on the front between two
   const FLOOR_COST = 10; // what a whole share below a floor costs, in shares
   const WORSE_COST = 100; // what the square of a share above the base's loss costs, in shares
-  const HALVINGS = 30; // of the way back to where no dataset is worse than the base
+  const HALVINGS = 16; // of the way back to where no dataset is worse than the base
 
   /* Minimises a function with derivatives in a box, by projected gradients with steps of Barzilai and Borwein (1988), each halved
   until it is lower. */
@@ -59,10 +59,14 @@ two of them. */
   /* The datasets that are expected to be worse than the base. */
   const worse = (forecast, x) => [...forecast.datasets].filter(([, surrogate]) => surrogate.at(x).loss > surrogate.highest).map(([name]) => name);
 
-  /* The last point on the way from one that is allowed to one that is not. */
+  /* As the sliders get them, so that what is allowed stays so. */
+  const rounded = (x) => x.map((value) => +value.toFixed(4));
+
+  /* The last point on the way from one that is allowed to one that is not; null if the first is not either. */
   function back(allowed, from, to) {
+    const at = (part) => rounded(from.map((value, i) => value + part * (to[i] - value)));
+    if (!allowed(at(0))) return null;
     let [good, bad] = [0, 1];
-    const at = (part) => from.map((value, i) => value + part * (to[i] - value));
     for (let step = 0; step < HALVINGS; step += 1) {
       const middle = (good + bad) / 2;
       if (allowed(at(middle))) good = middle;
@@ -79,8 +83,7 @@ two of them. */
       const measured = forecast.points.map((x) => ({ x, value: f(x).value })).sort((one, other) => one.value - other.value);
       const found = measured.slice(0, STARTS).flatMap(({ x: start }) => {
         const low = start.map((value, i) => Math.max(forecast.low[i], value - RADIUS)), high = start.map((value, i) => Math.min(forecast.high[i], value + RADIUS));
-        const { x } = minimise(f, start, low, high);
-        const kept = allowed(x) ? x : allowed(start) ? back(allowed, start, x) : null;
+        const x = rounded(minimise(f, start, low, high).x), kept = allowed(x) ? x : back(allowed, start, x);
         return kept ? [{ x: kept, value: f(kept).value }] : [];
       });
       return found.length ? found.reduce((one, other) => (other.value < one.value ? other : one)).x : null;
