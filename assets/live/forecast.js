@@ -145,6 +145,13 @@ b that with the new point, U = L⁻¹H with their features H, and g = φ − U�
       return Math.sqrt(spread * this.scale);
     }
 
+    /* The highest expected loss that is not worse than the base's. As in a search, what is only expected has no error in its favour,
+    but for the one that the surrogate has at the base itself, which was measured. */
+    get highest() {
+      this.limit ??= this.base === null ? Infinity : this.base + this.error(this.linear.map(() => 0));
+      return this.limit;
+    }
+
     /* What the errors of all points have in common; computed when the first is asked for. */
     prepare() {
       const rows = rows_of(this.shared), n = this.shared.points[0].length;

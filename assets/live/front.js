@@ -22,11 +22,12 @@
   }
 
   function build(line, info) {
-    const parts = { line, weights: new Map(), key: "" };
-    const again = () => { parts.key = ""; draw(parts, line.state, parts.trials ?? []); };
+    const parts = { line, weights: new Map(), key: "", limited: false, none: false };
+    const again = () => { parts.key = ""; draw(parts, line.state, parts.trials ?? [], parts.limited); };
     parts.rows = h("div.preferences");
     preferences(parts, info);
-    parts.said = h("p.quiet");
+    parts.said = h("p.quiet", { role: "status" });
+    parts.left = h("p.quiet", { id: "front-left-out" });
     [parts.first, parts.second] = ["first dataset", "second dataset"].map((label) => choose(label, again));
     [parts.across, parts.up] = ["ω across", "ω upwards"].map((label) => choose(label, again));
     parts.plane = square("Front between two datasets");
@@ -36,7 +37,7 @@
     parts.root = h("div.landscape", {},
       h("section", {}, h("h3", {}, "Preferences"), parts.rows, parts.said, h("h3", {}, "What each ω decides"), parts.bars),
       h("section", {}, h("h3", {}, "Front between ", parts.first.select, " and ", parts.second.select), parts.plane,
-        h("p.quiet", {}, "Measured: filled where no other is better on both. The line is predicted.")),
+        h("p.quiet", {}, "Measured: filled where no other is better on both. The line is predicted."), parts.left),
       h("section", {}, h("h3", {}, "Mean loss over ω of ", parts.across.select, " and ", parts.up.select), parts.map));
     return parts;
   }
@@ -67,12 +68,31 @@
       floor.toggleAttribute("aria-invalid", floor.value.trim() !== "" && least === null);
       return [name, { weight: +range.value, floor: least === null ? null : least / 100 }];
     }));
-    const x = best(forecast, wanted);
-    const omegas = Object.fromEntries(forecast.names.map((name, i) => [name, +x[i].toFixed(4)]));
+    const { x } = best(forecast, wanted, parts.limited);
+    parts.none = !x;
+    text(parts.said, words(parts, line.state, forecast));
+    if (!x) return;
+    const omegas = Object.fromEntries(forecast.names.map((name, i) => [name, x[i]]));
     line.event({ type: "omegas", omegas, run: "preferences", at: performance.now() });
   }
 
-  function draw(parts, state, trials) {
+  /* What the preferences do, or why they do nothing. */
+  function words({ none, limited }, state, forecast) {
+    if (!forecast) return plain(state) ? "Too little was measured to predict. Move a few sliders, or press Find ω." : "Predictions are for task_arithmetic without parameters.";
+    if (none) return "The sliders stay: near what was measured, every composition for these weights is expected to make a dataset worse than the base. Measure more, or allow it under “bounds and limits”.";
+    return `Sets the ω that are expected to be best for these weights, from ${forecast.count} compositions and within their range${limited ? ", with no dataset expected to be worse than the base" : ""}. ≥ is the least share.`;
+  }
+
+  /* What the front leaves out; "" if nothing. */
+  function left_out(rows) {
+    const out = rows.filter((one) => one.worse.length), names = [...new Set(out.flatMap((one) => one.worse))];
+    const instead = out.filter((one) => one.x).length;
+    return out.length ? `${out.length} of ${rows.length} predicted compositions are left out: they are expected to be worse than the base on ${names.join(", ")}. `
+      + `The best that is allowed takes the place of ${instead === out.length ? "each" : instead || "none"}.` : "";
+  }
+
+  /* `limited`: whether no dataset may be worse than the base. */
+  function draw(parts, state, trials, limited) {
     const forecast = state.forecast?.fits(state) ? state.forecast : null;
     parts.trials = trials;
     const names = state.info.vectors.map((vector) => vector.name), datasets = state.info.data.map((dataset) => dataset.name);
@@ -81,9 +101,10 @@
     parts.across.fill(names, 0);
     parts.up.fill(names, 1);
     for (const { range, floor } of parts.weights.values()) range.disabled = floor.disabled = !forecast;
-    text(parts.said, forecast ? `Sets the ω that are expected to be best for these weights, from ${forecast.count} compositions and within their range. ≥ is the least share.`
-      : plain(state) ? "Too little was measured to predict. Move a few sliders, or press Find ω." : "Predictions are for task_arithmetic without parameters.");
-    const key = JSON.stringify([state.omegas, trials.length]);
+    if (parts.forecast !== forecast || parts.limited !== limited) parts.none = false;
+    parts.limited = limited;
+    text(parts.said, words(parts, state, forecast));
+    const key = JSON.stringify([state.omegas, trials.length, limited]);
     if (parts.key === key && parts.forecast === forecast) return;
     [parts.key, parts.forecast] = [key, forecast];
     draw_plane(parts, state, forecast, trials);
@@ -107,16 +128,16 @@
     return { x, y };
   }
 
-  /* The front of the chosen pair; sought again only for another forecast or pair, because it takes some frames. */
+  /* The front of the chosen pair; sought again only for another forecast, pair or limit, because it takes some frames. */
   function curve_of(parts, forecast, first, second) {
-    if (!forecast || first === second) return [];
-    const last = parts.curve;
-    if (last?.forecast === forecast && last.first === first && last.second === second) return last.points;
-    const loss = (x, name) => forecast.datasets.get(name).at(x).loss;
-    const points = front(forecast, first, second).map((x) => ({ omegas: x, x: loss(x, first), y: loss(x, second),
+    if (!forecast || first === second) return { points: [], left: "" };
+    const { limited, curve: last } = parts;
+    if (last?.forecast === forecast && last.first === first && last.second === second && last.limited === limited) return last;
+    const loss = (x, name) => forecast.datasets.get(name).at(x).loss, rows = front(forecast, first, second, limited);
+    const points = rows.filter(({ x }) => x).map(({ x }) => ({ omegas: x, x: loss(x, first), y: loss(x, second),
       errors: [first, second].map((name) => forecast.datasets.get(name).error(x)) }));
-    parts.curve = { forecast, first, second, points };
-    return points;
+    parts.curve = { forecast, first, second, limited, points, left: left_out(rows) };
+    return parts.curve;
   }
 
   /* The points that no other one beats: from left to right, those that are lower than all before them. */
@@ -135,7 +156,8 @@
     const names = state.info.data.map((dataset) => dataset.name), [a, b] = [names.indexOf(first.select.value), names.indexOf(second.select.value)];
     const pairs = trials.map((trial) => ({ trial, x: trial.losses[a], y: trial.losses[b] }));
     const loss = (x, name) => forecast.datasets.get(name).at(x).loss;
-    const curve = curve_of(parts, forecast, names[a], names[b]);
+    const { points: curve, left } = curve_of(parts, forecast, names[a], names[b]);
+    text(parts.left, left);
     // Hollow where one standard error is more than a tenth of the picture.
     const doubt = (one, span) => one.errors.some((error, axis) => error > 0.1 * span[axis]);
     const now = forecast ? [{ x: loss(forecast.place(state.omegas), names[a]), y: loss(forecast.place(state.omegas), names[b]) }] : [];
@@ -202,5 +224,5 @@
         h("i.span", { style: `width:${100 * span / most}%` }), h("b.num", {}, span.toFixed(3)))));
   }
 
-  globalThis.dem.front = { build, draw, leaders };
+  globalThis.dem.front = { build, draw, leaders, left_out };
 })();

@@ -1,8 +1,8 @@
 /* The tab Search: what to search for, how it goes, what it found, and all compositions that were measured. */
 (() => {
   const { h, text, message, command } = globalThis.dem.dom;
-  const { active, same, PLAIN } = globalThis.dem.state;
-  const { finding, front, searchForm, searchFound, trials } = globalThis.dem;
+  const { active, reached, same } = globalThis.dem.state;
+  const { finding, front, searchForm, searchFound, searched, trials } = globalThis.dem;
   const PAUSE = 300; // milliseconds from the last change of the form until its command and cost are asked for
   const ABOUT = "A search runs in a process of its own: it goes on when this page is closed. All that it measures is kept, so one that was paused goes on where it was.";
 
@@ -10,11 +10,12 @@
     let parts = null, shown = null;
     const seen = () => root.closest("[role=tabpanel]")?.offsetParent !== null && root.offsetParent !== null;
     const read = async () => {
-      const answer = await fetch("live/trials");
-      if (!answer.ok) return;
-      const { models, trials: rows, count } = await answer.json();
+      const answers = await Promise.all(["live/trials", "live/search/trials"].map((route) => fetch(route)));
+      if (!answers.every((answer) => answer.ok)) return;
+      const [{ models, trials: rows, count }, { searches }] = await Promise.all(answers.map((answer) => answer.json()));
       if (models !== line.state.info?.models || !parts) return;
       trials.fill(parts.trials, rows, count);
+      searched.fill(parts.searched, searches);
       draw(parts, line.state);
     };
     line.listen((state, event) => {
@@ -43,7 +44,7 @@
 
   function build(root, info, line) {
     const parts = { line, planned: null, plan: null };
-    parts.form = searchForm.build(info, (told) => { searchForm.wanted(parts.form, told); ask(parts, line.state); });
+    parts.form = searchForm.build(info, line.state, (told) => { searchForm.wanted(parts.form, told); draw(parts, line.state); });
     const button = (id, words, onclick, kind = "button") => h(kind, { type: "button", id, onclick }, words);
     parts.go = button("search-go", "Search", () => begin(parts), "button.primary");
     parts.resume = button("search-resume", "Resume", line.resumeSearch, "button.primary");
@@ -57,9 +58,10 @@
     parts.foot = h("div");
     parts.found = searchFound.build(line);
     parts.trials = trials.build(line);
+    parts.searched = searched.build(line);
     parts.front = front.build(line, info);
     root.replaceChildren(parts.form.root, h("div.search-row", {}, parts.resume, parts.go, parts.pause, parts.keep, parts.cost, parts.error),
-      h("div.search-state", {}, parts.said, parts.bar), parts.foot, parts.found.root, parts.front.root, parts.trials.root);
+      h("div.search-state", {}, parts.said, parts.bar), parts.foot, parts.found.root, parts.searched.root, parts.front.root, parts.trials.root);
     return parts;
   }
 
@@ -70,9 +72,9 @@
 
   /* Ends the search if it runs, and sets the best that it has found, as one step of undo. */
   function keep(line) {
-    const { search: now, omegas } = line.state;
+    const { search: now } = line.state;
     if (active(now)) line.stopSearch();
-    if (now.omegas) line.event({ type: "go", to: { ...PLAIN, omegas: { ...omegas, ...now.omegas } } });
+    if (now.omegas) line.event({ type: "go", to: reached(line.state, now) });
   }
 
   /* Asks for the command and the cost of what the form says, where they are not known. */
@@ -93,7 +95,7 @@
   function draw(parts, state) {
     const { search: now, finding: asked, info } = state, mine = now && now.models === info.models ? now : null, runs = active(mine);
     const stopped = mine && ["cancelled", "failed", "interrupted"].includes(mine.state);
-    const best = mine?.omegas && !same(state, { ...PLAIN, omegas: { ...state.omegas, ...mine.omegas } });
+    const best = mine?.omegas && !same(state, reached(state, mine));
     parts.go.hidden = runs;
     parts.pause.hidden = !runs;
     parts.pause.disabled = parts.keep.disabled = mine?.state === "cancelling";
@@ -104,6 +106,7 @@
     text(parts.keep, runs ? "Stop and keep the best" : "Set the best ω");
     parts.bar.hidden = !runs;
     if (runs) parts.share.style.width = `${mine.budget ? 100 * mine.spent / mine.budget : 0}%`;
+    searchForm.follow(parts.form, state);
     ask(parts, state);
     const { seconds, error, command: planned } = parts.plan ?? {};
     text(parts.error, runs ? "" : error ?? "");
@@ -117,8 +120,9 @@
       parts.foot.replaceChildren(...(line ? [command(line)] : []));
     }
     searchFound.draw(parts.found, state);
-    front.draw(parts.front, state, parts.trials.trials);
+    front.draw(parts.front, state, parts.trials.trials, searchForm.spares(parts.form));
     trials.mark(parts.trials, state);
+    searched.mark(parts.searched, state);
   }
 
   globalThis.dem.search = search;

@@ -1,7 +1,7 @@
 /* The form of the tab Search: what to search for. What does not fit is told beside its field. */
 (() => {
   const { h, text, swatch } = globalThis.dem.dom;
-  const { number } = globalThis.dem.state;
+  const { number, PLAIN } = globalThis.dem.state;
   const { finding } = globalThis.dem;
   const AIMS = [["share", "mean share of each expert's gain"], ["loss", "mean loss"], ["regret", "largest share that is missing"],
     ["front", "each dataset's loss by itself: a front"], ["score", "score on a benchmark"]];
@@ -11,21 +11,30 @@
   const SLOW = 4; // more aims than this take gp seconds for each composition
   const OTHER = "other";
 
-  /* Methods that can search for an aim, with ω of such groups. */
-  const fits = (aim, groups) => METHODS.filter((method) =>
-    (aim !== "front" || ["nsga", "gp"].includes(method)) && !(aim === "score" && method === "gradient") && !(groups && method === "simplex"));
+  /* Methods that can search for an aim, with ω of such groups, or with numbers of a merge method. */
+  const fits = (aim, groups, varied = false) => METHODS.filter((method) =>
+    (aim !== "front" || ["nsga", "gp"].includes(method)) && !((aim === "score" || varied) && method === "gradient") && !((groups || varied) && method === "simplex"));
+
+  /* The numbers of a merge method that can be searched with the ω. λ of task arithmetic only scales them. */
+  const numbers = (info, method) => (method === PLAIN.method ? [] : info.methods.find(({ name }) => name === method)?.parameters.filter(({ kind, whole }) => kind === "number" && !whole) ?? []);
 
   const choice = (id, options, value) => h("select", { id }, options.map(([key, words]) => h("option", { value: key, selected: key === value }, words)));
 
-  /* A form for what is open; calls `changed` after each change. */
-  function build(info, changed) {
-    const own = { info, fields: [], chosen: METHODS[0] };
-    const labelled = (label, input, props = {}) => {
+  const box = (id, value, props = {}) => h("input.figures", { id, type: "text", inputmode: "decimal", value, ...props });
+
+  /* A labelled input with a place for its fault, which is kept in `fields`. */
+  function labels(fields) {
+    return (label, input, props = {}) => {
       const error = h("small.field-error", { role: "alert" });
-      own.fields.push({ input, error });
+      fields.push({ input, error });
       return h("label", props, h("span", {}, label), input, error);
     };
-    const box = (id, value) => h("input.figures", { id, type: "text", inputmode: "decimal", value });
+  }
+
+  /* A form for what is open and the state of the page; calls `changed` after each change. */
+  function build(info, state, changed) {
+    const own = { info, fields: [], chosen: METHODS[0], varied: [], ranges: [] };
+    const labelled = labels(own.fields);
     own.aim = choice("search-aim", AIMS, finding.aim(info));
     own.tasks = tasks(info);
     own.named = h("input", { id: "search-tasks", type: "text", placeholder: "arc_easy, piqa", spellcheck: "false" });
@@ -39,6 +48,7 @@
     own.few = h("input", { type: "checkbox", id: "search-few" });
     own.frozen = info.vectors.map(({ name, colour }) => [name, h("input", { type: "checkbox" }), colour]);
     own.benchmark = [labelled("benchmark", own.tasks), labelled("tasks of lm-eval", own.named), labelled("questions per task", own.limit)];
+    own.vary = h("fieldset.vary", { id: "search-vary", hidden: true });
     own.hint = h("p.quiet", { id: "search-hint" });
     own.summary = h("span.figures");
     own.more = h("details.search-more", {}, h("summary", {}, "bounds and limits", own.summary),
@@ -52,11 +62,32 @@
       h("fieldset.members", {}, h("legend", {}, "keep as they stand"), own.frozen.map(([name, tick, colour]) => h("label", {}, tick, swatch(colour), name))));
     own.root = h("div.search-asked", {},
       h("div.search-form", {}, labelled("aim", own.aim), ...own.benchmark, labelled("an ω for", own.groups), labelled("method", own.method), labelled("evaluations", own.budget)),
-      own.hint, own.more);
-    for (const event of ["input", "change"]) own.root.addEventListener(event, () => { follow(own); changed(event === "change"); });
-    follow(own);
+      own.vary, own.hint, own.more);
+    for (const event of ["input", "change"]) own.root.addEventListener(event, () => { refresh(own); changed(event === "change"); });
+    refresh(own);
+    follow(own, state);
     return own;
   }
+
+  /* Offers the numbers of the merge method that the page shows. Its other parameters stay as the page has them. */
+  function follow(own, { method, parameters }) {
+    own.merge = { method, parameters };
+    if (own.offered === method) return;
+    own.offered = method;
+    own.ranges = [];
+    const labelled = labels(own.ranges);
+    own.varied = numbers(own.info, method).map(({ name, low, high, help }) => {
+      const tick = h("input", { type: "checkbox", "data-vary": name });
+      const ends = [["from", low], ["to", high]].map(([word, end]) => box(`search-${name}-${word}`, "", { placeholder: end, "aria-label": `${name} ${word}` }));
+      const root = h("div.search-form", {}, h("label.tick", { title: help }, tick, h("span", {}, name)), labelled("from", ends[0]), labelled("to", ends[1]));
+      return { name, low, high, tick, ends, root };
+    });
+    own.vary.hidden = !own.varied.length;
+    own.vary.replaceChildren(h("legend", {}, `search numbers of ${method} with the ω`), ...own.varied.map(({ root }) => root));
+    refresh(own);
+  }
+
+  const ticked = (own) => own.varied.filter(({ tick }) => tick.checked);
 
   function tasks(info) {
     const suites = Object.entries(info.suites ?? {}), first = suites[0]?.[0];
@@ -66,8 +97,12 @@
   }
 
   /* What one choice means for the others. */
-  function follow(own) {
-    const { info } = own, aim = own.aim.value, groups = own.groups.value, able = fits(aim, groups);
+  function refresh(own) {
+    const { info } = own, aim = own.aim.value, varied = ticked(own);
+    own.groups.disabled = varied.length > 0;
+    if (varied.length) own.groups.value = "";
+    for (const { tick, ends } of own.varied) for (const input of ends) input.disabled = !tick.checked;
+    const groups = own.groups.value, able = fits(aim, groups, varied.length > 0);
     own.benchmark[0].hidden = own.benchmark[2].hidden = aim !== "score";
     own.benchmark[1].hidden = aim !== "score" || own.tasks.value !== OTHER;
     for (const option of own.method.options) option.disabled = !able.includes(option.value);
@@ -80,6 +115,8 @@
       aim === "front" && "Finds the compositions that no other one beats on every dataset. They have a 1 in the column “front”, and the sliders go to the one with the lowest mean loss.",
       aim === "front" && own.method.value === "gp" && info.data.length > SLOW && `gp takes many seconds to propose each composition with ${info.data.length} datasets; nsga takes none.`,
       aim === "score" && "Each evaluation asks all these questions. The report has the best beside the base.",
+      own.varied.length && !varied.length && "Searches sums of the vectors, Θ + Σ ωᵢ Δᵢ, unless a number of the merge method is ticked.",
+      varied.length && `Searches ${own.offered}. Then task_arithmetic is searched with the same budget, and both are listed: without it a method could look good only because its ω were searched.`,
       groups && "First each vector has one ω, then one group of layers after another gets its own. Sliders cannot show such a recipe: they stay as they are, and it is listed below.",
     ].filter(Boolean);
     text(own.hint, hints.join(" "));
@@ -93,6 +130,9 @@
     return [`ω from ${given(own.low)} to ${given(own.high)}`, given(own.reach) && `± ${given(own.reach)}`, given(own.sum) && `Σω ≤ ${given(own.sum)}`, given(own.norm) && `‖ΔΘ‖ ≤ ${given(own.norm)}`,
       own.limited.checked && own.worse.textContent, own.few.checked && "few examples first", frozen.length && `without ${frozen.join(", ")}`].filter(Boolean).join(" · ");
   }
+
+  /* Whether it asks that no dataset be worse than the base. */
+  const spares = (own) => own.limited.checked && own.aim.value !== "score";
 
   /* What is asked for, or null if a field does not fit.
      `tell`: whether faults are shown now; else only those that are mended are taken away. */
@@ -113,13 +153,22 @@
       limited: own.limited.checked, screened: own.few.checked, frozen: own.frozen.filter(([, tick]) => tick.checked).map(([name]) => name),
     };
     if (!faults.has(own.low) && !faults.has(own.high) && asked.low >= asked.high) faults.set(own.high, `above ${asked.low}`);
+    if (ticked(own).length) {
+      const vary = Object.fromEntries(ticked(own).map(({ name, low, high, ends }) => {
+        const inside = (value) => (value < low || value > high ? `from ${low} to ${high}` : "");
+        const [from, to] = ends.map((input) => read(input, inside)), given = [from ?? low, to ?? high];
+        if (!ends.some((input) => faults.has(input)) && given[0] >= given[1]) faults.set(ends[1], `above ${given[0]}`);
+        return [name, from === null && to === null ? null : given];
+      }));
+      Object.assign(asked, { merge: own.merge, vary });
+    }
     if (score) {
       const [kind, name] = own.tasks.value.split(" ");
       const names = other ? own.named.value.split(/[,\s]+/).filter(Boolean) : kind === "task" ? [name] : [];
       if (other && !names.length) faults.set(own.named, "name a task or more");
       Object.assign(asked, { tasks: names, suite: kind === "suite" ? name : "", limit: read(own.limit, whole) });
     }
-    for (const { input, error } of own.fields) {
+    for (const { input, error } of [...own.fields, ...own.ranges]) {
       const fault = faults.get(input) ?? "";
       if (!tell && fault) continue;
       text(error, fault);
@@ -129,5 +178,5 @@
     return faults.size ? null : asked;
   }
 
-  globalThis.dem.searchForm = { build, wanted, fits };
+  globalThis.dem.searchForm = { build, follow, wanted, fits, numbers, spares };
 })();

@@ -39,6 +39,13 @@
   const scores = (title, rows) => h("section", {}, h("h3", {}, title[0].toUpperCase() + title.slice(1)), table(title, ["task", "metric", "base", "best", "± of the difference"],
     rows.map((row) => h("tr", {}, h("th", { scope: "row" }, row.task), h("td.num", {}, row.metric), cell(row.base, 3), cell(row.here, 3), cell(row.error, 3)))));
 
+  /* The merge method that was searched, and task arithmetic with the same budget. */
+  function methods(rows) {
+    const splits = Object.keys(rows[0].losses), { aim, percent } = rows[0];
+    const body = rows.map(({ method, value, losses: means }) => h("tr", {}, h("th", { scope: "row" }, method), cell(value, percent ? 1 : 4), splits.map((split) => cell(means[split], 4))));
+    return h("section", {}, h("h3", {}, "With the same budget"), table("Merge methods with the same budget", ["method", `${aim}${percent ? " in %" : ""}`, ...splits.map((split) => `mean loss, ${split}`)], body));
+  }
+
   function download({ name, text }) {
     const link = h("a", { href: URL.createObjectURL(new Blob([text], { type: "application/yaml" })), download: name });
     link.click();
@@ -66,11 +73,11 @@
   }
 
   function show(own, found, info, search) {
-    const titles = Object.entries(found?.scores ?? {}), { recipe } = found ?? {};
-    own.root.hidden = !recipe && !titles.length;
+    const titles = Object.entries(found?.scores ?? {}), { recipe } = found ?? {}, rows = found?.methods ?? [];
+    own.root.hidden = !recipe && !titles.length && !rows.length;
     if (own.root.hidden) return own.root.replaceChildren();
     const soFar = search.state === "done" ? "" : " so far";
-    const parts = [h("header.row-head", {}, h("h2", {}, `${recipe ? "Best recipe" : "Scores of the best"}${soFar}`), h("span.sizes", {}, search.score))];
+    const parts = [h("header.row-head", {}, h("h2", {}, `${recipe ? "Best recipe" : titles.length ? "Scores of the best" : "Merge methods"}${soFar}`), h("span.sizes", {}, search.score))];
     if (recipe) {
       parts.push(h("p.quiet", {}, "It has an ω for each group of layers, so sliders and bars cannot show it: they show the composition that they showed before. Talk, benchmarks and export of this page are for the sliders."),
         h("div.found-parts", {}, strip(found, info), Object.keys(found.losses).length ? losses(found.losses) : null),
@@ -78,8 +85,9 @@
           h("button", { type: "button", id: "found-download", onclick: () => download(recipe) }, "Download"),
           h("button.copy", { type: "button", id: "found-copy", "data-copy": recipe.text }, "copy the recipe")), command(recipe.merge));
     }
+    if (rows.length) parts.push(methods(rows));
     own.root.replaceChildren(...parts, ...titles.map(([title, rows]) => scores(title, rows)));
   }
 
-  globalThis.dem.searchFound = { build, draw };
+  globalThis.dem.searchFound = { build, draw, download };
 })();

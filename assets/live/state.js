@@ -90,10 +90,7 @@ A state is a plain object:
     return wish({ ...next, past, future: [], run: run ? { name: run, at } : null });
   }
 
-  function without(errors, field) {
-    const { [field]: _, ...rest } = errors;
-    return rest;
-  }
+  const without = (errors, field) => Object.fromEntries(Object.entries(errors).filter(([name]) => name !== field));
 
   /* What a page begins with: the state that the server has for it. */
   function beginning(state, { past = [], future = [], prompt = "", ...rest }) {
@@ -240,6 +237,8 @@ A state is a plain object:
     return state.server === "here" ? [state, []] : wish({ ...state, server: "here", sent: 0 });
   }
 
+  /* The composition that a search has found, on top of what a state shows. */
+  const reached = ({ omegas }, { method = PLAIN.method, parameters = {}, omegas: found }) => ({ method, parameters, omegas: { ...omegas, ...found } });
   const active = (search) => ["queued", "running", "cancelling"].includes(search?.state);
 
   /* How the search goes. What it measures joins the forecast; where the page that asked for it was not moved since, its end sets
@@ -253,7 +252,7 @@ A state is a plain object:
     effects.push({ do: "open" }); // its best may be the best of all now
     const mine = state.finding?.id === search.id && same(state, state.finding.composition);
     if (!mine || search.state !== "done" || !search.omegas) return [next, effects];
-    const [moved, more] = move(next, { ...PLAIN, omegas: { ...state.omegas, ...search.omegas } }, null, 0);
+    const [moved, more] = move(next, reached(state, search), null, 0);
     return [moved, [...effects, ...more]];
   }
 
@@ -296,5 +295,5 @@ A state is a plain object:
     return { model, losses: measured, server: state.server };
   }
 
-  globalThis.dem = Object.assign(globalThis.dem ?? {}, { state: { empty, step, status, number, figures, same, composition, active, plain, PLAIN } });
+  globalThis.dem = Object.assign(globalThis.dem ?? {}, { state: { empty, step, status, number, figures, same, composition, active, reached, plain, PLAIN } });
 })();

@@ -148,6 +148,7 @@ def search(
     """
     from plumbing.suggest import nearest
     from workbench.errors import SessionError
+    from workbench.search.record import SearchRecord
     from workbench.search.running import Search
     from workbench.search.unit_bench import open_bench
     from workbench.search.wanted import Wanted
@@ -221,7 +222,12 @@ def search(
             report.show(f"\nScore {shown['before']['score']:.4f} before, {best.score:.4f} after")
         if wanted.merge.method != PLAIN.method:
             plain = Search(session, models, replace(wanted, merge=PLAIN, vary={}))
+            kept = SearchRecord(record) if record else None
+            if kept:
+                kept.write_problem("Task arithmetic is searched now with the same budget")
             carry_out(plain, session, None, None)
+            if kept:
+                kept.write_step(found, session.workdir)
             if plain.best is not None:
                 theirs = on_splits(session, models, plain.recipe_of(plain.best), report_split)
                 shown["task_arithmetic"] = compared(found, tables, plain, theirs)

@@ -56,6 +56,7 @@ def carry_out(
                 bar.update(task, description=f"searching{score}", completed=step.spent)
                 if kept:
                     kept.write_step(found, session.workdir)
+                    kept.add_trial(found, step.trial)
                 if study:
                     study.add(step.trial)
     except BaseException:

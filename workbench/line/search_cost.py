@@ -9,6 +9,7 @@ from workbench.comparison.contenders import fits, parse_run_recipe
 from workbench.session.keys import weights_key
 from workbench.session.loss_on_axis import FULL
 from workbench.session.runs import read_runs
+from workbench.session.standing import PLAIN
 
 if TYPE_CHECKING:
     from evaluation.records.scores import Run
@@ -31,7 +32,9 @@ def seconds_of(session: Session, wanted: Wanted) -> float | None:
     """
     bench = wanted.bench
     each = _seconds_of_losses(session) if bench is None else _seconds_of_tasks(session, bench)
-    return None if each is None else wanted.budget * each
+    # Another merge method is followed by task arithmetic with the same budget.
+    searches = 1 if wanted.merge.method == PLAIN.method else 2
+    return None if each is None else searches * wanted.budget * each
 
 
 def _seconds_of_losses(session: Session) -> float | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,8 @@ from workbench import commands
 from workbench.commands import display_path
 from workbench.search import process
 from workbench.search.layer_groups import DEPTHS, in_order
+from workbench.search.wanted import AIM_WORDS, PERCENT, aim_value
+from workbench.session.standing import PLAIN
 
 if TYPE_CHECKING:
     from workbench.search.record import Progress
@@ -27,7 +30,8 @@ def found(session: Session) -> dict[str, Any] | None:
     Returns:
         "recipe": where it is saved, its text and the command that exports it, or None if sliders
         show it; "groups" and "omegas": the groups of layers, and vector -> group -> ω, or None;
-        "losses": split -> rows of datasets; "scores": title -> rows of tasks.
+        "losses": split -> rows of datasets; "scores": title -> rows of tasks; "methods": rows of
+        the merge method and of task arithmetic, searched with the same budget, or [].
     """
     record = process.newest(session)
     progress = record.progress() if record else None
@@ -37,11 +41,33 @@ def found(session: Session) -> dict[str, Any] | None:
     groups = progress.groups
     return {
         "recipe": _recipe(session, Path(progress.recipe)) if progress.recipe else None,
-        "groups": _columns(groups) if groups else None,
+        "groups": columns_of({each for own in groups.values() for each in own}) if groups else None,
         "omegas": groups,
         "losses": result.get("splits") or _losses_so_far(session, progress),
         "scores": result.get("benchmarks") or {},
+        "methods": _methods(record.about(), progress.method, result),
     }
+
+
+def _methods(about: Mapping[str, Any], method: str, result: Mapping[str, Any]) -> list[Any]:
+    """Returns the best of a merge method and of task arithmetic, with the same budget."""
+    plain = result.get(PLAIN.method)
+    if not plain:
+        return []
+    aim = about["aim"]
+    return [
+        {
+            "method": name,
+            "aim": AIM_WORDS[aim],
+            "percent": aim in PERCENT,
+            "value": aim_value(aim, each["score"]),
+            "losses": {
+                split: math.fsum(row["loss"] for row in rows) / len(rows)
+                for split, rows in each["splits"].items()
+            },
+        }
+        for name, each in ((method, result), (PLAIN.method, plain))
+    ]
 
 
 def _recipe(session: Session, file: Path) -> dict[str, str] | None:
@@ -59,10 +85,9 @@ def _recipe(session: Session, file: Path) -> dict[str, str] | None:
     }
 
 
-def _columns(groups: Mapping[str, Mapping[str, float]]) -> list[str]:
-    """Returns all groups in reading order. Some vectors may not have all."""
-    names = {group for own in groups.values() for group in own}
-    return in_order(names, "depth" if names <= set(DEPTHS) else "part")
+def columns_of(groups: Set[str]) -> list[str]:
+    """Returns groups of layers in reading order."""
+    return in_order(groups, "depth" if groups <= set(DEPTHS) else "part")
 
 
 def _losses_so_far(session: Session, progress: Progress) -> dict[str, list[dict[str, Any]]]:

@@ -14,9 +14,12 @@ from workbench.line.contract import ProtocolError
 from workbench.line.requests import NO_STORE, done
 from workbench.line.search_cost import seconds_of
 from workbench.line.search_found import found
+from workbench.line.searched_trials import recipe_of_trial, searched_trials
 from workbench.search import process
+from workbench.search.coordinates import whole_vectors, with_parameters
 from workbench.search.measured import MeasuredPoint, measured_points, plain_points
 from workbench.search.wanted import TaskAim, Wanted
+from workbench.session.standing import PLAIN, Choice
 
 if TYPE_CHECKING:
     from merging.recipe import Recipe
@@ -41,6 +44,13 @@ _KINDS: Mapping[str, Callable[[Any], bool]] = {
     "limited": lambda value: isinstance(value, bool),
     "screened": lambda value: isinstance(value, bool),
     "frozen": lambda value: _are_names(value),
+    "merge": lambda value: (
+        isinstance(value, dict)
+        and set(value) == {"method", "parameters"}
+        and isinstance(value["method"], str)
+        and isinstance(value["parameters"], dict)
+    ),
+    "vary": lambda value: isinstance(value, dict) and all(map(_is_range, value.values())),
     "weights": lambda value: (
         isinstance(value, dict) and all(type(weight) in (int, float) for weight in value.values())
     ),
@@ -52,11 +62,23 @@ def _are_names(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(name, str) for name in value)
 
 
+def _is_range(value: Any) -> bool:
+    if value is None:
+        return True
+    return (
+        isinstance(value, list)
+        and len(value) == 2
+        and all(type(end) in (int, float) for end in value)
+    )
+
+
 def add_search_routes(router: APIRouter, session: Session) -> None:
     """Adds the routes of searches to those of the live line.
 
     GET  /live/trials          the compositions that were measured
+    GET  /live/search/trials   those of groups of layers, benchmarks and other merge methods
     GET  /live/search/found    the best of the newest search, where sliders cannot show it
+    POST /live/search/recipe   the recipe of one of these trials, by its digest
     POST /live/search/plan     the command of a search, and how long it will take; starts nothing
     POST /live/search          starts a search of ω
     POST /live/search/stop     ends it, /live/search/resume goes on with it
@@ -70,6 +92,15 @@ def add_search_routes(router: APIRouter, session: Session) -> None:
     def measured() -> Response:
         document = trials(session) if session.ready else {"trials": []}
         return JSONResponse(document, headers=NO_STORE)
+
+    @router.get("/search/trials")
+    def of_searches() -> Response:
+        document = searched_trials(session) if session.ready else {"searches": []}
+        return JSONResponse(document, headers=NO_STORE)
+
+    @router.post("/search/recipe")
+    async def recipe_of(request: Request) -> Response:
+        return await done(request, lambda document: recipe_of_trial(session, document))
 
     @router.get("/search/found")
     def best_found() -> Response:
@@ -102,7 +133,8 @@ def begin(session: Session, document: Any) -> dict[str, Any]:
         document: {"models": key of the open models, "omegas": the page's ω, "wanted": {…}}. The
             keys of wanted are attributes of Wanted, and tasks, suite and limit, those of its
             TaskAim. Those left out have its defaults. With "frozen" or "reach" the search begins at
-            the page's ω.
+            the page's ω. With "vary", {parameter: [low, high] or null}, "merge" is the page's
+            {"method", "parameters"}; without it the search is of sums of vectors.
 
     Raises:
         ProtocolError: the document has another form.
@@ -158,8 +190,9 @@ def _asked(session: Session, document: Any) -> tuple[Recipe, Wanted]:
     for key, value in wanted.items():
         if key not in _KINDS or not _KINDS[key](value):
             raise ProtocolError(f"wanted has {key} = {str(value)[:60]!r}.")
-    recipe = models.recipe(omegas)  # raises if an ω is out of range
     more = dict(wanted)
+    more |= _method(more.pop("merge", {}), more.pop("vary", {}))
+    recipe = models.recipe(omegas, more["merge"])  # raises if an ω is out of range
     bench = {key: more.pop(key) for key in ("tasks", "suite", "limit") if key in more}
     if more.get("aim") == "score":
         more["bench"] = TaskAim(**{**bench, "tasks": tuple(bench.get("tasks", ()))})
@@ -169,8 +202,44 @@ def _asked(session: Session, document: Any) -> tuple[Recipe, Wanted]:
         more["start"] = dict(omegas)
     else:
         # The ω do not count then, so that the same search is recognised wherever sliders stand.
-        recipe = models.recipe({})
-    return recipe, Wanted(**more)
+        recipe = _anywhere(recipe, models, more["merge"])
+    asked = Wanted(**more)
+    # Raises if the method has no such number, or does not take these values.
+    with_parameters(whole_vectors(models, asked.merge), asked.vary)
+    return recipe, asked
+
+
+def _method(merge: Mapping[str, Any], vary: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the merge method and the ranges in which its parameters are searched; see Wanted."""
+    from merging.methods import _contract as methods
+
+    if not vary:
+        return {"merge": PLAIN, "vary": {}}
+    if not merge:
+        raise ProtocolError("expected the merge method whose parameters are searched.")
+    method = methods.load(merge["method"])
+    if method.base_role == "vector":
+        raise SessionError(
+            f"{method.name} takes the base as one more model, which a search cannot. "
+            "Use another method."
+        )
+    # One that every recipe must give, and that the page has not yet, begins in the middle.
+    empty = {
+        param.name: (param.low + param.high) / 2
+        for param in method.parameters
+        if param.name in vary and param.default is None
+    }
+    ranges = {name: None if ends is None else (ends[0], ends[1]) for name, ends in vary.items()}
+    return {"merge": Choice.of(method.name, empty | merge["parameters"]), "vary": ranges}
+
+
+def _anywhere(recipe: Recipe, models: Models, merge: Choice) -> Recipe:
+    """Returns the recipe of a search that begins wherever sliders stand."""
+    if merge == PLAIN:
+        return models.recipe({})
+    # A method without ω combines the models that its recipe lists.
+    weighted = any(omega is not None for omega in recipe.omegas.values())
+    return models.recipe(dict.fromkeys(models.names, 1.0), merge) if weighted else recipe
 
 
 def trials(session: Session) -> dict[str, Any]:

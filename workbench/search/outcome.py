@@ -9,11 +9,14 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from workbench.plots.bullets import Gain, gain
+from workbench.search.paired import squared_errors
 from workbench.search.screening import few_of
+from workbench.search.wanted import aim_value
 from workbench.session.loss_on_axis import FULL
 
 if TYPE_CHECKING:
     from evaluation.search import Trial
+    from evaluation.search.objective import Objective
     from merging.recipe import Recipe
     from workbench.search.running import Search
     from workbench.session.models import Models
@@ -97,12 +100,11 @@ def front_of(search: Search) -> list[Trial]:
     Those on which a dataset is worse than its limit are left out.
     """
     from evaluation.search.front import front
-    from evaluation.search.objective import Limited
 
     objective, searcher = search.objective, search.searcher
     if objective is None or searcher is None:
         return []
-    plain = objective.objective if isinstance(objective, Limited) else objective
+    plain = _without_limits(objective)
     # A limit that is broken adds a penalty to the score.
     kept = [
         trial
@@ -111,6 +113,48 @@ def front_of(search: Search) -> list[Trial]:
     ]
     datasets = list(kept[0].measured.losses) if kept and kept[0].measured else []
     return sorted(front(kept, datasets), key=lambda trial: trial.score)
+
+
+def _without_limits(objective: Objective) -> Objective:
+    from evaluation.search.objective import Limited
+
+    return objective.objective if isinstance(objective, Limited) else objective
+
+
+def trial_row(search: Search, trial: Trial) -> dict[str, Any] | None:
+    """Returns a trial for a table of a page; None if it failed, or was given up.
+
+    Args:
+        search: the search, which has begun.
+        trial: one of its trials.
+
+    Returns:
+        "score": see Trial; "value": the aim, see aim_value; "error": the standard error of its
+        difference from the base's, None if not known; "allowed": whether all limits on losses are
+        kept; "omegas": vector -> group of layers -> ω; "parameters": those that are searched;
+        "digest" and "recipe": of the composition.
+    """
+    from merging.recipe import recipe_yaml
+
+    assert search.objective is not None
+    if trial.measured is None:
+        return None
+    losses, coordinates = trial.measured.losses, search.region.coordinates
+    recipe, plain = search.recipe_of(trial), _without_limits(search.objective)
+    errors = search.points.errors_to_base(recipe)
+    score, error, aim = plain.score(losses), None, search.wanted.aim
+    if errors is not None:
+        error = math.sqrt(sum(squared_errors(plain.slope(losses), errors).values()))
+    return {
+        "score": trial.score,
+        "value": aim_value(aim, score),
+        "error": None if error is None else abs(aim_value(aim, error)),
+        "allowed": trial.score == score,
+        "omegas": coordinates.omegas(trial.point),
+        "parameters": {name: trial.point[name] for name in coordinates.parameters},
+        "digest": recipe.digest,
+        "recipe": recipe_yaml(recipe),
+    }
 
 
 def as_data(search: Search) -> list[dict[str, Any]]:

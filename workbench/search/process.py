@@ -20,7 +20,7 @@ from workbench import commands
 from workbench.errors import SessionError
 from workbench.processes import dem
 from workbench.search.outcome import on_other_split
-from workbench.search.record import LOG, RESULT, Progress, SearchRecord
+from workbench.search.record import ABOUT, LOG, RESULT, Progress, SearchRecord
 from workbench.search.wanted import AIM_WORDS, Wanted
 from workbench.session.job_table import Cancelled, Handle, Job
 from workbench.session.keys import fingerprint
@@ -68,6 +68,7 @@ def submit(session: Session, recipe: Recipe, wanted: Wanted) -> Job:
     words = [str(saved), "--data", str(models.data_folder), "--workdir", str(session.workdir.root)]
     about = {
         "title": _title(wanted),
+        "aim": wanted.aim,
         "command": command(session, recipe, wanted),
         "inputs": _inputs(models),
         "words": [*words, *options],
@@ -85,7 +86,7 @@ def resume(session: Session) -> Job:
         SessionError: there is none, it was of other models, or another search runs.
     """
     job = _newest(session)
-    about = _about(Path(job.key)) if job else {}
+    about = SearchRecord(Path(job.key)).about() if job else {}
     if job is None or "words" not in about:
         raise SessionError("no search was stopped here that could go on. Begin one.")
     if about["inputs"] != _inputs(session.models):
@@ -122,7 +123,7 @@ def _run(session: Session, folder: Path, about: Mapping[str, Any]) -> Job:
         if job.kind == KIND:
             raise SessionError("another search runs. Stop it, or wait for its end.")
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "about.json").write_text(json.dumps(about), "utf-8")
+    (folder / ABOUT).write_text(json.dumps(about), "utf-8")
 
     def work(handle: Handle) -> str:
         # One that another server of this workdir has started is followed, and not started twice.
@@ -138,11 +139,11 @@ def find(session: Session) -> list[Job]:
     """Follows the searches of the workdir that run without a job; returns their jobs."""
     followed = {job.key for job in session.jobs.active() if job.kind == KIND}
     jobs = []
-    for file in sorted(session.workdir.searches.glob("*/about.json")):
+    for file in sorted(session.workdir.searches.glob(f"*/{ABOUT}")):
         folder = file.parent
         if str(folder) in followed or not SearchRecord(folder).pid:
             continue
-        about = json.loads(file.read_text("utf-8"))
+        about = SearchRecord(folder).about()
 
         def work(handle: Handle, folder: Path = folder) -> str:
             return _follow(session, folder, handle)
@@ -174,6 +175,8 @@ def status(session: Session) -> dict[str, Any] | None:
         "trials": progress.trials,
         "score": progress.score,
         "omegas": progress.omegas,
+        "method": progress.method,
+        "parameters": progress.parameters,
         "problem": progress.problem,
         "front": progress.front,
         # Changes when a better recipe is found that sliders cannot show.
@@ -189,6 +192,13 @@ def newest(session: Session) -> SearchRecord | None:
     """
     job = _newest(session)
     return SearchRecord(Path(job.key)) if job and _is_of(session, Path(job.key)) else None
+
+
+def records(session: Session) -> list[SearchRecord]:
+    """Returns the folders of all searches of the open models, the one that began last first."""
+    files = session.workdir.searches.glob(f"*/{ABOUT}")
+    newest = sorted(files, key=lambda file: file.stat().st_mtime_ns, reverse=True)
+    return [SearchRecord(file.parent) for file in newest if _is_of(session, file.parent)]
 
 
 def stop(session: Session) -> None:
@@ -214,19 +224,15 @@ def _inputs(models: Models) -> str:
 
 def _is_of(session: Session, folder: Path) -> bool:
     """Returns whether the search of a folder is one of the open models."""
-    return session.ready and _about(folder).get("inputs") == _inputs(session.models)
+    return session.ready and SearchRecord(folder).about().get("inputs") == _inputs(session.models)
 
 
 def _title(wanted: Wanted) -> str:
     aim = "each dataset's loss" if wanted.aim == "front" else AIM_WORDS[wanted.aim]
-    return f"ω by {aim}, {wanted.method}, {wanted.budget} evaluations"
-
-
-def _about(folder: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads((folder / "about.json").read_text("utf-8")))
-    except (OSError, ValueError):
-        return {}
+    aim += f" on {wanted.bench.title}" if wanted.bench else ""
+    of = f" by {wanted.groups}" if wanted.groups else ""
+    of += f" and {', '.join(wanted.vary)} of {wanted.merge.method}" if wanted.vary else ""
+    return f"ω{of} by {aim}, {wanted.method}, {wanted.budget} evaluations"
 
 
 def _start(folder: Path, words: Sequence[str]) -> None:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from plumbing.atomic import write_whole
 from workbench.processes import RUNNING, running_process
-from workbench.search.outcome import front_of
+from workbench.search.outcome import front_of, trial_row
+from workbench.session.standing import PLAIN, Choice, Value
 
 if TYPE_CHECKING:
+    from evaluation.search import Trial
     from workbench.search.running import Search
     from workbench.session.workdir import Workdir
 
 PROGRESS, RESULT, LOG = "progress.json", "result.json", "search.log"
 """Files of the folder: how far the search is, what `dem search --json` wrote, what it printed."""
+ABOUT, TRIALS = "about.json", "trials.jsonl"
+"""What is searched for, as the page has begun it; and trials that its other tables do not list."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,7 @@ class Progress:
             that lower is better; None before the first one.
         recipe: the file of the best recipe so far, if `groups` are given; else "".
         front: how many compositions no other one beats on every dataset; 0 for other aims.
+        method, parameters: the merge method of the best so far, as a page has it; see Choice.
     """
 
     spent: float
@@ -48,6 +53,8 @@ class Progress:
     losses: dict[str, float] | None = None
     recipe: str = ""
     front: int = 0
+    method: str = PLAIN.method
+    parameters: dict[str, Value] = field(default_factory=dict)
 
 
 class SearchRecord:
@@ -64,7 +71,8 @@ class SearchRecord:
         """Notes that a process searches now, which has measured nothing yet."""
         import psutil
 
-        (self.folder / PROGRESS).unlink(missing_ok=True)
+        for name in (PROGRESS, TRIALS):
+            (self.folder / name).unlink(missing_ok=True)
         write_whole(self.folder / RUNNING, json.dumps([pid, psutil.Process(pid).create_time()]))
 
     def end(self) -> None:
@@ -74,6 +82,11 @@ class SearchRecord:
     def write(self, progress: Progress) -> None:
         """Replaces the progress."""
         write_whole(self.folder / PROGRESS, json.dumps(asdict(progress)))
+
+    def write_problem(self, problem: str) -> None:
+        """Replaces what there is to know of the progress."""
+        if progress := self.progress():
+            self.write(replace(progress, problem=problem))
 
     def write_step(self, search: Search, workdir: Workdir) -> None:
         """Replaces the progress by that of a running search.
@@ -87,7 +100,9 @@ class SearchRecord:
         hint = f"ω of {at_bounds} is at its bound; a wider range may help." if at_bounds else ""
         groups = search.region.coordinates.omegas(best.point) if best else {}
         alike = all(len(set(own.values())) == 1 for own in groups.values())
-        recipe = "" if alike or not best else str(workdir.save_recipe(search.recipe_of(best)))
+        composed = search.recipe_of(best) if best else None
+        recipe = "" if alike or not composed else str(workdir.save_recipe(composed))
+        choice = Choice.of(composed.method, dict(composed.parameters)) if composed else PLAIN
         self.write(
             Progress(
                 spent=search.spent,
@@ -102,8 +117,39 @@ class SearchRecord:
                 losses=dict(best.measured.losses) if best and best.measured else None,
                 recipe=recipe,
                 front=len(front_of(search)) if search.wanted.aim == "front" else 0,
+                method=choice.method,
+                parameters=dict(choice.parameters),
             )
         )
+
+    def add_trial(self, search: Search, trial: Trial) -> None:
+        """Keeps a trial, if the list of measured sums of vectors does not have it.
+
+        That list has neither ω of groups of layers, nor scores of tasks, nor other merge methods.
+        """
+        coordinates = search.region.coordinates
+        if coordinates.is_sum and not (coordinates.by or search.wanted.bench):
+            return
+        if row := trial_row(search, trial):
+            with (self.folder / TRIALS).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+
+    def trials(self) -> list[dict[str, Any]]:
+        """Returns the trials that were kept, the best first; see trial_row."""
+        try:
+            text = (self.folder / TRIALS).read_text("utf-8")
+        except FileNotFoundError:
+            return []
+        # The search may be writing the last line just now.
+        rows = [json.loads(line) for line in text.split("\n")[:-1]]
+        return sorted(rows, key=lambda row: float(row["score"]))
+
+    def about(self) -> dict[str, Any]:
+        """Returns what is searched for; {} if nothing was begun here."""
+        try:
+            return dict(json.loads((self.folder / ABOUT).read_text("utf-8")))
+        except (OSError, ValueError):
+            return {}
 
     def progress(self) -> Progress | None:
         """Returns the last progress; None before the first one."""

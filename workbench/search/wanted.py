@@ -28,6 +28,8 @@ AIM_WORDS = {
     "score": "mean score",
     "front": "mean loss",
 }
+PERCENT: tuple[Aim, ...] = ("share", "regret")
+"""The aims that are told in percent."""
 METHODS: tuple[Method, ...] = get_args(Method)
 SEVERAL_AIMS: tuple[Method, ...] = ("nsga", "gp")
 """The methods that can minimise several losses, each for itself."""
@@ -245,13 +247,9 @@ class Wanted:
 
     def words(self, score: float) -> str:
         """Returns what a score says, for the user."""
-        # A share is to be large, so its score is minus the share.
-        percent = 100 * (-score if self.aim == "share" else score)
-        if self.aim == "score":
-            # Not -score: minus zero would be shown as -0.0000.
-            return f"{AIM_WORDS[self.aim]} {0.0 - score:.4f}"
-        value = f"{score:.4f}" if self.aim in ("loss", "front") else f"{percent:.1f} %"
-        return f"{AIM_WORDS[self.aim]} {value}"
+        value = aim_value(self.aim, score)
+        shown = f"{value:.1f} %" if self.aim in PERCENT else f"{value:.4f}"
+        return f"{AIM_WORDS[self.aim]} {shown}"
 
     def objective(self, base: Losses, experts: Losses) -> Objective:
         """Returns what is minimised.
@@ -285,6 +283,12 @@ class Wanted:
         known = {name: loss for name, loss in experts.items() if loss < base[name]}
         units = {name: base[name] - known[name] if name in known else 1.0 for name in base}
         return objective.Limited(inner, base, units)
+
+
+def aim_value(aim: str, score: float) -> float:
+    """Returns a score as the aim is told: shares in percent, and scores of tasks upwards."""
+    # Adding 0.0: minus zero would be shown as -0.0000.
+    return {"share": -100.0, "regret": 100.0, "score": -1.0}.get(aim, 1.0) * score + 0.0
 
 
 def _range_text(name: str, ends: tuple[float, float] | None) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from workbench.cli import main
+from workbench.search.record import SearchRecord
 
 
 @pytest.fixture
@@ -67,13 +68,17 @@ def test_wrong_input_is_one_message(call, capsys, more: list[str], words: str) -
 
 
 def test_another_method_is_searched_beside_task_arithmetic(
-    call, world, tmp_path: Path, capsys
+    call, world, tmp_path: Path, monkeypatch, capsys
 ) -> None:
+    monkeypatch.setattr("os.nice", lambda by: by)  # a process of tests stays as urgent as it is
+    record, told = SearchRecord(tmp_path), []
+    monkeypatch.setattr(SearchRecord, "write_problem", lambda own, words: told.append(words))
     text = (world / "recipe.yml").read_text().replace("task_arithmetic", "ties")
     other, result, out = world / "ties.yml", tmp_path / "result.json", tmp_path / "best.yml"
     other.write_text(text)
     more = ["--data", "data", "--workdir", str(tmp_path), "--aim", "loss", "--unlimited"]
     more += ["--method", "coordinate", "--budget", "5", "--vary", "density=0.2:0.8"]
+    more += ["--record", str(tmp_path)]
     try:
         assert main(["search", "ties.yml", *more, "--json", str(result), "--out", str(out)]) == 0
         said = capsys.readouterr().out
@@ -89,6 +94,13 @@ def test_another_method_is_searched_beside_task_arithmetic(
     assert found["omegas"].keys() == {"ada", "bob", "lora", "density"}
     assert found["task_arithmetic"]["omegas"].keys() == {"ada", "bob", "lora"}
     assert f"density: {found['omegas']['density']}" in out.read_text()
+    # A page lists the trials of the method only, and is told why it waits.
+    densities = [row["parameters"]["density"] for row in record.trials()]
+    assert sorted(densities) == sorted(trial["omegas"]["density"] for trial in found["trials"])
+    assert told == ["Task arithmetic is searched now with the same budget"]
+    progress = record.progress()
+    assert progress is not None and progress.method == "ties"
+    assert progress.parameters == {"density": found["omegas"]["density"]}
 
 
 def test_a_benchmark_is_the_aim(world, tmp_path: Path, monkeypatch, capsys) -> None:

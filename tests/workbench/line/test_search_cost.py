@@ -8,6 +8,7 @@ from workbench.search.wanted import TaskAim, Wanted
 from workbench.session.keys import weights_key
 from workbench.session.loss_on_axis import FULL
 from workbench.session.runs import keep_scores
+from workbench.session.standing import Choice
 
 
 def spent(session, recipe, seconds, tokens, **more):
@@ -27,6 +28,9 @@ def test_losses_cost_what_those_of_the_base_and_the_vectors_did(session):
     positions = sum(data.prepared[FULL].positions for data in session.models.data.values())
     spent(session, session.recipe({}), 3.0, positions)
     assert seconds_of(session, Wanted(budget=10)) == pytest.approx(30.0)
+    # Another merge method is followed by task arithmetic with the same budget.
+    ties = Wanted(budget=10, merge=Choice("ties"), vary={"density": None})
+    assert seconds_of(session, ties) == pytest.approx(60.0)
     # Two thirds of a sweep in one second more: 4 s for 5/3 sweeps.
     spent(session, session.recipe({"ada": 1.0}), 1.0, 2 * positions // 3)
     each = 4.0 * positions / (positions + 2 * positions // 3)

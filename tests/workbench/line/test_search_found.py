@@ -6,7 +6,7 @@ import pytest
 
 from merging.recipe import parse_recipe
 from workbench.line import search_found
-from workbench.search.record import RESULT, Progress, SearchRecord
+from workbench.search.record import ABOUT, RESULT, Progress, SearchRecord
 from workbench.search.running import Search
 from workbench.search.wanted import Wanted
 
@@ -58,3 +58,22 @@ def test_scores_of_tasks_are_no_losses_of_datasets(session, record):
     row = {"task": "demo_cot", "metric": "acc", "base": 0.1, "here": 0.3, "error": 0.05}
     (record.folder / RESULT).write_text(json.dumps({"splits": {}, "benchmarks": {"demo": [row]}}))
     assert search_found.found(session)["scores"] == {"demo": [row]}
+
+
+def test_another_merge_method_is_beside_task_arithmetic(session, record):
+    losses = dict.fromkeys(session.models.data, 1.0)
+    record.write(Progress(4, 4, 4, "", {"ada": 0.5}, losses=losses, method="ties"))
+    assert search_found.found(session)["methods"] == []
+    (record.folder / ABOUT).write_text(json.dumps({"aim": "share"}))
+    splits = {"test": [{"dataset": "ada", "loss": 1.0}, {"dataset": "bob", "loss": 1.5}]}
+    other = {"test": [{"dataset": "ada", "loss": 1.25}, {"dataset": "bob", "loss": 1.75}]}
+    plain = {"score": -0.55, "splits": other}
+    document = {"score": -0.61, "splits": splits, "task_arithmetic": plain}
+    (record.folder / RESULT).write_text(json.dumps(document))
+    rows = search_found.found(session)["methods"]
+    assert [(row["method"], row["losses"]) for row in rows] == [
+        ("ties", {"test": 1.25}),
+        ("task_arithmetic", {"test": 1.5}),
+    ]
+    assert [row["value"] for row in rows] == pytest.approx([61.0, 55.0])
+    assert {(row["aim"], row["percent"]) for row in rows} == {("mean share", True)}

@@ -63,6 +63,50 @@ def test_groups_several_aims_and_benchmarks_reach_the_search(session, asked, mon
     ]
 
 
+def test_numbers_of_the_merge_method_are_searched_from_where_the_page_has_them(session, asked):
+    ties = {"method": "ties", "parameters": {"lambda": 1.5}}
+    more = {"merge": ties, "vary": {"density": [0.1, 0.9], "lambda": None}}
+    search_routes.begin(session, document(session, **more))
+    recipe, wanted = asked[0]
+    merge = Choice("ties", {"lambda": 1.5})
+    assert wanted == Wanted(merge=merge, vary={"density": (0.1, 0.9), "lambda": None})
+    assert wanted.options() == ["--vary=density=0.1:0.9", "--vary=lambda"]
+    # The recipe names the method, its other numbers and all vectors, wherever the sliders stand.
+    assert (recipe.method, dict(recipe.parameters)) == ("ties", {"lambda": 1.5})
+    assert recipe.omegas == dict.fromkeys(session.models.names, 1.0)
+    planned = search_routes.plan(session, document(session, **more))
+    assert "--vary=density=0.1:0.9 --vary=lambda" in planned["command"]
+    assert recipe.digest in planned["command"]
+    # Without a number to search it is the search of sums that it was.
+    search_routes.begin(session, document(session, merge=ties, vary={}))
+    assert asked[1][1] == Wanted() and asked[1][0].method == "task_arithmetic"
+
+
+def test_a_method_without_omegas_combines_the_vectors_of_the_page(session, asked):
+    omegas = dict.fromkeys(session.models.names, 0.0) | {"bob": 1.0}
+    slerp = {"method": "slerp", "parameters": {}}
+    told = document(session, merge=slerp, vary={"t": [0.2, 0.6]}) | {"omegas": omegas}
+    search_routes.begin(session, told)
+    recipe, wanted = asked[0]
+    assert [source.name for source in recipe.models] == ["bob"]
+    # A recipe has to give t, and the page has none yet.
+    assert wanted.merge.parameters == {"t": pytest.approx(0.5)}
+
+
+def test_numbers_that_cannot_be_searched_are_refused(session, asked):
+    ties, karcher = ({"method": name, "parameters": {}} for name in ("ties", "karcher"))
+    for merge, vary, words in (
+        (ties, {"densiti": None}, "has no number that is called 'densiti'.*density"),
+        (ties, {"density": [0.5, 1.5]}, "expected a lower and a higher number within 0 and 1"),
+        (karcher, {"tol": None}, "takes the base as one more model"),
+    ):
+        with pytest.raises(SessionError, match=words):
+            search_routes.plan(session, document(session, merge=merge, vary=vary))
+    with pytest.raises(ProtocolError, match="expected the merge method"):
+        search_routes.begin(session, document(session, vary={"density": None}))
+    assert asked == []
+
+
 def test_an_unknown_task_is_refused_before_anything_starts(session, asked):
     with pytest.raises(TaskError, match="unknown task 'demo_cott'"):
         search_routes.begin(
@@ -100,6 +144,11 @@ def test_a_plan_names_the_command_and_the_cost_and_starts_nothing(session, asked
         {"highest_sum": "1"},
         {"frozen": "ada"},
         {"weights": {"ada": None}},
+        {"merge": "ties"},
+        {"merge": {"method": "ties"}},
+        {"vary": ["density"]},
+        {"vary": {"density": [0.1]}},
+        {"vary": {"density": [0.1, "1"]}},
         {"seed": 3},
         {"aim": ["share"]},
     ],

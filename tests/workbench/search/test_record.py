@@ -4,13 +4,16 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
 from merging.recipe import read_recipe
-from workbench.search.record import LOG, PROGRESS, RESULT, Progress, SearchRecord
+from workbench.search.paired import paired_errors
+from workbench.search.record import ABOUT, LOG, PROGRESS, RESULT, TRIALS, Progress, SearchRecord
 from workbench.search.running import Search
 from workbench.search.wanted import Wanted
+from workbench.session.standing import Choice
 
 
 def test_progress_is_what_was_written_last(tmp_path):
@@ -78,6 +81,20 @@ def test_a_recipe_that_sliders_cannot_show_is_saved_with_its_losses(session, tmp
     assert (progress.trials, progress.front) == (12, 0)
 
 
+def test_the_numbers_of_a_method_come_with_the_best(session, tmp_path):
+    record, more = SearchRecord(tmp_path), {"method": "tpe", "budget": 3}
+    merge = Choice("ties", {"lambda": 1.5})
+    progress, search = searched(session, record, merge=merge, vary={"density": (0.2, 0.6)}, **more)
+    density = search.best.point["density"]
+    assert progress.method == "ties"
+    assert progress.parameters == {"lambda": 1.5, "density": density} and 0.2 <= density <= 0.6
+    assert progress.omegas == {name: search.best.point[name] for name in session.models.names}
+    plain, _ = searched(session, record, **more)
+    assert (plain.method, plain.parameters) == ("task_arithmetic", {})
+    record.write_problem("other words")
+    assert record.progress() == replace(plain, problem="other words")
+
+
 def test_sliders_get_the_best_and_several_aims_count_their_front(session, tmp_path):
     record = SearchRecord(tmp_path)
     plain, search = searched(session, record)
@@ -85,3 +102,48 @@ def test_sliders_get_the_best_and_several_aims_count_their_front(session, tmp_pa
     several, _ = searched(session, record, aim="front", method="nsga", budget=8)
     assert 1 <= several.front <= 8
     assert several.losses.keys() == session.models.data.keys()
+
+
+def test_a_trial_has_its_aim_with_the_error_of_its_difference_from_the_base(session, tmp_path):
+    record, models = SearchRecord(tmp_path), session.models
+    wanted = Wanted(method="greedy", levels=3, budget=8, groups="part", low=-1.0)
+    search = Search(session, models, wanted)
+    for step in search.steps():
+        record.add_trial(search, step.trial)
+    trials = {search.recipe_of(trial).digest: trial for trial in search.searcher.trials}
+    rows = record.trials()
+    assert len(rows) == 8 and rows[0]["score"] == min(trial.score for trial in trials.values())
+    gains = {
+        name: base.value - own.value
+        for name, (base, own) in search.ends.items()
+        if own is not None and own.value < base.value - 1e-9
+    }
+    for row in rows:
+        trial = trials[row["digest"]]
+        recipe = search.recipe_of(trial)
+        shares = [
+            (search.ends[name][0].value - trial.measured.losses[name]) / gain
+            for name, gain in gains.items()
+        ]
+        assert row["value"] == pytest.approx(100 * sum(shares) / len(shares))
+        # The mean of independent shares, each with the paired error of its loss.
+        errors = paired_errors(session, models, recipe, models.recipe({}))
+        squares = [(errors[name] / gain) ** 2 for name, gain in gains.items()]
+        assert row["error"] == pytest.approx(100 * sum(squares) ** 0.5 / len(squares))
+        worse = any(
+            trial.measured.losses[name] > base.value + errors[name]
+            for name, (base, _) in search.ends.items()
+        )
+        assert row["allowed"] is not worse
+    assert {row["allowed"] for row in rows} == {True, False}
+
+
+def test_a_search_that_begins_again_keeps_its_trials_anew(tmp_path):
+    record = SearchRecord(tmp_path)
+    assert record.trials() == [] and record.about() == {}
+    # The last line is being written.
+    (tmp_path / TRIALS).write_text('{"score": 2}\n{"score": 1}\n{"sco')
+    assert record.trials() == [{"score": 1}, {"score": 2}]
+    (tmp_path / ABOUT).write_text('{"aim": "loss"}')
+    record.begin(os.getpid())
+    assert record.trials() == [] and record.about() == {"aim": "loss"}

@@ -273,6 +273,38 @@ def test_the_form_shows_its_command_and_its_cost(page, steps):
 
 
 @pytest.mark.slow
+def test_numbers_of_the_merge_method_are_searched_and_set_with_the_omegas(page, steps):
+    steps.settled(page, [])
+    steps.tab(page, "Search")
+    assert page.locator("#search-vary").is_hidden()  # λ of task arithmetic only scales the ω
+    page.evaluate("dem.line.event({ type: 'method', name: 'ties' })")
+    steps.settled(page, [])
+    before = page.evaluate("dem.state.composition(dem.line.state)")
+    low, high = page.locator("#search-density-from"), page.locator("#search-density-to")
+    assert low.is_disabled() and low.get_attribute("placeholder") == "0"
+    page.locator("[data-vary=density]").check()
+    high.fill("7")
+    page.locator("#search-go").click()
+    page.locator("#search-vary .field-error", has_text="from 0 to 1").wait_for()
+    low.fill("0.2")
+    high.fill("0.6")
+    page.locator("#search-method").select_option("coordinate")
+    page.locator("#search-budget").fill("4")
+    page.locator("#search .cli code", has_text="--vary=density=0.2:0.6").first.wait_for()
+    assert page.locator("#search-groups").is_disabled()
+    searched(page)
+    steps.settled(page, [])
+    found = page.evaluate("dem.state.composition(dem.line.state)")
+    assert found["method"] == "ties" and 0.2 <= found["parameters"]["density"] <= 0.6
+    assert found["parameters"] == page.evaluate("dem.line.state.search.parameters")
+    rows = page.locator("table[aria-label^=Merge] tbody th").all_inner_texts()
+    assert rows == ["ties", "task_arithmetic"]
+    page.locator("#searched tr.here").wait_for()
+    page.locator("#undo").click()
+    assert page.evaluate("dem.state.composition(dem.line.state)") == before
+
+
+@pytest.mark.slow
 def test_groups_of_layers_give_a_recipe_beside_the_sliders(page, steps):
     steps.settled(page, [])
     before = omegas(page)
@@ -300,6 +332,18 @@ def test_groups_of_layers_give_a_recipe_beside_the_sliders(page, steps):
     assert line.startswith("dem merge ") and name in line
     losses = page.locator(".found table[aria-label^=Losses] tbody tr").last.inner_text().split()
     assert losses[0] == "mean" and 0 < float(losses[1]) < 20
+    # All that it measured is listed: a cell for each vector, and the recipe where no slider shows it.
+    rows = page.locator("#searched tbody tr")
+    rows.first.wait_for()
+    assert rows.count() == page.evaluate("dem.line.state.search.trials")
+    assert any("/" in cell for cell in page.locator("#searched td").all_inner_texts())
+    row = page.locator("#searched tbody tr:not(.can-be-set)").first
+    row.locator("[data-copy]").click()
+    digest = page.evaluate("navigator.clipboard.readText()")
+    with page.expect_download() as download:
+        row.locator("button", has_text="save").click()
+    assert download.value.suggested_filename == f"{digest}.yml"
+    assert omegas(page) == before
     page.locator("#found-compare").click()
     page.locator("#compare-table", has_text="ω(layer)·Δ").wait_for()
 
@@ -317,6 +361,11 @@ def test_a_benchmark_is_the_aim_and_its_scores_are_shown(page, steps):
     page.locator(".found table", has_text="demo_cot").first.wait_for()
     heads = page.locator(".found h3").all_inner_texts()
     assert [head[:9] for head in heads] == ["Demo_cot,", "All quest"]
+    row = page.locator("#searched tbody tr").last
+    row.click()
+    page.locator("#searched tr.here").wait_for()
+    shown = row.locator("td").all_inner_texts()[2:-1]
+    assert [f"{omega:.2f}" for omega in omegas(page).values()] == shown
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ for (const name of ["forecast", "optimum"]) {
   const script = `${process.env.DEM_ASSETS}/live/${name}.js`;
   vm.runInThisContext(readFileSync(script, "utf8"), script);
 }
-const { Forecast } = globalThis.dem, { minimise, best, front } = globalThis.dem.optimum;
+const { Forecast } = globalThis.dem, { minimise, best, worse, front } = globalThis.dem.optimum;
 
 /* Σ cᵢ(xᵢ − aᵢ)². */
 const bowl = (centre, curve) => (x) => ({
@@ -34,26 +34,59 @@ test("a bowl is minimised, also a narrow one and one whose bottom is outside the
 
 test("weights decide between the datasets, and a floor holds one up", () => {
   const page = forecast();
-  near(best(page, { a: { weight: 1 }, b: { weight: 1 } }), [0.5, 0.5]);
-  near(best(page, { a: { weight: 3 }, b: { weight: 1 } }), [0.75, 0.25]);
+  near(best(page, { a: { weight: 1 }, b: { weight: 1 } }).x, [0.5, 0.5]);
+  near(best(page, { a: { weight: 3 }, b: { weight: 1 } }).x, [0.75, 0.25]);
   const share = (x, name) => { const one = page.datasets.get(name); return one.share(one.at(x).loss); };
-  const held = best(page, { a: { weight: 3 }, b: { weight: 1, floor: 0.4 } });
-  assert.ok(share(best(page, { a: { weight: 3 }, b: { weight: 1 } }), "b") < 0.4);
+  const held = best(page, { a: { weight: 3 }, b: { weight: 1, floor: 0.4 } }).x;
+  assert.ok(share(best(page, { a: { weight: 3 }, b: { weight: 1 } }).x, "b") < 0.4);
   assert.ok(Math.abs(share(held, "b") - 0.4) < 0.02, `${share(held, "b")}`);
 });
 
 test("the optimum is within the measured range and near a measured point", () => {
   const page = forecast([[0, 0], [0.1, 0.1]]);
   page.high = [1, 1];
-  const found = best(page, { a: { weight: 1 }, b: { weight: 0 } });
+  const found = best(page, { a: { weight: 1 }, b: { weight: 0 } }).x;
   near(found, [0.4, 0]);
 });
 
 test("the front goes from one dataset's best to the other's, and no point on it is beaten by another", () => {
   const page = forecast(), losses = (x) => ["a", "b"].map((name) => page.datasets.get(name).at(x).loss);
-  const points = front(page, "a", "b").map(losses);
+  const points = front(page, "a", "b").map(({ x }) => losses(x));
   points.slice(1).forEach((point, i) => {
-    assert.ok(point[0] >= points[i][0] - 1e-6);
-    assert.ok(point[1] <= points[i][1] + 1e-6);
+    assert.ok(point[0] >= points[i][0] - 1e-3); // ω have four digits
+    assert.ok(point[1] <= points[i][1] + 1e-3);
   });
+});
+
+test("with no dataset worse than the base, the best for one dataset is where the other's loss is the base's", () => {
+  const page = forecast(), only = { a: { weight: 1 }, b: { weight: 0 } };
+  // b's loss is 1 + x² + (y − 1)², and the base's is 2: allowed is the disk of radius 1 around (0, 1). Its point next to a's own
+  // best, (1, 0), is (√½, 1 − √½). Without the limit, (0.8, 0.2) is as near to (1, 0) as the measured points allow.
+  assert.deepEqual(worse(page, [0.8, 0.2]), ["b"]);
+  near(best(page, only).x, [0.8, 0.2]);
+  assert.deepEqual(best(page, only).worse, []); // nothing was asked for
+  const held = best(page, only, true);
+  near(held.x, [Math.SQRT1_2, 1 - Math.SQRT1_2], 3e-3);
+  assert.deepEqual(held.worse, ["b"]);
+  assert.deepEqual(worse(page, held.x), []);
+  assert.deepEqual(held.x.map((value) => +value.toFixed(4)), held.x); // as the sliders get it
+});
+
+test("the front leaves out what is expected to be worse than the base, and tells how much", () => {
+  const page = forecast(), rows = front(page, "a", "b", true);
+  // With parts 1 − p and p and 0.02 for both, the best is (1.02 − p, 0.02 + p) / 1.04. b is worse than the base where the first is
+  // above √½, at p = 0, 1/12, 2/12 and 3/12; and a, on the other side, at as many.
+  assert.deepEqual(rows.map((row) => row.worse.join()), ["b", "b", "b", "b", "", "", "", "", "", "a", "a", "a", "a"]);
+  for (const { x } of rows) assert.deepEqual(worse(page, x), []);
+  assert.ok(front(page, "a", "b").some(({ x }) => worse(page, x).length));
+});
+
+test("where all that is near is worse than the base, nothing is proposed", () => {
+  const page = forecast([[1, 0], [0.9, 0]]); // b's loss is 3 and 2.81 there, and 2.36 at the nearest edge of the range
+  page.low = [0.6, 0];
+  page.high = [1, 0];
+  assert.deepEqual(best(page, { a: { weight: 1 }, b: { weight: 1 } }, true), { x: null, worse: ["b"] });
+  page.datasets.get("b").base = null; // a base that was not measured allows everything
+  page.datasets.get("b").limit = undefined;
+  near(best(page, { a: { weight: 1 }, b: { weight: 0 } }, true).x, [1, 0]);
 });

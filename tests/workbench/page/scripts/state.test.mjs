@@ -429,6 +429,18 @@ test("a search that this page asked for ends with its best ω, as one step", () 
   assert.deepEqual(page.state.omegas, { cot: 0, p3: 0 });
 });
 
+test("the numbers of a method that a search has found are set with the ω, as one step", () => {
+  const page = new Page();
+  page.settle();
+  page.do("finding", { search: running });
+  page.do("here", { models: "m1", search: { ...running, state: "done", trials: 2, method: "ties", parameters: { density: 0.3 }, omegas: { cot: 0.4, p3: 0.7 } } });
+  const { method, parameters, omegas, past } = page.state;
+  assert.deepEqual({ method, parameters, omegas }, { method: "ties", parameters: { density: 0.3 }, omegas: { cot: 0.4, p3: 0.7 } });
+  assert.equal(past.length, 1);
+  page.do("undo");
+  assert.deepEqual([page.state.method, page.state.parameters, page.state.omegas], ["task_arithmetic", {}, { cot: 0, p3: 0 }]);
+});
+
 test("sliders that were moved since stay where they are, and so do those of a page that did not ask", () => {
   const done = { ...running, state: "done", trials: 2, omegas: { cot: 0.4, p3: 0.7 } };
   const moved = new Page();
