@@ -4,14 +4,15 @@
 
 The pool is training data of the demo, `--sizes` examples of its sources in their order. The methods
 are told to improve all sources, each of which shows `--shown` of its validation examples. What is
-proposed is trained from the base as `dem balance` does it: always with as many updates as the pool
-as it is, except IDEAL's mixtures, which change in size by at most 15 % in a round.
+proposed is trained from the base as `dem balance` does it, always with as many updates as the pool
+as it is.
 
 The loss is the mean over the sources on their test split, in nats per supervised token, which no
 method has seen. A round is another seed: of the examples that are drawn and of every training. The
 median of the rounds is shown with the lowest and the highest, and beside it the median of the
 differences to the pool as it is, within a round. The tokens are all that a method's trainings
-processed until its mixture was trained, its proxies and the model of the pool included.
+processed until its mixture was trained, its proxies and the model of the pool included. The
+examples whose gradients IDEAL asks for come on top.
 """
 
 from __future__ import annotations
