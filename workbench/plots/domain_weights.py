@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 
 from workbench.plots.theme import (
-    UNDEFINED,
     dataset_colour,
+    number_axis,
     safe_label,
     shared_layout,
     theme_of,
@@ -41,14 +40,7 @@ def domain_weights(domains: Sequence[str], weights: np.ndarray, dark: bool = Fal
             line={"color": dataset_colour(index, dark), "width": 2},
             hovertemplate="step %{x}<br>%{fullData.name} %{y:.4f}<extra></extra>",
         )
-    axis: dict[str, Any] = {
-        "gridcolor": UNDEFINED[theme],
-        "griddash": "dot",
-        "zeroline": False,
-        "ticks": "",
-        "automargin": True,
-        "fixedrange": True,
-    }
+    axis = number_axis(theme) | {"fixedrange": True}
     figure.update_layout(
         **shared_layout(theme, 260),
         xaxis=axis | {"title": "step of the proxy", "showgrid": False},

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Any
 
 import plotly.graph_objects as go
 
-from workbench.plots.theme import FAINT, UNDEFINED, dataset_colour, shared_layout, theme_of
+from workbench.plots.theme import FAINT, dataset_colour, number_axis, shared_layout, theme_of
 
 
 def score_histogram(histogram: Mapping[str, Sequence[float]], dark: bool = False) -> go.Figure:
@@ -36,14 +35,7 @@ def score_histogram(histogram: Mapping[str, Sequence[float]], dark: bool = False
             customdata=[f"{low:.3g} to {high:.3g}" for low, high in bins],
             hovertemplate="score %{customdata}<br>%{fullData.name} %{y:,}<extra></extra>",
         )
-    axis: dict[str, Any] = {
-        "gridcolor": UNDEFINED[theme],
-        "griddash": "dot",
-        "zeroline": False,
-        "ticks": "",
-        "automargin": True,
-        "fixedrange": True,
-    }
+    axis = number_axis(theme) | {"fixedrange": True}
     figure.update_layout(
         **shared_layout(theme, 240),
         barmode="overlay",

@@ -150,6 +150,17 @@ def shared_layout(theme: Theme, height: int) -> dict[str, Any]:
     }
 
 
+def number_axis(theme: Theme) -> dict[str, Any]:
+    """Returns the arguments of an axis of numbers: a dotted grid, no zero line, no ticks."""
+    return {
+        "gridcolor": UNDEFINED[theme],
+        "griddash": "dot",
+        "zeroline": False,
+        "ticks": "",
+        "automargin": True,
+    }
+
+
 def safe_label(name: str) -> str:
     """Returns a name that plotly shows as it is, shortened to 24 characters.
 

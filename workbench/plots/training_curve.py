@@ -9,8 +9,8 @@ import plotly.graph_objects as go
 
 from workbench.plots.theme import (
     FAINT,
-    UNDEFINED,
     dataset_colour,
+    number_axis,
     safe_label,
     shared_layout,
     theme_of,
@@ -74,13 +74,7 @@ def curve_figure(
             )
     # At least 10, because an axis that ends at a single update has no whole number to mark.
     last = max([10, *(point.step for point in points)])
-    axis = {
-        "gridcolor": UNDEFINED[theme],
-        "griddash": "dot",
-        "zeroline": False,
-        "ticks": "",
-        "automargin": True,
-    }
+    axis = number_axis(theme)
     figure.update_layout(
         **shared_layout(theme, 300),
         xaxis=axis
