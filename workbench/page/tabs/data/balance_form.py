@@ -45,10 +45,15 @@ def build(session: Session) -> QuestionForm:
             elem_id="data-balance-method",
             min_width=220,
         )
+    # Not in the label, which would be under the copy button on a narrow page.
+    gr.HTML(
+        '<p class="facts-line">The sources of the plan are the domains; its validation sets are '
+        "what should improve.</p>"
+    )
     plan = gr.Code(
         "",
         language="yaml",
-        label="Plan (YAML): its sources are the domains, its validation sets what should improve",
+        label="Plan (YAML)",
         lines=10,
         max_lines=24,
         wrap_lines=True,
