@@ -26,6 +26,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from benchmarks import machine
+from benchmarks.selections_compared import mean_loss, training_settings
 
 if TYPE_CHECKING:
     from corpus import Record
@@ -123,27 +124,18 @@ def _plan(options: Any, folder: Path, seed: int) -> Plan:
         "base": str((options.demo / "base").resolve()),
         "sources": own,
         "validation": own,
-        "settings": {
-            "steps": options.steps, "batch": options.batch, "rate": 6e-4, "seed": seed,
-            "frozen": ["*embed_tokens*"], "device": "cpu", "order": "by_length",
-        },
+        "settings": training_settings(options, seed),
         "schedule": {"kind": "mixing"},
-    }  # fmt: skip
+    }
     (folder / "plan.yml").write_text(dump(plan), "utf-8")
     return read_plan(folder / "plan.yml")
 
 
 def _loss(base: Path, folder: Path, test: Mapping[str, Sequence[Record]]) -> float:
     """Returns the mean test loss of a trained model, which is kept beside it."""
-    from evaluation.loss import losses
-    from evaluation.prepared import prepare
-    from workbench.influence_runs.trained_model import load_trained
-
     kept = folder.with_name(f"{folder.name}.test.json")
     if not kept.exists():
-        loaded = load_trained(base, folder)
-        values = [each.value for each in losses(loaded.module, prepare(test, loaded.tokenizer))]
-        kept.write_text(json.dumps({"loss": sum(values) / len(values)}))
+        kept.write_text(json.dumps({"loss": mean_loss(base, folder, test)}))
     return float(json.loads(kept.read_text())["loss"])
 
 

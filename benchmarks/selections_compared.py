@@ -166,11 +166,8 @@ def _loss(
     options: Any, folder: Path, chosen: Path, test: Mapping[str, Sequence[Record]], seed: int
 ) -> float:
     """Trains the base on a selection, and returns the mean test loss of the targets."""
-    from evaluation.loss import losses
-    from evaluation.prepared import prepare
     from plumbing.strict_yaml import dump
     from training.plan.plan_file import read_plan
-    from workbench.influence_runs.trained_model import load_trained
     from workbench.plans.recorded_run import Watcher, run_recorded
 
     name = chosen.name.removesuffix(".selection.json")
@@ -181,20 +178,34 @@ def _loss(
     plan = {
         "base": base,
         "sources": {"chosen": chosen.name},
-        "settings": {
-            "steps": options.steps, "batch": options.batch, "rate": 6e-4, "seed": seed,
-            "frozen": ["*embed_tokens*"], "device": "cpu", "order": "by_length",
-        },
+        "settings": training_settings(options, seed),
         "schedule": {"kind": "experts"},
-    }  # fmt: skip
+    }
     (folder / f"{name}.yml").write_text(dump(plan), "utf-8")
     read = read_plan(folder / f"{name}.yml")
     [made] = run_recorded(read, folder / name, Watcher(), resume=True)
-    loaded = load_trained(Path(base), made.folder)
-    values = [each.value for each in losses(loaded.module, prepare(test, loaded.tokenizer))]
-    mean = sum(values) / len(values)
+    mean = mean_loss(Path(base), made.folder, test)
     kept.write_text(json.dumps({"loss": mean}))
     return mean
+
+
+def training_settings(options: Any, seed: int) -> dict[str, Any]:
+    """Returns the settings of the plan of a training on the demo, for `--steps` and `--batch`."""
+    return {
+        "steps": options.steps, "batch": options.batch, "rate": 6e-4, "seed": seed,
+        "frozen": ["*embed_tokens*"], "device": "cpu", "order": "by_length",
+    }  # fmt: skip
+
+
+def mean_loss(base: Path, folder: Path, sets: Mapping[str, Sequence[Record]]) -> float:
+    """Returns the mean over sets of the loss of a trained model, in nats per supervised token."""
+    from evaluation.loss import losses
+    from evaluation.prepared import prepare
+    from workbench.influence_runs.trained_model import load_trained
+
+    loaded = load_trained(base, folder)
+    values = [each.value for each in losses(loaded.module, prepare(sets, loaded.tokenizer))]
+    return sum(values) / len(values)
 
 
 def show(shares: Sequence[float], rounds: Sequence[Mapping[tuple[str, float], float]]) -> None:
