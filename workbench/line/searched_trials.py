@@ -37,7 +37,9 @@ def searched_trials(session: Session) -> dict[str, Any]:
         vector -> a list of ω, one for each group, None where the vector changes nothing; "to" is
         the state of a page that shows the composition, None if no sliders can.
     """
-    shown = [_search(session, record) for record in process.records(session)]
+    # An earlier version did not note the aim, and kept no trials.
+    records = [record for record in process.records(session) if "aim" in record.about()]
+    shown = [_search(session, record) for record in records]
     return {"models": session.models.key, "searches": [each for each in shown if each["count"]]}
 
 

@@ -90,3 +90,11 @@ def test_plain_sums_are_in_the_other_list_and_unknown_recipes_are_refused(sessio
     for wrong in (None, {}, {"digest": 1}):
         with pytest.raises(ProtocolError, match="expected the digest"):
             recipe_of_trial(session, wrong)
+
+
+@pytest.mark.parametrize("about", [{"title": "ω by loss"}, {}, None])
+def test_a_search_that_says_no_aim_is_not_listed(session, tmp_path, monkeypatch, about):
+    if about is not None:
+        (tmp_path / ABOUT).write_text(json.dumps(about))
+    monkeypatch.setattr(module.process, "records", lambda session: [SearchRecord(tmp_path)])
+    assert searched_trials(session)["searches"] == []
