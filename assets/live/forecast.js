@@ -195,6 +195,14 @@ b that with the new point, U = L⁻¹H with their features H, and g = φ − U�
       return this.names.map((name) => omegas[name] ?? 0);
     }
 
+    /* ‖Σ xᵢ Δᵢ‖ / ‖Θ‖ with its derivatives; only where the inner products are known. */
+    norm(x) {
+      const products = this.gram.map((row) => row.reduce((sum, value, i) => sum + value * x[i], 0));
+      const norm = Math.sqrt(Math.max(0, products.reduce((sum, value, i) => sum + value * x[i], 0)));
+      const unit = Math.sqrt(this.square);
+      return { value: norm / unit, slope: products.map((product) => (norm ? product / norm / unit : 0)) };
+    }
+
     /* Whether a value of one ω is inside the range in which it was measured. */
     trusts(which, value) {
       return value >= this.low[which] - EDGE && value <= this.high[which] + EDGE;
@@ -204,11 +212,10 @@ b that with the new point, U = L⁻¹H with their features H, and g = φ − U�
     they are not known, or the sum is zero. */
     geometry(omegas) {
       if (!this.gram) return null;
-      const x = this.place(omegas), products = this.gram.map((row) => row.reduce((sum, value, i) => sum + value * x[i], 0));
-      const norm = Math.sqrt(Math.max(0, products.reduce((sum, value, i) => sum + value * x[i], 0)));
-      if (!norm) return null;
-      const cosine = (i) => products[i] / norm / Math.sqrt(this.gram[i][i]);
-      return { norm: norm / Math.sqrt(this.square), cosines: Object.fromEntries(this.names.map((name, i) => [name, cosine(i)])) };
+      const { value, slope } = this.norm(this.place(omegas));
+      if (!value) return null;
+      const cosine = (i) => slope[i] * Math.sqrt(this.square / this.gram[i][i]);
+      return { norm: value, cosines: Object.fromEntries(this.names.map((name, i) => [name, cosine(i)])) };
     }
 
     /* The prediction for one dataset. */

@@ -2,7 +2,7 @@
 (() => {
   const { h, svg, text, swatch, holding } = globalThis.dem.dom;
   const { number, plain } = globalThis.dem.state;
-  const { best, front } = globalThis.dem.optimum;
+  const { best, front, FREE } = globalThis.dem.optimum;
   const SIZE = 240, EDGE = 34; // pixels of a square map, and of its margin for labels
   const CELLS = 24, LEVELS = 12; // of the map over two ω
 
@@ -22,8 +22,8 @@
   }
 
   function build(line, info) {
-    const parts = { line, weights: new Map(), key: "", limited: false, none: false };
-    const again = () => { parts.key = ""; draw(parts, line.state, parts.trials ?? [], parts.limited); };
+    const parts = { line, weights: new Map(), key: "", limits: FREE, none: false };
+    const again = () => { parts.key = ""; draw(parts, line.state, parts.trials ?? [], parts.limits); };
     parts.rows = h("div.preferences");
     preferences(parts, info);
     parts.said = h("p.quiet", { role: "status" });
@@ -37,7 +37,7 @@
     parts.root = h("div.landscape", {},
       h("section", {}, h("h3", {}, "Preferences"), parts.rows, parts.said, h("h3", {}, "What each ω decides"), parts.bars),
       h("section", {}, h("h3", {}, "Front between ", parts.first.select, " and ", parts.second.select), parts.plane,
-        h("p.quiet", {}, "Measured: filled where no other is better on both. The line is predicted."), parts.left),
+        h("p.quiet", {}, "Measured: filled where no other is better on both, faint where “bounds and limits” forbid it. The line is predicted."), parts.left),
       h("section", {}, h("h3", {}, "Mean loss over ω of ", parts.across.select, " and ", parts.up.select), parts.map));
     return parts;
   }
@@ -68,19 +68,20 @@
       floor.toggleAttribute("aria-invalid", floor.value.trim() !== "" && least === null);
       return [name, { weight: +range.value, floor: least === null ? null : least / 100 }];
     }));
-    const { x } = best(forecast, wanted, parts.limited);
+    const { limits } = parts, { x } = best(forecast, wanted, limits);
     parts.none = !x;
     text(parts.said, words(parts, line.state, forecast));
     if (!x) return;
-    const omegas = Object.fromEntries(forecast.names.map((name, i) => [name, x[i]]));
+    const frozen = (name) => limits.bounds[name] && limits.bounds[name][0] === limits.bounds[name][1]; // keeps all its digits
+    const omegas = Object.fromEntries(forecast.names.map((name, i) => [name, x[i]]).filter(([name]) => !frozen(name)));
     line.event({ type: "omegas", omegas, run: "preferences", at: performance.now() });
   }
 
   /* What the preferences do, or why they do nothing. */
-  function words({ none, limited }, state, forecast) {
+  function words({ none, limits }, state, forecast) {
     if (!forecast) return plain(state) ? "Too little was measured to predict. Move a few sliders, or press Find ω." : "Predictions are for task_arithmetic without parameters.";
-    if (none) return "The sliders stay: near what was measured, every composition for these weights is expected to make a dataset worse than the base. Measure more, or allow it under “bounds and limits”.";
-    return `Sets the ω that are expected to be best for these weights, from ${forecast.count} compositions and within their range${limited ? ", with no dataset expected to be worse than the base" : ""}. ≥ is the least share.`;
+    if (none) return `The sliders stay: near what was measured, every composition for these weights is outside of what “bounds and limits” allow${limits.spares ? ", or expected to make a dataset worse than the base" : ""}. Measure more, or allow more.`;
+    return `Sets the ω that are expected to be best for these weights, from ${forecast.count} compositions and within their range and “bounds and limits”${limits.spares ? ", with no dataset expected to be worse than the base" : ""}. ≥ is the least share.`;
   }
 
   /* What the front leaves out; "" if nothing. */
@@ -91,8 +92,8 @@
       + `The best that is allowed takes the place of ${instead === out.length ? "each" : instead || "none"}.` : "";
   }
 
-  /* `limited`: whether no dataset may be worse than the base. */
-  function draw(parts, state, trials, limited) {
+  /* `limits`: what is allowed; see optimum.js. */
+  function draw(parts, state, trials, limits) {
     const forecast = state.forecast?.fits(state) ? state.forecast : null;
     parts.trials = trials;
     const names = state.info.vectors.map((vector) => vector.name), datasets = state.info.data.map((dataset) => dataset.name);
@@ -101,10 +102,11 @@
     parts.across.fill(names, 0);
     parts.up.fill(names, 1);
     for (const { range, floor } of parts.weights.values()) range.disabled = floor.disabled = !forecast;
-    if (parts.forecast !== forecast || parts.limited !== limited) parts.none = false;
-    parts.limited = limited;
+    const asked = JSON.stringify(limits);
+    if (parts.forecast !== forecast || parts.asked !== asked) parts.none = false;
+    Object.assign(parts, { limits, asked });
     text(parts.said, words(parts, state, forecast));
-    const key = JSON.stringify([state.omegas, trials.length, limited]);
+    const key = JSON.stringify([state.omegas, trials.length, asked]);
     if (parts.key === key && parts.forecast === forecast) return;
     [parts.key, parts.forecast] = [key, forecast];
     draw_plane(parts, state, forecast, trials);
@@ -131,12 +133,12 @@
   /* The front of the chosen pair; sought again only for another forecast, pair or limit, because it takes some frames. */
   function curve_of(parts, forecast, first, second) {
     if (!forecast || first === second) return { points: [], left: "" };
-    const { limited, curve: last } = parts;
-    if (last?.forecast === forecast && last.first === first && last.second === second && last.limited === limited) return last;
-    const loss = (x, name) => forecast.datasets.get(name).at(x).loss, rows = front(forecast, first, second, limited);
+    const { limits, asked, curve: last } = parts;
+    if (last?.forecast === forecast && last.first === first && last.second === second && last.asked === asked) return last;
+    const loss = (x, name) => forecast.datasets.get(name).at(x).loss, rows = front(forecast, first, second, limits);
     const points = rows.filter(({ x }) => x).map(({ x }) => ({ omegas: x, x: loss(x, first), y: loss(x, second),
       errors: [first, second].map((name) => forecast.datasets.get(name).error(x)) }));
-    parts.curve = { forecast, first, second, limited, points, left: left_out(rows) };
+    parts.curve = { forecast, first, second, asked, points, left: left_out(rows) };
     return parts.curve;
   }
 
@@ -171,9 +173,9 @@
       return made;
     };
     const named = (values) => Object.fromEntries(state.info.vectors.map((vector, i) => [vector.name, +values[i].toFixed(4)]));
-    const ahead = leaders(pairs);
-    plane.append(...pairs.map((one) => go(named(one.trial.omegas), `measured, mean loss ${one.trial.mean.toFixed(3)}${ahead.has(one) ? "; no other is better on both" : ""}`,
-      svg("circle", { cx: to.x(one.x), cy: to.y(one.y), r: ahead.has(one) ? 4 : 3, class: ahead.has(one) ? "measured leads" : "measured" }))));
+    const ahead = leaders(pairs.filter(({ trial }) => trial.rank !== null));
+    plane.append(...pairs.map((one) => go(named(one.trial.omegas), `measured, mean loss ${one.trial.mean.toFixed(3)}${ahead.has(one) ? "; no other is better on both" : one.trial.rank === null ? "; not allowed" : ""}`,
+      svg("circle", { cx: to.x(one.x), cy: to.y(one.y), r: ahead.has(one) ? 4 : 3, class: `measured${ahead.has(one) ? " leads" : one.trial.rank === null ? " barred" : ""}` }))));
     if (curve.length) plane.append(svg("path", { d: curve.map(({ x, y }, i) => `${i ? "L" : "M"}${to.x(x)} ${to.y(y)}`).join(""), class: "curve" }));
     plane.append(...curve.map((one) => go(named(one.omegas), "predicted", svg("circle", { cx: to.x(one.x), cy: to.y(one.y), r: 4, class: doubt(one, span) ? "ahead doubtful" : "ahead" }))));
     plane.append(...now.map(({ x, y }) => svg("circle", { cx: to.x(x), cy: to.y(y), r: 6, class: "now" })));

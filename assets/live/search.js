@@ -120,7 +120,9 @@
       parts.foot.replaceChildren(...(line ? [command(line)] : []));
     }
     searchFound.draw(parts.found, state);
-    front.draw(parts.front, state, parts.trials.trials, searchForm.spares(parts.form));
+    const limits = searchForm.limits(parts.form, state);
+    trials.allow(parts.trials, state, limits);
+    front.draw(parts.front, state, parts.trials.trials, limits);
     trials.mark(parts.trials, state);
     searched.mark(parts.searched, state);
   }

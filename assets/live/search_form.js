@@ -131,8 +131,15 @@
       own.limited.checked && own.worse.textContent, own.few.checked && "few examples first", frozen.length && `without ${frozen.join(", ")}`].filter(Boolean).join(" · ");
   }
 
-  /* Whether it asks that no dataset be worse than the base. */
-  const spares = (own) => own.limited.checked && own.aim.value !== "score";
+  /* What it allows, for the compositions of a state; see optimum.js. A field that does not fit limits nothing. How far the ω may move
+  from where they stand is left out: it is told of a search, and every move would begin another one. */
+  function limits(own, { omegas }) {
+    const above = (input) => { const value = number(input.value); return value > 0 ? value : null; };
+    const [low, high] = [own.low, own.high].map((input) => number(input.value)), range = low !== null && high !== null && low < high;
+    const frozen = new Set(own.frozen.filter(([, tick]) => tick.checked).map(([name]) => name));
+    const ends = own.info.vectors.flatMap(({ name }) => (frozen.has(name) ? [[name, [omegas[name], omegas[name]]]] : range ? [[name, [low, high]]] : []));
+    return { bounds: Object.fromEntries(ends), sum: above(own.sum), norm: above(own.norm), spares: own.limited.checked && own.aim.value !== "score" };
+  }
 
   /* What is asked for, or null if a field does not fit.
      `tell`: whether faults are shown now; else only those that are mended are taken away. */
@@ -178,5 +185,5 @@
     return faults.size ? null : asked;
   }
 
-  globalThis.dem.searchForm = { build, follow, wanted, fits, numbers, spares };
+  globalThis.dem.searchForm = { build, follow, wanted, fits, numbers, limits };
 })();

@@ -40,8 +40,12 @@
     return own;
   }
 
-  /* Shows the trials of other searches. The one that was chosen stays; a new one is chosen when it comes. */
+  /* Shows the trials of other searches. The one that was chosen stays; a new one is chosen when it comes. The same rows are not drawn
+  again: a button that is replaced while it is pressed loses the click. */
   function fill(own, searches) {
+    const told = JSON.stringify(searches);
+    if (own.told === told) return;
+    own.told = told;
     const first = searches[0]?.id, kept = own.searches[0]?.id === first && searches.some(({ id }) => id === own.choice.value);
     const chosen = kept ? own.choice.value : first;
     own.searches = searches;

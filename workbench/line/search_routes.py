@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Request
@@ -18,6 +18,7 @@ from workbench.line.searched_trials import recipe_of_trial, searched_trials
 from workbench.search import process
 from workbench.search.coordinates import whole_vectors, with_parameters
 from workbench.search.measured import MeasuredPoint, measured_points, plain_points
+from workbench.search.paired import paired_errors
 from workbench.search.wanted import TaskAim, Wanted
 from workbench.session.standing import PLAIN, Choice
 
@@ -246,17 +247,33 @@ def trials(session: Session) -> dict[str, Any]:
     """Returns the measured sums of the open vectors as JSON, the lowest mean loss first."""
     models = session.models
     points = plain_points(measured_points(session.book, models))
+    base = next((point for point in points if not any(point.omegas.values())), None)
     return {
         "models": models.key,
         "names": models.names,
         "datasets": list(models.data),
         "count": len(points),
-        "trials": [_trial(point, models) for point in points[:MOST_TRIALS]],
+        "trials": [
+            _trial(point, models, _worse(session, point, base)) for point in points[:MOST_TRIALS]
+        ],
     }
 
 
-def _trial(point: MeasuredPoint, models: Models) -> dict[str, Any]:
+def _worse(session: Session, point: MeasuredPoint, base: MeasuredPoint | None) -> list[str]:
+    """Returns the datasets whose loss is above the base's by more than its standard error."""
+    if base is None:
+        return []
+    above = {name: loss - base.losses[name] for name, loss in point.losses.items()}
+    # An error reads the losses of all examples, so it is asked only where a loss is above.
+    names = [name for name, excess in above.items() if excess > 0]
+    recipe, without = session.models.recipe(point.omegas), session.models.recipe({})
+    errors = paired_errors(session, session.models, recipe, without, names) or {}
+    return [name for name in names if above[name] > errors.get(name, 0.0)]
+
+
+def _trial(point: MeasuredPoint, models: Models, worse: Sequence[str]) -> dict[str, Any]:
     return {
+        "worse": list(worse),
         "omegas": [point.omegas[name] for name in models.names],
         "losses": [point.losses[name] for name in models.data],
         "mean": point.mean,

@@ -6,7 +6,7 @@ So their difference is far surer than either loss.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 from workbench.session.loss_on_axis import FULL
@@ -22,7 +22,11 @@ SURE = 2.0
 
 
 def paired_errors(
-    session: Session, models: Models, one: Recipe, other: Recipe
+    session: Session,
+    models: Models,
+    one: Recipe,
+    other: Recipe,
+    names: Collection[str] | None = None,
 ) -> dict[str, float] | None:
     """Returns, by dataset, the standard error of the difference of two losses, in nats per token.
 
@@ -33,9 +37,11 @@ def paired_errors(
         session: what it measured is read.
         models: its open models.
         one, other: the compositions.
+        names: the datasets; all if not given.
     """
     errors = {}
-    for name, data in models.data.items():
+    for name in models.data if names is None else names:
+        data = models.data[name]
         first, second = (
             session.book.get(models.identity(recipe), data.keys[FULL]) for recipe in (one, other)
         )

@@ -183,10 +183,11 @@ class Wanted:
                 "ω for each group of layers are searched for Θ + Σ ωᵢ Δᵢ, and the recipe has the "
                 f"method {self.merge.method}. Leave out --groups, or use task_arithmetic."
             )
-        if self.groups and self.method == "simplex":
+        if (self.groups or self.vary) and self.method == "simplex":
+            others = "those of groups of layers" if self.groups else f"ω and {', '.join(self.vary)}"
             raise SessionError(
-                "the simplex gives ω that sum to 1, which those of groups of layers do not. "
-                "Choose another method, such as surrogate."
+                f"the simplex gives ω that sum to 1, which {others} do not. Choose another method, "
+                "such as surrogate."
             )
         if self.highest_norm is not None and self.merge != PLAIN:
             raise SessionError(

@@ -6,6 +6,7 @@ from evaluation.errors import TaskError
 from workbench.errors import SessionError
 from workbench.line import search_routes
 from workbench.line.contract import ProtocolError
+from workbench.search.paired import paired_errors
 from workbench.search.wanted import TaskAim, Wanted
 from workbench.session.loss_on_axis import FULL
 from workbench.session.standing import Choice
@@ -175,6 +176,20 @@ def test_other_models_and_other_forms_are_refused(session, asked):
     with pytest.raises(SessionError, match="no method of a search"):
         search_routes.begin(session, document(session, method="luck"))
     assert asked == []
+
+
+def test_a_trial_names_the_datasets_that_are_surely_worse_than_the_base(session):
+    base, seen = session.losses(session.recipe({}), FULL), set()
+    for omegas in ({"ada": -0.02}, {"ada": -1.0}, {"bob": 1.0}, {"lora": 2.0}):
+        recipe = session.recipe(omegas)
+        losses = session.losses(recipe, FULL)
+        errors = paired_errors(session, session.models, recipe, session.recipe({}))
+        rows = {tuple(row["omegas"]): row for row in search_routes.trials(session)["trials"]}
+        row = rows[tuple(omegas.get(name, 0.0) for name in session.models.names)]
+        above = {name: loss.value - base[name].value for name, loss in losses.items()}
+        assert row["worse"] == [name for name in above if above[name] > errors[name]]
+        seen |= {(above[name] > 0, name in row["worse"]) for name in above}
+    assert seen == {(True, True), (True, False), (False, False)}
 
 
 def test_trials_are_the_measured_sums_the_best_first(session):

@@ -31,7 +31,11 @@ BASE, EXPERTS = {"cot": 1.0, "p3": 2.0, "talk": 3.0}, {"cot": 0.2, "p3": 1.0}
         ({"highest_sum": 0.0}, "Σω may be at most 0; expected a number above 0"),
         ({"highest_norm": float("nan")}, "at most nan"),
         ({"groups": "part", "merge": Choice("ties")}, "Leave out --groups"),
-        ({"groups": "part", "method": "simplex"}, "the simplex gives ω that sum to 1"),
+        ({"groups": "part", "method": "simplex"}, "sum to 1, which those of groups of layers do"),
+        (
+            {"vary": {"density": None}, "method": "simplex", "merge": Choice("ties")},
+            "sum to 1, which ω and density do not",
+        ),
         ({"highest_norm": 0.1, "merge": Choice("ties")}, "Leave out --norm-at-most"),
     ],
 )

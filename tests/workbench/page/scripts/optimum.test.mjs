@@ -8,7 +8,8 @@ for (const name of ["forecast", "optimum"]) {
   const script = `${process.env.DEM_ASSETS}/live/${name}.js`;
   vm.runInThisContext(readFileSync(script, "utf8"), script);
 }
-const { Forecast } = globalThis.dem, { minimise, best, worse, front } = globalThis.dem.optimum;
+const { Forecast } = globalThis.dem, { minimise, best, worse, front, keeps, FREE } = globalThis.dem.optimum;
+const spares = { ...FREE, spares: true };
 
 /* Σ cᵢ(xᵢ − aᵢ)². */
 const bowl = (centre, curve) => (x) => ({
@@ -22,7 +23,7 @@ function forecast(points = [[0, 0], [1, 1], [0.5, 0.5]]) {
     constant: 1 + centre[0] ** 2 + centre[1] ** 2, linear: centre.map((value) => -2 * value), curvature: [[2, 0], [0, 2]],
     values: points.map(() => 0), slopes: points.map(() => [0, 0]), quadratic: 1, length: 0.7, noise: 1e-6, scale: 1e-4, r2: 0.99, base: 2, expert: 1,
   });
-  return new Forecast({ names: ["a", "b"], points, sloped: points.map(() => false), low: [0, 0], high: [1, 1], models: "m", count: 3,
+  return new Forecast({ names: ["a", "b"], points, sloped: points.map(() => false), low: [0, 0], high: [1, 1], models: "m", count: 3, gram: [[1, 0], [0, 1]], square: 1,
     datasets: { a: dataset([1, 0]), b: dataset([0, 1]) } });
 }
 const near = (found, wanted, by = 1e-3) => found.forEach((value, i) => assert.ok(Math.abs(value - wanted[i]) < by, `${found} is not ${wanted}`));
@@ -65,7 +66,7 @@ test("with no dataset worse than the base, the best for one dataset is where the
   assert.deepEqual(worse(page, [0.8, 0.2]), ["b"]);
   near(best(page, only).x, [0.8, 0.2]);
   assert.deepEqual(best(page, only).worse, []); // nothing was asked for
-  const held = best(page, only, true);
+  const held = best(page, only, spares);
   near(held.x, [Math.SQRT1_2, 1 - Math.SQRT1_2], 3e-3);
   assert.deepEqual(held.worse, ["b"]);
   assert.deepEqual(worse(page, held.x), []);
@@ -73,7 +74,7 @@ test("with no dataset worse than the base, the best for one dataset is where the
 });
 
 test("the front leaves out what is expected to be worse than the base, and tells how much", () => {
-  const page = forecast(), rows = front(page, "a", "b", true);
+  const page = forecast(), rows = front(page, "a", "b", spares);
   // With parts 1 − p and p and 0.02 for both, the best is (1.02 − p, 0.02 + p) / 1.04. b is worse than the base where the first is
   // above √½, at p = 0, 1/12, 2/12 and 3/12; and a, on the other side, at as many.
   assert.deepEqual(rows.map((row) => row.worse.join()), ["b", "b", "b", "b", "", "", "", "", "", "a", "a", "a", "a"]);
@@ -85,8 +86,38 @@ test("where all that is near is worse than the base, nothing is proposed", () =>
   const page = forecast([[1, 0], [0.9, 0]]); // b's loss is 3 and 2.81 there, and 2.36 at the nearest edge of the range
   page.low = [0.6, 0];
   page.high = [1, 0];
-  assert.deepEqual(best(page, { a: { weight: 1 }, b: { weight: 1 } }, true), { x: null, worse: ["b"] });
+  assert.deepEqual(best(page, { a: { weight: 1 }, b: { weight: 1 } }, spares), { x: null, worse: ["b"] });
   page.datasets.get("b").base = null; // a base that was not measured allows everything
   page.datasets.get("b").limit = undefined;
-  near(best(page, { a: { weight: 1 }, b: { weight: 0 } }, true).x, [1, 0]);
+  near(best(page, { a: { weight: 1 }, b: { weight: 0 } }, spares).x, [1, 0]);
+});
+
+test("Σω and the norm limit the optimum: it is the point next to the free one that they allow", () => {
+  // With weights 3 and 1 the mean share is a bowl around (0.75, 0.25), so the best that is allowed is the nearest point.
+  const page = forecast(), wanted = { a: { weight: 3 }, b: { weight: 1 } }, at = (limits) => best(page, wanted, { ...FREE, ...limits }).x;
+  near(at({ sum: 0.6 }), [0.55, 0.05], 5e-3);
+  near(at({ norm: 0.5 }), [0.75, 0.25].map((value) => value * 0.5 / Math.hypot(0.75, 0.25)), 5e-3);
+  near(at({ sum: 0.6, norm: 0.5 }), [0.4871, 0.1129], 5e-3); // x + y = 0.6 and x² + y² = 0.25
+  near(at({ sum: 2, norm: 2 }), [0.75, 0.25]); // limits that are kept change nothing
+  for (const limits of [{ sum: 0.6 }, { norm: 0.5 }, { sum: 0.6, norm: 0.5 }, { sum: 0.6, spares: true }]) {
+    const x = at(limits);
+    assert.ok(keeps(page, { ...FREE, ...limits }, x), `${x} breaks ${JSON.stringify(limits)}`);
+  }
+});
+
+test("bounds count, a frozen ω stays, also outside of the measured range", () => {
+  const page = forecast([[0, 0], [0.5, 0.5]]), wanted = { a: { weight: 3 }, b: { weight: 1 } };
+  page.high = [0.8, 0.8];
+  near(best(page, wanted, { ...FREE, bounds: { b: [0.4, 0.4] } }).x, [0.75, 0.4]);
+  near(best(page, wanted, { ...FREE, bounds: { a: [0, 0.3] } }).x, [0.3, 0.25]);
+  near(best(page, wanted, { ...FREE, bounds: { b: [1.2, 1.2] } }).x, [0.75, 1.2]);
+  near(best(page, wanted, { ...FREE, bounds: { b: [-0.5, -0.1] } }).x, [0.75, -0.1]);
+  // 1/3 is a frozen ω of more digits than sliders are set to.
+  near(best(page, wanted, { ...FREE, bounds: { b: [1 / 3, 1 / 3] } }).x, [0.75, 1 / 3]);
+});
+
+test("limits that no point keeps give nothing", () => {
+  const nothing = { x: null, worse: [] }, wanted = { a: { weight: 1 }, b: { weight: 1 } };
+  assert.deepEqual(best(forecast(), wanted, { ...FREE, bounds: { a: [0.5, 1], b: [0.5, 1] }, sum: 0.6 }), nothing);
+  assert.deepEqual(best(forecast(), wanted, { ...FREE, bounds: { a: [0.5, 1], b: [0.5, 1] }, norm: 0.6 }), nothing);
 });

@@ -45,9 +45,34 @@ test("the front says how many compositions it left out, and why", () => {
   assert.equal(front.left_out([rows[1]]), "");
 });
 
+/* The fields of a form for the vectors a and b, of which b is frozen. */
+const fields = ({ checked = true, aim = "share", low = "0", high = "1", sum = "", norm = "" } = {}) => ({
+  info: { vectors: [{ name: "a" }, { name: "b" }] }, limited: { checked }, aim: { value: aim }, low: { value: low }, high: { value: high },
+  sum: { value: sum }, norm: { value: norm }, frozen: [["a", { checked: false }], ["b", { checked: true }]],
+});
+
 test("a benchmark's aim asks nothing of the losses of datasets", () => {
-  const form = (checked, value) => searchForm.spares({ limited: { checked }, aim: { value } });
+  const form = (checked, aim) => searchForm.limits(fields({ checked, aim }), { omegas: { a: 0, b: 0 } }).spares;
   assert.deepEqual([form(true, "share"), form(false, "share"), form(true, "score")], [true, false, false]);
+});
+
+test("bounds and limits of the form, and fields that do not fit limit nothing", () => {
+  const limits = (given) => searchForm.limits(fields(given), { omegas: { a: 0.2, b: 0.7 } });
+  assert.deepEqual(limits({ low: "-0,5", sum: "1.5" }), { bounds: { a: [-0.5, 1], b: [0.7, 0.7] }, sum: 1.5, norm: null, spares: true });
+  assert.deepEqual(limits({ low: "2", sum: "much", norm: "-1" }), { bounds: { b: [0.7, 0.7] }, sum: null, norm: null, spares: true });
+});
+
+test("a row that is not allowed has no rank and beats nobody", () => {
+  const rows = [row(1, 1), row(2, 2), row(3, 3)];
+  assert.deepEqual(trials.ranks(rows, (one) => one.mean > 1), [null, 1, 2]);
+});
+
+test("a measured composition is allowed by its ω, and by what was measured to be worse than the base", () => {
+  const state = { info: { vectors: [{ name: "a" }, { name: "b" }] }, forecast: null }, allows = (limits, one) => trials.allows(state, { bounds: {}, sum: null, norm: null, spares: false, ...limits }, one);
+  const one = { omegas: [0.4, 0.8], worse: ["p3"] };
+  assert.deepEqual([allows({}, one), allows({ spares: true }, one), allows({ spares: true }, { ...one, worse: [] })], [true, false, true]);
+  assert.deepEqual([allows({ sum: 1.2 }, one), allows({ sum: 1.1 }, one), allows({ bounds: { b: [0, 0.7] } }, one)], [true, false, false]);
+  assert.ok(allows({ norm: 0.1 }, one)); // the norm is not known yet
 });
 
 test("an aim and groups leave the methods that can search for them", () => {
