@@ -42,11 +42,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         inputs = shapes.files(folder, EXPERTS)
         ours = [Path(sys.executable).parent / "dem", "merge", recipe, out]
         contenders = {
-            OURS: lambda: _merge(ours, inputs, out, flush=False),
-            THEIRS: lambda: _merge([theirs, *plain, recipe, out], inputs, out, flush=True),
+            OURS: lambda: merge(ours, inputs, out, flush=False),
+            THEIRS: lambda: merge([theirs, *plain, recipe, out], inputs, out, flush=True),
         }
         costs = machine.in_turn(options.rounds, contenders)
-    print(f"{_inputs(options.size)}; {_versions()}\n")
+    print(f"{inputs_text(options.size)}\n")
     rows = [
         _row("seconds until on the disk", costs, "seconds", 1, ".2f", 1 / 5),
         _row("peak resident MB", costs, "peak", 1e6, ".0f", 1 / 15),
@@ -55,7 +55,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     machine.show(["what", OURS, THEIRS, "ratio", "target at 1.2B"], rows)
 
 
-def _merge(words: list[str | Path], inputs: list[Path], out: Path, *, flush: bool) -> machine.Cost:
+def merge(
+    words: Sequence[str | Path], inputs: list[Path], out: Path, *, flush: bool
+) -> machine.Cost:
+    """Run a merge in a cold process with its inputs in the page cache, and remove its result.
+
+    Args:
+        words: the command.
+        inputs: the files that it reads.
+        out: the folder that it writes.
+        flush: flush the result afterwards, within the measured time.
+    """
     copying.copy(inputs, None, 1)
     # What an earlier run left unwritten would otherwise be flushed within this one's time.
     os.sync()
@@ -94,10 +104,11 @@ def _row(
     return [what, *shown, text, target]
 
 
-def _inputs(size: str) -> str:
+def inputs_text(size: str) -> str:
+    """Return what is read and written, and the versions that are compared."""
     read, written = shapes.nbytes(size, EXPERTS + 1) / 1e9, shapes.nbytes(size, 1) / 1e9
     models = f"{shapes.parameters(size):,} parameters × (1 + {EXPERTS})"
-    return f"{models}: {read:.2f} GB read, {written:.2f} GB written"
+    return f"{models}: {read:.2f} GB read, {written:.2f} GB written; {_versions()}"
 
 
 def _versions() -> str:

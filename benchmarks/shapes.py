@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -114,21 +114,41 @@ def files(folder: Path, experts: int) -> list[Path]:
     ]
 
 
-def recipe(folder: Path, experts: int) -> Path:
-    """Write a recipe of the base and the first `experts` experts of a folder; return its path."""
-    models = [
-        f"  - {{model: {folder / f'expert{number}'}, "
-        f"parameters: {{weight: {0.2 + number / 10:.1f}}}}}"
+def recipe(
+    folder: Path,
+    experts: int,
+    method: str = "task_arithmetic",
+    parameters: Mapping[str, object] | None = None,
+    *,
+    base_listed: bool = False,
+) -> Path:
+    """Write a recipe of the base and the first `experts` experts of a folder; return its path.
+
+    Args:
+        folder: from `checkpoints`.
+        experts: how many.
+        method: the merge method.
+        parameters: those of the recipe, by key.
+        base_listed: list the base among the models too, as mergekit wants it for slerp.
+    """
+    listed: list[dict[str, object]] = [{"model": str(folder / "base")}] if base_listed else []
+    listed += [
+        {
+            "model": str(folder / f"expert{number}"),
+            "parameters": {"weight": round(0.2 + number / 10, 1)},
+        }
         for number in range(experts)
     ]
-    head = [
-        "merge_method: task_arithmetic",
-        f"base_model: {folder / 'base'}",
-        "dtype: bfloat16",
-        "models:",
-    ]
-    file = folder / f"recipe{experts}.yml"
-    file.write_text("\n".join([*head, *models]) + "\n")
+    document = {
+        "merge_method": method,
+        "base_model": str(folder / "base"),
+        "dtype": "bfloat16",
+        "models": listed,
+        **({"parameters": dict(parameters)} if parameters else {}),
+    }
+    # YAML reads JSON.
+    file = folder / f"recipe-{method}{experts}.yml"
+    file.write_text(json.dumps(document, indent=1))
     return file
 
 

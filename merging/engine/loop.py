@@ -81,7 +81,7 @@ def spans(task: Task, most: int) -> Iterator[tuple[int, int]]:
     A piece has at most `most` elements, unless the method needs the whole tensor.
     """
     # An empty tensor has no pieces, but range needs a step above 0.
-    size = max(task.numel, 1) if _needs_whole(task) else most
+    size = max(task.numel, 1) if task.whole else most
     for start in range(0, task.numel, size):
         yield start, min(start + size, task.numel)
 
@@ -141,7 +141,7 @@ def compute(
     terms = _terms(task, base)
     # The compiled loop cuts stored weights into slices itself; all else is cut into blocks here.
     as_stored = terms is not None and all(vector.AS_STORED for vector in job.vectors)
-    step = out.numel() if as_stored or _needs_whole(task) else BLOCK
+    step = out.numel() if as_stored or task.whole else BLOCK
     for at in range(0, out.numel(), step):
         part = out[at : at + step]
         if terms is not None:
@@ -158,11 +158,6 @@ class _Job(NamedTuple):
     vectors: list[Vector]
     """The vectors that take part, in the task's order."""
     workspace: Workspace
-
-
-def _needs_whole(task: Task) -> bool:
-    """Reports whether the method needs the whole tensor at once."""
-    return bool(task.vectors) and task.method.scope == "tensor"
 
 
 def _terms(task: Task, base: Weights) -> kernel.Terms | None:
@@ -276,7 +271,7 @@ def combine_piece(task: Task, start: int, stack: Tensor) -> Tensor:
         (n,), in the dtype of the stack: not yet rounded.
     """
     theta, others = stack[0], stack[1:]
-    shape = (-1,) if task.method.scope == "element" else task.shape or (1,)
+    shape = task.shape or (1,) if task.whole else (-1,)
     seeds = tuple(seed_of(task.seed, task.name, name) for name in task.vectors)
     span = (start, start + theta.numel())
     statistics = statistics_at(task, span, shape, theta.dtype)

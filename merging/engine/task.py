@@ -44,6 +44,15 @@ class Task(NamedTuple):
         return math.prod(self.shape)
 
     @property
+    def whole(self) -> bool:
+        """Whether the method needs the whole tensor at once."""
+        method = self.method
+        if not self.vectors or method.scope == "element":
+            return False
+        in_blocks = method.in_blocks
+        return in_blocks is None or not in_blocks(self.shape, self.depth, dict(self.arguments))
+
+    @property
     def repeats(self) -> bool:
         """Whether this is a further name of a tensor that has another name before it."""
         return bool(self.names) and self.name != self.names[0]

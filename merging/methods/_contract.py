@@ -37,6 +37,8 @@ and may have
               a sum can be computed in one pass; see merging.engine.kernel
     refusal(omegas, arguments) -> str | None: why these numbers cannot be combined, as users read it
     closed_form(squares) -> omegas: computes ω from the squared lengths of the vectors
+    in_blocks(shape, depth, arguments) -> bool: for SCOPE "tensor", which tensors are computed block
+              by block all the same. combine then gets flat stacks
 
 `combine` may overwrite the stack, which belongs to it, and nothing else. A parameter annotated
 PerVector has one value per vector; one without a default must be in the recipe.
@@ -106,6 +108,8 @@ class Method:
         scale: returns divisor and factor of a method that is just a weighted sum; otherwise None.
         refusal: returns why given numbers cannot be combined; None if it can combine all.
         closed_form: computes ω from the squared lengths of the vectors; None if the recipe gives ω.
+        in_blocks: returns whether a tensor of some shape and depth is computed block by block
+            although the scope is "tensor"; None if none is.
     """
 
     name: str
@@ -125,6 +129,7 @@ class Method:
     scale: Callable[..., tuple[Any, Any]] | None = None
     refusal: Callable[[tuple[float, ...], Mapping[str, Any]], str | None] | None = None
     closed_form: Callable[[tuple[float, ...]], tuple[float, ...]] | None = None
+    in_blocks: Callable[[tuple[int, ...], float | None, Mapping[str, Any]], bool] | None = None
 
     def default(self, parameter: str) -> Value | None:
         """Returns a parameter's default; None if there is no default or no such parameter."""
@@ -204,6 +209,7 @@ def method_of_module(name: str, module: Mapping[str, Any]) -> Method:
         scale=module.get("scale"),
         refusal=module.get("refusal"),
         closed_form=module.get("closed_form"),
+        in_blocks=module.get("in_blocks"),
     )
 
 

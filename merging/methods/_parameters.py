@@ -48,3 +48,8 @@ DivideBy = Annotated[
     Literal["weight", "count"],
     "the sum of the agreeing ω (weight, as mergekit) or their number (count, as the TIES paper)",
 ]
+
+Outside = Annotated[
+    bool, "decompose matrices outside the layers too, such as embeddings; else they are averaged"
+]
+"""Whether a method of singular vectors decomposes the matrices that are in no layer."""

@@ -1,4 +1,4 @@
-"""What several methods do with a whole stack: weighted sums, sign election, matrices.
+"""What several methods do with a whole stack: weighted sums, sign election.
 
 A sum overwrites the stack, or its first vector, and holds no copy of a delta besides it.
 """
@@ -9,8 +9,6 @@ from torch import Tensor
 
 from merging.methods._chunks import chunks
 
-ROUNDING = 1e-6
-"""Singular values below this share of the largest are what float32 leaves of 0."""
 CANCELLED = 1e-6
 """ω whose sum is no larger than this share of the sum of their magnitudes count as summing to 0.
 
@@ -123,32 +121,3 @@ def majority_sign(votes: Float[Tensor, "vectors n"]) -> Float[Tensor, "n"]:
     # A tie elects +, as in mergekit; torch.sign would give 0, with which nobody agrees.
     # Summed in float64, because a sign decides between whole entries.
     return (votes.sum(0, dtype=torch.float64) >= 0).to(votes.dtype) * 2 - 1
-
-
-def is_matrix(delta: Float[Tensor, "*shape"]) -> bool:
-    """Whether a tensor has more than one singular value: two axes, both longer than 1."""
-    return delta.dim() == 2 and min(delta.shape) > 1
-
-
-def orthogonal_factor(matrix: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows columns"]:
-    """Returns the nearest matrix with orthonormal columns (or rows, if it has fewer rows).
-
-    It is U·Vᵀ of the matrix's SVD, the solution of the orthogonal Procrustes problem. If columns
-    depend on each other there are many solutions; this is the smallest, the factor of the polar
-    decomposition. Of two equal columns of length 1 it makes two of length √½.
-    """
-    left, sizes, right = torch.linalg.svd(matrix, full_matrices=False)
-    product: Tensor = (left * determined(sizes)) @ right
-    return product
-
-
-def determined(sizes: Float[Tensor, "n"], largest: Tensor | None = None) -> Float[Tensor, "n"]:
-    """Returns 1 for singular values whose directions the matrix determines, else 0.
-
-    The directions of a singular value of 0 are whatever a library makes of the rounding.
-
-    Args:
-        sizes: the singular values, falling.
-        largest: what counts as 0 is relative to this, if not to the first of them.
-    """
-    return (sizes > ROUNDING * (sizes[0] if largest is None else largest)).to(sizes.dtype)

@@ -4,18 +4,20 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from merging.methods._parameters import Lambda
-from merging.methods._sums import average_by_count, determined, is_matrix, orthogonal_factor
+from merging.methods._parameters import Lambda, Outside
+from merging.methods._spectrum import averaged, decomposed, polar, triplets
+from merging.methods._sums import average_by_count
 from merging.methods._values import Site
 
 PAPER = "https://arxiv.org/abs/2412.00081"
 FORMULA = (
     "Θ + λ · U⊥ Σ V⊥ᵀ, from the leading r/n singular triples of each of the n ωᵢΔᵢ, r their rank; "
-    "tensors that are not matrices are averaged"
+    "tensors that are not matrices of layers are averaged"
 )
 SPACE = "deltas"
 SCOPE = "tensor"
 ON_DEVICE = True
+in_blocks = averaged
 
 
 def combine(
@@ -23,6 +25,7 @@ def combine(
     omegas: Float[Tensor, "vectors"],
     site: Site,
     *,
+    outside: Outside = False,
     lambda_: Lambda = 1.0,
 ) -> Float[Tensor, "*shape"]:
     """Merges the leading singular vectors of all deltas: Task Singular Vectors (arXiv 2412.00081).
@@ -32,7 +35,7 @@ def combine(
 
     Equal vectors count once: diag(2, 0) twice gives diag(2, 0).
     """
-    if not is_matrix(stack[0]):
+    if not decomposed(stack.shape[1:], site.depth, outside):
         return average_by_count(stack, omegas).mul_(lambda_)
     each = min(stack.shape[1:]) // len(stack)
     # With more vectors than ranks, nothing of each could be kept.
@@ -40,11 +43,10 @@ def combine(
         return average_by_count(stack, omegas).mul_(lambda_)
     lefts, sizes, rights = [], [], []
     for delta, omega in zip(stack, omegas, strict=True):
-        left, size, right = torch.linalg.svd(delta * omega, full_matrices=False)
-        known = determined(size)
-        lefts.append((left * known)[:, :each])
-        sizes.append(size[:each])
-        rights.append((right * known[:, None])[:each])
-    left, right = orthogonal_factor(torch.cat(lefts, 1)), orthogonal_factor(torch.cat(rights, 0))
+        left, size, right = triplets(delta * omega, each).determined()
+        lefts.append(left)
+        sizes.append(size)
+        rights.append(right)
+    left, right = polar(torch.cat(lefts, 1))[0], polar(torch.cat(rights, 0))[0]
     merged: Tensor = (left * torch.cat(sizes)) @ right
     return merged.mul_(lambda_)

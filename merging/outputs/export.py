@@ -43,6 +43,8 @@ RECIPE = "recipe.yml"
 CARD = "README.md"
 SHARD_BYTES = 5_000_000_000
 """The default for the largest number of bytes in a weight file."""
+WHOLE = 2**26
+"""Elements of base, vectors and result, of all whole tensors that are computed at a time."""
 
 
 class _Span(NamedTuple):
@@ -201,8 +203,10 @@ def _pieces(
 
     todo = [_Span(task, *span) for task in ordered for span in spans(task, device.most)]
     count = threads or workers()
-    # Two pieces for each thread: one is computed while the other waits for the disk.
-    room = max([2 * count * device.most, *(span.size for span in todo)])
+    # Two pieces for each thread: one is computed while the other waits for the disk. Or as many
+    # whole tensors as fit, so that a method that needs them keeps more than one thread busy.
+    held = 2 + max((len(task.vectors) for task in ordered), default=0)
+    room = max([2 * count * device.most, WHOLE // held, *(span.size for span in todo)])
     for memory, out in in_order(
         todo, computed, size=lambda span: span.size, room=room, threads=count
     ):

@@ -57,12 +57,9 @@ def memory_need(task: Task, base: Checkpoint) -> int:
     """Returns the bytes that one tensor needs at once.
 
     These are n deltas, the base and the result in the working dtype, so (n + 2) copies. They are
-    copies of a block if the method has scope 'element' or nothing is combined, else of the whole
-    tensor.
+    copies of the whole tensor if the method needs it at once, else of a block.
     """
-    # Only methods of scope 'element' can work on a block; others need the whole tensor at once.
-    whole = bool(task.vectors) and task.method.scope != "element"
-    size = task.numel if whole else min(task.numel, BLOCK)
+    size = task.numel if task.whole else min(task.numel, BLOCK)
     dtype: torch.dtype = working_dtype(base.info(task.name).dtype)
     return (len(task.vectors) + 2) * dtype.itemsize * size
 

@@ -138,7 +138,8 @@ def test_a_zero_matrix_has_rank_zero(wanted):
 
 @pytest.mark.parametrize("rank", [1, 7, 13])
 def test_above_the_limit_a_randomised_svd_comes_close_to_the_best(rank, monkeypatch):
-    monkeypatch.setattr(low_rank, "EXACT", 60)
+    for limit in ("EXACT_RANK", "EXACT_ENERGY"):
+        monkeypatch.setattr(low_rank, limit, 60)
     delta = matrix(131, 101, decay=0.97)
     found = low_rank.factorise(delta, rank=rank)
     error = low_rank.residual(delta, found)
@@ -150,7 +151,8 @@ def test_above_the_limit_a_randomised_svd_comes_close_to_the_best(rank, monkeypa
 def test_above_the_limit_the_energy_is_kept_all_the_same(energy, widths, monkeypatch):
     """The width doubles until it holds the energy; from half of the matrix on, the SVD is exact."""
     seen, randomised = [], low_rank._randomised_svd
-    monkeypatch.setattr(low_rank, "EXACT", 60)
+    for limit in ("EXACT_RANK", "EXACT_ENERGY"):
+        monkeypatch.setattr(low_rank, limit, 60)
     monkeypatch.setattr(
         low_rank,
         "_randomised_svd",
@@ -168,7 +170,8 @@ def test_above_the_limit_the_energy_is_kept_all_the_same(energy, widths, monkeyp
 
 
 def test_a_rank_near_the_whole_is_exact_above_the_limit_too(monkeypatch):
-    monkeypatch.setattr(low_rank, "EXACT", 60)
+    for limit in ("EXACT_RANK", "EXACT_ENERGY"):
+        monkeypatch.setattr(low_rank, limit, 60)
     delta = matrix(101, 131, decay=0.97)
     assert low_rank.residual(delta, low_rank.factorise(delta, rank=90)) == pytest.approx(
         best_error(delta, 90), rel=1e-7
@@ -176,7 +179,8 @@ def test_a_rank_near_the_whole_is_exact_above_the_limit_too(monkeypatch):
 
 
 def test_the_randomised_svd_repeats_and_leaves_the_generator_alone(monkeypatch):
-    monkeypatch.setattr(low_rank, "EXACT", 60)
+    for limit in ("EXACT_RANK", "EXACT_ENERGY"):
+        monkeypatch.setattr(low_rank, limit, 60)
     delta = matrix(131, 101, decay=0.97)
     state = torch.get_rng_state()
     one = low_rank.factorise(delta, rank=7)

@@ -8,7 +8,7 @@ from merging.methods._values import Site
 
 
 def apply(
-    name, stack, omegas=None, base=None, *, seeds=None, depth=None, dtype=torch.float64, **given
+    name, stack, omegas=None, base=None, *, seeds=None, depth=0.5, dtype=torch.float64, **given
 ):
     """The method's result on rows of numbers."""
     rows = torch.tensor(stack, dtype=dtype)

@@ -47,12 +47,6 @@ def test_agreeing_entries_are_those_of_a_plain_loop(rows):
     assert found.tolist() == pytest.approx(wanted)
 
 
-def test_orthogonal_factor_has_orthonormal_columns_nearest_to_the_matrix():
-    matrix = torch.tensor([[2.0, 0.0], [0.0, -3.0], [0.0, 0.0]], dtype=torch.float64)
-    wanted = torch.tensor([[1.0, 0.0], [0.0, -1.0], [0.0, 0.0]], dtype=torch.float64)
-    torch.testing.assert_close(_sums.orthogonal_factor(matrix), wanted)
-
-
 def test_weights_that_cancel_but_for_rounding_do_not_divide():
     """0.3 + 0.6 − 0.9 is 6e-8 in float32; as at exactly 0, the sum is not divided."""
     omegas = torch.tensor([0.3, 0.6, -0.9])
@@ -60,10 +54,3 @@ def test_weights_that_cancel_but_for_rounding_do_not_divide():
     found = _sums.sum_agreeing(stack, omegas, normalize=True, elect="weighted", divide_by="weight")
     assert found.item() == pytest.approx(2.4)
     assert _sums.cancel((0.3, 0.6, -0.9)) and _sums.cancel((0.0,)) and not _sums.cancel((1.0, -0.9))
-
-
-def test_of_equal_columns_each_gets_its_part_of_the_direction():
-    half = 0.5**0.5
-    found = _sums.orthogonal_factor(torch.tensor([[3.0, 3.0], [0.0, 0.0]], dtype=torch.float64))
-    wanted = torch.tensor([[half, half], [0.0, 0.0]], dtype=torch.float64)
-    torch.testing.assert_close(found, wanted)

@@ -18,6 +18,13 @@ ROWS, COLUMNS = 2**20, 2**20
 """A matrix of 4.4 TB in float32."""
 
 
+def task_of(shape, dtype, method, vectors, depth=0.5):
+    """A task of a method with its defaults, in a layer."""
+    loaded = load(method)
+    arguments = tuple(sorted(loaded.arguments({}, len(vectors)).items()))
+    return Task(NAME, shape, dtype, loaded, vectors, arguments=arguments, depth=depth)
+
+
 @pytest.fixture
 def huge(tmp_path):
     """A base and two fine-tunes of one matrix of terabytes, of which the disk holds nothing."""
@@ -84,7 +91,7 @@ def test_a_method_in_blocks_needs_little_memory_but_the_disk_all_the_same(huge, 
 )
 def test_the_need_by_hand(tmp_path, write, method, vectors, dtype, need):
     base = Checkpoint(write(tmp_path / "base", {NAME: torch.zeros(521, 1031, dtype=dtype)}))
-    task = Task(NAME, (521, 1031), dtype, load(method), vectors)
+    task = task_of((521, 1031), dtype, method, vectors)
     assert memory_need(task, base) == need
     assert memory([task], base, need) == []
     (problem,) = memory([task], base, need - 1)
@@ -92,6 +99,12 @@ def test_the_need_by_hand(tmp_path, write, method, vectors, dtype, need):
         "error",
         "memory",
     ) and f"{need / 1e9:.2f} GB" in problem.message
+
+
+def test_what_a_method_averages_is_computed_in_blocks(tmp_path, write):
+    base = Checkpoint(write(tmp_path / "base", {NAME: torch.zeros(521, 1031)}))
+    outside = task_of((521, 1031), torch.float32, "tsv", ("a", "b"), depth=None)
+    assert memory_need(outside, base) == 4 * 4 * BLOCK
 
 
 def test_small_tensors_need_no_more_than_they_have(tmp_path, write):
@@ -149,4 +162,4 @@ class TestFreeMemory:
 def test_where_memory_is_unknown_nothing_is_refused(tmp_path, write, monkeypatch):
     base = Checkpoint(write(tmp_path / "base", {NAME: torch.zeros(3, 5)}))
     monkeypatch.setattr(room, "free_memory", lambda: None)
-    assert memory([Task(NAME, (3, 5), torch.float32, load("tsv"), ("a",))], base) == []
+    assert memory([task_of((3, 5), torch.float32, "tsv", ("a",))], base) == []

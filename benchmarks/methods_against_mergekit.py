@@ -1,0 +1,129 @@
+"""Claim: each method of mergekit takes a third of its time and a sixth of its memory.
+
+    python -m benchmarks.methods_against_mergekit [--size 0.5B] [--methods ties slerp] [--rounds 1]
+
+Both tools merge the same recipe (bfloat16, a base and five experts, or as many as the method
+takes) in cold processes, in turn, until the result is safe on the disk, as in
+merge_against_mergekit. Methods that mergekit does not have are measured alone. Memory is the peak
+of anonymous memory, which leaves out what mergekit maps of its inputs. Methods of singular vectors
+may take three minutes, and more memory than the others.
+"""
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmarks import machine, shapes
+from benchmarks.merge_against_mergekit import EXPERTS, MERGEKIT, OURS, THEIRS, inputs_text, merge
+
+TIME, MEMORY = 1 / 3, 1 / 6
+"""The targets against mergekit."""
+MOST_MB, MOST_SECONDS = 600.0, 180.0
+"""The targets for the peak of all others, and for the time of those of singular vectors."""
+SPARSE = {"density": 0.5}
+
+
+class Case(NamedTuple):
+    """How a method is measured.
+
+    Attributes:
+        parameters: those of the recipe.
+        experts: how many experts, beside the base.
+        base_listed: whether the base is listed among the models.
+        mergekit: whether mergekit 0.1.5 has the method.
+    """
+
+    parameters: Mapping[str, object] = {}
+    experts: int = EXPERTS
+    base_listed: bool = False
+    mergekit: bool = True
+
+
+CASES = {
+    "task_arithmetic": Case(),
+    "linear": Case(),
+    "ties": Case(SPARSE),
+    "dare_linear": Case(SPARSE),
+    "dare_ties": Case(SPARSE),
+    "breadcrumbs": Case({"density": 0.5, "gamma": 0.01}),
+    "breadcrumbs_ties": Case({"density": 0.5, "gamma": 0.01}),
+    "della": Case({"density": 0.5, "epsilon": 0.1}),
+    "della_linear": Case({"density": 0.5, "epsilon": 0.1}),
+    "sce": Case({"select_topk": 0.5}),
+    "model_stock": Case(),
+    "multislerp": Case(),
+    "karcher": Case(),
+    "slerp": Case({"t": 0.4}, 1, base_listed=True),
+    "nuslerp": Case(experts=2),
+    "nearswap": Case({"t": 0.001}, 1, base_listed=True),
+    "arcee_fusion": Case({}, 1, base_listed=True),
+    "tsv": Case(mergekit=False),
+    "iso_c": Case(mergekit=False),
+    "iso_cts": Case(mergekit=False),
+}
+SINGULAR = ("tsv", "iso_c", "iso_cts")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Merge by each method with both tools, and print a row for each.
+
+    Raises:
+        SystemExit: mergekit is not installed in .venv-mergekit, or one of the tools failed.
+    """
+    methods = {"nargs": "+", "default": list(CASES), "choices": list(CASES), "help": "only these"}
+    options = machine.begin(__file__, __doc__, argv, rounds=1, size="0.5B", methods=methods)
+    theirs = MERGEKIT / "bin" / "mergekit-yaml"
+    if not theirs.exists() and any(CASES[name].mergekit for name in options.methods):
+        raise SystemExit(f"{theirs} does not exist. Install mergekit: make .venv-mergekit/made")
+    rows = []
+    with shapes.checkpoints(options.size, EXPERTS, options.weights) as folder:
+        for name in options.methods:
+            costs = _measured(name, folder, theirs, options.rounds)
+            rows.append(_row(name, costs))
+            print(f"{name} is measured", file=sys.stderr)
+    print(f"{inputs_text(options.size)}\n")
+    machine.show(
+        ["method", "seconds", "mergekit", "ratio", "target", "MB", "mergekit", "ratio", "target"],
+        rows,
+    )
+
+
+def _measured(name: str, folder: Path, theirs: Path, rounds: int) -> dict[str, list[machine.Cost]]:
+    case, out = CASES[name], folder / "out"
+    recipe = shapes.recipe(
+        folder, case.experts, name, case.parameters, base_listed=case.base_listed
+    )
+    inputs = shapes.files(folder, case.experts)
+    ours: list[str | Path] = [Path(sys.executable).parent / "dem", "merge", recipe, out]
+    plain = [theirs, "--no-copy-tokenizer", "--quiet", recipe, out]
+    contenders = {OURS: lambda: merge(ours, inputs, out, flush=False)}
+    if case.mergekit:
+        contenders[THEIRS] = lambda: merge(plain, inputs, out, flush=True)
+    return machine.in_turn(rounds, contenders)
+
+
+def _row(name: str, costs: Mapping[str, Sequence[machine.Cost]]) -> list[str]:
+    """Return the cells of a method: time and memory, each with mergekit's, ratio and targets."""
+    cells = [name]
+    for of, unit, form, most in (("seconds", 1.0, ".1f", TIME), ("own", 1e6, ".0f", MEMORY)):
+        spreads = {
+            tool: machine.spread([getattr(cost, of) / unit for cost in taken])
+            for tool, taken in costs.items()
+        }
+        alone = MOST_SECONDS if of == "seconds" else MOST_MB
+        targets = []
+        # Those of singular vectors have a target for their time alone, the others for their memory.
+        if (of == "seconds") == (name in SINGULAR):
+            targets.append(machine.target(spreads[OURS].median, alone))
+        shown = ["", ""]
+        if THEIRS in costs:
+            ratio = machine.ratio(costs[OURS], costs[THEIRS], of)
+            shown = [spreads[THEIRS].text(form), f"1/{1 / ratio.median:.1f}"]
+            targets.append(f"≤ 1/{1 / most:.0f}: {'met' if ratio.median <= most else 'missed'}")
+        cells += [spreads[OURS].text(form), *shown, "; ".join(targets)]
+    return cells
+
+
+if __name__ == "__main__":
+    main()
