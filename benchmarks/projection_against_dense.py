@@ -1,7 +1,7 @@
 """Claim: a sparse projection takes 1/100 of a dense one's time, with cosines as accurate.
 
     python -m benchmarks.projection_against_dense
-        [--examples 16] [--dimension 8192] [--rounds 5] [--trak PYTHON]
+        [--examples 48] [--dimension 8192] [--rounds 5] [--trak PYTHON]
 
 Gradients of examples of the demo, of the attention weights of its base's first layer. The sparse
 projection (s = 4) and this project's streamed dense one run against a plain dense projection, which
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         __doc__,
         argv,
         rounds=5,
-        examples={"type": int, "default": 16, "help": "examples of a batch (default: 16)"},
+        examples={"type": int, "default": 48, "help": "examples of a batch (default: 48)"},
         dimension={"type": int, "default": 8192, "help": "numbers for each (default: 8192)"},
         trak={"type": Path, "help": "the Python of an environment that has traker"},
     )

@@ -1,9 +1,10 @@
-"""Other processes: runs `dem` in one, and tells whether one that wrote a running.json lives."""
+"""Processes: what asks one to end, `dem` in another one, and whether the writer of a file lives."""
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -12,6 +13,16 @@ RUNNING = "running.json"
 
 ROOT = Path(__file__).resolve().parents[1]
 """The folder that holds the packages, for a child's PYTHONPATH."""
+
+
+def ending_signals() -> tuple[int, ...]:
+    """Returns the signals, beside Ctrl-C, after which a command cleans up and ends.
+
+    They are SIGTERM and, where the system has it, SIGHUP: the terminal has gone. One that is
+    ignored, as SIGHUP is under nohup, is left out.
+    """
+    numbers = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+    return tuple(each for each in numbers if signal.getsignal(each) is not signal.SIG_IGN)
 
 
 def dem(*words: str) -> tuple[list[str], dict[str, str]]:

@@ -21,6 +21,7 @@ import typer
 from workbench.cli.help import Verb, Verbs
 from workbench.cli.output import QUIET, WORKER, event, fail
 from workbench.cli.shared import ledger_of, progress_bar
+from workbench.processes import ending_signals
 
 # Before torch is imported: two threads that spin while a third process works cost ten times the
 # time.
@@ -234,13 +235,15 @@ def main(arguments: list[str]) -> int:
     """Run one command line and return its exit code.
 
     Returns:
-        0; 2 for wrong input, 130 and 143 if a signal ended it, 1 if nobody reads its output.
+        0; 2 for wrong input, 128 and the number of the signal that ended it, 1 if nobody reads its
+        output.
     """
     from workbench.errors import is_user_error
 
     if threading.current_thread() is threading.main_thread():
         # An ended process cleans up what it has staged, as an interrupted one does.
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+        for number in ending_signals():
+            signal.signal(number, lambda number, _: sys.exit(128 + number))
     # A group without a verb shows what verbs it has.
     arguments = [*arguments, "--help"] if arguments in ([], ["demo"], ["real"]) else arguments
     quiet, worker = QUIET.set(False), WORKER.set(False)
@@ -256,7 +259,7 @@ def main(arguments: list[str]) -> int:
         fail(_usage_message(error))
         return error.exit_code
     except OSError as error:
-        if error.errno == errno.EPIPE:
+        if error.errno in (errno.EPIPE, errno.EIO) and error.filename is None:
             _drop_stdout()
             return 1
         if error.filename is None or error.strerror is None:
@@ -286,7 +289,10 @@ def _usage_message(error: typer.TyperException) -> str:
 
 
 def _drop_stdout() -> None:
-    """Write nothing more to a pipe whose reader has gone, as in `dem methods | head`."""
+    """Write nothing more to a pipe whose reader has gone, as in `dem methods | head`.
+
+    Nor to a terminal that has gone.
+    """
     # Otherwise the interpreter's last flush of stdout fails again, with a message.
     try:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

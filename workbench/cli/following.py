@@ -12,6 +12,7 @@ import typer
 from training.run.launch import is_main
 from workbench.cli.output import WORKER, event, note
 from workbench.cli.shared import progress_bar
+from workbench.processes import ending_signals
 
 if TYPE_CHECKING:
     from training.plan.carry_out import Made, Moment
@@ -34,7 +35,8 @@ class StopFlag:
 def stopping(worker: bool) -> Iterator[StopFlag]:
     """Yield the flag that asks to stop after the current update.
 
-    Ctrl-C, SIGTERM and the end of a worker's stdin set it; a second Ctrl-C ends at once.
+    Ctrl-C, SIGTERM, a terminal that goes away and the end of a worker's stdin set it; a second
+    Ctrl-C ends at once.
     """
     stop, before = StopFlag(), {}
 
@@ -50,9 +52,8 @@ def stopping(worker: bool) -> Iterator[StopFlag]:
         stop.code = stop.code or 143
 
     if threading.current_thread() is threading.main_thread():
-        before = {
-            number: signal.signal(number, asked) for number in (signal.SIGINT, signal.SIGTERM)
-        }
+        ending = (signal.SIGINT, *ending_signals())
+        before = {number: signal.signal(number, asked) for number in ending}
     if worker:
         threading.Thread(target=until_stdin_ends, name="stdin", daemon=True).start()
     try:

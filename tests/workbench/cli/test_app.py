@@ -1,9 +1,12 @@
 """`dem` as a program: version, exit codes, errors for the user, --quiet, completion, and app.py."""
 
+import errno
 import os
 import re
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +168,58 @@ def test_an_interrupted_verb_ends_with_130(monkeypatch: Any) -> None:
 
     monkeypatch.setattr(tables, "methods", interrupted)
     assert main(["methods"]) == 130
+
+
+@pytest.fixture
+def handlers() -> Iterator[None]:
+    """The handlers of signals as they were before."""
+    numbers = (signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in numbers}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("handlers")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_a_verb_as_an_interruption_does(monkeypatch: Any, number: int) -> None:
+    from workbench.reports import tables
+
+    swept = []
+
+    def interrupted() -> str:
+        try:
+            signal.raise_signal(number)
+            raise AssertionError("the signal was not heard")
+        finally:
+            swept.append(number)
+
+    monkeypatch.setattr(tables, "methods", interrupted)
+    assert main(["methods"]) == 128 + number
+    assert swept == [number]
+
+
+@pytest.mark.usefixtures("handlers")
+def test_what_nohup_ignores_stays_ignored() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    assert main(["methods"]) == 0
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+
+
+@pytest.mark.parametrize("number", [errno.EPIPE, errno.EIO])
+def test_an_output_that_is_gone_ends_without_a_message(
+    monkeypatch: Any, capsys: Any, number: int
+) -> None:
+    from workbench.reports import tables
+
+    def gone() -> str:
+        raise OSError(number, "gone")
+
+    monkeypatch.setattr(tables, "methods", gone)
+    # The package has the application by the same name as its module.
+    monkeypatch.setattr(sys.modules["workbench.cli.app"], "_drop_stdout", lambda: None)
+    assert main(["methods"]) == 1
+    assert capsys.readouterr().err == ""
 
 
 def python(code: str, **more: Any) -> "subprocess.CompletedProcess[str]":
