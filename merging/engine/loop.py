@@ -21,6 +21,7 @@ from torch import Tensor
 from merging.dtypes import working_dtype
 from merging.engine import kernel, pieces
 from merging.engine.finite import explain_not_finite
+from merging.engine.rank_windows import windows_at
 from merging.engine.stochastic_rounding import round_stochastically
 from merging.engine.task import Task
 from merging.engine.task_vectors import statistics_at, vectors_of
@@ -30,6 +31,7 @@ from merging.engine.workspace import PIECE, Workspace
 from merging.errors import MergingError
 from merging.inputs.checkpoint import Weights, dtype_of, read_block, read_into
 from merging.inputs.vector import Vector
+from merging.methods._edits import Window
 from merging.methods._values import Site
 from merging.recipe import Recipe
 
@@ -192,9 +194,8 @@ def _by_kernel(job: _Job, start: int, out: Tensor, terms: kernel.Terms) -> None:
 
 def _by_method(job: _Job, start: int, out: Tensor) -> None:
     """Computes a piece by the method's `combine`, in the working dtype."""
-    task, workspace = job.task, job.workspace
-    working = working_dtype(dtype_of(job.base, task.name))
-    stack = workspace.rows(len(task.vectors) + 1, out.numel(), working)
+    task, workspace, dtype = job.task, job.workspace, dtype_of(job.base, job.task.name)
+    stack = workspace.rows(len(task.vectors) + 1, out.numel(), working_dtype(dtype))
     read_into(job.base, task.name, start, stack[0], workspace.scratch)
     values = _read_and_combine(job, start, stack)
     # Unless rounding is stochastic, copy_ rounds to nearest itself and saves a copy in memory.
@@ -250,15 +251,18 @@ def _read_and_combine(job: _Job, start: int, stack: Tensor) -> Tensor:
     The first row of `stack` holds the base; the other rows are written.
     """
     name, scratch = job.task.name, job.workspace.scratch
+    windows = windows_at(job.task, job.base, job.vectors, start, scratch)
     if job.task.space == "deltas":
         pieces.fill_deltas(name, start, stack, job.base, job.vectors, scratch)
     else:
         for row, vector in zip(stack[1:], job.vectors, strict=True):
             vector.read_weights(name, start, row, scratch)
-    return combine_piece(job.task, start, stack)
+    return combine_piece(job.task, start, stack, windows)
 
 
-def combine_piece(task: Task, start: int, stack: Tensor) -> Tensor:
+def combine_piece(
+    task: Task, start: int, stack: Tensor, windows: tuple[Window, ...] = ()
+) -> Tensor:
     """Applies the method to one piece, on the device of the stack.
 
     Args:
@@ -266,6 +270,7 @@ def combine_piece(task: Task, start: int, stack: Tensor) -> Tensor:
         start: the piece's first element in the flattened tensor.
         stack: (1 + vectors, n), overwritten: the base's values, then the deltas or the weights of
             each vector, as the task's space says.
+        windows: what a method that trims keeps of each vector; see Site.
 
     Returns:
         (n,), in the dtype of the stack: not yet rounded.
@@ -275,7 +280,7 @@ def combine_piece(task: Task, start: int, stack: Tensor) -> Tensor:
     seeds = tuple(seed_of(task.seed, task.name, name) for name in task.vectors)
     span = (start, start + theta.numel())
     statistics = statistics_at(task, span, shape, theta.dtype)
-    site = Site(task.name, theta.view(shape), task.depth, seeds, statistics)
+    site = Site(task.name, theta.view(shape), task.depth, seeds, statistics, windows)
     # ω stay on the CPU, also for an accelerator: methods use them as single numbers.
     omegas = torch.tensor(task.omegas, dtype=theta.dtype)
     result: Tensor = task.method.combine(

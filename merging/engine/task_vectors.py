@@ -31,28 +31,28 @@ class RenamedTensor(Vector):
 
     def __init__(self, inner: Vector, name: str, own: str) -> None:
         self.name, self.base, self.path = inner.name, inner.base, inner.path
-        self._inner, self._names = inner, {name: own}
+        self.inner, self._names = inner, {name: own}
 
     def __getitem__(self, name: str) -> Tensor:
-        return self._inner[self._names.get(name, name)]
+        return self.inner[self._names.get(name, name)]
 
     def __iter__(self) -> Iterator[str]:
         yield from self._names
-        yield from self._inner
+        yield from self.inner
 
     def __contains__(self, name: object) -> bool:
-        return name in self._names or name in self._inner
+        return name in self._names or name in self.inner
 
     def __len__(self) -> int:
-        return len(self._names) + len(self._inner)
+        return len(self._names) + len(self.inner)
 
     def block(self, name: str, start: int, stop: int) -> Tensor:
         """Returns elements of a delta; see Vector.block."""
-        return self._inner.block(self._names.get(name, name), start, stop)
+        return self.inner.block(self._names.get(name, name), start, stop)
 
     def weights_block(self, name: str, start: int, stop: int) -> Tensor:
         """Returns elements of Θ_i; see Vector.weights_block."""
-        return self._inner.weights_block(self._names.get(name, name), start, stop)
+        return self.inner.weights_block(self._names.get(name, name), start, stop)
 
 
 def under_first_name(vector: Vector, names: Sequence[str]) -> Vector:

@@ -39,6 +39,8 @@ and may have
     closed_form(squares) -> omegas: computes ω from the squared lengths of the vectors
     in_blocks(shape, depth, arguments) -> bool: for SCOPE "tensor", which tensors are computed block
               by block all the same. combine then gets flat stacks
+    ranks(size, arguments) -> the ranks that each vector keeps of so many entries, None for all:
+              given with in_blocks by methods that trim. combine then finds them in site.windows
 
 `combine` may overwrite the stack, which belongs to it, and nothing else. A parameter annotated
 PerVector has one value per vector; one without a default must be in the recipe.
@@ -110,6 +112,7 @@ class Method:
         closed_form: computes ω from the squared lengths of the vectors; None if the recipe gives ω.
         in_blocks: returns whether a tensor of some shape and depth is computed block by block
             although the scope is "tensor"; None if none is.
+        ranks: returns the ranks, by magnitude, that each vector keeps; None if it does not trim.
     """
 
     name: str
@@ -130,6 +133,7 @@ class Method:
     refusal: Callable[[tuple[float, ...], Mapping[str, Any]], str | None] | None = None
     closed_form: Callable[[tuple[float, ...]], tuple[float, ...]] | None = None
     in_blocks: Callable[[tuple[int, ...], float | None, Mapping[str, Any]], bool] | None = None
+    ranks: Callable[[int, Mapping[str, Any]], tuple[tuple[int, int] | None, ...]] | None = None
 
     def default(self, parameter: str) -> Value | None:
         """Returns a parameter's default; None if there is no default or no such parameter."""
@@ -210,6 +214,7 @@ def method_of_module(name: str, module: Mapping[str, Any]) -> Method:
         refusal=module.get("refusal"),
         closed_form=module.get("closed_form"),
         in_blocks=module.get("in_blocks"),
+        ranks=module.get("ranks"),
     )
 
 

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from merging.methods._chunks import CHUNK, chunks
 
+Ranks = tuple[int, int]
+"""The first rank in order of rising magnitude, from 0, and the rank after the last."""
 SMALL = 1e-7
 """mergekit's tolerance: a delta whose magnitudes sum to less than this is not scaled."""
 
@@ -27,9 +29,14 @@ def keep_largest(delta: Float[Tensor, "*shape"], density: float) -> None:
         delta: changed in place.
         density: the share that is kept, 0 to 1.
     """
+    keep_ranks(delta, largest(delta.numel(), density))
+
+
+def largest(size: int, density: float) -> Ranks | None:
+    """Returns the ranks that `keep_largest` keeps of so many entries; None for all."""
     # As in mergekit: a tensor of fewer than 1/density entries would otherwise lose its whole delta.
-    count = max(1, int(density * delta.numel())) if density > 0 else 0
-    keep_ranks(delta, delta.numel() - count, delta.numel() if density < 1 else None)
+    count = max(1, int(density * size)) if density > 0 else 0
+    return (size - count, size) if density < 1 else None
 
 
 def keep_below_outliers(delta: Float[Tensor, "*shape"], density: float, gamma: float) -> None:
@@ -43,31 +50,42 @@ def keep_below_outliers(delta: Float[Tensor, "*shape"], density: float, gamma: f
         density: the share that is kept, 0 to 1.
         gamma: the share of the largest entries that counts as outliers, 0 to 1.
     """
-    count, outliers = int(density * delta.numel()), int(gamma * delta.numel())
+    keep_ranks(delta, below_outliers(delta.numel(), density, gamma))
+
+
+def below_outliers(size: int, density: float, gamma: float) -> Ranks | None:
+    """Returns the ranks that `keep_below_outliers` keeps of so many entries; None for all."""
+    count, outliers = int(density * size), int(gamma * size)
     # Counted from the largest entry down, as mergekit does since 0.1.5. Before, it zeroed a whole
     # tensor if ⌊gamma·n⌋ was 0.
-    start = max(0, delta.numel() - count - outliers)
-    keep_ranks(delta, start, start + count if density < 1 else None)
+    start = max(0, size - count - outliers)
+    return (start, start + count) if density < 1 else None
 
 
-def keep_ranks(delta: Float[Tensor, "*shape"], start: int, stop: int | None) -> None:
-    """Zeros all entries but those of rank `start` to `stop` − 1 in order of rising magnitude.
+def keep_ranks(delta: Float[Tensor, "*shape"], ranks: Ranks | None) -> None:
+    """Zeros all entries but those of some ranks in order of rising magnitude.
 
     Entries of equal magnitude are ranked by position, so exactly stop − start entries are kept.
 
     Args:
         delta: changed in place.
-        start: the first rank that is kept, from 0.
-        stop: the rank after the last that is kept; None keeps all.
+        ranks: the first rank that is kept, from 0, and the one after the last; None keeps all.
     """
-    if stop is None:
+    if ranks is None:
         return
+    start, stop = ranks
     flat = delta.view(-1)
-    if stop <= start:
+    # rank_window reorders what it is given, so it gets the copy that abs makes.
+    keep_window(flat, rank_window(flat.abs(), start, stop) if start < stop else NOTHING)
+
+
+def keep_window(flat: Float[Tensor, "n"], window: "Window") -> None:
+    """Zeros all entries but those in a window, in place."""
+    if window == EVERYTHING:
+        return
+    if window == NOTHING:
         flat.zero_()
         return
-    # rank_window reorders what it is given, so it gets the copy that abs makes.
-    window = rank_window(flat.abs(), start, stop)
     for part, kept in zip(
         chunks(flat), window.masks(part.abs() for part in chunks(flat)), strict=True
     ):
@@ -111,6 +129,12 @@ class Window(NamedTuple):
             yield above & ((size < self.high) | (at_high & (rank_high < self.stop)))
             seen_low += int(at_low.sum())
             seen_high += int(at_high.sum())
+
+
+EVERYTHING = Window(0, -1, 0.0, 0.0, 0, 0)
+"""The window that stands for all entries, whatever their number."""
+NOTHING = Window(0, 0, 0.0, 0.0, 0, 0)
+"""The window without an entry."""
 
 
 def rank_window(sizes: Float[Tensor, "n"], start: int, stop: int) -> Window:

@@ -1,6 +1,6 @@
 """The plain values of a method: its parameters, and what it may know of the tensor it works on."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -76,6 +76,8 @@ class Site(NamedTuple):
             vector's name only, so that a mask does not depend on the other vectors.
         statistics: one per vector, for methods that declare STATISTICS; all None if nothing was
             measured of this tensor.
+        windows: what to keep of each vector's block, for methods that declare `ranks`; () for a
+            tensor that comes whole.
     """
 
     name: str
@@ -83,3 +85,4 @@ class Site(NamedTuple):
     depth: float | None = None
     seeds: tuple[int, ...] = ()
     statistics: tuple[Statistic | None, ...] = ()
+    windows: tuple[Any, ...] = ()

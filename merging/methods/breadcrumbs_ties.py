@@ -14,7 +14,9 @@ from merging.methods._parameters import (
 )
 from merging.methods._sums import sum_agreeing
 from merging.methods._values import Site
+from merging.methods.breadcrumbs import ranks as ranks
 from merging.methods.breadcrumbs import trim
+from merging.methods.ties import in_blocks as in_blocks
 
 PAPER = "https://arxiv.org/abs/2312.06795; https://arxiv.org/abs/2306.01708 (signs)"
 FORMULA = (
@@ -44,7 +46,7 @@ def combine(
     [4, −1, 3, −2] and [1, 2, −4, −9] at density 0.5 and gamma 0.25 become [0, 0, 3, −2] and
     [0, 2, −4, 0]. At equal ω the third entry elects −, and the result is [0, 2, −4, −2].
     """
-    trim(stack, density, gamma, rescale)
+    trim(stack, density, gamma, rescale, site)
     return sum_agreeing(
         stack, omegas, normalize=normalize, elect=elect, divide_by=divide_by, lambda_=lambda_
     )

@@ -1,11 +1,15 @@
 """TIES: trim the small entries of each delta, elect a sign per entry, add the deltas that agree."""
 
+import math
+from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
 
-from merging.methods._edits import keep_largest, thin
+from merging.methods._chunks import CHUNK
+from merging.methods._edits import Ranks, keep_largest, keep_window, largest, thin
 from merging.methods._parameters import (
     Density,
     DivideBy,
@@ -24,6 +28,16 @@ FORMULA = (
 )
 SPACE = "deltas"
 SCOPE = "tensor"
+
+
+def in_blocks(shape: Sequence[int], depth: float | None, arguments: Mapping[str, Any]) -> bool:
+    """Whether a tensor is computed in blocks: a large one, unless magnitudes are summed up."""
+    return math.prod(shape) > CHUNK and not arguments["rescale"]
+
+
+def ranks(size: int, arguments: Mapping[str, Any]) -> tuple[Ranks | None, ...]:
+    """Returns the ranks that each vector keeps of so many entries."""
+    return tuple(largest(size, share) for share in arguments["density"])
 
 
 def combine(
@@ -47,7 +61,9 @@ def combine(
     divide_by "count".
     """
     # One threshold for each tensor, as in mergekit and PEFT; MergeLM takes one over the model.
-    for delta, share in zip(stack, density, strict=True):
+    for delta, window in zip(stack, site.windows, strict=False):
+        keep_window(delta, window)
+    for delta, share in zip(stack, density, strict=True) if not site.windows else ():
         thin(delta, share, "l1" if rescale else "none", partial(keep_largest, density=share))
     return sum_agreeing(
         stack, omegas, normalize=normalize, elect=elect, divide_by=divide_by, lambda_=lambda_

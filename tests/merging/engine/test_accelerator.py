@@ -328,7 +328,8 @@ def test_what_does_not_fit_is_computed_on_the_cpu_and_reported(
     weights = llama()
     base = Checkpoint(write(tmp_path / "base", weights))
     path = write(tmp_path / "cot", tuned(weights, 1))
-    recipe = Recipe.compose(base.path, {"cot": path}, {"cot": 0.7}, method=name)
+    whole = {"outside": True} if name == "iso_c" else {}
+    recipe = Recipe.compose(base.path, {"cot": path}, {"cot": 0.7}, method=name, parameters=whole)
     vectors, on, large = {"cot": open_vector(path, base)}, place("cpu", 53), "lm_head.weight"
     wanted = dict(merge(recipe, base, vectors))
     real = module.combine_piece

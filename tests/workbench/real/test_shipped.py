@@ -100,7 +100,9 @@ def test_the_shipped_composition_has_the_losses_of_the_table(results, monkeypatc
     LiveModel(loaded.module, in_memory(base), vectors, loaded.views).apply(
         replace(recipe, out_dtype="float32")
     )
-    prepared = prepare(records(folder / "data", "test", ("sums", "trivia", UNSEEN)), loaded.tokenizer)
+    prepared = prepare(
+        records(folder / "data", "test", ("sums", "trivia", UNSEEN)), loaded.tokenizer
+    )
     row = results["rows"][f"row {TUNED} {SEEDS[0]}"]
     for loss in losses(loaded.module, prepared):
         assert loss.value == pytest.approx(row[loss.dataset]["loss"], abs=1e-3)

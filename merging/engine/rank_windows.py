@@ -1,0 +1,173 @@
+"""Finds the magnitudes of given ranks in a delta, block by block, so that nothing is held whole.
+
+A method that trims keeps the entries from one rank to another. The magnitudes at these ranks follow
+from histograms: one of the upper 16 bits of all magnitudes, and one of the lower 15 bits of those
+that share the upper bits with a rank. That is a radix selection in two passes. A third counts the
+entries that are equal to an end, because those are ranked by position.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from threading import Lock
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from merging.dtypes import working_dtype
+from merging.engine.pieces import fill_deltas
+from merging.engine.task import Task
+from merging.engine.task_vectors import RenamedTensor
+from merging.inputs.checkpoint import Weights, dtype_of, read_into
+from merging.inputs.vector import Vector
+from merging.methods._chunks import CHUNK
+from merging.methods._edits import EVERYTHING, NOTHING, Ranks, Window, rank_window
+
+LOWER = 15
+"""The lower bits of a float32 magnitude; its sign bit is 0, so 16 are above them."""
+_CACHE = "_rank_windows"
+_LOCK = Lock()
+
+Blocks = Callable[[], Iterator[NDArray[np.uint32]]]
+"""Starts a pass over a delta: yields the bits of its magnitudes in chunks."""
+
+
+class _Ends(NamedTuple):
+    """A window of a whole tensor, and how many entries equal its ends before each chunk."""
+
+    window: Window
+    at_low: NDArray[np.int64]
+    at_high: NDArray[np.int64]
+
+
+class _Delta:
+    """The magnitudes of one vector's delta, read chunk by chunk.
+
+    Args:
+        task: the tensor.
+        base: Θ.
+        vector: Δ.
+        scratch: see windows_at.
+    """
+
+    def __init__(self, task: Task, base: Weights, vector: Vector, scratch: Tensor) -> None:
+        self._name, self._base, self._vector, self._scratch = task.name, base, vector, scratch
+        self.size, self.dtype = task.numel, working_dtype(dtype_of(base, task.name))
+        self._rows = torch.empty(2, min(CHUNK, task.numel), dtype=self.dtype)
+
+    def read(self, start: int, stop: int) -> Tensor:
+        """Returns at most CHUNK magnitudes; the next call overwrites them."""
+        rows = self._rows[:, : stop - start]
+        read_into(self._base, self._name, start, rows[0], self._scratch)
+        fill_deltas(self._name, start, rows, self._base, [self._vector], self._scratch)
+        return rows[1].abs_()
+
+    def chunks(self) -> Iterator[Tensor]:
+        """Yields all magnitudes, CHUNK at a time."""
+        for start in range(0, self.size, CHUNK):
+            yield self.read(start, min(start + CHUNK, self.size))
+
+    def window(self, ends: _Ends, start: int) -> Window:
+        """Returns the window for a block that begins at some element."""
+        chunk, window = start // CHUNK, ends.window
+        below = [int(ends.at_low[chunk]), int(ends.at_high[chunk])]
+        if start % CHUNK:
+            before = self.read(chunk * CHUNK, start)
+            below[0] += int((before == window.low).sum())
+            below[1] += int((before == window.high).sum())
+        return window._replace(
+            below_low=window.below_low + below[0], below_high=window.below_high + below[1]
+        )
+
+
+def windows_at(
+    task: Task, base: Weights, vectors: Sequence[Vector], start: int, scratch: Tensor
+) -> tuple[Window, ...]:
+    """Returns what each vector keeps of a block, if the method trims; () if it does not.
+
+    What was found is kept with each vector, because it does not depend on the ω.
+
+    Args:
+        task: the tensor.
+        base: Θ.
+        vectors: those of the task.
+        start: the block's first element.
+        scratch: uint8 that no other thread uses now; see merging.inputs.checkpoint.read_into.
+    """
+    ranks = task.method.ranks
+    if ranks is None or task.whole:
+        return ()
+    windows = []
+    for vector, own in zip(vectors, ranks(task.numel, dict(task.arguments)), strict=True):
+        if own is None:
+            windows.append(EVERYTHING)
+        elif own[0] >= own[1]:
+            windows.append(NOTHING)
+        else:
+            delta = _Delta(task, base, vector, scratch)
+            windows.append(delta.window(_found(delta, task, vector, own), start))
+    return tuple(windows)
+
+
+def _found(delta: _Delta, task: Task, vector: Vector, ranks: Ranks) -> _Ends:
+    """Returns the window of some ranks of one vector's delta, which one thread looks for, once."""
+    keeper = vector.inner if isinstance(vector, RenamedTensor) else vector
+    with _LOCK:
+        known: dict[str, tuple[Ranks, Future[_Ends]]] = vars(keeper).setdefault(_CACHE, {})
+        own, found = known.get(task.name, (None, None))
+        # Only the last ranks are kept: a density that is dragged has new ones with each move.
+        if mine := found is None or own != ranks:
+            found = Future()
+            known[task.name] = ranks, found
+    assert found is not None
+    if mine:
+        try:
+            found.set_result(_search(delta, ranks))
+        except BaseException as error:
+            with _LOCK:
+                known.pop(task.name, None)
+            found.set_exception(error)
+            raise
+    return found.result()
+
+
+def _search(delta: _Delta, ranks: Ranks) -> _Ends:
+    if delta.dtype == torch.float64:  # rare, and of few parameters
+        window = rank_window(torch.cat([part.clone() for part in delta.chunks()]), *ranks)
+    else:
+        window = select(lambda: (part.numpy().view(np.uint32) for part in delta.chunks()), *ranks)
+    at_low, at_high = [0], [0]
+    for part in delta.chunks():
+        at_low.append(int((part == window.low).sum()))
+        at_high.append(int((part == window.high).sum()))
+    return _Ends(window, np.cumsum(at_low), np.cumsum(at_high))
+
+
+def select(blocks: Blocks, start: int, stop: int) -> Window:
+    """Returns the window of ranks `start` to `stop` − 1, at least one, of float32 magnitudes.
+
+    Args:
+        blocks: starts a pass over the bits of all magnitudes; called twice.
+        start: the first rank in the window, from 0.
+        stop: the rank after the last one.
+    """
+    upper = np.zeros(2**16, np.int64)
+    for bits in blocks():
+        upper += np.bincount(bits >> LOWER, minlength=len(upper))
+    # Bits of non-negative floats rise with their values.
+    below = np.concatenate([[0], np.cumsum(upper)])
+    ends = [int(np.searchsorted(below, rank, side="right")) - 1 for rank in (start, stop - 1)]
+    lower = {end: np.zeros(2**LOWER, np.int64) for end in ends}
+    for bits in blocks():
+        bins = bits >> LOWER
+        for end, counts in lower.items():
+            counts += np.bincount(bits[bins == end] & (2**LOWER - 1), minlength=len(counts))
+    values, under = [], []
+    for rank, end in zip((start, stop - 1), ends, strict=True):
+        within = np.concatenate([[0], np.cumsum(lower[end])]) + below[end]
+        last = int(np.searchsorted(within, rank, side="right")) - 1
+        values.append(float(np.array(end << LOWER | last, np.uint32).view(np.float32)))
+        under.append(int(within[last]))
+    return Window(start, stop, values[0], values[1], under[0], under[1])
