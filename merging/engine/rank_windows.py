@@ -138,11 +138,16 @@ def _search(delta: _Delta, ranks: Ranks) -> _Ends:
         window = rank_window(torch.cat([part.clone() for part in delta.chunks()]), *ranks)
     else:
         window = select(lambda: (part.numpy().view(np.uint32) for part in delta.chunks()), *ranks)
-    at_low, at_high = [0], [0]
-    for part in delta.chunks():
-        at_low.append(int((part == window.low).sum()))
-        at_high.append(int((part == window.high).sum()))
-    return _Ends(window, np.cumsum(at_low), np.cumsum(at_high))
+    counts = np.zeros((2, 1 + -(-delta.size // CHUNK)), np.int64)
+    # Where an end takes all that equal it, their places do not matter.
+    cut = (window.below_low < window.start, window.stop < delta.size)
+    if any(cut):
+        for chunk, part in enumerate(delta.chunks(), 1):
+            for end, value in enumerate((window.low, window.high)):
+                if cut[end]:
+                    counts[end, chunk] = np.count_nonzero(part.numpy() == value)
+    at_low, at_high = counts.cumsum(1)
+    return _Ends(window, at_low, at_high)
 
 
 def select(blocks: Blocks, start: int, stop: int) -> Window:

@@ -7,6 +7,7 @@ copy of it is held, and masks of a byte per element.
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -89,7 +90,9 @@ def keep_window(flat: Float[Tensor, "n"], window: "Window") -> None:
     for part, kept in zip(
         chunks(flat), window.masks(part.abs() for part in chunks(flat)), strict=True
     ):
-        part.masked_fill_(~kept, 0.0)
+        # By their bits: a mask of both values costs masked_fill a branch for each entry.
+        bits = part.view(torch.int32 if part.dtype == torch.float32 else torch.int64)
+        bits &= -kept.to(bits.dtype)
 
 
 class Window(NamedTuple):
@@ -117,18 +120,29 @@ class Window(NamedTuple):
         Args:
             sizes: all chunks of the tensor, from first to last.
         """
+        # The ranks of entries equal to an end go on from chunk to chunk.
         seen_low, seen_high = self.below_low, self.below_high
         for size in sizes:
-            at_low, at_high = size == self.low, size == self.high
-            # The ranks of entries equal to an end go on from chunk to chunk.
-            rank_low, rank_high = (
-                at_low.cumsum(0) + (seen_low - 1),
-                at_high.cumsum(0) + (seen_high - 1),
-            )
-            above = (size > self.low) | (at_low & (rank_low >= self.start))
-            yield above & ((size < self.high) | (at_high & (rank_high < self.stop)))
-            seen_low += int(at_low.sum())
-            seen_high += int(at_high.sum())
+            # numpy compares, and counts what is true, several times as fast as torch.
+            array = size.numpy()
+            # Of the chunks only one holds an end's entries on both sides of its rank.
+            if seen_low >= self.start:
+                kept = array >= self.low
+            else:
+                kept, at_low = array > self.low, array == self.low
+                seen_low += (count := int(np.count_nonzero(at_low)))
+                if seen_low > self.start:
+                    kept |= at_low & (at_low.cumsum() + (seen_low - count - 1) >= self.start)
+            if seen_high >= self.stop:
+                kept &= array < self.high
+            else:
+                at_high = array == self.high
+                seen_high += (count := int(np.count_nonzero(at_high)))
+                below = array <= self.high
+                if seen_high > self.stop:
+                    below ^= at_high & (at_high.cumsum() + (seen_high - count - 1) >= self.stop)
+                kept &= below
+            yield torch.from_numpy(kept)
 
 
 EVERYTHING = Window(0, -1, 0.0, 0.0, 0, 0)

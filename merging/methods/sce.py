@@ -9,7 +9,7 @@ from torch import Tensor
 from merging.methods import _span
 from merging.methods._chunks import chunks
 from merging.methods._edits import rank_window
-from merging.methods._sums import majority_sign
+from merging.methods._sums import with_the_majority
 from merging.methods._values import Range, Site
 
 PAPER = "https://arxiv.org/abs/2408.07990"
@@ -49,7 +49,7 @@ def combine(
     column = torch.tensor(_shares(flat, uniform_below), dtype=torch.float64)[:, None]
     for part in chunks(flat):
         # The votes are not weighted by c, as in mergekit.
-        agreeing = column * (part.sign() == majority_sign(part))
+        agreeing = column * with_the_majority(part)
         divisor = agreeing.sum(0)
         # Where all deltas are 0 nobody agrees, and 0 / 0 would be NaN.
         part[0] = (part * agreeing).sum(0) / divisor.masked_fill_(divisor == 0, 1.0)
