@@ -99,20 +99,21 @@ def windows_at(
     ranks = task.method.ranks
     if ranks is None or task.whole:
         return ()
-    windows = []
-    for vector, own in zip(vectors, ranks(task.numel, dict(task.arguments)), strict=True):
-        if own is None:
-            windows.append(EVERYTHING)
-        elif own[0] >= own[1]:
-            windows.append(NOTHING)
-        else:
-            delta = _Delta(task, base, vector, scratch)
-            windows.append(delta.window(_found(delta, task, vector, own), start))
-    return tuple(windows)
+    wanted = ranks(task.numel, dict(task.arguments))
+    deltas = [_Delta(task, base, vector, scratch) for vector in vectors]
+    # What another thread looks for is waited for at the end: meanwhile this one looks for the rest.
+    looked_for = [
+        _looked_for(delta, task, vector, own) if own is not None and own[0] < own[1] else None
+        for delta, vector, own in zip(deltas, vectors, wanted, strict=True)
+    ]
+    return tuple(
+        delta.window(ends.result(), start) if ends else EVERYTHING if own is None else NOTHING
+        for delta, ends, own in zip(deltas, looked_for, wanted, strict=True)
+    )
 
 
-def _found(delta: _Delta, task: Task, vector: Vector, ranks: Ranks) -> _Ends:
-    """Returns the window of some ranks of one vector's delta, which one thread looks for, once."""
+def _looked_for(delta: _Delta, task: Task, vector: Vector, ranks: Ranks) -> Future[_Ends]:
+    """Returns the window of some ranks of one vector's delta, for which one thread looks, once."""
     keeper = vector.inner if isinstance(vector, RenamedTensor) else vector
     with _LOCK:
         known: dict[str, tuple[Ranks, Future[_Ends]]] = vars(keeper).setdefault(_CACHE, {})
@@ -130,7 +131,7 @@ def _found(delta: _Delta, task: Task, vector: Vector, ranks: Ranks) -> _Ends:
                 known.pop(task.name, None)
             found.set_exception(error)
             raise
-    return found.result()
+    return found
 
 
 def _search(delta: _Delta, ranks: Ranks) -> _Ends:
