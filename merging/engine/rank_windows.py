@@ -30,8 +30,8 @@ LOWER = 15
 _CACHE = "_rank_windows"
 _LOCK = Lock()
 
-Blocks = Callable[[], Iterator[NDArray[np.uint32]]]
-"""Starts a pass over a delta: yields the bits of its magnitudes in chunks."""
+Chunks = Callable[[], Iterator[Tensor]]
+"""Starts a pass over magnitudes (n,), in parts that the next one may overwrite."""
 
 
 class _Ends(NamedTuple):
@@ -138,7 +138,7 @@ def _search(delta: _Delta, ranks: Ranks) -> _Ends:
     if delta.dtype == torch.float64:  # rare, and of few parameters
         window = rank_window(torch.cat([part.clone() for part in delta.chunks()]), *ranks)
     else:
-        window = select(lambda: (part.numpy().view(np.uint32) for part in delta.chunks()), *ranks)
+        window = select(delta.chunks, *ranks)
     counts = np.zeros((2, 1 + -(-delta.size // CHUNK)), np.int64)
     # Where an end takes all that equal it, their places do not matter.
     cut = (window.below_low < window.start, window.stop < delta.size)
@@ -151,29 +151,37 @@ def _search(delta: _Delta, ranks: Ranks) -> _Ends:
     return _Ends(window, at_low, at_high)
 
 
-def select(blocks: Blocks, start: int, stop: int) -> Window:
+def select(chunks: Chunks, start: int, stop: int) -> Window:
     """Returns the window of ranks `start` to `stop` − 1, at least one, of float32 magnitudes.
 
     Args:
-        blocks: starts a pass over the bits of all magnitudes; called twice.
+        chunks: starts a pass over all magnitudes; called twice.
         start: the first rank in the window, from 0.
         stop: the rank after the last one.
     """
-    upper = np.zeros(2**16, np.int64)
-    for bits in blocks():
-        upper += np.bincount(bits >> LOWER, minlength=len(upper))
-    # Bits of non-negative floats rise with their values.
-    below = np.concatenate([[0], np.cumsum(upper)])
-    ends = [int(np.searchsorted(below, rank, side="right")) - 1 for rank in (start, stop - 1)]
-    lower = {end: np.zeros(2**LOWER, np.int64) for end in ends}
-    for bits in blocks():
-        bins = bits >> LOWER
+    # By torch, because numpy's bincount holds Python's lock. Bits of non-negative floats rise with
+    # their values.
+    upper = torch.zeros(2**16, dtype=torch.int64)
+    for part in chunks():
+        upper += torch.bincount(part.view(torch.int32) >> LOWER, minlength=len(upper))
+    ends = [_place(upper, rank) for rank in (start, stop - 1)]
+    lower = {end: torch.zeros(2**LOWER, dtype=torch.int64) for end, _ in ends}
+    for part in chunks():
+        bits = part.view(torch.int32)
         for end, counts in lower.items():
-            counts += np.bincount(bits[bins == end] & (2**LOWER - 1), minlength=len(counts))
-    values, under = [], []
-    for rank, end in zip((start, stop - 1), ends, strict=True):
-        within = np.concatenate([[0], np.cumsum(lower[end])]) + below[end]
-        last = int(np.searchsorted(within, rank, side="right")) - 1
-        values.append(float(np.array(end << LOWER | last, np.uint32).view(np.float32)))
-        under.append(int(within[last]))
-    return Window(start, stop, values[0], values[1], under[0], under[1])
+            here = bits[bits >> LOWER == end] & (len(counts) - 1)
+            counts += torch.bincount(here, minlength=len(counts))
+    values, below = [], []
+    for (end, before), rank in zip(ends, (start, stop - 1), strict=True):
+        last, under = _place(lower[end], rank - before)
+        bits = torch.tensor(end << LOWER | last, dtype=torch.int32)
+        values.append(float(bits.view(torch.float32)))
+        below.append(before + under)
+    return Window(start, stop, values[0], values[1], below[0], below[1])
+
+
+def _place(counts: Tensor, rank: int) -> tuple[int, int]:
+    """Returns the bin of a histogram that holds a rank, and how many entries are below the bin."""
+    upto = counts.cumsum(0)
+    place = int(torch.searchsorted(upto, rank, right=True))
+    return place, int(upto[place - 1]) if place else 0
