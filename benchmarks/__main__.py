@@ -55,6 +55,7 @@ ON_REAL = {
 }
 """Benchmarks that run once more on the real demo, where the extra `real` is installed."""
 BY_HAND = (
+    "methods_against_mergekit",
     "other_tools",
     "trainer_against_sft",
     "store_against_bergson",

@@ -31,12 +31,14 @@ class Case(NamedTuple):
         parameters: those of the recipe.
         experts: how many experts, beside the base.
         base_listed: whether the base is listed among the models.
+        weighted: whether the method has an ω for each expert.
         mergekit: whether mergekit 0.1.5 has the method.
     """
 
     parameters: Mapping[str, object] = {}
     experts: int = EXPERTS
     base_listed: bool = False
+    weighted: bool = True
     mergekit: bool = True
 
 
@@ -50,14 +52,14 @@ CASES = {
     "breadcrumbs_ties": Case({"density": 0.5, "gamma": 0.01}),
     "della": Case({"density": 0.5, "epsilon": 0.1}),
     "della_linear": Case({"density": 0.5, "epsilon": 0.1}),
-    "sce": Case({"select_topk": 0.5}),
-    "model_stock": Case(),
+    "sce": Case({"select_topk": 0.5}, weighted=False),
+    "model_stock": Case(weighted=False),
     "multislerp": Case(),
-    "karcher": Case(),
-    "slerp": Case({"t": 0.4}, 1, base_listed=True),
+    "karcher": Case(weighted=False),
+    "slerp": Case({"t": 0.4}, 1, base_listed=True, weighted=False),
     "nuslerp": Case(experts=2),
-    "nearswap": Case({"t": 0.001}, 1, base_listed=True),
-    "arcee_fusion": Case({}, 1, base_listed=True),
+    "nearswap": Case({"t": 0.001}, 1, base_listed=True, weighted=False),
+    "arcee_fusion": Case({}, 1, base_listed=True, weighted=False),
     "tsv": Case(mergekit=False),
     "iso_c": Case(mergekit=False),
     "iso_cts": Case(mergekit=False),
@@ -92,7 +94,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _measured(name: str, folder: Path, theirs: Path, rounds: int) -> dict[str, list[machine.Cost]]:
     case, out = CASES[name], folder / "out"
     recipe = shapes.recipe(
-        folder, case.experts, name, case.parameters, base_listed=case.base_listed
+        folder,
+        case.experts,
+        name,
+        case.parameters,
+        base_listed=case.base_listed,
+        weighted=case.weighted,
     )
     inputs = shapes.files(folder, case.experts)
     ours: list[str | Path] = [Path(sys.executable).parent / "dem", "merge", recipe, out]

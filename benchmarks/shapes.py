@@ -121,6 +121,7 @@ def recipe(
     parameters: Mapping[str, object] | None = None,
     *,
     base_listed: bool = False,
+    weighted: bool = True,
 ) -> Path:
     """Write a recipe of the base and the first `experts` experts of a folder; return its path.
 
@@ -130,12 +131,13 @@ def recipe(
         method: the merge method.
         parameters: those of the recipe, by key.
         base_listed: list the base among the models too, as mergekit wants it for slerp.
+        weighted: give each expert an ω.
     """
     listed: list[dict[str, object]] = [{"model": str(folder / "base")}] if base_listed else []
     listed += [
         {
             "model": str(folder / f"expert{number}"),
-            "parameters": {"weight": round(0.2 + number / 10, 1)},
+            "parameters": {"weight": round(0.2 + number / 10, 1)} if weighted else {},
         }
         for number in range(experts)
     ]

@@ -34,6 +34,7 @@ from benchmarks import (
     merge_against_mergekit,
     merge_memory,
     method_memory,
+    methods_against_mergekit,
     misfiled_examples,
     mixtures_compared,
     mounted_against_composed,
@@ -510,20 +511,46 @@ def test_device_says_that_there_is_none(name, capsys):
     assert tables(printed, "device") == []
 
 
-def test_merge_against_mergekit_says_how_to_get_mergekit(tiny, monkeypatch, tmp_path):
-    monkeypatch.setattr(merge_against_mergekit, "MERGEKIT", tmp_path)
+@pytest.mark.parametrize("claim", [merge_against_mergekit, methods_against_mergekit])
+def test_a_comparison_says_how_to_get_mergekit(claim, tiny, monkeypatch, tmp_path):
+    monkeypatch.setattr(claim, "MERGEKIT", tmp_path)
     with pytest.raises(
         SystemExit,
         match="bin/mergekit-yaml does not exist. Install mergekit: make .venv-mergekit/made",
     ):
-        merge_against_mergekit.main(tiny)
+        claim.main(tiny)
 
 
-@pytest.mark.oracle
-def test_merge_against_mergekit(tiny, capsys):
+def test_a_method_that_mergekit_does_not_have_is_measured_alone(
+    tiny, capsys, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(methods_against_mergekit, "MERGEKIT", tmp_path)
+    methods_against_mergekit.main([*tiny, "--methods", "tsv"])
+    (table,) = tables(capsys.readouterr().out, "methods_against_mergekit")
+    assert firsts(table) == ["tsv"] and table[2][4] == "≤ 180: met"
+    assert [table[2][at] for at in (2, 3, 6, 7, 8)] == [""] * 5
+
+
+@pytest.fixture
+def mergekit():
+    """Skips, or fails in CI, where mergekit is not installed."""
     if not (merge_against_mergekit.MERGEKIT / "bin" / "mergekit-yaml").exists():
         stop = pytest.fail if os.environ.get("CI", "").lower() == "true" else pytest.skip
         stop("no .venv-mergekit. Make it: make .venv-mergekit/made")
+
+
+@pytest.mark.oracle
+@pytest.mark.usefixtures("mergekit")
+def test_methods_against_mergekit(tiny, capsys):
+    methods_against_mergekit.main([*tiny, "--methods", "slerp"])
+    (table,) = tables(capsys.readouterr().out, "methods_against_mergekit")
+    assert firsts(table) == ["slerp"] and "mergekit" in table[0]
+    assert "≤ 1/3: " in table[2][4] and "≤ 1/6: " in table[2][8]
+
+
+@pytest.mark.oracle
+@pytest.mark.usefixtures("mergekit")
+def test_merge_against_mergekit(tiny, capsys):
     merge_against_mergekit.main(tiny)
     printed = capsys.readouterr().out
     (table,) = tables(printed, "merge_against_mergekit")
