@@ -34,7 +34,7 @@
   function allows(state, limits, row) {
     const names = state.info.vectors.map(({ name }) => name), known = state.forecast?.of(state) ? state.forecast : null;
     const x = known ? known.place(named(state.info, row)) : row.omegas;
-    return within({ names, gram: null, ...(known && { names: known.names, gram: known.gram, norm: (at) => known.norm(at) }) }, limits, x) && !(limits.spares && row.worse.length);
+    return within(known ?? { names, gram: null }, limits, x) && !(limits.spares && row.worse.length);
   }
 
   function rank(own) {

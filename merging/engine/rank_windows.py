@@ -8,6 +8,7 @@ entries that are equal to an end, because those are ranked by position.
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from functools import cached_property
 from threading import Lock
 from typing import NamedTuple
 
@@ -55,7 +56,11 @@ class _Delta:
     def __init__(self, task: Task, base: Weights, vector: Vector, scratch: Tensor) -> None:
         self._name, self._base, self._vector, self._scratch = task.name, base, vector, scratch
         self.size, self.dtype = task.numel, working_dtype(dtype_of(base, task.name))
-        self._rows = torch.empty(2, min(CHUNK, task.numel), dtype=self.dtype)
+
+    @cached_property
+    def _rows(self) -> Tensor:
+        # Most blocks look for nothing, and memory that is only taken costs time as well.
+        return torch.empty(2, min(CHUNK, self.size), dtype=self.dtype)
 
     def read(self, start: int, stop: int) -> Tensor:
         """Returns at most CHUNK magnitudes; the next call overwrites them."""

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from merging.engine.declared_ties import filled_parameters
+from merging.declared_ties import filled_parameters
 from merging.inputs.checkpoint import Weights, dtype_of, read_block, shape_of
 from merging.inputs.vector import DistributionVector, Vector
 from merging.tensor_names import is_buffer, place

@@ -4,7 +4,7 @@ import pytest
 import torch
 import transformers
 
-from merging.engine.declared_ties import filled_parameters
+from merging.declared_ties import filled_parameters
 
 IDS = {"vocab_size": 31, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
 SIZES = {"hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 4}
