@@ -4,7 +4,7 @@ Everything works in place on one delta, in the working dtype. Besides the delta,
 copy of it is held, and masks of a byte per element.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -78,6 +78,12 @@ def keep_ranks(delta: Float[Tensor, "*shape"], ranks: Ranks | None) -> None:
     flat = delta.view(-1)
     # rank_window reorders what it is given, so it gets the copy that abs makes.
     keep_window(flat, rank_window(flat.abs(), start, stop) if start < stop else NOTHING)
+
+
+def keep_windows(stack: Float[Tensor, "vectors n"], windows: Sequence["Window"]) -> None:
+    """Zeros all entries of blocks of deltas but those in the window of each, in place."""
+    for delta, window in zip(stack, windows, strict=True):
+        keep_window(delta, window)
 
 
 def keep_window(flat: Float[Tensor, "n"], window: "Window") -> None:

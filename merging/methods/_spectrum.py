@@ -5,8 +5,10 @@ sixth of the time of an SVD of 896 × 4864 numbers. In float64 a direction whose
 the largest has an error of about 1e-15 / s². Float32 matrices determine directions down to 1e-6.
 """
 
+import os
 import threading
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import cache
 from typing import Any, NamedTuple
@@ -150,21 +152,28 @@ class _OneThread:
 
     def __init__(self) -> None:
         self._lock, self._inside, self._limit = threading.Lock(), 0, ExitStack()
+        # threadpoolctl lets only that thread lift a limit which has set it.
+        self._keeper = ThreadPoolExecutor(1, thread_name_prefix="blas")
 
     def __enter__(self) -> None:
         with self._lock:
             if not self._inside:
-                self._limit.enter_context(_libraries().limit(limits=1))
+                self._keeper.submit(self._begin).result()
             self._inside += 1
 
     def __exit__(self, *_: object) -> None:
         with self._lock:
             self._inside -= 1
             if not self._inside:
-                self._limit.close()
+                self._keeper.submit(self._limit.close).result()
+
+    def _begin(self) -> None:
+        self._limit.enter_context(_libraries().limit(limits=1))
 
 
 _one_thread = _OneThread()
+# A child process has no thread that could lift a limit.
+os.register_at_fork(after_in_child=_one_thread.__init__)  # type: ignore[misc]
 
 
 @cache

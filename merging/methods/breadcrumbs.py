@@ -7,7 +7,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from merging.methods._edits import Ranks, below_outliers, keep_below_outliers, keep_window, thin
+from merging.methods._edits import Ranks, below_outliers, keep_below_outliers, keep_windows, thin
 from merging.methods._parameters import Density, Gamma, Lambda, NormalizeSum, RescaleL1
 from merging.methods._sums import sum_in_chunks
 from merging.methods._values import Site
@@ -62,9 +62,8 @@ def trim(
         rescale: scale what is kept back to the delta's sum of magnitudes.
         site: has what is kept, if the deltas are blocks.
     """
-    for delta, window in zip(stack, site.windows, strict=False):
-        keep_window(delta, window)
     if site.windows:
+        keep_windows(stack, site.windows)
         return
     for delta, share, outliers in zip(stack, density, gamma, strict=True):
         drop = partial(keep_below_outliers, density=share, gamma=outliers)

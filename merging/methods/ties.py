@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from merging.methods._chunks import CHUNK
-from merging.methods._edits import Ranks, keep_largest, keep_window, largest, thin
+from merging.methods._edits import Ranks, keep_largest, keep_windows, largest, thin
 from merging.methods._parameters import (
     Density,
     DivideBy,
@@ -61,10 +61,11 @@ def combine(
     divide_by "count".
     """
     # One threshold for each tensor, as in mergekit and PEFT; MergeLM takes one over the model.
-    for delta, window in zip(stack, site.windows, strict=False):
-        keep_window(delta, window)
-    for delta, share in zip(stack, density, strict=True) if not site.windows else ():
-        thin(delta, share, "l1" if rescale else "none", partial(keep_largest, density=share))
+    if site.windows:
+        keep_windows(stack, site.windows)
+    else:
+        for delta, share in zip(stack, density, strict=True):
+            thin(delta, share, "l1" if rescale else "none", partial(keep_largest, density=share))
     return sum_agreeing(
         stack, omegas, normalize=normalize, elect=elect, divide_by=divide_by, lambda_=lambda_
     )
