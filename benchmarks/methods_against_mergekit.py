@@ -123,12 +123,12 @@ def _row(name: str, costs: Mapping[str, Sequence[machine.Cost]]) -> list[str]:
         # Those of singular vectors have a target for their time alone, the others for their memory.
         if (of == "seconds") == (name in SINGULAR):
             targets.append(machine.target(spreads[OURS].median, alone))
-        shown = ["", ""]
+        shown = ["–", "–"]
         if THEIRS in costs:
             ratio = machine.ratio(costs[OURS], costs[THEIRS], of)
             shown = [spreads[THEIRS].text(form), f"1/{1 / ratio.median:.1f}"]
             targets.append(f"≤ 1/{1 / most:.0f}: {'met' if ratio.median <= most else 'missed'}")
-        cells += [spreads[OURS].text(form), *shown, "; ".join(targets)]
+        cells += [spreads[OURS].text(form), *shown, "; ".join(targets) or "–"]
     return cells
 
 
