@@ -15,7 +15,7 @@ sampled 50 times per second.
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from benchmarks import copying, machine, shapes
@@ -32,20 +32,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         SystemExit: mergekit is not installed in .venv-mergekit, or one of the tools failed.
     """
     options = machine.begin(__file__, __doc__, argv, rounds=3, size="0.5B")
-    theirs = MERGEKIT / "bin" / "mergekit-yaml"
-    if not theirs.exists():
-        raise SystemExit(f"{theirs} does not exist. Install mergekit: make .venv-mergekit/made")
+    check_mergekit()
     with shapes.checkpoints(options.size, EXPERTS, options.weights) as folder:
-        recipe, out = shapes.recipe(folder, EXPERTS), folder / "out"
-        # These weights have no tokenizer, and drawing a progress bar is not part of merging.
-        plain = ["--no-copy-tokenizer", "--quiet"]
-        inputs = shapes.files(folder, EXPERTS)
-        ours = [Path(sys.executable).parent / "dem", "merge", recipe, out]
-        contenders = {
-            OURS: lambda: merge(ours, inputs, out, flush=False),
-            THEIRS: lambda: merge([theirs, *plain, recipe, out], inputs, out, flush=True),
-        }
-        costs = machine.in_turn(options.rounds, contenders)
+        both = contenders(shapes.recipe(folder, EXPERTS), shapes.files(folder, EXPERTS))
+        costs = machine.in_turn(options.rounds, both)
     print(f"{inputs_text(options.size)}\n")
     rows = [
         _row("seconds until on the disk", costs, "seconds", 1, ".2f", 1 / 5),
@@ -55,17 +45,36 @@ def main(argv: Sequence[str] | None = None) -> None:
     machine.show(["what", OURS, THEIRS, "ratio", "target at 1.2B"], rows)
 
 
-def merge(
-    words: Sequence[str | Path], inputs: list[Path], out: Path, *, flush: bool
-) -> machine.Cost:
-    """Run a merge in a cold process with its inputs in the page cache, and remove its result.
+def check_mergekit() -> None:
+    """Raise a SystemExit that says how to install mergekit, if it is not."""
+    if not (theirs := _mergekit()).exists():
+        raise SystemExit(f"{theirs} does not exist. Install mergekit: make .venv-mergekit/made")
+
+
+def _mergekit() -> Path:
+    return MERGEKIT / "bin" / "mergekit-yaml"
+
+
+def contenders(recipe: Path, inputs: list[Path]) -> dict[str, Callable[[], machine.Cost]]:
+    """Return what merges a recipe with each tool in a cold process.
 
     Args:
-        words: the command.
-        inputs: the files that it reads.
-        out: the folder that it writes.
-        flush: flush the result afterwards, within the measured time.
+        recipe: from shapes.recipe.
+        inputs: the files that the tools read.
     """
+    out = recipe.with_name("out")
+    ours = [Path(sys.executable).parent / "dem", "merge", recipe, out]
+    # These weights have no tokenizer, and drawing a progress bar is not part of merging.
+    theirs = [_mergekit(), "--no-copy-tokenizer", "--quiet", recipe, out]
+    return {
+        OURS: lambda: _merge(ours, inputs, out, flush=False),
+        THEIRS: lambda: _merge(theirs, inputs, out, flush=True),
+    }
+
+
+def _merge(
+    words: Sequence[str | Path], inputs: list[Path], out: Path, *, flush: bool
+) -> machine.Cost:
     copying.copy(inputs, None, 1)
     # What an earlier run left unwritten would otherwise be flushed within this one's time.
     os.sync()
@@ -97,11 +106,14 @@ def _row(
         for name in (OURS, THEIRS)
     ]
     ratio = machine.ratio(costs[OURS], costs[THEIRS], of)
-    # As fractions, which machine.target does not write: "1/6.7" says more than "0.15".
+    # As fractions: "1/6.7" says more than "0.15".
     text = f"1/{1 / ratio.median:.1f} (1/{1 / ratio.low:.1f}–1/{1 / ratio.high:.1f})"
-    met = "met" if most is None or ratio.median <= most else "missed"
-    target = "" if most is None else f"≤ 1/{1 / most:.0f}: {met}"
-    return [what, *shown, text, target]
+    return [what, *shown, text, "" if most is None else fraction_target(ratio.median, most)]
+
+
+def fraction_target(value: float, most: float) -> str:
+    """Return the text of a target as a fraction, which machine.target does not write."""
+    return f"≤ 1/{1 / most:.0f}: {'met' if value <= most else 'missed'}"
 
 
 def inputs_text(size: str) -> str:

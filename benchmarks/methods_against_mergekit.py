@@ -15,7 +15,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks import machine, shapes
-from benchmarks.merge_against_mergekit import EXPERTS, MERGEKIT, OURS, THEIRS, inputs_text, merge
+from benchmarks.merge_against_mergekit import (
+    EXPERTS,
+    OURS,
+    THEIRS,
+    check_mergekit,
+    contenders,
+    fraction_target,
+    inputs_text,
+)
 
 TIME, MEMORY = 1 / 3, 1 / 6
 """The targets against mergekit."""
@@ -75,13 +83,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     methods = {"nargs": "+", "default": list(CASES), "choices": list(CASES), "help": "only these"}
     options = machine.begin(__file__, __doc__, argv, rounds=1, size="0.5B", methods=methods)
-    theirs = MERGEKIT / "bin" / "mergekit-yaml"
-    if not theirs.exists() and any(CASES[name].mergekit for name in options.methods):
-        raise SystemExit(f"{theirs} does not exist. Install mergekit: make .venv-mergekit/made")
+    if any(CASES[name].mergekit for name in options.methods):
+        check_mergekit()
     rows = []
     with shapes.checkpoints(options.size, EXPERTS, options.weights) as folder:
         for name in options.methods:
-            costs = _measured(name, folder, theirs, options.rounds)
+            costs = _measured(name, folder, options.rounds)
             rows.append(_row(name, costs))
             print(f"{name} is measured", file=sys.stderr)
     print(f"{inputs_text(options.size)}\n")
@@ -91,8 +98,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
 
 
-def _measured(name: str, folder: Path, theirs: Path, rounds: int) -> dict[str, list[machine.Cost]]:
-    case, out = CASES[name], folder / "out"
+def _measured(name: str, folder: Path, rounds: int) -> dict[str, list[machine.Cost]]:
+    case = CASES[name]
     recipe = shapes.recipe(
         folder,
         case.experts,
@@ -101,13 +108,8 @@ def _measured(name: str, folder: Path, theirs: Path, rounds: int) -> dict[str, l
         base_listed=case.base_listed,
         weighted=case.weighted,
     )
-    inputs = shapes.files(folder, case.experts)
-    ours: list[str | Path] = [Path(sys.executable).parent / "dem", "merge", recipe, out]
-    plain = [theirs, "--no-copy-tokenizer", "--quiet", recipe, out]
-    contenders = {OURS: lambda: merge(ours, inputs, out, flush=False)}
-    if case.mergekit:
-        contenders[THEIRS] = lambda: merge(plain, inputs, out, flush=True)
-    return machine.in_turn(rounds, contenders)
+    both = contenders(recipe, shapes.files(folder, case.experts))
+    return machine.in_turn(rounds, both if case.mergekit else {OURS: both[OURS]})
 
 
 def _row(name: str, costs: Mapping[str, Sequence[machine.Cost]]) -> list[str]:
@@ -127,7 +129,7 @@ def _row(name: str, costs: Mapping[str, Sequence[machine.Cost]]) -> list[str]:
         if THEIRS in costs:
             ratio = machine.ratio(costs[OURS], costs[THEIRS], of)
             shown = [spreads[THEIRS].text(form), f"1/{1 / ratio.median:.1f}"]
-            targets.append(f"≤ 1/{1 / most:.0f}: {'met' if ratio.median <= most else 'missed'}")
+            targets.append(fraction_target(ratio.median, most))
         cells += [spreads[OURS].text(form), *shown, "; ".join(targets) or "–"]
     return cells
 

@@ -124,9 +124,12 @@
     text(own.summary, summary(own));
   }
 
+  /* The names of the vectors that keep their ω. */
+  const kept = (own) => own.frozen.filter(([, tick]) => tick.checked).map(([name]) => name);
+
   /* The bounds and limits that count, so that a closed fold hides none. */
   function summary(own) {
-    const frozen = own.frozen.filter(([, tick]) => tick.checked).map(([name]) => name), given = (input) => input.value.trim();
+    const frozen = kept(own), given = (input) => input.value.trim();
     return [`ω from ${given(own.low)} to ${given(own.high)}`, given(own.reach) && `± ${given(own.reach)}`, given(own.sum) && `Σω ≤ ${given(own.sum)}`, given(own.norm) && `‖ΔΘ‖ ≤ ${given(own.norm)}`,
       own.limited.checked && own.worse.textContent, own.few.checked && "few examples first", frozen.length && `without ${frozen.join(", ")}`].filter(Boolean).join(" · ");
   }
@@ -136,8 +139,8 @@
   function limits(own, { omegas }) {
     const above = (input) => { const value = number(input.value); return value > 0 ? value : null; };
     const [low, high] = [own.low, own.high].map((input) => number(input.value)), range = low !== null && high !== null && low < high;
-    const frozen = new Set(own.frozen.filter(([, tick]) => tick.checked).map(([name]) => name));
-    const ends = own.info.vectors.flatMap(({ name }) => (frozen.has(name) ? [[name, [omegas[name], omegas[name]]]] : range ? [[name, [low, high]]] : []));
+    const frozen = kept(own);
+    const ends = own.info.vectors.flatMap(({ name }) => (frozen.includes(name) ? [[name, [omegas[name], omegas[name]]]] : range ? [[name, [low, high]]] : []));
     return { bounds: Object.fromEntries(ends), sum: above(own.sum), norm: above(own.norm), spares: own.limited.checked && own.aim.value !== "score" };
   }
 
@@ -157,7 +160,7 @@
     const asked = {
       aim: own.aim.value, method: own.method.value, groups: own.groups.value, budget: read(own.budget, whole, ""), low: read(own.low, within, ""), high: read(own.high, within, ""),
       reach: read(own.reach, above), highest_sum: read(own.sum, above), highest_norm: read(own.norm, above),
-      limited: own.limited.checked, screened: own.few.checked, frozen: own.frozen.filter(([, tick]) => tick.checked).map(([name]) => name),
+      limited: own.limited.checked, screened: own.few.checked, frozen: kept(own),
     };
     if (!faults.has(own.low) && !faults.has(own.high) && asked.low >= asked.high) faults.set(own.high, `above ${asked.low}`);
     if (ticked(own).length) {

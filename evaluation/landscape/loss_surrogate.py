@@ -12,16 +12,15 @@ the process expects, times how far it was off for each measured point that was l
 (eq. 5.12, with all numbers of a point left out at once).
 """
 
-from contextlib import AbstractContextManager
-from functools import cache, cached_property
+from functools import cached_property
 from itertools import product
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from scipy.linalg import LinAlgError, cho_factor, cho_solve  # type: ignore[import-untyped]
-from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
 from evaluation.landscape.kernel import Floats, features, prior, smooth
+from merging.one_thread import one_thread
 
 LENGTHS = (0.45, 0.7, 1.1, 1.6)
 """ℓ: how far the remainder keeps its sign, in units of ω."""
@@ -127,7 +126,7 @@ class Surrogate:
         # The measured point that each number belongs to.
         self._owner = np.concatenate([np.arange(m), np.repeat(np.arange(m), n)])[self._known]
         self._features = features(self.points)[self._known]
-        with one_thread():
+        with one_thread:
             self._fit = self._likeliest()
             self._stretch = self._calibrate()
 
@@ -135,7 +134,7 @@ class Surrogate:
         """Returns the losses that are expected at (q, n) points, with their errors."""
         at = np.asarray(points, dtype=np.float64)
         q, n = at.shape
-        with one_thread():
+        with one_thread:
             own, cross = self._covariances(at)
             mean = cross[:q] @ self._fit.weights
             lost = (cross[:q] * cho_solve(self._fit.factor, cross[:q].T).T).sum(1)
@@ -254,19 +253,3 @@ class Surrogate:
         out, losses = self.left_out(), self._rows[: len(self.points)]
         ratios = (losses - out.mean) / np.maximum(out.error, 1e-12)
         return max(1.0, float(np.sqrt((ratios**2).mean())))
-
-
-def one_thread() -> AbstractContextManager[Any]:
-    """Lets numpy and scipy compute with one thread in the block.
-
-    The matrices are small. On two cores that other work kept busy, the fits of a search over 20 ω
-    took 113 s with two threads and 0.8 s with one: each thread waits for the other in a loop.
-    """
-    limited: AbstractContextManager[Any] = _libraries().limit(limits=1, user_api="blas")
-    return limited
-
-
-@cache
-def _libraries() -> ThreadpoolController:
-    # Made once, because it searches all libraries that are loaded.
-    return ThreadpoolController()

@@ -12,10 +12,11 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.landscape.loss_surrogate import Surrogate, one_thread
+from evaluation.landscape.loss_surrogate import Surrogate
 from evaluation.search.contract import Measured, Point, Searcher, Space, Step, Trial
 from evaluation.search.limits import lowest
 from evaluation.search.objective import Objective
+from merging.one_thread import one_thread
 
 RADIUS = 0.3
 """The next point is at most this far from the best one in each ω. The surrogates are fitted mostly
@@ -159,7 +160,7 @@ class SurrogateSearch(Searcher):
             return self._objective.score(losses), np.sum(terms, axis=0)
 
         starts = [centre, *self._chance.uniform(bounds[:, 0], bounds[:, 1], (STARTS, len(names)))]
-        with one_thread():
+        with one_thread:
             found = [lowest(expected, start, bounds, names, self.space.limits) for start in starts]
         values, score = min(found, key=lambda each: each[1])
         return self.space.named(values), score

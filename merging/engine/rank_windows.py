@@ -54,7 +54,7 @@ class _Delta:
     """
 
     def __init__(self, task: Task, base: Weights, vector: Vector, scratch: Tensor) -> None:
-        self._name, self._base, self._vector, self._scratch = task.name, base, vector, scratch
+        self.name, self.vector, self._base, self._scratch = task.name, vector, base, scratch
         self.size, self.dtype = task.numel, working_dtype(dtype_of(base, task.name))
 
     @cached_property
@@ -65,8 +65,8 @@ class _Delta:
     def read(self, start: int, stop: int) -> Tensor:
         """Returns at most CHUNK magnitudes; the next call overwrites them."""
         rows = self._rows[:, : stop - start]
-        read_into(self._base, self._name, start, rows[0], self._scratch)
-        fill_deltas(self._name, start, rows, self._base, [self._vector], self._scratch)
+        read_into(self._base, self.name, start, rows[0], self._scratch)
+        fill_deltas(self.name, start, rows, self._base, [self.vector], self._scratch)
         return rows[1].abs_()
 
     def chunks(self) -> Iterator[Tensor]:
@@ -108,8 +108,8 @@ def windows_at(
     deltas = [_Delta(task, base, vector, scratch) for vector in vectors]
     # What another thread looks for is waited for at the end: meanwhile this one looks for the rest.
     looked_for = [
-        _looked_for(delta, task, vector, own) if own is not None and own[0] < own[1] else None
-        for delta, vector, own in zip(deltas, vectors, wanted, strict=True)
+        _looked_for(delta, own) if own is not None and own[0] < own[1] else None
+        for delta, own in zip(deltas, wanted, strict=True)
     ]
     return tuple(
         delta.window(ends.result(), start) if ends else EVERYTHING if own is None else NOTHING
@@ -117,23 +117,25 @@ def windows_at(
     )
 
 
-def _looked_for(delta: _Delta, task: Task, vector: Vector, ranks: Ranks) -> Future[_Ends]:
+def _looked_for(delta: _Delta, ranks: Ranks) -> Future[_Ends]:
     """Returns the window of some ranks of one vector's delta, for which one thread looks, once."""
+    # A renaming is made anew for each block; what was found stays with the vector itself.
+    vector = delta.vector
     keeper = vector.inner if isinstance(vector, RenamedTensor) else vector
     with _LOCK:
         known: dict[str, tuple[Ranks, Future[_Ends]]] = vars(keeper).setdefault(_CACHE, {})
-        own, found = known.get(task.name, (None, None))
+        own, found = known.get(delta.name, (None, None))
         # Only the last ranks are kept: a density that is dragged has new ones with each move.
         if mine := found is None or own != ranks:
             found = Future()
-            known[task.name] = ranks, found
+            known[delta.name] = ranks, found
     assert found is not None
     if mine:
         try:
             found.set_result(_search(delta, ranks))
         except BaseException as error:
             with _LOCK:
-                known.pop(task.name, None)
+                known.pop(delta.name, None)
             found.set_exception(error)
             raise
     return found

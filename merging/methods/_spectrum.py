@@ -1,23 +1,19 @@
 """Singular values and directions of a matrix, from the eigenvectors of its smaller Gram matrix.
 
 With rows ≤ columns, M Mᵀ = U diag(σ²) Uᵀ, and Mᵀ U diag(1/σ) are the right directions. That takes a
-sixth of the time of an SVD of 896 × 4864 numbers. In float64 a direction whose σ is a share s of
+fraction of the time of an SVD. In float64 a direction whose σ is a share s of
 the largest has an error of about 1e-15 / s². Float32 matrices determine directions down to 1e-6.
 """
 
-import os
-import threading
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
-from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 from torch import Tensor
+
+from merging.one_thread import one_thread
 
 ROUNDING = 1e-6
 """Singular values below this share of the largest are what float32 leaves of 0."""
@@ -134,50 +130,10 @@ def _eigh(wide: Float[Tensor, "rows columns"]) -> tuple[Tensor, Tensor]:
     if wide.device.type != "cpu":
         values, vectors = torch.linalg.eigh(wide @ wide.T)
         return values, vectors
-    # By numpy: torch's, by MKL, takes twice as long on AMD and computes both triangles of the
-    # product; scipy's holds Python's lock, so that threads wait for each other.
+    # By numpy: torch's, by MKL, takes longer on AMD and computes both triangles of the product;
+    # scipy's holds Python's lock, so that threads wait for each other. Several tensors are
+    # computed at a time, each by one thread, so that its bits do not depend on their number.
     array = wide.numpy()
-    with _one_thread:
+    with one_thread:
         values, vectors = np.linalg.eigh(array @ array.T)
     return torch.from_numpy(values), torch.from_numpy(vectors)
-
-
-class _OneThread:
-    """Keeps numpy's BLAS at one thread until the last of those that are in here has left.
-
-    Several tensors are computed at a time, each by one thread, so that its bits do not depend on
-    their number. The library's limit holds for the whole process, so it is lifted only when none of
-    them computes.
-    """
-
-    def __init__(self) -> None:
-        self._lock, self._inside, self._limit = threading.Lock(), 0, ExitStack()
-        # threadpoolctl lets only that thread lift a limit which has set it.
-        self._keeper = ThreadPoolExecutor(1, thread_name_prefix="blas")
-
-    def __enter__(self) -> None:
-        with self._lock:
-            if not self._inside:
-                self._keeper.submit(self._begin).result()
-            self._inside += 1
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._inside -= 1
-            if not self._inside:
-                self._keeper.submit(self._limit.close).result()
-
-    def _begin(self) -> None:
-        self._limit.enter_context(_libraries().limit(limits=1))
-
-
-_one_thread = _OneThread()
-# A child process has no thread that could lift a limit.
-os.register_at_fork(after_in_child=_one_thread.__init__)  # type: ignore[misc]
-
-
-@cache
-def _libraries() -> ThreadpoolController:
-    # Made once, because it searches all libraries that are loaded; numpy's is among them.
-    # Without those of OpenMP: torch's own number of threads is one for each thread.
-    return ThreadpoolController().select(user_api="blas")

@@ -136,10 +136,16 @@ def test_a_zero_matrix_has_rank_zero(wanted):
     assert low_rank.factorise(torch.zeros(5, 3), **wanted).rank == 0
 
 
-@pytest.mark.parametrize("rank", [1, 7, 13])
-def test_above_the_limit_a_randomised_svd_comes_close_to_the_best(rank, monkeypatch):
+@pytest.fixture
+def limits_of_60(monkeypatch):
+    """Matrices above 60 rows and columns are not decomposed as a whole."""
     for limit in ("EXACT_RANK", "EXACT_ENERGY"):
         monkeypatch.setattr(low_rank, limit, 60)
+
+
+@pytest.mark.usefixtures("limits_of_60")
+@pytest.mark.parametrize("rank", [1, 7, 13])
+def test_above_the_limit_a_randomised_svd_comes_close_to_the_best(rank):
     delta = matrix(131, 101, decay=0.97)
     found = low_rank.factorise(delta, rank=rank)
     error = low_rank.residual(delta, found)
@@ -147,12 +153,11 @@ def test_above_the_limit_a_randomised_svd_comes_close_to_the_best(rank, monkeypa
     assert best_error(delta, rank) * (1 - 1e-6) <= error <= best_error(delta, rank) * 1.001
 
 
+@pytest.mark.usefixtures("limits_of_60")
 @pytest.mark.parametrize(("energy", "widths"), [(0.5, [32]), (0.93, [32, 64]), (0.9999, [32, 64])])
 def test_above_the_limit_the_energy_is_kept_all_the_same(energy, widths, monkeypatch):
     """The width doubles until it holds the energy; from half of the matrix on, the SVD is exact."""
     seen, randomised = [], low_rank._randomised_svd
-    for limit in ("EXACT_RANK", "EXACT_ENERGY"):
-        monkeypatch.setattr(low_rank, limit, 60)
     monkeypatch.setattr(
         low_rank,
         "_randomised_svd",
@@ -169,18 +174,16 @@ def test_above_the_limit_the_energy_is_kept_all_the_same(energy, widths, monkeyp
     )
 
 
-def test_a_rank_near_the_whole_is_exact_above_the_limit_too(monkeypatch):
-    for limit in ("EXACT_RANK", "EXACT_ENERGY"):
-        monkeypatch.setattr(low_rank, limit, 60)
+@pytest.mark.usefixtures("limits_of_60")
+def test_a_rank_near_the_whole_is_exact_above_the_limit_too():
     delta = matrix(101, 131, decay=0.97)
     assert low_rank.residual(delta, low_rank.factorise(delta, rank=90)) == pytest.approx(
         best_error(delta, 90), rel=1e-7
     )
 
 
-def test_the_randomised_svd_repeats_and_leaves_the_generator_alone(monkeypatch):
-    for limit in ("EXACT_RANK", "EXACT_ENERGY"):
-        monkeypatch.setattr(low_rank, limit, 60)
+@pytest.mark.usefixtures("limits_of_60")
+def test_the_randomised_svd_repeats_and_leaves_the_generator_alone():
     delta = matrix(131, 101, decay=0.97)
     state = torch.get_rng_state()
     one = low_rank.factorise(delta, rank=7)

@@ -1,12 +1,10 @@
 """Singular triplets and orthogonal factors, by numbers written out and against a full SVD in float64."""
 
 import threading
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 
-from merging.methods import _spectrum
 from merging.methods._spectrum import averaged, decomposed, polar, triplets
 
 SHAPES = [(90, 300), (300, 90), (128, 128)]
@@ -133,23 +131,3 @@ def test_bits_do_not_depend_on_how_many_are_computed_at_a_time():
         thread.join()
     for place, wanted in enumerate(alone):
         assert all(map(torch.equal, found[place], wanted))
-
-
-def test_the_limit_of_threads_is_lifted_by_the_last():
-    def threads():
-        return [each["num_threads"] for each in _spectrum._libraries().info()]
-
-    triplets(torch.rand(70, 90), 1)
-    before = threads()
-    assert before  # numpy's BLAS is among them
-    if max(before) == 1:
-        pytest.skip("this BLAS has one thread anyway")
-    # The first to enter and the last to leave are different threads, which both live on.
-    with ThreadPoolExecutor(1) as first, ThreadPoolExecutor(1) as last:
-        first.submit(_spectrum._one_thread.__enter__).result()
-        assert set(threads()) == {1}
-        last.submit(_spectrum._one_thread.__enter__).result()
-        first.submit(_spectrum._one_thread.__exit__).result()
-        assert set(threads()) == {1}
-        last.submit(_spectrum._one_thread.__exit__).result()
-        assert threads() == before

@@ -79,7 +79,7 @@ def test_every_answer_of_the_data_is_right():
 
 @pytest.mark.slow
 def test_the_shipped_composition_has_the_losses_of_the_table(results, monkeypatch, tmp_path):
-    """Fetches the base from the index that everything else comes from. All six would take minutes."""
+    """Fetches the base from the index that everything else comes from."""
     from dataclasses import replace
 
     import torch
@@ -100,9 +100,7 @@ def test_the_shipped_composition_has_the_losses_of_the_table(results, monkeypatc
     LiveModel(loaded.module, in_memory(base), vectors, loaded.views).apply(
         replace(recipe, out_dtype="float32")
     )
-    prepared = prepare(
-        records(folder / "data", "test", ("sums", "trivia", UNSEEN)), loaded.tokenizer
-    )
+    prepared = prepare(records(folder / "data", "test", (*EXPERTS, UNSEEN)), loaded.tokenizer)
     row = results["rows"][f"row {TUNED} {SEEDS[0]}"]
     for loss in losses(loaded.module, prepared):
         assert loss.value == pytest.approx(row[loss.dataset]["loss"], abs=1e-3)
