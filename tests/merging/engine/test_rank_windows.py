@@ -22,6 +22,8 @@ METHODS = {
 }
 DENSITIES = [0.0, 1e-9, 0.3, 0.99, 1.0]
 SIZE = (13, 29)
+BLOCKS = (8, 12, 36)
+"""Elements of a chunk, of a block and of a piece; see in_blocks."""
 
 
 @given(
@@ -92,14 +94,36 @@ def test_any_share_is_kept_alike(density, models, in_blocks, recipe, bits):
     base, tuned = models
     asked = recipe({"v0": 1.0, "v1": 1.0, "v2": 1.0}, "ties", parameters={"density": density})
     whole = dict(merge(asked, base, vectors_of(base, tuned)))
-    in_blocks(8, 12, 36)
+    in_blocks(*BLOCKS)
     found = dict(merge(asked, base, vectors_of(base, tuned)))
     assert bits(found["w"], whole["w"])
 
 
+def test_ends_that_nothing_equals_are_not_counted(in_blocks, recipe, bits, monkeypatch):
+    """Where all magnitudes differ, no entry is ranked by its position, so two passes are enough."""
+    sizes = torch.randperm(SIZE[0] * SIZE[1], generator=torch.Generator().manual_seed(1)) + 1.0
+    base, tuned = {"w": torch.zeros(SIZE)}, [{"w": sizes.view(SIZE)}]
+    asked = recipe({"v0": 1.0}, "ties", parameters={"density": 0.3})
+    whole = dict(merge(asked, base, vectors_of(base, tuned)))["w"]
+    in_blocks(*BLOCKS)
+    passes, chunks = [], rank_windows._Delta.chunks
+    monkeypatch.setattr(
+        rank_windows._Delta, "chunks", lambda delta: passes.append(delta.name) or chunks(delta)
+    )
+    assert bits(dict(merge(asked, base, vectors_of(base, tuned)))["w"], whole)
+    assert passes == ["w"] * 2
+    # Another entry equals the lowest that is kept, and comes first.
+    lowest = whole[whole > 0].min()
+    tuned[0]["w"] = torch.where(tuned[0]["w"] == lowest - 1, lowest, tuned[0]["w"])
+    assert dict(merge(asked, base, vectors_of(base, tuned)))["w"].count_nonzero() == int(
+        0.3 * sizes.numel()
+    )
+    assert passes == ["w"] * 5
+
+
 def test_another_density_is_looked_for_anew(models, in_blocks, recipe, bits):
     base, tuned = models
-    in_blocks(8, 12, 36)
+    in_blocks(*BLOCKS)
     vectors = vectors_of(base, tuned)
     for density in (0.2, 0.6, 0.2):
         asked = recipe({"v0": 1.0, "v1": 0.5, "v2": 1.0}, "ties", parameters={"density": density})
@@ -109,14 +133,14 @@ def test_another_density_is_looked_for_anew(models, in_blocks, recipe, bits):
 
 def test_rescaled_tensors_come_whole(models, recipe, in_blocks):
     base, tuned = models
-    in_blocks(8, 12, 36)
+    in_blocks(*BLOCKS)
     asked = recipe({"v0": 1.0}, "ties", parameters={"density": 0.5, "rescale": True})
     assert all(task.whole for task in tasks(asked, base, vectors_of(base, tuned)))
 
 
 def test_a_fault_while_looking_is_told_to_all_and_forgotten(models, in_blocks, recipe, monkeypatch):
     base, tuned = models
-    in_blocks(8, 12, 36)
+    in_blocks(*BLOCKS)
     vectors = vectors_of(base, tuned)
     asked = recipe({"v0": 1.0}, "ties", parameters={"density": 0.5})
     with monkeypatch.context() as broken:
@@ -129,7 +153,7 @@ def test_a_fault_while_looking_is_told_to_all_and_forgotten(models, in_blocks, r
 
 def test_one_thread_looks_and_the_others_wait(models, in_blocks, recipe, monkeypatch):
     base, tuned = models
-    in_blocks(8, 12, 36)
+    in_blocks(*BLOCKS)
     vectors, searched = vectors_of(base, tuned), []
     search, begun, go = rank_windows._search, threading.Event(), threading.Event()
 
@@ -161,7 +185,7 @@ def test_files_are_read_as_memory_is(models, in_blocks, recipe, bits, write, tmp
     folders = [write(tmp_path / f"m{i}", each) for i, each in enumerate([base, *tuned])]
     opened = [Checkpoint(folder) for folder in folders]
     asked = recipe({"v0": 0.5, "v1": 1.0, "v2": 1.0}, "ties", parameters={"density": 0.4})
-    in_blocks(8, 12, 36)
+    in_blocks(*BLOCKS)
     found = dict(merge(asked, opened[0], vectors_of(opened[0], opened[1:])))
     wanted = dict(merge(asked, base, vectors_of(base, tuned)))
     assert all(bits(found[key], wanted[key]) for key in wanted)

@@ -107,6 +107,14 @@ def test_of_equal_columns_each_gets_its_part_of_the_direction():
     torch.testing.assert_close(found, torch.tensor([[half, half], [0.0, 0.0]], dtype=torch.float64))
 
 
+def test_an_accelerator_computes_its_own_eigenvectors():
+    """A matrix without values on a device without memory: nothing may be read back to the CPU."""
+    matrix = torch.empty(70, 90, device="meta")
+    found = [*triplets(matrix, 5), *polar(matrix)]
+    assert {part.device.type for part in found} == {"meta"}
+    assert [part.shape for part in found] == [(70, 5), (5,), (5, 90), (70, 90), (70,)]
+
+
 def test_matrices_of_layers_are_decomposed_others_if_asked():
     assert decomposed((2, 3), 0.0, False) and not decomposed((2, 3), None, False)
     assert decomposed((2, 3), None, True)
