@@ -174,8 +174,8 @@ def _copy(
     """Read every tensor of base and experts, and write every tensor of the module."""
     import torch
 
-    from merging.engine.threads import Spare, in_order
     from merging.live.live_model import resolve
+    from merging.threads import Spare, in_order
 
     buffers = Spare(lambda: torch.empty(BLOCK, dtype=next(iter(base.values())).dtype))
     targets = {name: resolve(live.module, live.views[name]).view(-1) for name in base}

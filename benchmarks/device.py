@@ -193,7 +193,7 @@ def _composer(
     from merging.engine.accelerator import Accelerator
     from merging.engine.loop import spans
     from merging.engine.tasks import tasks
-    from merging.engine.threads import in_order, workers
+    from merging.threads import in_order, workers
 
     accelerator = Accelerator(next(iter(base.values())).device, block)
     vectors = {name: DistributionVector(name, base, weights) for name, weights in tuned.items()}

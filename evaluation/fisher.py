@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from evaluation.cpu_products import CpuProducts
 from evaluation.unpadded import EqualLengthBatch
-from merging.engine.loop import seed_of
+from merging.engine.task import seed_of
 from merging.live.live_model import View, region
 
 

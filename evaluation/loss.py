@@ -29,7 +29,7 @@ from torch.nn.functional import cross_entropy
 from evaluation.cpu_products import CpuProducts
 from evaluation.errors import DataError, Stopped
 from evaluation.prepared import Batch, Dataset, Prepared
-from merging.engine.threads import in_order, workers
+from merging.threads import in_order, workers
 
 SMALL = 500_000_000
 """Parameters of a model whose batches are computed side by side; see side_by_side."""

@@ -23,10 +23,10 @@ from evaluation.fisher import requiring_gradients
 from evaluation.landscape.slope_paths import SlopePaths
 from evaluation.loss import Loss, loss_of, side_by_side, token_losses
 from evaluation.prepared import Batch, Dataset, parts
-from merging.engine.threads import in_order
 from merging.inputs.lora_vector import LoraVector
 from merging.inputs.vector import Vector
 from merging.live.live_model import region
+from merging.threads import in_order
 
 PIECE = 2**22
 """Elements of a delta that are read at once."""

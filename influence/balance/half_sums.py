@@ -13,7 +13,7 @@ from evaluation.prepared import Batch
 from influence.curvature.layer_passes import gradient_shape, layer_passes, wide_dtype
 from influence.gradients.examples import Examples, mean_losses
 from influence.gradients.taps import LinearLayer
-from merging.engine.loop import seed_of
+from merging.engine.task import seed_of
 
 
 class HalfSums(NamedTuple):

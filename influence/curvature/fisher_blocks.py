@@ -27,7 +27,7 @@ from influence.curvature.layer_passes import LayerPass, layer_passes
 from influence.curvature.token_logits import token_logits, tokens_of
 from influence.gradients.examples import Examples
 from influence.gradients.taps import LinearLayer
-from merging.engine.loop import seed_of
+from merging.engine.task import seed_of
 
 BYTES = 2**26
 """The most bytes of per-example gradients of one layer that are held at once."""

@@ -23,14 +23,14 @@ from merging.dtypes import working_dtype
 from merging.engine import kernel
 from merging.engine.identities import gather
 from merging.engine.loop import BLOCK
-from merging.engine.pieces import Piece, fill_deltas, read_deltas
+from merging.engine.pieces import Piece, fill_deltas, read_base, read_deltas
 from merging.engine.shared_tensors import shared_tensors
 from merging.engine.task_vectors import under_first_name
-from merging.engine.threads import Spare, in_order, workers
 from merging.engine.workspace import PIECE, Workspace
 from merging.inputs.checkpoint import Weights, dtype_of, read_into, shape_of
 from merging.inputs.vector import Vector
 from merging.tensor_names import PARTS, Place, place, reading_order
+from merging.threads import Spare, in_order, workers
 
 RUN = 2**10
 """Elements whose products are summed in float32; sums of runs are added in float64."""
@@ -197,9 +197,9 @@ def measure(
         with workspaces.borrowed() as workspace:
             if compiled[row]:
                 with ExitStack() as files:
-                    theta, spans = read_deltas(
-                        Piece(name, start, stop), base, seen[name], workspace.reader(files)
-                    )
+                    span, reader = Piece(name, start, stop), workspace.reader(files)
+                    theta = read_base(span, base, len(ordered), reader)
+                    spans = read_deltas(span, base, seen[name], reader)
                     scratch = workspace.slices(len(ordered))
                     return piece, *kernel.inner_products(theta, spans, scratch)
             working = working_dtype(dtype_of(base, name))

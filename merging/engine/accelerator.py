@@ -23,11 +23,11 @@ from merging.engine.kernel import VectorSpan
 from merging.engine.loop import Cpu, combine_piece, round_piece
 from merging.engine.task import Task
 from merging.engine.task_vectors import vectors_of
-from merging.engine.threads import Spare
 from merging.errors import DeviceError
 from merging.inputs.checkpoint import Weights, dtype_of, read_block
 from merging.inputs.vector import Vector
 from merging.methods import _contract as methods
+from merging.threads import Spare
 from plumbing.suggest import listed
 
 BLOCK = 2**20

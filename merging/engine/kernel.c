@@ -384,3 +384,57 @@ int inner_products(size_t size, const source *base, size_t count, const source *
         for (size_t j = 0; j <= k; j++) grams[j * count + k] = grams[k * count + j] = summed(&sums[k][j]);
     return 0;
 }
+
+typedef union { double values[RUN]; lanes_of_double lanes[RUN / LANES]; } wide_run;
+
+/* Sums products in a fixed order, in 2 * LANES sums in double; a product of two floats is exact. */
+INLINE void multiplied_exactly(const lanes_of_double *a, const lanes_of_double *b, lanes_of_double *sums) {
+    lanes_of_double s0 = a[0] * b[0], s1 = a[1] * b[1];
+    for (size_t i = 2; i < RUN / LANES; i += 2) {
+        s0 += a[i] * b[i];
+        s1 += a[i + 1] * b[i + 1];
+    }
+    *sums += s0 + s1;
+}
+
+FOR_EACH_CPU void exact_products_of_slice(
+    size_t size, const void *base, int32_t base_dtype, size_t count, const source *rows, const void *const *elements,
+    lanes_of_double (*sums)[MOST]) {
+#define DELTA(DTYPE, APART) added(elements[k], DTYPE, APART, 1, start, n, theta, 1.0f, delta)
+    wide_run deltas[MOST];
+    float theta[RUN], delta[RUN];
+    for (size_t start = 0; start < size; start += RUN) {
+        const size_t n = size - start < RUN ? size - start : RUN;
+        for (size_t i = 0; base && i < n; i++) theta[i] = widened(base, base_dtype, start + i);
+        for (size_t k = 0; k < count; k++) {
+            const int apart = base && !rows[k].difference;
+            if (rows[k].dtype == BFLOAT16) {
+                if (apart) DELTA(BFLOAT16, 1); else DELTA(BFLOAT16, 0);
+            } else {
+                if (apart) DELTA(FLOAT32, 1); else DELTA(FLOAT32, 0);
+            }
+            if (n < RUN) memset(deltas[k].values, 0, sizeof deltas[k].values);
+            for (size_t i = 0; i < n; i++) deltas[k].values[i] = delta[i];
+            for (size_t j = 0; j <= k; j++) multiplied_exactly(deltas[k].lanes, deltas[j].lanes, &sums[k][j]);
+        }
+    }
+#undef DELTA
+}
+
+/* As inner_products, but every product is exact and summed in double, which takes longer, and there
+ * may be no base (NULL): then nothing is subtracted. */
+int exact_products(size_t size, const source *base, size_t count, const source *rows, double *grams, size_t slice,
+                   char *scratch) {
+    lanes_of_double sums[MOST][MOST];
+    const void *theta, *elements[MOST];
+    for (size_t k = 0; k < count; k++) memset(sums[k], 0, (k + 1) * sizeof sums[k][0]);
+    for (size_t start = 0; start < size; start += slice) {
+        const size_t n = size - start < slice ? size - start : slice;
+        const int failed = all_reached(base, count, rows, start, n, slice, scratch, &theta, elements);
+        if (failed) return failed;
+        exact_products_of_slice(n, theta, base ? base->dtype : FLOAT32, count, rows, elements, sums);
+    }
+    for (size_t k = 0; k < count; k++)
+        for (size_t j = 0; j <= k; j++) grams[j * count + k] = grams[k * count + j] = summed(&sums[k][j]);
+    return 0;
+}

@@ -10,8 +10,7 @@ arithmetic keeps three rules:
 * every tensor of the base comes out. A tensor that nothing moves equals the base's bit for bit.
 """
 
-import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from typing import NamedTuple
 
@@ -23,10 +22,10 @@ from merging.engine import kernel, pieces
 from merging.engine.finite import explain_not_finite
 from merging.engine.rank_windows import windows_at
 from merging.engine.stochastic_rounding import round_stochastically
-from merging.engine.task import Task
+from merging.engine.task import Task, seed_of
 from merging.engine.task_vectors import statistics_at, vectors_of
 from merging.engine.tasks import tasks
-from merging.engine.threads import Spare
+from merging.engine.whole_tensors import WholeTensor
 from merging.engine.workspace import PIECE, Workspace
 from merging.errors import MergingError
 from merging.inputs.checkpoint import Weights, dtype_of, read_block, read_into
@@ -34,6 +33,7 @@ from merging.inputs.vector import Vector
 from merging.methods._edits import Window
 from merging.methods._values import Site
 from merging.recipe import Recipe
+from merging.threads import Spare
 
 WIDE = (torch.float32, torch.float64)
 """The working dtypes; only they are rounded stochastically."""
@@ -186,7 +186,8 @@ def _by_kernel(job: _Job, start: int, out: Tensor, terms: kernel.Terms) -> None:
     with ExitStack() as files:
         reader = job.workspace.reader(files)
         if job.task.space == "deltas":
-            theta, spans_of = pieces.read_deltas(piece, job.base, job.vectors, reader)
+            theta = pieces.read_base(piece, job.base, len(job.vectors), reader)
+            spans_of = pieces.read_deltas(piece, job.base, job.vectors, reader)
         else:
             spans_of = pieces.read_weights(piece, job.vectors, reader)
         kernel.weighted_sum(theta, spans_of, terms, out, job.workspace.slices(len(spans_of)))
@@ -252,16 +253,21 @@ def _read_and_combine(job: _Job, start: int, stack: Tensor) -> Tensor:
     """
     name, scratch = job.task.name, job.workspace.scratch
     windows = windows_at(job.task, job.base, job.vectors, start, scratch)
+    survey = None if job.task.whole else WholeTensor(job.task, job.base, job.vectors).survey
     if job.task.space == "deltas":
         pieces.fill_deltas(name, start, stack, job.base, job.vectors, scratch)
     else:
         for row, vector in zip(stack[1:], job.vectors, strict=True):
             vector.read_weights(name, start, row, scratch)
-    return combine_piece(job.task, start, stack, windows)
+    return combine_piece(job.task, start, stack, windows, survey)
 
 
 def combine_piece(
-    task: Task, start: int, stack: Tensor, windows: tuple[Window, ...] = ()
+    task: Task,
+    start: int,
+    stack: Tensor,
+    windows: tuple[Window, ...] = (),
+    survey: Callable[..., object] | None = None,
 ) -> Tensor:
     """Applies the method to one piece, on the device of the stack.
 
@@ -271,6 +277,7 @@ def combine_piece(
         stack: (1 + vectors, n), overwritten: the base's values, then the deltas or the weights of
             each vector, as the task's space says.
         windows: what a method that trims keeps of each vector; see Site.
+        survey: reads the whole tensor; see Site.
 
     Returns:
         (n,), in the dtype of the stack: not yet rounded.
@@ -280,7 +287,7 @@ def combine_piece(
     seeds = tuple(seed_of(task.seed, task.name, name) for name in task.vectors)
     span = (start, start + theta.numel())
     statistics = statistics_at(task, span, shape, theta.dtype)
-    site = Site(task.name, theta.view(shape), task.depth, seeds, statistics, windows)
+    site = Site(task.name, theta.view(shape), task.depth, seeds, statistics, windows, survey)
     # ω stay on the CPU, also for an accelerator: methods use them as single numbers.
     omegas = torch.tensor(task.omegas, dtype=theta.dtype)
     result: Tensor = task.method.combine(
@@ -288,13 +295,3 @@ def combine_piece(
     ).reshape(-1)
     # The base is added last, as in the compiled loop, so that both round in the same order.
     return result.add_(theta) if task.space == "deltas" else result
-
-
-def seed_of(seed: int, tensor: str, vector: str) -> int:
-    """Returns the seed of a random mask: the first 63 bits of SHA-256 over seed and both names.
-
-    So other tensors, other sliders, their order and the number of threads cannot change a mask.
-    """
-    # No name may hold a zero byte, so two different triples never give the same text.
-    text = "\0".join((str(seed), tensor, vector))
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1

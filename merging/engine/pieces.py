@@ -61,26 +61,34 @@ class Reader:
 
 def read_deltas(
     piece: Piece, base: Weights, vectors: Sequence[Vector], reader: Reader
-) -> tuple[Values, list[VectorSpan]]:
-    """Reads a piece of the base, as stored, and of each vector.
+) -> list[VectorSpan]:
+    """Reads a piece of each vector, (n,) each, for a consumer that subtracts the base's values.
 
     Args:
         piece: its tensor has one of kernel.DTYPES in the base.
         base: Θ.
         vectors: in the order of the result; one that does not change the tensor gives zeros.
         reader: how to read.
-
-    Returns:
-        the base's values, (n,), and a span for each vector, (n,).
     """
-    theta: Values | None = None if reader.files is None else in_file(base, *piece, reader.files)
-    # The compiled loop reads by address, so the base must lie contiguously in the CPU's memory. Its
-    # buffer is the one after those of the vectors.
-    if theta is None:
-        theta = read_block(base, *piece, reader.buffer(len(vectors))).cpu().contiguous()
-    return theta, [
+    return [
         read_delta(piece, base, vector, number, reader) for number, vector in enumerate(vectors)
     ]
+
+
+def read_base(piece: Piece, base: Weights, number: int, reader: Reader) -> Values:
+    """Reads a piece of the base, (n,), as stored.
+
+    Args:
+        piece: its tensor has one of kernel.DTYPES in the base.
+        base: Θ.
+        number: the reader's buffer in which the result may lie: one that no vector has.
+        reader: how to read.
+    """
+    theta: Values | None = None if reader.files is None else in_file(base, *piece, reader.files)
+    # The compiled loop reads by address, so the base must lie contiguously in the CPU's memory.
+    if theta is None:
+        theta = read_block(base, *piece, reader.buffer(number)).cpu().contiguous()
+    return theta
 
 
 def read_weights(piece: Piece, vectors: Sequence[Vector], reader: Reader) -> list[VectorSpan]:

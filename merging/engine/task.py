@@ -1,5 +1,6 @@
 """Task: all that decides one tensor of the merged model, as a value."""
 
+import hashlib
 import math
 from typing import Any, Literal, NamedTuple
 
@@ -61,3 +62,13 @@ class Task(NamedTuple):
     def computed(self) -> "Task":
         """The task whose values this tensor has: masks and rounding depend on a tensor's name."""
         return self._replace(name=self.names[0]) if self.repeats else self
+
+
+def seed_of(seed: int, tensor: str, vector: str) -> int:
+    """Returns the seed of a random mask: the first 63 bits of SHA-256 over seed and both names.
+
+    So other tensors, other sliders, their order and the number of threads cannot change a mask.
+    """
+    # No name may hold a zero byte, so two different triples never give the same text.
+    text = "\0".join((str(seed), tensor, vector))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1

@@ -16,11 +16,11 @@ from merging.engine.finite import explain_not_finite
 from merging.engine.loop import Cpu, spans, tensor
 from merging.engine.task import Task
 from merging.engine.tasks import tasks
-from merging.engine.threads import in_order, workers
 from merging.errors import MergingError, RecipeError
 from merging.inputs.checkpoint import Weights
 from merging.inputs.vector import Vector
 from merging.recipe import Recipe
+from merging.threads import in_order, workers
 
 if TYPE_CHECKING:
     from merging.engine.accelerator import Accelerator

@@ -1,6 +1,8 @@
 """Walks over a large tensor in chunks that fit in the CPU's cache."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
@@ -18,3 +20,8 @@ def chunks(values: Float[Tensor, "*rows n"]) -> Iterator[Float[Tensor, "*rows m"
     """
     for start in range(0, values.shape[-1], CHUNK):
         yield values[..., start : start + CHUNK]
+
+
+def in_blocks(shape: Sequence[int], depth: float | None, arguments: Mapping[str, Any]) -> bool:
+    """Whether a tensor has more elements than a chunk, so that it is computed in blocks."""
+    return math.prod(shape) > CHUNK

@@ -38,7 +38,8 @@ and may have
     refusal(omegas, arguments) -> str | None: why these numbers cannot be combined, as users read it
     closed_form(squares) -> omegas: computes ω from the squared lengths of the vectors
     in_blocks(shape, depth, arguments) -> bool: for SCOPE "tensor", which tensors are computed block
-              by block all the same. combine then gets flat stacks
+              by block all the same. combine then gets flat stacks, and learns what it must know of
+              the whole tensors through _survey.surveyed
     ranks(size, arguments) -> the ranks that each vector keeps of so many entries, None for all:
               given with in_blocks by methods that trim. combine then finds them in site.windows
 

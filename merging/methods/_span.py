@@ -1,7 +1,8 @@
 """Vectors of any size as points in the space that they span: lengths, cosines, coordinates.
 
 All is computed in float64, chunk by chunk. What a method finds in the span it hands back as one
-coefficient per vector, and `sum_in_float64` makes the tensor of them.
+coefficient per vector, and `sum_in_float64` makes the tensor of them. Lengths and angles of whole
+tensors are in merging.methods._survey.
 """
 
 import math
@@ -11,7 +12,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from merging.methods._chunks import CHUNK, chunks
+from merging.methods._chunks import CHUNK
+from merging.methods._survey import Chunk, surveyed
+from merging.methods._values import Site
 
 ROUNDING = 1e-6
 """Differences between unit vectors, in radians, that count as rounding.
@@ -68,24 +71,35 @@ def coordinates(cosines: Float[Tensor, "vectors vectors"]) -> Float[Tensor, "vec
 
 
 def exact_coordinates(
-    stack: Float[Tensor, "vectors n"], lengths: Float[Tensor, "vectors"]
+    stack: Float[Tensor, "vectors *shape"], site: Site, lengths: Float[Tensor, "vectors"]
 ) -> Float[Tensor, "vectors axes"]:
-    """Returns the directions of vectors, each as a row of coordinates, to about 1e-15.
+    """Returns the directions of whole vectors, each as a row of coordinates, to about 1e-15.
 
     They come from a QR decomposition of the vectors themselves. That takes some ten times as long
     as their cosines.
 
     Args:
-        stack: the vectors.
-        lengths: their lengths, from `directions`. A vector of zeros has coordinates of zeros.
+        stack: the vectors, or a block of each.
+        site: see `surveyed`.
+        lengths: the lengths of the whole vectors. A vector of zeros has coordinates of zeros.
     """
     exponents = torch.frexp(lengths).exponent
-    triangle = torch.zeros(0, len(stack), dtype=torch.float64)
-    for part in chunks(stack):
-        columns = torch.ldexp(part.double(), -exponents[:, None]).T
-        triangle = torch.linalg.qr(torch.cat([triangle, columns]), mode="r").R
-    sizes = torch.linalg.vector_norm(triangle, dim=0)
-    found: Tensor = torch.where(sizes > 0, triangle / sizes, 0.0).T
+
+    def triangle(chunk: Chunk) -> Tensor:
+        """Returns the triangular factor of a chunk."""
+        columns = torch.ldexp(chunk.values.double(), -exponents[:, None]).T
+        found: Tensor = torch.linalg.qr(columns, mode="r").R
+        return found
+
+    found = surveyed(stack, site, ("triangles",), triangle, _joined_triangles)
+    sizes = torch.linalg.vector_norm(found, dim=0)
+    units: Tensor = torch.where(sizes > 0, found / sizes, 0.0).T
+    return units
+
+
+def _joined_triangles(triangles: list[Tensor]) -> Tensor:
+    """Returns the triangular factor of all chunks from those of each."""
+    found: Tensor = torch.linalg.qr(torch.cat(triangles), mode="r").R
     return found
 
 

@@ -1,5 +1,6 @@
 """The plain values of a method: its parameters, and what it may know of the tensor it works on."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -78,6 +79,8 @@ class Site(NamedTuple):
             measured of this tensor.
         windows: what to keep of each vector's block, for methods that declare `ranks`; () for a
             tensor that comes whole.
+        survey: reads a whole tensor of which the stack is a block; see merging.methods._survey.
+            None for a tensor that comes whole.
     """
 
     name: str
@@ -86,3 +89,4 @@ class Site(NamedTuple):
     seeds: tuple[int, ...] = ()
     statistics: tuple[Statistic | None, ...] = ()
     windows: tuple[Any, ...] = ()
+    survey: Callable[..., Any] | None = None

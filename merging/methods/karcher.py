@@ -8,6 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from merging.methods import _span
+from merging.methods._chunks import in_blocks as in_blocks
+from merging.methods._survey import angles
 from merging.methods._values import Range, Site
 
 PAPER = "https://arxiv.org/abs/2603.04972; https://doi.org/10.1002/cpa.3160300502 (Karcher 1977)"
@@ -43,18 +45,17 @@ def combine(
     """
     if len(stack) == 1:
         return stack[0]
-    flat = stack.flatten(1)
-    lengths, cosines = _span.directions(flat[:, None])
-    lengths = lengths[:, 0]
+    found = angles(stack, site)
+    lengths = found.lengths
     valid = lengths > tol
     if not valid.any():
         return stack[0].zero_()
-    mean = _mean(_span.coordinates(cosines[0][valid][:, valid]), max_iter, tol)
+    mean = _mean(_span.coordinates(found.cosines[valid][:, valid]), max_iter, tol)
     if mean.abs().sum() > _span.CANCELLING:
-        mean = _mean(_span.exact_coordinates(flat, lengths)[valid], max_iter, tol)
+        mean = _mean(_span.exact_coordinates(stack, site, lengths)[valid], max_iter, tol)
     factors = torch.zeros_like(lengths)
     factors[valid] = mean * (lengths.mean() / lengths[valid])
-    return _span.sum_in_float64(flat[:, None], factors[:, None]).view(stack.shape[1:])
+    return _span.sum_in_float64(stack.flatten(1)[:, None], factors[:, None]).view(stack.shape[1:])
 
 
 def _mean(units: Float[Tensor, "n axes"], max_iter: int, tol: float) -> Float[Tensor, "n"]:

@@ -1,12 +1,16 @@
 """Model Stock: pull the mean of the models back to the base, the more the less they agree."""
 
-from typing import Annotated
+import math
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from merging.methods import _span
+from merging.methods._chunks import CHUNK
+from merging.methods._survey import angles
 from merging.methods._values import Site
 
 PAPER = "https://arxiv.org/abs/2403.19522"
@@ -17,6 +21,11 @@ SPACE = "deltas"
 SCOPE = "tensor"
 VECTORS = (2, None)
 WEIGHTED = False
+
+
+def in_blocks(shape: Sequence[int], depth: float | None, arguments: Mapping[str, Any]) -> bool:
+    """Whether a tensor is computed in blocks: a large one that has one t."""
+    return math.prod(shape) > CHUNK and not arguments["filter_wise"]
 
 
 def combine(
@@ -35,8 +44,11 @@ def combine(
     as a small difference of large numbers.
     """
     count = len(stack)
-    rows = stack.view(count, -1, stack.shape[-1]) if filter_wise else stack.view(count, 1, -1)
-    cosines = _span.directions(rows)[1]
+    if filter_wise:
+        rows = stack.view(count, -1, stack.shape[-1])
+        cosines = _span.directions(rows)[1]
+    else:
+        rows, cosines = stack.view(count, 1, -1), angles(stack, site).cosines[None]
     # Each pair counts twice in the sum, and the diagonal not at all.
     pairs = cosines.sum((1, 2)) - cosines.diagonal(dim1=1, dim2=2).sum(1)
     cosine = pairs / (count * (count - 1))

@@ -10,7 +10,9 @@ from torch import Tensor
 
 from merging.errors import MergingError
 from merging.methods import _span
+from merging.methods._chunks import in_blocks as in_blocks
 from merging.methods._sums import cancel
+from merging.methods._survey import angles
 from merging.methods._values import Range, Site
 
 PAPER = "https://goddard.blog/posts/multislerp-wow-what-a-cool-idea"
@@ -44,12 +46,11 @@ def combine(
     weights = omegas.double()
     if normalize_weights:
         weights = weights / weights.sum()
-    rows = stack.flatten(1)[:, None]
-    lengths, cosines = _span.directions(rows)
-    lengths = lengths[:, 0]
+    found = angles(stack, site)
+    lengths = found.lengths
     # A bare 1e-8 would take what rounding leaves of directions that cancel for a direction.
     least = max(eps, _span.ROUNDING * float(weights.abs().sum()))
-    units = _span.coordinates(cosines[0])
+    units = _span.coordinates(found.cosines)
     if torch.linalg.vector_norm(weights @ units) < least:
         # Two opposite models are added, as mergekit does. A frozen tensor has deltas of zeros only.
         if len(stack) > 2 and lengths.any():
@@ -61,10 +62,10 @@ def combine(
     else:
         shares = _mean(units, weights)
         if shares.abs().sum() > _span.CANCELLING:
-            shares = _mean(_span.exact_coordinates(rows[:, 0], lengths), weights)
+            shares = _mean(_span.exact_coordinates(stack, site, lengths), weights)
         # mergekit adds eps to each length, and moves a tensor that is shorter than eps elsewhere.
         factors = shares * (weights @ lengths) * torch.where(lengths > 0, 1 / lengths, 0.0)
-    return _span.sum_in_float64(rows, factors[:, None]).view(stack.shape[1:])
+    return _span.sum_in_float64(stack.flatten(1)[:, None], factors[:, None]).view(stack.shape[1:])
 
 
 def _mean(units: Float[Tensor, "n axes"], weights: Float[Tensor, "n"]) -> Float[Tensor, "n"]:

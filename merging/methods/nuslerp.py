@@ -1,13 +1,17 @@
 """NuSLERP: spherical interpolation between two models, or between their deltas from a base."""
 
-from typing import Annotated
+import math
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from merging.methods import _span
+from merging.methods._chunks import CHUNK
 from merging.methods._sums import cancel
+from merging.methods._survey import angles
 from merging.methods._values import Site
 
 PAPER = "https://dl.acm.org/doi/10.1145/325165.325242"
@@ -18,6 +22,11 @@ VECTORS = (2, 2)
 
 OPPOSITE = -0.998
 """Below this cosine a rounding of it to float32 leaves the coefficients fewer than four digits."""
+
+
+def in_blocks(shape: Sequence[int], depth: float | None, arguments: Mapping[str, Any]) -> bool:
+    """Whether a tensor is computed in blocks: a large one that is one vector."""
+    return math.prod(shape) > CHUNK and arguments["nuslerp_flatten"]
 
 
 def combine(
@@ -43,13 +52,15 @@ def combine(
     t = 0.5 if cancel((first, second)) else second / (first + second)
     if nuslerp_flatten:
         rows = stack.view(2, 1, -1)
-    elif nuslerp_row_wise:
-        rows = stack.view(2, stack.shape[1], -1).transpose(1, 2)
+        cosine = angles(stack, site).cosines[:1, 1]
     else:
-        rows = stack.view(2, -1, stack.shape[-1])
-    lengths, cosines = _span.directions(rows)
-    cosine = cosines[:, 0, 1]
-    if not nuslerp_flatten:
+        rows = (
+            stack.view(2, stack.shape[1], -1).transpose(1, 2)
+            if nuslerp_row_wise
+            else stack.view(2, -1, stack.shape[-1])
+        )
+        lengths, cosines = _span.directions(rows)
+        cosine = cosines[:, 0, 1]
         cosine = torch.where(_is_plain(lengths, cosine), _as_mergekit(rows), cosine)
     near, far = _shares(cosine, t)
     _span.sum_in_float64(rows, torch.stack([near, far]))

@@ -23,7 +23,6 @@ from merging.engine.identities import (
 from merging.engine.loop import Cpu, spans
 from merging.engine.task import Task
 from merging.engine.tasks import tasks
-from merging.engine.threads import Spare, in_order, workers
 from merging.errors import ExportError
 from merging.inputs.checkpoint import Checkpoint
 from merging.inputs.header import header_bytes
@@ -35,6 +34,7 @@ from merging.outputs.staging import staging_folder, write_file, write_manifest
 from merging.outputs.weight_plan import WeightFile, index_of, nbytes_of, plan_weight_files
 from merging.outputs.writer import Writer
 from merging.recipe import Recipe, recipe_yaml
+from merging.threads import Spare, in_order, workers
 
 Device = Cpu | Accelerator
 """A device that computes pieces."""
@@ -86,7 +86,7 @@ def export(
             larger.
         progress: called with stage, done and total; see Progress. It may raise to cancel.
         command: the command line that repeats the export, for the model card.
-        threads: the number of threads that read and compute; see merging.engine.threads. It does
+        threads: the number of threads that read and compute; see merging.threads. It does
             not change the bytes.
         device: an accelerator to compute on, fresh for each export; see open_accelerator. By
             default the CPU. The model card says what was computed where.

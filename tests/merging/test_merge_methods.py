@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from merging import DistributionVector, LoraVector, Recipe
-from merging.engine.loop import merge, seed_of
+from merging.engine.loop import merge
+from merging.engine.task import seed_of
 from merging.engine.tasks import effective_weights, tasks
 from merging.errors import RecipeError
 from merging.recipe import ModelEntry, parse_recipe, recipe_yaml

@@ -20,6 +20,7 @@ from merging.engine.kernel import (
     SLICE,
     Terms,
     VectorSpan,
+    exact_products,
     inner_products,
     reads,
     scratch_bytes,
@@ -150,6 +151,29 @@ def test_inner_products_against_float64(size):
     assert square == pytest.approx(float(base.double().square().sum()), rel=1e-6)
 
 
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("given_base", [True, False])
+def test_exact_products_have_the_digits_of_float64(size, given_base):
+    base = torch.randn(size, generator=torch.Generator().manual_seed(1)).bfloat16()
+    given = [torch.randn(size, generator=torch.Generator().manual_seed(seed)) for seed in (2, 3, 4)]
+    # Nearly opposite, so that float32 products would leave no digit of their cosine's distance to −1.
+    rows = [
+        VectorSpan(given[0].bfloat16(), False),
+        VectorSpan(given[1], True),
+        VectorSpan(-given[1] * (1 + 2.0**-20), True),
+    ]
+    deltas = [
+        row.values.float() - (0 if row.difference or not given_base else base.float())
+        for row in rows
+    ]
+    wide = torch.stack(deltas).double().numpy()
+    grams = exact_products(base if given_base else None, rows)
+    lengths = np.sqrt((wide**2).sum(1))
+    scale = np.outer(lengths, lengths).max(initial=1e-30)
+    assert np.abs(grams - wide @ wide.T).max(initial=0.0) <= 1e-15 * scale
+    assert np.array_equal(grams, grams.T)
+
+
 def test_by_hand():
     base, rows = (
         torch.tensor([1.0, 2.0]),
@@ -161,6 +185,8 @@ def test_by_hand():
     grams, square = inner_products(base, rows)
     assert grams.tolist() == [[9.0, 3.0], [3.0, 2.0]]
     assert square == 5.0
+    assert exact_products(base, rows).tolist() == [[9.0, 3.0], [3.0, 2.0]]
+    assert exact_products(None, rows).tolist() == [[20.0, 2.0], [2.0, 2.0]]
 
 
 class TestFiles:
@@ -228,6 +254,8 @@ class TestFiles:
         for theta, given in ((stored(base), far), (base, [rows[0], *far[1:]])):
             found = inner_products(theta, given, scratch)
             assert np.array_equal(found[0], wanted) and found[1] == square
+            exact = exact_products(theta, given, scratch)
+            assert np.array_equal(exact, exact_products(base, rows))
 
     @pytest.mark.parametrize("which", [0, 1, 2])
     def test_a_file_that_ends_early_is_named(self, stored, which):
@@ -249,6 +277,8 @@ class TestFiles:
             CheckpointError, match=f"/{path.name} was cut short while it was read. Copy it again"
         ):
             inner_products(given[0], rows, scratch)
+        with pytest.raises(CheckpointError, match=f"/{path.name} was cut short"):
+            exact_products(given[0], rows, scratch)
 
     def test_a_disk_that_fails_is_named(self, stored, tmp_path):
         fine, scratch = stored(torch.zeros(9)), torch.empty(scratch_bytes(1), dtype=torch.uint8)
@@ -323,6 +353,8 @@ def test_too_many_rows_are_refused():
     rows = [VectorSpan(torch.zeros(3), True)] * 17
     with pytest.raises(ValueError, match="at most 16 rows at once, 17 given"):
         inner_products(torch.zeros(3), rows)
+    with pytest.raises(ValueError, match="at most 16 rows at once, 17 given"):
+        exact_products(None, rows)
 
 
 def test_it_reads_float32_and_bfloat16_only():

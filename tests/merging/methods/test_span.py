@@ -6,13 +6,20 @@ from math import pi
 import pytest
 import torch
 
-from merging.methods import _span
+from merging.methods import _span, _survey
+from merging.methods._survey import angles
+from merging.methods._values import Site
 
 
 @pytest.fixture(autouse=True)
 def chunks_of_five(monkeypatch):
     monkeypatch.setattr(sys.modules["merging.methods._chunks"], "CHUNK", 5)
-    monkeypatch.setattr(_span, "CHUNK", 5)
+    for module in (_span, _survey):
+        monkeypatch.setattr(module, "CHUNK", 5)
+
+
+def site(stack):
+    return Site("w", torch.zeros(stack.shape[1:], dtype=stack.dtype))
 
 
 def normal(*shape):
@@ -51,19 +58,18 @@ def test_squares_need_not_be_in_range(size, dtype):
 
 def test_coordinates_have_the_cosines():
     stack = normal(3, 11)
-    lengths, cosines = _span.directions(stack[:, None])
+    found = angles(stack, site(stack))
     for units in (
-        _span.coordinates(cosines[0]),
-        _span.exact_coordinates(stack, lengths[:, 0]),
+        _span.coordinates(found.cosines),
+        _span.exact_coordinates(stack, site(stack), found.lengths),
     ):
-        torch.testing.assert_close(units @ units.T, cosines[0])
+        torch.testing.assert_close(units @ units.T, found.cosines)
 
 
 def test_exact_coordinates_keep_an_angle_that_the_cosines_lose():
     """1 − cos of 10⁻⁹ is below the spacing of float64; the sum of nearly opposite units is 10⁻⁹."""
     stack = torch.tensor([[1.0, 0.0], [-1.0, 1e-9], [0.0, 0.0]], dtype=torch.float64)
-    lengths, _ = _span.directions(stack[:, None])
-    units = _span.exact_coordinates(stack, lengths[:, 0])
+    units = _span.exact_coordinates(stack, site(stack), angles(stack, site(stack)).lengths)
     assert float(units.sum(0).norm()) == pytest.approx(1e-9, rel=1e-6)
     assert not units[2].any()
 
@@ -81,7 +87,8 @@ def test_a_sum_keeps_digits_that_float32_loses():
 def test_the_threshold_is_above_the_rounding_of_multiples_to_float32():
     """So they count as in one line, and a degree does not."""
     line = normal(101).float()
-    lengths, cosines = _span.directions(torch.stack([line, -0.7 * line])[:, None])
-    units = _span.exact_coordinates(torch.stack([line, -0.7 * line]), lengths[:, 0])
+    stack = torch.stack([line, -0.7 * line])
+    found = angles(stack, site(stack))
+    units = _span.exact_coordinates(stack, site(stack), found.lengths)
     assert 0 < float(units.sum(0).norm()) < _span.ROUNDING < pi / 180
-    assert cosines[0, 0, 1] == pytest.approx(-1)
+    assert found.cosines[0, 1] == pytest.approx(-1)

@@ -6,7 +6,7 @@ import time
 import pytest
 import torch
 
-from merging.engine.threads import MOST, Spare, in_order, workers
+from merging.threads import MOST, Spare, in_order, workers
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
