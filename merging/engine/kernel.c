@@ -438,3 +438,48 @@ int exact_products(size_t size, const source *base, size_t count, const source *
         for (size_t j = 0; j <= k; j++) grams[j * count + k] = grams[k * count + j] = summed(&sums[k][j]);
     return 0;
 }
+
+FOR_EACH_CPU void exact_sum_of_slice(
+    size_t size, const void *base, int32_t base_dtype, size_t count, const source *rows, const void *const *elements,
+    const double *factors, void *out, int32_t out_dtype) {
+#define ADD(DTYPE, APART) added(elements[k], DTYPE, APART, 1, start, n, theta, 1.0f, delta)
+    float theta[RUN], delta[RUN];
+    double total[RUN];
+    for (size_t start = 0; start < size; start += RUN) {
+        const size_t n = size - start < RUN ? size - start : RUN;
+        for (size_t i = 0; base && i < n; i++) theta[i] = widened(base, base_dtype, start + i);
+        for (size_t k = 0; k < count; k++) {
+            const int apart = base && !rows[k].difference;
+            const double factor = factors[k];
+            if (rows[k].dtype == BFLOAT16) {
+                if (apart) ADD(BFLOAT16, 1); else ADD(BFLOAT16, 0);
+            } else {
+                if (apart) ADD(FLOAT32, 1); else ADD(FLOAT32, 0);
+            }
+            if (k) for (size_t i = 0; i < n; i++) total[i] += delta[i] * factor;
+            else for (size_t i = 0; i < n; i++) total[i] = delta[i] * factor;
+        }
+        for (size_t i = 0; i < n; i++) delta[i] = (float)total[i];
+        for (size_t i = 0; base && i < n; i++) delta[i] += theta[i];
+        if (out_dtype == FLOAT32)
+            memcpy((float *)out + start, delta, n * sizeof(float));
+        else
+            for (size_t i = 0; i < n; i++) ((uint16_t *)out)[start + i] = rounded(delta[i]);
+    }
+#undef ADD
+}
+
+/* out = base + sum of factors[k] * (rows[k] - base), the sum in double and rounded to float once, with the
+ * exceptions of weighted_sum. `slice`, `scratch` and `elements` are as for weighted_sum, and so is the result. */
+int exact_sum(size_t size, const source *base, size_t count, const source *rows, const double *factors, void *out,
+              int32_t out_dtype, size_t slice, char *scratch, const void **elements) {
+    for (size_t start = 0; start < size; start += slice) {
+        const size_t n = size - start < slice ? size - start : slice;
+        const void *theta;
+        const int failed = all_reached(base, count, rows, start, n, slice, scratch, &theta, elements);
+        if (failed) return failed;
+        exact_sum_of_slice(n, theta, base ? base->dtype : FLOAT32, count, rows, elements, factors,
+                           (char *)out + start * width(out_dtype), out_dtype);
+    }
+    return 0;
+}

@@ -92,6 +92,7 @@ def library() -> ctypes.CDLL | None:
     scale: list[Any] = [address, ctypes.c_float, ctypes.c_float]
     compiled.weighted_sum.argtypes = [*rows, *scale, address, dtype, size, address, address]
     compiled.inner_products.argtypes = [*rows, address, address, size, address]
+    compiled.exact_sum.argtypes = [*rows, address, address, dtype, size, address, address]
     compiled.exact_products.argtypes = [*rows, address, size, address]
     compiled.all_finite.argtypes = [size, address, dtype]
     compiled.hash_leaves.argtypes = [address, size, address]
@@ -135,6 +136,36 @@ def weighted_sum(
     failed = _compiled().weighted_sum(
         out.numel(), theta, len(rows), sources, weights, terms.divisor, terms.factor, *target
     )
+    _raise(failed, base, rows)
+
+
+def exact_sum(
+    base: Values | None,
+    rows: Sequence[VectorSpan],
+    factors: Sequence[float],
+    out: Tensor,
+    scratch: Tensor | None = None,
+) -> None:
+    """Computes base + Σ f_k (x_k − base) into `out`, with the sum in float64.
+
+    The sum is rounded to float32 once. Without a base it is Σ f_k x_k. Where vectors nearly cancel
+    the factors are large, and float32 would lose the digits that are left.
+
+    Args:
+        base: the base's elements as stored, (n,); None for a sum of weights.
+        rows: at least one, (n,) each. The base is not subtracted from a row that is a difference.
+        factors: one for each row.
+        out: (n,), in one of DTYPES.
+        scratch: as for weighted_sum.
+
+    Raises:
+        CheckpointError: if a file cannot be read.
+        ValueError: if `scratch` is needed and too small.
+    """
+    theta, sources = _sources(base, rows)
+    weights, elements = (ctypes.c_double * len(rows))(*factors), (ctypes.c_void_p * len(rows))()
+    target = out.data_ptr(), DTYPES[out.dtype], SLICE, _scratch(base, rows, scratch), elements
+    failed = _compiled().exact_sum(out.numel(), theta, len(rows), sources, weights, *target)
     _raise(failed, base, rows)
 
 

@@ -140,7 +140,7 @@ def compute(
         read_into(base, task.name, start, out, workspace.scratch)
         return
     job = _Job(task, base, vectors_of(task, vectors), workspace)
-    terms = _terms(task, base)
+    terms = _terms(job)
     # The compiled loop cuts stored weights into slices itself; all else is cut into blocks here.
     as_stored = terms is not None and all(vector.AS_STORED for vector in job.vectors)
     step = out.numel() if as_stored or task.whole else BLOCK
@@ -161,36 +161,39 @@ class _Job(NamedTuple):
     """The vectors that take part, in the task's order."""
     workspace: Workspace
 
+    @property
+    def whole(self) -> WholeTensor:
+        """The whole tensor, of which pieces are computed."""
+        return WholeTensor(self.task, self.base, self.vectors)
 
-def _terms(task: Task, base: Weights) -> kernel.Terms | None:
-    """Returns the task as a weighted sum for the compiled loop, with the bits of `combine`.
 
-    None if the method is no weighted sum, or if the compiled loop cannot read or round it.
+def _terms(job: _Job) -> kernel.Terms | list[float] | None:
+    """Returns the task as a sum for the compiled loop, with the bits of `combine`.
+
+    A list holds factors for kernel.exact_sum. None if it is no sum that the compiled loop takes.
     """
-    scale = task.method.scale
-    if (
-        scale is None
-        or task.stochastic
-        or not kernel.reads(task.out_dtype, dtype_of(base, task.name))
-    ):
+    task, scale = job.task, job.task.method.scale
+    if task.stochastic or not kernel.reads(task.out_dtype, dtype_of(job.base, task.name)):
         return None
+    if scale is None:
+        return job.whole.factors() if task.method.factors and not task.whole else None
     # In float32, like `combine`: the compiled loop must divide by the same bits.
     divisor, factor = scale(torch.tensor(task.omegas), **dict(task.arguments))
     return kernel.Terms(task.omegas, float(divisor), float(factor))
 
 
-def _by_kernel(job: _Job, start: int, out: Tensor, terms: kernel.Terms) -> None:
+def _by_kernel(job: _Job, start: int, out: Tensor, terms: kernel.Terms | list[float]) -> None:
     """Computes a piece in one pass by the compiled loop."""
-    piece, theta = pieces.Piece(job.task.name, start, start + out.numel()), None
+    piece = pieces.Piece(job.task.name, start, start + out.numel())
     # The compiled loop reads from descriptors, so the files stay open until it is done.
     with ExitStack() as files:
         reader = job.workspace.reader(files)
-        if job.task.space == "deltas":
-            theta = pieces.read_base(piece, job.base, len(job.vectors), reader)
-            spans_of = pieces.read_deltas(piece, job.base, job.vectors, reader)
+        theta, rows = job.whole.rows(piece, reader, base=job.task.method.base_role == "operand")
+        scratch = job.workspace.slices(len(rows))
+        if isinstance(terms, kernel.Terms):
+            kernel.weighted_sum(theta, rows, terms, out, scratch)
         else:
-            spans_of = pieces.read_weights(piece, job.vectors, reader)
-        kernel.weighted_sum(theta, spans_of, terms, out, job.workspace.slices(len(spans_of)))
+            kernel.exact_sum(theta, rows, terms, out, scratch)
 
 
 def _by_method(job: _Job, start: int, out: Tensor) -> None:
@@ -253,7 +256,7 @@ def _read_and_combine(job: _Job, start: int, stack: Tensor) -> Tensor:
     """
     name, scratch = job.task.name, job.workspace.scratch
     windows = windows_at(job.task, job.base, job.vectors, start, scratch)
-    survey = None if job.task.whole else WholeTensor(job.task, job.base, job.vectors).survey
+    survey = None if job.task.whole else job.whole.survey
     if job.task.space == "deltas":
         pieces.fill_deltas(name, start, stack, job.base, job.vectors, scratch)
     else:

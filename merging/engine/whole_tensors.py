@@ -17,7 +17,15 @@ from torch import Tensor
 
 from merging.dtypes import working_dtype
 from merging.engine import kernel
-from merging.engine.pieces import Piece, fill_deltas, read_base, read_deltas, read_weights
+from merging.engine.kernel import Values, VectorSpan
+from merging.engine.pieces import (
+    Piece,
+    Reader,
+    fill_deltas,
+    read_base,
+    read_deltas,
+    read_weights,
+)
 from merging.engine.task import Task
 from merging.engine.task_vectors import RenamedTensor
 from merging.engine.workspace import Workspace
@@ -25,6 +33,7 @@ from merging.inputs.checkpoint import Weights, dtype_of, read_into
 from merging.inputs.vector import Vector
 from merging.methods._chunks import CHUNK
 from merging.methods._survey import Chunk, products
+from merging.methods._values import Site
 
 Joined = TypeVar("Joined")
 _CACHE = "_surveys"
@@ -38,6 +47,43 @@ class WholeTensor(NamedTuple):
     base: Weights
     vectors: list[Vector]
     """Those of the task, in its order."""
+
+    def rows(
+        self, piece: Piece, reader: Reader, *, base: bool = False
+    ) -> tuple[Values | None, list[VectorSpan]]:
+        """Reads a piece as the compiled loop takes it.
+
+        Args:
+            piece: the piece.
+            reader: how to read.
+            base: put the base's own values before those of the vectors.
+
+        Returns:
+            the base's values that the compiled loop subtracts, None if it subtracts nothing; and a
+            span for each row.
+        """
+        deltas, count = self.task.space == "deltas", len(self.vectors)
+        origin = read_base(piece, self.base, count, reader) if deltas or base else None
+        read = (
+            read_deltas(piece, self.base, self.vectors, reader)
+            if deltas
+            else (read_weights(piece, self.vectors, reader))
+        )
+        if base:
+            assert origin is not None
+            read = [VectorSpan(origin, difference=True), *read]
+        return origin if deltas else None, read
+
+    def factors(self) -> list[float]:
+        """Returns the factors of a method that declares them; see merging.methods._contract."""
+        task = self.task
+        dtype = working_dtype(dtype_of(self.base, task.name))
+        # What the factors depend on is read by the survey.
+        site = Site(task.name, torch.empty(0, dtype=dtype), task.depth, survey=self.survey)
+        stack, omegas = torch.empty(len(self.vectors), 0, dtype=dtype), torch.tensor(task.omegas)
+        assert task.method.factors is not None
+        found = task.method.factors(stack, omegas, site, **dict(task.arguments))
+        return found.tolist()
 
     def survey(
         self,
@@ -181,16 +227,7 @@ class _Stored(Chunk):
             return products(self._rows if base else self.values)
         piece = Piece(task.name, self.start, self.start + self._size)
         with ExitStack() as files:
-            reader = self._workspace.reader(files)
-            origin = read_base(piece, weights, len(vectors), reader)
-            if task.space == "deltas":
-                spans = read_deltas(piece, weights, vectors, reader)
-            else:
-                spans = read_weights(piece, vectors, reader)
-            if base:
-                spans = [kernel.VectorSpan(origin, difference=True), *spans]
-            gram = kernel.exact_products(
-                origin if task.space == "deltas" else None, spans, self._workspace.slices(count)
-            )
+            theta, rows = self._source.rows(piece, self._workspace.reader(files), base=base)
+            gram = kernel.exact_products(theta, rows, self._workspace.slices(count))
         # Without exponents, as `products` has none for float32.
         return torch.cat([torch.from_numpy(gram), torch.zeros(count, 1, dtype=torch.float64)], 1)

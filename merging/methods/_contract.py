@@ -35,6 +35,9 @@ and may have
               there nor here
     scale(omegas, *, …) -> divisor, factor: given if combine is just factor · Σ ωᵢxᵢ / divisor. Such
               a sum can be computed in one pass; see merging.engine.kernel
+    factors(stack, omegas, site, *, …) -> Tensor: given with in_blocks if combine is a sum of the
+              vectors, for tensors that come in blocks: one factor in float64 for each vector, after
+              one for the base if BASE is "operand". Such a sum takes one pass as well
     refusal(omegas, arguments) -> str | None: why these numbers cannot be combined, as users read it
     closed_form(squares) -> omegas: computes ω from the squared lengths of the vectors
     in_blocks(shape, depth, arguments) -> bool: for SCOPE "tensor", which tensors are computed block
@@ -109,6 +112,8 @@ class Method:
         ignored: keys that mergekit accepts for it and that change nothing, neither there nor here.
         on_device: whether `combine` can run on an accelerator.
         scale: returns divisor and factor of a method that is just a weighted sum; otherwise None.
+        factors: returns the factors of a method whose result is a sum of the vectors with factors
+            that depend on whole tensors; otherwise None.
         refusal: returns why given numbers cannot be combined; None if it can combine all.
         closed_form: computes ω from the squared lengths of the vectors; None if the recipe gives ω.
         in_blocks: returns whether a tensor of some shape and depth is computed block by block
@@ -131,6 +136,7 @@ class Method:
     ignored: tuple[str, ...] = ()
     on_device: bool = False
     scale: Callable[..., tuple[Any, Any]] | None = None
+    factors: Callable[..., Tensor] | None = None
     refusal: Callable[[tuple[float, ...], Mapping[str, Any]], str | None] | None = None
     closed_form: Callable[[tuple[float, ...]], tuple[float, ...]] | None = None
     in_blocks: Callable[[tuple[int, ...], float | None, Mapping[str, Any]], bool] | None = None
@@ -212,6 +218,7 @@ def method_of_module(name: str, module: Mapping[str, Any]) -> Method:
         ignored=("int8_mask", *module.get("IGNORED", ())),
         on_device=module.get("ON_DEVICE", False),
         scale=module.get("scale"),
+        factors=module.get("factors"),
         refusal=module.get("refusal"),
         closed_form=module.get("closed_form"),
         in_blocks=module.get("in_blocks"),

@@ -43,19 +43,31 @@ def combine(
     The iteration starts at the mean of the directions, or at the first of them if they cancel:
     so [1] and [−3] give [2].
     """
+    shares = factors(stack, omegas, site, max_iter=max_iter, tol=tol)
+    return _span.sum_in_float64(stack.flatten(1)[:, None], shares[:, None]).view(stack.shape[1:])
+
+
+def factors(
+    stack: Float[Tensor, "vectors *shape"],
+    omegas: Float[Tensor, "vectors"],
+    site: Site,
+    *,
+    max_iter: int,
+    tol: float,
+) -> Float[Tensor, "vectors"]:
+    """Returns the factor of each model, for a whole tensor or a block of it."""
     if len(stack) == 1:
-        return stack[0]
+        return torch.ones(1, dtype=torch.float64)
     found = angles(stack, site)
     lengths = found.lengths
-    valid = lengths > tol
+    shares, valid = torch.zeros_like(lengths), lengths > tol
     if not valid.any():
-        return stack[0].zero_()
+        return shares
     mean = _mean(_span.coordinates(found.cosines[valid][:, valid]), max_iter, tol)
     if mean.abs().sum() > _span.CANCELLING:
         mean = _mean(_span.exact_coordinates(stack, site, lengths)[valid], max_iter, tol)
-    factors = torch.zeros_like(lengths)
-    factors[valid] = mean * (lengths.mean() / lengths[valid])
-    return _span.sum_in_float64(stack.flatten(1)[:, None], factors[:, None]).view(stack.shape[1:])
+    shares[valid] = mean * (lengths.mean() / lengths[valid])
+    return shares
 
 
 def _mean(units: Float[Tensor, "n axes"], max_iter: int, tol: float) -> Float[Tensor, "n"]:

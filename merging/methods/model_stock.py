@@ -43,20 +43,34 @@ def combine(
     mergekit computes t·mean(Θᵢ) + (1 − t)·Θ instead, which is the same formula but loses digits,
     as a small difference of large numbers.
     """
-    count = len(stack)
     if filter_wise:
-        rows = stack.view(count, -1, stack.shape[-1])
-        cosines = _span.directions(rows)[1]
+        rows = stack.view(len(stack), -1, stack.shape[-1])
+        shares = _share(_span.directions(rows)[1]).expand(len(stack), -1)
     else:
-        rows, cosines = stack.view(count, 1, -1), angles(stack, site).cosines[None]
+        rows = stack.view(len(stack), 1, -1)
+        shares = factors(stack, omegas, site)[:, None]
+    return _span.sum_in_float64(rows, shares).view(stack.shape[1:])
+
+
+def factors(
+    stack: Float[Tensor, "vectors *shape"],
+    omegas: Float[Tensor, "vectors"],
+    site: Site,
+    *,
+    filter_wise: bool = False,
+) -> Float[Tensor, "vectors"]:
+    """Returns t/N for each of N deltas, for a tensor that has one t, or a block of it."""
+    return _share(angles(stack, site).cosines[None]).expand(len(stack))
+
+
+def _share(cosines: Float[Tensor, "rows vectors vectors"]) -> Float[Tensor, "rows"]:
+    """Returns t/N for each row of N deltas from the cosines between them."""
+    count = cosines.shape[1]
     # Each pair counts twice in the sum, and the diagonal not at all.
     pairs = cosines.sum((1, 2)) - cosines.diagonal(dim1=1, dim2=2).sum(1)
     cosine = pairs / (count * (count - 1))
     divisor = 1 + (count - 1) * cosine
     # A divisor of 0 gives no finite t. Such rows keep the base.
     singular = divisor.abs() < 1e-6
-    share = torch.where(singular, 0.0, count * cosine / torch.where(singular, 1.0, divisor))
-    total = rows[0]
-    for row in rows[1:]:
-        total += row
-    return total.mul_((share / count).to(stack.dtype)[:, None]).view(stack.shape[1:])
+    share: Tensor = torch.where(singular, 0.0, cosine / torch.where(singular, 1.0, divisor))
+    return share

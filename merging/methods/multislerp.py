@@ -41,8 +41,25 @@ def combine(
     Raises:
         MergingError: the weighted directions cancel, so that there is no mean direction.
     """
+    shares = factors(stack, omegas, site, normalize_weights=normalize_weights, eps=eps)
+    return _span.sum_in_float64(stack.flatten(1)[:, None], shares[:, None]).view(stack.shape[1:])
+
+
+def factors(
+    stack: Float[Tensor, "vectors *shape"],
+    omegas: Float[Tensor, "vectors"],
+    site: Site,
+    *,
+    normalize_weights: bool,
+    eps: float,
+) -> Float[Tensor, "vectors"]:
+    """Returns the factor of each vector, for a whole tensor or a block of it.
+
+    Raises:
+        MergingError: see `combine`.
+    """
     if len(stack) == 1:
-        return stack[0]
+        return torch.ones(1, dtype=torch.float64)
     weights = omegas.double()
     if normalize_weights:
         weights = weights / weights.sum()
@@ -58,14 +75,13 @@ def combine(
                 f"multislerp at {site.name}: the weighted directions of the models cancel, so they "
                 "have no mean. Change an ω."
             )
-        factors = weights
-    else:
-        shares = _mean(units, weights)
-        if shares.abs().sum() > _span.CANCELLING:
-            shares = _mean(_span.exact_coordinates(stack, site, lengths), weights)
-        # mergekit adds eps to each length, and moves a tensor that is shorter than eps elsewhere.
-        factors = shares * (weights @ lengths) * torch.where(lengths > 0, 1 / lengths, 0.0)
-    return _span.sum_in_float64(stack.flatten(1)[:, None], factors[:, None]).view(stack.shape[1:])
+        return weights
+    shares = _mean(units, weights)
+    if shares.abs().sum() > _span.CANCELLING:
+        shares = _mean(_span.exact_coordinates(stack, site, lengths), weights)
+    # mergekit adds eps to each length, and moves a tensor that is shorter than eps elsewhere.
+    inverse = torch.where(lengths > 0, 1 / lengths, 0.0)
+    return shares * (weights @ lengths) * inverse
 
 
 def _mean(units: Float[Tensor, "n axes"], weights: Float[Tensor, "n"]) -> Float[Tensor, "n"]:

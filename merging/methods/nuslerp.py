@@ -47,12 +47,8 @@ def combine(
     Halfway between [2, 0] and [0, 2], at equal ω, is [√2, √2]: the coefficients apply to the
     vectors as they are, so lengths are interpolated with the direction.
     """
-    first, second = (float(omega) for omega in omegas)
-    # As in mergekit: ω that cancel have no shares, so both models count half.
-    t = 0.5 if cancel((first, second)) else second / (first + second)
     if nuslerp_flatten:
-        rows = stack.view(2, 1, -1)
-        cosine = angles(stack, site).cosines[:1, 1]
+        rows, shares = stack.view(2, 1, -1), factors(stack, omegas, site)[:, None]
     else:
         rows = (
             stack.view(2, stack.shape[1], -1).transpose(1, 2)
@@ -62,15 +58,28 @@ def combine(
         lengths, cosines = _span.directions(rows)
         cosine = cosines[:, 0, 1]
         cosine = torch.where(_is_plain(lengths, cosine), _as_mergekit(rows), cosine)
-    near, far = _shares(cosine, t)
-    _span.sum_in_float64(rows, torch.stack([near, far]))
+        shares = _shares(cosine, omegas)
+    _span.sum_in_float64(rows, shares)
     return stack[0]
 
 
-def _shares(
-    cosine: Float[Tensor, "rows"], t: float
-) -> tuple[Float[Tensor, "rows"], Float[Tensor, "rows"]]:
-    """Returns the coefficients of both vectors."""
+def factors(
+    stack: Float[Tensor, "2 *shape"],
+    omegas: Float[Tensor, "2"],
+    site: Site,
+    *,
+    nuslerp_flatten: bool = True,
+    nuslerp_row_wise: bool = False,
+) -> Float[Tensor, "2"]:
+    """Returns the factors of both vectors, for a tensor that is one vector, or a block of it."""
+    return _shares(angles(stack, site).cosines[:1, 1], omegas)[:, 0]
+
+
+def _shares(cosine: Float[Tensor, "rows"], omegas: Float[Tensor, "2"]) -> Float[Tensor, "2 rows"]:
+    """Returns the factors of both vectors for each of their rows."""
+    first, second = (float(omega) for omega in omegas)
+    # As in mergekit: ω that cancel have no shares, so both models count half.
+    t = 0.5 if cancel((first, second)) else second / (first + second)
     sine = (1 - cosine.square()).clamp(min=0).sqrt()
     # Rows in one line, also opposite ones, have no arc that rounding does not choose, and their
     # sine would divide by about 0: interpolate in the line.
@@ -78,7 +87,7 @@ def _shares(
     angle, sine = torch.atan2(sine, cosine), sine.masked_fill(line, 1.0)
     near = torch.where(line, 1 - t, torch.sin((1 - t) * angle) / sine)
     far = torch.where(line, t, torch.sin(t * angle) / sine)
-    return near, far
+    return torch.stack([near, far])
 
 
 def _is_plain(

@@ -21,6 +21,7 @@ from merging.engine.kernel import (
     Terms,
     VectorSpan,
     exact_products,
+    exact_sum,
     inner_products,
     reads,
     scratch_bytes,
@@ -174,6 +175,29 @@ def test_exact_products_have_the_digits_of_float64(size, given_base):
     assert np.array_equal(grams, grams.T)
 
 
+@pytest.mark.parametrize("out_dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("given_base", [True, False])
+def test_exact_sums_have_the_bits_of_a_sum_in_float64(size, given_base, out_dtype):
+    base = torch.randn(size, generator=torch.Generator().manual_seed(1)).bfloat16()
+    given = [torch.randn(size, generator=torch.Generator().manual_seed(seed)) for seed in (2, 3)]
+    rows = [
+        VectorSpan(given[0].bfloat16(), False),
+        VectorSpan(given[1], True),
+        VectorSpan(given[1] + 2.0**-12, True),
+        VectorSpan(given[0], False),
+    ]
+    factors = [0.3, 3e6, -3e6, 1 / 3]
+    total = torch.zeros(size, dtype=torch.float64)
+    for row, factor in zip(rows, factors, strict=True):
+        apart = given_base and not row.difference
+        total += (row.values.float() - (base.float() if apart else 0)).double() * factor
+    wanted = total.float() + (base.float() if given_base else 0)
+    out = torch.empty(size, dtype=out_dtype)
+    exact_sum(base if given_base else None, rows, factors, out)
+    same_bits(out, wanted.to(out_dtype))
+
+
 def test_by_hand():
     base, rows = (
         torch.tensor([1.0, 2.0]),
@@ -252,8 +276,12 @@ class TestFiles:
         scratch = torch.empty(scratch_bytes(3), dtype=torch.uint8)
         wanted, square = inner_products(base, rows)
         for theta, given in ((stored(base), far), (base, [rows[0], *far[1:]])):
-            found = inner_products(theta, given, scratch)
-            assert np.array_equal(found[0], wanted) and found[1] == square
+            both = inner_products(theta, given, scratch)
+            assert np.array_equal(both[0], wanted) and both[1] == square
+            found, known = torch.empty(2, size)
+            exact_sum(theta, given, [0.5, 2.0, -1.0], found, scratch)
+            exact_sum(base, rows, [0.5, 2.0, -1.0], known)
+            same_bits(found, known)
             exact = exact_products(theta, given, scratch)
             assert np.array_equal(exact, exact_products(base, rows))
 
@@ -279,6 +307,8 @@ class TestFiles:
             inner_products(given[0], rows, scratch)
         with pytest.raises(CheckpointError, match=f"/{path.name} was cut short"):
             exact_products(given[0], rows, scratch)
+        with pytest.raises(CheckpointError, match=f"/{path.name} was cut short"):
+            exact_sum(given[0], rows, [1.0, 1.0], torch.empty(SLICE + 9), scratch)
 
     def test_a_disk_that_fails_is_named(self, stored, tmp_path):
         fine, scratch = stored(torch.zeros(9)), torch.empty(scratch_bytes(1), dtype=torch.uint8)
