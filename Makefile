@@ -52,7 +52,7 @@ bench: .venv/made-browser .venv-mergekit/made
 demo: .venv/made
 	$(BIN)/dem demo build
 
-.venv/made: pyproject.toml setup.py constraints.txt merging/engine/kernel.c
+.venv/made: pyproject.toml setup.py constraints.txt merging/engine/kernel.c merging/methods/loops.c
 	@test -n "$(PYTHON)" || { \
 	  echo "Python 3.11 or newer is needed and none was found. Name one: make $(MAKECMDGOALS) PYTHON=/path/to/python3"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from merging.analysis.geometry import Geometry, Matrix, Table
-from merging.engine.loop import BLOCK, round_piece, unrounded_blocks
+from merging.engine.loop import BLOCK, unrounded_blocks
+from merging.engine.stochastic_rounding import round_piece
 from merging.engine.task import Task
 from merging.engine.tasks import tasks
 from merging.inputs.checkpoint import Weights, dtype_of

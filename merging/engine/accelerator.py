@@ -20,7 +20,8 @@ from torch import Tensor
 from merging.dtypes import working_dtype
 from merging.engine import pieces
 from merging.engine.kernel import VectorSpan
-from merging.engine.loop import Cpu, combine_piece, round_piece
+from merging.engine.loop import Cpu, combine_piece
+from merging.engine.stochastic_rounding import round_piece
 from merging.engine.task import Task
 from merging.engine.task_vectors import vectors_of
 from merging.errors import DeviceError

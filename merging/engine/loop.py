@@ -21,7 +21,7 @@ from merging.dtypes import working_dtype
 from merging.engine import kernel, pieces
 from merging.engine.finite import explain_not_finite
 from merging.engine.rank_windows import windows_at
-from merging.engine.stochastic_rounding import round_stochastically
+from merging.engine.stochastic_rounding import round_piece
 from merging.engine.task import Task, seed_of
 from merging.engine.task_vectors import statistics_at, vectors_of
 from merging.engine.tasks import tasks
@@ -30,13 +30,12 @@ from merging.engine.workspace import PIECE, Workspace
 from merging.errors import MergingError
 from merging.inputs.checkpoint import Weights, dtype_of, read_block, read_into
 from merging.inputs.vector import Vector
+from merging.methods._chunks import row_length
 from merging.methods._edits import Window
 from merging.methods._values import Site
 from merging.recipe import Recipe
 from merging.threads import Spare
 
-WIDE = (torch.float32, torch.float64)
-"""The working dtypes; only they are rounded stochastically."""
 BLOCK = 2**18
 """Elements that element methods compute at once: 1 MB of float32, which fits a core's cache."""
 
@@ -143,13 +142,20 @@ def compute(
     terms = _terms(job)
     # The compiled loop cuts stored weights into slices itself; all else is cut into blocks here.
     as_stored = terms is not None and all(vector.AS_STORED for vector in job.vectors)
-    step = out.numel() if as_stored or task.whole else BLOCK
-    for at in range(0, out.numel(), step):
-        part = out[at : at + step]
+    at_once = as_stored or task.whole
+    unit = task.unit
+    block = out.numel() if at_once else max(1, BLOCK // unit) * unit
+    stop = start + out.numel()
+    # Blocks begin at their multiples, so that those of whole rows seldom share one.
+    for low in range(start if at_once else start // block * block, stop, block):
+        first = max(low, start)
+        part = out[first - start : min(low + block, stop) - start]
         if terms is not None:
-            _by_kernel(job, start + at, part, terms)
+            _by_kernel(job, first, part, terms)
         else:
-            _by_method(job, start + at, part)
+            values = _combined(job, first, first + part.numel())
+            # Unless rounding is stochastic, copy_ rounds to nearest itself and saves a copy.
+            part.copy_(round_piece(task, first, values) if task.stochastic else values)
 
 
 class _Job(NamedTuple):
@@ -196,37 +202,6 @@ def _by_kernel(job: _Job, start: int, out: Tensor, terms: kernel.Terms | list[fl
             kernel.exact_sum(theta, rows, terms, out, scratch)
 
 
-def _by_method(job: _Job, start: int, out: Tensor) -> None:
-    """Computes a piece by the method's `combine`, in the working dtype."""
-    task, workspace, dtype = job.task, job.workspace, dtype_of(job.base, job.task.name)
-    stack = workspace.rows(len(task.vectors) + 1, out.numel(), working_dtype(dtype))
-    read_into(job.base, task.name, start, stack[0], workspace.scratch)
-    values = _read_and_combine(job, start, stack)
-    # Unless rounding is stochastic, copy_ rounds to nearest itself and saves a copy in memory.
-    out.copy_(round_piece(task, start, values) if task.stochastic else values)
-
-
-def round_piece(task: Task, start: int, values: Tensor) -> Tensor:
-    """Rounds the values of one piece to the task's output dtype.
-
-    Args:
-        task: the tensor; it says whether rounding is stochastic.
-        start: the piece's first element in the flattened tensor, which decides the random draws.
-        values: (n,), in the working dtype.
-    """
-    # A tensor that is only copied is rounded to nearest: it has no displacement to preserve.
-    if (
-        task.stochastic
-        and task.vectors
-        and values.dtype in WIDE
-        and task.out_dtype.itemsize < values.dtype.itemsize
-    ):
-        return round_stochastically(
-            values, task.out_dtype, seed=task.seed, name=task.name, start=start
-        )
-    return values.to(task.out_dtype)
-
-
 def unrounded_blocks(
     task: Task, base: Weights, vectors: Mapping[str, Vector]
 ) -> Iterator[tuple[int, Tensor, Tensor]]:
@@ -241,28 +216,29 @@ def unrounded_blocks(
     job = _Job(task, base, vectors_of(task, vectors), workspace)
     for start, stop in spans(task, BLOCK):
         stored = read_block(base, task.name, start, stop)
-        if task.vectors:
-            stack = workspace.rows(len(task.vectors) + 1, stop - start, working_dtype(stored.dtype))
-            stack[0] = stored
-            yield start, stored, _read_and_combine(job, start, stack)
-        else:
-            yield start, stored, stored
+        yield start, stored, _combined(job, start, stop) if task.vectors else stored
 
 
-def _read_and_combine(job: _Job, start: int, stack: Tensor) -> Tensor:
-    """Reads the vectors of one piece and combines them, in the working dtype and not yet rounded.
+def _combined(job: _Job, start: int, stop: int) -> Tensor:
+    """Computes elements by the method's `combine`, in the working dtype and not yet rounded.
 
-    The first row of `stack` holds the base; the other rows are written.
+    The result lies in the workspace.
     """
-    name, scratch = job.task.name, job.workspace.scratch
-    windows = windows_at(job.task, job.base, job.vectors, start, scratch)
-    survey = None if job.task.whole else job.whole.survey
-    if job.task.space == "deltas":
-        pieces.fill_deltas(name, start, stack, job.base, job.vectors, scratch)
+    task, scratch = job.task, job.workspace.scratch
+    # If the method takes whole rows, those in which the elements begin and end are computed whole.
+    low = start // task.unit * task.unit
+    high = min(task.numel, -(-stop // task.unit) * task.unit)
+    dtype = working_dtype(dtype_of(job.base, task.name))
+    stack = job.workspace.rows(len(task.vectors) + 1, high - low, dtype)
+    read_into(job.base, task.name, low, stack[0], scratch)
+    windows = windows_at(task, job.base, job.vectors, low, scratch)
+    if task.space == "deltas":
+        pieces.fill_deltas(task.name, low, stack, job.base, job.vectors, scratch)
     else:
         for row, vector in zip(stack[1:], job.vectors, strict=True):
-            vector.read_weights(name, start, row, scratch)
-    return combine_piece(job.task, start, stack, windows, survey)
+            vector.read_weights(task.name, low, row, scratch)
+    survey = None if task.whole else job.whole.survey
+    return combine_piece(task, low, stack, windows, survey)[start - low : stop - low]
 
 
 def combine_piece(
@@ -290,7 +266,17 @@ def combine_piece(
     seeds = tuple(seed_of(task.seed, task.name, name) for name in task.vectors)
     span = (start, start + theta.numel())
     statistics = statistics_at(task, span, shape, theta.dtype)
-    site = Site(task.name, theta.view(shape), task.depth, seeds, statistics, windows, survey)
+    site = Site(
+        task.name,
+        theta.view(shape),
+        depth=task.depth,
+        seeds=seeds,
+        statistics=statistics,
+        windows=windows,
+        survey=survey,
+        start=start,
+        columns=0 if task.whole else row_length(task.shape),
+    )
     # ω stay on the CPU, also for an accelerator: methods use them as single numbers.
     omegas = torch.tensor(task.omegas, dtype=theta.dtype)
     result: Tensor = task.method.combine(

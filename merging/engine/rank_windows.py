@@ -23,6 +23,7 @@ from merging.engine.task import Task
 from merging.engine.task_vectors import RenamedTensor
 from merging.inputs.checkpoint import Weights, dtype_of, read_into
 from merging.inputs.vector import Vector
+from merging.methods import _loops
 from merging.methods._chunks import CHUNK
 from merging.methods._edits import EVERYTHING, NOTHING, Ranks, Window, rank_window
 
@@ -166,18 +167,15 @@ def select(chunks: Chunks, start: int, stop: int) -> Window:
         start: the first rank in the window, from 0.
         stop: the rank after the last one.
     """
-    # By torch, because numpy's bincount holds Python's lock. Bits of non-negative floats rise with
-    # their values.
-    upper = torch.zeros(2**16, dtype=torch.int64)
+    # Bits of non-negative floats rise with their values.
+    upper = np.zeros(2**16, np.int64)
     for part in chunks():
-        upper += torch.bincount(part.view(torch.int32) >> LOWER, minlength=len(upper))
+        _loops.count_upper(part, upper)
     ends = [_place(upper, rank) for rank in (start, stop - 1)]
-    lower = {end: torch.zeros(2**LOWER, dtype=torch.int64) for end, _ in ends}
+    lower = {end: np.zeros(2**LOWER, np.int64) for end, _ in ends}
     for part in chunks():
-        bits = part.view(torch.int32)
         for end, counts in lower.items():
-            here = bits[bits >> LOWER == end] & (len(counts) - 1)
-            counts += torch.bincount(here, minlength=len(counts))
+            _loops.count_lower(part, end, counts)
     values, below = [], []
     for (end, before), rank in zip(ends, (start, stop - 1), strict=True):
         last, under = _place(lower[end], rank - before)
@@ -187,8 +185,8 @@ def select(chunks: Chunks, start: int, stop: int) -> Window:
     return Window(start, stop, values[0], values[1], below[0], below[1])
 
 
-def _place(counts: Tensor, rank: int) -> tuple[int, int]:
+def _place(counts: NDArray[np.int64], rank: int) -> tuple[int, int]:
     """Returns the bin of a histogram that holds a rank, and how many entries are below the bin."""
-    upto = counts.cumsum(0)
-    place = int(torch.searchsorted(upto, rank, right=True))
+    upto = counts.cumsum()
+    place = int(np.searchsorted(upto, rank, side="right"))
     return place, int(upto[place - 1]) if place else 0

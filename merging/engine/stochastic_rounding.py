@@ -12,11 +12,16 @@ import hashlib
 import torch
 from torch import Tensor
 
+from merging.engine.task import Task
+
 CHUNK = 2**18
 """Elements for which random numbers are drawn together, counted from the tensor's first element.
 
 So an element gets the same random number whichever block of the tensor is rounded.
 """
+
+WIDE = (torch.float32, torch.float64)
+"""The working dtypes; only they are rounded stochastically."""
 
 _PATTERNS = {2: torch.int16, 4: torch.int32}
 """Bytes of a floating-point dtype -> the integer dtype that shows its bits."""
@@ -48,11 +53,7 @@ def round_stochastically(
     >>> round_stochastically(values, torch.bfloat16, seed=0, name="w").double().mean()
     tensor(1.0020, dtype=torch.float64)
     """
-    if (
-        values.dtype not in (torch.float32, torch.float64)
-        or not dtype.is_floating_point
-        or dtype.itemsize not in _PATTERNS
-    ):
+    if values.dtype not in WIDE or not dtype.is_floating_point or dtype.itemsize not in _PATTERNS:
         raise TypeError(
             f"stochastic rounding of {values.dtype} to {dtype}: "
             "expected float32 or float64 to 16 or 32 bits"
@@ -72,6 +73,27 @@ def round_stochastically(
     return torch.where(
         _draws(values, seed, name, start) < chance, torch.copysign(other, nearest), nearest
     )
+
+
+def round_piece(task: Task, start: int, values: Tensor) -> Tensor:
+    """Rounds the values of one piece to the task's output dtype.
+
+    Args:
+        task: the tensor; it says whether rounding is stochastic.
+        start: the piece's first element in the flattened tensor, which decides the random draws.
+        values: (n,), in the working dtype.
+    """
+    # A tensor that is only copied is rounded to nearest: it has no displacement to preserve.
+    if (
+        task.stochastic
+        and task.vectors
+        and values.dtype in WIDE
+        and task.out_dtype.itemsize < values.dtype.itemsize
+    ):
+        return round_stochastically(
+            values, task.out_dtype, seed=task.seed, name=task.name, start=start
+        )
+    return values.to(task.out_dtype)
 
 
 def _draws(like: Tensor, seed: int, name: str, start: int) -> Tensor:

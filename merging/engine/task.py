@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 
 from merging.inputs.statistics import Statistics
+from merging.methods._chunks import row_length
 from merging.methods._contract import Method
 
 
@@ -52,6 +53,12 @@ class Task(NamedTuple):
             return False
         in_blocks = method.in_blocks
         return in_blocks is None or not in_blocks(self.shape, self.depth, dict(self.arguments))
+
+    @property
+    def unit(self) -> int:
+        """The elements of which a block has a multiple: those of a row, or 1."""
+        rows = self.method.by_rows and self.vectors and not self.whole
+        return max(1, row_length(self.shape)) if rows else 1
 
     @property
     def repeats(self) -> bool:

@@ -32,7 +32,7 @@ from merging.engine.workspace import Workspace
 from merging.inputs.checkpoint import Weights, dtype_of, read_into
 from merging.inputs.vector import Vector
 from merging.methods._chunks import CHUNK
-from merging.methods._survey import Chunk, products
+from merging.methods._survey import Chunk, chunk_size, products
 from merging.methods._values import Site
 
 Joined = TypeVar("Joined")
@@ -90,13 +90,14 @@ class WholeTensor(NamedTuple):
         key: tuple[object, ...],
         of: Callable[[Chunk], Tensor],
         join: Callable[[list[Tensor]], Joined],
+        unit: int = 1,
     ) -> Joined:
         """Computes numbers for each chunk of the tensor and joins them, or returns them if known.
 
         See merging.methods._survey.surveyed for the arguments.
         """
         keepers = [each.inner if isinstance(each, RenamedTensor) else each for each in self.vectors]
-        key = self.task.space, *key
+        key, size = (self.task.space, *key), chunk_size(unit)
         with _LOCK:
             surveys: dict[str, list[_Survey]] = vars(keepers[0]).setdefault(_CACHE, {})
             known = surveys.setdefault(self.task.name, [])
@@ -104,10 +105,12 @@ class WholeTensor(NamedTuple):
             known[:] = [each for each in known if each.is_of(self.base, keepers)]
             survey = next((each for each in known if each.key == key), None)
             if survey is None:
-                survey = _Survey(key, self.base, keepers, -(-self.task.numel // CHUNK), join)
+                survey = _Survey(key, self.base, keepers, -(-self.task.numel // size), join)
                 known.append(survey)
         try:
-            result: Joined = survey.result(lambda number, space: of(_Stored(self, number, space)))
+            result: Joined = survey.result(
+                lambda number, space: of(_Stored(self, number * size, size, space))
+            )
         except BaseException:
             with _LOCK:
                 # A thread that waited may have found the list without it.
@@ -195,10 +198,10 @@ class _Survey:
 class _Stored(Chunk):
     """A chunk that is read when it is asked for."""
 
-    def __init__(self, source: WholeTensor, number: int, workspace: Workspace) -> None:
+    def __init__(self, source: WholeTensor, start: int, most: int, workspace: Workspace) -> None:
         self._source, self._workspace = source, workspace
-        self.start = number * CHUNK
-        self._size = min(CHUNK, source.task.numel - self.start)
+        self.start = start
+        self._size = min(most, source.task.numel - start)
 
     @cached_property
     def _rows(self) -> Tensor:

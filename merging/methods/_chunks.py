@@ -25,3 +25,8 @@ def chunks(values: Float[Tensor, "*rows n"]) -> Iterator[Float[Tensor, "*rows m"
 def in_blocks(shape: Sequence[int], depth: float | None, arguments: Mapping[str, Any]) -> bool:
     """Whether a tensor has more elements than a chunk, so that it is computed in blocks."""
     return math.prod(shape) > CHUNK
+
+
+def row_length(shape: Sequence[int]) -> int:
+    """Returns the elements in a row: all axes but the first; a tensor of one axis is one row."""
+    return math.prod(shape[1:] if len(shape) > 1 else shape)

@@ -25,6 +25,8 @@ and may have
     ON_DEVICE True if combine can run where stack and site are, with the ω on the CPU. Then it draws
               no random numbers, does not use numpy, and divides by a number only through
               _sums.divide, because CUDA would multiply by the number's reciprocal.
+    DRAWS     the number of the stream, if combine draws random numbers; see _random_masks.STREAM
+    BY_ROWS   True if a block must have whole rows; see _chunks.row_length
     LINEAR    True if the result is a sum of the stack, each vector with a factor that does not
               depend on the values in it
     BASE      for SPACE "weights": "unused" (the default), "operand" if combine reads site.base,
@@ -105,6 +107,8 @@ class Method:
         weighted: whether the method uses ω.
         linear: whether the result is a sum of the vectors, each with a factor that does not depend
             on the values in it.
+        draws: the number of the stream of its random numbers; 0 if it draws none.
+        by_rows: whether blocks have whole rows.
         base_role: "origin": deltas begin at the base. "optional": so they do if there is a base.
             "unused": the base only gives names and files. "operand": the formula uses its values.
             "vector": it is one more of the models.
@@ -131,6 +135,8 @@ class Method:
     vectors: tuple[int, int | None] = (1, None)
     weighted: bool = True
     linear: bool = False
+    draws: int = 0
+    by_rows: bool = False
     base_role: Role = "origin"
     statistics: str | None = None
     ignored: tuple[str, ...] = ()
@@ -212,6 +218,8 @@ def method_of_module(name: str, module: Mapping[str, Any]) -> Method:
         vectors=module.get("VECTORS", (1, None)),
         weighted=module.get("WEIGHTED", True),
         linear=module.get("LINEAR", False),
+        draws=module.get("DRAWS", 0),
+        by_rows=module.get("BY_ROWS", False),
         base_role=module.get("BASE", "unused") if module["SPACE"] == "weights" else of_deltas,
         statistics=statistics,
         # In mergekit int8_mask only changes the dtype of scratch memory, whatever the method.

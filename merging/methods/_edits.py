@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from merging.methods._chunks import CHUNK, chunks
+from merging.methods._chunks import chunks
 
 Ranks = tuple[int, int]
 """The first rank in order of rising magnitude, from 0, and the rank after the last."""
@@ -168,74 +168,20 @@ def rank_window(sizes: Float[Tensor, "n"], start: int, stop: int) -> Window:
     return Window(start, stop, low, high, below_low, below_high)
 
 
-def drop_at_random(delta: Float[Tensor, "*shape"], density: float, seed: int) -> None:
-    """Zeros each entry with probability 1 − density: DARE (arXiv 2311.03099).
-
-    Args:
-        delta: changed in place.
-        density: the probability that an entry is kept, 0 to 1.
-        seed: decides the mask, together with the number of entries.
-    """
-    if density >= 1:
-        return
-    for part, drawn in _draws(delta.view(-1), seed):
-        part.masked_fill_(drawn >= density, 0.0)
-
-
-def drop_by_rank(delta: Float[Tensor, "*shape"], density: float, epsilon: float, seed: int) -> None:
-    """Zeros entries at random, small ones more often: DELLA (arXiv 2406.11617).
-
-    In each row the keep-probability rises with the rank of the magnitude, from density − epsilon
-    to density + epsilon. A row of one entry is kept with probability density.
-
-    Args:
-        delta: changed in place. A tensor of one axis is one row; other axes but the first are
-            flattened.
-        density: the mean keep-probability, 0 to 1.
-        epsilon: half the width of the range of probabilities.
-        seed: decides the mask, together with the shape.
-    """
-    if density >= 1:
-        return
-    if density <= 0:
-        delta.zero_()
-        return
-    rows = delta.view(1, -1) if delta.dim() < 2 else delta.flatten(1)
-    generator = torch.Generator().manual_seed(seed)
-    # A few rows at a time, because argsort returns int64 indices: twice the bytes of a float32
-    # delta.
-    height = max(1, CHUNK // rows.shape[1])
-    for start in range(0, len(rows), height):
-        part = rows[start : start + height]
-        # The argsort of an argsort is the rank. Stable, so that equal magnitudes are ranked by
-        # position and the mask does not depend on the sort.
-        ranks = part.abs().argsort(dim=1, stable=True).argsort(dim=1)
-        share = ranks / (rows.shape[1] - 1) if rows.shape[1] > 1 else torch.full_like(part, 0.5)
-        drawn = torch.rand(part.shape, generator=generator)
-        part.masked_fill_(drawn >= (density - epsilon) + 2 * epsilon * share, 0.0)
-
-
-def _draws(flat: Float[Tensor, "n"], seed: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yields the chunks of a flat tensor, each with as many uniform numbers from [0, 1)."""
-    # One generator gives the same numbers in one draw and in many, whatever CHUNK is.
-    generator = torch.Generator().manual_seed(seed)
-    for part in chunks(flat):
-        yield part, torch.rand(part.shape, generator=generator)
-
-
 def total_magnitude(delta: Float[Tensor, "*shape"]) -> float:
     """Returns Σ|δ|, summed in float64."""
     return float(sum(part.abs().sum(dtype=torch.float64) for part in chunks(delta.view(-1))))
 
 
-def scale_to(delta: Float[Tensor, "*shape"], magnitude: float) -> None:
-    """Scales a delta so that its magnitudes sum to `magnitude`; leaves it if a sum is < SMALL.
+def rescaled(delta: Float[Tensor, "*shape"], magnitude: float, own: float) -> None:
+    """Scales a delta from one sum of magnitudes to another; leaves it if a sum is < SMALL.
 
     Args:
-        delta: changed in place.
-        magnitude: the wanted Σ|δ|.
+        delta: changed in place; a whole tensor, or a block of it.
+        magnitude: the wanted Σ|δ| of the whole tensor.
+        own: its Σ|δ| now.
     """
-    if magnitude >= SMALL and (own := total_magnitude(delta)) >= SMALL:
+    if magnitude >= SMALL and own >= SMALL:
         factor = magnitude / own
         if factor <= torch.finfo(delta.dtype).max:
             delta.mul_(factor)
@@ -244,20 +190,17 @@ def scale_to(delta: Float[Tensor, "*shape"], magnitude: float) -> None:
 
 
 def thin(
-    delta: Float[Tensor, "*shape"], density: float, rescale_by: str, drop: Callable[[Tensor], None]
+    delta: Float[Tensor, "*shape"], density: float, rescale: bool, drop: Callable[[Tensor], None]
 ) -> None:
-    """Drops entries of a delta and scales the kept ones up for it.
+    """Drops entries of a whole delta and scales the kept ones up for it.
 
     Args:
         delta: changed in place.
         density: the share that `drop` keeps.
-        rescale_by: "l1" restores the sum of magnitudes, "density" divides by the density, "none"
-            leaves the kept entries as they are.
+        rescale: restore the sum of magnitudes.
         drop: zeros entries in place.
     """
-    before = total_magnitude(delta) if rescale_by == "l1" and density < 1 else 0.0
+    before = total_magnitude(delta) if rescale and density < 1 else 0.0
     drop(delta)
-    scale_to(delta, before)
-    # A density that the dtype cannot hold keeps nothing, and 0 / 0 would be NaN.
-    if rescale_by == "density" and density > torch.finfo(delta.dtype).tiny:
-        delta.div_(density)
+    if before:
+        rescaled(delta, before, total_magnitude(delta))

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from merging.methods import _loops
 from merging.methods._chunks import chunks
 
 CANCELLED = 1e-6
@@ -92,28 +93,46 @@ def sum_agreeing(
         lambda_: a factor on the result.
     """
     flat = stack.flatten(1)
-    columns = omegas[:, None]
+    columns, of_both_signs = omegas[:, None], bool(omegas.min() < 0 < omegas.max())
+    cancels = normalize and divide_by == "weight" and of_both_signs
+    if _loops.elected_sum(
+        flat,
+        omegas.tolist(),
+        weighted=elect == "weighted",
+        divide_by=divide_by if normalize else None,
+        cancelled=CANCELLED if cancels else None,
+        factor=lambda_,
+    ):
+        return stack[0]
     for part in chunks(flat):
         # mergekit elects after multiplying by ω, the TIES paper before (arcee-ai/mergekit#474).
         weighted = part * columns
         votes = weighted if elect == "weighted" else part
         agrees = with_the_majority(votes)
-        total = (weighted * agrees).sum(0)
+        total = _in_turn(weighted * agrees)
         if normalize:
             divisor = (
-                (columns * agrees).sum(0)
+                _in_turn(columns * agrees)
                 if divide_by == "weight"
                 else agrees.sum(0).to(total.dtype)
             )
             none = divisor == 0
             # ω of both signs may cancel. Only rounding is left of their sum then.
-            if divide_by == "weight" and omegas.min() < 0 < omegas.max():
-                none |= divisor.abs() <= CANCELLED * (columns.abs() * agrees).sum(0)
+            if cancels:
+                none |= divisor.abs() <= CANCELLED * _in_turn(columns.abs() * agrees)
             # Where nobody agrees the total is 0 already, and 0 / 0 would be nan.
             total /= divisor.masked_fill_(none, 1.0)
         # The chunk has been read, so its first row may take the result: no tensor beside the stack.
         part[0] = total if lambda_ == 1.0 else total.mul_(lambda_)
     return stack[0]
+
+
+def _in_turn(rows: Float[Tensor, "vectors n"]) -> Float[Tensor, "n"]:
+    """Adds rows one after the other, in the first: torch's sum has an order of its own."""
+    total = rows[0]
+    for row in rows[1:]:
+        total += row
+    return total
 
 
 def with_the_majority(votes: Float[Tensor, "vectors n"]) -> Bool[Tensor, "vectors n"]:

@@ -29,7 +29,7 @@ class Chunk(ABC):
     """At most CHUNK elements of each vector.
 
     Attributes:
-        start: the first element in the flattened tensor, a multiple of CHUNK.
+        start: the first element in the flattened tensor.
     """
 
     start: int
@@ -68,6 +68,7 @@ def surveyed(
     key: tuple[object, ...],
     of: Callable[[Chunk], Tensor],
     join: Callable[[list[Tensor]], Joined],
+    unit: int = 1,
 ) -> Joined:
     """Computes numbers for each chunk of whole tensors and joins them, or returns them if known.
 
@@ -77,14 +78,21 @@ def surveyed(
         key: equal keys stand for equal numbers of the same vectors.
         of: computes the numbers of one chunk, in any thread.
         join: makes the result of the numbers of all chunks, in their order.
+        unit: a chunk has a multiple of so many elements, such as whole rows.
     """
     if site.survey is not None:
-        known: Joined = site.survey(key, of, join)
+        known: Joined = site.survey(key, of, join, unit)
         return known
     flat, base = stack.flatten(1), site.base.reshape(-1)
     # An empty tensor is one empty chunk.
-    starts = range(0, max(1, flat.shape[1]), CHUNK)
-    return join([of(_Held(at, flat[:, at : at + CHUNK], base[at : at + CHUNK])) for at in starts])
+    size = chunk_size(unit)
+    starts = range(0, max(1, flat.shape[1]), size)
+    return join([of(_Held(at, flat[:, at : at + size], base[at : at + size])) for at in starts])
+
+
+def chunk_size(unit: int) -> int:
+    """Returns the elements of a chunk: CHUNK, but whole units and at least one."""
+    return max(1, CHUNK // max(1, unit)) * max(1, unit)
 
 
 def products(rows: Float[Tensor, "rows n"]) -> Float[Tensor, "rows rows+1"]:

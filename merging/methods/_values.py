@@ -81,6 +81,9 @@ class Site(NamedTuple):
             tensor that comes whole.
         survey: reads a whole tensor of which the stack is a block; see merging.methods._survey.
             None for a tensor that comes whole.
+        start: the first element of a block in the flattened tensor.
+        columns: the elements in a row of the tensor of which a flat stack is a block; 0 if the
+            stack has the tensor's shape.
     """
 
     name: str
@@ -90,3 +93,5 @@ class Site(NamedTuple):
     statistics: tuple[Statistic | None, ...] = ()
     windows: tuple[Any, ...] = ()
     survey: Callable[..., Any] | None = None
+    start: int = 0
+    columns: int = 0

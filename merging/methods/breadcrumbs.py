@@ -67,4 +67,4 @@ def trim(
         return
     for delta, share, outliers in zip(stack, density, gamma, strict=True):
         drop = partial(keep_below_outliers, density=share, gamma=outliers)
-        thin(delta, share, "l1" if rescale else "none", drop)
+        thin(delta, share, rescale, drop)

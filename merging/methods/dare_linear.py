@@ -1,12 +1,11 @@
 """DARE: drop entries of each delta at random, scale the rest up, add the deltas."""
 
-from functools import partial
-
 from jaxtyping import Float
 from torch import Tensor
 
-from merging.methods._edits import drop_at_random, thin
 from merging.methods._parameters import Density, Lambda, NormalizeSum, RescaleBy, RescaleDropped
+from merging.methods._random_masks import STREAM, sparsify
+from merging.methods._random_masks import in_blocks as in_blocks
 from merging.methods._sums import sum_in_chunks
 from merging.methods._values import Site
 from merging.methods.task_arithmetic import refusal as refusal
@@ -18,6 +17,7 @@ FORMULA = (
 )
 SPACE = "deltas"
 SCOPE = "tensor"
+DRAWS = STREAM
 
 
 def combine(
@@ -36,24 +36,7 @@ def combine(
     At density 0.5, [2, −2, 4, 4] may become [2, 0, 4, 0]. The sum of magnitudes falls from 12 to
     6, so what is kept is doubled: [4, 0, 8, 0].
     """
-    sparsify(stack, density, site.seeds, rescale_by if rescale else "none")
+    by = rescale_by if rescale else "none"
+    sparsify(stack, site, density=density, rescale_by=by)
     # λ and the divisor are folded into the ω: a few numbers, and no more passes over the tensor.
     return sum_in_chunks(stack, omegas * (lambda_ / omegas.sum() if normalize else lambda_))
-
-
-def sparsify(
-    stack: Float[Tensor, "vectors *shape"],
-    density: tuple[float, ...],
-    seeds: tuple[int, ...],
-    rescale_by: str,
-) -> None:
-    """Drops entries of each delta at random and rescales the rest, in place.
-
-    Args:
-        stack: the deltas.
-        density: per delta, the probability that an entry is kept.
-        seeds: per delta, the seed of its mask.
-        rescale_by: "l1", "density" or "none"; see _edits.thin.
-    """
-    for delta, share, seed in zip(stack, density, seeds, strict=True):
-        thin(delta, share, rescale_by, partial(drop_at_random, density=share, seed=seed))

@@ -12,9 +12,10 @@ from merging.methods._parameters import (
     RescaleBy,
     RescaleDropped,
 )
+from merging.methods._random_masks import STREAM, sparsify
+from merging.methods._random_masks import in_blocks as in_blocks
 from merging.methods._sums import sum_agreeing
 from merging.methods._values import Site
-from merging.methods.dare_linear import sparsify
 
 PAPER = "https://arxiv.org/abs/2311.03099; https://arxiv.org/abs/2306.01708 (signs)"
 FORMULA = (
@@ -23,6 +24,7 @@ FORMULA = (
 )
 SPACE = "deltas"
 SCOPE = "tensor"
+DRAWS = STREAM
 
 
 def combine(
@@ -43,7 +45,8 @@ def combine(
 
     At density 1 nothing is dropped: of [3] and [−2] at equal ω, + is elected and 3 is kept.
     """
-    sparsify(stack, density, site.seeds, rescale_by if rescale else "none")
+    by = rescale_by if rescale else "none"
+    sparsify(stack, site, density=density, rescale_by=by)
     return sum_agreeing(
         stack, omegas, normalize=normalize, elect=elect, divide_by=divide_by, lambda_=lambda_
     )

@@ -16,9 +16,11 @@ from merging.methods._parameters import (
     RescaleBy,
     RescaleDropped,
 )
+from merging.methods._random_masks import STREAM, sparsify
+from merging.methods._random_masks import in_blocks as in_blocks
 from merging.methods._sums import sum_agreeing
 from merging.methods._values import Site
-from merging.methods.della_linear import explain_outside, sparsify
+from merging.methods.della_linear import explain_outside
 
 PAPER = "https://arxiv.org/abs/2406.11617"
 FORMULA = (
@@ -27,6 +29,8 @@ FORMULA = (
 )
 SPACE = "deltas"
 SCOPE = "tensor"
+DRAWS = STREAM
+BY_ROWS = True
 
 
 def combine(
@@ -49,7 +53,8 @@ def combine(
     This is MAGPRUNE, election and fusion of DELLA (arXiv 2406.11617). At density 1 nothing is
     dropped: of [3] and [−2] at equal ω, + is elected and 3 is kept.
     """
-    sparsify(stack, density, epsilon, site.seeds, rescale_by if rescale else "none")
+    by = rescale_by if rescale else "none"
+    sparsify(stack, site, density=density, rescale_by=by, epsilon=epsilon)
     return sum_agreeing(
         stack, omegas, normalize=normalize, elect=elect, divide_by=divide_by, lambda_=lambda_
     )

@@ -1,14 +1,12 @@
 """DELLA: drop entries at random, small ones more often, scale the rest up, add the deltas."""
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
 
 from merging.methods import task_arithmetic
-from merging.methods._edits import drop_by_rank, thin
 from merging.methods._parameters import (
     Density,
     Epsilon,
@@ -17,6 +15,8 @@ from merging.methods._parameters import (
     RescaleBy,
     RescaleDropped,
 )
+from merging.methods._random_masks import STREAM, sparsify
+from merging.methods._random_masks import in_blocks as in_blocks
 from merging.methods._sums import sum_in_chunks
 from merging.methods._values import Site
 
@@ -27,6 +27,8 @@ FORMULA = (
 )
 SPACE = "deltas"
 SCOPE = "tensor"
+DRAWS = STREAM
+BY_ROWS = True
 
 
 def combine(
@@ -46,34 +48,10 @@ def combine(
     Of [1, −2, 3] at density 0.5 and epsilon 0.25, the 1 is kept with probability 0.25, the −2
     with 0.5 and the 3 with 0.75.
     """
-    sparsify(stack, density, epsilon, site.seeds, rescale_by if rescale else "none")
+    by = rescale_by if rescale else "none"
+    sparsify(stack, site, density=density, rescale_by=by, epsilon=epsilon)
     # λ and the divisor are folded into the ω: a few numbers, and no more passes over the tensor.
     return sum_in_chunks(stack, omegas * (lambda_ / omegas.sum() if normalize else lambda_))
-
-
-def sparsify(
-    stack: Float[Tensor, "vectors *shape"],
-    density: tuple[float, ...],
-    epsilon: tuple[float, ...],
-    seeds: tuple[int, ...],
-    rescale_by: str,
-) -> None:
-    """Drops entries of each delta by their rank and rescales the rest, in place.
-
-    Args:
-        stack: the deltas.
-        density: per delta, the mean keep-probability.
-        epsilon: per delta, how far the keep-probability goes below and above the density.
-        seeds: per delta, the seed of its mask.
-        rescale_by: "l1", "density" or "none"; see _edits.thin.
-    """
-    for delta, share, spread, seed in zip(stack, density, epsilon, seeds, strict=True):
-        thin(
-            delta,
-            share,
-            rescale_by,
-            partial(drop_by_rank, density=share, epsilon=spread, seed=seed),
-        )
 
 
 def explain_outside(arguments: Mapping[str, Any]) -> str | None:

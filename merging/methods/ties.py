@@ -65,7 +65,7 @@ def combine(
         keep_windows(stack, site.windows)
     else:
         for delta, share in zip(stack, density, strict=True):
-            thin(delta, share, "l1" if rescale else "none", partial(keep_largest, density=share))
+            thin(delta, share, rescale, partial(keep_largest, density=share))
     return sum_agreeing(
         stack, omegas, normalize=normalize, elect=elect, divide_by=divide_by, lambda_=lambda_
     )

@@ -152,6 +152,8 @@ class Recipe:
         facts |= {
             key: value for key, value in later.items() if value not in ((), "nearest", "refuse")
         }
+        # Another stream of random numbers makes other masks.
+        facts |= {"draws": self.definition.draws} if self.definition.draws else {}
         facts |= {"slices": parts.slices_as_lists(self.slices)} if self.slices else {}
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
 

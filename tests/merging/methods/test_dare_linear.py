@@ -4,13 +4,13 @@ import pytest
 import torch
 
 from merging.methods import _contract
+from merging.methods._loops import drawn_from, stream
 
 DELTA = [2.0, -2.0, 4.0, 4.0, 1.0, -3.0, 5.0, 7.0]
 
 
 def kept(seed, density):
-    generator = torch.Generator().manual_seed(seed)
-    return (torch.rand(len(DELTA), generator=generator) < density).double()
+    return torch.from_numpy(drawn_from(stream(seed, 0, len(DELTA))) < density).double()
 
 
 def test_what_is_kept_is_scaled_to_the_sum_of_magnitudes(combine):

@@ -2,6 +2,8 @@
 
 import torch
 
+from merging.methods._loops import drawn_from, stream
+
 
 def test_at_density_1_signs_are_elected(combine, close):
     close(combine("dare_ties", [[3.0, 1.0], [-2.0, 1.0]]), [3, 2])
@@ -17,5 +19,5 @@ def test_signs_are_elected_among_what_was_kept(combine):
     found = combine(
         "dare_ties", [[2.0] * 31, [-1.0] * 31], seeds=(5, 6), density=(0.5, 1.0), rescale=False
     )
-    mask = torch.rand(31, generator=torch.Generator().manual_seed(5)) < 0.5
+    mask = torch.from_numpy(drawn_from(stream(5, 0, 31)) < 0.5)
     assert torch.equal(found, torch.where(mask, 2.0, -1.0).double()) and len(ones) == 31

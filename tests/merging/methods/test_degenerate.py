@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from merging import DistributionVector, Recipe, merge
 from merging.errors import MergingError
-from merging.methods import _contract, dare_linear, della_linear
+from merging.methods import _contract
+from merging.methods._random_masks import sparsify
 from merging.methods._values import Site, Statistic
 
 SHAPES = [(1,), (2,), (5,), (1, 1), (1, 5), (5, 1), (3, 4), (2, 1, 3)]
@@ -322,10 +323,8 @@ def decided(case):
         return torch.ones(edited.shape[1:], dtype=torch.bool)
     told, seeds = case.arguments, tuple(range(len(edited)))
     by = told["rescale_by"] if told["rescale"] else "none"
-    if name == "della":
-        della_linear.sparsify(edited, told["density"], told["epsilon"], seeds, by)
-    else:
-        dare_linear.sparsify(edited, told["density"], seeds, by)
+    site = Site("w", torch.zeros_like(edited[0]), seeds=seeds)
+    sparsify(edited, site, density=told["density"], rescale_by=by, epsilon=told.get("epsilon"))
     parts = torch.stack([omega * one for omega, one in zip(case.omegas, edited, strict=True)])
     return parts.sum(0).abs() >= 1e-6 * parts.abs().sum(0)
 

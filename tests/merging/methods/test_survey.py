@@ -95,5 +95,14 @@ def test_a_stack_is_read_chunk_by_chunk_with_its_places():
 
 def test_a_block_asks_for_the_whole():
     stack = normal(2, 3)
-    asked = site(stack, survey=lambda key, of, join: (key, join([stack])))
-    assert surveyed(stack, asked, ("sums", 1), products, len) == (("sums", 1), 1)
+    asked = site(stack, survey=lambda key, of, join, unit: (key, join([stack]), unit))
+    assert surveyed(stack, asked, ("sums", 1), products, len, 5) == (("sums", 1), 1, 5)
+
+
+@pytest.mark.parametrize(
+    ("unit", "sizes"), [(1, [5, 5, 2]), (3, [3] * 4), (6, [6, 6]), (0, [5, 5, 2])]
+)
+def test_chunks_are_whole_rows_if_asked_for(unit, sizes):
+    stack = normal(2, 12)
+    found = surveyed(stack, site(stack), (), lambda chunk: chunk.values, list, unit)
+    assert [part.shape[1] for part in found] == sizes
