@@ -139,17 +139,18 @@ def drop_by_rank(
         start: the number of the first entry in the stream.
     """
     columns = rows.shape[1]
+    # The only entry of a row is in the middle.
+    low, step = (low, (high - low) / (columns - 1)) if columns > 1 else ((low + high) / 2, 0.0)
     if (compiled := compiled_for(rows)) and rows.is_contiguous():
-        scratch = np.empty(4 * columns, np.uint32)
+        scratch = np.empty(2 * columns, np.uint64)
         compiled.drop_by_rank(
-            *(*rows.shape, rows.data_ptr(), seed, start, low, high - low, scratch.ctypes.data)
+            *(*rows.shape, rows.data_ptr(), seed, start, low, step, scratch.ctypes.data)
         )
         return
     # The argsort of an argsort is the rank.
     order = rows.abs().argsort(dim=1, stable=True).argsort(dim=1).numpy()
-    share = order / (columns - 1) if columns > 1 else np.full(order.shape, 0.5)
     drawn = drawn_from(stream(seed, start, rows.numel())).reshape(order.shape)
-    rows.masked_fill_(torch.from_numpy(drawn >= low + (high - low) * share), 0.0)
+    rows.masked_fill_(torch.from_numpy(drawn >= low + step * order), 0.0)
 
 
 def stream(seed: int, start: int, size: int) -> UInt64[np.ndarray, "size"]:

@@ -79,7 +79,7 @@ def test_masks_by_rank_are_those_of_a_stable_sort(rows, seed):
     for row, entries in enumerate(values.tolist()):
         order = sorted(range(5), key=lambda place: abs(entries[place]))
         for rank, place in enumerate(order):
-            if not drawn[row, place] < 0.2 + (0.7 - 0.2) * rank / 4:
+            if not drawn[row, place] < 0.2 + (0.7 - 0.2) / 4 * rank:
                 wanted[row, place] = 0
     found = values.clone()
     _loops.drop_by_rank(found, 0.2, 0.7, seed, 10)
