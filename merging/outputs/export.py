@@ -184,9 +184,7 @@ def _pieces(
     threads: int | None,
     meter: MergeMeter,
 ) -> Iterator[tuple[_Span, memoryview]]:
-    """Yields the tensors span by span, in order, with their bytes.
-
-    The next piece may overwrite the bytes of the one before.
+    """Yields the tensors span by span, with their bytes; the next span may overwrite them.
 
     Threads read and compute while earlier pieces are written.
     """

@@ -28,7 +28,7 @@ class MergeMeter:
     The total is fixed before the first read; a method that reads its inputs several times counts
     them as often. How often is an estimate, so the reads of one tensor never count for more than
     the tensor, and a tensor that is written counts in full. The next tensors are measured by what
-    the last ones really read.
+    the last ones really read. An adapter counts like the weights that it changes.
 
     Args:
         tasks: all tensors of the export.

@@ -53,14 +53,14 @@ def build(session: Session, board: Board, boot: gr.Timer) -> None:
             answer_b = gr.HTML(answer_html("", ""), elem_id="answer-b")
 
     def answer_other(prompt: str, which: str, plain: bool, request: gr.Request) -> Iterator[Any]:
-        # What stood here answered another question, or the same in another form.
+        # What stands here answers another question, or the same in another form.
+        stale = session.tickets.ticket(f"{request.session_hash}:b")
         yield answer_html("", "")
         if not prompt.strip():
             return
         recipe = session.recipe(
             session.models.preset("base" if which == "base" else f"only:{which}")
         )
-        stale = session.tickets.ticket(f"{request.session_hash}:b")
         yield from stream_answer_html(session, recipe, (prompt, plain), stale)
 
     def arrive() -> Updates:
