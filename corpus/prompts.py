@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from corpus.chat_template import ChatWriter, has_template
 from corpus.chat_tokens import chat_of, first_answer, prompt_text
@@ -23,12 +23,20 @@ class Prompt(NamedTuple):
     """Number of messages before the text, which the model is given too."""
 
 
+Form = Literal["in the chat template", "as plain text", "with its own special tokens"]
+"""How a question is sent to a model, in the words that a person reads beside the answer."""
+
+
 class Asked(NamedTuple):
-    """A text for a model to continue."""
+    """A text for a model to continue, and the form in which it asks."""
 
     text: str
-    written: bool
-    """Whether a chat template wrote it, so that it has its special tokens already."""
+    form: Form
+
+    @property
+    def written(self) -> bool:
+        """Whether the text has all its special tokens already, and may get no begin token."""
+        return self.form != "as plain text"
 
 
 def prompts(records: Sequence[Record], tokenizer: Any, count: int) -> tuple[Prompt, ...]:
@@ -52,38 +60,38 @@ def prompts(records: Sequence[Record], tokenizer: Any, count: int) -> tuple[Prom
     return tuple(found)
 
 
-def ask(text: str, offered: Sequence[Prompt], tokenizer: Any) -> Asked:
+def ask(text: str, offered: Sequence[Prompt], tokenizer: Any, *, plain: bool = False) -> Asked:
     """Returns what a model is given for a text that a person typed or chose.
 
     A text that is offered is given as its dataset has it. Any other text becomes a message of the
-    user in the tokenizer's chat template, if it has one, unless all that is offered are examples
-    without chats. A text with special tokens of the tokenizer is taken as it is: whoever writes
-    them has written the template.
+    user in the tokenizer's chat template, if it has one. A text with special tokens of the
+    tokenizer is then taken as it is: whoever writes them has written the template.
 
     Args:
         text: the text.
         offered: the prompts of the open datasets; empty if there are none.
         tokenizer: the tokenizer of the model.
+        plain: whether the text alone is given, whatever its dataset or the template would make of
+            it. Without a chat template this makes no difference.
 
     Raises:
         CorpusError: the template cannot write a message of the user alone.
     """
+    if plain or not has_template(tokenizer):
+        return Asked(text, "as plain text")
     for prompt in offered:
+        if prompt.text == text and prompt.written:
+            return Asked(prompt.written, "in the chat template")
         if prompt.text == text:
-            return Asked(prompt.written or text, bool(prompt.written))
-    if not uses_template(offered, tokenizer):
-        return Asked(text, written=False)
+            return Asked(text, "as plain text")
     special = {*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}
     if any(token in text for token in special if token.strip()):
-        return Asked(text, written=True)
+        return Asked(text, "with its own special tokens")
     # A chat has to end with an answer, which is not written here.
     chat = Chat((Message("user", text), Message("assistant", "…")))
     try:
-        return Asked(ChatWriter.of(chat, tokenizer).text(1, prompt=True), written=True)
+        return Asked(ChatWriter.of(chat, tokenizer).text(1, prompt=True), "in the chat template")
     except CorpusError as error:
-        raise CorpusError(f"the prompt cannot be asked as a message: {error}") from None
-
-
-def uses_template(offered: Sequence[Prompt], tokenizer: Any) -> bool:
-    """Returns whether a typed text becomes a message of the user; see `ask`."""
-    return has_template(tokenizer) and (not offered or any(prompt.written for prompt in offered))
+        raise CorpusError(
+            f"the prompt cannot be asked as a message: {error} Or ask it as plain text."
+        ) from None

@@ -17,6 +17,9 @@ Result = TypeVar("Result")
 MOST = 8
 """The default limit of threads: eight compute faster than a disk writes; each holds some 10 MB."""
 
+TICK = 0.2
+"""Seconds between two calls of whoever shows how far a long computation is."""
+
 
 def workers() -> int:
     """Returns the default number of threads: as many as torch uses, at most MOST."""
@@ -30,6 +33,7 @@ def in_order(
     size: Callable[[Item], int] = lambda item: 1,
     room: int,
     threads: int | None = None,
+    tick: Callable[[], object] = lambda: None,
 ) -> Iterator[Result]:
     """Yields compute(item) for each item, in their order, computing several at a time.
 
@@ -41,6 +45,8 @@ def in_order(
         room: the largest total size of items that are being computed or whose results were not yet
             taken. An item larger than this is computed alone.
         threads: the number of threads; `workers()` by default.
+        tick: called every TICK seconds in the caller's thread, while it waits for a result. It may
+            raise to stop.
 
     Raises:
         Exception: whatever compute raises, when its item's turn comes. Later items are dropped.
@@ -56,18 +62,25 @@ def in_order(
                 # `room` must not wait for ever.
                 while waiting and under_way + need > room:
                     future, taken = waiting.popleft()
-                    yield future.result()
+                    yield _result(future, tick)
                     under_way -= taken
                 waiting.append((pool.submit(compute, item), need))
                 under_way += need
             while waiting:
-                yield waiting.popleft()[0].result()
+                yield _result(waiting.popleft()[0], tick)
         finally:
             # After an error, or if the caller stops early, items that have not begun must not run,
             # and those that have begun must be done before the caller uses their memory again.
             for future, _ in waiting:
                 future.cancel()
             wait([future for future, _ in waiting])
+
+
+def _result(future: Future[Result], tick: Callable[[], object]) -> Result:
+    """Returns the result of a future; see in_order for `tick`."""
+    while not future.done() and not wait([future], TICK).done:
+        tick()
+    return future.result()
 
 
 class Spare(Generic[Item]):

@@ -19,8 +19,8 @@ A wish is a POST whose answer is a stream of lines, each a JSON object. Nothing 
   }
 
   /* The part of a state that a page comes back to, also if the server was away when it was left. */
-  const kept = ({ info, method, parameters, omegas, past, future, prompt }) =>
-    ({ models: info.models, method, parameters, omegas, past, future, prompt, address: location.hash });
+  const kept = ({ info, method, parameters, omegas, past, future, prompt, plain }) =>
+    ({ models: info.models, method, parameters, omegas, past, future, prompt, plain, address: location.hash });
 
   const post = (route, body) => fetch(route, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body) });
 

@@ -12,7 +12,8 @@ A state is a plain object:
   losses    { digest, stage, points, mean, whole } of the last losses; they stay, dimmed, until newer ones come
   best      the preset of the best known composition; null if there is none
   forecast  predicts the losses of any ω, see forecast.js; null before the server has sent one
-  answer    { digest, text, tokens, seconds, growing } to the prompt
+  prompt, plain                  the question, and whether it is sent as plain text although there is a chat template
+  answer    { digest, text, tokens, seconds, growing, form, problem } to the question; null until it begins
   search    how far the newest search of ω is, as the server tells with each beat; null if there was none
   finding   the search that this page has asked for: { id, composition } or { error }; null if none
   refused   { message, field } if the last change was refused
@@ -37,7 +38,7 @@ A state is a plain object:
 
   const empty = () => ({
     info: null, ...PLAIN, omegas: {}, past: [], future: [], turn: 0, sent: 0, dirty: false,
-    settled: null, losses: null, answer: null, refused: null, errors: {}, server: "loading", kept: null, prompt: "",
+    settled: null, losses: null, answer: null, refused: null, errors: {}, server: "loading", kept: null, prompt: "", plain: false,
     run: null, held: false, opening: false, note: "", command: "", best: null, announced: null, forecast: null,
     search: null, finding: null,
   });
@@ -69,7 +70,7 @@ A state is a plain object:
     const turn = state.turn + 1;
     const next = { ...state, turn, sent: turn, dirty: false };
     return [next, [{ do: "send", wish: {
-      turn, models: state.info.models, ...composition(state), held: state.held, prompt: state.prompt,
+      turn, models: state.info.models, ...composition(state), held: state.held, prompt: state.prompt, plain: state.plain,
     } }]];
   }
 
@@ -93,8 +94,8 @@ A state is a plain object:
   const without = (errors, field) => Object.fromEntries(Object.entries(errors).filter(([name]) => name !== field));
 
   /* What a page begins with: the state that the server has for it. */
-  function beginning(state, { past = [], future = [], prompt = "", ...rest }) {
-    return { ...composition(rest), past, future, prompt: prompt || state.prompt, losses: null, settled: null, answer: null };
+  function beginning(state, { past = [], future = [], prompt = "", plain = state.plain, ...rest }) {
+    return { ...composition(rest), past, future, prompt: prompt || state.prompt, plain, losses: null, settled: null, answer: null };
   }
 
   /* The models are open now. What was moved before is moved again, on the state that the server has. */
@@ -175,7 +176,9 @@ A state is a plain object:
       if (given === field.default) delete parameters[name];
       return move({ ...state, errors: without(state.errors, name) }, { parameters }, `parameter ${name}`, at);
     },
-    prompt: (state, { text }) => wish({ ...state, prompt: text }),
+    prompt: (state, { text }) => wish({ ...state, prompt: text, answer: null }),
+    /* The form of the next question; whoever changes it asks at once. */
+    plain: (state, { plain }) => [{ ...state, plain, answer: null }, []],
     undo(state) {
       if (!state.past.length) return [state, []];
       const to = state.past.at(-1);
@@ -274,8 +277,8 @@ A state is a plain object:
   function keep(state) {
     if (state.kept && same(state.kept, state) && state.kept.models === state.info.models) return [state, []];
     const kept = { ...composition(state), models: state.info.models };
-    const { past, future, prompt } = state;
-    return [{ ...state, kept }, [{ do: "keep", models: state.info.models, state: { ...composition(state), past, future, prompt } }]];
+    const { past, future, prompt, plain } = state;
+    return [{ ...state, kept }, [{ do: "keep", models: state.info.models, state: { ...composition(state), past, future, prompt, plain } }]];
   }
 
   function step(state, event) {

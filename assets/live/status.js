@@ -1,4 +1,4 @@
-/* The bar at the top: what is open, and the status in three parts: model, losses, server. And the answer to the prompt. */
+/* The bar at the top: what is open, and the status in three parts: model, losses, server. And the form and the answer of a question. */
 (() => {
   const { h, text } = globalThis.dem.dom;
   const { status } = globalThis.dem.state;
@@ -33,6 +33,21 @@
     });
   }
 
+  /* How a question is sent: in the base's chat template, where it has one, or as plain text. */
+  function form(root, line) {
+    const box = h("input", { type: "checkbox", onchange: () => {
+      line.event({ type: "plain", plain: box.checked });
+      document.getElementById("send").click(); // both answers, to what the field holds now
+    } });
+    const hint = h("small");
+    root.replaceChildren(h("label", {}, box, h("span", {}, "Send as plain text")), hint);
+    line.listen(({ info, plain }) => {
+      root.hidden = !info?.template;
+      box.checked = plain;
+      text(hint, plain ? "Asked without the base's chat template." : "Asked in the base's chat template. Text with its special tokens is taken as it is.");
+    });
+  }
+
   function answer(root, line) {
     const words = h("pre", { tabindex: "0" }), note = h("small");
     const box = h("div.answer", { "aria-live": "polite" }, words, note);
@@ -41,11 +56,13 @@
       const said = state.answer;
       box.classList.toggle("growing", !!said?.growing);
       box.classList.toggle("behind", !!said && said.digest !== state.settled?.digest);
-      text(words, said ? said.text.trimStart() || (said.growing ? "" : "(empty answer)") : "");
-      text(note, said ? `${said.tokens} token${said.tokens === 1 ? "" : "s"} in ${said.seconds.toFixed(1)} s · recipe ${said.digest}` : "Enter a prompt. The answer follows the sliders.");
+      text(words, said ? said.text.trimStart() || (said.growing || said.problem ? "" : "(empty answer)") : "");
+      text(note, !said ? (state.prompt.trim() ? "" : "Enter a prompt. The answer follows the sliders.") : said.problem
+        || `${said.tokens} token${said.tokens === 1 ? "" : "s"} in ${said.seconds.toFixed(1)} s · asked ${said.form} · recipe ${said.digest}`);
     });
   }
 
   globalThis.dem.bar = bar;
+  globalThis.dem.form = form;
   globalThis.dem.answer = answer;
 })();

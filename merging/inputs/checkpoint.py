@@ -7,8 +7,9 @@ ordinary error.
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,6 +30,30 @@ from plumbing.suggest import listed, nearest
 
 Weights = Mapping[str, Tensor]
 """Tensor name -> weights. The mapping decides where they are: in files, RAM or an accelerator."""
+
+Count = Callable[[int], object]
+"""Called with the bytes of one read, in the thread that reads. It may raise to stop the reading."""
+
+# Reads are several calls below the code that knows what they are for, so the counter belongs to the
+# thread.
+_COUNT: ContextVar[Count | None] = ContextVar("bytes_read", default=None)
+
+
+@contextmanager
+def counting_reads(count: Count) -> Iterator[None]:
+    """Calls `count` with the bytes of every read that this thread makes inside the block."""
+    before = _COUNT.set(count)
+    try:
+        yield
+    finally:
+        _COUNT.reset(before)
+
+
+def tell_read(nbytes: int) -> None:
+    """Tells this thread's counter, if it has one, that so many bytes of weights are read."""
+    count = _COUNT.get()
+    if count is not None:
+        count(nbytes)
 
 
 class Stored(NamedTuple):
@@ -244,6 +269,7 @@ class Checkpoint(Mapping[str, Tensor]):
         buffer = scratch[:nbytes]
         data = buffer.numpy().data
         self._read(number, info.start + start * info.dtype.itemsize, data)
+        tell_read(nbytes)
         tree, own_name = self._tree_of(name)
         if tree.gathering:
             tree.add(own_name, start * info.dtype.itemsize, data)
@@ -268,6 +294,7 @@ class Checkpoint(Mapping[str, Tensor]):
         file = self._open(number)
         files.callback(os.close, file)
         first, last = start * info.dtype.itemsize, stop * info.dtype.itemsize
+        tell_read(last - first)
         tree, own_name = self._tree_of(name)
         leaves = tree.room(own_name, first, last) if tree.gathering else None
         return Stored(

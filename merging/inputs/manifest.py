@@ -21,9 +21,11 @@ MANIFEST = "MANIFEST.json"
 
 
 Progress = Callable[[str, int, int], None]
-"""Called with the step ('write' or 'verify'), bytes done and total bytes.
+"""Called with the step, bytes done and total bytes.
 
-It may raise an error to cancel the export.
+The steps are "measure", for a method whose ω follow from the lengths of the vectors, then "write",
+in bytes of the inputs (see merging.outputs.merge_meter), and "verify", in bytes of the export. It
+is called now and then while the first tensor is read. It may raise an error to cancel the export.
 """
 
 

@@ -6,6 +6,7 @@ other users (mode 0600), flushes nothing and needs whole tensors. This one write
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,6 +30,7 @@ from merging.inputs.header import header_bytes
 from merging.inputs.manifest import Manifest, Progress, verify
 from merging.inputs.vector import Vector
 from merging.outputs.card import card
+from merging.outputs.merge_meter import MergeMeter, show_reads
 from merging.outputs.side_files import left_out_note, side_files, write_side_files
 from merging.outputs.staging import staging_folder, write_file, write_manifest
 from merging.outputs.weight_plan import WeightFile, index_of, nbytes_of, plan_weight_files
@@ -104,9 +106,12 @@ def export(
     out = Path(out)
     # Before `tasks`, which reads all weights for a method whose ω follow from them.
     gather([base, *vectors.values()])
+    shown = show_reads(progress, recipe, base) if recipe.definition.closed_form else nullcontext()
+    with shown:
+        todo = tasks(recipe, base, vectors)
     # In the order of the base's files, so that its files, and as a rule those of its fine-tunes,
     # are read from start to end.
-    todo = sorted(tasks(recipe, base, vectors), key=lambda task: base.position(task.name))
+    todo.sort(key=lambda task: base.position(task.name))
     total = sum(nbytes_of(task) for task in todo)
     statistics = {
         name: file
@@ -154,9 +159,8 @@ def _write_shards(
     """Writes the weight files; returns file name -> its size in bytes and SHA-256."""
     recipe, base, vectors = inputs
     metadata = {"format": "pt", "dem_recipe": recipe_yaml(recipe), "dem_digest": recipe.digest}
-    total = sum(shard.nbytes for shard in shards)
+    meter = MergeMeter([task for shard in shards for task in shard.tasks], base, progress)
     written = {}
-    done = 0
     for shard in shards:
         # Wide dtypes first, so that every tensor begins at a multiple of its element size, as
         # safetensors itself writes them.
@@ -166,29 +170,29 @@ def _write_shards(
         (staging / shard.folder).mkdir(parents=True, exist_ok=True)
         with Writer(staging / shard.name, len(header) + shard.nbytes) as file:
             file.write(memoryview(header))
-            for piece in _pieces(ordered, base, vectors, device, threads):
+            for span, piece in _pieces(ordered, (base, vectors), device, threads, meter):
                 file.write(piece)
-                done += len(piece)
-                progress("write", done, total)
+                meter.took(span.task, span.size)
         written[shard.name] = file.nbytes, file.sha256
     return written
 
 
 def _pieces(
     ordered: Sequence[Task],
-    base: Checkpoint,
-    vectors: Mapping[str, Vector],
+    inputs: tuple[Checkpoint, Mapping[str, Vector]],
     device: Device,
     threads: int | None,
-) -> Iterator[memoryview]:
-    """Yields the bytes of the tensors, in order; the next piece may overwrite a piece.
+    meter: MergeMeter,
+) -> Iterator[tuple[_Span, memoryview]]:
+    """Yields the tensors span by span, with their bytes; the next span may overwrite them.
 
     Threads read and compute while earlier pieces are written.
     """
+    base, vectors = inputs
     memories = Spare(lambda: device.memory(8 * device.most))
 
-    def computed(span: _Span) -> tuple[Tensor | None, Tensor]:
-        """Computes a span; returns the reused memory, if any, and the values in it."""
+    def computed(span: _Span) -> tuple[_Span, Tensor | None, Tensor]:
+        """Computes a span; returns it, the reused memory, if any, and the values in it."""
         dtype = span.task.out_dtype
         memory = memories.take() if span.size <= device.most else None
         out = (
@@ -196,10 +200,11 @@ def _pieces(
             if memory is None
             else memory[: span.size * dtype.itemsize].view(dtype)
         )
-        device.compute(span.task, base, vectors, span.start, out)
+        with meter.reading(span.task):
+            device.compute(span.task, base, vectors, span.start, out)
         if why := explain_not_finite(span.task, base, out, span.start):
             raise ExportError(f"{why} Nothing was exported.")
-        return memory, out
+        return span, memory, out
 
     todo = [_Span(task, *span) for task in ordered for span in spans(task, device.most)]
     count = threads or workers()
@@ -207,10 +212,10 @@ def _pieces(
     # whole tensors as fit, so that a method that needs them keeps more than one thread busy.
     held = 2 + max((len(task.vectors) for task in ordered), default=0)
     room = max([2 * count * device.most, WHOLE // held, *(span.size for span in todo)])
-    for memory, out in in_order(
-        todo, computed, size=lambda span: span.size, room=room, threads=count
+    for span, memory, out in in_order(
+        todo, computed, size=lambda span: span.size, room=room, threads=count, tick=meter.tell
     ):
-        yield out.view(torch.uint8).numpy().data
+        yield span, out.view(torch.uint8).numpy().data
         # Reused only now: the consumer asks for the next piece when it has copied this one.
         if memory is not None:
             memories.give(memory)

@@ -5,12 +5,13 @@ from typing import Any
 import pytest
 
 from corpus import Chat, CorpusError, Example, Message
-from corpus.prompts import Asked, Prompt, ask, prompts, uses_template
+from corpus.prompts import Asked, Prompt, ask, prompts
 
 TEMPLATE = (
     "<b>{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}"
     "{% if add_generation_prompt %}[assistant]{% endif %}"
 )
+PLAIN, TEMPLATED = "as plain text", "in the chat template"
 RECORDS = [
     Example("the sky is", " blue"),
     Chat((Message("assistant", "hello"), Message("user", "the sum"), Message("assistant", "four"))),
@@ -54,35 +55,48 @@ def test_chats_offer_their_last_message_before_the_first_learned_answer(talking:
 
 def test_what_is_offered_is_given_as_its_dataset_has_it(talking: Any) -> None:
     offered = prompts(RECORDS, talking, 5)
-    assert ask("the sum", offered, talking) == Asked(offered[1].written, written=True)
-    assert ask("the sky is", offered, talking) == Asked("the sky is", written=False)
+    assert ask("the sum", offered, talking) == Asked(offered[1].written, TEMPLATED)
+    assert ask("the sky is", offered, talking) == Asked("the sky is", PLAIN)
 
 
-@pytest.mark.parametrize("offered", ["chats", "nothing"])
+@pytest.mark.parametrize("offered", ["chats", "examples", "nothing"])
 def test_a_typed_text_is_a_message_of_the_user(talking: Any, offered: str) -> None:
-    given = prompts(RECORDS, talking, 5) if offered == "chats" else ()
-    assert uses_template(given, talking)
+    records = {"chats": RECORDS, "examples": RECORDS[:1], "nothing": []}[offered]
+    given = prompts(records, talking, 5)
     for text in ("the snow", " two\nlines ", "[user]", "ünï"):
-        assert ask(text, given, talking) == Asked(f"<b>[user] {text}\n[assistant]", written=True)
+        assert ask(text, given, talking) == Asked(f"<b>[user] {text}\n[assistant]", TEMPLATED)
 
 
 def test_a_text_with_special_tokens_is_taken_as_it_is(talking: Any) -> None:
     text = f"the sky{talking.eos_token}"
-    assert ask(text, (), talking) == Asked(text, written=True)
+    assert ask(text, (), talking) == Asked(text, "with its own special tokens")
+    assert ask(text, (), talking).written
     talking.add_tokens(["<|turn|>"])
-    assert ask("<|turn|>the sky", (), talking) == Asked("<|turn|>the sky", written=True)
+    assert ask("<|turn|>the sky", (), talking) == Asked(
+        "<|turn|>the sky", "with its own special tokens"
+    )
 
 
-def test_without_template_or_with_examples_alone_a_text_is_continued(
-    talking: Any, tokenizer: Any
+def test_without_a_template_a_text_is_continued(tokenizer: Any) -> None:
+    offered = prompts(RECORDS[:1], tokenizer, 5)
+    for given in ((), offered):
+        for text in ("the snow", "the sky is"):
+            assert ask(text, given, tokenizer) == Asked(text, PLAIN)
+            assert ask(text, given, tokenizer, plain=True) == Asked(text, PLAIN)
+    assert not ask("the snow", (), tokenizer).written  # it gets a begin token
+
+
+def test_plain_text_is_the_text_alone_whatever_a_dataset_or_the_template_would_add(
+    talking: Any,
 ) -> None:
-    offered = prompts(RECORDS[:1], talking, 5)
-    assert not uses_template(offered, talking) and not uses_template((), tokenizer)
-    assert ask("the snow", offered, talking) == Asked("the snow", written=False)
-    assert ask("the snow", (), tokenizer) == Asked("the snow", written=False)
+    offered = prompts(RECORDS, talking, 5)
+    for text in ("the sum", "the sky is", "the snow", f"the sky{talking.eos_token}"):
+        assert ask(text, offered, talking, plain=True) == Asked(text, PLAIN)
 
 
 def test_a_template_that_takes_no_message_of_the_user_alone_is_told(talking: Any) -> None:
     talking.chat_template = "{{ raise_exception('a system message is needed') }}"
-    with pytest.raises(CorpusError, match="cannot be asked as a message: .*a system message is"):
+    words = "cannot be asked as a message: .*a system message is.* Or ask it as plain text"
+    with pytest.raises(CorpusError, match=words):
         ask("the snow", (), talking)
+    assert ask("the snow", (), talking, plain=True) == Asked("the snow", PLAIN)

@@ -56,6 +56,27 @@ def test_an_error_comes_at_its_item_and_what_waits_behind_it_is_dropped():
     assert got == [0, 1] and max(begun) < 7
 
 
+def test_the_caller_hears_a_tick_while_it_waits_and_may_stop(monkeypatch):
+    monkeypatch.setattr("merging.threads.TICK", 0.001)
+    ticks, go = [], threading.Event()
+
+    def tick():
+        ticks.append(threading.current_thread())
+        if len(ticks) == 3:
+            go.set()
+
+    assert list(in_order([1], lambda item: go.wait(30), room=1, tick=tick)) == [True]
+    assert set(ticks) == {threading.current_thread()} and len(ticks) >= 3
+
+    def stop():
+        go.set()
+        raise KeyboardInterrupt
+
+    go.clear()
+    with pytest.raises(KeyboardInterrupt):
+        list(in_order([1], lambda item: go.wait(30), room=1, tick=stop))
+
+
 def test_whoever_stops_listening_ends_the_work():
     begun = []
     results = in_order(range(1000), lambda item: begun.append(item) or item, room=3, threads=1)

@@ -83,7 +83,7 @@ def merge(
         )
     tell(problems)
     command = as_typed(context)
-    with stage_bars() as progress:
+    with stage_bars(in_bytes=not as_adapter) as progress:  # an adapter's step is in matrices
         if as_adapter:
             fit = export_adapter(
                 wanted, base, vectors, out, rank=rank, progress=progress, command=command
@@ -156,7 +156,7 @@ def extract(
     tell(opened.problems)
     stop_on_errors(opened.problems)
     (vector,) = opened.vectors.values()
-    with stage_bars() as progress:
+    with stage_bars(in_bytes=False) as progress:
         fit = extract_adapter(
             vector,
             opened.base,

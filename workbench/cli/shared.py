@@ -228,6 +228,8 @@ def progress_bar(*, in_bytes: bool = False) -> "Iterator[Progress]":
     from rich import progress
     from rich.console import Console
 
+    from workbench.pace import time_left_column
+
     console = Console(stderr=True)
     columns: list[progress.ProgressColumn] = [
         progress.TextColumn("{task.description}"),
@@ -235,7 +237,7 @@ def progress_bar(*, in_bytes: bool = False) -> "Iterator[Progress]":
     ]
     if in_bytes:
         columns += [progress.DownloadColumn(), progress.TransferSpeedColumn()]
-    columns += [progress.TimeElapsedColumn(), progress.TimeRemainingColumn()]
+    columns += [progress.TimeElapsedColumn(), time_left_column()]
     hidden = QUIET.get() or not console.is_terminal
     with progress.Progress(*columns, console=console, transient=True, disable=hidden) as bar:
         yield bar

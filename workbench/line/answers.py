@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from workbench import commands
-from workbench.line.continuation import continuation
+from workbench.errors import is_user_error
+from workbench.line.continuation import asked_of, continuation
 from workbench.line.contract import (
     Wish,
     mean_message,
@@ -208,19 +209,28 @@ class Answer:
         yield self._message("learned", recipe)
 
     def _continuation(self, recipe: Recipe) -> Iterator[Message | None]:
-        """Continues the prompt, one piece of text per step."""
+        """Answers the prompt, one piece of text per step."""
         begin, text, count = time.monotonic(), "", 0
 
-        def said(growing: bool) -> Message:
+        def said(growing: bool, form: str, problem: str = "") -> Message:
             seconds = time.monotonic() - begin
             more = {"text": text, "tokens": count, "seconds": seconds, "growing": growing}
-            return self._message("answer", recipe, **more)
+            return self._message("answer", recipe, form=form, problem=problem, **more)
 
-        prompt, stale = self._wish.prompt, self._stale
-        for piece in continuation(self._session, self._models, recipe, prompt, stale=stale):
-            text, count = text + piece, count + 1
-            yield said(growing=True)
-        yield said(growing=False)
+        models, stale = self._models, self._stale
+        try:
+            asked = asked_of(models, self._wish.prompt, self._wish.plain)
+            for piece in continuation(self._session, models, recipe, asked, stale=stale):
+                text, count = text + piece, count + 1
+                yield said(growing=True, form=asked.form)
+        # A question that cannot be asked is no fault of the composition, which stays with its
+        # losses.
+        except Exception as error:
+            if not is_user_error(error):
+                raise
+            yield said(growing=False, form="", problem=str(error))
+        else:
+            yield said(growing=False, form=asked.form)
 
     def _message(self, stage: str, recipe: Recipe, **more: Any) -> Message:
         message: Message = {

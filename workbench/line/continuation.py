@@ -1,4 +1,4 @@
-"""Continues a prompt with a composition, and frees the live module between pieces of text."""
+"""Asks a composition a question, and frees the live module between pieces of its answer."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from workbench.session.tickets import Stale
 
 if TYPE_CHECKING:
+    from corpus.prompts import Asked
     from merging.recipe import Recipe
     from workbench.session.models import Models
     from workbench.session.session import Session
@@ -18,17 +19,35 @@ BURST = 4
 """An answer that gives way keeps the module for this many times as long as composing took."""
 
 
+def asked_of(models: Models, prompt: str, plain: bool) -> Asked:
+    """Returns what the open models are given for a prompt; see corpus.prompts.
+
+    Args:
+        models: the open models.
+        prompt: what a person typed or chose.
+        plain: whether the person wants it sent as plain text.
+
+    Raises:
+        SessionError: the base has no tokenizer.
+        CorpusError: the chat template refuses the prompt.
+    """
+    from corpus.prompts import ask
+
+    offered = [each for data in models.data.values() for each in data.prompts]
+    return ask(prompt, offered, models.tokenizer(), plain=plain)
+
+
 def continuation(
     session: Session,
     models: Models,
     recipe: Recipe,
-    prompt: str,
+    asked: Asked,
     *,
     stale: Stale = lambda: False,
     max_new_tokens: int = 64,
     gives_way: bool = False,
 ) -> Iterator[str]:
-    """Yields a composition's continuation of a prompt, piece by piece.
+    """Yields a composition's continuation of a question, piece by piece.
 
     Between two pieces somebody else may compose another recipe. Composing the same one again gives
     the same weights, so the text goes on as if nothing had happened.
@@ -37,7 +56,7 @@ def continuation(
         session: the session.
         models: the open models.
         recipe: the composition.
-        prompt: what a person typed or chose; see corpus.prompts.
+        asked: the question, as `asked_of` gives it.
         stale: asked before each piece; True ends the text.
         max_new_tokens: the longest text, in tokens.
         gives_way: whether it waits while a page waits for something else. It then composes once
@@ -45,16 +64,12 @@ def continuation(
 
     Raises:
         SessionError: the base has no tokenizer.
-        DataError: the prompt is empty or fills the model's context.
-        CorpusError: the chat template refuses the prompt.
+        DataError: the question is empty or fills the model's context.
     """
-    from corpus.prompts import ask
     from evaluation.errors import Stopped
     from evaluation.generation import generate
 
     tokenizer = models.tokenizer()
-    offered = [each for data in models.data.values() for each in data.prompts]
-    asked = ask(prompt, offered, tokenizer)
     pieces: Iterator[str] | None = None
     while not stale():
         if gives_way:

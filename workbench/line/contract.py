@@ -45,7 +45,8 @@ class Wish:
         parameters: parameter -> value as the field holds it; None is an empty field.
         omegas: vector -> ω.
         held: whether the hand still holds a slider, so that the next wish is near.
-        prompt: the text to continue; "" for none.
+        prompt: the question, as the person wrote it; "" for none.
+        plain: whether the question is sent as plain text, without the chat template.
     """
 
     page: str
@@ -56,6 +57,7 @@ class Wish:
     omegas: Mapping[str, float]
     held: bool = False
     prompt: str = ""
+    plain: bool = False
 
 
 def wish_of(document: Any) -> Wish:
@@ -76,6 +78,7 @@ def wish_of(document: Any) -> Wish:
         "omegas": (dict,),
         "held": (bool,),
         "prompt": (str,),
+        "plain": (bool,),
     }
     if not isinstance(document, dict):
         raise ProtocolError(f"the message is {_short(document)}, expected an object.")
@@ -83,7 +86,7 @@ def wish_of(document: Any) -> Wish:
         raise ProtocolError(f"the message has an unknown key {_short(unknown[0])}.")
     for key, types in kinds.items():
         if key not in document:
-            if key in ("held", "prompt"):
+            if key in ("held", "prompt", "plain"):
                 continue
             raise ProtocolError(f"the message has no {key}.")
         # By type(), because for Python true is the whole number 1.

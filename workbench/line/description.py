@@ -39,10 +39,13 @@ def description(
     Returns:
         A JSON object; docs/page.md lists its keys.
     """
+    from corpus.chat_template import has_template
+
     models = session.models
     state, note = _state(session, states, page, recipe)
     return {
         "models": models.key,
+        "template": has_template(models.loaded.tokenizer),
         "base": display_path(models.base.path),
         "range": list(OMEGA_RANGE),
         "vectors": vector_rows(models.names, models.adapters),

@@ -168,7 +168,7 @@ def status(session: Session) -> dict[str, Any] | None:
         "error": job.error,
         "result": job.result,
         "seconds": job.seconds(),
-        "left": job.eta(),
+        "left": session.jobs.left(job),
         "models": session.models.key if _is_of(session, folder) else "",
         "spent": progress.spent,
         "budget": progress.budget,

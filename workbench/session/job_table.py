@@ -19,6 +19,7 @@ from typing import Any
 import psutil
 
 from evaluation.records.database import Database, Schema
+from workbench.pace import Pace
 
 log = logging.getLogger(__name__)
 
@@ -91,14 +92,6 @@ class Job:
             return 0.0
         return max(0.0, (self.finished or now or time.time()) - self.started)
 
-    def eta(self, now: float | None = None) -> float | None:
-        """Returns the seconds left at the measured pace, or None if the pace is not known yet."""
-        spent = self.seconds(now)
-        # Before 5 % or 10 s are done the pace is dominated by start-up, and an estimate misleads.
-        if self.state != "running" or self.share <= 0 or (self.share < 0.05 and spent < 10):
-            return None
-        return max(1.0, spent * (1 - self.share) / self.share)
-
 
 FIELDS = ", ".join(Job.__dataclass_fields__)
 
@@ -111,6 +104,7 @@ class Handle:
         self._jobs = jobs
         self._stop = stop
         self._written = 0.0
+        self._pace = jobs._paces[id] = Pace()
 
     @property
     def should_stop(self) -> bool:
@@ -134,6 +128,7 @@ class Handle:
         if now - self._written < 0.1 and done < total:
             return
         self._written = now
+        self._pace.mark(min(1.0, done / total) if total > 0 else 0.0, now)
         self._jobs._write(self.id, done=done, total=total, message=message)
 
     def log(self, line: str) -> None:
@@ -161,6 +156,7 @@ class Jobs:
         self._lock = threading.RLock()
         self._stops: dict[int, threading.Event] = {}
         self._threads: dict[int, threading.Thread] = {}
+        self._paces: dict[int, Pace] = {}
         self._lanes: dict[str, threading.Lock] = {}
         self._me = (os.getpid(), psutil.Process().create_time())
         self._database = Database(path, SCHEMA, say)
@@ -193,6 +189,11 @@ class Jobs:
             self._threads[id] = thread
             thread.start()
             return self.get(id)
+
+    def left(self, job: Job) -> float | None:
+        """Returns the seconds left at the measured pace; None if it is not known, or not here."""
+        pace = self._paces.get(job.id) if job.state == "running" else None
+        return pace.left() if pace else None
 
     def cancel(self, id: int) -> Job:
         """Asks a job to stop at its next step. Asking twice, or after its end, changes nothing."""
@@ -270,6 +271,7 @@ class Jobs:
         finally:
             self._stops.pop(id, None)
             self._threads.pop(id, None)
+            self._paces.pop(id, None)
             lane.release()
 
     def _mark_interrupted(self) -> None:

@@ -14,7 +14,14 @@ import torch
 from safetensors.torch import save_file
 
 from merging import Checkpoint, CheckpointError, in_memory
-from merging.inputs.checkpoint import dtype_of, in_file, read_block, shape_of
+from merging.inputs.checkpoint import (
+    counting_reads,
+    dtype_of,
+    in_file,
+    read_block,
+    shape_of,
+    tell_read,
+)
 from merging.paths import exists, is_adapter
 
 INDEX = "model.safetensors.index.json"
@@ -439,3 +446,41 @@ def test_a_checkpoint_with_no_tensor_at_all_opens(tmp_path):
     checkpoint = Checkpoint(tmp_path)
     assert (list(checkpoint), checkpoint.nbytes) == ([], 0)
     assert (len(checkpoint.digest), len(checkpoint.sampled_digest)) == (32, 64)
+
+
+@pytest.fixture
+def read_one(tmp_path):
+    """A checkpoint with one tensor of 21 elements of two bytes."""
+    save_file({"a": torch.zeros(7, 3, dtype=torch.bfloat16)}, tmp_path / "model.safetensors")
+    return Checkpoint(tmp_path)
+
+
+def test_every_way_of_reading_a_checkpoint_is_counted(read_one):
+    reads = []
+    with counting_reads(reads.append), ExitStack() as files:
+        read_one["a"]
+        read_one.block("a", 2, 5)
+        read_one.in_file("a", 1, 12, files)
+    read_one["a"]  # nobody counts any more
+    assert reads == [2 * 21, 2 * 3, 2 * 11]
+
+
+def test_each_thread_has_a_counter_of_its_own_and_blocks_nest(read_one):
+    outer, inner = [], []
+    with counting_reads(outer.append):
+        with counting_reads(inner.append):
+            read_one.block("a", 0, 1)
+        other = threading.Thread(target=read_one.block, args=("a", 0, 21))
+        other.start()
+        other.join()
+        read_one.block("a", 0, 2)
+    assert (inner, outer) == ([2], [4])
+
+
+def test_a_counter_may_stop_the_reading(read_one):
+    def stop(nbytes):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), counting_reads(stop):
+        read_one["a"]
+    tell_read(1)  # without a counter nothing happens

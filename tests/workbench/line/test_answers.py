@@ -1,16 +1,52 @@
 """What follows from a wish, beyond test_routes.py: derivatives are measured while nobody waits."""
 
+from corpus.prompts import Asked
 from workbench.line.answers import Answer
+from workbench.line.continuation import continuation
 from workbench.line.contract import Wish
 from workbench.line.scheduler import Rank
 from workbench.search.points import Points
 from workbench.session.loss_on_axis import FULL
 
+TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }};{% endfor %}<assistant>"
 
-def answer_to(session, omegas):
+
+def answer_to(session, omegas, **more):
     models = session.models
-    wish = Wish("page-1234", 1, models.key, "task_arithmetic", {}, omegas)
+    wish = Wish("page-1234", 1, models.key, "task_arithmetic", {}, omegas, **more)
     return Answer(session, wish, None, lambda: False)
+
+
+def messages(answer, until=Rank.SLOPES):
+    """All that an answer says before the phases of this rank."""
+    said = []
+    for rank, steps in answer.phases():
+        if rank is until:
+            break
+        said += [message for message in steps if message]
+    return said
+
+
+def test_an_answer_says_in_which_form_it_was_asked(session, monkeypatch):
+    monkeypatch.setattr(session.models.tokenizer(), "chat_template", TEMPLATE)
+    asked = {
+        False: Asked("<user>6 + 7 =;<assistant>", "in the chat template"),
+        True: Asked("6 + 7 =", "as plain text"),
+    }
+    for plain, question in asked.items():
+        answer = answer_to(session, {"ada": 0.5}, prompt="6 + 7 =", plain=plain)
+        *growing, last = [each for each in messages(answer) if each["stage"] == "answer"]
+        assert growing and {each["form"] for each in (*growing, last)} == {question.form}
+        alone = continuation(session, session.models, answer.recipe, question)
+        assert last["text"] == "".join(alone)
+
+
+def test_a_question_that_cannot_be_asked_takes_away_no_loss(session):
+    answer = answer_to(session, {"ada": 0.5}, prompt="x" * 1000)
+    said = messages(answer)
+    (problem,) = [each["problem"] for each in said if each["stage"] == "answer"]
+    assert "the prompt is 1000 tokens long, the model reads at most 128" in problem
+    assert [each["whole"] for each in said if each["stage"] == "full"][-1]
 
 
 def test_derivatives_come_last_and_give_way_to_whoever_measures(session):

@@ -4,9 +4,10 @@ import threading
 
 import pytest
 
+from corpus.prompts import Asked
 from workbench.line.continuation import continuation
 
-PROMPT = "ada 3 + 0 ="
+PROMPT = Asked("ada 3 + 0 =", "as plain text")
 
 
 def compositions(session, monkeypatch):

@@ -32,13 +32,14 @@ GOOD = {
     "omegas": {"cot": 0.127},
     "held": True,
     "prompt": "Hello",
+    "plain": True,
 }
 
 
-def test_a_whole_wish_is_read_and_two_keys_may_be_left_out():
+def test_a_whole_wish_is_read_and_three_keys_may_be_left_out():
     assert wish_of(GOOD) == Wish(**GOOD)
-    short = {key: value for key, value in GOOD.items() if key not in ("held", "prompt")}
-    assert wish_of(short) == Wish(**short, held=False, prompt="")
+    short = {key: value for key, value in GOOD.items() if key not in ("held", "prompt", "plain")}
+    assert wish_of(short) == Wish(**short, held=False, prompt="", plain=False)
 
 
 @pytest.mark.parametrize(
@@ -55,6 +56,7 @@ def test_a_whole_wish_is_read_and_two_keys_may_be_left_out():
         ({"method": None}, "method"),
         ({"prompt": "x" * 20_001}, "prompt"),
         ({"held": 1}, "held"),
+        ({"plain": "yes"}, "plain"),
         ({"more": 1}, "more"),
     ],
 )

@@ -24,6 +24,16 @@ def test_vectors_and_datasets_of_one_name_have_one_colour(info):
     assert [vector["adapter"] for vector in info["vectors"]] == [False, False, True]
 
 
+def test_the_page_is_told_whether_the_base_has_a_chat_template(
+    session, info, tmp_path, monkeypatch
+):
+    assert info["template"] is False
+    monkeypatch.setattr(session.models.tokenizer(), "chat_template", "{{ messages }}")
+    states = PageStates(tmp_path / "more.sqlite")
+    assert description(session, states)["template"] is True
+    states.close()
+
+
 def test_every_live_method_comes_with_a_field_for_each_parameter(info):
     assert [method["name"] for method in info["methods"]] == live_methods(3)
     for method in info["methods"]:

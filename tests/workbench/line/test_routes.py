@@ -88,6 +88,8 @@ def test_a_prompt_is_answered_by_the_composition(client):
     lines = answers(client, wish(client, prompt="Question: 2 + 3?"))
     said = [line for line in lines if line["stage"] == "answer"]
     assert said[-1]["growing"] is False
+    assert {line["form"] for line in said} == {"as plain text"}  # the base has no chat template
+    assert not any(line["problem"] for line in said)
     assert said[-1]["digest"] == lines[0]["digest"]
 
 

@@ -3,10 +3,11 @@
 import sqlite3
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 
-from workbench.session.job_table import FINISHED, Cancelled, Job, Jobs
+from workbench.session.job_table import FINISHED, Cancelled, Jobs
 
 
 @pytest.fixture
@@ -14,20 +15,6 @@ def jobs(tmp_path):
     table = Jobs(tmp_path / "jobs.sqlite")
     yield table
     table.close()
-
-
-def a_job(**changes) -> Job:
-    row = dict.fromkeys(Job.__dataclass_fields__, "")
-    row |= {
-        "id": 1,
-        "state": "running",
-        "done": 0.0,
-        "total": 0.0,
-        "created": 0.0,
-        "started": 100.0,
-        "finished": None,
-    }
-    return Job(**(row | changes))
 
 
 def test_a_job_runs_reports_and_keeps_its_result(jobs):
@@ -134,22 +121,23 @@ def test_jobs_of_a_dead_process_are_interrupted_at_the_next_start(tmp_path):
     assert all(state in FINISHED for state in states.values())
 
 
-@pytest.mark.parametrize(
-    ("done", "total", "now", "eta"),
-    [
-        (50, 100, 110.0, 10.0),  # half done in 10 s: 10 s left
-        (1, 100, 105.0, None),  # 1 % after 5 s: too early
-        (1, 100, 111.0, 1089.0),  # after 10 s any pace is told
-        (0, 0, 150.0, None),  # no total, no guess
-        (100, 100, 110.0, 1.0),  # never "0 s"
-    ],
-)
-def test_the_eta_comes_from_the_measured_pace(done, total, now, eta):
-    assert a_job(done=done, total=total).eta(now) == (pytest.approx(eta) if eta else None)
+def test_the_time_left_comes_from_the_pace_while_the_job_runs(jobs):
+    half, go = threading.Event(), threading.Event()
 
+    def work(handle):
+        time.sleep(0.2)
+        handle.progress(4, 7)
+        half.set()
+        go.wait(5)
+        return "ok"
 
-def test_a_finished_job_has_no_eta():
-    assert a_job(state="done", done=50, total=100, finished=120.0).eta() is None
+    job = jobs.submit("export", "one", work, key="1")
+    assert half.wait(5)
+    left = jobs.left(jobs.get(job.id))
+    assert left is not None and left >= 1.0  # never "0 s"
+    go.set()
+    assert jobs.left(jobs.wait(job.id)) is None
+    assert jobs.left(replace(jobs.get(job.id), state="running")) is None  # as in another process
 
 
 def test_a_damaged_table_is_moved_aside_reported_and_replaced(tmp_path):

@@ -5,11 +5,13 @@ import threading
 import pytest
 import torch
 
+from corpus.prompts import Asked
 from merging.errors import NotMounted
 from tests.workbench.conftest import measuring
 from workbench.line.continuation import continuation
 from workbench.session.standing import Choice
 
+QUESTION = Asked("ada 3 + 0 =", "as plain text")
 SETTLED = (0.5, -0.25, 0.75)
 
 
@@ -57,14 +59,13 @@ def test_settled_weights_and_answers_are_the_same_after_any_drag(session, settle
     session.compose(wanted)
     exact, said = (
         bits(session),
-        "".join(continuation(session, session.models, wanted, "ada 3 + 0 =", max_new_tokens=7)),
+        "".join(continuation(session, session.models, wanted, QUESTION, max_new_tokens=7)),
     )
     session.compose(settled)
     for omega in (0.8, 1.1, -0.4, 1.5):
         session.preview(settled, session.recipe((0.5, -0.25, omega)))
     assert (
-        "".join(continuation(session, session.models, wanted, "ada 3 + 0 =", max_new_tokens=7))
-        == said
+        "".join(continuation(session, session.models, wanted, QUESTION, max_new_tokens=7)) == said
     )
     assert all(torch.equal(value, exact[name]) for name, value in bits(session).items())
     assert not any(one._forward_hooks for one in session.models.loaded.module.modules())

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from corpus import Chat, CorpusError, Message, write_jsonl
-from corpus.prompts import Prompt
+from corpus.prompts import Asked, Prompt
 from evaluation.errors import Stopped
 from merging.errors import MergingError
 from merging.recipe import read_recipe
@@ -24,6 +24,8 @@ from workbench.line.continuation import continuation
 from workbench.session.folders import Folders
 from workbench.session.session import Session
 from workbench.session.standing import Standing
+
+QUESTION = Asked("ada 3 + 0 =", "as plain text")
 
 
 def weights(session, recipe):
@@ -138,15 +140,17 @@ def test_presets(session):
 
 def test_answers_stream_and_name_their_composition(session):
     recipe = session.recipe((0.5, 0.0, 0.0))
-    whole = "".join(continuation(session, session.models, recipe, "ada 3 + 0 =", max_new_tokens=7))
-    again = "".join(continuation(session, session.models, recipe, "ada 3 + 0 =", max_new_tokens=7))
+    whole = "".join(continuation(session, session.models, recipe, QUESTION, max_new_tokens=7))
+    again = "".join(continuation(session, session.models, recipe, QUESTION, max_new_tokens=7))
     assert whole == again
-    assert "".join(continuation(session, session.models, recipe, "ada 3", stale=lambda: True)) == ""
+    assert (
+        "".join(continuation(session, session.models, recipe, QUESTION, stale=lambda: True)) == ""
+    )
 
 
 def test_an_abandoned_answer_does_not_hold_the_module(session):
     stream = continuation(
-        session, session.models, session.recipe((0.5, 0.0, 0.0)), "ada 3 + 0 =", max_new_tokens=64
+        session, session.models, session.recipe((0.5, 0.0, 0.0)), QUESTION, max_new_tokens=64
     )
     next(stream, None)
     stream.close()

@@ -1,4 +1,4 @@
-"""The components of our own: the controls, the bars, the status, the answer and the search.
+"""The components of our own: controls, bars, status, form of a question, answer, search.
 
 The scripts in assets/live draw them. gradio only gives each its place on the page, so no answer
 of gradio's queue can overwrite what a hand has just moved.
@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import gradio as gr
 
-Part = Literal["controls", "bars", "bar", "answer", "search"]
+Part = Literal["controls", "bars", "bar", "form", "answer", "search"]
 """Names of functions in assets/live, each of which draws one component."""
 
 

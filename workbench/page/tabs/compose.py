@@ -9,9 +9,9 @@ from typing import Any
 import gradio as gr
 from markupsafe import Markup
 
-from corpus.prompts import Prompt, uses_template
+from corpus.prompts import Prompt
 from plumbing import units
-from workbench.line.continuation import continuation
+from workbench.line.continuation import asked_of, continuation
 from workbench.page.tabs import component
 from workbench.page.tabs.wiring import EVERY_CHANGE, QUIET, Board, Updates, with_error_dialog
 from workbench.session.session import Session, Stale
@@ -19,11 +19,8 @@ from workbench.session.session import Session, Stale
 ASK = "(text) => { window.dem.line.event({ type: 'prompt', text: text || '' }); }"
 """Hands the prompt to the live line, whose answers follow the sliders."""
 
-
-HINT = Markup(
-    "<small>Asked as a message in the base's chat template. Text with its special tokens is taken "
-    "as it is.</small>"
-)
+ASK_BESIDE = "(text, which, plain) => [text, which, window.dem.line.state.plain]"
+"""Asks the other model in the same form: the live line knows what the switch says."""
 
 
 def build(session: Session, board: Board, boot: gr.Timer) -> None:
@@ -42,7 +39,9 @@ def build(session: Session, board: Board, boot: gr.Timer) -> None:
                 placeholder="Enter a prompt. The answer follows the sliders.",
                 container=False,
             )
-            hint = gr.HTML(elem_id="ask-hint", visible=False)
+            # The switch to plain text is drawn by the live line; this carries it to answer B.
+            component.live("form", elem_id="ask-form")
+            plain = gr.Checkbox(visible="hidden", elem_id="plain", label="plain text")
             send = gr.Button("Ask", variant="primary", size="sm", elem_id="send")
             gr.HTML(Markup('<h3><span class="ab">A</span> this composition</h3>'))
             component.live("answer", elem_id="answer-a")
@@ -53,22 +52,20 @@ def build(session: Session, board: Board, boot: gr.Timer) -> None:
                 )
             answer_b = gr.HTML(answer_html("", ""), elem_id="answer-b")
 
-    def answer_other(prompt: str, which: str, request: gr.Request) -> Iterator[Any]:
+    def answer_other(prompt: str, which: str, plain: bool, request: gr.Request) -> Iterator[Any]:
+        # What stands here answers another question, or the same in another form.
+        stale = session.tickets.ticket(f"{request.session_hash}:b")
+        yield answer_html("", "")
         if not prompt.strip():
-            yield answer_html("", "")
             return
         recipe = session.recipe(
             session.models.preset("base" if which == "base" else f"only:{which}")
         )
-        stale = session.tickets.ticket(f"{request.session_hash}:b")
-        yield from stream_answer_html(session, recipe, prompt, stale)
+        yield from stream_answer_html(session, recipe, (prompt, plain), stale)
 
     def arrive() -> Updates:
         if not session.ready:
             return {boot: gr.Timer(active=not session.opened.is_set())}
-        offered = [each for data in session.models.data.values() for each in data.prompts]
-        tokenizer = session.models.loaded.tokenizer
-        is_chat = tokenizer is not None and uses_template(offered, tokenizer)
         prompts = [
             (label(name, prompt), prompt.text)
             for name, data in session.models.data.items()
@@ -77,7 +74,6 @@ def build(session: Session, board: Board, boot: gr.Timer) -> None:
         first = prompts[0][1] if prompts else None
         return {
             examples: gr.Dropdown(prompts, value=first, visible=bool(prompts)),
-            hint: gr.HTML(HINT, visible=is_chat),
             other: gr.Dropdown(["base", *session.models.names], value="base"),
             boot: gr.Timer(active=False),
         }
@@ -88,15 +84,17 @@ def build(session: Session, board: Board, boot: gr.Timer) -> None:
     gr.on(
         [send.click, prompt.submit, other.change],
         with_error_dialog(answer_other),
-        [prompt, other],
+        [prompt, other, plain],
         answer_b,
+        js=ASK_BESIDE,
         **wire,
     )
     filled = examples.change(lambda text: text or "", examples, prompt, **EVERY_CHANGE)
     filled.then(None, prompt, None, js=ASK, **QUIET)
-    filled.then(with_error_dialog(answer_other), [prompt, other], answer_b, **wire)
+    asked = [prompt, other, plain]
+    filled.then(with_error_dialog(answer_other), asked, answer_b, js=ASK_BESIDE, **wire)
     for event, mode in ((boot.tick, QUIET), (board.opened.change, EVERY_CHANGE)):
-        event(with_error_dialog(arrive), None, [examples, hint, other, boot], **mode)
+        event(with_error_dialog(arrive), None, [examples, other, boot], **mode)
 
 
 def label(dataset: str, prompt: Prompt) -> str:
@@ -107,22 +105,31 @@ def label(dataset: str, prompt: Prompt) -> str:
 
 
 def stream_answer_html(
-    session: Session, recipe: Any, prompt: str, stale: Stale
+    session: Session, recipe: Any, question: tuple[str, bool], stale: Stale
 ) -> Iterator[Markup]:
-    """Yields the growing answer as HTML with token count and time, and at the end the recipe."""
+    """Yields the growing answer as HTML, with token count, time, and how it was asked.
+
+    Args:
+        session: the session.
+        recipe: the composition that answers.
+        question: the prompt, and whether it is sent as plain text.
+        stale: True once the page has asked something newer.
+    """
     begin, text, count = time.monotonic(), "", 0
-    pieces = continuation(session, session.models, recipe, prompt, stale=stale, gives_way=True)
+    models = session.models
+    asked = asked_of(models, *question)
+    pieces = continuation(session, models, recipe, asked, stale=stale, gives_way=True)
+
+    def said() -> str:
+        spent = units.seconds(time.monotonic() - begin)
+        return f"{units.counted(count, 'token')} in {spent} · asked {asked.form}"
+
     for piece in pieces:
         text, count = text + piece, count + 1
-        yield answer_html(
-            text, f"{count} tokens, {units.seconds(time.monotonic() - begin)}", growing=True
-        )
+        yield answer_html(text, said(), growing=True)
     if not stale():
-        spent = units.seconds(time.monotonic() - begin)
-        yield answer_html(
-            text if text.strip() else "(empty answer)",
-            f"{units.counted(count, 'token')} in {spent} · recipe {recipe.digest}",
-        )
+        shown = text if text.strip() else "(empty answer)"
+        yield answer_html(shown, f"{said()} · recipe {recipe.digest}")
 
 
 def answer_html(text: str, note: str, growing: bool = False) -> Markup:

@@ -29,17 +29,12 @@ def panel(session: Session, kind: str, empty: str) -> Markup:
 def newest(session: Session, kind: str) -> Markup:
     """Returns the newest job of a kind as HTML, or nothing if there is none."""
     jobs = session.jobs.recent(kind, limit=1)
-    return job_html(jobs[0], session.jobs.tail(jobs[0].id)) if jobs else Markup("")
+    return job_html(session, jobs[0]) if jobs else Markup("")
 
 
-def job_html(job: Job, tail: list[str]) -> Markup:
-    """Returns one job as HTML.
-
-    Args:
-        job: the job.
-        tail: the last lines of its log.
-    """
-    left = job.eta()
+def job_html(session: Session, job: Job) -> Markup:
+    """Returns one job as HTML."""
+    left, tail = session.jobs.left(job), session.jobs.tail(job.id)
     facts = [f"{job.share * 100:.0f} %"] if job.state in ("running", "cancelling") else []
     facts += [job.message] if job.message else []
     facts += [f"{units.seconds(job.seconds())} so far"] if job.state == "running" else []

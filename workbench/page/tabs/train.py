@@ -260,7 +260,7 @@ def jobs_html(session: Session, name: str) -> Markup:
                 title="Running",
             )
         return note or markup.message(EMPTY)
-    return Markup("{}{}").format(job_panel.job_html(job, session.jobs.tail(job.id)), note)
+    return Markup("{}{}").format(job_panel.job_html(session, job), note)
 
 
 def line_html(session: Session, name: str) -> Markup:

@@ -169,6 +169,19 @@ def small(tmp_path_factory, world):
     made.stop()
 
 
+@pytest.fixture(scope="session")
+def talking(tmp_path_factory, world):
+    """A server on the little world, whose base has a chat template."""
+    folder = tmp_path_factory.mktemp("talking")
+    made = shutil.copytree(world, folder / "world")
+    (made / "base" / "chat_template.jinja").write_text(
+        "{% for m in messages %}<{{ m.role }}>{{ m.content }};{% endfor %}<assistant>"
+    )
+    server = Server(folder / "workdir", [], made)
+    yield server
+    server.stop()
+
+
 @pytest.fixture
 def open_page(browser, server):
     """Open a page of some size and theme; whatever goes wrong in it fails the test that opened it."""

@@ -154,6 +154,37 @@ def test_the_composition_answers_and_follows_the_sliders(open_page, steps):
     )
 
 
+@pytest.mark.slow
+def test_a_question_is_asked_in_the_chat_template_or_as_plain_text(
+    talking, small, open_page, steps
+):
+    page = open_page(at=talking)
+    switch = page.locator("#ask-form input")
+
+    def asked(form):
+        """Wait until both answers are whole and were asked in this form."""
+        for note in ("#answer-a small", "#answer-b small"):
+            page.locator(note, has_text=f"asked {form} · recipe").wait_for()
+
+    asked("as plain text")  # the example that a page begins with, as its dataset has it
+    page.locator("#prompt textarea").fill("6 + 7 =")
+    page.locator("#send").click()
+    asked("in the chat template")
+    switch.check()
+    asked("as plain text")
+    page.reload()
+    asked("as plain text")
+    assert switch.is_checked()
+    switch.uncheck()
+    page.locator("#prompt textarea").fill("6 + 7 =")
+    page.locator("#send").click()
+    asked("in the chat template")
+    # Without a template there is nothing to choose.
+    page = open_page(at=small)
+    page.locator("#answer-a small", has_text="asked as plain text · recipe").wait_for()
+    assert not page.locator("#ask-form").get_by_text("Send as plain text").is_visible()
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.slow
 def test_narrow_pages_do_not_scroll_sideways(open_page, steps, theme):

@@ -222,18 +222,39 @@ test("while the server is gone the page keeps its state, and resumes when it is 
   assert.equal(status(page.state).server, "here");
 });
 
-test("a reload comes back to state, history and prompt", () => {
+test("a question in another form is another question: no answer to the one before stays", () => {
+  const page = new Page();
+  page.settle();
+  page.do("prompt", { text: "Hello" });
+  page.settle();
+  assert.equal(page.wishes.at(-1).plain, false);
+  page.answer("answer", { text: "in the template" });
+  page.do("plain", { plain: true });
+  assert.equal(page.state.answer, null);
+  page.answer("answer", { text: "late" }); // of the wish before: it goes when the question is asked
+  page.do("prompt", { text: "Hello" });
+  assert.equal(page.state.answer, null);
+  assert.deepEqual([page.wishes.at(-1).prompt, page.wishes.at(-1).plain], ["Hello", true]);
+  page.settle();
+  page.answer("answer", { text: "plain" });
+  assert.equal(page.state.answer.text, "plain");
+  page.do("prompt", { text: "Goodbye" });
+  assert.equal(page.state.answer, null);
+});
+
+test("a reload comes back to state, history, prompt and its form", () => {
   const page = new Page();
   page.settle();
   page.do("preset", { omegas: { cot: 0.3 } });
   page.settle();
+  page.do("plain", { plain: true });
   page.do("prompt", { text: "Hello" });
   page.do("preset", { omegas: { cot: 0.6 } });
   page.settle();
   const kept = page.effects.filter((effect) => effect.do === "keep").at(-1);
   const again = new Page({ ...info(), state: kept.state });
   assert.ok(same(again.state, page.state));
-  assert.deepEqual([again.state.past, again.state.prompt], [page.state.past, "Hello"]);
+  assert.deepEqual([again.state.past, again.state.prompt, again.state.plain], [page.state.past, "Hello", true]);
   again.do("undo");
   assert.equal(again.state.omegas.cot, 0.3);
 });

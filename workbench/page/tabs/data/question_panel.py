@@ -231,7 +231,7 @@ def job_html(session: Session, question: str, name: str) -> Markup:
         note = markup.message(STOPPED, title="Not finished")
     if job is None:
         return note if begun else markup.message(EMPTY)
-    return Markup("{}{}").format(job_panel.job_html(job, session.jobs.tail(job.id)), note)
+    return Markup("{}{}").format(job_panel.job_html(session, job), note)
 
 
 def line_html(session: Session, form: QuestionForm, name: str, values: Any) -> Markup:
