@@ -1,9 +1,8 @@
 """Finds the magnitudes of given ranks in a delta, block by block, so that nothing is held whole.
 
-A method that trims keeps the entries from one rank to another. The magnitudes at these ranks follow
-from histograms: one of the upper 16 bits of all magnitudes, and one of the lower 15 bits of those
-that share the upper bits with a rank. That is a radix selection in two passes. A third counts the
-entries that are equal to an end, because those are ranked by position.
+A method that trims keeps the entries from one rank to another. The magnitudes at these ranks take
+two passes; see merging.methods._selection. A third counts the entries that are equal to an end,
+because those are ranked by position.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -23,12 +22,11 @@ from merging.engine.task import Task
 from merging.engine.task_vectors import RenamedTensor
 from merging.inputs.checkpoint import Weights, dtype_of, read_into
 from merging.inputs.vector import Vector
-from merging.methods import _loops
+from merging.methods import _selection as selection
 from merging.methods._chunks import CHUNK
 from merging.methods._edits import EVERYTHING, NOTHING, Ranks, Window, rank_window
+from merging.methods._selection import Count
 
-LOWER = 15
-"""The lower bits of a float32 magnitude; its sign bit is 0, so 16 are above them."""
 _CACHE = "_rank_windows"
 _LOCK = Lock()
 
@@ -167,26 +165,13 @@ def select(chunks: Chunks, start: int, stop: int) -> Window:
         start: the first rank in the window, from 0.
         stop: the rank after the last one.
     """
-    # Bits of non-negative floats rise with their values.
-    upper = np.zeros(2**16, np.int64)
-    for part in chunks():
-        _loops.count_upper(part, upper)
-    ends = [_place(upper, rank) for rank in (start, stop - 1)]
-    lower = {end: np.zeros(2**LOWER, np.int64) for end, _ in ends}
-    for part in chunks():
-        for end, counts in lower.items():
-            _loops.count_lower(part, end, counts)
-    values, below = [], []
-    for (end, before), rank in zip(ends, (start, stop - 1), strict=True):
-        last, under = _place(lower[end], rank - before)
-        bits = torch.tensor(end << LOWER | last, dtype=torch.int32)
-        values.append(float(bits.view(torch.float32)))
-        below.append(before + under)
-    return Window(start, stop, values[0], values[1], below[0], below[1])
 
+    def pass_over(name: str, count: Count, size: int) -> NDArray[np.int64]:
+        """Counts all magnitudes."""
+        counts = np.zeros(size, np.int64)
+        for part in chunks():
+            count(part, counts)
+        return counts
 
-def _place(counts: NDArray[np.int64], rank: int) -> tuple[int, int]:
-    """Returns the bin of a histogram that holds a rank, and how many entries are below the bin."""
-    upto = counts.cumsum()
-    place = int(np.searchsorted(upto, rank, side="right"))
-    return place, int(upto[place - 1]) if place else 0
+    low, high = selection.select(pass_over, (start, stop - 1))
+    return Window(start, stop, low.size, high.size, low.below, high.below)

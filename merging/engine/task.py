@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 
 from merging.inputs.statistics import Statistics
+from merging.methods import _chunks
 from merging.methods._chunks import row_length
 from merging.methods._contract import Method
 
@@ -56,9 +57,11 @@ class Task(NamedTuple):
 
     @property
     def unit(self) -> int:
-        """The elements of which a block has a multiple: those of a row, or 1."""
-        rows = self.method.by_rows and self.vectors and not self.whole
-        return max(1, row_length(self.shape)) if rows else 1
+        """The elements of which a block has a multiple: those of a row or a chunk, or 1."""
+        if not self.vectors or self.whole:
+            return 1
+        rows = max(1, row_length(self.shape)) if self.method.by_rows else 1
+        return _chunks.CHUNK if self.method.by_chunks else rows
 
     @property
     def repeats(self) -> bool:

@@ -27,6 +27,7 @@ and may have
               _sums.divide, because CUDA would multiply by the number's reciprocal.
     DRAWS     the number of the stream, if combine draws random numbers; see _random_masks.STREAM
     BY_ROWS   True if a block must have whole rows; see _chunks.row_length
+    BY_CHUNKS True if a block must have whole chunks; see _chunks.CHUNK
     LINEAR    True if the result is a sum of the stack, each vector with a factor that does not
               depend on the values in it
     BASE      for SPACE "weights": "unused" (the default), "operand" if combine reads site.base,
@@ -109,6 +110,7 @@ class Method:
             on the values in it.
         draws: the number of the stream of its random numbers; 0 if it draws none.
         by_rows: whether blocks have whole rows.
+        by_chunks: whether blocks have whole chunks.
         base_role: "origin": deltas begin at the base. "optional": so they do if there is a base.
             "unused": the base only gives names and files. "operand": the formula uses its values.
             "vector": it is one more of the models.
@@ -137,6 +139,7 @@ class Method:
     linear: bool = False
     draws: int = 0
     by_rows: bool = False
+    by_chunks: bool = False
     base_role: Role = "origin"
     statistics: str | None = None
     ignored: tuple[str, ...] = ()
@@ -220,6 +223,7 @@ def method_of_module(name: str, module: Mapping[str, Any]) -> Method:
         linear=module.get("LINEAR", False),
         draws=module.get("DRAWS", 0),
         by_rows=module.get("BY_ROWS", False),
+        by_chunks=module.get("BY_CHUNKS", False),
         base_role=module.get("BASE", "unused") if module["SPACE"] == "weights" else of_deltas,
         statistics=statistics,
         # In mergekit int8_mask only changes the dtype of scratch memory, whatever the method.

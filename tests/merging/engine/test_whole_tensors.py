@@ -11,17 +11,20 @@ from merging import DistributionVector, merge
 from merging.engine import whole_tensors
 from merging.engine.tasks import tasks
 from merging.inputs.checkpoint import Checkpoint
-from merging.methods import _chunks, _span, _survey, model_stock, nuslerp
+from merging.methods import _chunks, _span, _survey, model_stock, nuslerp, sce
 
 SIZE = (17, 31)
 METHODS = {
-    "model_stock": (3, {}, True),
-    "multislerp": (3, {}, True),
-    "nuslerp": (2, {}, True),
-    "karcher": (3, {}, False),
-    "slerp": (1, {"t": 0.3}, False),
+    "model_stock": ("model_stock", 3, {}),
+    "multislerp": ("multislerp", 3, {}),
+    "nuslerp": ("nuslerp", 2, {}),
+    "karcher": ("karcher", 3, {}),
+    "slerp": ("slerp", 1, {"t": 0.3}),
+    "sce": ("sce", 3, {}),
+    "sce of half": ("sce", 3, {"select_topk": 0.5}),
+    "sce of next to nothing": ("sce", 3, {"select_topk": 1e-9}),
 }
-"""Method -> the number of vectors, its parameters, and whether it takes deltas."""
+"""Label -> the method, the number of vectors and its parameters."""
 
 
 @pytest.fixture(params=[torch.float32, torch.bfloat16, torch.float64], ids=str)
@@ -48,7 +51,7 @@ def in_chunks(monkeypatch, pieces):
     """Makes tensors above 40 entries come in blocks, with chunks that no block begins with."""
 
     def of(chunk=40, block=24, piece=72):
-        for module in (_chunks, _span, _survey, model_stock, nuslerp, whole_tensors):
+        for module in (_chunks, _span, _survey, model_stock, nuslerp, sce):
             monkeypatch.setattr(module, "CHUNK", chunk)
         pieces(block, piece)
 
@@ -61,13 +64,13 @@ def vectors_of(base, tuned, count=3):
 
 
 def asked_of(name, recipe):
-    count, parameters, _ = METHODS[name]
-    return recipe({f"v{i}": 0.5 + i for i in range(count)}, name, parameters=parameters)
+    method, count, parameters = METHODS[name]
+    return recipe({f"v{i}": 0.5 + i for i in range(count)}, method, parameters=parameters)
 
 
 def merged(name, base, tuned, recipe):
     asked = asked_of(name, recipe)
-    return dict(merge(asked, base, vectors_of(base, tuned, METHODS[name][0])))
+    return dict(merge(asked, base, vectors_of(base, tuned, METHODS[name][1])))
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -77,10 +80,10 @@ def test_blocks_have_the_values_of_the_whole(name, models, in_chunks, recipe):
     whole = merged(name, base, tuned, recipe)
     in_chunks()
     found = merged(name, base, tuned, recipe)
-    vectors = vectors_of(base, tuned, METHODS[name][0])
+    vectors = vectors_of(base, tuned, METHODS[name][1])
     large, small = tasks(asked_of(name, recipe), base, vectors)
     assert (large.whole, small.whole) == (False, True)
-    assert not torch.equal(whole["w"], base["w"])
+    assert torch.equal(whole["w"], base["w"]) == ("nothing" in name)
     for key, values in whole.items():
         rounding = torch.finfo(values.dtype).eps if values.dtype != torch.float64 else 1e-13
         torch.testing.assert_close(found[key], values, rtol=rounding, atol=rounding)
@@ -99,6 +102,24 @@ def test_bits_depend_neither_on_blocks_nor_on_files(
     folders = [write(tmp_path / f"m{i}", each) for i, each in enumerate([base, *tuned])]
     opened = [Checkpoint(folder) for folder in folders]
     assert bits(merged(name, opened[0], opened[1:], recipe)["w"], wanted)
+
+
+def test_equal_variances_at_the_edge_are_ranked_by_position(in_chunks, recipe, bits):
+    """Whole eighths, so that many variances are equal: half of those that vary are kept."""
+    generator = torch.Generator().manual_seed(5)
+    base = {"w": torch.zeros(SIZE)}
+    tuned = [
+        {"w": torch.randint(-1, 2, SIZE, generator=generator, dtype=torch.int64) / 8}
+        for _ in range(3)
+    ]
+    whole = merged("sce of half", base, tuned, recipe)["w"]
+    varied = torch.stack([each["w"] for each in tuned]).var(0, unbiased=False)
+    count = int(0.5 * int(varied.count_nonzero()))
+    kept = set(varied.flatten().sort(stable=True).indices[-count:].tolist())
+    assert set(whole.flatten().nonzero()[:, 0].tolist()) <= kept
+    for sizes in ((40, 24, 72), (40, 7, 7), (40, 1000, 1000)):
+        in_chunks(*sizes)
+        assert bits(merged("sce of half", base, tuned, recipe)["w"], whole)
 
 
 def test_without_the_compiled_loop_the_values_are_the_same(models, in_chunks, recipe, monkeypatch):
