@@ -10,12 +10,16 @@ that the adapter changes, and then runs the layers. Mounting writes no weight; e
 low-rank product. The forward pass alone, with unchanged weights, is measured too: the difference to
 it is what each way adds.
 
+A second table has a move of one adapter of 1, 2, 8 and 16: composing alone, which multiplies the
+stacked factors of all of them, and mounting with the forward pass.
+
 The layers run in the order of a block, but without attention: q, k, v, o, then gate, up, down, each
 on inputs of its own width. Attention would cost the same in all three cases.
 
-With --demo the module and two adapters are those of a folder with base/, such as `dem real path`.
+With --demo the module and the adapters are those of a folder with base/, such as `dem real path`.
 """
 
+import itertools
 import json
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -30,7 +34,9 @@ if TYPE_CHECKING:
 
     from merging import LiveModel, Recipe
 
-ADAPTERS = ("one", "two")
+COUNTS = (1, 2, 8, 16)
+"""How many adapters the second table has; a demo may have fewer."""
+_STEP = itertools.count()
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -66,10 +72,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         .to(options.device)
         for width in widths
     }
-    mounts, step = Mounts(live), iter(range(10**9))
-
-    def next_recipe() -> "Recipe":
-        return _recipe(0.5, 0.1 + 0.01 * (next(step) % 97))
+    mounts, next_recipe = Mounts(live), partial(_next_recipe, live, 2)
 
     def composed() -> None:
         live.apply(next_recipe())
@@ -93,6 +96,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     }
     machine.in_turn(1, timed)
     _show(options, machine.in_turn(options.rounds, timed), live)
+    _show_counts(options, live, mounts, inputs)
 
 
 def _show(options: Any, costs: dict[str, list[machine.Cost]], live: "LiveModel") -> None:
@@ -109,6 +113,42 @@ def _show(options: Any, costs: dict[str, list[machine.Cost]], live: "LiveModel")
         ratio = machine.ratio(runs, costs["composed"]).text(".3f") if what != "composed" else ""
         rows.append([what, machine.seconds(runs).text(".4f"), ratio])
     machine.show(["one move", "seconds", "/ composed"], rows)
+
+
+def _show_counts(options: Any, live: "LiveModel", mounts: Any, inputs: dict[int, Any]) -> None:
+    """Measure a move of one of several adapters, and print a table."""
+
+    def composed(count: int) -> machine.Cost:
+        return machine.timed_on(options.device, lambda: live.apply(_next_recipe(live, count)))
+
+    def mounted(count: int) -> machine.Cost:
+        # The weights from which the adapter is moved.
+        live.apply(_next_recipe(live, count))
+
+        def move() -> None:
+            with mounts.mounted(_next_recipe(live, count)) as module:
+                _forward(module, inputs)
+
+        return machine.timed_on(options.device, move)
+
+    ways = {"composed": composed, "mounted": mounted}
+    counts = [count for count in COUNTS if count <= len(live.vectors)]
+    contenders = {
+        f"{way} {count}": partial(work, count) for way, work in ways.items() for count in counts
+    }
+    machine.in_turn(1, contenders)
+    costs = machine.in_turn(options.rounds, contenders)
+    rows = []
+    for count in counts:
+        row = [str(count)]
+        for way in ways:
+            runs, two = costs[f"{way} {count}"], costs[f"{way} 2"]
+            row += [machine.seconds(runs).text(".3f"), machine.ratio(runs, two).text()]
+        rows.append(row)
+    print()
+    machine.show(
+        ["one of", "compose alone, seconds", "/ of two", "mounted, seconds", "/ of two"], rows
+    )
 
 
 def _mount(mounts: Any, recipe: "Recipe") -> None:
@@ -134,26 +174,24 @@ def _linear(module: "nn.Module") -> list[Any]:
     ]
 
 
-def _recipe(*omegas: float) -> "Recipe":
+def _next_recipe(live: "LiveModel", count: int) -> "Recipe":
+    """Return a recipe of the first adapters, in which the first one has another ω than before."""
     from merging import Recipe
 
-    return Recipe.compose(
-        "base", {name: name for name in ADAPTERS}, dict(zip(ADAPTERS, omegas, strict=True))
-    )
+    names = list(live.vectors)[:count]
+    omegas = dict.fromkeys(names, 0.5) | {names[0]: 0.1 + 0.01 * (next(_STEP) % 97)}
+    return Recipe.compose("base", {name: name for name in names}, omegas)
 
 
 def _opened(demo: Path, device: str) -> tuple["LiveModel", int]:
-    """Return the live model of a folder with its first two adapters, and their rank."""
+    """Return the live model of a folder with its adapters, and the rank of the first."""
     from evaluation.model import load
     from merging import Checkpoint, LiveModel, LoraVector, in_memory
 
     checkpoint = Checkpoint(demo / "base")
     loaded = load(demo / "base", checkpoint=checkpoint, device=device)
-    folders = [file.parent for file in sorted(demo.glob("*/adapter_config.json"))][:2]
-    vectors = {
-        name: LoraVector(folder, checkpoint, name)
-        for name, folder in zip(ADAPTERS, folders, strict=True)
-    }
+    folders = [file.parent for file in sorted(demo.glob("*/adapter_config.json"))]
+    vectors = {folder.name: LoraVector(folder, checkpoint) for folder in folders}
     for vector in vectors.values():
         vector.hold_in_memory()
     rank = json.loads((folders[0] / "adapter_config.json").read_text("utf-8"))["r"]
@@ -189,7 +227,8 @@ def _live(folder: Path, adapters: Path, rank: int, device: str) -> "LiveModel":
             owner.register_parameter(leaf, nn.Parameter(torch.empty_like(values, device=device)))
     module.requires_grad_(False)
     vectors = {}
-    for number, name in enumerate(ADAPTERS):
+    for number in range(COUNTS[-1]):
+        name = f"a{number}"
         _write_adapter(adapters / name, base, rank, number)
         vectors[name] = LoraVector(adapters / name, checkpoint, name)
         vectors[name].hold_in_memory()

@@ -23,7 +23,7 @@ from merging.engine.kernel import VectorSpan
 from merging.engine.loop import Cpu, combine_piece
 from merging.engine.stochastic_rounding import round_piece
 from merging.engine.task import Task
-from merging.engine.task_vectors import vectors_of
+from merging.engine.task_vectors import summands_of
 from merging.errors import DeviceError
 from merging.inputs.checkpoint import Weights, dtype_of, read_block
 from merging.inputs.vector import Vector
@@ -168,14 +168,13 @@ class _Stage:
         self, task: Task, base: Weights, vectors: Mapping[str, Vector], start: int, out: Tensor
     ) -> None:
         """Computes one piece on the device; arguments as for Accelerator.compute."""
-        working = working_dtype(dtype_of(base, task.name))
+        task, own = summands_of(task, vectors)
+        working, rows = working_dtype(dtype_of(base, task.name)), 1 + len(own)
         with self._order.running():
-            stack = torch.empty(
-                1 + len(task.vectors), out.numel(), dtype=working, device=self._device
-            )
+            stack = torch.empty(rows, out.numel(), dtype=working, device=self._device)
             # Θ is sent first, because the rows after it subtract it on the device.
             self._send(stack[0], start, partial(_theta, base, task.name))
-            for row, vector in zip(stack[1:], vectors_of(task, vectors), strict=True):
+            for row, vector in zip(stack[1:], own, strict=True):
                 if task.space == "deltas":
                     self._send(row, start, partial(_delta, base, vector, task.name), stack[0])
                 else:

@@ -23,7 +23,7 @@ from merging.engine.finite import explain_not_finite
 from merging.engine.rank_windows import windows_at
 from merging.engine.stochastic_rounding import round_piece
 from merging.engine.task import Task, seed_of
-from merging.engine.task_vectors import statistics_at, vectors_of
+from merging.engine.task_vectors import statistics_at, summands_of
 from merging.engine.tasks import tasks
 from merging.engine.whole_tensors import WholeTensor
 from merging.engine.workspace import PIECE, Workspace
@@ -133,12 +133,12 @@ def compute(
         out: 1-D, in the task's output dtype, as large as one of its `spans`.
         workspace: memory that no other thread uses now.
     """
-    task = task.computed
+    task, own = summands_of(task.computed, vectors)
     if not task.vectors:
         # Never through float32, which cannot hold large integers: buffers come this way too.
         read_into(base, task.name, start, out, workspace.scratch)
         return
-    job = _Job(task, base, vectors_of(task, vectors), workspace)
+    job = _Job(task, base, own, workspace)
     terms = _terms(job)
     # The compiled loop cuts stored weights into slices itself; all else is cut into blocks here.
     as_stored = terms is not None and all(vector.AS_STORED for vector in job.vectors)
@@ -212,8 +212,8 @@ def unrounded_blocks(
         the working dtype, or the base's own values if the tensor is copied. The next piece
         overwrites the merged values.
     """
-    task, workspace = task.computed, Workspace(PIECE)
-    job = _Job(task, base, vectors_of(task, vectors), workspace)
+    (task, own), workspace = summands_of(task.computed, vectors), Workspace(PIECE)
+    job = _Job(task, base, own, workspace)
     for start, stop in spans(task, BLOCK):
         stored = read_block(base, task.name, start, stop)
         yield start, stored, _combined(job, start, stop) if task.vectors else stored

@@ -16,7 +16,7 @@ from torch import Tensor
 from merging.engine.task import Task
 from merging.errors import MismatchError, RecipeError
 from merging.inputs.checkpoint import Weights, shape_of
-from merging.inputs.lora_vector import Factors
+from merging.inputs.lora_vector import Factors, stacked
 from merging.methods import _contract as methods
 from merging.methods._spectrum import triplets
 from merging.methods._values import Site
@@ -109,18 +109,9 @@ def factors_of(task: Task) -> list[float]:
 
 
 def concatenate(terms: Sequence[tuple[float, Factors]]) -> Product:
-    """Returns Σ c_i s_i L_i R_i as one product of rank Σ r_i, in float64.
-
-    The scaled left factors c_i s_i L_i are concatenated by columns, the right factors by rows.
-
-    >>> factors = Factors(torch.tensor([[1.0], [2.0]]), torch.tensor([[3.0, 4.0]]), 0.5)
-    >>> concatenate([(2.0, factors), (-1.0, factors)])
-    Product(left=[[1.0, -0.5], [2.0, -1.0]], right=[[3.0, 4.0], [3.0, 4.0]])
-    """
-    left = torch.cat(
-        [factors.left.double() * (factor * factors.scale) for factor, factors in terms], dim=1
-    )
-    return Product(left, torch.cat([factors.right.double() for _, factors in terms]))
+    """Returns Σ c_i s_i L_i R_i as one product of rank Σ r_i, in float64; see `stacked`."""
+    left, right, _ = stacked(terms, torch.float64)
+    return Product(left, right)
 
 
 def truncate(product: Product, rank: int) -> Product:

@@ -6,9 +6,10 @@ s is alpha/r, or alpha/√r with rsLoRA (Hu et al. 2021, arXiv 2106.09685; Kalaj
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from threading import Lock
 from typing import NamedTuple
 
 import torch
@@ -22,9 +23,16 @@ from merging.inputs.digest import combined
 from merging.inputs.lora_config import base_model_of, read_adapter, resolve_targets
 from merging.inputs.vector import Vector
 
-# Elements per chunk of the product. Chunks always begin at the same rows, so that a delta has the
-# same bits whichever block is read: a matrix product over other rows may round differently.
-CHUNK = 2**18
+CHUNK, ROWS = 2**18, 128
+"""A chunk of a product has the rows of so many elements, but at least so many rows.
+
+A chunk of few rows costs more, because the right factor is read anew for each: 2048×8192 of rank
+256 took 1.5 times as long with 32 rows as with 128.
+"""
+_PRODUCTS = 8
+"""Products that an adapter keeps: as many as threads that read it, each another tensor."""
+_BEGUN = 16
+"""Chunks that a product keeps for later readers: two for each of those threads."""
 
 
 class Factors(NamedTuple):
@@ -38,6 +46,67 @@ class Factors(NamedTuple):
     right: Tensor
     """Shape (rank, columns)."""
     scale: float
+
+
+def stacked(terms: Sequence[tuple[float, Factors]], dtype: torch.dtype) -> Factors:
+    """Returns Σ cᵢ sᵢ Lᵢ Rᵢ as one product of rank Σ rᵢ: [c₁s₁L₁, c₂s₂L₂, …] · [R₁; R₂; …].
+
+    The left factors are multiplied in float64 and rounded once, to `dtype`.
+
+    >>> factors = Factors(torch.tensor([[1.0], [2.0]]), torch.tensor([[3.0, 4.0]]), 0.5)
+    >>> stacked([(2.0, factors), (-1.0, factors)], torch.float32)
+    Factors(left=[[1.0, -0.5], [2.0, -1.0]], right=[[3.0, 4.0], [3.0, 4.0]], scale=1.0)
+    """
+    lefts = [(own.left.double() * (factor * own.scale)).to(dtype) for factor, own in terms]
+    rights = [own.right.to(dtype) for _, own in terms]
+    return Factors(torch.cat(lefts, dim=1), torch.cat(rights), 1.0)
+
+
+class ChunkedProduct:
+    """A product scale · left @ right that is multiplied out chunk by chunk as it is read.
+
+    Chunks always begin at the same rows, so that an element has the same bits whichever span is
+    read: a matrix product over other rows may round differently. Any thread may read.
+
+    Args:
+        factors: the product, which nothing changes any more.
+    """
+
+    def __init__(self, factors: Factors) -> None:
+        self.factors = factors
+        columns = factors.right.shape[1]
+        self._rows = max(ROWS, CHUNK // columns)
+        self._size = self._rows * columns
+        # Spans and chunks begin at different elements. A chunk that was read in part is kept, with
+        # the number of elements that nobody has read, because the rest is soon read as well.
+        self._begun: dict[int, tuple[Tensor, int]] = {}
+        self._lock = Lock()
+
+    def read(self, start: int, out: Tensor) -> None:
+        """Fills `out`, (n,), with elements of the flattened product, from element `start` on."""
+        stop = start + out.numel()
+        for number in range(start // self._size, -(-stop // self._size)):
+            first = number * self._size
+            low, high = max(start, first), min(stop, first + self._size)
+            chunk = self._chunk(number, high - low)
+            out[low - start : high - start] = chunk[low - first : high - first]
+
+    def _chunk(self, number: int, reads: int) -> Tensor:
+        """Returns a chunk, flattened, of which the caller reads so many elements."""
+        with self._lock:
+            chunk, unread = self._begun.pop(number, (None, 0))
+        if chunk is None:
+            left, right, scale = self.factors
+            product = left[number * self._rows : (number + 1) * self._rows] @ right
+            # PEFT's get_delta_weight multiplies by the scale last, too.
+            chunk = (product if scale == 1.0 else product.mul_(scale)).view(-1)
+            unread = chunk.numel()
+        if unread > reads:
+            with self._lock:
+                self._begun[number] = chunk, unread - reads
+                if len(self._begun) > _BEGUN:
+                    del self._begun[next(iter(self._begun))]
+        return chunk
 
 
 class LoraVector(Vector):
@@ -85,8 +154,8 @@ class LoraVector(Vector):
             _check_copy(where, (stored, copy), (base, own))
         self.rank = max(shape_of(stored, target.a)[0] for target in self.targets.values())
         self._products: dict[str, Tensor] | None = None
-        self._latest: tuple[str, Factors] | None = None
-        self._chunk: tuple[str, int, Tensor] | None = None
+        self._chunked: dict[str, ChunkedProduct] = {}
+        self._lock = Lock()
 
     @cached_property
     def digest(self) -> str:
@@ -134,25 +203,29 @@ class LoraVector(Vector):
     def factors(self, name: str) -> Factors:
         """Returns the two factors of one delta, in the orientation of the base's tensor.
 
-        The last ones are kept, because a tensor is read block by block.
-
         Raises:
             KeyError: if the adapter does not change this tensor.
         """
-        latest = self._latest  # read the attribute once: another thread may replace it
-        if latest is None or latest[0] != name:
+        return self._product(name).factors
+
+    def _product(self, name: str) -> ChunkedProduct:
+        """Returns a delta to read; the last ones are kept, because tensors are read in blocks."""
+        with self._lock:
+            product = self._chunked.get(name)
+        if product is None:
             target = self.targets[name]
             dtype = working_dtype(dtype_of(self.base, name))
             a, b = self.stored[target.a].to(dtype), self.stored[target.b].to(dtype)
             left, right = (a.T.contiguous(), b.T.contiguous()) if target.transposed else (b, a)
-            latest = self._latest = (name, Factors(left, right, target.scale))
-        return latest[1]
+            product = ChunkedProduct(Factors(left, right, target.scale))
+            with self._lock:
+                self._chunked[name] = product
+                if len(self._chunked) > _PRODUCTS:
+                    del self._chunked[next(iter(self._chunked))]
+        return product
 
     def block(self, name: str, start: int, stop: int) -> Tensor:
-        """Returns elements `start` to `stop` of the flattened delta (B·A)·s.
-
-        The order of the two products is that of PEFT's get_delta_weight, so that the bits agree.
-        """
+        """Returns elements `start` to `stop` of the flattened delta (B·A)·s."""
         if self._products is not None:
             return self._product_of(self._products, name)[start:stop].clone()
         return self._computed(name, start, stop)
@@ -162,7 +235,7 @@ class LoraVector(Vector):
     ) -> None:
         """Fills `out` with elements of Δ_i; see Vector.read_delta."""
         if self._products is None:
-            super().read_delta(name, start, out, scratch, base)
+            self._product(name).read(start, out)
         else:
             out.copy_(self._product_of(self._products, name)[start : start + out.numel()])
 
@@ -175,26 +248,9 @@ class LoraVector(Vector):
 
     def _computed(self, name: str, start: int, stop: int) -> Tensor:
         """Computes elements `start` to `stop` of a flattened delta."""
-        factors = self.factors(name)
-        columns = factors.right.shape[1]
-        rows = max(1, CHUNK // columns)
-        size = rows * columns
-        out = torch.empty(stop - start, dtype=factors.left.dtype)
-        for number in range(start // size, -(-stop // size)):
-            chunk = self._product(name, factors, number, rows)
-            low, high = max(start, number * size), min(stop, (number + 1) * size)
-            out[low - start : high - start] = chunk[low - number * size : high - number * size]
+        out = torch.empty(stop - start, dtype=working_dtype(dtype_of(self.base, name)))
+        self._product(name).read(start, out)
         return out
-
-    def _product(self, name: str, factors: Factors, number: int, rows: int) -> Tensor:
-        """Returns chunk `number` of the flattened delta; each chunk has `rows` rows."""
-        # Blocks and chunks begin at different elements. The chunk in which a block ends is kept,
-        # because the next block begins in it.
-        latest = self._chunk
-        if latest is None or latest[:2] != (name, number):
-            product = factors.left[number * rows : (number + 1) * rows] @ factors.right
-            latest = self._chunk = (name, number, product.mul_(factors.scale).reshape(-1))
-        return latest[2]
 
     def weights_block(self, name: str, start: int, stop: int) -> Tensor:
         """Returns elements of Θ + ΔW in the working dtype: shape (stop − start,)."""

@@ -2,11 +2,14 @@
 
 "A is to B as C is to D" (Ilharco et al. 2022, arXiv 2212.04089, section 5):
 Δ_D ≈ Δ_C + (Δ_B − Δ_A).
+
+And sums of adapters at one tensor as one matrix product, for methods that are sums.
 """
 
 import math
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,6 +18,7 @@ from merging.dtypes import working_dtype
 from merging.errors import MismatchError
 from merging.inputs.checkpoint import dtype_of, read_block, shape_of
 from merging.inputs.digest import combined
+from merging.inputs.lora_vector import ChunkedProduct, LoraVector, stacked
 from merging.inputs.vector import Vector
 
 
@@ -107,3 +111,64 @@ class Combined(Vector):
             working_dtype(dtype_of(self.base, name)), copy=True
         )
         return base.add_(self.block(name, start, stop)) if name in self._names else base
+
+
+class WeightedAdapter(NamedTuple):
+    """One adapter of a sum, with its factor."""
+
+    factor: float
+    adapter: LoraVector
+    tensor: str
+    """The adapter's name of the tensor; a base may store one tensor under several."""
+
+
+class AdapterSum(Vector):
+    """The vector Σ cᵢ Δᵢ of adapters at one tensor, computed as one product of stacked factors.
+
+    Its weights are not those of one model but the same sum of the adapters' weights, Σ cᵢ (Θ + Δᵢ).
+
+    Args:
+        tensor: the only tensor that it has.
+        terms: the adapters, all on one base; their order is that of the stacked factors.
+    """
+
+    def __init__(self, tensor: str, terms: Sequence[WeightedAdapter]) -> None:
+        self.name = " + ".join(term.adapter.name for term in terms)
+        self.base, self.path = terms[0].adapter.base, None
+        self._tensor = tensor
+        self._share = math.fsum(term.factor for term in terms)
+        dtype = working_dtype(dtype_of(self.base, terms[0].tensor))
+        self._product = ChunkedProduct(
+            stacked([(term.factor, term.adapter.factors(term.tensor)) for term in terms], dtype)
+        )
+
+    def __getitem__(self, name: str) -> Tensor:
+        shape = shape_of(self.base, name)
+        return self.block(name, 0, math.prod(shape)).view(shape)
+
+    def __iter__(self) -> Iterator[str]:
+        yield self._tensor
+
+    def __contains__(self, name: object) -> bool:
+        return name == self._tensor
+
+    def __len__(self) -> int:
+        return 1
+
+    def block(self, name: str, start: int, stop: int) -> Tensor:
+        """Returns elements of the sum of the deltas; see Vector.block."""
+        out = torch.empty(stop - start, dtype=self._product.factors.left.dtype)
+        self._product.read(start, out)
+        return out
+
+    def read_delta(
+        self, name: str, start: int, out: Tensor, scratch: Tensor, base: Tensor | None = None
+    ) -> None:
+        """Fills `out` with elements of the sum of the deltas; see Vector.read_delta."""
+        self._product.read(start, out)
+
+    def weights_block(self, name: str, start: int, stop: int) -> Tensor:
+        """Returns elements of Σ cᵢ (Θ + Δᵢ), computed as (Σ cᵢ) Θ + Σ cᵢ Δᵢ."""
+        base = read_block(self.base, name, start, stop)
+        share = torch.mul(base.to(self._product.factors.left.dtype), self._share)
+        return share.add_(self.block(name, start, stop))

@@ -194,7 +194,8 @@ def test_compose_against_copy(tiny, capsys):
 def test_mounted_against_composed(tiny, capsys):
     mounted_against_composed.main([*tiny, "--rank", "3", "--positions", "7"])
     printed = capsys.readouterr().out
-    (table,) = tables(printed, "mounted_against_composed")
+    table, counts = tables(printed, "mounted_against_composed")
+    assert firsts(counts) == ["1", "2", "8", "16"] and counts[3][2] == "1.00 (1.00–1.00)"
     assert firsts(table) == ["composed", "mounted", "forward alone", "compose alone", "mount alone"]
     assert (
         "92,160 of them in 14 layers that the adapters change (rank 3); 7 positions, module on cpu"

@@ -1,7 +1,7 @@
 """Decides which weights are held in memory: at most half of what is free; others stay in files.
 
-A part of that half holds the products of LoRA adapters, so that a composition does not multiply
-their factors each time.
+A part of that half holds the products of LoRA adapters, so that a composition of one adapter, or by
+a method that is no sum, does not multiply the factors each time.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ PRODUCTS = 1 / 10
 """Share of the memory for weights that products may take.
 
 A product is some hundred times as large as its factors, and saves 0.1 s of a composition of 135
-million parameters (a fifth of 0.7 s for five adapters). So a small model must not fill the memory
-with them.
+million parameters. A sum of several adapters does not read it: that is one product of all factors.
+So a small model must not fill the memory with them.
 """
 
 

@@ -170,7 +170,7 @@ def test_methods_of_singular_vectors_agree(device, name, dtype, llama, tuned):
 def test_every_kind_of_vector_and_of_mapping(
     device, name, dtype, tmp_path, llama, tuned, adapter, write, bits
 ):
-    """Vectors in files, in memory, on the device, of an adapter, saved, and on another base."""
+    """Vectors in files, in memory, on the device, of adapters, saved, and on another base."""
     weights = llama(dtype=dtype)
     base = Checkpoint(write(tmp_path / "base", weights))
     saved = DistributionVector(
@@ -180,6 +180,7 @@ def test_every_kind_of_vector_and_of_mapping(
     paths = [
         write(tmp_path / "files", tuned(weights, 1)),
         adapter(tmp_path / "lora", weights, ATTENTION),
+        adapter(tmp_path / "more", weights, ATTENTION[:4], rank=5, seed=1),
     ]
     vectors = {path.name: open_vector(path, base) for path in [*paths, tmp_path / "saved"]}
     there = {key: value.to(device) for key, value in tuned(weights, 2).items()}

@@ -303,23 +303,27 @@ def test_thread_count_does_not_change_a_bit(
     # among threads.
     weights = {"model.layers.0.up_proj.weight": torch.randn(521, 1031).to(dtype)}
     base = Checkpoint(write(tmp_path / "base", weights))
-    lora = open_vector(
-        adapter(tmp_path / "lora", weights, ["model.layers.0.up_proj"], rank=17), base
-    )
-    vectors = {"full": DistributionVector("full", base, tuned(weights, 1)), "lora": lora}
-    found = []
+    folders = [
+        adapter(tmp_path / f"r{rank}", weights, ["model.layers.0.up_proj"], rank=rank, seed=rank)
+        for rank in (17, 5)
+    ]
+    vectors = {folder.name: open_vector(folder, base) for folder in folders}
+    vectors["full"] = DistributionVector("full", base, tuned(weights, 1))
+    alone, both = {"full": 0.37, "r17": -0.71}, {"full": 0.37, "r17": -0.71, "r5": 0.2}
+    found = {"alone": [], "both": []}
     before = torch.get_num_threads()
     try:
         for threads in (1, 2, 3, 7):
             torch.set_num_threads(threads)
-            lora._chunk = lora._latest = None
-            found.append(
-                [value for _, value in merge(recipe({"full": 0.37, "lora": -0.71}), base, vectors)]
-            )
+            for folder in folders:
+                vectors[folder.name] = open_vector(folder, base)  # which have computed nothing
+            for kind, omegas in (("alone", alone), ("both", both)):
+                found[kind] += [value for _, value in merge(recipe(omegas), base, vectors)]
             pieces(65_537)
     finally:
         torch.set_num_threads(before)
-    assert all(bits(found[0][0], other[0]) for other in found[1:])
+    for first, *others in found.values():
+        assert len(others) == 3 and all(bits(first, other) for other in others)
 
 
 def test_the_order_in_which_tensors_are_computed_does_not_change_a_bit(llama, tuned, recipe, bits):
@@ -425,11 +429,15 @@ def test_a_lora_delta_is_never_whole_in_memory(tmp_path, adapter, monkeypatch):
     from merging import LoraVector
     from merging.inputs import lora_vector as module
 
-    monkeypatch.setattr(module, "CHUNK", 1009)
     base = {"up.weight": torch.zeros(103, 107)}
-    vector = LoraVector(adapter(tmp_path / "lora", base, ["up"]), base)
-    whole = vector["up.weight"].flatten()
-    assert vector._chunk[2].numel() <= 1009
+    folder = adapter(tmp_path / "lora", base, ["up"])
+    whole = LoraVector(folder, base)["up.weight"].flatten()
+    monkeypatch.setattr(module, "CHUNK", 1009)
+    monkeypatch.setattr(module, "ROWS", 1)
+    vector = LoraVector(folder, base)
+    vector.block("up.weight", 0, 1)
+    [(chunk, unread)] = vector._chunked["up.weight"]._begun.values()
+    assert (chunk.numel(), unread) == (9 * 107, 9 * 107 - 1)
     for start, stop in [(0, 1), (5, 1009), (962, 964), (963, 1926), (7000, 11_021)]:
         assert torch.equal(vector.block("up.weight", start, stop), whole[start:stop])
 

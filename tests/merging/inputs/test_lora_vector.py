@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from merging import Checkpoint, CheckpointError, LoraVector, MismatchError, merge, open_vector
+from merging.inputs.lora_vector import ChunkedProduct, Factors
 
 WEIGHTS = "adapter_model.safetensors"
 UP = "model.layers.0.mlp.up_proj"
@@ -142,19 +143,19 @@ def test_products_that_are_held_have_the_same_bits_and_are_computed_once(
     tmp_path, llama, adapter, monkeypatch
 ):
     monkeypatch.setattr("merging.inputs.lora_vector.CHUNK", 20)  # several chunks for each tensor
+    monkeypatch.setattr("merging.inputs.lora_vector.ROWS", 1)
     base = llama()
     folder = adapter(tmp_path / "l", base, [UP, SQUARE])
     plain, held = LoraVector(folder, base), LoraVector(folder, base)
     held.hold_products()
     assert held.product_bytes == sum(4 * plain[name].numel() for name in plain)
     computed = []
-    product = LoraVector._product
+    multiplied = LoraVector._computed
     monkeypatch.setattr(
         LoraVector,
-        "_product",
-        lambda self, name, factors, number, rows: (
-            computed.append((self is held, name, number))
-            or product(self, name, factors, number, rows)
+        "_computed",
+        lambda self, name, *span: (
+            computed.append((self is held, name)) or multiplied(self, name, *span)
         ),
     )
     for name in held:
@@ -169,7 +170,42 @@ def test_products_that_are_held_have_the_same_bits_and_are_computed_once(
                 held.weights_block(name, start, stop), plain.weights_block(name, start, stop)
             )
     by_held = [call for call in computed if call[0]]
-    assert len(by_held) == len(set(by_held)) > 4 and len(computed) > 2 * len(by_held)
+    assert len(by_held) == len(held) and len(computed) > 2 * len(by_held)
+
+
+def test_a_chunk_is_multiplied_once_for_all_who_read_a_part_of_it(monkeypatch):
+    monkeypatch.setattr("merging.inputs.lora_vector.CHUNK", 21)
+    monkeypatch.setattr("merging.inputs.lora_vector.ROWS", 2)
+    left, right = torch.randn(40, 3), torch.randn(3, 7)
+    product = ChunkedProduct(Factors(left, right, 0.5))
+    wanted = ((left @ right) * 0.5).flatten()
+    multiplied = []
+    matmul = torch.Tensor.__matmul__
+    monkeypatch.setattr(
+        torch.Tensor, "__matmul__", lambda a, b: multiplied.append(len(a)) or matmul(a, b)
+    )
+    for start in (150, 0, 100, 50, 200, 250):  # chunks of 3 rows, 21 elements; the last has one row
+        out = torch.empty(min(50, 280 - start))
+        product.read(start, out)
+        torch.testing.assert_close(out, wanted[start : start + 50])
+    assert sorted(multiplied) == [1, *[3] * 13] and not product._begun
+
+
+def test_chunks_whose_rest_nobody_reads_do_not_pile_up():
+    product = ChunkedProduct(Factors(torch.randn(128 * 40, 1), torch.randn(1, 4099), 1.0))
+    for number in range(40):
+        product.read(number * 128 * 4099, torch.empty(1))
+    assert list(product._begun) == list(range(24, 40))
+
+
+def test_the_products_of_the_last_tensors_are_kept(tmp_path, llama, adapter):
+    base = llama()
+    names = [name for name, value in base.items() if value.dim() == 2][:11]
+    folder = adapter(tmp_path / "l", base, [name.removesuffix(".weight") for name in names])
+    vector = LoraVector(folder, base)
+    for name in names:
+        assert vector.factors(name) is vector.factors(name)
+    assert list(vector._chunked) == names[3:]
 
 
 def test_two_threads_do_not_get_each_others_factors(tmp_path, llama, adapter):

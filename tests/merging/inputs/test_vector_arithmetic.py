@@ -1,20 +1,23 @@
 """Arithmetic of vectors: worked numbers, laws, and what cannot be combined."""
 
+import json
 import math
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from merging import (
     Checkpoint,
     DistributionVector,
+    LoraVector,
     MismatchError,
     export,
     measure,
     merge,
     open_vector,
 )
-from merging.inputs.vector_arithmetic import Combined
+from merging.inputs.vector_arithmetic import AdapterSum, Combined, WeightedAdapter
 from merging.preflight import check
 
 QUERY = "model.layers.1.self_attn.q_proj"
@@ -134,3 +137,31 @@ def test_vectors_of_other_bases_are_refused_by_name(other):
         match=r"strange changes '[wv]', which the base of a lacks or has in another shape",
     ):
         Combined("d", [(1.0, vector("a", base, 2.0, 1.0)), (1.0, strange)])
+
+
+def test_a_sum_of_adapters_with_the_numbers_written_out(tmp_path):
+    weights = torch.tensor([[2.0, 2.0, 2.0], [4.0, 4.0, 4.0]])
+    base = {"up.weight": weights, "out.weight": weights}  # two names of one tensor
+    factors = {
+        "a": ([[1.0], [2.0]], [[1.0, 0.0, 2.0]]),  # Δa = 2 · B·A = [[2, 0, 4], [4, 0, 8]]
+        "b": (
+            [[1.0, 0.0], [0.0, 3.0]],
+            [[1.0, 1.0, 0.0], [0.0, 0.0, 1.0]],
+        ),  # [[1, 1, 0], [0, 0, 3]]
+    }
+    terms = []
+    for (name, (left, right)), factor in zip(factors.items(), (0.5, -2.0), strict=True):
+        (tmp_path / name).mkdir()
+        at = "base_model.model.up.lora_"
+        tensors = {f"{at}A.weight": torch.tensor(right), f"{at}B.weight": torch.tensor(left)}
+        save_file(tensors, tmp_path / name / "adapter_model.safetensors")
+        config = {"peft_type": "LORA", "r": 1, "lora_alpha": 2}
+        (tmp_path / name / "adapter_config.json").write_text(json.dumps(config))
+        terms.append(WeightedAdapter(factor, LoraVector(tmp_path / name, base), "up.weight"))
+    total = AdapterSum("out.weight", terms)
+    assert total["out.weight"].tolist() == [[-1.0, -2.0, 2.0], [2.0, 0.0, -2.0]]
+    assert total.block("out.weight", 2, 4).tolist() == [2.0, 2.0]
+    # −1.5 Θ + the sum of the deltas
+    assert total.weights_block("out.weight", 0, 6).tolist() == [-4.0, -5.0, -1.0, -4.0, -6.0, -8.0]
+    assert (list(total), len(total), total.name) == (["out.weight"], 1, "a + b")
+    assert "out.weight" in total and "up.weight" not in total

@@ -34,13 +34,14 @@ TARGETS = [f"model.layers.{layer}.self_attn.{side}_proj" for layer in (0, 2) for
 
 
 def opened(tmp_path, llama, tuned, adapter, write, *, dtype=torch.float32, tied=False, extra=None):
-    """A base with two full fine-tunes and one LoRA, on disk."""
+    """A base with two full fine-tunes and two LoRAs, on disk."""
     weights = llama(dtype=dtype, tied=tied) | (extra or {})
     base = Checkpoint(write(tmp_path / "base", weights, {"model_type": "llama"}))
     paths = [
         write(tmp_path / "cot", tuned(weights, 1)),
         write(tmp_path / "p3", tuned(weights, 2)),
         adapter(tmp_path / "lora", weights, TARGETS, dtype=torch.bfloat16),
+        adapter(tmp_path / "more", weights, TARGETS[:3], rank=5, seed=1),
     ]
     return base, {path.name: open_vector(path, base) for path in paths}
 
@@ -92,7 +93,7 @@ def test_after_many_slider_moves_the_live_weights_equal_the_export_byte_for_byte
         live.module.lm_head = nn.Module()
         live.module.lm_head.weight = live.module.model.embed_tokens.weight
     chance = random.Random(17)
-    sliders = {"cot": 0.0, "p3": 0.0, "lora": 0.0}
+    sliders = {"cot": 0.0, "p3": 0.0, "lora": 0.0, "more": 0.0}
     interrupted = 0
     for move in range(moves):
         name = chance.choice(list(sliders))
@@ -122,7 +123,9 @@ def test_after_many_slider_moves_the_live_weights_equal_the_export_byte_for_byte
     assert interrupted > moves / 20
 
     final = Recipe.compose(
-        "base", {key: key for key in sliders}, {"cot": 0.7, "p3": -0.31, "lora": 1.3}
+        "base",
+        {key: key for key in sliders},
+        {"cot": 0.7, "p3": -0.31, "lora": 1.3, "more": -0.6},
     )
     live.apply(final)
     pieces(2**18)  # the export may cut elsewhere
