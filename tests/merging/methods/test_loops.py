@@ -42,6 +42,11 @@ def test_the_loops_are_compiled_here():
     assert not _loops.compiled_for(torch.zeros(4, 4).T)
 
 
+def test_without_a_compiled_file_there_is_no_library(monkeypatch):
+    monkeypatch.setattr(_loops, "EXTENSION_SUFFIXES", [".not-there"])
+    assert _loops.library.__wrapped__() is None
+
+
 def test_the_stream_is_the_published_one_from_any_place():
     assert _loops.stream(1234567, 0, 5).tolist() == PUBLISHED
     assert _loops.stream(1234567, 2, 3).tolist() == PUBLISHED[2:]
