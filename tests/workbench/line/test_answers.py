@@ -62,7 +62,8 @@ def test_derivatives_come_last_and_give_way_to_whoever_measures(session):
         # A table is being measured in another thread: nothing happens until it is done.
         with session.spending.tally() as tally:
             other = session.recipe({"bob": 0.789})
-            table = session.measuring.alone(models, other, FULL, lambda: False, tally)
+            table = session.measuring.steps(models, other, FULL, lambda: False, tally)
+            assert next(table).measuring.composition == 1
             next(table)
             assert session.measuring.busy
             assert [next(steps) for _ in range(3)] == [None] * 3

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from evaluation.records.loss_cache import Entry
 from merging.errors import RecipeError
 from workbench.errors import SessionError
 from workbench.line.contract import (
@@ -19,7 +20,6 @@ from workbench.line.contract import (
     state_of,
     wish_of,
 )
-from workbench.session.loss_cache import Entry
 from workbench.session.loss_on_axis import LossOnAxis
 from workbench.session.standing import Choice, Standing
 

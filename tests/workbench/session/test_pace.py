@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workbench.session.loss_on_axis import QUICK_COUNTS, quick_counts
+from workbench.session.pace import QUICK_COUNTS, quick_counts
 
 EQUAL = [50.0, 50.0]
 
