@@ -4,7 +4,7 @@ measured one until the next move, so that everybody sees where it should have be
 (() => {
   const { h, text, swatch, message, command, painter } = globalThis.dem.dom;
   const { status } = globalThis.dem.state;
-  const { far, which } = globalThis.dem.measuring;
+  const { which } = globalThis.dem.measuring;
   const AXIS = [-0.4, 1.25]; // shares; 0 is the base, 1 the dataset's expert
   const WEAK = 0.9; // the R² of compositions left out below which a prediction is called weak
   const MINUS = "−";
@@ -84,22 +84,15 @@ measured one until the next move, so that everybody sees where it should have be
       if (row.point !== point || !point || row.guessed) draw_row(row, name, row.point = point);
       draw_guess(row, name, guesses?.[name], row.guessed = alone);
     }
-    text(sizes, alone ? source(guesses, state.forecast) : shownWords(state, how));
+    // How far the others are is said at the top of the page.
+    const waits = state.info.models ? "measuring…" : "the models are being opened…";
+    text(sizes, alone ? source(guesses, state.forecast) : !how || how === "behind" ? waits : which(losses, rows.size));
     draw_mean(mean, alone ? mean_of(Object.values(guesses)) : losses?.mean, alone);
     const wanted = how === "full" ? state.command : "";
     if (foot.dataset.command !== wanted) {
       foot.dataset.command = wanted;
       foot.replaceChildren(...(wanted ? [command(wanted)] : []));
     }
-  }
-
-  /* Which losses the bars show, and how far the others are. */
-  function shownWords(state, how) {
-    const { info, losses } = state;
-    if (!how || how === "behind") return info.models ? "measuring…" : "the models are being opened…";
-    const shown = which(losses, info.data.length);
-    if (how === "preview") return `${shown.replace("quick", "preview")}; exact when you stop`;
-    return how === "full" ? shown : `${shown} · ${far(state) || "all examples follow"}`;
   }
 
   function draw_row({ row, bar, error, track, share, loss }, name, point) {

@@ -19,13 +19,14 @@
 
   /* Which losses are shown. A dataset is exact once its loss, the base's and its expert's are of all examples.
      `count` is the number of datasets. */
-  function which({ points, whole }, count) {
+  function which({ points, whole, stage }, count) {
     const each = Object.values(points), n = each.reduce((sum, point) => sum + point.n, 0);
+    if (stage === "preview") return `preview, n = ${n}; exact when you stop`;
     if (whole) return `exact, n = ${n}`;
     const exact = each.filter((point) => point.ends && !point.quick).length;
-    if (exact) return `${exact} of ${count} datasets exact`;
-    if (each.some((point) => point.quick)) return `quick, n = ${n}`;
-    return each.length ? "shares follow" : "";
+    if (exact) return `${exact} of ${count} datasets exact; the others follow`;
+    if (each.some((point) => point.quick)) return `quick, n = ${n}; all examples follow`;
+    return each.length ? "shares follow" : "measuring…";
   }
 
   globalThis.dem = Object.assign(globalThis.dem ?? {}, { measuring: { left, far, which } });

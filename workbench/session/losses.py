@@ -25,7 +25,7 @@ from workbench.session.loss_on_axis import (
     waves,
 )
 from workbench.session.models import Models
-from workbench.session.pace import Pace, Measuring
+from workbench.session.pace import Measuring, Pace
 from workbench.session.spending import LossLedger, Tally
 from workbench.session.tickets import Stale
 
@@ -85,7 +85,8 @@ class Losses:
             tally: the meters of this measurement.
 
         Yields:
-            None after a step; an Update for each new loss, every SHOWN seconds, and at the end.
+            None after a step; an Update at the end, and for FULL after each new loss and every SHOWN
+            seconds, for QUICK every SHOWN seconds if there is a new loss.
 
         Raises:
             Stopped: `stale` became true.
@@ -112,8 +113,9 @@ class Losses:
         for number, wave in enumerate(missing):
             for positions, new in self._measure(work, wave, size):
                 now, news = time.monotonic(), news or new
+                due = now - shown > SHOWN
                 # The quick bars of a small model move together, not one by one.
-                if now - shown > SHOWN or (news and size == FULL):
+                if (news and due) or (size == FULL and (news or due)):
                     shown, news = now, False
                     yield update(number, positions)
                 else:

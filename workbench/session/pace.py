@@ -52,12 +52,16 @@ def quick_counts(lengths: Sequence[float], speed: float) -> list[int]:
     return chosen
 
 
+RECENT = 10.0
+"""Seconds of computing after which all before counts half, because a machine's load changes."""
+
+
 class Pace:
     """How long a model takes to be composed, and to compute a token position."""
 
     def __init__(self) -> None:
         self._composing = 0.0
-        self._seconds, self._positions = 0.0, 0
+        self._seconds, self._positions = 0.0, 0.0
 
     def composed(self, seconds: float) -> None:
         """Takes in the seconds that a composition took."""
@@ -68,6 +72,9 @@ class Pace:
         """Takes in the seconds in which so many token positions were computed."""
         self._positions += positions
         self._seconds += seconds
+        if self._seconds > RECENT:
+            self._positions /= 2
+            self._seconds /= 2
 
     def seconds(self, compositions: int, positions: int) -> float | None:
         """Returns the seconds that so much work will take; None before anything was measured.

@@ -1,10 +1,12 @@
 """Names in a workdir: a plain name becomes a path below it, any other is refused."""
 
+import logging
 from pathlib import Path
 
 import pytest
 
 from workbench.errors import SessionError
+from workbench.session.session import Session
 from workbench.session.workdir import Workdir
 
 

@@ -14,13 +14,14 @@ const point = (n, quick, ends) => ({ n, quick, ends });
 
 test("which losses are shown, from the first few to all", () => {
   const shown = (points, whole = false) => which({ points: Object.fromEntries(points.map((one, number) => [number, one])), whole }, 2);
-  assert.equal(shown([]), "");
-  assert.equal(shown([point(5, true, false), point(7, true, false)]), "quick, n = 12");
-  assert.equal(shown([point(5, true, true), point(7, true, true)]), "quick, n = 12");
-  assert.equal(shown([point(200, false, false), point(7, true, false)]), "quick, n = 207");
+  assert.equal(shown([]), "measuring…");
+  assert.equal(shown([point(5, true, false), point(7, true, false)]), "quick, n = 12; all examples follow");
+  assert.equal(shown([point(5, true, true), point(7, true, true)]), "quick, n = 12; all examples follow");
+  assert.equal(shown([point(200, false, false), point(7, true, false)]), "quick, n = 207; all examples follow");
   assert.equal(shown([point(200, false, false), point(300, false, false)]), "shares follow");
-  assert.equal(shown([point(200, false, true), point(300, false, false)]), "1 of 2 datasets exact");
+  assert.equal(shown([point(200, false, true), point(300, false, false)]), "1 of 2 datasets exact; the others follow");
   assert.equal(shown([point(200, false, true), point(300, false, true)], true), "exact, n = 500");
+  assert.equal(which({ stage: "preview", points: { cot: point(5, true, true) } }, 2), "preview, n = 5; exact when you stop");
 });
 
 /* A page whose wish has settled, and what the server then says of its losses. */
