@@ -57,6 +57,8 @@ ROWS = {
     "after it, MB": ".0f",
 }
 """What is measured -> the format of its numbers."""
+LONGEST = 3_600.0
+"""Seconds after which a benchmark counts as hanging."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -220,7 +222,7 @@ def benchmarked(session: "Session", questions: int) -> dict[str, float]:
     sampler = threading.Thread(target=sample)
     sampler.start()
     job = benchmark.submit(session, session.recall(""), "demo", limit=questions)
-    job = session.jobs.wait(job.id)
+    job = session.jobs.wait(job.id, LONGEST)
     done.set()
     sampler.join()
     if job.state != "done":

@@ -90,7 +90,7 @@ class Answer:
             yield Rank.QUICK, self._preview(self._settled, recipe, previewed)
             if previewed:
                 return
-        with self._session.spending.tally() as tally:
+        with self._session.spending.tally() as tally, self._session.measuring.awaited():
             # An answer of the base beside this one would else take the module between two tokens.
             with self._session.urgent.held():
                 yield Rank.SETTLE, self._settle(recipe)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from evaluation.records.loss_cache import Entry, LossCache
@@ -64,7 +64,7 @@ class Losses:
         self.known = KnownLosses(book)
         # A file of an older version has losses of compositions that it does not describe.
         self._described: set[str] = set()
-        self._sweeps: set[object] = set()
+        self._waiting: set[object] = set()
         # Models.key -> how fast they are; of the models that were measured last.
         self._paces: dict[str, Pace] = {}
 
@@ -85,8 +85,8 @@ class Losses:
             tally: the meters of this measurement.
 
         Yields:
-            None after a step; an Update at the end, and for FULL after each new loss and every SHOWN
-            seconds, for QUICK every SHOWN seconds if there is a new loss.
+            None after a step; an Update at the end. Before, for FULL after each new loss and every
+            SHOWN seconds; for QUICK every SHOWN seconds if there is a new loss.
 
         Raises:
             Stopped: `stale` became true.
@@ -196,7 +196,17 @@ class Losses:
     @property
     def busy(self) -> bool:
         """Whether somebody waits for losses that are being measured."""
-        return bool(self._sweeps)
+        return bool(self._waiting)
+
+    @contextmanager
+    def awaited(self) -> Iterator[None]:
+        """Says that somebody waits for losses while the block lasts."""
+        mark = object()
+        self._waiting.add(mark)
+        try:
+            yield
+        finally:
+            self._waiting.discard(mark)
 
     def pace(self, models: Models) -> Pace:
         """Returns how fast the models are measured."""
@@ -246,32 +256,28 @@ class Losses:
         if not datasets:
             return
         begun, identity = self._begun(models, wave, size), models.identity(recipe)
-        sweep, counted, mark = _sweep_over(models, datasets, size, begun), 0, object()
+        sweep, counted = _sweep_over(models, datasets, size, begun), 0
         pace = self.pace(models)
-        whole = not any(is_quick(models, name, size) for name in datasets)
-        self._sweeps.add(mark)
-        try:
-            with work.tally.sweep(recipe, FULL if whole else QUICK) as running:
-                while not sweep.done:
-                    found: list[Loss] = []
-                    # The lock comes first: time spent waiting for others is no cost of this page.
-                    with self._lock, running() as meter:
-                        begin = time.monotonic()
-                        module = models.composer.compose(recipe, work.stale)
-                        composed, before = time.monotonic(), sweep.positions
-                        pace.composed(composed - begin)
-                        while not sweep.done and time.monotonic() - begin < SLICE:
-                            found += sweep.step(module, work.stale)
-                        pace.measured(sweep.positions - before, time.monotonic() - composed)
-                    for loss in found:
-                        few = begun.get(loss.dataset)
-                        n, tokens = (few.n, few.tokens) if few else (0, 0)
-                        meter.count(loss.n - n, sweep.positions - counted, loss.tokens - tokens)
-                        counted = sweep.positions
-                        self._book.put(identity, models.data[loss.dataset].keys[size], loss)
-                    yield sweep.positions, bool(found)
-        finally:
-            self._sweeps.discard(mark)
+        kind = QUICK if any(is_quick(models, name, size) for name in datasets) else FULL
+        with self.awaited(), work.tally.sweep(recipe, kind) as running:
+            while not sweep.done:
+                found: list[Loss] = []
+                # The lock comes first: time spent waiting for others is no cost of this page.
+                with self._lock, running() as meter:
+                    begin = time.monotonic()
+                    module = models.composer.compose(recipe, work.stale)
+                    composed, before = time.monotonic(), sweep.positions
+                    pace.composed(composed - begin)
+                    while not sweep.done and time.monotonic() - begin < SLICE:
+                        found += sweep.step(module, work.stale)
+                    pace.measured(sweep.positions - before, time.monotonic() - composed)
+                for loss in found:
+                    few = begun.get(loss.dataset)
+                    n, tokens = (few.n, few.tokens) if few else (0, 0)
+                    meter.count(loss.n - n, sweep.positions - counted, loss.tokens - tokens)
+                    counted = sweep.positions
+                    self._book.put(identity, models.data[loss.dataset].keys[size], loss)
+                yield sweep.positions, bool(found)
 
 
 def _sweep_over(
