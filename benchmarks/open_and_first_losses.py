@@ -1,7 +1,7 @@
 """Claim: a page that opens composes each composition once, and shows bars before all are exact.
 
     python -m benchmarks.open_and_first_losses
-        [--rounds 3] [--demo FOLDER] [--large 0.5B] [--examples 24] [--questions 2]
+        [--rounds 3] [--demo FOLDER] [--large 0.5B] [--examples 24] [--questions 2] [--answers]
 
 A base with its experts and its validation data is opened, and a page asks for the best known ω, or
 for ω = 1/n where none are known: the same session and the same live line as behind the real page,
@@ -16,6 +16,8 @@ the expert. `again` is a second server on the same workdir, which knows what the
 The memory is that of the process (RSS) at rest, before, during and after a benchmark of the suite
 `demo` with a few questions per task.
 
+With --answers a prompt is asked too, of the composition and of the base beside it, as on the page.
+With --examples the datasets are others than those whose losses the demo ships, so all are measured.
 With --large the base and its experts have random weights in bfloat16 in the shapes of a real model,
 and the data of the demo.
 """
@@ -76,13 +78,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         },
         examples=machine.number(0, "validation examples per dataset; 0 for all"),
         questions=machine.number(2, "questions per task of the benchmark"),
+        answers={"action": "store_true", "help": "ask a prompt too, with the base beside it"},
     )
     with opened_folder(options.demo, options.large, options.examples) as folder:
         context = multiprocessing.get_context("spawn")
         rounds = []
         for _ in range(options.rounds):
             with ProcessPoolExecutor(1, mp_context=context) as pool:
-                rounds.append(pool.submit(measure, folder, options.questions).result())
+                rounds.append(
+                    pool.submit(measure, folder, options.questions, options.answers).result()
+                )
     machine.show(
         ["what", "median (lowest–highest)"],
         [
@@ -116,7 +121,7 @@ def shorten(data: Path, examples: int) -> None:
         file.write_text("".join(lines[:examples]), "utf-8")
 
 
-def measure(folder: Path, questions: int) -> dict[str, float]:
+def measure(folder: Path, questions: int, answers: bool) -> dict[str, float]:
     """Open a folder, wait for its losses and run a benchmark; return the numbers of ROWS."""
     import torch
     import transformers
@@ -137,10 +142,10 @@ def measure(folder: Path, questions: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as name:
         with opened(folder, Path(name)) as (session, cost):
             numbers = {"opening, CPU s": cost.cpu, "opening, s": cost.seconds}
-            numbers |= asked(session, applied) | benchmarked(session, questions)
+            numbers |= asked(session, applied, answers) | benchmarked(session, questions)
         applied.clear()
         with opened(folder, Path(name)) as (session, _):
-            again = asked(session, applied)
+            again = asked(session, applied, answers=False)
     return numbers | {f"again: {what}": again[what] for what in ("times composed", "all exact, s")}
 
 
@@ -159,13 +164,15 @@ def opened(folder: Path, workdir: Path) -> Iterator[tuple["Session", machine.Cos
         session.close()
 
 
-def asked(session: "Session", applied: list[str]) -> dict[str, float]:
+def asked(session: "Session", applied: list[str], answers: bool) -> dict[str, float]:
     """Ask for the losses as a page does, until all are exact.
 
     Args:
         session: with open models and data.
         applied: gets the digest of each recipe that is composed.
+        answers: whether a prompt is asked too, with the base's answer beside the page's own.
     """
+    from workbench.line.continuation import continuation
     from workbench.line.contract import Wish
     from workbench.line.routes import Line
 
@@ -178,6 +185,12 @@ def asked(session: "Session", applied: list[str]) -> dict[str, float]:
         "task_arithmetic",
         {},
         dict(zip(models.names, omegas, strict=True)),
+        prompt=next(iter(models.data.values())).prompts[0].text if answers else "",
+    )
+    beside = threading.Thread(
+        target=lambda: list(
+            continuation(session, models, session.recipe({}), wish.prompt, gives_way=True)
+        )
     )
     line, messages, seen = Line(session), queue.SimpleQueue[dict[str, Any] | None](), {}
     begin = time.perf_counter()
@@ -186,6 +199,8 @@ def asked(session: "Session", applied: list[str]) -> dict[str, float]:
         if message["stage"] in ("refused", "empty", "behind"):
             raise SystemExit(message.get("message", message["stage"]))
         now = time.perf_counter() - begin
+        if message["stage"] == "settled" and answers:
+            beside.start()
         points = message.get("points", {})
         bars = [point for point in points.values() if point["base"] is not None]
         if points:
@@ -204,6 +219,8 @@ def asked(session: "Session", applied: list[str]) -> dict[str, float]:
             break
     cancel()
     line.close()
+    if answers:
+        beside.join()
     return seen
 
 
