@@ -172,7 +172,7 @@ def asked(session: "Session", applied: list[str], answers: bool) -> dict[str, fl
         applied: gets the digest of each recipe that is composed.
         answers: whether a prompt is asked too, with the base's answer beside the page's own.
     """
-    from workbench.line.continuation import continuation
+    from workbench.line.continuation import asked_of, continuation
     from workbench.line.contract import Wish
     from workbench.line.routes import Line
 
@@ -189,7 +189,13 @@ def asked(session: "Session", applied: list[str], answers: bool) -> dict[str, fl
     )
     beside = threading.Thread(
         target=lambda: list(
-            continuation(session, models, session.recipe({}), wish.prompt, gives_way=True)
+            continuation(
+                session,
+                models,
+                session.recipe({}),
+                asked_of(models, wish.prompt, plain=False),
+                gives_way=True,
+            )
         )
     )
     line, messages, seen = Line(session), queue.SimpleQueue[dict[str, Any] | None](), {}

@@ -112,7 +112,7 @@ class Answer:
         with self._session.composed(self._models, recipe, self._stale):
             pass
         seconds = time.monotonic() - begin
-        self._session.measuring.pace(self._models).composed(seconds)
+        self._session.measuring.throughput(self._models).composed(seconds)
         yield self._message("settled", recipe, seconds=seconds)
 
     def _preview(

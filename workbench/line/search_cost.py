@@ -54,9 +54,9 @@ def _seconds_of_losses(session: Session) -> float | None:
     ]
     computed = sum(phase.tokens or 0 for phase in phases)
     positions = sum(data.prepared[FULL].positions for data in models.data.values())
-    # Where these came with the demo, the pace of what was measured since the models were opened.
+    # Where these came with the demo, the speed of what was measured since the models were opened.
     if not computed:
-        return session.measuring.pace(models).seconds(1, positions)
+        return session.measuring.throughput(models).seconds(1, positions)
     return positions * sum(phase.wall_seconds for phase in phases) / computed
 
 

@@ -13,7 +13,7 @@ from evaluation.records.loss_cache import Entry, LossCache
 if TYPE_CHECKING:
     from merging.recipe import Recipe
     from workbench.session.models import Models
-    from workbench.session.pace import Measuring
+    from workbench.session.throughput import Measuring
 
 QUICK, FULL = "quick", "full"
 

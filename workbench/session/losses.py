@@ -25,8 +25,8 @@ from workbench.session.loss_on_axis import (
     waves,
 )
 from workbench.session.models import Models
-from workbench.session.pace import Measuring, Pace
 from workbench.session.spending import LossLedger, Tally
+from workbench.session.throughput import Measuring, Throughput
 from workbench.session.tickets import Stale
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class Losses:
         self._described: set[str] = set()
         self._waiting: set[object] = set()
         # Models.key -> how fast they are; of the models that were measured last.
-        self._paces: dict[str, Pace] = {}
+        self._throughputs: dict[str, Throughput] = {}
 
     def steps(
         self, models: Models, recipe: Recipe, size: str, stale: Stale, tally: Tally
@@ -102,7 +102,7 @@ class Losses:
         def update(number: int, positions: int) -> Update:
             left = sum(sizes[number:]) - positions
             # The first one stands already, or is being composed.
-            seconds = self.pace(models).seconds(len(missing) - number - 1, left)
+            seconds = self.throughput(models).seconds(len(missing) - number - 1, left)
             # Quick losses are only the first part of a measurement.
             measuring = Measuring(number + 1, len(missing), seconds) if size == FULL else None
             return Update(self.known.points(models, recipe), measuring)
@@ -208,11 +208,11 @@ class Losses:
         finally:
             self._waiting.discard(mark)
 
-    def pace(self, models: Models) -> Pace:
+    def throughput(self, models: Models) -> Throughput:
         """Returns how fast the models are measured."""
-        if models.key not in self._paces:
-            self._paces = {models.key: Pace()}
-        return self._paces[models.key]
+        if models.key not in self._throughputs:
+            self._throughputs = {models.key: Throughput()}
+        return self._throughputs[models.key]
 
     def describe(self, models: Models, recipe: Recipe) -> None:
         """Stores what a composition is made of, once; see LossCache.describe."""
@@ -257,7 +257,7 @@ class Losses:
             return
         begun, identity = self._begun(models, wave, size), models.identity(recipe)
         sweep, counted = _sweep_over(models, datasets, size, begun), 0
-        pace = self.pace(models)
+        throughput = self.throughput(models)
         kind = QUICK if any(is_quick(models, name, size) for name in datasets) else FULL
         with self.awaited(), work.tally.sweep(recipe, kind) as running:
             while not sweep.done:
@@ -267,10 +267,10 @@ class Losses:
                     begin = time.monotonic()
                     module = models.composer.compose(recipe, work.stale)
                     composed, before = time.monotonic(), sweep.positions
-                    pace.composed(composed - begin)
+                    throughput.composed(composed - begin)
                     while not sweep.done and time.monotonic() - begin < SLICE:
                         found += sweep.step(module, work.stale)
-                    pace.measured(sweep.positions - before, time.monotonic() - composed)
+                    throughput.measured(sweep.positions - before, time.monotonic() - composed)
                 for loss in found:
                     few = begun.get(loss.dataset)
                     n, tokens = (few.n, few.tokens) if few else (0, 0)

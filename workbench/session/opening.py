@@ -17,7 +17,7 @@ from workbench.session.keys import fingerprint
 from workbench.session.loss_on_axis import FULL, QUICK
 from workbench.session.memory import load_into_memory
 from workbench.session.models import DataSet, Models
-from workbench.session.pace import QUICK_SECONDS, quick_counts
+from workbench.session.throughput import QUICK_SECONDS, quick_counts
 
 if TYPE_CHECKING:
     from corpus.records import Record

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workbench.session.pace import QUICK_COUNTS, Pace, quick_counts
+from workbench.session.throughput import QUICK_COUNTS, Throughput, quick_counts
 
 EQUAL = [50.0, 50.0]
 
@@ -42,20 +42,20 @@ def test_shorter_examples_and_faster_models_never_give_fewer(lengths, speed, fas
 
 
 def test_what_is_left_by_hand():
-    pace = Pace()
-    assert pace.seconds(7, 1_000) is None
-    pace.composed(2.0)
-    pace.composed(0.0)  # it stood already
-    assert pace.seconds(7, 1_000) is None
-    pace.measured(40, 1.0)
-    pace.measured(60, 4.0)
-    assert pace.seconds(2, 300) == 2 * 2.0 + 300 * 5 / 100
-    assert pace.seconds(0, 0) == 0.0
+    speed = Throughput()
+    assert speed.seconds(7, 1_000) is None
+    speed.composed(2.0)
+    speed.composed(0.0)  # it stood already
+    assert speed.seconds(7, 1_000) is None
+    speed.measured(40, 1.0)
+    speed.measured(60, 4.0)
+    assert speed.seconds(2, 300) == 2 * 2.0 + 300 * 5 / 100
+    assert speed.seconds(0, 0) == 0.0
 
 
 def test_what_was_measured_long_ago_counts_less():
-    pace = Pace()
-    pace.measured(1_000, 9.0)
+    speed = Throughput()
+    speed.measured(1_000, 9.0)
     for _ in range(5):
-        pace.measured(8_000, 8.0)  # 1,000 positions a second now
-    assert pace.seconds(0, 1_000) == pytest.approx(1.0, rel=0.05)
+        speed.measured(8_000, 8.0)  # 1,000 positions a second now
+    assert speed.seconds(0, 1_000) == pytest.approx(1.0, rel=0.05)

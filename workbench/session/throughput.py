@@ -56,7 +56,7 @@ RECENT = 10.0
 """Seconds of computing after which all before counts half, because a machine's load changes."""
 
 
-class Pace:
+class Throughput:
     """How long a model takes to be composed, and to compute a token position."""
 
     def __init__(self) -> None:
