@@ -32,6 +32,7 @@ WEIGHTED = (
 OTHERS = {
     "start": (),
     "live_line": (),
+    "open_and_first_losses": (),
     "evaluation_against_forward": (),
     "questions_in_batches": (),
     "derivatives_of_adapters": (),

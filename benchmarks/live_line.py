@@ -190,7 +190,7 @@ def show_large(browser: Any, demo: Path, workdir: Path, options: Any) -> None:
     with serving(demo, workdir) as address:
         page = browser.new_page()
         page.goto(address)
-        # The ends of the bars, base and experts, are measured once.
+        # Opening the models, and what the first pass of a model costs, is no move.
         page.wait_for_function(
             """() => { const { losses, info } = window.dem?.line?.state ?? {};
             return losses && Object.keys(losses.points).length === info.data.length; }""",

@@ -16,8 +16,7 @@ from torch import Tensor, nn
 
 from evaluation.cpu_products import CpuProducts
 from evaluation.errors import DataError, Stopped
-from evaluation.loss import check_vocabulary
-from evaluation.prepared import Prepared
+from evaluation.prepared import Prepared, check_vocabulary
 from evaluation.unpadded import EqualLengthBatch, equal_length_batches
 
 Over = Literal["supervised", "all"]

@@ -18,23 +18,21 @@ var = 2 · 0.5 / 16 = 0.0625, stderr 0.25.
 import inspect
 import math
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from evaluation.cpu_products import CpuProducts
-from evaluation.errors import DataError, Stopped
-from evaluation.prepared import Batch, Dataset, Prepared
+from evaluation.errors import Stopped
+from evaluation.prepared import Batch, Dataset, Prepared, check_vocabulary, is_before
 from merging.threads import in_order, workers
 
 SMALL = 500_000_000
 """Parameters of a model whose batches are computed side by side; see side_by_side."""
-
-
 WIDE = 2**22
 """Logits that are converted to float32 at once."""
 
@@ -91,19 +89,27 @@ class Sweep:
 
     Args:
         datasets: some of `Prepared.datasets`.
+        known: name of a dataset -> the loss of its first examples, if measured; see begin_with.
 
     Attributes:
         positions: token positions computed so far, with padding.
+
+    Raises:
+        ValueError: a batch has examples that are known and others that are not.
     """
 
-    def __init__(self, datasets: Sequence[Dataset]) -> None:
+    def __init__(self, datasets: Sequence[Dataset], known: Mapping[str, Loss] | None = None):
+        none = Loss("", 0.0, 0.0, 0, 0)
+        begun = [(data, (known or {}).get(data.name, none)) for data in datasets]
         self._datasets = datasets
         self._batches = deque(
-            (number, batch) for number, data in enumerate(datasets) for batch in data.batches
+            (number, batch)
+            for number, (data, loss) in enumerate(begun)
+            for batch in data.batches
+            if not is_before(batch, len(loss.sums))
         )
-        # Summed in float64: a float32 sum over many tokens would lose digits.
-        self._sums = [torch.zeros(data.n, dtype=torch.float64) for data in datasets]
-        self._counts = [torch.zeros(data.n, dtype=torch.float64) for data in datasets]
+        self._sums = [_column(loss.sums, data.n) for data, loss in begun]
+        self._counts = [_column(loss.counts, data.n) for data, loss in begun]
         self.positions = 0
         self._alone = False
 
@@ -171,6 +177,25 @@ def loss_of(dataset: Dataset, sums: Tensor, counts: Tensor) -> Loss:
     """
     each = tuple(sums.tolist()), tuple(map(int, counts.tolist()))
     return Loss(dataset.name, *ratio(sums, counts), dataset.n, dataset.tokens, *each)
+
+
+def part_of(loss: Loss, dataset: Dataset) -> Loss:
+    """Returns the loss on the first examples, from a loss that was measured on more.
+
+    Args:
+        loss: with the losses of its examples.
+        dataset: the first examples; the first value of begin_with.
+    """
+    n = dataset.n
+    return loss_of(dataset, _column(loss.sums[:n], n), _column(loss.counts[:n], n))
+
+
+def _column(values: Sequence[float], n: int) -> Tensor:
+    """Returns the values, followed by zeros, as (n,) float64."""
+    # A float32 sum over many tokens would lose digits.
+    column = torch.zeros(n, dtype=torch.float64)
+    column[: len(values)] = torch.tensor(values, dtype=torch.float64)
+    return column
 
 
 def side_by_side(module: nn.Module) -> int:
@@ -273,27 +298,3 @@ def batch_logits(
         logits = module(input_ids=ids, use_cache=False, **keep).logits
     # A model whose wrapper swallowed logits_to_keep returns all columns.
     return logits, places if logits.shape[1] == len(columns) else columns[places]
-
-
-def vocabulary_size(module: nn.Module) -> int:
-    """Returns the number of tokens that a causal language model has embeddings for."""
-    model: Any = module
-    if hasattr(model, "get_input_embeddings"):
-        return int(model.get_input_embeddings().weight.shape[0])
-    return int(model.config.vocab_size)
-
-
-def check_vocabulary(module: nn.Module, prepared: Prepared) -> None:
-    """Refuses data with tokens that the model has no embedding for.
-
-    This is checked before the model runs, because on an accelerator an index out of range breaks
-    the whole process.
-
-    Raises:
-        DataError: as when the tokenizer belongs to another model.
-    """
-    if prepared.largest >= (size := vocabulary_size(module)):
-        raise DataError(
-            f"token {prepared.largest} occurs in the data, the model knows {size} tokens. "
-            "Use the tokenizer of this model."
-        )

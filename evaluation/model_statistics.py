@@ -29,9 +29,8 @@ import torch
 from evaluation.errors import DataError, LoadError, Stopped
 from evaluation.fisher import fisher
 from evaluation.gram import embeddings, gram
-from evaluation.loss import check_vocabulary
 from evaluation.model import Loaded
-from evaluation.prepared import Prepared
+from evaluation.prepared import Prepared, check_vocabulary
 from evaluation.unpadded import EqualLengthBatch, equal_length_batches
 from merging.inputs.statistics import StatisticsFacts, check_target, write
 

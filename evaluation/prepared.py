@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from corpus.errors import CorpusError
 from corpus.records import Record
@@ -155,6 +155,54 @@ def parts(batch: Batch, positions: int) -> Iterator[Batch]:
         yield Batch(ids, columns, rows, places, targets, batch.examples[mine])
 
 
+def begin_with(dataset: Dataset, first: int, batch_tokens: int = 512) -> tuple[Dataset, Dataset]:
+    """Returns the first examples of a dataset, and the dataset with these examples in front.
+
+    The batches of the second begin with those of the first. So what was measured on the first
+    examples is a part of what is measured on all.
+
+    Args:
+        dataset: of `prepare`.
+        first: how many examples, from 1 to `dataset.n`.
+        batch_tokens: as in `prepare`.
+    """
+    by_number = dict(pair for batch in dataset.batches for pair in _taken_apart(batch))
+    encoded = [by_number[number] for number in range(dataset.n)]
+    few, others = batched(encoded[:first], batch_tokens), batched(encoded[first:], batch_tokens)
+    rest = (batch._replace(examples=batch.examples + first) for batch in others)
+    tokens = sum(len(batch.targets) for batch in few)
+    return Dataset(dataset.name, first, tokens, few), dataset._replace(batches=(*few, *rest))
+
+
+def _taken_apart(batch: Batch) -> Iterator[tuple[int, Encoded]]:
+    """Yields the number of each example of a batch, and the example up to its last target."""
+    positions = batch.columns[batch.places]
+    for row, tokens in enumerate(batch.ids):
+        mine = batch.rows == row
+        at, targets = positions[mine], batch.targets[mine]
+        length = int(at.max()) + 2
+        ids = torch.cat([tokens[: length - 1], targets[at.argmax()][None]])
+        supervised = torch.zeros(length, dtype=torch.bool)
+        supervised[at + 1] = True
+        number = int(batch.examples[mine][0])
+        yield number, Encoded(ids.numpy().astype(np.int32), supervised.numpy())
+
+
+def is_before(batch: Batch, first: int) -> bool:
+    """Returns whether all examples of a batch are among the first ones of the dataset.
+
+    Raises:
+        ValueError: some are, and others are not.
+    """
+    low, high = int(batch.examples.min()), int(batch.examples.max())
+    if low < first <= high:
+        raise ValueError(
+            f"a batch has the examples {low} to {high}, and {first} are known. "
+            "Put the first examples into batches of their own, with begin_with."
+        )
+    return high < first
+
+
 def _without_tail(item: Encoded) -> Encoded:
     """Returns an example without the tokens after its last supervised one.
 
@@ -193,3 +241,27 @@ def _batch(encoded: list[Encoded], members: list[int]) -> Batch:
     rows, positions, targets, examples = torch.from_numpy(np.concatenate(predicted, axis=1))
     columns, places = torch.unique(positions, return_inverse=True)
     return Batch(torch.from_numpy(ids), columns, rows, places, targets, examples)
+
+
+def vocabulary_size(module: nn.Module) -> int:
+    """Returns the number of tokens that a causal language model has embeddings for."""
+    model: Any = module
+    if hasattr(model, "get_input_embeddings"):
+        return int(model.get_input_embeddings().weight.shape[0])
+    return int(model.config.vocab_size)
+
+
+def check_vocabulary(module: nn.Module, prepared: Prepared) -> None:
+    """Refuses data with tokens that the model has no embedding for.
+
+    This is checked before the model runs, because on an accelerator an index out of range breaks
+    the whole process.
+
+    Raises:
+        DataError: as when the tokenizer belongs to another model.
+    """
+    if prepared.largest >= (size := vocabulary_size(module)):
+        raise DataError(
+            f"token {prepared.largest} occurs in the data, the model knows {size} tokens. "
+            "Use the tokenizer of this model."
+        )

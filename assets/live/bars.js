@@ -4,6 +4,7 @@ measured one until the next move, so that everybody sees where it should have be
 (() => {
   const { h, text, swatch, message, command, painter } = globalThis.dem.dom;
   const { status } = globalThis.dem.state;
+  const { which } = globalThis.dem.measuring;
   const AXIS = [-0.4, 1.25]; // shares; 0 is the base, 1 the dataset's expert
   const WEAK = 0.9; // the R² of compositions left out below which a prediction is called weak
   const MINUS = "−";
@@ -83,9 +84,9 @@ measured one until the next move, so that everybody sees where it should have be
       if (row.point !== point || !point || row.guessed) draw_row(row, name, row.point = point);
       draw_guess(row, name, guesses?.[name], row.guessed = alone);
     }
-    const points = Object.values(losses?.points ?? {}), n = points.reduce((sum, point) => sum + point.n, 0);
-    const words = { full: `n = ${n}`, quick: `quick, n = ${n}; full set follows`, preview: `preview, n = ${n}; exact when you stop`, behind: "measuring…" };
-    text(sizes, alone ? source(guesses, state.forecast) : words[how] ?? (state.info.models ? "measuring…" : "the models are being opened…"));
+    // How far the others are is said at the top of the page.
+    const waits = state.info.models ? "measuring…" : "the models are being opened…";
+    text(sizes, alone ? source(guesses, state.forecast) : !how || how === "behind" ? waits : which(losses, rows.size));
     draw_mean(mean, alone ? mean_of(Object.values(guesses)) : losses?.mean, alone);
     const wanted = how === "full" ? state.command : "";
     if (foot.dataset.command !== wanted) {
@@ -109,9 +110,10 @@ measured one until the next move, so that everybody sees where it should have be
     bar.hidden = error.hidden = !known;
     place(bar, Math.min(0, value), Math.max(0, value));
     place(error, value - spread, value + spread);
-    fill(share, known ? `${signed(100 * value, 0)} %` : "—", known && point.share_stderr !== null ? `±${Math.round(100 * spread)}` : "", "b");
+    // Without the ends of its axis a loss has no share yet.
+    fill(share, known ? `${signed(100 * value, 0)} %` : point.ends ? "—" : "…", known && point.share_stderr !== null ? `±${Math.round(100 * spread)}` : "", "b");
     fill(loss, three(point.loss), `±${three(point.stderr)}`);
-    loss.title = `base ${three(point.base)}, expert ${three(point.expert)}`;
+    loss.title = point.ends ? `base ${three(point.base)}, expert ${three(point.expert)}` : "The losses of the base and of the expert are still to be measured.";
     track.setAttribute("aria-label", `${name}: ${known ? `${Math.round(100 * value)} % of its expert's gain, ` : ""}loss ${three(point.loss)}, standard error ${three(point.stderr)}, ${point.quick ? "quick, " : ""}${point.n} examples`);
   }
 

@@ -9,7 +9,7 @@ A state is a plain object:
   sent      the turn that is on its way and not yet settled; 0 if none
   dirty     whether the composition has changed since that wish was sent
   settled   { turn, digest, formula } of the last composition that the server has carried out
-  losses    { digest, stage, points, mean, whole } of the last losses; they stay, dimmed, until newer ones come
+  losses    { digest, stage, points, mean, whole, measuring } of the last losses; they stay, dimmed, until newer ones come
   best      the preset of the best known composition; null if there is none
   forecast  predicts the losses of any ω, see forecast.js; null before the server has sent one
   prompt, plain                  the question, and whether it is sent as plain text although there is a chat template
@@ -259,7 +259,7 @@ A state is a plain object:
     return [moved, [...effects, ...more]];
   }
 
-  const losses = ({ digest, stage, points, mean, whole = false }) => ({ digest, stage, points, mean, whole });
+  const losses = ({ digest, stage, points, mean, whole = false, measuring = null }) => ({ digest, stage, points, mean, whole, measuring });
 
   /* A refused change is told beside its cause; the composition before it comes back. */
   function refused(state, { message, field }) {
@@ -287,14 +287,15 @@ A state is a plain object:
     return handler(state, event);
   }
 
-  /* The three parts of the status, in words. */
+  /* The three parts of the status, in words. Losses are "part" if those that are shown are of all examples, but some are missing. */
   function status(state) {
     const waits = state.sent || state.dirty;
     const model = state.server !== "here" ? (waits ? "waiting" : "") : waits ? "composing" : state.settled ? "settled" : "";
     const shown = state.losses;
     const current = shown && state.settled && shown.digest === state.settled.digest && !waits;
     const preview = shown?.stage === "preview";
-    const measured = preview ? "preview" : !shown ? "" : !current ? "behind" : shown.whole ? "full" : "quick";
+    const each = Object.values(shown?.points ?? {}), few = !each.length || each.some((point) => point.quick);
+    const measured = preview ? "preview" : !shown ? "" : !current ? "behind" : shown.whole ? "full" : few ? "quick" : "part";
     return { model, losses: measured, server: state.server };
   }
 

@@ -2,9 +2,10 @@
 (() => {
   const { h, text } = globalThis.dem.dom;
   const { status } = globalThis.dem.state;
+  const { far } = globalThis.dem.measuring;
   const WORDS = {
     model: { settled: "settled", composing: "composing", waiting: "waiting", "": "–" },
-    losses: { full: "full", quick: "quick", preview: "preview", behind: "behind", "": "–" },
+    losses: { full: "full", quick: "quick", part: "in part", preview: "preview", behind: "behind", "": "–" },
     server: { here: "here", gone: "gone", behind: "other models", empty: "nothing open", loading: "loading" },
   };
   const GOOD = { model: "settled", losses: "full", server: "here" };
@@ -14,7 +15,9 @@
     const recipe = h("span", {}, "recipe ", digest);
     const lights = Object.fromEntries(Object.keys(WORDS).map((key) => [key, h("span", { "data-part": key }, h("i"), h("b"))]));
     const state = h("span.status", { id: "status", role: "status" }, ["model", "losses", "server"].map((key) => h("span.part", {}, `${key} `, lights[key])));
-    root.replaceChildren(h("div.bar", {}, h("h1", {}, "DEM workbench"), facts, recipe, state));
+    // Beside the status, which a screen reader reads out when it changes: this changes each second.
+    const measuring = h("span.measuring");
+    root.replaceChildren(h("div.bar", {}, h("h1", {}, "DEM workbench"), facts, recipe, state, measuring));
     line.listen((now) => {
       const open = now.info?.vectors ? now.info : null;
       facts.hidden = !open;
@@ -24,6 +27,7 @@
       }
       recipe.hidden = !now.settled;
       text(digest, now.settled?.digest ?? "");
+      text(measuring, far(now));
       const parts = status(now);
       for (const [key, light] of Object.entries(lights)) {
         light.className = `light ${parts[key] === GOOD[key] ? "good" : parts[key] === "gone" || (key === "server" && parts[key] === "behind") ? "bad" : "busy"}`;

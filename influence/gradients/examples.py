@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from corpus.errors import CorpusError, raise_all
 from corpus.records import Record, place
 from corpus.tokens import Encoded, encode_all
-from evaluation.loss import token_losses, vocabulary_size
-from evaluation.prepared import UNLIMITED, Batch, batched
+from evaluation.loss import token_losses
+from evaluation.prepared import UNLIMITED, Batch, batched, vocabulary_size
 from influence.errors import InfluenceError
 
 

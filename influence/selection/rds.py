@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from evaluation.hidden_states import layer_states
-from evaluation.loss import vocabulary_size
+from evaluation.prepared import vocabulary_size
 from influence.errors import InfluenceError, InfluenceStopped
 from influence.selection.example_set import ExampleSet
 from influence.selection.score_matrix import ScoreMatrix, score_matrix

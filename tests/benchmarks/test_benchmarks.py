@@ -38,6 +38,7 @@ from benchmarks import (
     misfiled_examples,
     mixtures_compared,
     mounted_against_composed,
+    open_and_first_losses,
     packing_against_padding,
     planted_examples,
     predicted_against_measured,
@@ -561,3 +562,29 @@ def test_merge_against_mergekit(tiny, capsys):
         "excluding memory-mapped files, MB",
     ]
     assert "mergekit-0.1.5, torch-" in printed
+
+
+@pytest.mark.parametrize(("large", "compositions"), [("none", 7), ("tiny", 7)])
+def test_open_and_first_losses(large, compositions, capsys):
+    """Three examples per dataset: the losses that the demo ships are of all, so none is known."""
+    open_and_first_losses.main(
+        ["--rounds", "1", "--examples", "3", "--questions", "1", "--large", large]
+    )
+    (table,) = tables(capsys.readouterr().out, "open_and_first_losses")
+    numbers = {what: float(text.split()[0]) for what, text in table[2:]}
+    assert list(numbers) == list(open_and_first_losses.ROWS)
+    assert numbers["compositions"] == numbers["times composed"] == compositions
+    assert numbers["again: times composed"] == 1
+    waits = [
+        numbers[f"{what}, s"] for what in ("first losses", "first bar", "all bars", "all exact")
+    ]
+    assert waits == sorted(waits) and waits[0] > 0
+    before, highest, after = list(numbers.values())[-3:]
+    assert min(before, highest, after) > 0
+
+
+def test_open_and_first_losses_reads_what_the_demo_ships(capsys):
+    open_and_first_losses.main(["--rounds", "1", "--questions", "1"])
+    (table,) = tables(capsys.readouterr().out, "open_and_first_losses")
+    numbers = {what: text.split()[0] for what, text in table[2:]}
+    assert numbers["compositions"] == numbers["times composed"] == "1"

@@ -14,8 +14,8 @@ from corpus import CorpusError
 from corpus.jsonl import Example
 from evaluation import loss as measured
 from evaluation.errors import DataError, Stopped
-from evaluation.loss import SMALL, Loss, Sweep, losses, ratio, side_by_side
-from evaluation.prepared import parts, prepare
+from evaluation.loss import SMALL, Loss, Sweep, losses, part_of, ratio, side_by_side
+from evaluation.prepared import begin_with, parts, prepare
 
 Build = Callable[..., Any]
 
@@ -408,3 +408,44 @@ def test_parts_of_a_batch_have_its_examples_and_its_losses(
             assert set(batch.rows.tolist()) == set(range(len(batch.ids)))
     for whole, got in zip(losses(module, prepared), losses(module, split), strict=True):
         assert got.sums == pytest.approx(whole.sums, rel=1e-5) and got.counts == whole.counts
+
+
+@pytest.mark.parametrize("first", [1, 5, 13])
+def test_a_dataset_that_begins_with_its_first_examples(
+    build: Build, tokenizer: Any, first: int
+) -> None:
+    """Measured in two parts or at once: the same bits; and the losses of the dataset as it was."""
+    module, prepared = build("llama"), prepare({"sums": DATA["sums"]}, tokenizer, batch_tokens=60)
+    (dataset,) = prepared.datasets
+    few, whole = begin_with(dataset, first, 60)
+    assert (few.n, whole.n, whole.tokens) == (first, 13, dataset.tokens)
+    assert few.tokens == sum(len(batch.targets) for batch in few.batches)
+    assert whole.batches[: len(few.batches)] == few.batches
+    quick, at_once = measure_all(Sweep([few]), module), measure_all(Sweep([whole]), module)
+    (plain_quick,) = losses(module, prepare({"sums": DATA["sums"]}, tokenizer, limit=first))
+    assert quick.sums == pytest.approx(plain_quick.sums, rel=1e-5)
+    assert at_once.counts == next(losses(module, prepared)).counts
+    assert at_once.sums == pytest.approx(next(losses(module, prepared)).sums, rel=1e-5)
+    assert at_once.sums[:first] == quick.sums
+    assert part_of(at_once, few)[:2] == quick[:2] and part_of(at_once, few).sums == quick.sums
+    rest = Sweep([whole], {"sums": quick})
+    if first < 13:
+        assert measure_all(rest, module) == at_once
+    assert rest.done
+    positions = sum(batch.ids.numel() for batch in whole.batches[len(few.batches) :])
+    assert rest.positions == positions
+
+
+def measure_all(sweep: Sweep, module: Any) -> Loss:
+    """The loss of a sweep over one dataset."""
+    known = []
+    while not sweep.done:
+        known += sweep.step(module)
+    (loss,) = known
+    return loss
+
+
+def test_a_batch_of_known_and_unknown_examples_is_refused(build: Build, tokenizer: Any) -> None:
+    prepared = prepare({"sums": DATA["sums"]}, tokenizer)
+    with pytest.raises(ValueError, match=r"a batch has the examples 0 to 12, and 5 are known"):
+        Sweep(prepared.datasets, {"sums": Loss("sums", 1.0, 0.1, 5, 9, (1.0,) * 5, (1,) * 5)})

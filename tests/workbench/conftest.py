@@ -98,14 +98,10 @@ def session(world, tmp_path):
 
 def measuring(session, recipe, stale=lambda: False):
     """Measures a recipe as the live line does, and yields the losses that a page would show."""
-    points = {}
     with session.spending.tally() as tally:
         for size in ("quick", "full"):
-            for known in session.measuring.steps(
-                session.models, recipe, size, points, stale, tally
-            ):
-                points = known or points
-                yield points
+            for update in session.measuring.steps(session.models, recipe, size, stale, tally):
+                yield update.points if update else {}
 
 
 def finite_differences(points, here, step=0.02):

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from evaluation.benchmark_scores import is_lower_better
+from evaluation.records.loss_cache import Entry
 from workbench.comparison.contender import Contender
-from workbench.session.loss_cache import Entry
 
 ROUNDING = 1e-5
 """Relative difference below which two losses count as equal: the same weights, loaded or composed,

@@ -72,7 +72,7 @@ def measure(
     }
     suite = _suite(staged / "data", scratch / "suite")
     rows = []
-    with part("measuring", 0.06) as step, measured(ledger, "evaluation", "demo table") as spent:
+    with part("measuring", 0.05) as step, measured(ledger, "evaluation", "demo table") as spent:
         for number, (label, omega) in enumerate(compositions.items()):
             live.apply(zero.with_omegas(omega))
             rows.append(_row(label, loaded.module, loaded.tokenizer, test, suite))

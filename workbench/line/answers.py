@@ -90,39 +90,30 @@ class Answer:
             yield Rank.QUICK, self._preview(self._settled, recipe, previewed)
             if previewed:
                 return
-        points: dict[str, LossOnAxis] = {}
-        with self._session.spending.tally() as tally:
+        with self._session.spending.tally() as tally, self._session.measuring.awaited():
             # An answer of the base beside this one would else take the module between two tokens.
             with self._session.urgent.held():
                 yield Rank.SETTLE, self._settle(recipe)
-                yield from self._until_quick(recipe, points, tally)
+                text = self._continuation(recipe) if self._wish.prompt.strip() else iter(())
+                if self._models.data:
+                    steps = self._losses(recipe, QUICK, tally)
+                    yield Rank.QUICK, _with_pieces_of(text, steps)
+                yield Rank.ANSWER, text
+            # After the answer: the base and the experts are other compositions, and between two of
+            # them each token would wait for a composition of its own.
             if self._models.data:
-                yield Rank.FULL, self._losses(recipe, FULL, points, tally)
+                yield Rank.FULL, self._losses(recipe, FULL, tally)
         # Not in the tally: derivatives have rows of their own in the ledger.
         for omegas in self._without_slopes():
             yield Rank.SLOPES, self._slopes(recipe, omegas)
-
-    def _until_quick(
-        self, recipe: Recipe, points: dict[str, LossOnAxis], tally: Any
-    ) -> Iterator[Phase]:
-        """Yields the phases of the quick losses and of the answer to the prompt."""
-        text = self._continuation(recipe) if self._wish.prompt.strip() else iter(())
-        if self._models.data:
-            measuring = self._session.measuring
-            here = measuring.alone(self._models, recipe, QUICK, self._stale, tally)
-            yield Rank.QUICK, _with_pieces_of(text, here)
-            # The ends of the axes are other compositions: between two of them each token would wait
-            # for a composition of its own.
-            if not measuring.knows_ends(self._models, QUICK):
-                yield Rank.ANSWER, text
-            yield Rank.QUICK, self._losses(recipe, QUICK, points, tally)
-        yield Rank.ANSWER, text
 
     def _settle(self, recipe: Recipe) -> Iterator[Message | None]:
         begin = time.monotonic()
         with self._session.composed(self._models, recipe, self._stale):
             pass
-        yield self._message("settled", recipe, seconds=time.monotonic() - begin)
+        seconds = time.monotonic() - begin
+        self._session.measuring.throughput(self._models).composed(seconds)
+        yield self._message("settled", recipe, seconds=seconds)
 
     def _preview(
         self, settled: Recipe, recipe: Recipe, previewed: list[bool]
@@ -140,24 +131,20 @@ class Answer:
             previewed.append(True)
             yield self._message("preview", recipe) | self._bars(points)
 
-    def _losses(
-        self, recipe: Recipe, size: str, points: dict[str, LossOnAxis], tally: Any
-    ) -> Iterator[Message | None]:
-        """Measures the losses on every dataset, step by step; `points` holds all that is known."""
-        steps = self._session.measuring.steps(
-            self._models, recipe, size, points, self._stale, tally
-        )
+    def _losses(self, recipe: Recipe, size: str, tally: Any) -> Iterator[Message | None]:
+        """Measures the losses on every dataset, step by step."""
         begin = time.monotonic()
-        for known in steps:
-            if known is None:
+        for update in self._session.measuring.steps(self._models, recipe, size, self._stale, tally):
+            if update is None:
                 yield None
                 continue
-            points.update(known)
-            whole = not any(point.quick for point in points.values())
+            points, measuring = update
             yield self._message(
                 "full" if size == FULL else "quick",
                 recipe,
-                whole=whole and len(points) == len(self._models.data),
+                whole=len(points) == len(self._models.data)
+                and all(point.exact for point in points.values()),
+                measuring=measuring and measuring._asdict(),
                 seconds=time.monotonic() - begin,
                 **self._bars(points),
             )
@@ -255,14 +242,16 @@ class Answer:
 
 
 def _with_pieces_of(
-    text: Iterator[Message | None], steps: Iterator[None]
+    text: Iterator[Message | None], steps: Iterator[Message | None]
 ) -> Iterator[Message | None]:
     """Takes all the steps, and after each some pieces of a text, so that it begins at once."""
     while True:
         begin = time.monotonic()
-        if next(steps, _END) is _END:
+        try:
+            message = next(steps)
+        except StopIteration:
             return
-        yield None
+        yield message
         now = time.monotonic()
         until = now + TEXT * (now - begin)
         while now < until and (piece := next(text, None)) is not None:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from workbench.session.losses import SLICE
 from workbench.session.tickets import Stale
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 BURST = 4
 """An answer that gives way keeps the module for this many times as long as composing took."""
+PATIENCE = 60.0
+"""Seconds for which a part of such an answer waits for the losses that a page measures."""
 
 
 def asked_of(models: Models, prompt: str, plain: bool) -> Asked:
@@ -59,8 +62,9 @@ def continuation(
         asked: the question, as `asked_of` gives it.
         stale: asked before each piece; True ends the text.
         max_new_tokens: the longest text, in tokens.
-        gives_way: whether it waits while a page waits for something else. It then composes once
-            for several pieces: with a composition for each, neither would come forward.
+        gives_way: whether it waits while a page waits for something else, for losses too unless
+            they are of the same composition. It then composes once for several pieces: with a
+            composition for each, neither would come forward.
 
     Raises:
         SessionError: the base has no tokenizer.
@@ -74,6 +78,7 @@ def continuation(
     while not stale():
         if gives_way:
             session.urgent.wait(stale)
+            _wait_for_losses(session, models, recipe, stale)
         begin = time.monotonic()
         try:
             with session.composed(models, recipe, stale) as module:
@@ -94,3 +99,15 @@ def continuation(
         yield from (piece for piece in burst if piece is not None)
         if burst[-1] is None:
             return
+
+
+def _wait_for_losses(session: Session, models: Models, recipe: Recipe, stale: Stale) -> None:
+    """Waits until no losses are measured, or the module stands at the recipe, or it took too long.
+
+    Losses of the base are measured when models are opened. Its answer then needs no composition.
+    """
+    end = time.monotonic() + PATIENCE
+    while session.measuring.busy and not models.composer.stands(recipe):
+        if stale() or time.monotonic() > end:
+            return
+        time.sleep(SLICE)

@@ -160,8 +160,13 @@ def standing_of_recipe(recipe: Recipe, models: Models) -> Standing | None:
 def point_message(dataset: str, point: LossOnAxis) -> dict[str, Any]:
     """Returns the loss of one dataset as the bars show it.
 
-    A number that is not finite is None, because JSON has none.
+    A number that is not finite is None, because JSON has none. Without the ends of the axis there
+    is no share yet.
     """
+    if point.base is None:
+        loss, stderr = finite(point.loss.value), finite(point.loss.stderr)
+        nothing = dict.fromkeys(("base", "expert", "share", "share_stderr"))
+        return {"loss": loss, "stderr": stderr, "n": point.loss.n, **nothing, **_known(point)}
     row: Gain = gain(dataset, point.loss, point.base, point.expert)
     return {
         "loss": finite(row.loss),
@@ -171,8 +176,12 @@ def point_message(dataset: str, point: LossOnAxis) -> dict[str, Any]:
         "expert": finite(row.expert),
         "share": finite(row.share),
         "share_stderr": finite(row.share_stderr),
-        "quick": point.quick,
+        **_known(point),
     }
+
+
+def _known(point: LossOnAxis) -> dict[str, bool]:
+    return {"quick": point.quick, "ends": point.base is not None}
 
 
 def mean_message(points: Mapping[str, LossOnAxis], datasets: int) -> dict[str, Any] | None:

@@ -38,7 +38,10 @@ def seconds_of(session: Session, wanted: Wanted) -> float | None:
 
 
 def _seconds_of_losses(session: Session) -> float | None:
-    """Returns the seconds of one evaluation, from those of the base and of each vector alone."""
+    """Returns the seconds of one evaluation, from those of the base and of each vector alone.
+
+    It is None if nothing was measured.
+    """
     from evaluation.records.prices import LOSSES
 
     models = session.models
@@ -50,9 +53,10 @@ def _seconds_of_losses(session: Session) -> float | None:
         if phase.name == LOSSES and phase.complete and phase.tokens and phase.digest in known
     ]
     computed = sum(phase.tokens or 0 for phase in phases)
-    if not computed:
-        return None
     positions = sum(data.prepared[FULL].positions for data in models.data.values())
+    # Where these came with the demo, the speed of what was measured since the models were opened.
+    if not computed:
+        return session.measuring.throughput(models).seconds(1, positions)
     return positions * sum(phase.wall_seconds for phase in phases) / computed
 
 

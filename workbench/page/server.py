@@ -27,8 +27,9 @@ from workbench.session.session import Session
 
 ASSETS = assets()
 SCRIPTS = (
-    *("state", "dom", "forecast", "optimum", "line", "strips", "finding", "controls", "bars"),
-    *("status", "parallel", "trials", "front", "search_form", "search_found", "searched", "search"),
+    *("state", "dom", "forecast", "optimum", "line", "strips", "finding", "controls"),
+    *("measuring", "bars", "status"),
+    *("parallel", "trials", "front", "search_form", "search_found", "searched", "search"),
     "start",
 )
 """The scripts of the live line, in the order in which they need each other.

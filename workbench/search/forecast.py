@@ -19,8 +19,8 @@ from workbench.session.loss_on_axis import FULL
 
 if TYPE_CHECKING:
     from evaluation.landscape.loss_surrogate import Surrogate
+    from evaluation.records.loss_cache import LossCache
     from evaluation.search import Trial
-    from workbench.session.loss_cache import LossCache
     from workbench.session.models import Models
     from workbench.session.session import Session
 
@@ -75,7 +75,7 @@ class Forecasts:
 
     def _ends(self, models: Models, dataset: str) -> dict[str, float | None]:
         """Returns the losses of the base and of the dataset's own expert; None if not known."""
-        base, expert = self._session.measuring.known_ends(models, dataset, FULL) or (None, None)
+        base, expert = self._session.measuring.known.ends(models, dataset, FULL) or (None, None)
         return {"base": base and base.value, "expert": expert and expert.value}
 
 

@@ -18,8 +18,8 @@ from workbench.session.loss_on_axis import FULL
 from workbench.session.standing import PLAIN, Choice
 
 if TYPE_CHECKING:
+    from evaluation.records.loss_cache import LossCache
     from merging.recipe import Recipe
-    from workbench.session.loss_cache import LossCache
     from workbench.session.models import Models
 
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from workbench.session.loss_on_axis import FULL
 
 if TYPE_CHECKING:
+    from evaluation.records.loss_cache import Entry
     from merging.recipe import Recipe
-    from workbench.session.loss_cache import Entry
     from workbench.session.models import Models
     from workbench.session.session import Session
 

@@ -165,7 +165,7 @@ class Points:
         from evaluation.errors import Stopped
         from evaluation.landscape.omega_gradient import SlopeSweep
         from evaluation.landscape.slope_paths import SlopePaths
-        from evaluation.loss import check_vocabulary
+        from evaluation.prepared import check_vocabulary
         from evaluation.records.meter import Meter
         from workbench.session.keys import weights_key
 

@@ -25,10 +25,10 @@ from workbench.session.tickets import Stale
 from workbench.workers.shared_folder import take_over
 
 if TYPE_CHECKING:
+    from evaluation.records.loss_cache import Entry
     from evaluation.search import Measured, Searcher, Trial
     from evaluation.search.objective import Losses, Objective
     from merging.recipe import Recipe
-    from workbench.session.loss_cache import Entry
     from workbench.session.models import Models
     from workbench.session.session import Session
     from workbench.workers.executor import Executor

@@ -52,6 +52,16 @@ class Composer:
         if recipe.definition.closed_form is None:
             tasks(recipe, self._base, self._vectors)
 
+    def stands(self, recipe: Recipe) -> bool:
+        """Returns whether the module has exactly the weights of this recipe now.
+
+        It may be asked from any thread, but without the session's lock the answer may be old.
+        """
+        if self._loaded.reloads:
+            return self._assembled is not None and self._assembled[0] == recipe.digest
+        composed = self._live.recipe if self._live else None
+        return composed is not None and composed.digest == recipe.digest
+
     def compose(self, recipe: Recipe, stale: Stale = lambda: False) -> Any:
         """Returns the live module with exactly the weights of this recipe.
 
@@ -64,7 +74,7 @@ class Composer:
         live = self._in_place()
         # An equal recipe would write nothing, but its tasks would be resolved again, and for that a
         # closed-form method reads every vector.
-        if live.recipe is None or live.recipe.digest != recipe.digest:
+        if not self.stands(recipe):
             live.apply(recipe, stale)
             # An interrupted `apply` returns without an error, and only its recipe is None. The
             # module is then a mixture of two recipes, on which nothing must be measured.
@@ -125,7 +135,7 @@ class Composer:
 
         For models whose parameters are not plain copies of the tensors in their files.
         """
-        if self._assembled is None or self._assembled[0] != recipe.digest:
+        if self._assembled is None or not self.stands(recipe):
             from merging.engine.loop import merge
             from merging.live.assemble import assemble
 

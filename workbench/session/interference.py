@@ -11,7 +11,7 @@ from workbench.session.loss_on_axis import FULL
 from workbench.session.tickets import Stale
 
 if TYPE_CHECKING:
-    from workbench.session.loss_cache import LossCache
+    from evaluation.records.loss_cache import LossCache
     from workbench.session.losses import Losses
     from workbench.session.models import Models
 

@@ -33,7 +33,7 @@ class DataSet:
 
     Attributes:
         name: its folder's name.
-        prepared: size (QUICK or FULL) -> tokenised examples.
+        prepared: size (QUICK or FULL) -> tokenised examples; FULL begins with the batches of QUICK.
         keys: size -> digest of exactly these examples.
         prompts: the first few prompts, offered to the user.
     """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +14,10 @@ from workbench.errors import SessionError
 from workbench.session.composer import Composer
 from workbench.session.folders import Folders
 from workbench.session.keys import fingerprint
-from workbench.session.loss_on_axis import FULL, QUICK, QUICK_SECONDS, quick_counts
+from workbench.session.loss_on_axis import FULL, QUICK
 from workbench.session.memory import load_into_memory
 from workbench.session.models import DataSet, Models
+from workbench.session.throughput import QUICK_SECONDS, quick_counts
 
 if TYPE_CHECKING:
     from corpus.records import Record
@@ -155,27 +157,28 @@ def open_data(
             "Copy tokenizer.json and tokenizer_config.json into its folder."
         )
     datasets = read_datasets(folder, split)
-    full = {
+    prepared = {
         name: prepare({name: examples}, loaded.tokenizer) for name, examples in datasets.items()
     }
+    numbers = [data.datasets[0].n for data in prepared.values()]
     if quick:
-        counts = [quick(len(examples)) for examples in datasets.values()]
+        counts = [quick(n) for n in numbers]
     else:
-        lengths = [data.positions / data.datasets[0].n for data in full.values()]
-        counts = quick_counts(lengths, _positions_per_second(loaded.module, full))
+        lengths = [data.positions / n for data, n in zip(prepared.values(), numbers, strict=True)]
+        counts = quick_counts(lengths, _positions_per_second(loaded.module, prepared))
     return {
-        name: _dataset(name, examples, loaded.tokenizer, full[name], count)
+        name: _dataset(name, examples, loaded.tokenizer, prepared[name], count)
         for (name, examples), count in zip(datasets.items(), counts, strict=True)
     }
 
 
-def _positions_per_second(module: Any, full: Mapping[str, Prepared]) -> float:
+def _positions_per_second(module: Any, prepared: Mapping[str, Prepared]) -> float:
     """Measures how many token positions the model computes in a second."""
     from evaluation.loss import Sweep
 
     positions, begin = 0, 0.0
     # The first batch is not counted: the first call of a module allocates its memory.
-    for number, data in enumerate([next(iter(full.values())), *full.values()]):
+    for number, data in enumerate([next(iter(prepared.values())), *prepared.values()]):
         if number == 1:
             positions, begin = 0, time.perf_counter()
         sweep = Sweep(data.datasets)
@@ -187,12 +190,12 @@ def _positions_per_second(module: Any, full: Mapping[str, Prepared]) -> float:
 
 
 def _dataset(
-    name: str, examples: Sequence[Record], tokenizer: Any, full: Prepared, quick: int
+    name: str, examples: Sequence[Record], tokenizer: Any, prepared: Prepared, quick: int
 ) -> DataSet:
     from corpus.chat_tokens import chat_of
     from corpus.prompts import prompts
     from corpus.records import Example, row
-    from evaluation.prepared import prepare
+    from evaluation.prepared import begin_with
 
     def content(record: Record) -> Any:
         """Returns all of a record that decides its loss."""
@@ -202,15 +205,17 @@ def _dataset(
         assert isinstance(record, Example)
         return record.prompt, record.completion
 
-    sizes = {QUICK: min(quick, len(examples)), FULL: len(examples)}
-    few = prepare({name: examples}, tokenizer, limit=sizes[QUICK])
+    (dataset,) = prepared.datasets
+    few, whole = begin_with(dataset, min(quick, dataset.n))
     # The key covers the examples and not their file, so an edited file never shows an old loss.
     # Raise v1 if the loss of the same examples is computed in another way.
-    keys = {
-        size: fingerprint([[content(record) for record in examples[:limit]], "v1"])
-        for size, limit in sizes.items()
-    }
-    return DataSet(name, {QUICK: few, FULL: full}, keys, prompts(examples, tokenizer, 5))
+    key = fingerprint([[content(record) for record in examples], "v1"])
+    return DataSet(
+        name,
+        {QUICK: replace(prepared, datasets=(few,)), FULL: replace(prepared, datasets=(whole,))},
+        {QUICK: key if few.n == whole.n else fingerprint([key, few.n]), FULL: key},
+        prompts(examples, tokenizer, 5),
+    )
 
 
 def demo_checkpoints(demo: Path, folders: Folders) -> list[Path]:

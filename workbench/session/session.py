@@ -18,12 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from evaluation.errors import StoreError
 from evaluation.records.ledger import Ledger
+from evaluation.records.loss_cache import Entry, LossCache
+from evaluation.records.loss_file import read_losses
 from workbench.errors import SessionError
 from workbench.session.folders import Folders
 from workbench.session.interference import known_interference, measure_interference
 from workbench.session.job_table import Jobs
-from workbench.session.loss_cache import Entry, LossCache
 from workbench.session.loss_on_axis import FULL, LossOnAxis
 from workbench.session.losses import Losses
 from workbench.session.models import OMEGA_RANGE, Models
@@ -40,6 +42,9 @@ if TYPE_CHECKING:
 __all__ = ["OMEGA_RANGE", "Choice", "LossOnAxis", "Session", "Stale", "Standing"]
 
 log = logging.getLogger(__name__)
+
+KNOWN_LOSSES = "losses.json"
+"""The file of a demo's folder with losses that were measured when it was built."""
 
 
 class Session:
@@ -122,12 +127,23 @@ class Session:
                 return
             self.announced = demo_checkpoints(self.demo, self.folders)
             named = [(path, None) for path in self.announced]
+            self._read_losses(self.demo / KNOWN_LOSSES)
             self.open(self.demo / "base", named, self.demo / "data")
         except Exception as error:
             log.exception("the demo could not be opened")
             self.problem = f"the demo could not be opened: {error}"
         finally:
             self.opened.set()
+
+    def _read_losses(self, file: Path) -> None:
+        """Takes in the losses that a demo ships with, so that they are not measured again."""
+        if not self.folders.reach.holds(file) or not file.is_file():
+            return
+        try:
+            read_losses(file, self.book)
+        # They only save time: without them everything is measured.
+        except StoreError as error:
+            log.warning("%s", error)
 
     def open(
         self,

@@ -24,7 +24,10 @@ a slider moves, and composing with no loss measured."""
 
 
 class Tally:
-    """The meters of one measurement: one for each composition and kind of loss.
+    """The meters of one measurement: one for each composition.
+
+    Losses of a few examples are a part of those of all. So a composition whose few examples are
+    followed by the others has one row, with all of them.
 
     Args:
         device: torch device that computes.
@@ -32,8 +35,10 @@ class Tally:
 
     def __init__(self, device: str):
         self._device = device
-        self._meters: dict[tuple[str, str], Meter] = {}
-        self._broken: set[tuple[str, str]] = set()
+        # By keys.weights_key of the composition.
+        self._meters: dict[str, Meter] = {}
+        self._whole: set[str] = set()
+        self._broken: set[str] = set()
 
     @contextmanager
     def on(self, recipe: Recipe, size: str) -> Iterator[Meter]:
@@ -59,11 +64,11 @@ class Tally:
             size: QUICK or FULL.
         """
         from evaluation.records.meter import Meter
-        from evaluation.records.prices import LOSSES
 
-        # Quick losses have another name, because table 8 counts only sweeps over whole datasets.
-        key = (LOSSES if size == FULL else QUICK_LOSSES, weights_key(recipe))
+        key = weights_key(recipe)
         meter = self._meters.setdefault(key, Meter(self._device))
+        if size == FULL:
+            self._whole.add(key)
 
         @contextmanager
         def running() -> Iterator[Meter]:
@@ -79,17 +84,19 @@ class Tally:
 
     def phases(self) -> list[Phase]:
         """Returns one phase per meter."""
-        # Without an example it was composing only: all losses were cached, or a newer request came.
-        return [
-            meter.phase(
-                "evaluation", name, digest=digest, complete=(name, digest) not in self._broken
-            )
-            if meter.examples
-            else meter.phase(
-                "merging", COMPOSING, digest=digest, complete=(name, digest) not in self._broken
-            )
-            for (name, digest), meter in self._meters.items()
-        ]
+        from evaluation.records.prices import LOSSES
+
+        phases = []
+        for digest, meter in self._meters.items():
+            more = {"digest": digest, "complete": digest not in self._broken}
+            # Without an example it was composing only: a newer request came.
+            if not meter.examples:
+                phases.append(meter.phase("merging", COMPOSING, **more))
+                continue
+            # Quick losses have another name, because the table of costs counts whole sweeps only.
+            name = LOSSES if digest in self._whole else QUICK_LOSSES
+            phases.append(meter.phase("evaluation", name, **more))
+        return phases
 
 
 class LossLedger:

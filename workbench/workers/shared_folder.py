@@ -23,7 +23,7 @@ from workbench.workers.unit import Unit, UnitResult, keep
 
 if TYPE_CHECKING:
     from evaluation.records.ledger import Ledger
-    from workbench.session.loss_cache import LossCache
+    from evaluation.records.loss_cache import LossCache
 
 BEAT_SECONDS = 2
 FALSE_STARTS = 3

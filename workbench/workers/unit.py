@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from evaluation.records.loss_cache import Entry
 from workbench.session.keys import fingerprint
-from workbench.session.loss_cache import Entry
 
 if TYPE_CHECKING:
     from evaluation.records.ledger import Ledger
-    from workbench.session.loss_cache import LossCache
+    from evaluation.records.loss_cache import LossCache
 
 
 @dataclass(frozen=True)

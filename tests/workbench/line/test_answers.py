@@ -62,7 +62,8 @@ def test_derivatives_come_last_and_give_way_to_whoever_measures(session):
         # A table is being measured in another thread: nothing happens until it is done.
         with session.spending.tally() as tally:
             other = session.recipe({"bob": 0.789})
-            table = session.measuring.alone(models, other, FULL, lambda: False, tally)
+            table = session.measuring.steps(models, other, FULL, lambda: False, tally)
+            assert next(table).measuring.composition == 1
             next(table)
             assert session.measuring.busy
             assert [next(steps) for _ in range(3)] == [None] * 3
@@ -108,3 +109,18 @@ def test_a_step_ends_for_whoever_waits_for_the_module(session):
             assert last["stage"] == "learned" and Points(session, models).has_slopes(omegas)
             break
         list(steps)
+
+
+def test_losses_are_awaited_from_the_composition_to_the_last_of_them(session):
+    """In between an answer that gives way would compose something else, and the page its own again."""
+    seen = []
+    for rank, steps in answer_to(session, {"ada": 0.21}).phases():
+        seen.append((rank, session.measuring.busy))
+        list(steps)
+    assert [rank for rank, busy in seen if busy] == [
+        Rank.SETTLE,
+        Rank.QUICK,
+        Rank.ANSWER,
+        Rank.FULL,
+    ]
+    assert not session.measuring.busy

@@ -61,3 +61,52 @@ def test_it_waits_while_a_page_waits(session):
         assert not first.wait(0.3)
     assert first.wait(10)
     thread.join(10)
+
+
+def test_the_answer_of_the_base_waits_until_the_base_is_measured(session, monkeypatch):
+    """So a page that opens composes the base once, for its losses and for its answer."""
+    models, here, base = session.models, session.recipe({"ada": 0.5}), session.recipe({})
+    made, first = compositions(session, monkeypatch), threading.Event()
+
+    def answer():
+        for _ in continuation(session, models, base, PROMPT, max_new_tokens=1, gives_way=True):
+            first.set()
+
+    thread = threading.Thread(target=answer)
+    with session.measuring.awaited():
+        session.compose(here)
+        thread.start()
+        assert not first.wait(0.3)
+        session.compose(base)
+        assert first.wait(10)
+    thread.join(10)
+    assert made == [here.digest, base.digest]
+
+
+@pytest.mark.parametrize("ends", ["measured", "impatient", "stale"])
+def test_it_waits_no_longer_than_losses_are_measured_or_it_is_wanted(session, ends, monkeypatch):
+    models, base, stale = session.models, session.recipe({}), threading.Event()
+    monkeypatch.setattr("workbench.line.continuation.PATIENCE", 0.2 if ends == "impatient" else 60)
+    said = []
+
+    def answer():
+        said.extend(
+            continuation(
+                session, models, base, PROMPT, stale=stale.is_set, max_new_tokens=1, gives_way=True
+            )
+        )
+
+    thread = threading.Thread(target=answer)
+    with session.measuring.awaited():
+        session.compose(session.recipe({"ada": 0.5}))
+        thread.start()
+        if ends == "stale":
+            stale.set()
+        if ends != "measured":
+            thread.join(10)
+            assert not thread.is_alive()
+        else:
+            thread.join(0.3)
+            assert thread.is_alive()
+    thread.join(10)
+    assert bool(said) == (ends != "stale")

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from evaluation.records.loss_cache import Entry
 from merging.errors import RecipeError
 from workbench.errors import SessionError
 from workbench.line.contract import (
@@ -19,7 +20,6 @@ from workbench.line.contract import (
     state_of,
     wish_of,
 )
-from workbench.session.loss_cache import Entry
 from workbench.session.loss_on_axis import LossOnAxis
 from workbench.session.standing import Choice, Standing
 
@@ -136,6 +136,12 @@ def test_a_point_has_the_share_of_the_gain_and_no_number_that_json_lacks():
     known = point_message("cot", LossOnAxis(*sums, quick=True))
     assert known["share_stderr"] == 0.25  # gained (2, 4) of (1, 3) possible
     assert message["quick"] is True
+    assert known["ends"]
+    # Without the ends of its axis a loss has no share yet.
+    alone = point_message("cot", LossOnAxis(sums[0], None, None, quick=False))
+    assert (alone["loss"], alone["n"], alone["ends"]) == (sums[0].value, sums[0].n, False)
+    assert (alone["base"], alone["expert"], alone["share"]) == (None, None, None)
+    assert alone.keys() == known.keys()
     broken = LossOnAxis(entry("cot", math.nan, math.inf), entry("cot", 1.0), None, quick=False)
     assert point_message("cot", broken)["loss"] is None
     assert point_message("cot", broken)["stderr"] is None

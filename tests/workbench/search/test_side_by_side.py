@@ -282,7 +282,7 @@ def test_the_same_command_after_kill_9_repeats_nothing(world, tmp_path, capsys, 
 
     def losses():
         """How many losses the workdir has; the file is written by another process."""
-        from workbench.session.loss_cache import LossCache
+        from evaluation.records.loss_cache import LossCache
 
         if not (tmp_path / "w" / "losses.sqlite").exists():
             return 0

@@ -43,21 +43,34 @@ def test_a_sweep_is_one_row_with_its_counts(session):
     assert len(spent(session)) == 1  # from the book: it cost nothing
 
 
-def test_sliding_costs_quick_and_whole_losses_of_the_composition_and_the_ends_of_its_axes(session):
+def test_sliding_costs_the_losses_of_the_composition_and_the_ends_of_its_axes(session):
     recipe = session.recipe((0.5, 0.25, 0.0))
     list(measuring(session, recipe))
-    rows = {(row.name, row.digest): row.examples for row in spent(session)}
-    assert rows[LOSSES, weights_key(recipe)] == EXAMPLES
-    assert rows[QUICK_LOSSES, weights_key(recipe)] == 3 * 12
-    assert rows[LOSSES, weights_key(session.recipe((0.0, 0.0, 0.0)))] == EXAMPLES
-    assert (
-        rows[LOSSES, weights_key(session.recipe((0.0, 1.0, 0.0)))] == 23
-    )  # bob's own dataset only: no whole sweep
-    assert len(rows) == 2 * (1 + 1 + 3)
+    rows = {(row.name, row.digest): row for row in spent(session)}
+    # With the few examples that are measured first: they are a part of all.
+    row = rows[LOSSES, weights_key(recipe)]
+    assert row.examples == EXAMPLES
+    assert row.tokens == sum(
+        data.prepared["full"].positions for data in session.models.data.values()
+    )
+    assert rows[LOSSES, weights_key(session.recipe((0.0, 0.0, 0.0)))].examples == EXAMPLES
+    # bob's own dataset only: no whole sweep
+    assert rows[LOSSES, weights_key(session.recipe((0.0, 1.0, 0.0)))].examples == 23
+    assert len(rows) == 1 + 1 + 3
     found = prices(session.ledger.phases(), ["ada"], examples=EXAMPLES)
     assert len(found.tries) == 2  # the composition, and the base
     list(measuring(session, recipe))
     assert len(spent(session)) == len(rows)  # all of it was known
+
+
+def test_the_few_examples_alone_are_quick_losses_and_the_rest_is_paid_for_later(session):
+    recipe = session.recipe((0.5, 0.25, 0.0))
+    few = session.losses(recipe, "quick")
+    whole = session.losses(recipe)
+    first, second = spent(session)
+    assert (first.name, first.examples) == (QUICK_LOSSES, sum(loss.n for loss in few.values()))
+    assert (second.name, second.examples) == (LOSSES, EXAMPLES - first.examples)
+    assert second.supervised == sum(whole[name].tokens - few[name].tokens for name in few)
 
 
 def test_a_small_validation_set_is_measured_once_and_is_a_whole_sweep(session, world):

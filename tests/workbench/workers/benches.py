@@ -9,7 +9,7 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
-from workbench.session.loss_cache import Entry
+from evaluation.records.loss_cache import Entry
 from workbench.workers.unit import Unit, UnitResult
 
 

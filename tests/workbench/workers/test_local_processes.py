@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from evaluation.records.ledger import Ledger
+from evaluation.records.loss_cache import LossCache
 from tests.workbench.workers.benches import broken, plain, result_of, unit_of
 from tests.workbench.workers.test_serve import until
 from workbench.errors import SessionError
-from workbench.session.loss_cache import LossCache
 from workbench.workers.executor import WorkerLost
 from workbench.workers.local_processes import LocalProcesses
 from workbench.workers.shared_folder import take_over

@@ -3,8 +3,8 @@
 import math
 
 from evaluation.records.ledger import Ledger
+from evaluation.records.loss_cache import Entry, LossCache
 from tests.workbench.workers.benches import result_of, unit_of
-from workbench.session.loss_cache import Entry, LossCache
 from workbench.workers.unit import Unit, UnitResult, keep
 
 ENTRY = Entry("ada", 0.1 + 0.2, math.nan, 3, 7, (0.1, 1e-300, 2 / 3), (2, 2, 3))

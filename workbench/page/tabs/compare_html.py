@@ -17,10 +17,10 @@ from workbench.reports.comparison import cost_notes, unrecorded
 
 if TYPE_CHECKING:
     from evaluation.records.cost_table import CostTable
+    from evaluation.records.loss_cache import Entry
     from evaluation.records.prices import Cost
     from workbench.comparison.contender import Contender
     from workbench.comparison.table import Comparison, Row
-    from workbench.session.loss_cache import Entry
     from workbench.session.models import Models
 
 CURRENT = "this composition"

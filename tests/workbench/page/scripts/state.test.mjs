@@ -269,7 +269,7 @@ test("losses stay while newer ones are on their way, and are said to be behind",
   assert.ok(page.state.losses.points.cot);
   page.settle();
   assert.equal(status(page.state).losses, "behind");
-  page.answer("quick", { points: { cot: {} } });
+  page.answer("quick", { points: { cot: { quick: true } } });
   assert.equal(status(page.state).losses, "quick");
 });
 

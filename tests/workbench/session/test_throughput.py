@@ -1,10 +1,10 @@
-"""The quick losses take a time and not a number of examples, and more of the short ones."""
+"""The quick losses take a time and not a number of examples; what is left is told from what was measured."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workbench.session.loss_on_axis import QUICK_COUNTS, quick_counts
+from workbench.session.throughput import QUICK_COUNTS, Throughput, quick_counts
 
 EQUAL = [50.0, 50.0]
 
@@ -39,3 +39,23 @@ def test_shorter_examples_and_faster_models_never_give_fewer(lengths, speed, fas
     assert in_order == sorted(counts, reverse=True)
     more = quick_counts(lengths, speed * faster)
     assert all(one <= other for one, other in zip(counts, more, strict=True))
+
+
+def test_what_is_left_by_hand():
+    speed = Throughput()
+    assert speed.seconds(7, 1_000) is None
+    speed.composed(2.0)
+    speed.composed(0.0)  # it stood already
+    assert speed.seconds(7, 1_000) is None
+    speed.measured(40, 1.0)
+    speed.measured(60, 4.0)
+    assert speed.seconds(2, 300) == 2 * 2.0 + 300 * 5 / 100
+    assert speed.seconds(0, 0) == 0.0
+
+
+def test_what_was_measured_long_ago_counts_less():
+    speed = Throughput()
+    speed.measured(1_000, 9.0)
+    for _ in range(5):
+        speed.measured(8_000, 8.0)  # 1,000 positions a second now
+    assert speed.seconds(0, 1_000) == pytest.approx(1.0, rel=0.05)

@@ -1,11 +1,9 @@
 """Losses are kept by composition and examples; a damaged file is replaced by an empty one and reported."""
 
-import logging
 import math
 import sqlite3
 
-from workbench.session.loss_cache import Entry, LossCache
-from workbench.session.session import Session
+from evaluation.records.loss_cache import Entry, LossCache
 
 ENTRY = Entry("cot", 1.25, 0.5, 2, 31, (30.0, 8.75), (20, 11))
 
@@ -87,15 +85,3 @@ def test_a_damaged_file_is_moved_aside_reported_and_replaced(tmp_path):
         f"{path} is damaged; it was kept as {aside.name} and a new loss cache was started."
     ]
     assert aside.read_bytes() == content
-
-
-def test_a_session_opens_on_damaged_files_and_logs_them(tmp_path, caplog):
-    for name in ("jobs", "losses"):
-        (tmp_path / f"{name}.sqlite").write_bytes(b"not a database at all" * 99)
-    with caplog.at_level(logging.WARNING):
-        session = Session([], tmp_path)
-    assert session.jobs.recent() == [] and session.book.get("composition", "data") is None
-    session.close()
-    for name in ("jobs", "losses"):
-        assert f"{name}.sqlite is damaged; it was kept as {name}.sqlite.corrupt-" in caplog.text
-        assert len(list(tmp_path.glob(f"{name}.sqlite.corrupt-*"))) == 1
