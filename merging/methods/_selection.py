@@ -73,13 +73,6 @@ def select_surveyed(
         sizes_of: computes the sizes of one chunk, none negative, in the working dtype.
         ranks: counted from 0 for the smallest.
     """
-    if stack.dtype == torch.float64:  # rare, and of few parameters
-        sizes = surveyed(stack, site, (*key, "sizes"), sizes_of, torch.cat, unit).numpy()
-        ordered = np.sort(sizes)
-        return [
-            Ranked(float(ordered[rank]), int(np.searchsorted(ordered, ordered[rank])))
-            for rank in ranks
-        ]
 
     def pass_over(name: str, count: Count, size: int) -> Counts:
         """Counts in a survey."""
@@ -99,6 +92,14 @@ def select_surveyed(
             return total
 
         return surveyed(stack, site, (*key, name), of, join, unit)
+
+    if stack.dtype == torch.float64:  # rare, and of few parameters
+        sizes = surveyed(stack, site, (*key, "sizes"), sizes_of, torch.cat, unit).numpy()
+        ordered = np.sort(sizes)
+        return [
+            Ranked(float(ordered[rank]), int(np.searchsorted(ordered, ordered[rank])))
+            for rank in ranks
+        ]
 
     return select(pass_over, ranks)
 

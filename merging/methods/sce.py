@@ -92,13 +92,13 @@ def _selected(stack: Float[Tensor, "vectors *shape"], site: Site, share: float) 
     start = size - count
     low, high = select_surveyed(stack, site, ("variances",), variance, (start, size - 1))
     window = Window(start, size, low.size, high.size, low.below, high.below)
-    if low.below == start:  # all that equal the lowest are kept, wherever they are
-        return _Kept(window, ())
 
     def equal(chunk: Chunk) -> Tensor:
         """Returns how many variances of a chunk equal the lowest that is kept."""
         return (variance(chunk) == low.size).sum()
 
+    if low.below == start:  # all that equal the lowest are kept, wherever they are
+        return _Kept(window, ())
     return _Kept(window, surveyed(stack, site, ("equal", low.size), equal, _running))
 
 
