@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from evaluation.errors import StoreError
 from evaluation.records.loss_cache import Entry, LossCache
@@ -14,17 +14,24 @@ DIGITS = 7
 """Significant digits of a stored loss; the losses of a float32 model have no more."""
 
 
+class Shipped(NamedTuple):
+    """A composition of the open models whose losses may be in a file."""
+
+    identity: str
+    """Its key in the loss cache."""
+    parts: str
+    """What it is made of; see LossCache.describe."""
+
+
 def write_losses(
-    path: Path, cache: LossCache, base: str, compositions: Mapping[str, str], data: Iterable[str]
+    path: Path, cache: LossCache, compositions: Mapping[str, str], data: Iterable[str]
 ) -> None:
     """Writes the losses of some compositions on some datasets, with those of their examples.
 
     Args:
         path: the file.
         cache: holds all of these losses.
-        base: identity of the base.
-        compositions: Models.identity of each composition -> what it is made of; see
-            LossCache.describe.
+        compositions: Models.content_key of each composition -> its key in the cache.
         data: DataSet.keys of the examples of each dataset.
 
     Raises:
@@ -33,28 +40,34 @@ def write_losses(
     datasets: dict[str, Any] = {}
     losses = []
     for key in data:
-        for composition in compositions:
-            entry = cache.get(composition, key)
+        for content, identity in compositions.items():
+            entry = cache.get(identity, key)
             if entry is None or not entry.sums:
-                raise StoreError(f"{path}: a loss of {composition} was not measured yet.")
+                raise StoreError(f"{path}: a loss of {identity} was not measured yet.")
             datasets[key] = {"dataset": entry.dataset, "counts": entry.counts}
             value, stderr, *sums = map(_rounded, (entry.value, entry.stderr, *entry.sums))
             losses.append(
-                {"composition": composition, "data": key, "value": value, "stderr": stderr}
+                {"composition": content, "data": key, "value": value, "stderr": stderr}
                 | {"sums": sums}
             )
-    document = {"format": FORMAT, "base": base, "compositions": dict(compositions)}
     lines = [json.dumps(row) for row in losses]
     # A loss on each line, so that a change can be read.
-    text = json.dumps(document | {"data": datasets, "losses": []}, ensure_ascii=False)
+    document = {"format": FORMAT, "data": datasets, "losses": []}
+    text = json.dumps(document, ensure_ascii=False)
     write_whole(path, text.removesuffix("]}") + "\n" + ",\n".join(lines) + "\n]}\n")
 
 
-def read_losses(path: Path, cache: LossCache) -> int:
+def read_losses(path: Path, cache: LossCache, base: str, known: Mapping[str, Shipped]) -> int:
     """Puts the losses of a file into a cache; a loss that the cache has already stays.
 
-    Losses are found under the digests of weights and examples. So losses of other files than those
-    that are open are never shown.
+    The file has keys of contents, so that it serves wherever the models lie; the cache has keys of
+    files. Losses of other weights or examples than those that are open are never shown.
+
+    Args:
+        path: the file.
+        cache: where the losses go.
+        base: identity of the base.
+        known: Models.content_key of each composition that may be in the file -> what it is here.
 
     Returns:
         How many losses were new.
@@ -67,18 +80,20 @@ def read_losses(path: Path, cache: LossCache) -> int:
         if document["format"] != FORMAT:
             raise StoreError(f"{path} has format {document['format']}; known is {FORMAT}.")
         rows = [
-            (row["composition"], row["data"], _entry(row, document["data"][row["data"]]))
+            (str(row["composition"]), str(row["data"]), _entry(row, document["data"][row["data"]]))
             for row in document["losses"]
         ]
-        described = {str(key): str(parts) for key, parts in document["compositions"].items()}
-        base = str(document["base"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise StoreError(f"{path} has no losses that can be read ({error}).") from None
-    new = [row for row in rows if cache.get(row[0], row[1]) is None]
-    for composition, data, entry in new:
-        cache.put(composition, data, entry)
-    for composition in {row[0] for row in new} & described.keys():
-        cache.describe(composition, base, described[composition])
+    new = [
+        (known[content], data, entry)
+        for content, data, entry in rows
+        if content in known and cache.get(known[content].identity, data) is None
+    ]
+    for shipped, data, entry in new:
+        cache.put(shipped.identity, data, entry)
+    for shipped in {shipped for shipped, _, _ in new}:
+        cache.describe(shipped.identity, base, shipped.parts)
     return len(new)
 
 

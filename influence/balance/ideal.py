@@ -66,7 +66,8 @@ def ideal_step(
         raise InfluenceError(f"m is {m}; expected a number between 0 and 1, such as {STEP}.")
     step = influence - old / old.sum() * influence.sum() if centre else influence
     largest = np.abs(step).max()
-    beta = -m * step / largest if largest else np.zeros_like(step)
+    # Divided first: m times the smallest numbers of float64 would be 0.
+    beta = -m * (step / largest) if largest else np.zeros_like(step)
     # Without the rounding, int(100·1.15) is 114.
     new = (old * (1 + beta)).round(9)
     counts = apportion(new, int(old.sum())) if keep_total else new.astype(int).tolist()

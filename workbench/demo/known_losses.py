@@ -19,7 +19,7 @@ def keep_losses(demo: Path) -> None:
         SessionError: the demo cannot be opened; the message says why.
     """
     from evaluation.records.loss_file import write_losses
-    from workbench.session.keys import parts_text
+    from workbench.session.interference import ends_of
     from workbench.session.loss_on_axis import FULL
     from workbench.session.session import KNOWN_LOSSES, Session
 
@@ -31,14 +31,11 @@ def keep_losses(demo: Path) -> None:
         try:
             session.open_demo()
             models = session.models
-            recipes = [models.recipe({}), *(models.recipe({name: 1.0}) for name in models.names)]
+            recipes = ends_of(models)
             for recipe in recipes:
                 session.losses(recipe, FULL)
-            described = {
-                models.identity(recipe): parts_text(recipe, models.identities) or ""
-                for recipe in recipes
-            }
+            kept = {models.content_key(recipe): models.identity(recipe) for recipe in recipes}
             keys = [data.keys[FULL] for data in models.data.values()]
-            write_losses(file, session.book, models.base.identity, described, keys)
+            write_losses(file, session.book, kept, keys)
         finally:
             session.close()

@@ -7,13 +7,43 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from evaluation.records.loss_file import Shipped, read_losses
+from workbench.session.keys import parts_text
 from workbench.session.loss_on_axis import FULL
 from workbench.session.tickets import Stale
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from evaluation.records.loss_cache import LossCache
+    from merging.recipe import Recipe
     from workbench.session.losses import Losses
     from workbench.session.models import Models
+
+
+def ends_of(models: Models) -> list[Recipe]:
+    """Returns the base and each expert alone: the ends of the bars' axes, and this table."""
+    return [models.recipe({}), *(models.recipe({name: 1.0}) for name in models.names)]
+
+
+def take_shipped(file: Path, models: Models, book: LossCache) -> None:
+    """Takes in the losses of these ends that ship with models, so that none is measured again.
+
+    Args:
+        file: the losses.
+        models: the models that are opened.
+        book: where the losses go.
+
+    Raises:
+        StoreError: the file is damaged.
+    """
+    known = {
+        models.content_key(recipe): Shipped(
+            models.identity(recipe), parts_text(recipe, models.identities) or ""
+        )
+        for recipe in ends_of(models)
+    }
+    read_losses(file, book, models.base.identity, known)
 
 
 def measure_interference(

@@ -15,9 +15,9 @@ def weights_key(recipe: Recipe) -> str:
     """Returns the key that identifies the weights which a recipe gives.
 
     Runs and the ledger store it as `digest`. It covers the base, every model whose ω is not 0 with
-    its parameters, the method and its parameters, dtypes, seed, rounding, the filters, the
-    vocabulary, slices and statistics files. Recipes that differ only in models at ω = 0 have the
-    same key.
+    its parameters, the method with its parameters and stream of random numbers, dtypes, seed,
+    rounding, the filters, the vocabulary, slices and statistics files. Recipes that differ only in
+    models at ω = 0 have the same key.
 
     Models are identified by the digests in `recipe.inputs`, so a stored recipe keeps its key when
     its folders move; a model without a digest is identified by its location.
@@ -48,7 +48,33 @@ def weights_key(recipe: Recipe) -> str:
         name: digest for name, digest in recipe.inputs.items() if name.startswith("statistics of ")
     }
     base = recipe.inputs.get("base") or recipe.base
-    return fingerprint([base, parts, settings, scope, statistics])[:16]
+    return fingerprint([base, parts, settings, scope, statistics, *_draws(recipe)])[:16]
+
+
+def composition_key(recipe: Recipe, base: str, identities: Mapping[str, str]) -> str:
+    """Returns a key of the weights that a recipe of open models gives.
+
+    It covers base and vectors, the ω that are not 0, the method and its settings.
+
+    Args:
+        recipe: the composition.
+        base: what identifies the base.
+        identities: name of a vector, or of a base that is one more model -> what identifies it.
+    """
+    parts = [
+        # The name counts too: the random masks of DARE and its relatives depend on it.
+        (identities[source.name], source.name, dict(source.parameters))
+        for source in recipe.models
+        if recipe.omegas[source.name] != 0.0
+    ]
+    scope = [list(recipe.include), list(recipe.exclude), recipe.rounding]
+    settings = [recipe.method, dict(recipe.parameters), recipe.dtype, recipe.seed]
+    return fingerprint([base, parts, *settings, *scope, *_draws(recipe)])
+
+
+def _draws(recipe: Recipe) -> list[int]:
+    """Returns the number of the stream of random numbers, if the method draws any."""
+    return [recipe.definition.draws] if recipe.definition.draws else []
 
 
 def parts_text(recipe: Recipe, identities: Mapping[str, str]) -> str | None:

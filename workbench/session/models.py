@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.errors import SessionError
 from workbench.session.composer import Composer
-from workbench.session.keys import fingerprint
+from workbench.session.keys import composition_key, fingerprint
 from workbench.session.standing import PLAIN, Choice, uniform
 
 if TYPE_CHECKING:
@@ -236,19 +236,16 @@ class Models:
     def identity(self, recipe: Recipe) -> str:
         """Returns the key under which the losses of a composition are cached.
 
-        It covers the files, the ω that are not 0, the method and its settings. Runs and the ledger
-        have another key, keys.weights_key.
+        It covers the files. Runs and the ledger have another key, keys.weights_key.
         """
         identities = self.identities | {self.base_name: self.base.identity}
-        parts = [
-            # The name counts too: the random masks of DARE and its relatives depend on it.
-            (identities[source.name], source.name, dict(source.parameters))
-            for source in recipe.models
-            if recipe.omegas[source.name] != 0.0
-        ]
-        scope = [list(recipe.include), list(recipe.exclude), recipe.rounding]
-        settings = [recipe.method, dict(recipe.parameters), recipe.dtype, recipe.seed]
-        return fingerprint([self.base.identity, parts, *settings, *scope])
+        return composition_key(recipe, self.base.identity, identities)
+
+    def content_key(self, recipe: Recipe) -> str:
+        """Returns a key of a composition that is the same wherever its files lie."""
+        digests = {name: vector.digest for name, vector in self.vectors.items()}
+        digests[self.base_name] = self.base.digest
+        return composition_key(recipe, self.base.digest, digests)
 
     def reopened(self, recipe: Recipe | None = None) -> tuple[Checkpoint, dict[str, Vector]]:
         """Opens the base and its vectors a second time, for work beside the live module.

@@ -21,10 +21,9 @@ import numpy as np
 from evaluation.errors import StoreError
 from evaluation.records.ledger import Ledger
 from evaluation.records.loss_cache import Entry, LossCache
-from evaluation.records.loss_file import read_losses
 from workbench.errors import SessionError
 from workbench.session.folders import Folders
-from workbench.session.interference import known_interference, measure_interference
+from workbench.session.interference import known_interference, measure_interference, take_shipped
 from workbench.session.job_table import Jobs
 from workbench.session.loss_on_axis import FULL, LossOnAxis
 from workbench.session.losses import Losses
@@ -127,7 +126,6 @@ class Session:
                 return
             self.announced = demo_checkpoints(self.demo, self.folders)
             named = [(path, None) for path in self.announced]
-            self._read_losses(self.demo / KNOWN_LOSSES)
             self.open(self.demo / "base", named, self.demo / "data")
         except Exception as error:
             log.exception("the demo could not be opened")
@@ -135,12 +133,15 @@ class Session:
         finally:
             self.opened.set()
 
-    def _read_losses(self, file: Path) -> None:
+    def _read_losses(self, models: Models) -> None:
         """Takes in the losses that a demo ships with, so that they are not measured again."""
-        if not self.folders.reach.holds(file) or not file.is_file():
+        file = models.base.path.parent / KNOWN_LOSSES
+        if self.demo is None or self.demo.resolve() != file.parent:
+            return
+        if not self.folders.holds(file) or not file.is_file():
             return
         try:
-            read_losses(file, self.book)
+            take_shipped(file, models, self.book)
         # They only save time: without them everything is measured.
         except StoreError as error:
             log.warning("%s", error)
@@ -175,6 +176,7 @@ class Session:
 
     def use(self, models: Models) -> None:
         """Replaces the open models by these, with their best known ω as the standing, or 0."""
+        self._read_losses(models)
         with self._model_lock:
             self._models = models
             self.shown.clear()
