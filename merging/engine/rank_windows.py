@@ -25,7 +25,7 @@ from merging.inputs.vector import Vector
 from merging.methods import _selection as selection
 from merging.methods._chunks import CHUNK
 from merging.methods._edits import EVERYTHING, NOTHING, Ranks, Window, rank_window
-from merging.methods._selection import Count
+from merging.methods._selection import Count, Counts, Result
 
 _CACHE = "_rank_windows"
 _LOCK = Lock()
@@ -166,12 +166,12 @@ def select(chunks: Chunks, start: int, stop: int) -> Window:
         stop: the rank after the last one.
     """
 
-    def pass_over(name: str, count: Count, size: int) -> NDArray[np.int64]:
+    def pass_over(name: str, count: Count, size: int, then: Callable[[Counts], Result]) -> Result:
         """Counts all magnitudes."""
         counts = np.zeros(size, np.int64)
         for part in chunks():
             count(part, counts)
-        return counts
+        return then(counts)
 
     low, high = selection.select(pass_over, (start, stop - 1))
     return Window(start, stop, low.size, high.size, low.below, high.below)

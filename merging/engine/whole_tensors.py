@@ -67,7 +67,7 @@ class WholeTensor(NamedTuple):
         read = (
             read_deltas(piece, self.base, self.vectors, reader)
             if deltas
-            else (read_weights(piece, self.vectors, reader))
+            else read_weights(piece, self.vectors, reader)
         )
         if base:
             assert origin is not None
@@ -101,8 +101,13 @@ class WholeTensor(NamedTuple):
         with _LOCK:
             surveys: dict[str, list[_Survey]] = vars(keepers[0]).setdefault(_CACHE, {})
             known = surveys.setdefault(self.task.name, [])
-            # Those of other vectors are dropped: a set of vectors changes seldom.
-            known[:] = [each for each in known if each.is_of(self.base, keepers)]
+            # Only the last of each kind is kept: a density that is dragged has new ones with each
+            # move. So are those of the last set of vectors.
+            known[:] = [
+                each
+                for each in known
+                if each.is_of(self.base, keepers) and (each.key == key or each.key[:2] != key[:2])
+            ]
             survey = next((each for each in known if each.key == key), None)
             if survey is None:
                 survey = _Survey(key, self.base, keepers, -(-self.task.numel // size), join)

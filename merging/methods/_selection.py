@@ -6,7 +6,7 @@ selection in two passes.
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -21,11 +21,27 @@ from merging.methods._values import Site
 LOWER = 15
 """The lower bits of a float32 size; its sign bit is 0, so 16 are above them."""
 
+Result = TypeVar("Result")
 Counts = NDArray[np.int64]
 Count = Callable[[Tensor, Counts], None]
 """Adds the sizes of one chunk, (n,), to counts."""
-PassOver = Callable[[str, Count, int], Counts]
-"""Counts all sizes: takes a name for the counts, the function, and how many counts there are."""
+
+
+@runtime_checkable
+class PassOver(Protocol):
+    """Counts all sizes, and returns what is made of the counts."""
+
+    def __call__(
+        self, name: str, count: Count, size: int, then: Callable[[Counts], Result]
+    ) -> Result:
+        """Counts.
+
+        Args:
+            name: what is counted.
+            count: counts one chunk.
+            size: how many counts there are.
+            then: makes the result of the counts of all chunks.
+        """
 
 
 class Ranked(NamedTuple):
@@ -37,8 +53,12 @@ class Ranked(NamedTuple):
 
 def select(pass_over: PassOver, ranks: Sequence[int]) -> list[Ranked]:
     """Returns the sizes at some ranks, counted from 0 for the smallest."""
-    upper = pass_over("upper", _loops.count_upper, 2**16)
-    ends = [_place(upper, rank) for rank in ranks]
+    ends = pass_over(
+        "upper",
+        _loops.count_upper,
+        2**16,
+        lambda counts: [_place(counts, rank) for rank in ranks],
+    )
     bins = sorted({end for end, _ in ends})
 
     def count(sizes: Tensor, counts: Counts) -> None:
@@ -46,21 +66,22 @@ def select(pass_over: PassOver, ranks: Sequence[int]) -> list[Ranked]:
         for end, own in zip(bins, counts.reshape(len(bins), -1), strict=True):
             _loops.count_lower(sizes, end, own)
 
-    # The bins follow from the ranks, so they name the counts.
-    name = f"lower {bins}"
-    lower = pass_over(name, count, len(bins) << LOWER).reshape(len(bins), -1)
-    found = []
-    for (end, before), rank in zip(ends, ranks, strict=True):
-        last, under = _place(lower[bins.index(end)], rank - before)
-        bits = torch.tensor(end << LOWER | last, dtype=torch.int32)
-        found.append(Ranked(float(bits.view(torch.float32)), before + under))
-    return found
+    def ranked(counts: Counts) -> list[Ranked]:
+        """Returns the result from the counts by the lower bits."""
+        lower, found = counts.reshape(len(bins), -1), []
+        for (end, before), rank in zip(ends, ranks, strict=True):
+            last, under = _place(lower[bins.index(end)], rank - before)
+            bits = torch.tensor(end << LOWER | last, dtype=torch.int32)
+            found.append(Ranked(float(bits.view(torch.float32)), before + under))
+        return found
+
+    return pass_over("lower", count, len(bins) << LOWER, ranked)
 
 
 def select_surveyed(
     stack: Float[Tensor, "vectors *shape"],
     site: Site,
-    key: tuple[object, ...],
+    kind: str,
     sizes_of: Callable[[Chunk], Float[Tensor, "n"]],
     ranks: Sequence[int],
     unit: int = 1,
@@ -69,12 +90,13 @@ def select_surveyed(
 
     Args:
         stack: the tensors, or a block of them.
-        site: see merging.methods._survey.surveyed; so are `key` and `unit`.
+        site: see merging.methods._survey.surveyed; so is `unit`.
+        kind: a word for the sizes.
         sizes_of: computes the sizes of one chunk, none negative, in the working dtype.
         ranks: counted from 0 for the smallest.
     """
 
-    def pass_over(name: str, count: Count, size: int) -> Counts:
+    def pass_over(name: str, count: Count, size: int, then: Callable[[Counts], Result]) -> Result:
         """Counts in a survey."""
 
         def of(chunk: Chunk) -> Tensor:
@@ -84,23 +106,26 @@ def select_surveyed(
             places = np.flatnonzero(counts)
             return torch.from_numpy(np.stack([places, counts[places]]))
 
-        def join(parts: list[Tensor]) -> Counts:
-            """Returns the counts of all chunks."""
+        def join(parts: list[Tensor]) -> Result:
+            """Makes the result of the counts of all chunks."""
             total = np.zeros(size, np.int64)
             for places, counts in (part.numpy() for part in parts):
                 total[places] += counts
-            return total
+            return then(total)
 
-        return surveyed(stack, site, (*key, name), of, join, unit)
+        # What is kept is the result: counts would be half a megabyte for each tensor.
+        return surveyed(stack, site, (f"{kind} {name}", *ranks), of, join, unit)
 
-    if stack.dtype == torch.float64:  # rare, and of few parameters
-        sizes = surveyed(stack, site, (*key, "sizes"), sizes_of, torch.cat, unit).numpy()
-        ordered = np.sort(sizes)
+    def sort(parts: list[Tensor]) -> list[Ranked]:
+        """Returns the result from the sizes of all chunks."""
+        ordered = np.sort(torch.cat(parts).numpy())
         return [
             Ranked(float(ordered[rank]), int(np.searchsorted(ordered, ordered[rank])))
             for rank in ranks
         ]
 
+    if stack.dtype == torch.float64:  # rare, and of few parameters
+        return surveyed(stack, site, (kind, *ranks), sizes_of, sort, unit)
     return select(pass_over, ranks)
 
 

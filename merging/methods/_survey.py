@@ -75,7 +75,8 @@ def surveyed(
     Args:
         stack: the tensors, or a block of them.
         site: has the way to the whole tensors, if the stack is a block.
-        key: equal keys stand for equal numbers of the same vectors.
+        key: equal keys stand for equal numbers of the same vectors. It begins with a word for their
+            kind; of each kind only the last numbers are kept.
         of: computes the numbers of one chunk, in any thread.
         join: makes the result of the numbers of all chunks, in their order.
         unit: a chunk has a multiple of so many elements, such as whole rows.

@@ -90,7 +90,7 @@ def _selected(stack: Float[Tensor, "vectors *shape"], site: Site, share: float) 
     if not count:
         return _Kept(NOTHING, ())
     start = size - count
-    low, high = select_surveyed(stack, site, ("variances",), variance, (start, size - 1))
+    low, high = select_surveyed(stack, site, "variances", variance, (start, size - 1))
     window = Window(start, size, low.size, high.size, low.below, high.below)
 
     def equal(chunk: Chunk) -> Tensor:

@@ -11,7 +11,7 @@ from merging import DistributionVector, merge
 from merging.engine import whole_tensors
 from merging.engine.tasks import tasks
 from merging.inputs.checkpoint import Checkpoint
-from merging.methods import _chunks, _span, _survey, model_stock, nuslerp, sce
+from merging.methods import _chunks, _random_masks, _span, _survey, model_stock, nuslerp, sce
 
 SIZE = (17, 31)
 METHODS = {
@@ -51,7 +51,7 @@ def in_chunks(monkeypatch, pieces):
     """Makes tensors above 40 entries come in blocks, with chunks that no block begins with."""
 
     def of(chunk=40, block=24, piece=72):
-        for module in (_chunks, _span, _survey, model_stock, nuslerp, sce):
+        for module in (_chunks, _random_masks, _span, _survey, model_stock, nuslerp, sce):
             monkeypatch.setattr(module, "CHUNK", chunk)
         pieces(block, piece)
 
@@ -153,6 +153,26 @@ def test_a_moved_slider_reads_nothing_again(models, in_chunks, recipe, monkeypat
     others = {**vectors, "v1": DistributionVector("v1", base, tuned[1])}
     assert not torch.equal(dict(merge(asked, base, others))["w"], found)
     assert len(read) == 3 * 14
+
+
+def test_of_each_kind_only_the_last_numbers_are_kept(models, in_chunks, recipe):
+    base, tuned = models
+    in_chunks()
+    vectors = vectors_of(base, tuned)
+    for density in (0.3, 0.5, 0.7):
+        parameters = {"density": density}
+        asked = recipe({"v0": 1.0, "v1": 1.0}, "dare_linear", parameters=parameters)
+        dict(merge(asked, base, vectors))
+        dict(
+            merge(
+                recipe({"v0": 1.0, "v1": 1.0}, "sce", parameters={"select_topk": density}),
+                base,
+                vectors,
+            )
+        )
+    kept = vars(vectors["v0"])["_surveys"]["w"]
+    kinds = [survey.key[1] for survey in kept]
+    assert len(set(kinds)) == len(kinds) and {"magnitudes", "lengths", "varied"} <= set(kinds)
 
 
 def test_what_is_kept_does_not_keep_other_vectors(models, in_chunks, recipe):

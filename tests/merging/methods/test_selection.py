@@ -21,7 +21,7 @@ def chunks_of_five(monkeypatch):
 def selected(values, ranks):
     stack = torch.stack([values, torch.zeros_like(values)])
     site = Site("w", torch.zeros_like(values))
-    return select_surveyed(stack, site, (), lambda chunk: chunk.values[0].abs(), ranks)
+    return select_surveyed(stack, site, "sizes", lambda chunk: chunk.values[0].abs(), ranks)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
