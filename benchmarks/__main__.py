@@ -39,6 +39,7 @@ OTHERS = {
     "gradients_in_batches": (),
     "misfiled_examples": (),
     "predicted_against_measured": (),
+    "factors_against_svd": (),
     "sampler_against_step": (),
     "trainer_against_loop": (),
     "packing_against_padding": (),

@@ -22,6 +22,7 @@ from benchmarks import (
     device,
     digests_on_the_way,
     evaluation_against_forward,
+    factors_against_svd,
     geometry_against_read,
     gradients_in_batches,
     grid_of_demo,
@@ -381,6 +382,15 @@ def test_projection_against_dense(capsys):
     assert all(0.01 < float(row[3]) < 0.25 for row in table[2:])
     assert "≤ 0.01: " in table[2][2] and "≤ 1.05: " in table[2][4]
     assert "gradient of all 1,967,808 weights, in gradients: " in printed and "≤ 2: met" in printed
+
+
+def test_factors_against_svd(capsys, monkeypatch):
+    monkeypatch.setattr(factors_against_svd, "SHAPES", {"small": (300, 40), "wide": (40, 300)})
+    factors_against_svd.main(["--rounds", "1", "--rank", "3"])
+    (table,) = tables(capsys.readouterr().out, "factors_against_svd")
+    assert firsts(table) == [*["small, 300 × 40"] * 2, *["wide, 40 × 300"] * 2]
+    # So small a matrix is decomposed as a whole here too.
+    assert all(row[5] == "1.0000; ≤ 1.01: met" for row in table[2:])
 
 
 def test_live_line(tmp_path, capsys):
