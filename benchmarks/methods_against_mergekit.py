@@ -30,6 +30,8 @@ TIME, MEMORY = 1 / 3, 1 / 6
 MOST_MB, MOST_SECONDS = 600.0, 180.0
 """The targets for the peak of all others, and for the time of those of singular vectors."""
 SPARSE = {"density": 0.5}
+_OF = ["mergekit", "ratio", "target"]
+COLUMNS = ["method", "seconds", *_OF, "MB", *_OF]
 
 
 class Case(NamedTuple):
@@ -52,7 +54,8 @@ class Case(NamedTuple):
 
 CASES = {
     "task_arithmetic": Case(),
-    "linear": Case(),
+    # mergekit averages the base too, and asks for its weight.
+    "linear": Case({"weight": 0.0}),
     "ties": Case(SPARSE),
     "dare_linear": Case(SPARSE),
     "dare_ties": Case(SPARSE),
@@ -85,17 +88,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = machine.begin(__file__, __doc__, argv, rounds=1, size="0.5B", methods=methods)
     if any(CASES[name].mergekit for name in options.methods):
         check_mergekit()
-    rows = []
-    with shapes.checkpoints(options.size, EXPERTS, options.weights) as folder:
-        for name in options.methods:
-            costs = _measured(name, folder, options.rounds)
-            rows.append(_row(name, costs))
-            print(f"{name} is measured", file=sys.stderr)
-    print(f"{inputs_text(options.size)}\n")
-    machine.show(
-        ["method", "seconds", "mergekit", "ratio", "target", "MB", "mergekit", "ratio", "target"],
-        rows,
-    )
+    rows: list[list[str]] = []
+    try:
+        with shapes.checkpoints(options.size, EXPERTS, options.weights) as folder:
+            for name in options.methods:
+                rows.append(_row(name, _measured(name, folder, options.rounds)))
+                print(" | ".join(rows[-1]), file=sys.stderr, flush=True)
+    finally:  # all of them take an hour: if one fails, the others are shown all the same
+        print(f"{inputs_text(options.size)}\n")
+        machine.show(COLUMNS, rows)
 
 
 def _measured(name: str, folder: Path, rounds: int) -> dict[str, list[machine.Cost]]:
