@@ -1,5 +1,22 @@
 """sce by numbers written out."""
 
+import pytest
+import torch
+
+from merging.methods import sce
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+def test_variances_are_those_of_float64_and_0_where_all_are_equal(count):
+    generator = torch.Generator().manual_seed(count)
+    values = torch.randn(count, 50, generator=generator) * 1e-3
+    values[:, :10] = values[:1, :10]
+    found = sce._variance(values)
+    torch.testing.assert_close(
+        found.double(), values.double().var(0, unbiased=False), rtol=1e-6, atol=1e-20
+    )
+    assert not found[:10].any()
+
 
 def test_weights_are_shares_of_the_mean_squares(combine, close):
     # squares 9 and 1: weights 0.9 and 0.1; + is elected, and a lone 3 is divided by its own weight
