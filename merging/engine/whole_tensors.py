@@ -31,13 +31,15 @@ from merging.engine.task_vectors import RenamedTensor
 from merging.engine.workspace import Workspace
 from merging.inputs.checkpoint import Weights, dtype_of, read_into
 from merging.inputs.vector import Vector
-from merging.methods._chunks import CHUNK
 from merging.methods._survey import Chunk, chunk_size, products
 from merging.methods._values import Site
+from merging.threads import Spare
 
 Joined = TypeVar("Joined")
 _CACHE = "_surveys"
 _LOCK = Lock()
+# Taken anew for each tensor, such memory leaves holes that nobody gives back.
+_WORKSPACES = Spare(Workspace)
 
 
 class WholeTensor(NamedTuple):
@@ -168,11 +170,11 @@ class _Survey:
             compute: returns the numbers of one chunk, by its place; reads into a workspace.
         """
         if not self._over.is_set():
-            workspace = Workspace(CHUNK)
             try:
-                while (number := self._take()) is not None:
-                    self._found[number] = compute(number, workspace)
-                    self._give_back()
+                with _WORKSPACES.borrowed() as workspace:
+                    while (number := self._take()) is not None:
+                        self._found[number] = compute(number, workspace)
+                        self._give_back()
             except BaseException as error:
                 self._error = error
                 self._over.set()

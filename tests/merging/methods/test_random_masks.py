@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from merging import DistributionVector, Recipe, merge
-from merging.engine import whole_tensors
 from merging.engine.tasks import tasks
 from merging.methods import _chunks, _loops, _random_masks, _survey
 from merging.methods._random_masks import sparsify
@@ -40,7 +39,7 @@ def in_chunks(monkeypatch, pieces):
     """Makes tensors above 40 entries come in blocks; sizes of a chunk, a block and a piece."""
 
     def of(chunk=40, block=24, piece=100):
-        for module in (_chunks, _survey, _random_masks, whole_tensors):
+        for module in (_chunks, _survey, _random_masks):
             monkeypatch.setattr(module, "CHUNK", chunk)
         pieces(block, piece)
 
