@@ -315,6 +315,19 @@ FOR_EACH_CPU int all_finite(size_t size, const void *values, int32_t dtype) {
     return most < 0x7f80u;
 }
 
+/* delta = the elements of one row in float, less theta if the base is to be subtracted from it. */
+INLINE void delta_of(const source *row, const void *elements, int based, size_t start, size_t size,
+                     const float *restrict theta, float *restrict delta) {
+    const int apart = based && !row->difference;
+    if (row->dtype == BFLOAT16) {
+        if (apart) added(elements, BFLOAT16, 1, 1, start, size, theta, 1.0f, delta);
+        else added(elements, BFLOAT16, 0, 1, start, size, theta, 1.0f, delta);
+    } else {
+        if (apart) added(elements, FLOAT32, 1, 1, start, size, theta, 1.0f, delta);
+        else added(elements, FLOAT32, 0, 1, start, size, theta, 1.0f, delta);
+    }
+}
+
 typedef float lanes_of_float __attribute__((vector_size(LANES * sizeof(float))));
 typedef union { float values[RUN]; lanes_of_float lanes[RUN / LANES]; } run;
 typedef double lanes_of_double __attribute__((vector_size(LANES * sizeof(double))));
@@ -339,12 +352,17 @@ INLINE double summed(const lanes_of_double *sums) {
     return total;
 }
 
+/* grams[i * count + j] = grams[j * count + i] = the sum of sums[i][j], for j <= i. */
+static void write_symmetric(size_t count, lanes_of_double (*sums)[MOST], double *grams) {
+    for (size_t k = 0; k < count; k++)
+        for (size_t j = 0; j <= k; j++) grams[j * count + k] = grams[k * count + j] = summed(&sums[k][j]);
+}
+
 /* Adds the inner products of one slice. Only the last slice may end with a part of a run, because
  * the rest of that run is filled with zeros. */
 FOR_EACH_CPU void inner_products_of_slice(
     size_t size, const void *base, int32_t base_dtype, size_t count, const source *rows, const void *const *elements,
     lanes_of_double (*sums)[MOST], lanes_of_double *squares) {
-#define DELTA(DTYPE, APART) added(elements[k], DTYPE, APART, 1, start, n, theta.values, 1.0f, deltas[k].values)
     run deltas[MOST], theta;
     for (size_t start = 0; start < size; start += RUN) {
         const size_t n = size - start < RUN ? size - start : RUN;
@@ -352,15 +370,10 @@ FOR_EACH_CPU void inner_products_of_slice(
         for (size_t i = 0; i < n; i++) theta.values[i] = widened(base, base_dtype, start + i);
         multiplied(theta.lanes, theta.lanes, squares);
         for (size_t k = 0; k < count; k++) {
-            if (rows[k].dtype == BFLOAT16) {
-                if (rows[k].difference) DELTA(BFLOAT16, 0); else DELTA(BFLOAT16, 1);
-            } else {
-                if (rows[k].difference) DELTA(FLOAT32, 0); else DELTA(FLOAT32, 1);
-            }
+            delta_of(rows + k, elements[k], 1, start, n, theta.values, deltas[k].values);
             for (size_t j = 0; j <= k; j++) multiplied(deltas[k].lanes, deltas[j].lanes, &sums[k][j]);
         }
     }
-#undef DELTA
 }
 
 /* grams[i * count + j] = inner product of rows[i] - base and rows[j] - base, and *square = inner
@@ -380,8 +393,7 @@ int inner_products(size_t size, const source *base, size_t count, const source *
         inner_products_of_slice(n, theta, base->dtype, count, rows, elements, sums, &squares);
     }
     *square = summed(&squares);
-    for (size_t k = 0; k < count; k++)
-        for (size_t j = 0; j <= k; j++) grams[j * count + k] = grams[k * count + j] = summed(&sums[k][j]);
+    write_symmetric(count, sums, grams);
     return 0;
 }
 
@@ -400,25 +412,18 @@ INLINE void multiplied_exactly(const lanes_of_double *a, const lanes_of_double *
 FOR_EACH_CPU void exact_products_of_slice(
     size_t size, const void *base, int32_t base_dtype, size_t count, const source *rows, const void *const *elements,
     lanes_of_double (*sums)[MOST]) {
-#define DELTA(DTYPE, APART) added(elements[k], DTYPE, APART, 1, start, n, theta, 1.0f, delta)
     wide_run deltas[MOST];
     float theta[RUN], delta[RUN];
     for (size_t start = 0; start < size; start += RUN) {
         const size_t n = size - start < RUN ? size - start : RUN;
         for (size_t i = 0; base && i < n; i++) theta[i] = widened(base, base_dtype, start + i);
         for (size_t k = 0; k < count; k++) {
-            const int apart = base && !rows[k].difference;
-            if (rows[k].dtype == BFLOAT16) {
-                if (apart) DELTA(BFLOAT16, 1); else DELTA(BFLOAT16, 0);
-            } else {
-                if (apart) DELTA(FLOAT32, 1); else DELTA(FLOAT32, 0);
-            }
+            delta_of(rows + k, elements[k], base != NULL, start, n, theta, delta);
             if (n < RUN) memset(deltas[k].values, 0, sizeof deltas[k].values);
             for (size_t i = 0; i < n; i++) deltas[k].values[i] = delta[i];
             for (size_t j = 0; j <= k; j++) multiplied_exactly(deltas[k].lanes, deltas[j].lanes, &sums[k][j]);
         }
     }
-#undef DELTA
 }
 
 /* As inner_products, but every product is exact and summed in double, which takes longer, and there
@@ -434,28 +439,21 @@ int exact_products(size_t size, const source *base, size_t count, const source *
         if (failed) return failed;
         exact_products_of_slice(n, theta, base ? base->dtype : FLOAT32, count, rows, elements, sums);
     }
-    for (size_t k = 0; k < count; k++)
-        for (size_t j = 0; j <= k; j++) grams[j * count + k] = grams[k * count + j] = summed(&sums[k][j]);
+    write_symmetric(count, sums, grams);
     return 0;
 }
 
 FOR_EACH_CPU void exact_sum_of_slice(
     size_t size, const void *base, int32_t base_dtype, size_t count, const source *rows, const void *const *elements,
     const double *factors, void *out, int32_t out_dtype) {
-#define ADD(DTYPE, APART) added(elements[k], DTYPE, APART, 1, start, n, theta, 1.0f, delta)
     float theta[RUN], delta[RUN];
     double total[RUN];
     for (size_t start = 0; start < size; start += RUN) {
         const size_t n = size - start < RUN ? size - start : RUN;
         for (size_t i = 0; base && i < n; i++) theta[i] = widened(base, base_dtype, start + i);
         for (size_t k = 0; k < count; k++) {
-            const int apart = base && !rows[k].difference;
             const double factor = factors[k];
-            if (rows[k].dtype == BFLOAT16) {
-                if (apart) ADD(BFLOAT16, 1); else ADD(BFLOAT16, 0);
-            } else {
-                if (apart) ADD(FLOAT32, 1); else ADD(FLOAT32, 0);
-            }
+            delta_of(rows + k, elements[k], base != NULL, start, n, theta, delta);
             if (k) for (size_t i = 0; i < n; i++) total[i] += delta[i] * factor;
             else for (size_t i = 0; i < n; i++) total[i] = delta[i] * factor;
         }
@@ -466,7 +464,6 @@ FOR_EACH_CPU void exact_sum_of_slice(
         else
             for (size_t i = 0; i < n; i++) ((uint16_t *)out)[start + i] = rounded(delta[i]);
     }
-#undef ADD
 }
 
 /* out = base + sum of factors[k] * (rows[k] - base), the sum in double and rounded to float once, with the

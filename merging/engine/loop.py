@@ -224,19 +224,14 @@ def _combined(job: _Job, start: int, stop: int) -> Tensor:
 
     The result lies in the workspace.
     """
-    task, scratch = job.task, job.workspace.scratch
+    task, unit, scratch = job.task, job.task.unit, job.workspace.scratch
     # If the method takes whole rows, those in which the elements begin and end are computed whole.
-    low = start // task.unit * task.unit
-    high = min(task.numel, -(-stop // task.unit) * task.unit)
+    low = start // unit * unit
+    high = min(task.numel, -(-stop // unit) * unit)
     dtype = working_dtype(dtype_of(job.base, task.name))
     stack = job.workspace.rows(len(task.vectors) + 1, high - low, dtype)
-    read_into(job.base, task.name, low, stack[0], scratch)
     windows = windows_at(task, job.base, job.vectors, low, scratch)
-    if task.space == "deltas":
-        pieces.fill_deltas(task.name, low, stack, job.base, job.vectors, scratch)
-    else:
-        for row, vector in zip(stack[1:], job.vectors, strict=True):
-            vector.read_weights(task.name, low, row, scratch)
+    job.whole.fill(low, stack, scratch)
     survey = None if task.whole else job.whole.survey
     return combine_piece(task, low, stack, windows, survey)[start - low : stop - low]
 

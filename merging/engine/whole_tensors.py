@@ -76,6 +76,23 @@ class WholeTensor(NamedTuple):
             read = [VectorSpan(origin, difference=True), *read]
         return origin if deltas else None, read
 
+    def fill(self, start: int, stack: Tensor, scratch: Tensor) -> None:
+        """Reads a piece as a method's `combine` takes it.
+
+        Args:
+            start: the first element.
+            stack: (1 + vectors, n), in the working dtype: the base's values come first, then the
+                deltas or the weights of each vector.
+            scratch: uint8; see merging.inputs.checkpoint.read_into.
+        """
+        task, base, vectors = self
+        read_into(base, task.name, start, stack[0], scratch)
+        if task.space == "deltas":
+            fill_deltas(task.name, start, stack, base, vectors, scratch)
+        else:
+            for row, vector in zip(stack[1:], vectors, strict=True):
+                vector.read_weights(task.name, start, row, scratch)
+
     def factors(self) -> list[float]:
         """Returns the factors of a method that declares them; see merging.methods._contract."""
         task = self.task
@@ -214,16 +231,9 @@ class _Stored(Chunk):
     def _rows(self) -> Tensor:
         """The base's values and those of each vector, (1 + vectors, n), in the working dtype."""
         task, base, vectors = self._source
-        scratch = self._workspace.scratch
-        rows = self._workspace.rows(
-            1 + len(vectors), self._size, working_dtype(dtype_of(base, task.name))
-        )
-        read_into(base, task.name, self.start, rows[0], scratch)
-        if task.space == "deltas":
-            fill_deltas(task.name, self.start, rows, base, vectors, scratch)
-        else:
-            for row, vector in zip(rows[1:], vectors, strict=True):
-                vector.read_weights(task.name, self.start, row, scratch)
+        dtype = working_dtype(dtype_of(base, task.name))
+        rows = self._workspace.rows(1 + len(vectors), self._size, dtype)
+        self._source.fill(self.start, rows, self._workspace.scratch)
         return rows
 
     @property

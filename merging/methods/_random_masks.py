@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from merging.methods import _loops
-from merging.methods._chunks import CHUNK, row_length
+from merging.methods._chunks import CHUNK, in_blocks, row_length
 from merging.methods._edits import rescaled, total_magnitude
 from merging.methods._survey import Chunk, surveyed
 from merging.methods._values import PerVector, Site
@@ -24,9 +24,11 @@ STREAM = 2
 """
 
 
-def in_blocks(shape: Sequence[int], depth: float | None, arguments: Mapping[str, Any]) -> bool:
+def in_blocks_of_rows(
+    shape: Sequence[int], depth: float | None, arguments: Mapping[str, Any]
+) -> bool:
     """Whether a tensor is computed in blocks: a large one whose rows fit in a chunk."""
-    return torch.Size(shape).numel() > CHUNK >= (row_length(shape) if "epsilon" in arguments else 1)
+    return in_blocks(shape, depth, arguments) and row_length(shape) <= CHUNK
 
 
 def sparsify(

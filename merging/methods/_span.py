@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from merging.methods._chunks import CHUNK
-from merging.methods._survey import Chunk, surveyed
+from merging.methods._survey import Chunk, cosines_of, surveyed
 from merging.methods._values import Site
 
 ROUNDING = 1e-6
@@ -43,10 +43,8 @@ def directions(
         if stack.dtype == torch.float64:
             wide = torch.ldexp(wide, -exponents[:, block, None])
         products[block] += wide.transpose(0, 1) @ wide.permute(1, 2, 0)
-    scaled = products.diagonal(dim1=1, dim2=2).sqrt()
-    inverse = torch.where(scaled > 0, 1 / scaled, 0.0)
-    cosines = (products * inverse[:, :, None] * inverse[:, None, :]).clamp(-1, 1)
-    return torch.ldexp(scaled.T, exponents), cosines
+    lengths = products.diagonal(dim1=1, dim2=2).sqrt().T
+    return torch.ldexp(lengths, exponents), cosines_of(products)
 
 
 def length(parts: Iterable[Float[Tensor, "n"]]) -> float:

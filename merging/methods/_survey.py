@@ -93,7 +93,8 @@ def surveyed(
 
 def chunk_size(unit: int) -> int:
     """Returns the elements of a chunk: CHUNK, but whole units and at least one."""
-    return max(1, CHUNK // max(1, unit)) * max(1, unit)
+    unit = max(1, unit)  # a row of an empty tensor has no element
+    return max(1, CHUNK // unit) * unit
 
 
 def products(rows: Float[Tensor, "rows n"]) -> Float[Tensor, "rows rows+1"]:
@@ -116,6 +117,15 @@ def products(rows: Float[Tensor, "rows n"]) -> Float[Tensor, "rows rows+1"]:
         wide = rows[:, at : at + _TILE].double().numpy()
         found[:, :-1] += wide @ wide.T
     return torch.from_numpy(found)
+
+
+def cosines_of(
+    products: Float[Tensor, "*rows vectors vectors"],
+) -> Float[Tensor, "*rows vectors vectors"]:
+    """Returns the cosines from inner products; 0 with a vector of zeros."""
+    lengths = products.diagonal(dim1=-2, dim2=-1).sqrt()
+    inverse = torch.where(lengths > 0, 1 / lengths, 0.0)
+    return (products * inverse[..., :, None] * inverse[..., None, :]).clamp(-1, 1)
 
 
 class Angles:
@@ -146,10 +156,7 @@ class Angles:
     @cached_property
     def cosines(self) -> Float[Tensor, "rows rows"]:
         """The cosines, with an error of about 1e-16; 0 with a row of zeros."""
-        lengths = self._products.diagonal().sqrt()
-        inverse = torch.where(lengths > 0, 1 / lengths, 0.0)
-        cosines: Tensor = (self._products * inverse[:, None] * inverse).clamp(-1, 1)
-        return cosines
+        return cosines_of(self._products)
 
 
 def angles(stack: Float[Tensor, "vectors *shape"], site: Site, *, base: bool = False) -> Angles:

@@ -3,9 +3,9 @@
 from jaxtyping import Float
 from torch import Tensor
 
+from merging.methods._chunks import in_blocks as in_blocks
 from merging.methods._parameters import Density, Lambda, NormalizeSum, RescaleBy, RescaleDropped
 from merging.methods._random_masks import STREAM, sparsify
-from merging.methods._random_masks import in_blocks as in_blocks
 from merging.methods._sums import sum_in_chunks
 from merging.methods._values import Site
 from merging.methods.task_arithmetic import refusal as refusal

@@ -3,6 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor
 
+from merging.methods._chunks import in_blocks as in_blocks
 from merging.methods._parameters import (
     Density,
     DivideBy,
@@ -13,7 +14,6 @@ from merging.methods._parameters import (
     RescaleDropped,
 )
 from merging.methods._random_masks import STREAM, sparsify
-from merging.methods._random_masks import in_blocks as in_blocks
 from merging.methods._sums import sum_agreeing
 from merging.methods._values import Site
 

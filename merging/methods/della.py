@@ -16,8 +16,7 @@ from merging.methods._parameters import (
     RescaleBy,
     RescaleDropped,
 )
-from merging.methods._random_masks import STREAM, sparsify
-from merging.methods._random_masks import in_blocks as in_blocks
+from merging.methods._random_masks import STREAM, in_blocks_of_rows, sparsify
 from merging.methods._sums import sum_agreeing
 from merging.methods._values import Site
 from merging.methods.della_linear import explain_outside
@@ -31,6 +30,7 @@ SPACE = "deltas"
 SCOPE = "tensor"
 DRAWS = STREAM
 BY_ROWS = True
+in_blocks = in_blocks_of_rows
 
 
 def combine(

@@ -10,7 +10,7 @@
 
 #define RUN 512 /* elements that are processed together */
 
-#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(PORTABLE)
+#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__)
 #define FOR_EACH_CPU __attribute__((target_clones("avx512f", "avx2", "default")))
 #else
 #define FOR_EACH_CPU

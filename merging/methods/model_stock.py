@@ -1,6 +1,5 @@
 """Model Stock: pull the mean of the models back to the base, the more the less they agree."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
@@ -8,8 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from merging.methods import _span
-from merging.methods._chunks import CHUNK
+from merging.methods import _chunks, _span
 from merging.methods._survey import angles
 from merging.methods._values import Site
 
@@ -25,7 +23,7 @@ WEIGHTED = False
 
 def in_blocks(shape: Sequence[int], depth: float | None, arguments: Mapping[str, Any]) -> bool:
     """Whether a tensor is computed in blocks: a large one that has one t."""
-    return math.prod(shape) > CHUNK and not arguments["filter_wise"]
+    return _chunks.in_blocks(shape, depth, arguments) and not arguments["filter_wise"]
 
 
 def combine(

@@ -1,6 +1,5 @@
 """NuSLERP: spherical interpolation between two models, or between their deltas from a base."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
@@ -8,8 +7,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from merging.methods import _span
-from merging.methods._chunks import CHUNK
+from merging.methods import _chunks, _span
 from merging.methods._sums import cancel
 from merging.methods._survey import angles
 from merging.methods._values import Site
@@ -26,7 +24,7 @@ OPPOSITE = -0.998
 
 def in_blocks(shape: Sequence[int], depth: float | None, arguments: Mapping[str, Any]) -> bool:
     """Whether a tensor is computed in blocks: a large one that is one vector."""
-    return math.prod(shape) > CHUNK and arguments["nuslerp_flatten"]
+    return _chunks.in_blocks(shape, depth, arguments) and bool(arguments["nuslerp_flatten"])
 
 
 def combine(

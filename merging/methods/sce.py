@@ -169,8 +169,10 @@ def _variance(part: Float[Tensor, "vectors n"]) -> Float[Tensor, "n"]:
     # torch's var over the first axis takes 36 times as long. From the first vector on, because the
     # mean of equal entries may be rounded.
     apart = part - part[0]
-    mean = apart[1:].sum(0).div_(len(part)) if len(part) > 1 else torch.zeros_like(part[0])
-    total = torch.zeros_like(mean)
+    mean, total = torch.zeros_like(part[0]), torch.zeros_like(part[0])
+    for row in apart:
+        mean.add_(row)
+    mean.div_(len(part))
     for row in apart:
         total.add_((row - mean).square_())
     return total.div_(len(part))

@@ -1,6 +1,5 @@
 """TIES: trim the small entries of each delta, elect a sign per entry, add the deltas that agree."""
 
-import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from merging.methods._chunks import CHUNK
+from merging.methods import _chunks
 from merging.methods._edits import Ranks, keep_largest, keep_windows, largest, thin
 from merging.methods._parameters import (
     Density,
@@ -32,7 +31,7 @@ SCOPE = "tensor"
 
 def in_blocks(shape: Sequence[int], depth: float | None, arguments: Mapping[str, Any]) -> bool:
     """Whether a tensor is computed in blocks: a large one, unless magnitudes are summed up."""
-    return math.prod(shape) > CHUNK and not arguments["rescale"]
+    return _chunks.in_blocks(shape, depth, arguments) and not arguments["rescale"]
 
 
 def ranks(size: int, arguments: Mapping[str, Any]) -> tuple[Ranks | None, ...]:

@@ -12,7 +12,7 @@ from merging.engine import rank_windows
 from merging.engine.rank_windows import select
 from merging.engine.tasks import tasks
 from merging.inputs.checkpoint import Checkpoint
-from merging.methods import ties
+from merging.methods import _chunks
 from merging.methods._edits import rank_window
 
 METHODS = {
@@ -67,7 +67,7 @@ def in_blocks(monkeypatch, pieces):
 
     def of(chunk, block, piece):
         monkeypatch.setattr(rank_windows, "CHUNK", chunk)
-        monkeypatch.setattr(ties, "CHUNK", 20)
+        monkeypatch.setattr(_chunks, "CHUNK", 20)
         pieces(block, piece)
 
     return of

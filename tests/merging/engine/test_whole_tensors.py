@@ -11,7 +11,7 @@ from merging import DistributionVector, merge
 from merging.engine import whole_tensors
 from merging.engine.tasks import tasks
 from merging.inputs.checkpoint import Checkpoint
-from merging.methods import _chunks, _random_masks, _span, _survey, model_stock, nuslerp, sce
+from merging.methods import _chunks, _span, _survey, sce
 
 SIZE = (17, 31)
 METHODS = {
@@ -51,7 +51,7 @@ def in_chunks(monkeypatch, pieces):
     """Makes tensors above 40 entries come in blocks, with chunks that no block begins with."""
 
     def of(chunk=40, block=24, piece=72):
-        for module in (_chunks, _random_masks, _span, _survey, model_stock, nuslerp, sce):
+        for module in (_chunks, _span, _survey, sce):
             monkeypatch.setattr(module, "CHUNK", chunk)
         pieces(block, piece)
 
